@@ -29,7 +29,7 @@ from filelock import FileLock
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import digest
-from hardening.foundation.limits import FEED_BYTES, TRACKER_BYTES, Limit, parse_json
+from hardening.foundation.limits import FEED_BYTES, OSV_BYTES, TRACKER_BYTES, Limit, parse_json
 from hardening.foundation.process import REGISTRY, run, threads, which
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
@@ -53,6 +53,7 @@ TRACKER_JSON = "https://security-tracker.debian.org/tracker/data/json"
 """All that the tracker knows, of every suite: 80 MB, which it packs to a tenth when asked to."""
 KEV = "https://www.cisa.gov/sites/default/files/feeds/known_exploited_vulnerabilities.json"
 EPSS = "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz"
+OSV = "https://osv-vulnerabilities.storage.googleapis.com/Debian/all.zip"
 BIG_AFTER = timedelta(hours=6)
 """How long a copy of what is big, or made once a day, is not asked about again."""
 TRIVY_DB = "mirror.gcr.io/aquasec/trivy-db:2"
@@ -162,12 +163,24 @@ def tracker(settings: Settings, suite: str, now: datetime, after: timedelta = CH
             raise
         sample = _sample_index(suite, folder)
         return replace(sample, source=f"{sample.source}, since {error.message}")
+    if settings.feeds.osv != NONE:
+        feed = _with_osv(settings, feed, now, after)
     if suite not in data_index.suites(_index_of(feed)):
         raise OutsideError(f"{feed.source} has no advisory for {suite}: nothing can be judged by it")
     return feed
 
 
 _of_tracker = data_index.build_advisories(data_index.tracker_rows)
+_of_osv = data_index.build_advisories(data_index.osv_rows, first_counts=True)
+
+
+def _with_osv(settings: Settings, feed: Feed, now: datetime, after: timedelta) -> Feed:
+    """The tracker's data with what only OSV's lists; it is as old as the older one."""
+    osv = _indexed(settings, "osv", {DOWNLOAD: OSV}, "osv.zip", _of_osv, now, after, most=OSV_BYTES)
+    both = data_index.joined(_index_of(feed), _index_of(osv))
+    date = min(feed.date, osv.date) if feed.date and osv.date else None
+    note = "; ".join(one for one in (feed.note, osv.note) if one)
+    return replace(feed, date=date, source=f"{feed.source} and {osv.source}", sha256=both, note=note)
 
 
 def _sample_index(suite: str, folder: Path) -> Feed:

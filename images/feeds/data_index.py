@@ -10,10 +10,13 @@ import csv
 import gzip
 import json
 import re
+import shutil
 import sqlite3
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, cast
@@ -21,25 +24,31 @@ from typing import IO, Any, cast
 from filelock import FileLock
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import digest
 from hardening.foundation.limits import (
     CHUNK,
     EPSS_LINES,
     FEED_LINE,
     FEED_TEXT,
+    JSON_BYTES,
     JSON_DEPTH,
+    OSV_NAMES,
+    OSV_TEXT,
     TRACKER_ENTRIES,
     TRACKER_TEXT,
     TRACKER_VALUES,
     Counted,
     Limit,
     Meter,
+    parse_json,
+    read_all,
 )
 from images.advisories import Advisory
 from images.feeds.facts import DEBSECAN_CANARIES, Facts, in_json
 from images.packages import debian
 from images.store.files import file_digest
 
-TRACKER, EPSS = "the tracker's data", "the EPSS data"
+TRACKER, OSV, EPSS = "the tracker's data", "OSV's data", "the EPSS data"
 VULNERABILITY = re.compile(r"[A-Z][A-Z0-9]{1,15}-[A-Za-z0-9-]{1,64}")  # CVE-2026-1234, TEMP-0000000-ABC123
 NAME, SUITE, VERSION = (re.compile(pattern) for pattern in (debian.NAME, debian.SUITE, debian.VERSION))
 GZIP = b"\x1f\x8b"
@@ -81,9 +90,9 @@ def indexed(data: Path, folder: Path, build: Build) -> tuple[Path, Facts]:
     return index, Facts(int(meta["entries"]), frozenset(meta["canaries"].split()), date)
 
 
-def name_of(digest: str) -> str:
+def name_of(content: str) -> str:
     """The file name of the index over the content with that digest."""
-    return f"{digest.removeprefix('sha256:')[:32]}.{FORM}.sqlite"
+    return f"{content.removeprefix('sha256:')[:32]}.{FORM}.sqlite"
 
 
 def _make(index: Path, data: Path, build: Build) -> None:
@@ -157,8 +166,14 @@ def scores(index: Path, ids: Iterable[str]) -> dict[str, float]:
 # What is read
 
 
-def build_advisories(rows: Callable[[Path], Iterator[tuple[str, str, list[Row]]]]) -> Build:
-    """How an index is made of the advisories that `rows` reads: a vulnerability, its title, and what it concerns."""
+def build_advisories(
+    rows: Callable[[Path], Iterator[tuple[str, str, list[Row]]]], *, first_counts: bool = False
+) -> Build:
+    """How an index is made of the advisories that `rows` reads: a vulnerability, its title, and what it concerns.
+
+    `first_counts`: of several over the same vulnerability of a source; else that is an error.
+    """
+    conflict = "OR IGNORE" if first_counts else ""
 
     def build(data: Path, connection: sqlite3.Connection) -> Facts:
         entries, canaries = 0, set[str]()
@@ -168,7 +183,7 @@ def build_advisories(rows: Callable[[Path], Iterator[tuple[str, str, list[Row]]]
             connection.execute("INSERT OR IGNORE INTO vulnerability VALUES (?, ?, NULL)", (vulnerability, title))
             for suite, one in found:
                 row = (suite, one.source, one.id, one.fixed, one.status, one.urgency, one.note)
-                connection.execute("INSERT INTO advisory VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                connection.execute(f"INSERT {conflict} INTO advisory VALUES (?, ?, ?, ?, ?, ?, ?)", row)
                 if one.source in DEBSECAN_CANARIES:
                     canaries.add(one.source)
         if not connection.execute("SELECT 1 FROM advisory LIMIT 1").fetchone():
@@ -279,6 +294,74 @@ def unpacked(data: Path, limit: Limit) -> Iterator[Counted]:
             yield Counted(stream, Meter(limit, data.name))
         except (EOFError, gzip.BadGzipFile, zlib.error):
             raise OutsideError(f"{data.name} is cut short, or not packed by gzip") from None
+
+
+DEBIANS = {"11": "bullseye", "12": "bookworm", "13": "trixie", "14": "forky"}
+
+
+def osv_rows(data: Path) -> Iterator[tuple[str, str, list[Row]]]:
+    """The same of OSV's export for Debian: a zip archive with a JSON document for each vulnerability and advisory."""
+    meter = Meter(OSV_TEXT, OSV)
+    with data.open("rb") as file:  # all names are read at once, so their size is looked at first
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+        OSV_NAMES.require(end[5] if end else 0, f"the list of names in {OSV}")
+    try:
+        with zipfile.ZipFile(data) as archive:
+            for name in sorted(archive.namelist()):  # DEBIAN-CVE-… first, which knows more than DSA-… and DLA-…
+                with archive.open(name) as member:
+                    value = parse_json(read_all(cast(IO[bytes], Counted(member, meter)), JSON_BYTES, name), name)
+                yield from _osv(value, name)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise OutsideError(f"{OSV} is no zip archive, or cut short: {error}") from None
+
+
+def _osv(value: Any, name: str) -> Iterator[tuple[str, str, list[Row]]]:
+    """What one document says of each vulnerability that it is about, by https://ossf.github.io/osv-schema/ ."""
+    try:
+        about = [*value.get("upstream", ()), *value.get("aliases", ()), value["id"].removeprefix("DEBIAN-")]
+        ids = [one for one in dict.fromkeys(about) if one.startswith("CVE-") and VULNERABILITY.fullmatch(one)]
+        found = [one for affected in value.get("affected", ()) for one in _affected(affected)]
+        title = _text(value.get("summary") or value.get("details") or "")
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise OutsideError(f"{OSV} is of an unknown form: {name[:WORD]!r}") from None
+    for one in () if "withdrawn" in value else ids:
+        yield one, title, [(suite, replace(advisory, id=one)) for suite, advisory in found]
+
+
+def _affected(said: Any) -> Iterator[Row]:
+    """The advisory that an `affected` amounts to, where it is about a release of Debian that we know."""
+    ecosystem, _, release = said["package"]["ecosystem"].partition(":")
+    source, suite = said["package"]["name"], DEBIANS.get(release, "")
+    if ecosystem != "Debian" or not suite:
+        return
+    urgency = (said.get("ecosystem_specific") or {}).get("urgency", "")
+    events = [event for one in said.get("ranges", ()) for event in one["events"]]
+    fixes = [event["fixed"] for event in events if "fixed" in event]
+    fixed = fixes[-1] if fixes and VERSION.fullmatch(fixes[-1]) else ""
+    if not NAME.fullmatch(source) or not isinstance(urgency, str):
+        raise ValueError
+    if fixed != NOT_AFFECTED:
+        yield suite, Advisory("", source, fixed, "resolved" if fixed else "open", urgency[:WORD])
+
+
+def joined(first: Path, second: Path) -> str:
+    """The digest by which an index beside the `first` one is named, which also holds what only the `second` lists."""
+    both = digest(f"{first.name} {second.name}")
+    index = first.with_name(name_of(both))
+    with FileLock(first.with_name(".index.lock")):
+        if not index.exists():
+            fresh = index.with_suffix(".new")
+            shutil.copy(first, fresh)
+            try:
+                with closing(sqlite3.connect(fresh)) as connection, connection:
+                    connection.execute("ATTACH ? AS other", (str(second),))
+                    for table in ("vulnerability", "advisory"):
+                        connection.execute(f"INSERT OR IGNORE INTO {table} SELECT * FROM other.{table}")  # noqa: S608
+                    connection.commit()
+            except sqlite3.Error as error:
+                raise OutsideError(f"{first} and {second} cannot be joined: {error}") from None
+            fresh.replace(index)
+    return both
 
 
 def sample_rows(data: Path, suite: str) -> Iterator[tuple[str, str, list[Row]]]:

@@ -35,7 +35,8 @@ class Clone:
     def __init__(self, house: Goldsmith, folder: Path, ca: Path) -> None:
         default = {
             "feeds__debsecan": "", "feeds__tracker": "", "feeds__trivy": "",
-            "judging__policies": '["default", "machine"]', "judging__floor": "default", "kinds": '["container", "machine"]',
+            "judging__policies": '["default", "machine"]', "judging__floor": "default",
+            "kinds": '["container", "machine"]',
         }  # fmt: skip
         inv = house.fork(folder / "state").with_(**default)
         world = {

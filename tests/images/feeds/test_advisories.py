@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -205,6 +206,59 @@ def test_a_text_without_end_is_refused_before_it_fills_memory(tmp_path: Path) ->
         (tmp_path / "data").write_text(text)
         with pytest.raises(OutsideError, match="holds a text of more than 1,048,576 bytes"):
             data_index.indexed(tmp_path / "data", tmp_path / "index", feeds._of_tracker)
+
+
+# OSV
+
+
+def document(name: str, ecosystem: str = "Debian:13", **more: Any) -> dict[str, Any]:
+    """One of OSV's documents."""
+    events = [{"introduced": "0"}, *([{"fixed": more.pop("fixed")}] if "fixed" in more else [])]
+    package = {"ecosystem": ecosystem, "name": "openssl"}
+    affected = {"package": package, "ranges": [{"type": "ECOSYSTEM", "events": events}]}
+    return {"id": name, "details": "A hole", "affected": [affected], **more}
+
+
+def zipped(path: Path, *documents: dict[str, Any]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for one in documents:
+            archive.writestr(f"{one['id']}.json", json.dumps(one))
+
+
+def test_osv_adds_what_the_tracker_does_not_list(tmp_path: Path) -> None:
+    """What both list is as the tracker says; the data is as old as the older of both."""
+    (tmp_path / "tracker.json").write_text(json.dumps(said(trixie=resolved("3.5.4-1"))))
+    (tmp_path / "metadata.json").write_text('{"date": "2026-11-20"}')
+    zipped(
+        tmp_path / "osv.zip", document("DSA-1-1", upstream=["CVE-2026-0001", "CVE-2026-0007"], fixed="3.5.9-1"),
+        document("DEBIAN-CVE-2026-0007", fixed="3.5.8-1"), document("DEBIAN-CVE-2026-0008"),
+        document("DEBIAN-CVE-2026-0009", "Debian:12"), document("DEBIAN-CVE-2026-0010", withdrawn="2026-01-01"),
+    )  # fmt: skip
+    feed = feeds.tracker(settings(tmp_path, tracker=str(tmp_path), osv=str(tmp_path / "osv.zip")), "trixie", NOW)
+    found = feeds.advisories(feed, "trixie").concerning(OPENSSL)
+    assert [(one.id, one.fixed) for one in found] == [
+        ("CVE-2026-0001", "3.5.4-1"), ("CVE-2026-0007", "3.5.8-1"), ("CVE-2026-0008", "")
+    ]  # fmt: skip
+    assert feed.date == datetime(2026, 11, 20, tzinfo=UTC)
+    assert feed.source == f"file {tmp_path}/tracker.json and file {tmp_path}/osv.zip"
+
+
+def test_data_of_osv_in_another_form_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No zip archive, a document of another form, or more than the limit."""
+    bad = tmp_path / "osv.zip"
+    for content in (b"", b"<html>"):
+        bad.write_bytes(content)
+        with pytest.raises(OutsideError, match="no zip archive"):
+            data_index.indexed(bad, tmp_path / "index", feeds._of_osv)
+    zipped(bad, {"id": 7})
+    with pytest.raises(OutsideError, match="of an unknown form"):
+        data_index.indexed(bad, tmp_path / "index", feeds._of_osv)
+    zipped(bad, document("DEBIAN-CVE-2026-0007", fixed="1"))
+    for name in ("OSV_NAMES", "OSV_TEXT"):
+        monkeypatch.setattr(data_index, name, Limit("of.osv", 60))
+        with pytest.raises(OutsideError, match=r"the limit of\.osv"):
+            data_index.indexed(bad, tmp_path / "index", feeds._of_osv)
+        monkeypatch.undo()
 
 
 # The matcher
