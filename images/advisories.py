@@ -43,15 +43,19 @@ class Advisory:
         return "low" if word == "unimportant" else word if word in ("low", "medium", "high") else ""
 
     @property
+    def state(self) -> str:
+        """What the team says of a vulnerability that is not simply fixed or open, in one word."""
+        if self.status == UNDETERMINED:
+            return UNDETERMINED
+        if self.urgency in ("unimportant", "end-of-life"):
+            return self.urgency
+        return "no-dsa" if self.note else ""
+
+    @property
     def text(self) -> str:
         """The title, and what else the team says of it, on one line."""
-        said = [
-            UNDETERMINED if self.status == UNDETERMINED else "",
-            self.urgency if self.urgency in ("unimportant", "end-of-life") else "",
-            self.note,
-        ]
-        told = "; ".join(one for one in said if one)
-        return f"{self.title} ({told})" if self.title and told else self.title or told
+        said = "; ".join(dict.fromkeys(one for one in (self.state if self.state != "no-dsa" else "", self.note) if one))
+        return f"{self.title} ({said})" if self.title and said else self.title or said
 
 
 class Advisories:

@@ -18,7 +18,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -279,14 +279,18 @@ def mark_reported(settings: Settings, feed: Feed, known: Exploited) -> None:
 
 @dataclass(frozen=True)
 class Likelihoods:
-    """FIRST's estimates, and the data that they are from; without any, `missing` says why, unless nobody asked."""
+    """FIRST's estimates, and the data that they are from; without any, `missing` says why, unless nobody asked.
+
+    `scores`: how likely (0 to 1) each vulnerability is exploited within 30 days, where that is known.
+    """
 
     feed: Feed | None = None
     missing: str = ""
 
-    def of(self, ids: Iterable[str]) -> dict[str, float]:
-        """How likely (0 to 1) each vulnerability is exploited within 30 days, where that is known."""
-        return data_index.scores(_index_of(self.feed), ids) if self.feed else {}
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """The estimates by vulnerability; one that is not there is unknown."""
+        return data_index.Scores(_index_of(self.feed)) if self.feed else {}
 
 
 def likelihoods(settings: Settings, now: datetime, after: timedelta = CHECK_AFTER) -> Likelihoods:
@@ -306,11 +310,19 @@ def likelihoods(settings: Settings, now: datetime, after: timedelta = CHECK_AFTE
 class Exploited:
     """The ids of vulnerabilities known to be exploited, and the data that says so; None: nobody was asked, or
     `missing` says why there is none.
+
+    `scores`: how likely each is exploited within 30 days (EPSS), from 0 to 1, by id; one that is not there is unknown.
     """
 
     ids: frozenset[str] = frozenset()
     feed: Feed | None = None
     missing: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def exploitation(settings: Settings, now: datetime) -> Exploited:
+    """What is known to be exploited, and how likely the rest is to be. Raises OutsideError as `exploited` does."""
+    return replace(exploited(settings, now), scores=likelihoods(settings, now).scores)
 
 
 def exploited(settings: Settings, now: datetime, after: timedelta = CHECK_AFTER) -> Exploited:

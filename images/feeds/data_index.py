@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -155,12 +155,26 @@ def over(index: Path, vulnerability: str, suite: str) -> list[Advisory] | None:
         return [Advisory(*row) for row in connection.execute(f"{JOINED} AND a.id = ?", (suite, vulnerability))]
 
 
-def scores(index: Path, ids: Iterable[str]) -> dict[str, float]:
-    """The likelihood (0 to 1) of each vulnerability that has one."""
-    ask = "SELECT score FROM vulnerability WHERE id = ?"
-    with reading(index) as connection:
-        found = {one: connection.execute(ask, (one,)).fetchone() for one in sorted(set(ids))}
-    return {one: row[0] for one, row in found.items() if row}
+class Scores(Mapping[str, float]):
+    """How likely (0 to 1) each vulnerability is exploited within 30 days; read when it is asked for."""
+
+    def __init__(self, index: Path) -> None:
+        self._index = index
+
+    def __getitem__(self, vulnerability: str) -> float:
+        with reading(self._index) as connection:
+            found = connection.execute("SELECT score FROM vulnerability WHERE id = ?", (vulnerability,)).fetchone()
+        if found is None:
+            raise KeyError(vulnerability)
+        return float(found[0])
+
+    def __iter__(self) -> Iterator[str]:
+        with reading(self._index) as connection:
+            yield from (row[0] for row in connection.execute("SELECT id FROM vulnerability ORDER BY id"))
+
+    def __len__(self) -> int:
+        with reading(self._index) as connection:
+            return int(connection.execute("SELECT count(*) FROM vulnerability").fetchone()[0])
 
 
 # What is read
@@ -173,7 +187,7 @@ def build_advisories(
 
     `first_counts`: of several over the same vulnerability of a source; else that is an error.
     """
-    conflict = "OR IGNORE" if first_counts else ""
+    insert = f"INSERT {'OR IGNORE ' if first_counts else ''}INTO advisory VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 
     def build(data: Path, connection: sqlite3.Connection) -> Facts:
         entries, canaries = 0, set[str]()
@@ -183,7 +197,7 @@ def build_advisories(
             connection.execute("INSERT OR IGNORE INTO vulnerability VALUES (?, ?, NULL)", (vulnerability, title))
             for suite, one in found:
                 row = (suite, one.source, one.id, one.fixed, one.status, one.urgency, one.note)
-                connection.execute(f"INSERT {conflict} INTO advisory VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                connection.execute(insert, row)
                 if one.source in DEBSECAN_CANARIES:
                     canaries.add(one.source)
         if not connection.execute("SELECT 1 FROM advisory LIMIT 1").fetchone():

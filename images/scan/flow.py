@@ -62,7 +62,7 @@ def scan(
     target, image = _whole(target)
     suite = suite_of(target.tree)
     data, missing = feeds.current(settings, suite, now, benchmark=bool(target.benchmark))
-    exploited = feeds.exploited(settings, now)
+    exploited = feeds.exploitation(settings, now)
     entered = inputs_of(target.subject, scanners, data, missing) if target.subject else {}
     still, bill_stands = _still(known, entered)
     with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, threads() as pool:
@@ -88,7 +88,7 @@ def unchanged(
     still, bill_stands = _still(known, entered)
     if still.keys() != scanners.keys() or not bill_stands:
         return None
-    return _result(still.values(), feeds.exploited(settings, now), known.sbom, known.suite, entered)
+    return _result(still.values(), feeds.exploitation(settings, now), known.sbom, known.suite, entered)
 
 
 def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, ...]:

@@ -104,7 +104,7 @@ class ImageHolder:
 
 
 @dataclass(frozen=True)
-class Question:
+class AffectedQuestion:
     """One vulnerability, asked of everything that the ledger knows."""
 
     context: Context
@@ -183,7 +183,7 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     settings, ledger, now = context.settings, context.ledger, context.now
     wanted = vulnerability.strip().upper()
     data, said = known_of(context, wanted)
-    question = Question(
+    question = AffectedQuestion(
         context, wanted, {suite: Advisories(found) for suite, found in said.items()},
         ledger.package_lists({one.source for found in said.values() for one in found}),
         wanted in feeds.exploited(settings, now).ids, ledger.fixes_known_since(wanted),
@@ -195,7 +195,7 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     return AffectedOutput(
         id=wanted, title=next((one.title for one in advisories if one.title), ""),
         severity=worst([severity(one.word) for one in advisories]), exploited=question.exploited,
-        likelihood=feeds.likelihoods(settings, now).of([wanted]).get(wanted), data=data.source, data_date=data.date,
+        likelihood=feeds.likelihoods(settings, now).scores.get(wanted), data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
         unknown=tuple(sorted({holder.name for holder in holders} - {holder.name for holder in answered})),
     )  # fmt: skip
@@ -252,13 +252,13 @@ def holders_of(context: Context) -> Iterator[ImageHolder]:
             yield ImageHolder("member", member, image, digest, content, (), first.get(content))
 
 
-def _older(question: Question, current: set[str]) -> int:
+def _older(question: AffectedQuestion, current: set[str]) -> int:
     """How many releases have it that nothing points to or runs."""
     held = {content for content in question.lists if content not in current and question.has(content)}
     return sum(1 for one in question.context.ledger.releases() if one.content in held and not one.pruned_at)
 
 
-def _lines(question: Question, holder: ImageHolder) -> Iterator[AffectedLine]:
+def _lines(question: AffectedQuestion, holder: ImageHolder) -> Iterator[AffectedLine]:
     """A line for each source package by which the holder has it, and for each image that brings it in."""
     matches, bases = question.matches(holder.content), question.bases(holder.content)
     if not matches:
@@ -293,7 +293,7 @@ def _lines(question: Question, holder: ImageHolder) -> Iterator[AffectedLine]:
 
 
 def _reason(
-    question: Question, policy: Policy, content: str, package: Package, found: Sequence[Advisory],
+    question: AffectedQuestion, policy: Policy, content: str, package: Package, found: Sequence[Advisory],
     bases: Sequence[BaseImage],
 ) -> Reason:  # fmt: skip
     """What the gate says of it in that package, by the policy and its waivers."""
@@ -309,7 +309,7 @@ def _reason(
     return next(reason for reason in verdict.reasons if reason.rule == question.id)
 
 
-def _who_acts(question: Question, holder: ImageHolder, brought_by: str, *, fixed: bool) -> tuple[str, str]:
+def _who_acts(question: AffectedQuestion, holder: ImageHolder, brought_by: str, *, fixed: bool) -> tuple[str, str]:
     """Who has to do what next, so that the holder no longer has it."""
     context, image = question.context, question.lists[holder.content].name
     candidate, stable = channels_of(context, image)
@@ -336,7 +336,7 @@ def show_affected(found: AffectedOutput, *, as_json: bool) -> int:
         print_text(_about(found))
         if found.lines:
             rows = [_row(line) for line in found.lines]
-            print_table(["who", "package", "part", "fixed in", "since", "due", "acts"], rows)
+            print_table(["who", "package", "part", "fixed in", "since, due", "acts"], rows, whole=["who", "since, due"])
             print_text(["", *_todo(found.lines)])
         print_text(_rest(found))
     return AFFECTED if found.lines else UNANSWERED if found.unknown else 0
@@ -353,17 +353,10 @@ def _about(found: AffectedOutput) -> Iterator[str]:
 def _row(line: AffectedLine) -> list[Cell]:
     who: list[str] = [line.name, *line.channels]
     packages = [f"{one.name} {one.installed}" for one in line.packages]
-    due = "waived" if line.waived_by else f"{line.due:%Y-%m-%d}" if line.due else "-"
+    due = "waived" if line.waived_by else f"due {line.due:%Y-%m-%d}" if line.due else "not due"
+    dates = [*([f"since {line.since:%Y-%m-%d}"] if line.since else []), due]
     part: list[str] = ["base", line.comes_from] if line.comes_from else ["yours"]
-    return [
-        who,
-        packages,
-        part,
-        line.fixed or "no fix",
-        f"{line.since:%Y-%m-%d}" if line.since else "-",
-        due,
-        line.acts,
-    ]
+    return [who, packages, part, line.fixed or "no fix", dates, line.acts]
 
 
 def _todo(lines: Iterable[AffectedLine]) -> list[str]:

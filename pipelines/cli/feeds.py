@@ -85,8 +85,7 @@ def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
     ]
     current = {holder.content: lists[holder.content] for holder in holders_of(context) if holder.content in lists}
     told, first = _changes(context, current.values(), {suite: found for suite, (found, _) in data.items()}, exploited)
-    scores = likelihoods.of({line.id for line in told})
-    told = [line.model_copy(update={"likelihood": scores.get(line.id)}) for line in told]
+    told = [line.model_copy(update={"likelihood": likelihoods.scores.get(line.id)}) for line in told]
     if feed := next((found["tracker"] for found, _ in data.values() if "tracker" in found), None):
         feeds.mark_reported(settings, feed, exploited)
     each = {(line.name, line.suite): line for line in lines}
@@ -202,13 +201,14 @@ def _show_changes(found: FeedUpdateOutput) -> None:
     ]
     print_table(["image", *FeedChange], rows)
     print_text("")
-    lines: list[list[Cell]] = [
-        [
-            line.change, [line.id, "exploited"] if line.exploited else line.id, line.source, line.fixed or "no fix",
-            "-" if line.likelihood is None else f"{line.likelihood:.1%}", list(line.images),
-        ]
-        for line in found.changes[:SHOWN]
-    ]  # fmt: skip
+    lines = [_change_row(line) for line in found.changes[:SHOWN]]
     print_table(["change", "vulnerability", "source", "fixed in", "EPSS", "images"], lines)
     if found.changes[SHOWN:]:
         print_text(f"and {len(found.changes) - SHOWN} more: --json lists all")
+
+
+def _change_row(line: FeedChangeLine) -> list[Cell]:
+    fixed = line.fixed or ("-" if line.change is FeedChange.CLOSED else "no fix")
+    likely = "-" if line.likelihood is None else f"{line.likelihood:.1%}"
+    known: Cell = [line.id, "exploited"] if line.exploited else line.id
+    return [line.change, known, line.source, fixed, likely, list(line.images)]
