@@ -30,7 +30,7 @@ from pipelines.fleet.model import Fleet
 from pipelines.wiring import image_context
 
 AFFECTED, UNANSWERED = 1, 4
-BUILT = "built"
+BUILT, NAMED = "built", 6
 
 
 class AffectedPackage(Line):
@@ -318,6 +318,9 @@ def _who_acts(question: AffectedQuestion, holder: ImageHolder, brought_by: str, 
         return question.fleet_owner(fleet), f"./goldsmith roll.start {fleet}"
     if candidate and question.answers(candidate.content) and not question.has(candidate.content):
         return question.image_owner(image), f"./goldsmith image.promote {image}"
+    below = context.ledger.latest_artifact(brought_by, context.settings.platform)
+    if below and brought_by != image and question.answers(below.digest) and not question.has(below.digest):
+        return question.image_owner(image), f"./goldsmith image.publish {image}"
     owner = question.image_owner(brought_by)
     if fixed:
         more = "" if brought_by == image else f", then ./goldsmith image.publish {image}"
@@ -335,9 +338,10 @@ def show_affected(found: AffectedOutput, *, as_json: bool) -> int:
     else:
         print_text(_about(found))
         if found.lines:
-            rows = [_row(line) for line in found.lines]
-            print_table(["who", "package", "part", "fixed in", "since, due", "acts"], rows, whole=["who", "since, due"])
-            print_text(["", *_todo(found.lines)])
+            todo = list(dict.fromkeys(f"{line.acts}: {line.todo}" for line in found.lines))
+            rows = [_row(lines, todo) for lines in _alike(found.lines)]
+            print_table(["who", "package", "part", "fixed in", "since, due", "do"], rows, whole=["since, due", "who"])
+            print_text(["", *(f"{number}. {line}" for number, line in enumerate(todo, 1))])
         print_text(_rest(found))
     return AFFECTED if found.lines else UNANSWERED if found.unknown else 0
 
@@ -350,18 +354,23 @@ def _about(found: AffectedOutput) -> Iterator[str]:
     yield f"by {found.data}{f' of {found.data_date:%Y-%m-%d}' if found.data_date else ', of an unknown date'}"
 
 
-def _row(line: AffectedLine) -> list[Cell]:
-    who: list[str] = [line.name, *line.channels]
-    packages = [f"{one.name} {one.installed}" for one in line.packages]
+def _alike(lines: Iterable[AffectedLine]) -> Iterable[list[AffectedLine]]:
+    """The lines that differ only in who has it, such as the members of a fleet, together."""
+    groups: dict[str, list[AffectedLine]] = {}
+    for line in lines:
+        groups.setdefault(line.model_copy(update={"name": ""}).model_dump_json(), []).append(line)
+    return groups.values()
+
+
+def _row(lines: Sequence[AffectedLine], todo: Sequence[str]) -> list[Cell]:
+    line = lines[0]
+    more = [f"and {len(lines) - NAMED} more"] if lines[NAMED:] else []
+    who: list[str] = [*(one.name for one in lines[:NAMED]), *more, *line.channels]
+    packages = [*(one.name for one in line.packages), *dict.fromkeys(one.installed for one in line.packages)]
     due = "waived" if line.waived_by else f"due {line.due:%Y-%m-%d}" if line.due else "not due"
     dates = [*([f"since {line.since:%Y-%m-%d}"] if line.since else []), due]
     part: list[str] = ["base", line.comes_from] if line.comes_from else ["yours"]
-    return [who, packages, part, line.fixed or "no fix", dates, line.acts]
-
-
-def _todo(lines: Iterable[AffectedLine]) -> list[str]:
-    """What has to be done, each once, with who has to do it."""
-    return list(dict.fromkeys(f"{line.acts}: {line.todo}" for line in lines))
+    return [who, packages, part, line.fixed or "no fix", dates, str(todo.index(f"{line.acts}: {line.todo}") + 1)]
 
 
 def _rest(found: AffectedOutput) -> Iterator[str]:

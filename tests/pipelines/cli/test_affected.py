@@ -134,6 +134,9 @@ def test_who_acts_is_who_can_do_the_next_step(context: Context) -> None:
         base, "./goldsmith image.publish debian-base, then ./goldsmith image.publish nginx-unprivileged"
     )  # fmt: skip
     assert asked(context)["nginx-unprivileged", "nginx"].todo == "./goldsmith image.publish nginx-unprivileged"
+    context.ledger.record_artifact(artifact("debian-base", "sha256:" + "5" * 64, FIXED, at=NOW + DAY))
+    line = asked(context)["nginx-unprivileged", "openssl"]
+    assert (line.acts, line.todo) == (own, "./goldsmith image.publish nginx-unprivileged"), "its base is built already"
     fixed = (*FIXED, replace(NGINX, version="1.26-4"))
     context.ledger.record_artifact(artifact("nginx-unprivileged", WEB_FIXED, fixed, at=NOW + DAY))
     released(context, "nginx-unprivileged", WEB_FIXED, 1, "candidate")
