@@ -209,7 +209,7 @@ def build_advisories(
 
 def tracker_rows(data: Path) -> Iterator[tuple[str, str, list[Row]]]:
     """What the tracker's JSON (packed by gzip or not) says of each vulnerability of each source package."""
-    with unpacked(data, TRACKER_TEXT) as file:
+    with unpacked(data, TRACKER_TEXT, TRACKER) as file:
         for source, vulnerability, entry in _entries(Pieces(file)):
             try:
                 rows = list(_rows(source, vulnerability, entry))
@@ -298,16 +298,16 @@ class Pieces:
 
 
 @contextmanager
-def unpacked(data: Path, limit: Limit) -> Iterator[Counted]:
-    """The bytes in a file, packed by gzip or not, counted by `limit`. Raises OutsideError for what is cut."""
+def unpacked(data: Path, limit: Limit, what: str) -> Iterator[Counted]:
+    """The bytes in a file, packed by gzip or not, counted by `limit`. Raises OutsideError for what is cut short."""
     with data.open("rb") as raw:
         packed = raw.read(len(GZIP)) == GZIP
         raw.seek(0)
         stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if packed else raw
         try:
-            yield Counted(stream, Meter(limit, data.name))
+            yield Counted(stream, Meter(limit, what))
         except (EOFError, gzip.BadGzipFile, zlib.error):
-            raise OutsideError(f"{data.name} is cut short, or not packed by gzip") from None
+            raise OutsideError(f"{what} is cut short, or not packed by gzip") from None
 
 
 DEBIANS = {"11": "bullseye", "12": "bookworm", "13": "trixie", "14": "forky"}
@@ -390,7 +390,7 @@ def build_scores(data: Path, connection: sqlite3.Connection) -> Facts:
     """Make an index of FIRST's CSV: a comment with the date, a heading, and a line for each vulnerability."""
     entries = 0
     date: datetime | None = None
-    with unpacked(data, FEED_TEXT) as file:
+    with unpacked(data, FEED_TEXT, EPSS) as file:
         lines = _lines(file)
         comment = next(lines, "")
         if found := re.search(r"score_date:([0-9T:+-]+)", comment if comment.startswith("#") else ""):
