@@ -212,7 +212,7 @@ def _indexed(
         if not _index_of(feed).is_file():  # such as after an update of Goldsmith
             look(file)
         return feed
-    there = [path for path in _files(ROOT / place, file_name) if path.is_file()]
+    there = [path for path in places_of(ROOT / place, file_name) if path.is_file()]
     if not there:
         raise OutsideError(f"feeds.{setting}: there is no file {place}, and no {file_name} in it")
     file = there[0]
@@ -220,7 +220,7 @@ def _indexed(
     return Feed(folder, date, f"file {file}", f"sha256:{file_digest(file)}")
 
 
-def _files(place: Path, name: str) -> list[Path]:
+def places_of(place: Path, name: str) -> list[Path]:
     """Where a file may be that a setting names: itself, or in a directory, packed or not."""
     plain = name.removesuffix(".gz")
     return [place, place / plain, place / f"{plain}.gz"]
@@ -322,7 +322,9 @@ class Exploited:
 
 def exploitation(settings: Settings, now: datetime) -> Exploited:
     """What is known to be exploited, and how likely the rest is to be. Raises OutsideError as `exploited` does."""
-    return replace(exploited(settings, now), scores=likelihoods(settings, now).scores)
+    with threads() as pool:
+        likely = pool.submit(likelihoods, settings, now)
+        return replace(exploited(settings, now), scores=likely.result().scores)
 
 
 def exploited(settings: Settings, now: datetime, after: timedelta = CHECK_AFTER) -> Exploited:

@@ -179,8 +179,11 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     Raises ContentError for a vulnerability that the data does not know, and where the ledger knows no image;
     OutsideError where there is no data.
     """
-    context = replace(context or image_context(looks=True), lenient=True)
-    settings, ledger, now = context.settings, context.ledger, context.now
+    context = context or image_context(looks=True)
+    # Where an address does not answer, the copy that is kept answers at once: feed.update is there to be patient.
+    settings = context.settings.model_copy(update={"retry_for": timedelta(0)})
+    context = replace(context, settings=settings, lenient=True)
+    ledger, now = context.ledger, context.now
     wanted = vulnerability.strip().upper()
     data, said = known_of(context, wanted)
     question = AffectedQuestion(
@@ -351,7 +354,8 @@ def _about(found: AffectedOutput) -> Iterator[str]:
     likely = "" if found.likelihood is None else f"; {found.likelihood:.1%} likely to be within 30 days"
     known = "known to be exploited" if found.exploited else "not known to be exploited"
     yield f"severity {found.severity}; {known}{likely}"
-    yield f"by {found.data}{f' of {found.data_date:%Y-%m-%d}' if found.data_date else ', of an unknown date'}"
+    dated = f"{found.data_date:%Y-%m-%d}" if found.data_date else "an unknown date"
+    yield f"by the data of {dated}: {found.data}"
 
 
 def _alike(lines: Iterable[AffectedLine]) -> Iterable[list[AffectedLine]]:

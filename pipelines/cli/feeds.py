@@ -27,8 +27,8 @@ FAILED = 4
 class FeedLine(Line):
     """`feed.update`: one feed; `suite` is empty where its data is of every suite.
 
-    `status`: `current`, `sample` (the one that ships stands in), `kept` (the last good copy, since asking failed),
-    `failed` (there is none), `off` (by the settings). `note` says why.
+    `status`: `current`, `kept` (the last good copy, since asking failed), `failed` (there is none, or the sample that
+    ships stands in), `sample` or `off` (by the settings). `note`, or `source` of the sample, says why.
     """
 
     name: str
@@ -116,7 +116,9 @@ def _line(context: Context, name: str, feed: Feed | None, why: str, suite: str =
             name=name, suite=suite, status="off" if off else "failed", source="", date=None, sha256="",
             note="by the settings" if off else why,
         )  # fmt: skip
-    status: Literal["sample", "kept", "current"] = "sample" if feed.sample else "kept" if feed.note else "current"
+    status: Literal["failed", "sample", "kept", "current"] = "kept" if feed.note else "current"
+    if feed.sample:
+        status = "sample" if getattr(context.settings.feeds, name) == NONE else "failed"
     return FeedLine.of(feed, name=name, suite=suite, status=status)
 
 
@@ -130,7 +132,7 @@ def _changes(
         packages = tuple({package for image in held for package in image.packages})
         before, known = feeds.reported(context.settings, suite, packages)
         feed = data.get(suite, {}).get("tracker")
-        if before is None or feed is None:
+        if before is None or feed is None or feed.sample:  # beside real data the sample knows next to nothing
             continue
         first, after = False, feeds.advisories(feed, suite, packages)
         newly = exploited.ids - known if known else frozenset[str]()
@@ -186,7 +188,7 @@ def _summary(found: FeedUpdateOutput) -> Iterator[str]:
     if not found.images:
         yield "the ledger knows no image that newer data could change anything for"
     elif found.first:
-        yield f"{found.images} image(s) are known; the next feed.update tells what newer data changes for them"
+        yield f"{found.images} image(s) are known; the next feed.update that gets data tells what it changes for them"
     elif not found.changes:
         yield f"nothing changed for the {found.images} image(s) that the ledger knows"
 

@@ -14,7 +14,7 @@ from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.process import run, which
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.catalog import load_definitions
-from images.feeds import EPSS, KEV, TRACKER, TRACKER_JSON, trivy_place
+from images.feeds import EPSS, KEV, TRACKER, TRACKER_JSON, places_of, trivy_place
 from images.feeds.download import OURS
 from images.model import Bootstrap
 from images.packages import debian
@@ -188,7 +188,7 @@ def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
         ("tracker", *_tracker_feed(given.tracker)),
         ("trivy", *_trivy_feed(given.trivy)),
     ]
-    more = [("kev", *_listed(given.kev, KEV)), ("epss", *_listed(given.epss, EPSS))]
+    more = [("kev", *_listed(given.kev, KEV, "kev.json")), ("epss", *_listed(given.epss, EPSS, "epss.csv.gz"))]
     present = any(ok for _, ok, _ in judges)
     detail = "\n".join(f"{name}: {text}" for name, _, text in [*judges, *more])
     hint = "" if present else "\nset feeds.debsecan, feeds.tracker or feeds.trivy (docs/feeds.md)"
@@ -205,19 +205,17 @@ def _debsecan(place: str, suite: str) -> tuple[bool, str]:
 
 
 def _tracker_feed(place: str) -> tuple[bool, str]:
-    if place == NONE:
-        return False, "only the sample that ships"
-    address = TRACKER_JSON if place == DEBIAN else place
-    named = Path(place) / "tracker.json" if (ROOT / place).is_dir() else address
-    return _had(str(named), address)
+    return (False, "only the sample that ships") if place == NONE else _listed(place, TRACKER_JSON, "tracker.json")
 
 
-def _listed(place: str, default: str) -> tuple[bool, str]:
-    """Whether what only adds to a judgement can be had; of a directory that it is there."""
+def _listed(place: str, default: str, name: str) -> tuple[bool, str]:
+    """Whether a file can be had, which may also lie in a directory under this name."""
     if place == NONE:
         return False, "none"
-    address = default if place == DOWNLOAD else place
-    return (True, address) if (ROOT / place).exists() else _had(address, address)
+    address = default if place in (DEBIAN, DOWNLOAD) else place
+    if any(path.is_file() for path in places_of(ROOT / address, name)):
+        return True, address
+    return _had(address, address)
 
 
 def _trivy_feed(place: str) -> tuple[bool, str]:
