@@ -33,10 +33,15 @@ def parse(_stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
 
 
 def as_finding(package: Package, said: Advisory) -> Finding:
-    """What an advisory means for a package that it concerns."""
+    """What an advisory means for a package that it concerns.
+
+    Of a signed copy it says so: other judges look for advisories over the copy, and there are none.
+    """
+    copied = package.source and package.source != said.source
+    told = f"{said.text} ({package.source} is a signed copy of {said.source})".strip() if copied else said.text
     return finding(
         NAME, SCANNER.kind, said.id, package.name, said.word, installed=package.version, fixed=said.fixed,
-        title=said.text,
+        title=told,
     )  # fmt: skip
 
 
