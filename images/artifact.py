@@ -10,6 +10,7 @@ from typing import Any
 from packageurl import PackageURL
 
 REBUILT = re.compile(r"\+b[0-9]+$")
+KERNEL = re.compile(r"linux-(image|modules)-[0-9]")
 SIGNED_LINUX, SIGNED_GRUB = re.compile(r"linux-signed-[a-z0-9]+"), re.compile(r"grub-efi-[a-z0-9]+-signed")
 
 
@@ -48,7 +49,10 @@ class Package:
         A package that was only rebuilt has a version of its own, such as 1.2-3+b1, of the source 1.2-3:
         https://wiki.debian.org/binNMU
         """
-        return unsigned(self.source or self.name, self.source_version or REBUILT.sub("", self.version))
+        source, version = self.source or self.name, self.source_version or REBUILT.sub("", self.version)
+        if SIGNED_LINUX.fullmatch(source) and not KERNEL.match(self.name):
+            return source, version  # a metapackage or headers, which hold nothing that runs
+        return unsigned(source, version)
 
     @property
     def purl(self) -> str:

@@ -103,7 +103,8 @@ def test_a_signed_kernel_has_what_the_kernel_has() -> None:
         Advisory("CVE-2026-0005", "linux", "6.12.87-1"), Advisory("CVE-2026-0006", "linux", "6.12.86-1"),
         Advisory("CVE-2026-0007", "grub2", "2.12-9+deb13u4"), Advisory("CVE-2026-0008", "grub2", "2.12-9+deb13u3"),
     ])  # fmt: skip
-    found = match([kernel, grub], known)
+    meta = replace(kernel, name="linux-image-cloud-amd64")
+    found = match([kernel, grub, meta], known)
     assert [[one.id for one in said] for said in found.values()] == [["CVE-2026-0005"], ["CVE-2026-0007"]]
     title = as_finding(kernel, found[kernel][0]).title
     assert title == "(linux-signed-amd64 is a signed copy of linux)"
