@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from images.scan import debsecan, hadolint, openscap, systemd_analyze, trivy
+from images.scan import debsecan, hadolint, matcher, openscap, systemd_analyze, trivy
 from images.scan.base import Scanner
 
 SCANNERS: dict[str, Scanner] = {
     scanner.name: scanner
-    for scanner in (debsecan.SCANNER, hadolint.SCANNER, openscap.SCANNER, systemd_analyze.SCANNER, *trivy.SCANNERS)
+    for scanner in (
+        debsecan.SCANNER,
+        hadolint.SCANNER,
+        matcher.SCANNER,
+        openscap.SCANNER,
+        systemd_analyze.SCANNER,
+        *trivy.SCANNERS,
+    )
 }
