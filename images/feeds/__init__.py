@@ -18,7 +18,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -128,10 +128,14 @@ def _stamps(directory: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Exploited:
-    """The ids of vulnerabilities known to be exploited, and the data that says so; None: nobody was asked."""
+    """The ids of vulnerabilities known to be exploited, and the data that says so; None: nobody was asked.
+
+    `scores`: how likely each is exploited within 30 days (EPSS), from 0 to 1, by id; one that is not there is unknown.
+    """
 
     ids: frozenset[str] = frozenset()
     feed: Feed | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def exploited(settings: Settings, now: datetime) -> Exploited:
