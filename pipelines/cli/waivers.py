@@ -17,7 +17,7 @@ from hardening.foundation.content import find_content, parse
 from hardening.foundation.errors import ContentError, OutsideError, UsageError, nearest
 from hardening.foundation.settings import ROOT, load_settings
 from hardening.model import Waiver
-from hardening.waivers import ASKED_FOR, NOT_IN_A_NAME, WAIVABLE, About, about_finding, about_rule, ending_soon
+from hardening.waivers import ASKED_FOR, NOT_IN_A_NAME, RUNNING, WAIVABLE, About, about_finding, about_rule, ending_soon
 from pipelines.cli.preview_output import PreviewOutput, terminal
 from pipelines.contract import Line
 from pipelines.wiring import clock, image_context
@@ -181,7 +181,7 @@ def _about(
     controls = find_content(context.settings.roots, "hardening/controls", "*/")
     if rule in controls:
         return [About("controls", rule)]
-    if (own := about_rule(rule)).name in WAIVABLE:
+    if (own := about_rule(rule)).name in (*WAIVABLE, *RUNNING):  # of which one that no waiver may name is told so
         return [own]
     known = list(_found(context, subject))
     if mine := [about for about in known if about.name == rule]:
