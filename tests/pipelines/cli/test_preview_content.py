@@ -17,7 +17,7 @@ import pytest
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict
 from hardening.foundation.errors import ContentError, OutsideError, UsageError
 from hardening.foundation.process import run
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import ROOT, Docker, Registry, Settings
 from hardening.model import Severity
 from images import feeds
 from images.context import Context
@@ -30,12 +30,15 @@ from pipelines import revisions
 from pipelines.cli.preview import moment, preview, show_preview
 from pipelines.cli.preview_output import PreviewOutput
 from pipelines.cli.waivers import new_waiver, show_new
-from pipelines.wiring import REHEARSAL, image_context
-from tests.support.publishing import built
+from pipelines.rollout.session import check, fleet_session
+from pipelines.wiring import image_context
+from tests.support.fleets import release
+from tests.support.publishing import built, running_registry
+from tests.support.yards import Yard
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-DEFAULT = (ROOT / "hardening/policies/default.toml").read_text()
+DEFAULT = (ROOT / "hardening/policies/default.toml").read_text().partition("[running.approved_source]")[0]
 DEFINITION = """
 title = "t"
 owner = "web"
@@ -83,7 +86,6 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.root, self.state = folder / "root", folder / "state"
         self.state.mkdir(mode=0o700)
-        (self.state / REHEARSAL).touch()
         self.write("policies/own.toml", DEFAULT.replace('data_max_age = "7d"', 'data_max_age = "90d"'))
         self.write("profiles/own.toml", PROFILE % '{ control = "own-check", enforcement = "warn" }')
         for name, text in {"control.toml": CONTROL, "check.sh": "echo 1\n", "cases.toml": CASES}.items():
@@ -144,11 +146,35 @@ class House:
     def by_commands(self, at: datetime, monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
         """What the real judgement says of both images by the content as it stands, with the clock moved to `at`."""
         monkeypatch.setenv("GOLDSMITH_NOW", at.isoformat())
-        context = image_context(self.settings)
+        context = image_context(self.settings, looks=True)
         monkeypatch.delenv("GOLDSMITH_NOW")
         with closing(context.ledger):
             found = {name: context.ledger.latest_artifact(name, "linux/amd64") for name in ("shop", "bank")}
             return {name: judge(context, one, "own").verdict for name, one in found.items() if one}
+
+    def release(self, name: str, content: str, number: int) -> None:
+        """Keep that `content`, which an engine runs, was published as `name` and found to be as its artifact."""
+        ledger, artifact = self.context.ledger, self.context.ledger.latest_artifact(name, "linux/amd64")
+        assert artifact
+        scan = ledger.scan(artifact.digest)
+        assert scan
+        ledger.record_scan(content, scan, NOW)
+        ledger.record_checks(content, ledger.checks(artifact.digest), NOW)
+        dates = {"published_at": NOW - 5 * DAY, "warn_at": NOW + 30 * DAY, "expires_at": NOW + 40 * DAY}
+        ledger.record_release(release(number, name=name, content=content, policy="own", **dates))
+
+    def reach(self, docker_host: str, registry: str) -> None:
+        """From now on the engine of fleets and the registry are these."""
+        more = {"docker": Docker(host=docker_host), "registry": Registry(address=f"{registry}/golden")}
+        self.settings = self.settings.model_copy(update=more)
+        self.context = image_context(self.settings, looks=True).moved(NOW)
+
+    def refused(self, at: datetime, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+        """The images that the real judgement refuses, and the members that the real check finds out of policy."""
+        images = {name for name, verdict in self.by_commands(at, monkeypatch).items() if not verdict.allowed}
+        context = image_context(self.settings, looks=True).moved(at)
+        with closing(context.ledger), fleet_session("web", context, now=lambda: at) as session:
+            return images | {f"web/{one.member.name}" for one in check(session) if one.violations}
 
     def preview(self, at: datetime | None = None, against: str = "test-before") -> PreviewOutput:
         output, errors = preview(against=against, at=at.isoformat() if at else "", context=self.context)
@@ -376,6 +402,44 @@ def test_a_day_is_typed_as_such(typed: str, meant: datetime) -> None:
     assert moment(typed) == meant
     with pytest.raises(UsageError, match=r"--at: invalid date: 31\.1\.2027\n.*such as 2027-01-31"):
         moment("31.1.2027")
+
+
+FLEET = """
+title = "t"
+owner = "web"
+kind = "docker"
+policy = "own"
+selector = { app = "fleet-test" }
+replacement = { definition = "shop" }
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo")
+def test_exactly_the_images_and_running_containers_are_listed_that_then_do_fall_out(
+    house: House, yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real engine: the members on the image that the new policy refuses, and no other, as `fleet.check` says."""
+    house.judge("shop", hole(fix_known_since=NOW - DAY))
+    house.judge("bank", hole(Severity.LOW))
+    for number, (name, image) in enumerate((("shop", "one"), ("bank", "two"))):
+        house.release(name, yard.images[image], number)
+        for member in (1, 2):
+            yard.start(f"{name}-{member}", image=f"fleet-test:{image}")
+    yard.start("stranger", image="fleet-test:faint")
+    house.put("pipelines/fleets/web.toml", FLEET)
+    house.commit("before")
+    with running_registry(tmp_path / "registry") as address:
+        house.reach(docker_host=yard.host, registry=address)
+        before = house.refused(NOW, monkeypatch)
+        stricter(house)
+        output = house.preview()
+        after = house.refused(NOW, monkeypatch)
+    assert before == {"web/stranger"}
+    assert (output.images, output.members) == (2, 5)
+    assert {line.name for line in output.lines if line.change == "refused"} == after - before
+    assert after - before == {"shop", "web/shop-1", "web/shop-2"}
+    assert [line.name for line in output.lines] == sorted(after - before)
 
 
 # -- what is compared with ---------------------------------------------------------------------------------------------
