@@ -256,5 +256,6 @@ def trivyignore(waivers: Sequence[Waiver], subject: str, today: date, below: Seq
 
 
 def _ignored(waiver: Waiver, name: str, **scope: list[str]) -> dict[str, object]:
-    """One line of trivy's file."""
-    return {"id": name, **scope, "expired_at": str(waiver.expires), "statement": f"{waiver.id}: {waiver.reason}"}
+    """One line of trivy's file, which reads moments and no days: the waiver holds through its last day."""
+    ends = f"{waiver.expires + timedelta(days=1)}T00:00:00Z"
+    return {"id": name, **scope, "expired_at": ends, "statement": f"{waiver.id}: {waiver.reason}"}
