@@ -180,7 +180,7 @@ def image_list(c: Context, json: Json = False) -> int:
     context = replace(image_context(looks=True), lenient=True)
     shown = _show(definition_lines(context), context.unsound.values(), columns=DEFINITION_COLUMNS, as_json=json)
     if not json:
-        from pipelines.cli.waivers import announce_ending
+        from pipelines.cli.waiving import announce_ending
 
         announce_ending(context.settings.roots, context.now)
     return shown
@@ -402,7 +402,7 @@ def policy_preview(
 @command
 def waiver_list(c: Context, json: Json = False) -> int:
     """Every waiver, whom it covers and when it ends."""
-    from pipelines.cli.waivers import show_waivers, waiver_lines
+    from pipelines.cli.waiving import show_waivers, waiver_lines
 
     return show_waivers(waiver_lines(), as_json=json)
 
@@ -415,7 +415,7 @@ def waiver_new(
     json: Json = False,
 ) -> int:  # fmt: skip
     """Write a waiver for SUBJECT and RULE that is not there yet, and say whom it frees."""
-    from pipelines.cli.waivers import new_waiver, show_new
+    from pipelines.cli.waiving import new_waiver, show_new
 
     made = new_waiver(
         subject, rule, packages=package, versions=version, paths=path, reason=reason, owner=owner, approver=approver,
@@ -428,7 +428,7 @@ def waiver_new(
 def waiver_export(c: Context, image: DefinitionName, form: WaiverForm = "openvex") -> None:
     """The waivers in force for an image in a form that other scanners read."""
     from hardening.foundation.console import out
-    from pipelines.cli.waivers import export_waivers
+    from pipelines.cli.waiving import export_waivers
 
     out().out(export_waivers(form, image), highlight=False, end="")
 

@@ -178,7 +178,7 @@ class Policy(Content):
         return self.model_copy(update={"image": _on(self.image, day), "running": _on(self.running, day)})
 
 
-Part = TypeVar("Part", ImageRules, RunningRules)
+Rules = TypeVar("Rules", ImageRules, RunningRules)
 
 
 def _rules(part: ImageRules | RunningRules) -> Iterator[Rule]:
@@ -187,7 +187,7 @@ def _rules(part: ImageRules | RunningRules) -> Iterator[Rule]:
         yield from value if isinstance(value, tuple) else (value,) if isinstance(value, Rule) else ()
 
 
-def _on(part: Part, day: date) -> Part:
+def _on(part: Rules, day: date) -> Rules:
     named = {name: getattr(part, name) for name in type(part).model_fields}
     then = {
         name: tuple(rule.on(day) for rule in value) if isinstance(value, tuple) else value.on(day)

@@ -30,7 +30,7 @@ from images.release.flow import ReleaseOutcome, gate, release_all
 from pipelines.cli.image import promote_one, publishable
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report
-from pipelines.cli.waivers import ending_text
+from pipelines.cli.waiving import ending_text
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.promotion import promotion

@@ -36,7 +36,7 @@ LAST_COMMIT = "HEAD"
 
 
 @dataclass
-class Judged:
+class Judgements:
     """Everybody judged by one content: the reasons that refuse, and what could not be judged.
 
     `golden`: the definition that a member runs, where it is known. `aged`: images whose scan is too old by then alone.
@@ -106,7 +106,7 @@ def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, 
     return output, list({str(error): error for error in (*old.errors, *new.errors)}.values())
 
 
-def preview_of(before: Judged, after: Judged, **told: Any) -> PreviewOutput:
+def preview_of(before: Judgements, after: Judgements, **told: Any) -> PreviewOutput:
     """What differs between two judgements of everybody; `told`: what else is to be said of the comparison."""
     both = [kind for kind, _ in before.refusals.keys() & after.refusals.keys()]
     given = {"file": "", "instead_of": "", "weaker": ()} | told
@@ -131,12 +131,12 @@ def _weaker(sides: Sides) -> Iterator[str]:
 # -- judging -----------------------------------------------------------------------------------------------------------
 
 
-def judge_all(context: Context, images: Sequence[str], today: datetime) -> Judged:
+def judge_all(context: Context, images: Sequence[str], today: datetime) -> Judgements:
     """Images by their last scan and all members of all fleets, judged by the content and the clock of `context`.
 
     What is refused only since its data will have grown old since `today` is not: until then it is scanned again.
     """
-    found = Judged()
+    found = Judgements()
     for name in images:
         if verdict := judge_last(context, name):
             found.refusals["image", name] = tuple(_not_aged(context, name, verdict, today, found))
@@ -169,7 +169,7 @@ def judge_last(context: Context, name: str) -> Verdict | None:
     return judge_image(policy, name, checks, scan.reports, scan.findings, waivers, context.now, bases)
 
 
-def _not_aged(context: Context, name: str, verdict: Verdict, today: datetime, found: Judged) -> Iterator[Reason]:
+def _not_aged(context: Context, name: str, verdict: Verdict, today: datetime, found: Judgements) -> Iterator[Reason]:
     """The refusals but for that of too few judges, where today there are enough."""
     for reason in verdict.refusals:
         if reason.rule == "judges" and context.now > today and _enough(context, name, today):
@@ -185,7 +185,7 @@ def _enough(context: Context, name: str, today: datetime) -> bool:
     return scan is not None and not [*judges(rule, name, scan.reports, today)]
 
 
-def _unknown(sides: Sides, new: Judged) -> Iterator[UnknownLine]:
+def _unknown(sides: Sides, new: Judgements) -> Iterator[UnknownLine]:
     """Who has changed controls of which no result is known."""
     before, after = (load_controls(side.settings.roots) for side in (sides.before, sides.after))
     same = {

@@ -33,7 +33,7 @@ from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, Statu
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
-from pipelines.cli.waivers import NewWaiverOutput, WaiverLine
+from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.service import AutoLine
 

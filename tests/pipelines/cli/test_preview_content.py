@@ -29,7 +29,7 @@ from images.scan.judge import _subject, judge
 from pipelines import revisions
 from pipelines.cli.preview import moment, preview, show_preview
 from pipelines.cli.preview_output import PreviewOutput
-from pipelines.cli.waivers import new_waiver, show_new
+from pipelines.cli.waiving import new_waiver, show_new
 from pipelines.rollout.session import check, fleet_session
 from pipelines.wiring import image_context
 from tests.support.fleets import release
