@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Literal
 
 from hardening.findings import Reason
@@ -12,10 +13,11 @@ from hardening.foundation.text import one_line
 from pipelines.contract import Line
 
 NAMED = 8
-MOST_LINES = 200  # in markdown: a forge takes some 60,000 characters
-MOST_LETTERS = 240  # of one reason there
+# Of markdown a forge takes some 60,000 characters: of one reason, of each list, and of the table.
+MOST_LETTERS, MOST_OF_LIST, MOST_OF_TABLE = 240, 4000, 25_000
 
 Kind = Literal["image", "member"]
+KINDS: tuple[Kind, Kind] = ("image", "member")
 Subject = tuple[Kind, str]
 Refusals = Mapping[Subject, tuple[Reason, ...]]
 """By kind and name, the reasons that refuse; empty where it is within the policy."""
@@ -130,7 +132,7 @@ def terminal(output: PreviewOutput) -> list[str]:
             lines += ["", f"{heading} {rule}:", *_names(line for line, _ in found)]
             lines.append(f"  {'because' if len(found) == 1 else 'such as'}: {one_line(found[0][1].what)}")
     for controls, unknown in _by_controls(output.unknown).items():
-        lines += ["", f"unknown, since checks must run again of {', '.join(controls)}:", *_names(unknown)]
+        lines += ["", f"unknown, since checks must run again of {few(controls)}:", *_names(unknown)]
     if output.weaker:
         lines += ["", "it asks for less than the present one:"]
         lines += [f"  {line}" for line in output.weaker]
@@ -140,13 +142,14 @@ def terminal(output: PreviewOutput) -> list[str]:
 def rows(output: PreviewOutput) -> list[list[str]]:
     """A row for each image and member: what it is, its name, what changes for it, and by which rules."""
     changes = [[line.kind, line.name, line.change, _rules(line)] for line in output.lines]
-    return [*changes, *([line.kind, line.name, "unknown", ", ".join(line.controls)] for line in output.unknown)]
+    return [*changes, *([line.kind, line.name, "unknown", few(line.controls)] for line in output.unknown)]
 
 
 def many(lines: Sequence[PreviewLine], change: str) -> str:
     """How many images and members change in that way."""
     kinds = [line.kind for line in lines if line.change == change]
-    return f"{kinds.count('image')} image(s) and {kinds.count('member')} member(s)" if kinds else "none"
+    counted = ((kinds.count(kind), kind) for kind in KINDS)
+    return " and ".join(f"{number} {kind}{'' if number == 1 else 's'}" for number, kind in counted if number) or "none"
 
 
 def told_reasons(line: PreviewLine) -> tuple[Reason, ...]:
@@ -155,17 +158,19 @@ def told_reasons(line: PreviewLine) -> tuple[Reason, ...]:
 
 
 def _rules(line: PreviewLine) -> str:
-    rules = list(dict.fromkeys(reason.rule for reason in told_reasons(line)))
-    return ", ".join(rules[:NAMED]) + (f" and {len(rules) - NAMED} more" if rules[NAMED:] else "")
+    return few(list(dict.fromkeys(reason.rule for reason in told_reasons(line))))
+
+
+def few(names: Sequence[str], shown: Callable[[str], str] = str) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(map(shown, names[:NAMED])) + (f" and {len(names) - NAMED} more" if names[NAMED:] else "")
 
 
 def _names(lines: Iterable[PreviewLine | UnknownLine]) -> Iterator[str]:
     found = list(lines)
     for kind in ("image", "member"):
-        names = [line.name for line in found if line.kind == kind]
-        more = f" and {len(names) - NAMED} more" if names[NAMED:] else ""
-        if names:
-            yield f"  {kind}s: {', '.join(names[:NAMED])}{more}"
+        if names := [line.name for line in found if line.kind == kind]:
+            yield f"  {kind}s: {few(names)}"
 
 
 def _by_rule(lines: Iterable[PreviewLine], change: str) -> list[tuple[str, list[tuple[PreviewLine, Reason]]]]:
@@ -195,25 +200,24 @@ def markdown(output: PreviewOutput) -> str:
     """
     refused, freed = (many(output.lines, change) for change in ("refused", "freed"))
     numbers = [[kind, *(str(_count(output, kind, change)) for change in (*HEADINGS, "unknown"))] for kind in KINDS]
-    each = _in_full(output)
-    left = len(output.lines) + len(output.unknown) - MOST_LINES
+    every = _in_full(output)
+    each = _fitting(every, MOST_OF_TABLE)
     parts = [
         f"## Policy preview: {refused} newly refused, {freed} freed",
         f"{text.markdown(output.head[:1].upper() + output.head[1:])}. {output.images} image(s) and "
         f"{output.members} member(s) were judged by both.",
-        f"Changed: {', '.join(map(text.markdown_code, output.changed))}." if output.changed else "",
-        text.markdown_table(["", *MARKDOWN_HEADINGS], numbers) if each else "Nobody is treated otherwise.",
+        _named("Changed", output.changed),
+        text.markdown_table(["", *MARKDOWN_HEADINGS], numbers) if every else "Nobody is treated otherwise.",
         *(_list(heading, lines) for heading, lines in _told_by_rule(output)),
         _list("It asks for less than the present one", map(text.markdown, output.weaker)),
         text.markdown_folded("Image by image and member by member", text.markdown_table(EACH, each)),
-        f"And {left} more, in the JSON." if left > 0 else "",
-        _unsaid("Not judged, for lack of a scan", output.unjudged),
-        _unsaid("Left out: on that day their scans would be too old, unless they are scanned again", output.aged),
+        f"And {len(every) - len(each)} more, in the JSON." if every[len(each) :] else "",
+        _named("Not judged, for lack of a scan", output.unjudged),
+        _named("Left out: on that day their scans would be too old, unless they are scanned again", output.aged),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-KINDS: tuple[Kind, Kind] = ("image", "member")
 MARKDOWN_HEADINGS = ("newly refused", "freed", "refused for more", "refused for less", "unknown")
 EACH = ["kind", "name", "change", "because"]
 
@@ -229,41 +233,43 @@ def _in_full(output: PreviewOutput) -> list[list[str]]:
         [line.kind, line.name, line.change, "; ".join(_short(reason.what) for reason in told_reasons(line)[:NAMED])]
         for line in output.lines
     ]
-    each += [[one.kind, one.name, "unknown", f"run again: {', '.join(one.controls)}"] for one in output.unknown]
-    return each[:MOST_LINES]
+    again = ((one, f"checks must run again: {few(one.controls)}") for one in output.unknown)
+    return [*each, *([one.kind, one.name, "unknown", _short(what)] for one, what in again)]
 
 
 def _told_by_rule(output: PreviewOutput) -> Iterator[tuple[str, list[str]]]:
     for change, heading in HEADINGS.items():
         yield heading.capitalize(), [
-            f"{text.markdown_code(rule)} ({', '.join(_shortly(line for line, _ in found))}): "
+            f"{text.markdown_code(rule)} ({few([line.name for line, _ in found], text.markdown)}): "
             f"{text.markdown(_short(found[0][1].what))}"
             for rule, found in _by_rule(output.lines, change)
         ]  # fmt: skip
     yield (
         "Unknown, since these checks must run again",
         [
-            f"{', '.join(map(text.markdown_code, controls))} ({', '.join(_shortly(found))})"
+            f"{few(controls, text.markdown_code)} ({few([line.name for line in found], text.markdown)})"
             for controls, found in _by_controls(output.unknown).items()
         ],
     )
 
 
-def _shortly(lines: Iterable[PreviewLine | UnknownLine]) -> Iterator[str]:
-    names = [line.name for line in lines]
-    yield from map(text.markdown, names[:NAMED])
-    if names[NAMED:]:
-        yield f"and {len(names) - NAMED} more"
-
-
 def _list(heading: str, lines: Iterable[str]) -> str:
-    found = [f"- {line}" for line in lines]
-    more = [f"- and {len(found) - MOST_LINES} more"] if found[MOST_LINES:] else []
-    return "\n".join([f"### {heading}", "", *found[:MOST_LINES], *more]) if found else ""
+    found = [[f"- {line}"] for line in lines]
+    shown = _fitting(found, MOST_OF_LIST)
+    more = [f"- and {len(found) - len(shown)} more"] if found[len(shown) :] else []
+    return "\n".join([f"### {heading}", "", *(line for [line] in shown), *more]) if found else ""
 
 
-def _unsaid(heading: str, names: Sequence[str]) -> str:
-    return f"{heading}: {', '.join(map(text.markdown_code, names))}." if names else ""
+def _fitting(rows: Sequence[list[str]], most: int) -> Sequence[list[str]]:
+    """As many of the first rows as have no more letters than `most` once they are escaped."""
+    ends = accumulate(8 + sum(len(text.markdown(cell)) for cell in row) for row in rows)
+    return rows[: sum(end <= most for end in ends)]
+
+
+def _named(heading: str, names: Sequence[str]) -> str:
+    shown = _fitting([[name] for name in names], MOST_OF_LIST)
+    more = [f"and {len(names) - len(shown)} more"] if names[len(shown) :] else []
+    return f"{heading}: {', '.join([*(text.markdown_code(name) for [name] in shown), *more])}." if names else ""
 
 
 def _short(what: str) -> str:

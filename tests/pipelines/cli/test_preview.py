@@ -76,7 +76,7 @@ def test_it_says_who_is_newly_refused_and_why(
     ]
     assert show_preview((output, []), as_json=False) == 3
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 image(s) and 0 member(s) newly refused, none freed" in said
+    assert "1 image newly refused, none freed" in said
     assert "newly refused by CVE-2026-0011: images: debian-base because: CVE-2026-0011 in openssl 3.5" in said
 
 

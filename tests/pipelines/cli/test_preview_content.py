@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict
+from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.errors import ContentError, OutsideError, UsageError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Docker, Registry, Settings
-from hardening.model import Severity
+from hardening.model import Enforcement, Severity
 from images import feeds
 from images.context import Context
 from images.ledger import ScanRecord
@@ -28,7 +28,7 @@ from images.scan.flow import inputs_of
 from images.scan.judge import _subject, judge
 from pipelines import revisions
 from pipelines.cli.preview import moment, preview, show_preview
-from pipelines.cli.preview_output import PreviewOutput
+from pipelines.cli.preview_output import PreviewLine, PreviewOutput, UnknownLine, markdown
 from pipelines.cli.waiving import new_waiver, show_new
 from pipelines.rollout.session import check, fleet_session
 from pipelines.wiring import image_context
@@ -509,13 +509,36 @@ def test_the_markdown_escapes_what_strangers_wrote(house: House, capsys: pytest.
     output = house.preview()
     assert show_preview((output, []), as_json=False, as_markdown=True) == 3
     text = capsys.readouterr().out
-    assert text.startswith("## Policy preview: 1 image(s) and 0 member(s) newly refused, none freed\n")
+    assert text.startswith("## Policy preview: 1 image newly refused, none freed\n")
     assert "| image | 1 | 0 | 0 | 0 | 0 |" in text
     assert "- `CVE-2026-0001` (shop): CVE-2026-0001 in openssl 3.5" in text
     assert not re.search(r"(?<!\\)[<@!](?=img|ann|\[)", text), "outside of its own <details>"
     assert "http://" not in text
     rows = [line for line in text.splitlines() if line.startswith("| image | shop")]
     assert [row.replace("\\|", "").count("|") for row in rows] == [5]
+
+
+def test_the_markdown_of_thousands_fits_a_comment() -> None:
+    """What is left out is counted."""
+    reasons = tuple(Reason(f"CVE-2026-{one:04}", "x", Enforcement.ENFORCE, "<" * 9000, "", "") for one in range(50))
+    lines = tuple(
+        PreviewLine(
+            kind="member", name=f"web/{'n' * 200}{one}", change=change, gained=tuple(reasons), lost=tuple(reasons)
+        )
+        for one in range(200)
+        for change in ("refused", "freed")
+    )
+    unknown = tuple(UnknownLine(kind="image", name=f"i-{one}", controls=("c" * 200,) * 99) for one in range(500))
+    names = tuple("n" * 200 + str(one) for one in range(500))
+    text = markdown(
+        PreviewOutput(
+            file="", instead_of="", compared_with="main", images=1, members=2, lines=lines, unjudged=names,
+            weaker=names, changed=names, unknown=unknown, aged=names,
+        )
+    )  # fmt: skip
+    assert len(text) < 60_000
+    assert "and 1 more" not in text
+    assert re.search(r"And \d+ more, in the JSON", text)
 
 
 # -- waiver.new --------------------------------------------------------------------------------------------------------
