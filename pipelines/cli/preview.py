@@ -101,7 +101,8 @@ def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, 
     old, new = (judge_all(side, images, context.now) for side in (sides.before, sides.after))
     output = preview_of(
         old, new, file=file, instead_of=name, compared_with=sides.compared_with, weaker=tuple(_weaker(sides)),
-        at=after.now, changed=sides.changed, unknown=tuple(_unknown(sides, new)) if not name else (),
+        at=after.now, begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
+        changed=sides.changed, unknown=tuple(_unknown(sides, new)) if not name else (),
     )  # fmt: skip
     return output, list({str(error): error for error in (*old.errors, *new.errors)}.values())
 
@@ -136,9 +137,9 @@ def judge_all(context: Context, images: Sequence[str], today: datetime) -> Judge
 
     What is refused only since its data will have grown old since `today` is not: until then it is scanned again.
     """
-    found = Judgements()
+    found, planner = Judgements(), Planner(context)
     for name in images:
-        if verdict := judge_last(context, name):
+        if verdict := judge_last(planner, name):
             found.refusals["image", name] = tuple(_not_aged(context, name, verdict, today, found))
         else:
             found.unjudged.append(name)
@@ -156,15 +157,15 @@ def judge_all(context: Context, images: Sequence[str], today: datetime) -> Judge
     return found
 
 
-def judge_last(context: Context, name: str) -> Verdict | None:
+def judge_last(planner: Planner, name: str) -> Verdict | None:
     """The gate's answer over the newest artifact of `name`, by its last scan and checks; None without a scan here."""
-    ledger = context.ledger
+    context, ledger = planner.context, planner.context.ledger
     artifact = ledger.latest_artifact(name, context.settings.platform)
     scan = ledger.scan(artifact.digest) if artifact else None
     if artifact is None or scan is None or name not in context.definitions:
         return None
     policy = context.policy_named(context.policy_of(name))
-    checks = enforced_by(ledger.checks(artifact.digest), Planner(context).overlay(context.definitions[name]))
+    checks = enforced_by(ledger.checks(artifact.digest), planner.overlay(context.definitions[name]))
     waivers, bases = load_waivers(context.settings.roots), ledger.bases_of(artifact.digest)
     return judge_image(policy, name, checks, scan.reports, scan.findings, waivers, context.now, bases)
 
@@ -194,23 +195,32 @@ def _unknown(sides: Sides, new: Judgements) -> Iterator[UnknownLine]:
         if (before[name].check, before[name].apply, before[name].templates, before[name].control.files)
         == (after[name].check, after[name].apply, after[name].templates, after[name].control.files)
     }
-    of = {name: again for name in sides.after.definitions if (again := _checked_again(sides, name, same))}
+    planners = Planner(sides.before), Planner(sides.after)
+    of = {name: again for name in sides.after.definitions if (again := _checked_again(*planners, name, same))}
     for kind, name in sorted(new.refusals):
         if controls := of.get(name if kind == "image" else new.golden[name]):
             yield UnknownLine(kind=kind, name=name, controls=controls)
 
 
-def _checked_again(sides: Sides, name: str, same: set[str]) -> tuple[str, ...]:
+def _checked_again(before: Planner, after: Planner, name: str, same: set[str]) -> tuple[str, ...]:
     """The controls of a definition that are not as they were, or have told no result of its newest artifact."""
-    artifact = sides.after.ledger.latest_artifact(name, sides.after.settings.platform)
+    ledger, loaded = after.context.ledger, after.context.definitions[name]
+    artifact = ledger.latest_artifact(name, after.context.settings.platform)
     if artifact is None:
         return ()
-    loaded, overlay = sides.after.definitions[name], Planner(sides.after).overlay(sides.after.definitions[name])
-    old = sides.before.definitions.get(name)
-    before = dict(Planner(sides.before).overlay(old).parts["checks"]) if old else {}
-    changed = [one for one, text in overlay.parts["checks"] if one not in same or before.get(one) != text]
-    lacks = without_result(sides.after.ledger.checks(artifact.digest), overlay, loaded.definition)
-    return tuple(dict.fromkeys((*changed, *lacks)))
+    overlay, old = after.overlay(loaded), before.context.definitions.get(name)
+    was = dict(before.overlay(old).parts["checks"]) if old else {}
+    changed = [one for one, text in overlay.parts["checks"] if one not in same or was.get(one) != text]
+    return tuple(dict.fromkeys((*changed, *without_result(ledger.checks(artifact.digest), overlay, loaded.definition))))
+
+
+def _begins(sides: Sides) -> Iterator[date]:
+    """The days to come on which rules of changed policies, and stages of changed profiles, begin."""
+    before, after = sides.before.policies, sides.after.policies
+    yield from (day for name, policy in after.items() if policy != before.get(name) for day in policy.days)
+    old, new = (load_profiles(side.settings.roots) for side in (sides.before, sides.after))
+    stages = (entry.stages for name, one in new.items() if one != old.get(name) for entry in one.controls)
+    yield from (stage.from_date for several in stages for stage in several)
 
 
 # -- what is compared --------------------------------------------------------------------------------------------------
@@ -295,6 +305,8 @@ def show_preview(
             print_table(["kind", "name", "change", "by"], each, whole=["name"])
         if output.unjudged:
             say(f"not judged, for lack of a scan here (./goldsmith image.scan NAME): {', '.join(output.unjudged)}")
+        if output.begins:
+            say(f"rules begin on {', '.join(map(str, output.begins))}: --at {output.begins[0]} shows whom they refuse")
         if output.aged:
             say(f"left out, since scans go on: on that day too old would be those of {', '.join(output.aged)}")
     return finish(errors) or (REFUSED if output.refuses else 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from itertools import accumulate
 from typing import Literal
 
@@ -51,7 +51,7 @@ class PreviewOutput(Line):
 
     `images` and `members` count who was judged by both; `unjudged` are images without a scan here. `weaker`: in
     what it asks for less than the present one. `aged`: images whose scan will be too old on that day, unless they are
-    scanned again; that reason is left out of the comparison.
+    scanned again; that reason is left out of the comparison. `begins`: the days after it on which changed rules begin.
     """
 
     file: str
@@ -66,6 +66,7 @@ class PreviewOutput(Line):
     changed: tuple[str, ...] = ()
     unknown: tuple[UnknownLine, ...] = ()
     aged: tuple[str, ...] = ()
+    begins: tuple[date, ...] = ()
 
     @property
     def refuses(self) -> bool:
@@ -212,6 +213,7 @@ def markdown(output: PreviewOutput) -> str:
         _list("It asks for less than the present one", map(text.markdown, output.weaker)),
         text.markdown_folded("Image by image and member by member", text.markdown_table(EACH, each)),
         f"And {len(every) - len(each)} more, in the JSON." if every[len(each) :] else "",
+        f"Rules begin on {', '.join(map(str, output.begins))}." if output.begins else "",
         _named("Not judged, for lack of a scan", output.unjudged),
         _named("Left out: on that day their scans would be too old, unless they are scanned again", output.aged),
     ]

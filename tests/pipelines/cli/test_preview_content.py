@@ -34,6 +34,7 @@ from pipelines.rollout.session import check, fleet_session
 from pipelines.wiring import image_context
 from tests.support.fleets import release
 from tests.support.publishing import built, running_registry
+from tests.support.scanning import NO_FEEDS
 from tests.support.yards import Yard
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -95,8 +96,7 @@ class House:
         run(["git", "init", "-q", str(self.root)])
         self.commit("before")
         settings = {"content": (self.root,), "judging": {"roots": [self.root]}, "kinds": ("container",)}
-        feeds_off = {"debsecan": "none", "trivy": "none"}
-        self.settings = Settings.model_validate({"state": self.state, **settings, "feeds": feeds_off})
+        self.settings = Settings.model_validate({"state": self.state, **settings, "feeds": NO_FEEDS})
         self.context = Context(self.settings, NOW, str, str)
 
     def put(self, path: str, text: str) -> None:
@@ -440,6 +440,25 @@ def test_exactly_the_images_and_running_containers_are_listed_that_then_do_fall_
     assert {line.name for line in output.lines if line.change == "refused"} == after - before
     assert after - before == {"shop", "web/shop-1", "web/shop-2"}
     assert [line.name for line in output.lines] == sorted(after - before)
+
+
+def test_the_days_on_which_changed_rules_begin_are_named(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of policies and of profiles: nobody is refused yet, and who looks at that day sees whom."""
+    house.judge("shop", hole(fix_known_since=NOW - DAY), failing=("own-check",))
+    stricter(house)
+    text = (house.root / "hardening/policies/own.toml").read_text()
+    house.write("policies/own.toml", text.replace('severity = "medium"', 'severity = "medium"\nfrom = 2026-12-01'))
+    stage = '{ control = "own-check", enforcement = "warn", stages = [{ enforcement = "enforce", from = 2026-12-05 }] }'
+    house.write("profiles/own.toml", PROFILE % stage)
+    output = house.preview()
+    assert (output.lines, output.begins) == ((), (date(2026, 12, 1), date(2026, 12, 5)))
+    assert output.weaker, "until then"
+    show_preview((output, []), as_json=False)
+    said = "rules begin on 2026-12-01, 2026-12-05: --at 2026-12-01 shows whom they refuse"
+    assert said in " ".join(capsys.readouterr().err.split())
+    later = house.preview(datetime(2026, 12, 1, tzinfo=UTC))
+    assert told(later) == {"shop": ("refused", ["CVE-2026-0001"])}
+    assert later.begins == (date(2026, 12, 5),)
 
 
 # -- what is compared with ---------------------------------------------------------------------------------------------
