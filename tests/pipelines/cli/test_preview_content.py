@@ -325,6 +325,8 @@ def random_findings(draw: Any) -> Iterator[Finding]:
 @pytest.mark.parametrize("seed", range(6))
 def test_a_preview_says_what_judging_says_on_that_day(house: House, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of generated content, findings and days: the same are refused, by the same reasons, before and after."""
+    for name in ("exploited", "exploitation"):
+        monkeypatch.setattr(feeds, name, lambda *_: feeds.Exploited(EXPLOITED, scores=SCORES), raising=False)
     draw = random.Random(seed)
     random_content(house, draw)
     house.commit("before")
@@ -435,6 +437,18 @@ def test_exactly_the_images_and_running_containers_are_listed_that_then_do_fall_
         stricter(house)
         output = house.preview()
         after = house.refused(NOW, monkeypatch)
+        house.commit("stricter")
+        house.waive("w", 'vulnerabilities = ["CVE-2026-0001"]\npackages = ["openssl"]', "shop", "2026-11-28")
+        house.write("controls/own-check/check.sh", "echo 2\n")
+        for days in (3, 4):  # on its last day it frees, and on the next one no more
+            at = NOW + days * DAY
+            waived = house.preview(at, against="test-stricter")
+            assert {line.name for line in waived.lines if line.change == "freed"} == after - house.refused(
+                at, monkeypatch
+            )
+            assert bool(waived.lines) is (days == 3)
+    names = {f"web/{name}-{number}" for name in ("shop", "bank") for number in (1, 2)}
+    assert {line.name for line in waived.unknown} == {"shop", "bank", *names}, "but the stranger has no control of ours"
     assert before == {"web/stranger"}
     assert (output.images, output.members) == (2, 5)
     assert {line.name for line in output.lines if line.change == "refused"} == after - before
