@@ -230,6 +230,9 @@ def _begins(sides: Sides) -> Iterator[date]:
 def _of_file(context: Context, file: str, instead_of: str) -> Iterator[Sides]:
     """The policy in force, and the one in `file` in its place. The policy in force itself: its last commit, and it."""
     path = Path(file)
+    if path.parent.name in ("profiles", "waivers") or path.is_dir():
+        hint = "without a file, all content here is compared with the last commit or --against another revision"
+        raise UsageError(f"{file} is no policy", hint=hint)
     name, files = instead_of or path.stem, find_content(context.settings.roots, "hardening/policies", "*.toml")
     changed = load_toml(path, Policy, name=name)
     if name not in files:

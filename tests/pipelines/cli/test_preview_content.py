@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -358,6 +359,17 @@ def test_a_preview_says_what_judging_says_on_that_day(house: House, seed: int, m
         }
 
 
+def test_the_clock_a_day_later_refuses_what_a_waiver_let_pass(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that ends tomorrow passes today with a warning, by the real judgement with the clock moved."""
+    house.judge("shop", hole(Severity.HIGH))
+    house.waive("w", 'vulnerabilities = ["CVE-2026-0001"]\npackages = ["openssl"]', "shop", str(NOW.date()))
+    today, tomorrow = (house.by_commands(NOW + days * DAY, monkeypatch)["shop"] for days in (0, 1))
+    assert today.allowed
+    assert [(one.rule, one.enforcement) for one in today.reasons if not one.waived_by] == [("waiver-ending", "warn")]
+    assert not tomorrow.allowed
+    assert [one.rule for one in tomorrow.refusals] == ["CVE-2026-0001"]
+
+
 def test_without_another_content_a_day_is_compared_with_today(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """What dates alone will refuse: a window that ends, a stage that begins, a waiver that has ended."""
     house.judge("shop", hole(), failing=("own-check",))
@@ -479,13 +491,18 @@ def test_the_days_on_which_changed_rules_begin_are_named(house: House, capsys: p
 
 
 def test_a_directory_stands_in_the_place_of_the_checkout(house: House, tmp_path: Path) -> None:
-    """Such as another work tree of git."""
+    """Such as another work tree of git; a link that leads out of it is refused."""
     house.judge("shop", hole())
     other = tmp_path / "other"
-    for room, _ in revisions.ROOMS.values():
-        (other / room).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / room).is_dir():
-            (other / room).symlink_to(ROOT / room)
+    for room in ("hardening", "images/definitions"):
+        shutil.copytree(ROOT / room, other / room, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    assert house.preview(against=str(other)).changed == ()
+    (other / "hardening/policies/default.toml").write_text(DEFAULT)
+    (other / "hardening/profiles/more.toml").write_text(PROFILE % "")
+    output = house.preview(against=str(other))
+    assert (output.changed, output.compared_with) == (("policy default", "profile more (gone)"), str(other))
+    (other / "hardening/policies/default.toml").unlink()
+    (other / "hardening/policies/default.toml").symlink_to(ROOT / "hardening/policies/default.toml")
     with pytest.raises(ContentError, match="a link out of"):
         house.preview(against=str(other))
 
@@ -498,6 +515,8 @@ def test_what_cannot_be_compared_with_is_said(house: House) -> None:
         house.preview(against="--help")
     with pytest.raises(UsageError, match="not both"):
         preview("own.toml", against="main", context=house.context)
+    with pytest.raises(UsageError, match=r"waivers/x.toml is no policy\n.*--against another revision"):
+        preview("hardening/waivers/x.toml", context=house.context)
     with pytest.raises(UsageError, match="--instead-of is about a policy's file"):
         preview(instead_of="own", context=house.context)
 
