@@ -8,7 +8,7 @@ from pathlib import Path
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import UsageError
 from hardening.foundation.hashing import digest_of
-from hardening.foundation.limits import REVISION_BYTES
+from hardening.foundation.limits import REVISION_BYTES, REVISION_FILES
 from hardening.foundation.process import Completed, run
 from images.store.files import file_digest
 
@@ -52,6 +52,7 @@ def _revision(root: Path, revision: str, folder: Path) -> Path | Completed:
     commit, inside = asked.stdout.strip(), run([*git, "rev-parse", "--show-prefix"]).stdout.strip()
     listed = run([*git, "ls-tree", "-r", "-l", "-z", commit, "--", *rooms]).stdout.split("\0")
     sizes = [line.partition("\t")[0].split()[-1] for line in listed if line]
+    REVISION_FILES.require(len(sizes), f"{revision} of {root}")
     REVISION_BYTES.require(sum(int(size) for size in sizes if size.isdecimal()), f"{revision} of {root}")
     folder.mkdir()
     index = {"GIT_INDEX_FILE": str(folder / ".index")}

@@ -66,8 +66,8 @@ def preview(
     """Judge every image's last scan and every fleet's members by two contents, as of `at` (a day, or now).
 
     A `file` is a changed policy, which stands in the place of the one of its name or of `instead_of`. Else all content
-    here is compared with that `against` which it is compared: a revision of git or a directory, by default the last
-    commit; or, where nothing differs from that, with today.
+    here is compared with `against`, a revision of git or a directory; by default with the last commit, or with today
+    where nothing differs from that and `at` lies ahead.
 
     Nothing is scanned, and nothing written. Raises ContentError and UsageError; a fleet that cannot be read stops no
     other, and is among the errors.
@@ -268,7 +268,8 @@ def _of_content(context: Context, then: Context, against: str) -> Iterator[Sides
                 revisions_of(here, against or LAST_COMMIT, Path(folder)),
                 against or "the last commit",
             )
-        changed = tuple(changed_content(roots, here))
+        with _told_of(Path(folder), compared_with):
+            changed = tuple(changed_content(roots, here))
         if not changed and not against and then.now > context.now:
             yield Sides(context, then, f"today ({context.now:%Y-%m-%d}): no content differs from the last commit")
             return

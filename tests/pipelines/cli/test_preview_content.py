@@ -532,10 +532,21 @@ def test_an_error_in_the_other_revision_names_that(house: House) -> None:
 
 def test_a_revision_larger_than_content_may_be_is_refused(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before a byte of it is written: a branch may be a stranger's."""
-    limit = replace(revisions.REVISION_BYTES, most=1000)
-    monkeypatch.setattr(revisions, "REVISION_BYTES", limit)
-    with pytest.raises(OutsideError, match=r"test-before of .* exceeds the limit content.revision"):
-        house.preview()
+    for name, most in (("REVISION_BYTES", 1000), ("REVISION_FILES", 5)):
+        with monkeypatch.context() as patched:
+            limit = replace(getattr(revisions, name), most=most)
+            patched.setattr(revisions, name, limit)
+            with pytest.raises(OutsideError, match=rf"test-before of .* exceeds the limit {limit.name} "):
+                house.preview()
+
+
+def test_a_link_out_of_the_other_revision_is_refused(house: House) -> None:
+    """It would read a file of this host."""
+    (house.root / "hardening/policies/more.toml").symlink_to("/etc/passwd")
+    house.commit("link")
+    (house.root / "hardening/policies/more.toml").unlink()
+    with pytest.raises(ContentError, match=r"^test-link:1/hardening/policies/more.toml: a link out of"):
+        house.preview(against="test-link")
 
 
 def test_no_hook_of_the_repository_runs(house: House, tmp_path: Path) -> None:
