@@ -147,9 +147,7 @@ def _windowless(policy: Policy) -> Iterator[Reason]:
     if not policy.image.has_window:
         what = f"the policy {policy.name} enforces no window in which vulnerabilities must be fixed"
         why = "by such a policy an image with every known hole would pass"
-        todo = (
-            f"{policy.owner}: add [[image.vulnerabilities]], enforced by now, to hardening/policies/{policy.name}.toml"
-        )
+        todo = f"{policy.owner}: add [[image.vulnerabilities]] to hardening/policies/{policy.name}.toml"
         yield Reason("policy-window", policy.name, Enforcement.ENFORCE, what, why, todo)
 
 

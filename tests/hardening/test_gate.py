@@ -85,7 +85,7 @@ def waiver(**change: object) -> Waiver:
         "owner": "a",
         "approver": "b",
         "created": NOW.date() - 30 * DAY,
-        "expires": NOW.date() + DAY,
+        "expires": NOW.date() + 20 * DAY,
     }
     return Waiver.model_validate({**base, **change})
 
@@ -314,7 +314,7 @@ def test_a_waiver_silences_without_hiding():
     verdict = judged(finding(), finding(id="CVE-2026-0002", severity=Severity.MEDIUM), waivers=[waiver()])
     assert verdict.allowed
     assert [reason.rule for reason in verdict.reasons] == ["CVE-2026-0002", "CVE-2026-0001"]
-    assert verdict.reasons[1].waived_by == "w until 2026-11-26: r"
+    assert verdict.reasons[1].waived_by == "w until 2026-12-15: r"
 
 
 def test_a_refusal_tells_a_developer_what_why_what_to_do_and_how_to_get_an_exception():
