@@ -750,9 +750,11 @@ def main(*arguments: str) -> None:
         arguments = ("test", "--path", *arguments[1:])  # Invoke has no argument that may be left out and needs no flag
     before = arguments[: arguments[:1] == ("setup",)]  # which the launcher lets go before most tasks
     name, words = next(iter(arguments[len(before) :]), ""), arguments[len(before) + 1 :]
-    if name in UNFLAGGED:
+    if "--help" in words and not name.startswith("-"):  # after a task Invoke takes it for the value of a positional
+        arguments = ("--help", RENAMED.get(name, name))
+    elif name in UNFLAGGED:  # asking for their arguments takes the help out of them
         arguments = (*before, name, *_each_named(*UNFLAGGED[name][:2], words, UNFLAGGED[name][2]))
-    if name in RENAMED:
+    elif name in RENAMED:
         arguments = (*before, RENAMED[name], *words)
     _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
 
