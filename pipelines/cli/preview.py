@@ -219,7 +219,8 @@ def _begins(sides: Sides) -> Iterator[date]:
     before, after = sides.before.policies, sides.after.policies
     yield from (day for name, policy in after.items() if policy != before.get(name) for day in policy.days)
     old, new = (load_profiles(side.settings.roots) for side in (sides.before, sides.after))
-    stages = (entry.stages for name, one in new.items() if one != old.get(name) for entry in one.controls)
+    was = {name: one.model_dump() for name, one in old.items()}  # without the files that entries came from
+    stages = (entry.stages for name, one in new.items() if one.model_dump() != was.get(name) for entry in one.controls)
     yield from (stage.from_date for several in stages for stage in several)
 
 
@@ -259,19 +260,21 @@ def _committed(file: Path, name: str) -> Policy:
 @contextmanager
 def _of_content(context: Context, then: Context, against: str) -> Iterator[Sides]:
     """All content as it was, and as it is here; where both are the same and the clock is moved, today and then."""
-    here = context.settings.roots
+    here, compared_with = context.settings.roots, against or "the last commit"
     with TemporaryDirectory(prefix="goldsmith-preview-") as folder:
-        if against and Path(against).is_dir():
-            roots, compared_with = (Path(against).resolve(), *here[1:]), against
-        else:
-            roots, compared_with = (
-                revisions_of(here, against or LAST_COMMIT, Path(folder)),
-                against or "the last commit",
-            )
+        try:
+            if against and Path(against).is_dir():
+                roots: tuple[Path, ...] = (Path(against).resolve(), *here[1:])
+            else:
+                roots = revisions_of(here, against or LAST_COMMIT, Path(folder))
+        except UsageError:
+            if against or then.now <= context.now:
+                raise
+            roots = here  # not in git: its dates can be looked at all the same
         with _told_of(Path(folder), compared_with):
             changed = tuple(changed_content(roots, here))
         if not changed and not against and then.now > context.now:
-            yield Sides(context, then, f"today ({context.now:%Y-%m-%d}): no content differs from the last commit")
+            yield Sides(context, then, f"today ({context.now:%Y-%m-%d}), since no content was changed")
             return
         with _told_of(Path(folder), compared_with):
             before = then.over_content(roots)

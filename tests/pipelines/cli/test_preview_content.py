@@ -476,6 +476,10 @@ def test_the_days_on_which_changed_rules_begin_are_named(house: House, capsys: p
     house.write("policies/own.toml", text.replace('severity = "medium"', 'severity = "medium"\nfrom = 2026-12-01'))
     stage = '{ control = "own-check", enforcement = "warn", stages = [{ enforcement = "enforce", from = 2026-12-05 }] }'
     house.write("profiles/own.toml", PROFILE % stage)
+    house.write("profiles/other.toml", PROFILE % stage.replace("2026-12-05", "2026-12-07"))
+    house.commit("staged")
+    assert house.preview(against="test-staged").begins == (), "of what was not changed"
+    (house.root / "hardening/profiles/other.toml").unlink()
     output = house.preview()
     assert (output.lines, output.begins) == ((), (date(2026, 12, 1), date(2026, 12, 5)))
     assert output.weaker, "until then"
@@ -505,6 +509,19 @@ def test_a_directory_stands_in_the_place_of_the_checkout(house: House, tmp_path:
     (other / "hardening/policies/default.toml").symlink_to(ROOT / "hardening/policies/default.toml")
     with pytest.raises(ContentError, match="a link out of"):
         house.preview(against=str(other))
+
+
+def test_content_that_no_git_keeps_is_compared_with_today_alone(house: House, tmp_path: Path) -> None:
+    """By its dates; what else to compare it with somebody must say."""
+    house.judge("shop", hole())
+    other = tmp_path / "copy"
+    for room in ("hardening", "images/definitions"):
+        shutil.copytree(ROOT / room, other / room, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.rmtree(house.root / ".git")
+    house.context = house.context.over_content((other, house.root))
+    assert told(house.preview(NOW + 6 * DAY, against="")) == {"shop": ("refused", ["CVE-2026-0001"])}
+    with pytest.raises(UsageError, match=r"HEAD is neither(.|\n)*not a git repository(.|\n)*--against names"):
+        house.preview(against="")
 
 
 def test_what_cannot_be_compared_with_is_said(house: House) -> None:
