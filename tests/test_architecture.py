@@ -84,6 +84,7 @@ PURE = {
     "pipelines.fleet.members",
     "pipelines.fleet.model",
     "pipelines.fleet.violations",
+    "pipelines.cli.preview_output",
     "pipelines.cli.report_output",
     "pipelines.cli.rollout_output",
     "pipelines.rollout.steps",

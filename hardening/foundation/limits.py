@@ -56,6 +56,8 @@ FEED_LINE = Limit("feed.line", 64 * KIB, "bytes of one line")
 FEED_SECONDS = Limit("feed.seconds", 300, "seconds for the whole download")
 FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")
 
+REVISION_BYTES = Limit("content.revision", 256 * MIB, "bytes of content in one revision")
+REVISION_FILES = Limit("content.revision-files", 50_000, "files of content in one revision")
 JSON_BYTES = Limit("json.bytes", 4 * MIB)  # what registries accept as a manifest
 JSON_DEPTH = Limit("json.depth", 64, "levels of lists and objects in each other")
 JSON_VALUES = Limit("json.values", 1_000_000, "values of one document; a large machine's SBOM has a tenth of it")

@@ -245,6 +245,7 @@ class Settings(BaseSettings):
     judging: Judging = Judging()
     signing: Signing = Signing()
     aws: Aws = Aws()
+    _instead: tuple[Path, ...] = ()
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **given: Any) -> tuple[PydanticBaseSettingsSource, ...]:
@@ -259,7 +260,13 @@ class Settings(BaseSettings):
     @property
     def roots(self) -> tuple[Path, ...]:
         """Content roots, the checkout first; a later root's content is added, never overrides by the same name."""
-        return (ROOT, *((path if path.is_absolute() else ROOT / path) for path in self.content))
+        return self._instead or (ROOT, *((path if path.is_absolute() else ROOT / path) for path in self.content))
+
+    def over(self, roots: tuple[Path, ...]) -> Settings:
+        """The same settings over other content roots, such as those of another revision; one for each."""
+        other = self.model_copy()
+        other._instead = roots
+        return other
 
     @property
     def database_url(self) -> str:

@@ -128,7 +128,10 @@ def _result(
     """The scan that these reports amount to, by today's list of what is exploited."""
     made = sorted(reports, key=lambda report: report.scanner)
     found = merge(finding for report in made for finding in report.findings)
-    findings = tuple(replace(finding, exploited=finding.id in exploited.ids) for finding in found)
+    findings = tuple(
+        replace(finding, exploited=finding.id in exploited.ids, epss=exploited.scores.get(finding.id))
+        for finding in found
+    )
     reports = (*made, *known_exploited(exploited))
     return ScanResult(reports, findings, bills.cyclonedx, suite, entered, bills.spdx)
 
