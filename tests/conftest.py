@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=rank)
 
 
-PUBLIC = ("security-tracker.debian.org", "mirror.gcr.io", "ghcr.io")
+PUBLIC = ("security-tracker.debian.org", "mirror.gcr.io", "ghcr.io", "reproduce.debian.net")
 
 
 @pytest.fixture(autouse=True, scope="session")
