@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -63,6 +63,7 @@ def current(
         "debsecan": lambda: _debsecan(settings, suite, now, after),
         "trivy": lambda: _trivy(settings, now),
         **({"openscap": lambda: benchmark_content(settings, suite)} if benchmark else {}),
+        **{name: partial(_directory, settings, name) for name in DIRECTORIES if name in settings.scanners},
     }
     for name, take in takes.items():
         try:
@@ -120,9 +121,28 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
     return Feed(directory, dated, source, note=note, stamps=_stamps(directory))
 
 
+DIRECTORIES = {"grype": "grype", "osv-scanner": "osv_scanner"}
+"""Scanners that judge by a directory of the settings and nothing else, each with its setting."""
+
+
+def _directory(settings: Settings, scanner: str) -> Feed:
+    """The data of a scanner that only a directory can hold; its date is that of its newest file."""
+    setting = DIRECTORIES[scanner]
+    place = getattr(settings.feeds, setting)
+    if not place:
+        raise OutsideError(f"feeds.{setting} names no directory with {scanner}'s data")
+    files = [file for file in sorted((ROOT / place).rglob("*")) if file.is_file()]
+    if not files:
+        raise OutsideError(f"feeds.{setting}: there is no data in {ROOT / place}")
+    return Feed(ROOT / place, max(map(_modified, files)), f"directory {ROOT / place}", stamps=_stamps_of(files))
+
+
 def _stamps(directory: Path) -> tuple[str, ...]:
     """Every file of trivy's databases, which hold gigabytes, with its size and time."""
-    files = sorted(file for part in ("db", "java-db") for file in (directory / part).glob("*"))
+    return _stamps_of(sorted(file for part in ("db", "java-db") for file in (directory / part).glob("*")))
+
+
+def _stamps_of(files: Iterable[Path]) -> tuple[str, ...]:
     return tuple(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
 
 
