@@ -145,7 +145,7 @@ def _ignored(found: Finding, silent: ScanReport) -> tuple[DisagreementCause, str
         )
     statuses = {found.status, "" if found.fixed else UNFIXED} - {""}
     if named := sorted(statuses & set(silent.ignores)):
-        return DisagreementCause.IGNORED, f"{silent.scanner} does not report what is {named[0]}"
+        return DisagreementCause.IGNORED, f"{silent.scanner} does not report {named[0]}"
     return None
 
 

@@ -16,6 +16,7 @@ from images.context import Context
 from images.documents import to_json
 from images.packages.index import write_atomically
 from images.plan.upstream import Upstream
+from images.registry.client import split
 from images.registry.releases import reference_of
 from images.scan.formats import ScannedImage, cyclonedx, sarif
 from images.scan.judge import judge, latest, scan_content
@@ -75,7 +76,7 @@ def _scan(context: Context, ref: str) -> Scan:
         digest, result, verdict = artifact.digest, judged.result, judged.verdict
         bases = context.ledger.bases_from(str(artifact.inputs.get("parent", "")))
     else:
-        reference = reference_of(context.registry, ref, context.definitions)
+        reference = _reference(context, ref)
         digest = Upstream(context.settings, context.store).bring(reference)
         result, bases = scan_content(context, digest, None), ()
         by = load_policy(context.settings.roots, context.policy or "default")
@@ -89,6 +90,16 @@ def _scan(context: Context, ref: str) -> Scan:
                 for one in result.findings}  # fmt: skip
     waived = {key: f"{by.id} until {by.expires}: {by.reason}" for key, by in covering.items() if by}
     return output, result.sbom, waived
+
+
+def _reference(context: Context, ref: str) -> str:
+    """A reference in full; of another registry, one without a tag means `latest`, as everywhere."""
+    repository, wanted = split(ref)
+    host = repository.partition("/")[0]
+    own = repository.startswith(f"{context.registry.address}/")
+    if not wanted and "/" in repository and not own and ("." in host or ":" in host):
+        return f"{repository}:latest"
+    return reference_of(context.registry, ref, context.definitions)
 
 
 def show_scans(

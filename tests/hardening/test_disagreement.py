@@ -50,8 +50,8 @@ SILENT = [
         "debsecan reads the distribution's packages, not those of pypi",
     ),
     ({"ecosystem": "deb"}, {"ignores": (LANGUAGES,)}, DisagreementCause.UNEXPLAINED, SAME),
-    ({"fixed": ""}, {"ignores": (UNFIXED,)}, DisagreementCause.IGNORED, "debsecan does not report what is unfixed"),
-    ({"status": "no-dsa"}, {"ignores": ("undetermined",)}, DisagreementCause.UNEXPLAINED, SAME),
+    ({"fixed": ""}, {"ignores": (UNFIXED,)}, DisagreementCause.IGNORED, "debsecan does not report unfixed"),
+    ({"status": "no-dsa"}, {"ignores": ("no-dsa",)}, DisagreementCause.IGNORED, "debsecan does not report no-dsa"),
     ({"status": "no-dsa"}, {"ignores": ("undetermined",)}, DisagreementCause.UNEXPLAINED, SAME),
 ]  # fmt: skip
 
