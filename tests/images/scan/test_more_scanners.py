@@ -52,12 +52,12 @@ def test_a_walk_that_never_reached_the_tree_is_not_evaluated(tmp_path: Path) -> 
 
 @pytest.mark.needs("lynis")
 def test_lynis_judges_the_tree_and_not_the_host(tmp_path: Path) -> None:
-    """A second user with the id 0 stands in the tree alone; every test that was asked for ran."""
+    """A second user with the id 0 stands in the tree alone; four tests ask for files that are not there."""
     target = make_machine(tmp_path)
     with (target.tree / "etc/passwd").open("a") as passwd:
         passwd.write("toor:x:0:0:root:/root:/bin/sh\n")
     report = by(MORE["lynis"], target, tmp_path)
-    assert (report.outcome, report.evaluated) == (Outcome.FAIL, 13), report.reason
+    assert (report.outcome, report.evaluated) == (Outcome.FAIL, 9), report.reason
     assert {"AUTH-9204", "AUTH-9208"} <= {one.id for one in report.findings}
 
 
