@@ -49,6 +49,7 @@ MachineName = Annotated[str, "a machine's name"]
 Reference = Annotated[str, "a definition's name, name:tag, registry/name:tag, or the beginning of a digest"]
 ReleaseDigest = Annotated[str, "a digest, the beginning of one, or name:tag: whatever tables print"]
 Scanned = Annotated[str, "a definition's name, a glob, or `all`; or registry/name:tag or @digest"]
+Vulnerability = Annotated[str, "a vulnerability's id, such as CVE-2026-0001"]
 Controls = Annotated[str, "a control's id, a glob, or `all`"]
 ChangedPolicy = Annotated[str, "a changed policy, or a new one"]
 InsteadOf = Annotated[str, "the policy whose place it would take; by default the one of the file's name"]
@@ -281,6 +282,14 @@ def image_why(c: Context, name: DefinitionName, json: Json = False) -> None:
 
 
 @command
+def image_affected(c: Context, vulnerability: Vulnerability, json: Json = False) -> int:
+    """Who has a vulnerability: releases and running members, since when, fixed where, due when, who acts."""
+    from pipelines.cli.affected import show_affected, who_is_affected
+
+    return show_affected(who_is_affected(vulnerability), as_json=json)
+
+
+@command
 def image_prune(c: Context, apply: Apply = False, json: Json = False) -> int:
     """Remove expired and superseded releases that nothing uses, with all that is attached to them."""
     from pipelines.cli.image import PRUNE_COLUMNS, prune_images
@@ -318,6 +327,17 @@ def image_rebuild(c: Context, json: Json = False) -> int:
     from pipelines.cli.image import RELEASE_COLUMNS, rebuild_ledger
 
     return _show(*rebuild_ledger(), columns=RELEASE_COLUMNS, as_json=json)
+
+
+# --- vulnerability data ---------------------------------------------------------------------------------------------
+
+
+@command
+def feed_update(c: Context, json: Json = False) -> int:
+    """Ask every feed for newer data, and tell what it changes for the images that the ledger knows."""
+    from pipelines.cli.feeds import show_update, update_feeds
+
+    return show_update(update_feeds(), as_json=json)
 
 
 # --- controls and policies ------------------------------------------------------------------------------------------

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from packageurl import PackageURL
 
+REBUILT = re.compile(r"\+b[0-9]+$")
+
 
 @dataclass(frozen=True, order=True)
 class Package:
-    """One resolved distribution package. `sha256` is the .deb's, in hex; `source` the source package's name."""
+    """One resolved distribution package. `sha256` is the .deb's, in hex; `source` the source package's name.
+
+    `source_version` is empty where it is the package's own, or where an earlier version of Goldsmith did not keep it.
+    """
 
     name: str
     version: str
@@ -19,6 +25,16 @@ class Package:
     sha256: str
     source: str = ""
     distribution: str = "debian"
+    source_version: str = ""
+
+    @property
+    def built_from(self) -> tuple[str, str]:
+        """The name and version of the source package, which advisories are about.
+
+        A package that was only rebuilt has a version of its own, such as 1.2-3+b1, of the source 1.2-3:
+        https://wiki.debian.org/binNMU
+        """
+        return self.source or self.name, self.source_version or REBUILT.sub("", self.version)
 
     @property
     def purl(self) -> str:

@@ -44,6 +44,14 @@ class Limit:
 
 FEED_BYTES = Limit("feed.bytes", 64 * MIB)
 FEED_TEXT = Limit("feed.text", 64 * MIB, "bytes after decompression")
+TRACKER_BYTES = Limit("tracker.bytes", 256 * MIB)  # as JSON; 80 million in 2026, a tenth of that when packed
+TRACKER_TEXT = Limit("tracker.text", 512 * MIB, "bytes after decompression")
+TRACKER_ENTRIES = Limit("tracker.entries", 2_000_000, "pairs of a source package and a vulnerability")
+TRACKER_VALUES = Limit("tracker.values", 4096, "values of one entry")
+OSV_BYTES = Limit("osv.bytes", 512 * MIB)
+OSV_TEXT = Limit("osv.text", 2 * GIB, "bytes after decompression")
+OSV_NAMES = Limit("osv.names", 16 * MIB, "bytes of the list of names in the archive")
+EPSS_LINES = Limit("epss.lines", 2_000_000, "lines")
 FEED_LINE = Limit("feed.line", 64 * KIB, "bytes of one line")
 FEED_SECONDS = Limit("feed.seconds", 300, "seconds for the whole download")
 FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")

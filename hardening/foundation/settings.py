@@ -89,7 +89,22 @@ class Feeds(Content):
     trivy: str = Field(
         DOWNLOAD, description="`download` or empty: trivy fetches its own database; a directory with its cache; `none`"
     )
-    kev: str = Field("", description="CISA's list of exploited vulnerabilities: an address or a file; empty: none")
+    tracker: str = Field(
+        DEBIAN, description="`debian` or empty: the JSON of Debian's security tracker, all that it knows of every "
+        "suite; an address, a file, or a directory with tracker.json; `none`: the small dated sample that ships",
+    )  # fmt: skip
+    kev: str = Field(
+        DOWNLOAD, description="`download` or empty: CISA's list of exploited vulnerabilities; an address or a file; "
+        "`none`: nothing counts as exploited",
+    )  # fmt: skip
+    epss: str = Field(
+        DOWNLOAD, description="`download` or empty: FIRST's estimates of how likely each vulnerability is exploited "
+        "within 30 days; an address, a file, or a directory with epss.csv.gz; `none`",
+    )  # fmt: skip
+    osv: str = Field(
+        NONE, description="OSV's export for Debian, which adds to the tracker what it does not list: `download`, an "
+        "address or a file; empty: `none`",
+    )  # fmt: skip
     openscap: str = Field(
         "", description="directory with ssg-debian13-ds.xml and its like; empty: one pinned package from the mirror"
     )
@@ -102,12 +117,12 @@ class Feeds(Content):
         "", description="directory with osv-scanner's data (OSV_SCANNER_LOCAL_DB_CACHE_DIRECTORY); empty: none"
     )
 
-    @field_validator("debsecan", "trivy")
+    @field_validator("debsecan", "trivy", "tracker", "kev", "epss", "osv")
     @classmethod
     def _given(cls, place: str, info: ValidationInfo) -> str:
-        return place or (DEBIAN if info.field_name == "debsecan" else DOWNLOAD)
+        return place or str(cls.model_fields[str(info.field_name)].default)
 
-    @field_validator("debsecan", "kev", "reproduced")
+    @field_validator("debsecan", "tracker", "kev", "epss", "osv", "reproduced")
     @classmethod
     def _safe(cls, place: str) -> str:
         if "://" in place and not is_safe(place):

@@ -7,12 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from images.scan import debsecan, detect_secrets, grype, hadolint, lynis, openscap, osv_scanner, systemd_analyze, trivy
+from images.scan import (
+    debsecan,
+    detect_secrets,
+    grype,
+    hadolint,
+    lynis,
+    matcher,
+    openscap,
+    osv_scanner,
+    systemd_analyze,
+    trivy,
+)
 from images.scan.base import Scanner
 
 SCANNERS: dict[str, Scanner] = {
     scanner.name: scanner
-    for scanner in (debsecan.SCANNER, hadolint.SCANNER, openscap.SCANNER, systemd_analyze.SCANNER, *trivy.SCANNERS)
+    for scanner in (
+        debsecan.SCANNER,
+        hadolint.SCANNER,
+        matcher.SCANNER,
+        openscap.SCANNER,
+        systemd_analyze.SCANNER,
+        *trivy.SCANNERS,
+    )
 }
 MORE: dict[str, Scanner] = {
     scanner.name: scanner for scanner in (detect_secrets.SCANNER, grype.SCANNER, lynis.SCANNER, osv_scanner.SCANNER)

@@ -10,6 +10,7 @@ from typing import Any
 
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.model import Kind, Severity
+from images.advisories import Advisories
 from images.artifact import Package
 
 
@@ -62,7 +63,8 @@ class ScanInputs:
     That is its dpkg `status`; `services`, the units that it starts at boot and keeps running; and `mounts`, the text of
     its proc/mounts, which must be empty: where the host's is mounted, the host would be judged. Of a container, `image`
     is its OCI configuration, and `dockerfile` the text of the Dockerfile that made it, if one did.
-    `feeds` holds the data by the scanner's name; without an entry there is none, and `missing` says why.
+    `feeds` holds the data by the scanner's name; without an entry there is none, and `missing` says why. `advisories`
+    are of the image's suite, for a scanner that is a function of ours.
     """
 
     work: Path
@@ -74,6 +76,7 @@ class ScanInputs:
     mounts: str = ""
     image: Mapping[str, Any] = field(default_factory=dict)
     dockerfile: str = ""
+    advisories: Advisories = field(default_factory=Advisories)
 
 
 def _always(_target: ScanTarget, _inputs: ScanInputs) -> str:
@@ -90,6 +93,8 @@ class Scanner:
     it, by name, and the image as docker saves one under the name `archive`, if it has any. `environment` is all that it
     sees beside where it is (`confinement`); `within` is the command that runs it, if one does. `feed` names the data of
     another scanner that it judges by; `ignores`: see ScanReport.
+
+    Without a `program` it is a function of ours: `parse` gets an empty answer, and looks at what the inputs hold.
     """
 
     name: str

@@ -24,7 +24,7 @@ from hardening.foundation.hashing import digest, digest_of
 from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
-from images import feeds
+from images import advisories, feeds
 from images.packages import debian
 from images.scan import boot_state, chosen, docker_archive, openscap, reproduced, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
@@ -63,7 +63,7 @@ def scan(
     target, image = _whole(target)
     suite = suite_of(target.tree)
     data, missing = feeds.current(settings, suite, now, benchmark=bool(target.benchmark))
-    exploited = feeds.exploited(settings, now)
+    exploited = feeds.exploitation(settings, now)
     entered = inputs_of(target.subject, scanners, data, missing) if target.subject else {}
     still, bill_stands = _still(known, entered)
     with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, threads() as pool:
@@ -91,7 +91,7 @@ def unchanged(
     if still.keys() != scanners.keys() or not bill_stands:
         return None
     reports = [*still.values(), *reproduced.reports(settings, known.sbom, now)]
-    return _result(reports, feeds.exploited(settings, now), known.sbom, known.suite, entered)
+    return _result(reports, feeds.exploitation(settings, now), known.sbom, known.suite, entered)
 
 
 def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, ...]:
@@ -105,7 +105,7 @@ def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, 
 
 
 def _at_best(scanner: Scanner, feed: Feed | None, missing: Mapping[str, str]) -> ScanReport:
-    if process.which(scanner.program) is None:
+    if scanner.program and process.which(scanner.program) is None:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, f"{scanner.program} is not installed", feed)
     if feed is None:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, missing.get(scanner.data, "it has no data"))
@@ -131,9 +131,10 @@ def _result(
 
 def known_exploited(known: feeds.Exploited) -> tuple[ScanReport, ...]:
     """The report of the list of exploited vulnerabilities, so that its age shows; none where nobody asked for one."""
-    if known.feed is None:
-        return ()
     kind, feed = FindingKind.EXPLOITATION, known.feed
+    if feed is None:
+        silent = ScanReport("kev", kind, Outcome.NOT_EVALUATED, 0, None, feeds.KEV, known.missing)
+        return (silent,) if known.missing else ()
     return (ScanReport("kev", kind, Outcome.PASS, len(known.ids), feed.date, feed.source, feed.note),)
 
 
@@ -161,12 +162,14 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
     feed = inputs.feeds.get(scanner.data)
     if reason := scanner.not_for(target):
         return unevaluated(scanner, Outcome.NOT_APPLICABLE, reason)
-    program = process.which(scanner.program)
-    lacks = scanner.lacks(target, inputs) or ("" if program else f"{scanner.program} is not installed")
-    if lacks:
+    program = process.which(scanner.program) if scanner.program else None
+    absent = f"{scanner.program} is not installed" if scanner.program and not program else ""
+    if lacks := scanner.lacks(target, inputs) or absent:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, lacks, feed)
     inputs = replace(inputs, work=inputs.work / scanner.name)
     try:
+        if program is None:
+            return replace(scanner.parse("", target, _with_advisories(inputs, feed)), ignores=scanner.ignores)
         refuse_denied(Path(str(program)))
         inputs.work.mkdir()
         for name, text in scanner.files(target, inputs).items():
@@ -186,6 +189,13 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, OSError) as error:
         # An answer in a form we do not know is no evaluation, whatever its exit status.
         return unevaluated(scanner, Outcome.ERROR, f"unknown output: {type(error).__name__}: {error}", feed)
+
+
+def _with_advisories(inputs: ScanInputs, feed: Feed | None) -> ScanInputs:
+    """The inputs with what the data says of the image's packages."""
+    if feed is None:
+        return inputs
+    return replace(inputs, advisories=feeds.advisories(feed, inputs.suite, debian.installed(inputs.status)))
 
 
 def _sbom(target: ScanTarget, work: Path) -> bytes:
@@ -262,7 +272,7 @@ def still_valid(
 
 def _program(name: str) -> list[object]:
     """What tells that a program was replaced by another version, without asking it."""
-    path = which(name)
+    path = which(name) if name else None
     return [str(path), path.stat().st_size, path.stat().st_mtime_ns] if path else []
 
 
@@ -272,5 +282,6 @@ def _data(feed: Feed | None) -> list[str]:
 
 @cache
 def _own_code() -> str:
-    modules = [*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.sh"), Path(findings.__file__)]
+    others = [Path(str(module.__file__)) for module in (findings, advisories)]
+    modules = [*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.sh"), *others]
     return digest(b"".join(path.read_bytes() for path in sorted(modules)))

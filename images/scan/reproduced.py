@@ -133,7 +133,7 @@ def entries(stream: IO[bytes]) -> Iterator[tuple[Key, str]]:
 
 def _objects(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
     """The objects of a JSON array of flat objects, one at a time; a key that stands twice is refused."""
-    import ijson  # type: ignore[import-untyped]
+    import ijson
 
     meter, values = Meter(FEED_BYTES, LIST), Meter(REBUILT_VALUES, f"an entry of {LIST}")
     opened, entry, name = list[str](), dict[str, Any](), ""

@@ -22,9 +22,11 @@ from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
 from pipelines.cli.adopt import AdoptLine
+from pipelines.cli.affected import AffectedOutput
 from pipelines.cli.containers import EngineLine, RunLine
 from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine, WaiverLine
 from pipelines.cli.export import ExportLine
+from pipelines.cli.feeds import FeedUpdateOutput
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
 from pipelines.cli.preview import PreviewOutput
 from pipelines.cli.reap import ReapLine
@@ -53,11 +55,13 @@ COMMANDS: dict[str, Any] = {
     "image.revoke": list[ChannelMove],
     "image.show": ShownImage | ShownMachine,
     "image.why": WhyOutput,
+    "image.affected": AffectedOutput,
     "image.prune": list[contract.PruneLine],
     "image.reap": list[ReapLine],
     "image.lock": list[contract.LockLine],
     "image.rebuild": list[contract.ReleaseLine],
     "image.run": list[RunLine],
+    "feed.update": FeedUpdateOutput,
     "control.list": list[ControlRow],
     "control.show": ControlDetail,
     "control.check": list[contract.VerifyLine],

@@ -15,25 +15,27 @@ from hardening.disagreement import DisagreementCause, disagreements
 from hardening.findings import Outcome
 from hardening.foundation.process import run
 from images.documents import from_json
+from images.feeds import debsecan_format
 from images.scan import docker_archive
 from images.scan.flow import image_config
 from pipelines.contract import ScanOutput
 from tests.images.scan.test_formats import require_cyclonedx, require_sarif
 from tests.support.loop import Goldsmith
 from tests.support.publishing import running_registry
-from tests.support.scanning import canary_status, make_target
+from tests.support.scanning import NO_FEEDS, canary_status, make_target
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("docker-registry", "skopeo", "trivy", "syft", "debsecan")]
 
 
 @pytest.fixture
 def judged(advisories: Path, tmp_path: Path) -> Goldsmith:
-    """A new state whose judges have the real advisories, both of the same day."""
+    """A new state whose judges have the real advisories: of the same day, but for the tracker's file."""
     (tmp_path / "data").mkdir()
     shutil.copy(advisories / "debsecan" / "trixie", tmp_path / "data" / "trixie")
     date = json.loads((advisories / "trivy/db/metadata.json").read_text())["UpdatedAt"][:10]
     (tmp_path / "data" / "metadata.json").write_text(json.dumps({"date": date}))
-    feeds = {"debsecan": str(tmp_path / "data"), "trivy": str(advisories / "trivy"), "kev": "", "openscap": ""}
+    tracker = str(advisories / "debian-tracker.json.gz")
+    feeds = NO_FEEDS | {"debsecan": str(tmp_path / "data"), "trivy": str(advisories / "trivy"), "tracker": tracker}
     return Goldsmith(tmp_path / "state", "", settings={"GOLDSMITH_FEEDS": json.dumps(feeds)})
 
 
@@ -55,7 +57,7 @@ def test_anybodys_image_is_scanned_by_tag_and_by_digest_in_every_form(
     told = judged("image.scan", f"{stranger}:1.0", "--json")
     assert told.code == 3, told.err
     assert told.json["ref"] == f"{stranger}:1.0"
-    assert told.json["agreement"] == "the 2 scanners of vulnerabilities agree"
+    assert told.json["agreement"] == "the 3 scanners of vulnerabilities agree"
     assert len(told.json["findings"]) >= 75
     for name in ("scan.sarif", "scan.cdx.json", "scan.html"):
         answer = judged("image.scan", f"{stranger}@{told.json['digest']}", "--output", str(tmp_path / name))
@@ -77,11 +79,9 @@ def test_anybodys_image_is_scanned_by_tag_and_by_digest_in_every_form(
 
 def test_what_only_one_scanner_knows_is_told_with_its_cause(judged: Goldsmith, stranger: str) -> None:
     """With data of another day, that; with the same day's and less in it, it is unexplained, and stands first."""
-    tracker = Path(json.loads(judged.settings["GOLDSMITH_FEEDS"])["debsecan"])
-    (tracker / "metadata.json").write_text('{"date": "2025-01-01"}')
-    from images.feeds import debsecan_format
-
-    (tracker / "trixie").write_bytes(debsecan_format({"openssl": {"3.5.4-1~deb13u2": ["CVE-2025-15467"]}}))
+    place = Path(json.loads(judged.settings["GOLDSMITH_FEEDS"])["debsecan"])
+    (place / "metadata.json").write_text('{"date": "2025-01-01"}')
+    (place / "trixie").write_bytes(debsecan_format({"openssl": {"3.5.4-1~deb13u2": ["CVE-2025-15467"]}}))
     told = from_json(ScanOutput, judged("image.scan", f"{stranger}:1.0", "--json").json)
     assert {one.cause for one in told.disagreements} == {DisagreementCause.DATA_DATE}
     assert len(told.disagreements) == 72
@@ -97,13 +97,14 @@ def test_what_only_one_scanner_knows_is_told_with_its_cause(judged: Goldsmith, s
 def test_of_the_shipped_catalog_no_disagreement_is_unexplained(
     house: Goldsmith, judged: Goldsmith, tmp_path: Path
 ) -> None:
-    """Both judges looked at each image, with data of the same day."""
+    """All three judges looked at each image; with data of the same day, so that no date is an excuse."""
     inv = replace(house.fork(tmp_path / "fork"), settings=judged.settings)
     for scan in from_json(tuple[ScanOutput, ...], inv("image.scan", "all", "--json").json):
         looked = {one.scanner for one in scan.reports if one.outcome in (Outcome.PASS, Outcome.FAIL)}
-        assert {"debsecan", "trivy"} <= looked
-        unexplained = [one for one in scan.disagreements if one.cause is DisagreementCause.UNEXPLAINED]
-        assert unexplained == []
+        assert {"debsecan", "matcher", "trivy"} <= looked
+        day = next(one.data_date for one in scan.reports if one.scanner == "trivy")
+        told = disagreements([replace(one, data_date=day) for one in scan.reports])
+        assert [one for one in told if one.cause is DisagreementCause.UNEXPLAINED] == []
 
 
 def test_a_layout_as_docker_saves_it_is_read_by_others(tmp_path: Path) -> None:
