@@ -92,6 +92,7 @@ ProfileName = Annotated[str, "for a directory: the profile to check by"]
 Output = Annotated[str, "the file to write"]
 Format = Annotated[str, "raw or qcow2"]
 Force = Annotated[bool, "also where the file is there already, in its place"]
+ScanForm = Annotated[str, "table, json, sarif, cyclonedx or html; by default as the ending of --output says"]
 WaiverForm = Annotated[str, "openvex or trivyignore"]
 WhyOver = Annotated[str, "why, where that release is expired or revoked"]
 WhyRevoked = Annotated[str, "why, for everyone who meets it"]
@@ -243,11 +244,15 @@ def image_export(
 
 
 @command
-def image_scan(c: Context, ref: Scanned, policy: PolicyName = "", json: Json = False) -> int:
-    """Scan images with every scanner, and say what the gate would answer."""
-    from pipelines.cli.image import scan_images, show_scans
+def image_scan(
+    c: Context, ref: Scanned, policy: PolicyName = "", form: ScanForm = "", output: Output = "", json: Json = False
+) -> int:
+    """Scan images, ours or anybody's, with every scanner, and say what the gate would answer."""
+    from pipelines.cli.scanning import form_of, require_one, scan_images, show_scans
 
-    return show_scans(ref, scan_images(ref, policy), as_json=json)
+    chosen = "json" if json else form_of(form, output)
+    require_one(ref, chosen, output)
+    return show_scans(ref, scan_images(ref, policy), form=chosen, output=output)
 
 
 @command

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation.durations import shown
 from hardening.model import Enforcement
-from hardening.policy import Benchmark, Explanation, Judges
+from hardening.policy import Benchmark, Explanation, Judges, Reproduced
 
 JUDGE = "openscap"  # the scanner whose reports and findings these are
 SCORE = "benchmark-score"
@@ -92,6 +92,30 @@ def _stale(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason
             why = "an explanation that nobody needs hides the day on which the rule breaks again"
             todo = f"{told.owner}: delete image.benchmark.explained.{name} from the policy, or narrow its subjects"
             yield Reason("explanation-stale", subject, Enforcement.WARN, what, why, todo)
+
+
+REPRODUCED = "reproduced"
+
+
+def reproduced(
+    rule: Reproduced | None, judges_rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime
+) -> Iterator[Reason]:
+    """The reason where too few packages were reproduced, or where nobody told by data that the policy accepts."""
+    if rule is None:
+        return
+    report = next((one for one in reports if one.kind is FindingKind.REPRODUCTION), None)
+    why = why_not(judges_rule, report, now) if report else "feeds.reproduced is not set"
+    if report and not why:
+        share, many = 100 * (report.reproduced or 0) / report.evaluated, f"{report.reproduced} of {report.evaluated}"
+        if share >= rule.minimum_percent:
+            return
+        what = f"{share:.1f} % of the packages were reproduced ({many}); the policy asks for {rule.minimum_percent:g} %"
+        todo = "leave packages out that nobody reproduces, or lower image.reproduced.minimum_percent"
+    else:
+        what = f"it is not known how many packages were reproduced: {why}"
+        todo = "set feeds.reproduced in goldsmith.toml (docs/feeds.md)"
+    because = "of a package that nobody else built to the same bytes only its builder knows what is in it"
+    yield Reason(REPRODUCED, subject, rule.enforcement, what, because, todo)
 
 
 CLOCK_SKEW = timedelta(days=1)

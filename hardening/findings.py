@@ -81,6 +81,7 @@ class FindingKind(StrEnum):
     MISCONFIGURATION = "misconfiguration"
     SECRET = "secret"  # noqa: S105 - a kind of finding
     EXPLOITATION = "exploitation"
+    REPRODUCTION = "reproduction"
 
 
 _BETWEEN = " | "  # versions of one package
@@ -92,6 +93,10 @@ class Finding:
 
     `severity` is the worst that any of them gives; `fixed` is empty where no fixed version is known. `epss`: how likely
     it is exploited within 30 days, from 0 to 1; None: unknown.
+
+    Of one scanner's own, not merged: `source` is whose word the severity is (debian, nvd, …), `ecosystem` the type of
+    the package's purl (deb, pypi, …), and `status` what the data says of a vulnerability that is not simply fixed
+    (no-dsa, undetermined, unimportant, …); each is empty where the scanner does not tell.
     """
 
     kind: FindingKind
@@ -105,6 +110,9 @@ class Finding:
     exploited: bool = field(default=False, compare=False)
     fix_known_since: datetime | None = field(default=None, compare=False)
     epss: float | None = field(default=None, compare=False)
+    source: str = field(default="", compare=False)
+    ecosystem: str = field(default="", compare=False)
+    status: str = field(default="", compare=False)
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -119,6 +127,8 @@ class ScanReport:
     `evaluated` counts what it looked at (packages, files, rules); 0 is NOT_EVALUATED, whatever its exit status.
     `sample`: judged by the small sample of advisories that ships, which only a policy that says so may count.
     `profile`: of a benchmark, which list of rules it measured by; every one that is broken is a finding.
+    `ignores`: what it never reports: ecosystems other than the operating system's (`languages`), statuses (`no-dsa`).
+    `reproduced`: how many of the evaluated packages somebody else built again to the same bytes.
     """
 
     scanner: str
@@ -132,6 +142,8 @@ class ScanReport:
     version: str = ""
     sample: bool = False
     profile: str = ""
+    ignores: tuple[str, ...] = ()
+    reproduced: int | None = None
 
     @property
     def score(self) -> float | None:

@@ -56,6 +56,7 @@ def judge_image(
         *_windowless(policy),
         *_silent(policy, subject, reports),
         *evaluation.measured(rules.benchmark, subject, reports),
+        *evaluation.reproduced(rules.reproduced, rules.judges, subject, reports, now),
         *unread(rules.judges, subject, reports, now),
         *outdated(rules.judges, subject, reports, now),
         *_review(policy, now),

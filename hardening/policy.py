@@ -123,6 +123,17 @@ class Benchmark(Rule):
     explained: dict[Annotated[str, matching(r"^[A-Za-z0-9_.-]+$", "a rule's short name")], Explanation] = {}
 
 
+class Reproduced(Rule):
+    """How many of an image's packages, in percent, somebody else must have built again to the same bytes.
+
+    Only recorded unless `enforcement` says otherwise. The data is `feeds.reproduced`, and may be as old as
+    `image.judges.data_max_age` lets any data be.
+    """
+
+    enforcement: Enforcement = Enforcement.AUDIT
+    minimum_percent: Annotated[float, Field(ge=0, le=100)]
+
+
 class ImageRules(Content):
     """What an image must satisfy to be published."""
 
@@ -132,6 +143,8 @@ class ImageRules(Content):
     secrets: Rule = Rule()
     misconfigurations: Rule = Rule(enforcement=Enforcement.WARN)
     benchmark: Benchmark | None = Field(None, description="for machines; what it demands was evaluated, or refused")
+
+    reproduced: Reproduced | None = Field(None, description="how many packages others must have reproduced; none: any")
 
     @property
     def has_window(self) -> bool:
@@ -224,6 +237,7 @@ def _image(ours: ImageRules, floor: ImageRules) -> Iterator[str]:
     for name in ("unfixed", "secrets", "misconfigurations"):
         yield from _rule(f"image.{name}", getattr(ours, name), getattr(floor, name))
     yield from _benchmark(ours.benchmark, floor.benchmark)
+    yield from _reproduced(ours.reproduced, floor.reproduced)
 
 
 def _judges(ours: Judges, floor: Judges) -> Iterator[str]:
@@ -294,6 +308,18 @@ def _benchmark(ours: Benchmark | None, floor: Benchmark | None) -> Iterator[str]
         known = floor.explained.get(rule)
         if known is None or not ("*" in known.subjects or set(told.subjects) <= set(known.subjects)):
             yield f"image.benchmark.explained.{rule}: the floor does not explain it for {', '.join(told.subjects)}"
+
+
+def _reproduced(ours: Reproduced | None, floor: Reproduced | None) -> Iterator[str]:
+    if floor is None:
+        return
+    if ours is None:
+        yield "image.reproduced: not asked, and the floor asks for it"
+        return
+    yield from _rule("image.reproduced", ours, floor)
+    if ours.minimum_percent < floor.minimum_percent:
+        least = f"{ours.minimum_percent:g}, and the floor asks for {floor.minimum_percent:g}"
+        yield f"image.reproduced.minimum_percent: {least}"
 
 
 def _running(ours: RunningRules, floor: RunningRules) -> Iterator[str]:

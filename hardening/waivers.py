@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 
-from hardening.evaluation import SCORE, is_rule
+from hardening.evaluation import REPRODUCED, SCORE, is_rule
 from hardening.findings import BaseImage, Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Waiver
@@ -27,7 +27,7 @@ TITLES = {**BOOT_TITLES, STARTS: "The container gets healthy as it is shipped"}
 # Goldsmith's own rules, beside controls, findings and benchmarks.
 RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
 # Whatever is not listed cannot be waived: that something was evaluated at all, what a policy must hold, a revocation.
-WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, *TITLES)
+WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, REPRODUCED, *TITLES)
 
 
 ASKED_FOR = timedelta(days=30)

@@ -20,6 +20,7 @@ FOUNDATION = "hardening.foundation"
 # Modules that decide. They take values and return values: no I/O, no clock, no environment.
 PURE = {
     "hardening.evaluation",
+    "hardening.disagreement",
     "hardening.gate",
     "hardening.findings",
     "hardening.foundation.addresses",
@@ -58,9 +59,14 @@ PURE = {
     "images.release.lifecycle",
     "images.release.retention",
     "images.scan.debsecan",
+    "images.scan.detect_secrets",
+    "images.scan.formats",
+    "images.scan.grype",
     "images.scan.hadolint",
+    "images.scan.lynis",
     "images.scan.matcher",
     "images.scan.openscap",
+    "images.scan.osv_scanner",
     "images.scan.syft",
     "images.scan.systemd_analyze",
     "images.scan.trivy",

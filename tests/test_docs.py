@@ -23,8 +23,8 @@ from pipelines.fleet.model import Fleet
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 MODELS: dict[str, type[BaseModel]] = {
     "hardening/controls/": Control,
-    "hardening/profiles/": Profile,
     "hardening/policies/": Policy,
+    "hardening/profiles/": Profile,
     "images/definitions/": Definition,
     "pipelines/fleets/": Fleet,
 }

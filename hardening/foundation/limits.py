@@ -58,6 +58,11 @@ FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")
 
 REVISION_BYTES = Limit("content.revision", 256 * MIB, "bytes of content in one revision")
 REVISION_FILES = Limit("content.revision-files", 50_000, "files of content in one revision")
+REBUILT_ENTRIES = Limit(
+    "rebuilt.entries", 1_000_000, "packages of one architecture; Debian's releases have 70,000 each"
+)
+REBUILT_VALUES = Limit("rebuilt.values", 256, "keys and values of one package")
+
 JSON_BYTES = Limit("json.bytes", 4 * MIB)  # what registries accept as a manifest
 JSON_DEPTH = Limit("json.depth", 64, "levels of lists and objects in each other")
 JSON_VALUES = Limit("json.values", 1_000_000, "values of one document; a large machine's SBOM has a tenth of it")

@@ -108,13 +108,21 @@ class Feeds(Content):
     openscap: str = Field(
         "", description="directory with ssg-debian13-ds.xml and its like; empty: one pinned package from the mirror"
     )
+    reproduced: str = Field(
+        "", description="which packages others built again to the same bytes: address of a rebuilderd such as "
+        "https://reproduce.debian.net, or a directory with amd64.json and all.json; empty: nobody is asked",
+    )  # fmt: skip
+    grype: str = Field("", description="directory with grype's database (GRYPE_DB_CACHE_DIR); empty: none")
+    osv_scanner: str = Field(
+        "", description="directory with osv-scanner's data (OSV_SCANNER_LOCAL_DB_CACHE_DIRECTORY); empty: none"
+    )
 
     @field_validator("debsecan", "trivy", "tracker", "kev", "epss", "osv")
     @classmethod
     def _given(cls, place: str, info: ValidationInfo) -> str:
         return place or str(cls.model_fields[str(info.field_name)].default)
 
-    @field_validator("debsecan", "tracker", "kev", "epss", "osv")
+    @field_validator("debsecan", "tracker", "kev", "epss", "osv", "reproduced")
     @classmethod
     def _safe(cls, place: str) -> str:
         if "://" in place and not is_safe(place):
@@ -236,6 +244,9 @@ class Settings(BaseSettings):
         ("container", "machine"), description="what `all` and globs mean on this machine; a name means itself"
     )
     parallel: int = Field(2, ge=1, description="builds side by side")
+    scanners: tuple[Literal["detect-secrets", "grype", "lynis", "osv-scanner"], ...] = Field(
+        (), description="scanners to run beside the default ones; what is named must be installed here"
+    )
     retry_for: Duration = Field(duration("2m"), description="how long mirror, registry and Docker are retried")
     registry: Registry = Registry()
     packages: Packages = Packages()

@@ -26,7 +26,7 @@ from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from images import advisories, feeds
 from images.packages import debian
-from images.scan import SCANNERS, boot_state, openscap, syft
+from images.scan import boot_state, chosen, docker_archive, openscap, reproduced, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
 from images.scan.sandbox import read_answer, refuse_denied, run_confined
@@ -52,15 +52,16 @@ class ScanResult:
 
 
 def scan(
-    target: ScanTarget, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime | None = None,
-    known: ScanResult | None = None,
+    target: ScanTarget, settings: Settings, scanners: Mapping[str, Scanner] | None = None, *,
+    now: datetime | None = None, known: ScanResult | None = None,
 ) -> ScanResult:  # fmt: skip
     """Run `scanners` over `target` side by side. A scanner that fails is a report with outcome ERROR, never silence.
 
-    Of `known`, an earlier scan, what still stands is not made again. `now` decides whether feeds are asked again.
+    Without `scanners`, those that the settings choose. Of `known`, an earlier scan, what still stands is not made
+    again. `now` decides whether feeds are asked again.
     Raises OutsideError where no SBOM can be made or the layout is broken.
     """
-    now = now or datetime.now(UTC)
+    now, scanners = now or datetime.now(UTC), chosen(settings.scanners) if scanners is None else scanners
     target, image = _whole(target)
     suite = suite_of(target.tree)
     data, missing = feeds.current(settings, suite, now, benchmark=bool(target.benchmark))
@@ -72,25 +73,27 @@ def scan(
         bill = None if bill_stands else pool.submit(_sbom, target, inputs.work)
         runs = [pool.submit(_one, scanner, target, inputs) for name, scanner in scanners.items() if name not in still]
         reports = [*still.values(), *(run.result() for run in runs)]
-        sbom = bill.result() if bill else _bills(known) if known else Bills(b"", b"")
-    return _result(reports, exploited, sbom, suite, entered)
+        bills = bill.result() if bill else _bills(known) if known else Bills(b"", b"")
+    return _result([*reports, *reproduced.reports(settings, bills.cyclonedx, now)], exploited, bills, suite, entered)
 
 
 def unchanged(
-    known: ScanResult, subject: str, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime,
-    benchmark: bool = False,
+    known: ScanResult, subject: str, settings: Settings, scanners: Mapping[str, Scanner] | None = None, *,
+    now: datetime, benchmark: bool = False,
 ) -> ScanResult | None:  # fmt: skip
     """The scan of `subject` without a look at the image, where all of an earlier one still stands; else None.
 
     `benchmark`: its policy measures it by one.
     Raises OutsideError where the list of exploited vulnerabilities is set and cannot be had.
     """
+    scanners = chosen(settings.scanners) if scanners is None else scanners
     data, missing = feeds.current(settings, known.suite, now, benchmark=benchmark)
     entered = inputs_of(subject, scanners, data, missing)
     still, bill_stands = _still(known, entered)
     if still.keys() != scanners.keys() or not bill_stands:
         return None
-    return _result(still.values(), feeds.exploitation(settings, now), _bills(known), known.suite, entered)
+    reports = [*still.values(), *reproduced.reports(settings, known.sbom, now)]
+    return _result(reports, feeds.exploitation(settings, now), _bills(known), known.suite, entered)
 
 
 def _bills(known: ScanResult) -> Bills:
@@ -103,7 +106,7 @@ def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, 
     A judge without a program, or without data, evaluates nothing, and that is known before an image is there.
     """
     data, missing = feeds.current(settings, suite, now)
-    judges = [scanner for scanner in SCANNERS.values() if scanner.kind is FindingKind.VULNERABILITY]
+    judges = [scanner for scanner in chosen(settings.scanners).values() if scanner.kind is FindingKind.VULNERABILITY]
     return tuple(_at_best(scanner, data.get(scanner.data), missing) for scanner in judges)
 
 
@@ -176,19 +179,21 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
     inputs = replace(inputs, work=inputs.work / scanner.name)
     try:
         if program is None:
-            return scanner.parse("", target, _with_advisories(inputs, feed))
+            return replace(scanner.parse("", target, _with_advisories(inputs, feed)), ignores=scanner.ignores)
         refuse_denied(Path(str(program)))
         inputs.work.mkdir()
         for name, text in scanner.files(target, inputs).items():
             (inputs.work / name).write_text(text)
+        if scanner.archive and target.layout:
+            docker_archive.write(target.layout, inputs.work / scanner.archive)
         if scanner.name == openscap.NAME:
             boot_state.write(target.tree, inputs.work / openscap.PROC)
         said = run_confined(
             [str(program), *scanner.command(target, inputs)[1:]], reads=_reads(target, feed), work=inputs.work,
-            env=scanner.environment(target), within=scanner.within(target, inputs), ok=scanner.ok,
+            env=scanner.environment(target, inputs), within=scanner.within(target, inputs), ok=scanner.ok,
         )  # fmt: skip
-        answer = read_answer(inputs.work / scanner.answer) if scanner.answer else said
-        return scanner.parse(answer, target, inputs)
+        answers = [read_answer(inputs.work / name) for name in scanner.answers]
+        return replace(scanner.parse("\n".join(answers or [said]), target, inputs), ignores=scanner.ignores)
     except GoldsmithError as error:
         return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed)
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, OSError) as error:

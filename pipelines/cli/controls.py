@@ -19,7 +19,7 @@ from pipelines.wiring import clock
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
-    from hardening.policy import Benchmark, FixWindow, Judges, Policy, Rule
+    from hardening.policy import Benchmark, FixWindow, Judges, Policy, Reproduced, Rule
     from pipelines.contract import FleetLine, VerifyLine
 
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
@@ -243,7 +243,7 @@ def fleet_lines() -> list[FleetLine]:
     ]
 
 
-TOLD_APART = ("judges", "vulnerabilities", "benchmark")
+TOLD_APART = ("judges", "vulnerabilities", "benchmark", "reproduced")
 
 
 def policy_text(policy: Policy) -> str:
@@ -261,6 +261,7 @@ def policy_text(policy: Policy) -> str:
         *(f"  {_which(w)}: gone {shown(w.within)} after a fix is known: {_rule(w)}" for w in image.vulnerabilities),
         *(f"  {name}: {_rule(rule)}" for name, rule in rules.items()),
         *_benchmark(image.benchmark),
+        f"  reproduced: {_reproduced(image.reproduced)}",
         "To keep running:",
         *(f"  {name}: {_running(getattr(running, name))}" for name in type(running).model_fields),
     ]
@@ -288,6 +289,10 @@ def _benchmark(rule: Benchmark | None) -> list[str]:
         for name, why in sorted(rule.explained.items())
     )
     return [head, *told]
+
+
+def _reproduced(rule: Reproduced | None) -> str:
+    return f"at least {rule.minimum_percent:g} % of the packages: {_rule(rule)}" if rule else "not asked"
 
 
 def _rule(rule: Rule) -> str:

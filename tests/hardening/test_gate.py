@@ -834,3 +834,18 @@ def test_what_the_gate_says_comes_from_a_base_is_with_the_base():
     assert [(one.brought_by, one.subjects) for one in shared(told, parents)] == [("base", ("base", "top"))]
     alone = [told[1], replace(told[1], subject="other", todo="do `image.build other`")]
     assert [(one.brought_by, one.subjects) for one in shared(alone, parents)] == [("base", ("other", "top"))]
+
+
+def test_too_few_reproduced_packages_refuse_where_the_policy_enforces_it_and_may_be_waived() -> None:
+    """By Goldsmith's own rule `reproduced`; by default it is only recorded."""
+    few = replace(report(scanner="reproduced"), kind=FindingKind.REPRODUCTION, evaluated=10, reproduced=7)
+    for enforcement, allowed in (("audit", True), ("warn", True), ("enforce", False)):
+        rules = policy(reproduced={"minimum_percent": 80, "enforcement": enforcement})
+        verdict = judge_image(rules, "web", None, [report(), few], [], (), NOW)
+        assert verdict.allowed is allowed
+        assert [reason.rule for reason in verdict.reasons] == ["reproduced"]
+    waiver = Waiver.model_validate({
+        "id": "w", "rules": ["reproduced"], "subjects": ["web"], "reason": "r", "owner": "o", "approver": "p",
+        "created": NOW.date(), "expires": (NOW + DAY).date(),
+    })  # fmt: skip
+    assert judge_image(rules, "web", None, [report(), few], [], (waiver,), NOW).allowed
