@@ -17,6 +17,8 @@ from images.store.tars import Allowance, Tar
 MISSING = "none"
 SORTS = {tarfile.DIRTYPE: "directory", tarfile.SYMTYPE: "link", tarfile.LNKTYPE: "hard link", tarfile.FIFOTYPE: "pipe"}
 Facts = Mapping[str, str]
+Told = tuple[str, str, str, str]
+"""Path or key, what of it, what was published and what was rebuilt."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def first_difference(published: Store, content: str, rebuilt: Store, other: str)
     pairs = zip_longest(published.layers_of(content), rebuilt.layers_of(other))
     for number, (theirs, ours) in enumerate(pairs, start=1):
         if theirs is None or ours is None:
-            return Difference(number, "", "missing", *(one.digest if one else MISSING for one in (theirs, ours)))
+            there, here = (one.digest if one else MISSING for one in (theirs, ours))
+            return Difference(number, "", "missing", there, here)
         if theirs.digest != ours.digest:
             sides = _facts(published, theirs, allowances[0]), _facts(rebuilt, ours, allowances[1])
             told = first_of(*sides)
@@ -55,20 +58,20 @@ def first_difference(published: Store, content: str, rebuilt: Store, other: str)
     return Difference(0, *told) if told else None
 
 
-def first_of(published: Mapping[str, Facts], rebuilt: Mapping[str, Facts]) -> tuple[str, str, str, str] | None:
-    """Path, what, and both values of the first file that two layers have otherwise, in the order of their paths."""
+def first_of(published: Mapping[str, Facts], rebuilt: Mapping[str, Facts]) -> Told | None:
+    """The first file that two layers have otherwise, in the order of their paths."""
     for path in sorted(published.keys() | rebuilt.keys(), key=lambda name: name.split("/")):
         theirs, ours = published.get(path), rebuilt.get(path)
         if theirs is None or ours is None:
-            return path, "missing", *(one["type"] if one else MISSING for one in (theirs, ours))
+            return path, "missing", (theirs or {}).get("type", MISSING), (ours or {}).get("type", MISSING)
         for what in dict.fromkeys((*theirs, *ours)):
             if theirs.get(what) != ours.get(what):
                 return path, what, theirs.get(what, MISSING), ours.get(what, MISSING)
     return None
 
 
-def first_key(published: Any, rebuilt: Any, at: str = "") -> tuple[str, str, str, str] | None:
-    """The key, `value`, and both values of the first place where two JSON values differ."""
+def first_key(published: Any, rebuilt: Any, at: str = "") -> Told | None:
+    """The first key where two JSON values differ; the word for it is `value`."""
     if isinstance(published, dict) and isinstance(rebuilt, dict):
         for key in sorted(published.keys() | rebuilt.keys()):
             found = first_key(published.get(key), rebuilt.get(key), f"{at}.{key}" if at else key)
