@@ -55,8 +55,13 @@ class Packages(Content):
     extra_sources: tuple[Path, ...] = Field(
         (), description="more deb822 source files to plan and build from; images themselves do not hold them"
     )
+    snapshot: str = Field(
+        "",
+        description="archive that keeps old versions, for `image.reproduce`; `{archive}` in it becomes debian and "
+        "debian-security, `{time}` when the image was built; empty: none",
+    )
 
-    _plain = field_validator("mirror", "security_mirror", "proxy")(staticmethod(addresses.plain))
+    _plain = field_validator("mirror", "security_mirror", "proxy", "snapshot")(staticmethod(addresses.plain))
 
 
 class Docker(Content):

@@ -86,7 +86,7 @@ class Upstream:
         content = self.locked(reference)
         if not self.store.has(content):
             self._require_trusted(reference, self._pin(reference).digest, content)
-        return self._bring(reference, content)
+        return self.bring_exactly(reference, content)
 
     def _require_trusted(self, reference: str, *digests: str) -> bool:
         """Whether a rule says who signs `reference`. Raises UntrustedError where it is not signed so."""
@@ -101,7 +101,7 @@ class Upstream:
     def bring(self, reference: str) -> str:
         """What a registry holds at `reference`, put into the store, for the settings' platform; its content digest."""
         platforms = self._platforms(reference, self._registry(reference).get(reference))
-        return self._bring(reference, self._of_platform(reference, platforms))
+        return self.bring_exactly(reference, self._of_platform(reference, platforms))
 
     def _of_platform(self, reference: str, platforms: dict[str, str], file: Path | str = "") -> str:
         wanted = self.settings.platform
@@ -110,7 +110,8 @@ class Upstream:
             raise ContentError(f"{reference} has no {wanted}", file=file, hint=hint)
         return platforms[wanted]
 
-    def _bring(self, reference: str, digest: str) -> str:
+    def bring_exactly(self, reference: str, digest: str) -> str:
+        """The one image with the digest `digest` from the repository of `reference`, put into the store; its digest."""
         if self.store.has(digest):
             return digest
         self.store.path.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,11 @@ class Upstream:
 
         Raises OutsideError where its name of the release is none.
         """
-        release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(self.fetch(reference), "usr/lib/os-release")))
+        return self.bootstrap_of(self.fetch(reference), reference)
+
+    def bootstrap_of(self, digest: str, reference: str) -> Bootstrap:
+        """The distribution of an image in the store, which `reference` names in errors; as `bootstrap`."""
+        release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(digest, "usr/lib/os-release")))
         if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
             raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
         return Bootstrap(family="debian", suite=debian.suite(release["VERSION_CODENAME"], reference))
@@ -145,7 +150,7 @@ class Upstream:
         if found.is_index:
             platforms = {str(item.platform): item.digest for item in found.index.manifests if item.platform}
             return {name: digest for name, digest in sorted(platforms.items()) if "unknown" not in name}
-        config = self.store.config(self._bring(reference, found.digest))
+        config = self.store.config(self.bring_exactly(reference, found.digest))
         return {str(parsed(Platform, config, reference)): found.digest}
 
     def _import(self, directory: Path, digest: str) -> None:

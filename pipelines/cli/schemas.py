@@ -33,6 +33,7 @@ from pipelines.cli.reap import ReapLine
 from pipelines.cli.report_output import ReportOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
+from pipelines.cli.signing import ReproduceOutput
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
 from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
@@ -55,6 +56,7 @@ COMMANDS: dict[str, Any] = {
     "image.rollback": list[ChannelMove],
     "image.revoke": list[ChannelMove],
     "image.show": ShownImage | ShownMachine,
+    "image.reproduce": ReproduceOutput,
     "image.why": WhyOutput,
     "image.affected": AffectedOutput,
     "image.prune": list[contract.PruneLine],
