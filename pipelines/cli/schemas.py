@@ -33,7 +33,7 @@ from pipelines.cli.reap import ReapLine
 from pipelines.cli.report_output import ReportOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
-from pipelines.cli.signing import ReproduceOutput
+from pipelines.cli.signing import KeyLine, ReproduceOutput, TrustLine
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
 from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
@@ -57,6 +57,9 @@ COMMANDS: dict[str, Any] = {
     "image.revoke": list[ChannelMove],
     "image.show": ShownImage | ShownMachine,
     "image.reproduce": ReproduceOutput,
+    "image.verify-trust": list[TrustLine],
+    "key.show": list[KeyLine],
+    "key.rotate": list[KeyLine],
     "image.why": WhyOutput,
     "image.affected": AffectedOutput,
     "image.prune": list[contract.PruneLine],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
@@ -9,6 +10,7 @@ from datetime import date
 from hardening.foundation.console import out, print_json, say
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings, load_settings
+from hardening.trust import TrustedKey
 from images.artifact import Release
 from images.build.reproduce import MACHINES, reproduce
 from images.context import Context
@@ -24,8 +26,8 @@ from images.trust.verification import Attested, require_alive, verify
 from pipelines.contract import Line
 from pipelines.wiring import clock, image_context
 
-TRUST_COLUMNS = {"attestation": "attestation", "key": "key", "says": "says"}
-KEY_COLUMNS = {"name": "key", "days": "signs", "public": "public key"}
+TRUST_COLUMNS = {"attested": "says", "by the key": "key"}
+KEY_COLUMNS = {"key": "name", "counts": "days", "public key": "where"}
 
 
 class TrustLine(Line):
@@ -39,12 +41,16 @@ class TrustLine(Line):
 
 
 class KeyLine(Line):
-    """`key.show` and `key.rotate`: a key whose signatures count as this installation's, the newest last."""
+    """`key.show` and `key.rotate`: a key whose signatures count as this installation's, the newest last.
+
+    `public` is the public key (PEM), `where` the file that holds it, or what a cloud calls the key.
+    """
 
     name: str
     since: date
     until: date
     public: str
+    where: str
 
     @property
     def days(self) -> tuple[str, ...]:
@@ -127,12 +133,21 @@ def show_keys() -> list[KeyLine]:
     """The keys that count as ours; the first is made by this."""
     settings, today = load_settings(), clock().date()
     signer(settings, today)
-    return [KeyLine.of(key) for key in own_keys(settings)]
+    return _key_lines(settings, own_keys(settings))
 
 
 def rotate_keys() -> list[KeyLine]:
     """Sign with a new key from now on; what was signed stays trusted."""
-    return [KeyLine.of(key) for key in rotate(load_settings(), clock().date())]
+    settings = load_settings()
+    return _key_lines(settings, rotate(settings, clock().date()))
+
+
+def _key_lines(settings: Settings, keys: Iterable[TrustedKey]) -> list[KeyLine]:
+    asked = settings.signing
+    return [
+        KeyLine.of(key, where=str(asked.public_key or asked.key or settings.state_dir / "keys" / f"{key.name}.pub"))
+        for key in keys
+    ]
 
 
 def _release(context: Context, reference: str) -> Release | None:
