@@ -93,7 +93,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 PUBLIC = (
     "security-tracker.debian.org", "mirror.gcr.io", "ghcr.io", "www.cisa.gov", "epss.empiricalsecurity.com",
-    "osv-vulnerabilities.storage.googleapis.com",
+    "osv-vulnerabilities.storage.googleapis.com", "reproduce.debian.net",
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from hardening.foundation.hashing import digest
 from hardening.foundation.process import REGISTRY, run, threads, which
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
-from images.feeds import download, facts
+from images.feeds import download, facts, scanner_data
 from images.feeds.facts import Facts, require_succession
 from images.feeds.indexed import CHECK_AFTER, SAMPLE, likelihoods, require_suite, tracker
 from images.feeds.indexed import is_address as _is_address
@@ -64,6 +64,7 @@ def current(
         "tracker": lambda: tracker(settings, suite, now, after),
         "trivy": lambda: _trivy(settings, now),
         **({"openscap": lambda: benchmark_content(settings, suite)} if benchmark else {}),
+        **scanner_data.takes(settings),
     }
     with threads() as pool:  # where no address answers, all of them are waited for at once
         running = {name: pool.submit(take) for name, take in takes.items()}
@@ -119,13 +120,8 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
     dated = facts.in_file(directory / "db" / "metadata.json", "UpdatedAt")
     source = "downloaded by trivy" if place == DOWNLOAD else f"directory {directory}"
-    return Feed(directory, dated, source, note=note, stamps=_stamps(directory))
-
-
-def _stamps(directory: Path) -> tuple[str, ...]:
-    """Every file of trivy's databases, which hold gigabytes, with its size and time."""
-    files = sorted(file for part in ("db", "java-db") for file in (directory / part).glob("*"))
-    return tuple(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+    databases = [file for part in ("db", "java-db") for file in (directory / part).glob("*")]
+    return Feed(directory, dated, source, note=note, stamps=scanner_data.stamps(databases))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from images.feeds.indexed import EPSS, TRACKER_JSON, places_of
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
+from images.scan import MORE
 from pipelines.contract import DoctorLine
 from pipelines.host import embedded_registry, provision
 from pipelines.host.private_engine import PrivateEngine
@@ -35,7 +36,7 @@ def examine(settings: Settings) -> list[DoctorLine]:
     return [
         _line("python", True, platform.python_version(), "everything"),
         _line("root", os.geteuid() == 0, f"user id {os.geteuid()}", "builds of images and a private engine"),
-        *_tools(),
+        *_tools(settings),
         *_engines(settings),
         _registry(settings),
         *(archive(settings, bootstrap) for bootstrap in _bootstraps(settings)),
@@ -71,7 +72,7 @@ def _line(what: str, present: bool, detail: str, costs: str, *, essential: bool 
     return DoctorLine(what=what, present=present, detail=detail, costs=costs, essential=essential)
 
 
-def _tools() -> Iterator[DoctorLine]:
+def _tools(settings: Settings) -> Iterator[DoctorLine]:
     versions = _package_versions([tool.package for tool in provision.TOOLS])
     for tool in provision.TOOLS:
         present = tool.present()
@@ -80,6 +81,9 @@ def _tools() -> Iterator[DoctorLine]:
     for name, costs in SCANNERS.items():
         place = which(name)
         yield _line(name, place is not None, str(place or "extra `scanners`"), costs, essential=False)
+    for name in settings.scanners:
+        place = which(MORE[name].program)
+        yield _line(name, place is not None, str(place or "docs/feeds.md"), f"the scanner {name}", essential=False)
 
 
 def _package_versions(packages: list[str]) -> dict[str, str]:
