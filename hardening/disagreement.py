@@ -19,6 +19,7 @@ from hardening.waivers import about_finding, waived_by
 
 DISTRIBUTION = ("", "deb")  # ecosystems of an operating system's own packages
 LANGUAGES = "languages"
+SIGNED_COPIES = "signed copies"  # of kernels and GRUB, over whose own sources there are no advisories
 UNFIXED = "unfixed"
 
 
