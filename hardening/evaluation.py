@@ -115,7 +115,7 @@ def reproduced(
         what = f"it is not known how many packages were reproduced: {why}"
         todo = "set feeds.reproduced in goldsmith.toml (docs/feeds.md)"
     because = "of a package that nobody else built to the same bytes only its builder knows what is in it"
-    yield Reason(REPRODUCED, subject, rule.enforcement, what, because, todo)
+    yield rule.treated(Reason(REPRODUCED, subject, rule.enforcement, what, because, todo))
 
 
 CLOCK_SKEW = timedelta(days=1)

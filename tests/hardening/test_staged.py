@@ -60,8 +60,9 @@ def staged(**more: Any) -> dict[str, Any]:
         (policy(vulnerabilities=[HIGH, {"severity": "medium", **staged()}]), hole(Severity.MEDIUM)),
         (policy(misconfigurations=staged()), replace(secret(), kind=FindingKind.MISCONFIGURATION)),
         (policy(judges={"minimum": 2, "data_max_age": "99d", **staged()}), hole(Severity.LOW)),
+        (policy(reproduced={"minimum_percent": 50, "enforcement": "enforce", **staged()}), hole(Severity.LOW)),
     ],
-    ids=["secret", "unfixed", "window", "misconfiguration", "judges"],
+    ids=["secret", "unfixed", "window", "misconfiguration", "judges", "reproduced"],
 )
 def test_a_rule_warns_until_its_day_and_refuses_from_then_on(by: Policy, found: Finding) -> None:
     """To the minute; the warning names the day, and the reason is due on it."""

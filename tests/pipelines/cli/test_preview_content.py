@@ -24,7 +24,7 @@ from images import feeds
 from images.context import Context
 from images.ledger import ScanRecord
 from images.plan.planner import Planner
-from images.scan import SCANNERS
+from images.scan import chosen
 from images.scan.flow import inputs_of
 from images.scan.judge import _subject, judge
 from pipelines import revisions
@@ -119,7 +119,7 @@ class House:
 
     def judge(self, name: str, *found: Finding, failing: tuple[str, ...] = (), data_date: datetime = NOW) -> None:
         """Keep that `name` was built, what its checks said and what scanners found, as real runs keep it."""
-        context, store = self.context, self.context.store
+        context, store, scanners = self.context, self.context.store, chosen(self.settings.scanners)
         artifact = replace(built(store, name, name), packages=())
         context.ledger.record_artifact(artifact)
         checks = [
@@ -135,13 +135,13 @@ class House:
                 scanner, one.kind, Outcome.PASS, 9, data_date, "feed", "",
                 tuple(f for f in found if f.kind is one.kind and dict(f.scanners).get(scanner)),
             )
-            for scanner, one in sorted(SCANNERS.items())
+            for scanner, one in sorted(scanners.items())
         )  # fmt: skip
         data, missing = feeds.current(self.settings, "trixie", NOW)
         reason = context.definitions[name].definition.healthcheck.none_because
-        inputs = inputs_of(_subject(artifact, reason, ""), SCANNERS, data, missing)
+        inputs = inputs_of(_subject(artifact, reason, ""), scanners, data, missing)
         sbom = store.put_bytes(b"{}", "application/json")
-        record = ScanRecord(reports, found, sbom.digest, "trixie", inputs)
+        record = ScanRecord(reports, found, sbom.digest, "trixie", inputs, sbom.digest)
         context.ledger.record_scan(artifact.digest, record, NOW)
 
     def by_commands(self, at: datetime, monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
