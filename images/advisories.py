@@ -69,7 +69,8 @@ class Advisories:
 
     def concerning(self, package: Package) -> tuple[Advisory, ...]:
         """The advisories that concern an installed package, in order."""
-        if (package.source or package.name) not in self._by_source:
+        source = package.source or package.name
+        if source not in self._by_source and "signed" not in source:
             return ()
         built_from = package.built_from
         found = self._known.get(built_from)
@@ -78,7 +79,7 @@ class Advisories:
         return found
 
     def _of(self, source: str, version: str) -> tuple[Advisory, ...]:
-        by_fix = self._by_source[source]
+        by_fix = self._by_source.get(source, {})
         return tuple(sorted(one for fixed in by_fix if is_before(version, fixed) for one in by_fix[fixed]))
 
 

@@ -269,6 +269,9 @@ def mark_reported(settings: Settings, feed: Feed, known: Exploited) -> None:
     ids, copy = folder / f"{REPORTED}.json", folder / f".{REPORTED}.new"
     copy.unlink(missing_ok=True)
     copy.hardlink_to(_index_of(feed))
+    for other in folder.glob("reported.*"):  # of an earlier version
+        if other.name not in (REPORTED, ids.name):
+            other.unlink()
     write_atomically(ids, json.dumps(sorted(known.ids)))
     copy.replace(folder / REPORTED)
 

@@ -11,7 +11,7 @@ from sqlalchemy import literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
-from images.artifact import Artifact, Package
+from images.artifact import Artifact, Package, unsigned
 from images.documents import from_json, to_json
 from images.ledger import tables as t
 from images.ledger.database import Database, Value
@@ -88,7 +88,7 @@ class Artifacts(Database):
                 tuple(
                     Package(**item)
                     for item in row.packages or ()
-                    if sources is None or (item.get("source") or item["name"]) in sources
+                    if sources is None or unsigned(item.get("source") or item["name"])[0] in sources
                 ),
                 row.parent or "",
                 suites.get(row.digest) or row.suite or "",

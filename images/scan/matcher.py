@@ -5,7 +5,7 @@ It knows what debsecan's data leaves out: why there is no fix (no-dsa, end of li
 
 from __future__ import annotations
 
-from hardening.disagreement import LANGUAGES
+from hardening.disagreement import LANGUAGES, SIGNED_COPY
 from hardening.findings import Finding, FindingKind, ScanReport
 from images.advisories import UNDETERMINED, Advisory, match
 from images.artifact import Package
@@ -34,10 +34,15 @@ def parse(_stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
 
 
 def as_finding(package: Package, said: Advisory) -> Finding:
-    """What an advisory means for a package that it concerns."""
+    """What an advisory means for a package that it concerns.
+
+    Of a signed copy it says so: other judges look for advisories over the copy, and there are none.
+    """
+    copied = package.source and package.source != said.source
+    told = f"{said.text} ({package.source} is a signed copy of {said.source})".strip() if copied else said.text
     return finding(
         NAME, SCANNER.kind, said.id, package.name, said.word, installed=package.version, fixed=said.fixed,
-        title=said.text, source="debian", ecosystem="deb", status=_status(said),
+        title=told, source="debian", ecosystem="deb", status=SIGNED_COPY if copied else _status(said),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
 from images import feeds
 from images.advisories import Advisories, Advisory, match
-from images.artifact import Package
+from images.artifact import Package, Release
 from images.context import Context
 from images.documents import to_json
 from images.ledger.artifacts import PackageList
@@ -74,7 +74,8 @@ class AffectedOutput(Line):
 
     `data` is what answered, of `data_date`. `likelihood` (0 to 1) is FIRST's estimate that it is exploited within 30
     days. `older` counts releases that have it, and that nothing points to or runs; `unknown` are those whose packages
-    this ledger does not know, so that nothing is said of them.
+    this ledger does not know, and fleets that were never looked at, so that nothing is said of them. `fleets`: when
+    each was last looked at.
     """
 
     id: str
@@ -88,6 +89,7 @@ class AffectedOutput(Line):
     lines: tuple[AffectedLine, ...]
     older: int
     unknown: tuple[str, ...]
+    fleets: dict[str, datetime]
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class ImageHolder:
 
 @dataclass(frozen=True)
 class AffectedQuestion:
-    """One vulnerability, asked of everything that the ledger knows."""
+    """One vulnerability, asked of everything that the ledger knows; what many members ask for is read once."""
 
     context: Context
     id: str
@@ -113,6 +115,8 @@ class AffectedQuestion:
     lists: Mapping[str, PackageList]
     exploited: bool = False
     known_since: Mapping[str, datetime] = field(default_factory=dict)
+    scans: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
+    pointed: dict[str, tuple[Release | None, Release | None]] = field(default_factory=dict)
 
     @cached_property
     def policies(self) -> dict[str, Policy]:
@@ -161,8 +165,16 @@ class AffectedQuestion:
 
     def scanned(self, content: str) -> tuple[Finding, ...]:
         """What scanners last said of it in a content, of any package."""
-        scan = self.context.ledger.scan(content)
-        return tuple(one for one in scan.findings if one.id == self.id) if scan else ()
+        if content not in self.scans:
+            scan = self.context.ledger.scan(content)
+            self.scans[content] = tuple(one for one in scan.findings if one.id == self.id) if scan else ()
+        return self.scans[content]
+
+    def channels(self, image: str) -> tuple[Release | None, Release | None]:
+        """What `candidate` and `stable` of an image point to."""
+        if image not in self.pointed:
+            self.pointed[image] = channels_of(self.context, image)
+        return self.pointed[image]
 
     def bases(self, content: str) -> tuple[BaseImage, ...]:
         """What a content stands on, the nearest first."""
@@ -194,13 +206,17 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     holders = list(holders_of(context))
     answered = [holder for holder in holders if question.answers(holder.content)]
     lines = tuple(line for holder in answered for line in _lines(question, holder))
+    looked = {name: check.at for name, check in sorted(ledger.fleet_checks().items())}
+    running = {holder.name.partition("/")[0] for holder in holders if holder.kind == "member"}
+    unseen = question.fleets.keys() - looked.keys() - running
     advisories = [one for found in said.values() for one in found]
     return AffectedOutput(
         id=wanted, title=next((one.title for one in advisories if one.title), ""),
         severity=worst([severity(one.word) for one in advisories]), exploited=question.exploited,
         likelihood=feeds.likelihoods(settings, now).scores.get(wanted), data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
-        unknown=tuple(sorted({holder.name for holder in holders} - {holder.name for holder in answered})),
+        unknown=tuple(sorted(({holder.name for holder in holders} - {holder.name for holder in answered}) | unseen)),
+        fleets=looked,
     )  # fmt: skip
 
 
@@ -315,7 +331,7 @@ def _reason(
 def _who_acts(question: AffectedQuestion, holder: ImageHolder, brought_by: str, *, fixed: bool) -> tuple[str, str]:
     """Who has to do what next, so that the holder no longer has it."""
     context, image = question.context, question.lists[holder.content].name
-    candidate, stable = channels_of(context, image)
+    candidate, stable = question.channels(image)
     if holder.kind == "member" and stable and question.answers(stable.content) and not question.has(stable.content):
         fleet = holder.name.partition("/")[0]
         return question.fleet_owner(fleet), f"./goldsmith roll.start {fleet}"
@@ -382,5 +398,9 @@ def _rest(found: AffectedOutput) -> Iterator[str]:
         yield f"nobody is affected: {found.looked_at} release(s) and member(s) were looked at"
     if found.older:
         yield f"{found.older} older release(s) have it too, which nothing points to or runs"
+    if found.fleets:
+        seen = ", ".join(f"{name} on {at:%Y-%m-%d %H:%M} UTC" for name, at in found.fleets.items())
+        yield f"fleets as they were last looked at (./goldsmith fleet.check): {seen}"
     if found.unknown:
-        yield f"nothing can be said of {', '.join(found.unknown)}: their packages are not known here"
+        why = "their packages are not known, or they were never looked at"
+        yield f"nothing can be said of {', '.join(found.unknown)}: {why}"

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardening.disagreement import LANGUAGES, UNFIXED, Disagreement, DisagreementCause, Question, disagreements, summary
+from hardening.disagreement import (
+    LANGUAGES,
+    SIGNED_COPY,
+    UNFIXED,
+    Disagreement,
+    DisagreementCause,
+    Question,
+    disagreements,
+    summary,
+)
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.model import Severity, Waiver
 
@@ -50,6 +59,10 @@ SILENT = [
         "debsecan reads the distribution's packages, not those of pypi",
     ),
     ({"ecosystem": "deb"}, {"ignores": (LANGUAGES,)}, DisagreementCause.UNEXPLAINED, SAME),
+    (
+        {"status": SIGNED_COPY}, {"ignores": (SIGNED_COPY,)}, DisagreementCause.NOT_SEEN,
+        "debsecan does not know whose copy openssl is",
+    ),
     ({"fixed": ""}, {"ignores": (UNFIXED,)}, DisagreementCause.IGNORED, "debsecan does not report unfixed"),
     ({"status": "no-dsa"}, {"ignores": ("no-dsa",)}, DisagreementCause.IGNORED, "debsecan does not report no-dsa"),
     ({"status": "no-dsa"}, {"ignores": ("undetermined",)}, DisagreementCause.UNEXPLAINED, SAME),

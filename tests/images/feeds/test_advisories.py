@@ -27,6 +27,7 @@ from images.feeds import data_index
 from images.scan import SCANNERS
 from images.scan.base import Feed, ScanInputs, ScanTarget
 from images.scan.flow import at_best, known_exploited
+from images.scan.matcher import as_finding
 from tests.support import hostile as h
 from tests.support.scanning import CURRENT, NO_FEEDS, packages
 
@@ -91,6 +92,22 @@ def test_an_advisory_is_about_the_source_and_its_version() -> None:
         "login": ["CVE-2026-0002"], "bsdutils": ["CVE-2026-0002"]
     }  # fmt: skip
     assert match([OPENSSL], known) == {}
+
+
+def test_a_signed_kernel_has_what_the_kernel_has() -> None:
+    """Debian signs kernels and GRUB in sources of their own, over which there are no advisories."""
+    name, source = "linux-image-6.12.86+deb13-cloud-amd64", "linux-signed-amd64"
+    kernel = Package(name, "6.12.86-1", "amd64", "", source, source_version="6.12.86+1")
+    grub = Package("grub-efi-amd64-signed", "1+2.12+9+deb13u3", "amd64", "", "grub-efi-amd64-signed")
+    known = Advisories([
+        Advisory("CVE-2026-0005", "linux", "6.12.87-1"), Advisory("CVE-2026-0006", "linux", "6.12.86-1"),
+        Advisory("CVE-2026-0007", "grub2", "2.12-9+deb13u4"), Advisory("CVE-2026-0008", "grub2", "2.12-9+deb13u3"),
+    ])  # fmt: skip
+    meta = replace(kernel, name="linux-image-cloud-amd64")
+    found = match([kernel, grub, meta], known)
+    assert [[one.id for one in said] for said in found.values()] == [["CVE-2026-0005"], ["CVE-2026-0007"]]
+    title = as_finding(kernel, found[kernel][0]).title
+    assert title == "(linux-signed-amd64 is a signed copy of linux)"
 
 
 VERSIONS = st.from_regex(r"[0-3]\.[0-9]{1,2}(-[0-9])?(\+deb13u[0-9])?", fullmatch=True)

@@ -16,7 +16,7 @@ from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.context import Context
-from images.ledger import Move, ScanRecord
+from images.ledger import FleetCheck, Move, ScanRecord
 from images.scan import sandbox
 from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.feeds import FeedUpdateOutput, show_update, update_feeds
@@ -170,6 +170,28 @@ def test_nobody_is_affected_is_said_only_where_all_could_be_told(
     context.ledger.seen_fleet("shop", {"web-1": WEB}, NOW)
     assert show_affected(who_is_affected(OTHER, context), as_json=False) == 0
     assert "nobody is affected: 3 release(s) and member(s) were looked at" in capsys.readouterr().out
+
+
+FLEET = """
+title = "Of a test"
+owner = "tests"
+kind = "docker"
+selector = { of = "test" }
+replacement = { tag = "registry.invalid/none:1" }
+"""
+
+
+def test_a_fleet_that_was_never_looked_at_is_unknown(context: Context, tmp_path: Path) -> None:
+    """And of the others it is said when they were."""
+    folder = tmp_path / "content/pipelines/fleets"
+    folder.mkdir(parents=True)
+    (folder / "bank.toml").write_text(FLEET)
+    settings = context.settings.model_copy(update={"content": (tmp_path / "content",)})
+    with_fleet = replace(context, settings=settings)
+    assert who_is_affected(OTHER, with_fleet).unknown == ("bank", "shop/odd")
+    context.ledger.record_check(FleetCheck("bank", NOW, []))
+    found = who_is_affected(OTHER, with_fleet)
+    assert (found.unknown, found.fleets) == (("shop/odd",), {"bank": NOW})
 
 
 def test_an_older_release_that_nothing_points_to_is_only_counted(context: Context) -> None:
