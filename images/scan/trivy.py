@@ -31,8 +31,9 @@ NAME, DISK, SECRET, CONFIG = "trivy", "trivy-disk", "trivy-secret", "trivy-confi
 NO_LAYER = "it opened no layer of the image"
 STATUSES = {"will_not_fix": "no-dsa", "fix_deferred": "no-dsa"}  # of Debian's tracker, in trivy's words
 IGNORES = ("undetermined", SIGNED_COPY)
-"""What its database leaves out of Debian's tracker (`skipStatuses` in trivy-db's pkg/vulnsrc/debian/debian.go), and what
-it looks for by the name of the copy alone."""
+"""What its database leaves out of Debian's tracker (`skipStatuses` in trivy-db's pkg/vulnsrc/debian/debian.go), and
+what it looks for by the name of the copy alone.
+"""
 NO_HEALTHCHECK = "DS-0026"  # https://avd.aquasec.com/misconfig/ds-0026
 
 # Whatever could keep a finding out of the answer has its value here: no file of the host's and no default decides it.
