@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from hardening.foundation.process import which
 from hardening.foundation.settings import Settings
-from images import feeds
 from images.advisories import Advisories, match
 from images.artifact import Artifact, Package
+from images.feeds import indexed
 from images.ledger import Ledger
 
 Result = TypeVar("Result")
@@ -113,12 +113,12 @@ def main(data: Path, count: int = 1000, sample: int = 20) -> int:
         work = Path(scratch)
         settings = Settings(state=work / "state", feeds={"tracker": str(data / "debian-tracker.json.gz")})  # type: ignore[arg-type]
         began = time.perf_counter()
-        feed = feeds.tracker(settings, SUITE, NOW)
+        feed = indexed.tracker(settings, SUITE, NOW)
         print(f"load average {os.getloadavg()[0]:.1f}; {sum(map(len, images)):,} packages in {count:,} images")
         print(f"the index, once for each new data: {time.perf_counter() - began:.2f} s")
 
         def all_of_them() -> list[dict[Package, Any]]:
-            advisories = feeds.advisories(feed, SUITE)
+            advisories = indexed.advisories(feed, SUITE)
             return [match(packages, advisories) for packages in images]
 
         ours, found = timed("all advisories over all images", all_of_them)
@@ -148,7 +148,7 @@ def main(data: Path, count: int = 1000, sample: int = 20) -> int:
 
 def one_of_them(feed: Any, images: list[tuple[Package, ...]]) -> int:
     """How many images have one vulnerability, from the index on."""
-    asked = Advisories(feeds.advisories_over(feed, "CVE-2025-15467", SUITE) or ())
+    asked = Advisories(indexed.advisories_over(feed, "CVE-2025-15467", SUITE) or ())
     return sum(1 for packages in images if match(packages, asked))
 
 
@@ -161,11 +161,11 @@ def in_ledger(work: Path, feed: Any, images: list[tuple[Package, ...]]) -> None:
         ledger.record_artifact(Artifact(f"image-{number}", "linux/amd64", digest, digest, inputs, packages, NOW, NOW))
 
     def all_of_them() -> int:
-        advisories = feeds.advisories(feed, SUITE)
+        advisories = indexed.advisories(feed, SUITE)
         return sum(1 for one in ledger.package_lists().values() if match(one.packages, advisories))
 
     def one() -> int:
-        found = feeds.advisories_over(feed, "CVE-2025-15467", SUITE) or ()
+        found = indexed.advisories_over(feed, "CVE-2025-15467", SUITE) or ()
         lists = ledger.package_lists({said.source for said in found})
         return sum(1 for held in lists.values() if match(held.packages, Advisories(found)))
 

@@ -25,6 +25,7 @@ from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from images import advisories, feeds
+from images.feeds import indexed
 from images.packages import debian
 from images.scan import boot_state, chosen, docker_archive, openscap, reproduced, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
@@ -195,7 +196,7 @@ def _with_advisories(inputs: ScanInputs, feed: Feed | None) -> ScanInputs:
     """The inputs with what the data says of the image's packages."""
     if feed is None:
         return inputs
-    return replace(inputs, advisories=feeds.advisories(feed, inputs.suite, debian.installed(inputs.status)))
+    return replace(inputs, advisories=indexed.advisories(feed, inputs.suite, debian.installed(inputs.status)))
 
 
 def _sbom(target: ScanTarget, work: Path) -> bytes:

@@ -20,6 +20,7 @@ from images.advisories import Advisories, Advisory, match
 from images.artifact import Package, Release
 from images.context import Context
 from images.documents import to_json
+from images.feeds import indexed
 from images.ledger.artifacts import PackageList
 from images.scan import matcher
 from images.scan.base import Feed, severity
@@ -213,7 +214,7 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     return AffectedOutput(
         id=wanted, title=next((one.title for one in advisories if one.title), ""),
         severity=worst([severity(one.word) for one in advisories]), exploited=question.exploited,
-        likelihood=feeds.likelihoods(settings, now).scores.get(wanted), data=data.source, data_date=data.date,
+        likelihood=indexed.likelihoods(settings, now).scores.get(wanted), data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
         unknown=tuple(sorted(({holder.name for holder in holders} - {holder.name for holder in answered}) | unseen)),
         fleets=looked,
@@ -230,8 +231,8 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
     failed: OutsideError | None = None
     for suite in suites:
         try:
-            feed = feeds.tracker(context.settings, suite, context.now)
-            found[suite] = feed, feeds.advisories_over(feed, vulnerability, suite)
+            feed = indexed.tracker(context.settings, suite, context.now)
+            found[suite] = feed, indexed.advisories_over(feed, vulnerability, suite)
         except OutsideError as error:
             failed = error
     if not found and failed:

@@ -14,6 +14,7 @@ from images import feeds
 from images.advisories import FeedChange, changes, standing
 from images.context import Context
 from images.documents import to_json
+from images.feeds import indexed
 from images.ledger.artifacts import PackageList
 from images.scan.base import Feed
 from pipelines.cli.affected import holders_of
@@ -76,8 +77,8 @@ def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
     suites = _suites(context, lists.values())
     say(f"asking the feeds for newer data: {', '.join(suites) or 'no suite is known'}")
     data = {suite: feeds.refresh(settings, suite, now) for suite in suites}
-    exploited = feeds.exploited(settings, now, feeds.NOW)
-    likelihoods = feeds.likelihoods(settings, now, feeds.NOW)
+    exploited = feeds.exploited(settings, now, indexed.NOW)
+    likelihoods = indexed.likelihoods(settings, now, indexed.NOW)
     lines = [
         *(line for suite, (found, missing) in data.items() for line in _of_suite(context, suite, found, missing)),
         _line(context, "kev", exploited.feed, exploited.missing),
@@ -87,7 +88,7 @@ def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
     told, first = _changes(context, current.values(), {suite: found for suite, (found, _) in data.items()}, exploited)
     told = [line.model_copy(update={"likelihood": likelihoods.scores.get(line.id)}) for line in told]
     if feed := next((found["tracker"] for found, _ in data.values() if "tracker" in found), None):
-        feeds.mark_reported(settings, feed, exploited)
+        indexed.mark_reported(settings, feed, exploited.ids)
     each = {(line.name, line.suite): line for line in lines}
     return FeedUpdateOutput(
         feeds=tuple(each.values()), changes=tuple(sorted(told, key=_order)),
@@ -130,11 +131,11 @@ def _changes(
     first = True
     for suite, held in _by_suite(images).items():
         packages = tuple({package for image in held for package in image.packages})
-        before, known = feeds.reported(context.settings, suite, packages)
+        before, known = indexed.reported(context.settings, suite, packages)
         feed = data.get(suite, {}).get("tracker")
         if before is None or feed is None or feed.sample:  # beside real data the sample knows next to nothing
             continue
-        first, after = False, feeds.advisories(feed, suite, packages)
+        first, after = False, indexed.advisories(feed, suite, packages)
         newly = exploited.ids - known if known else frozenset[str]()
         for image in held:
             was, now = standing(image.packages, before), standing(image.packages, after)

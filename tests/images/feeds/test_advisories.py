@@ -23,7 +23,7 @@ from hardening.model import Severity
 from images import feeds
 from images.advisories import Advisories, Advisory, FeedChange, changes, is_before, match
 from images.artifact import Package
-from images.feeds import data_index
+from images.feeds import data_index, indexed
 from images.scan import SCANNERS
 from images.scan.base import Feed, ScanInputs, ScanTarget
 from images.scan.flow import at_best, known_exploited
@@ -52,7 +52,7 @@ def read(folder: Path, value: Any, suite: str = "trixie", *, packed: bool = Fals
     """What the data says of a suite."""
     text = json.dumps(value).encode()
     (folder / "tracker.json").write_bytes(gzip.compress(text) if packed else text)
-    index, _ = data_index.indexed(folder / "tracker.json", folder / "index", feeds._of_tracker)
+    index, _ = data_index.indexed(folder / "tracker.json", folder / "index", indexed._of_tracker)
     return data_index.of_suite(index, suite)
 
 
@@ -185,7 +185,7 @@ def test_data_that_is_cut_short_is_none(cut: int, tmp_path: Path) -> None:
     for packed in (text, gzip.compress(text)):
         (tmp_path / "data").write_bytes(packed[:cut])
         with pytest.raises(OutsideError):
-            data_index.indexed(tmp_path / "data", tmp_path / "index", feeds._of_tracker)
+            data_index.indexed(tmp_path / "data", tmp_path / "index", indexed._of_tracker)
 
 
 def test_data_that_says_a_thing_twice_is_none(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_data_that_says_a_thing_twice_is_none(tmp_path: Path) -> None:
     once = json.dumps(said(trixie=resolved("1"))["openssl"])
     (tmp_path / "data").write_text(f'{{"openssl": {once}, "openssl": {once}}}')
     with pytest.raises(OutsideError, match="cannot be made: UNIQUE constraint failed"):
-        data_index.indexed(tmp_path / "data", tmp_path / "index", feeds._of_tracker)
+        data_index.indexed(tmp_path / "data", tmp_path / "index", indexed._of_tracker)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_text_without_end_is_refused_before_it_fills_memory(tmp_path: Path) ->
         text = f'{{"openssl": {{"CVE-2026-0001": "{filler * (4 << 20)}"}}}}'
         (tmp_path / "data").write_text(text)
         with pytest.raises(OutsideError, match="holds a text of more than 1,048,576 bytes"):
-            data_index.indexed(tmp_path / "data", tmp_path / "index", feeds._of_tracker)
+            data_index.indexed(tmp_path / "data", tmp_path / "index", indexed._of_tracker)
 
 
 # OSV
@@ -251,8 +251,8 @@ def test_osv_adds_what_the_tracker_does_not_list(tmp_path: Path) -> None:
         document("DEBIAN-CVE-2026-0007", fixed="3.5.8-1"), document("DEBIAN-CVE-2026-0008"),
         document("DEBIAN-CVE-2026-0009", "Debian:12"), document("DEBIAN-CVE-2026-0010", withdrawn="2026-01-01"),
     )  # fmt: skip
-    feed = feeds.tracker(settings(tmp_path, tracker=str(tmp_path), osv=str(tmp_path / "osv.zip")), "trixie", NOW)
-    found = feeds.advisories(feed, "trixie").concerning(OPENSSL)
+    feed = indexed.tracker(settings(tmp_path, tracker=str(tmp_path), osv=str(tmp_path / "osv.zip")), "trixie", NOW)
+    found = indexed.advisories(feed, "trixie").concerning(OPENSSL)
     assert [(one.id, one.fixed) for one in found] == [
         ("CVE-2026-0001", "3.5.4-1"), ("CVE-2026-0007", "3.5.8-1"), ("CVE-2026-0008", "")
     ]  # fmt: skip
@@ -266,15 +266,15 @@ def test_data_of_osv_in_another_form_is_none(tmp_path: Path, monkeypatch: pytest
     for content in (b"", b"<html>"):
         bad.write_bytes(content)
         with pytest.raises(OutsideError, match="no zip archive"):
-            data_index.indexed(bad, tmp_path / "index", feeds._of_osv)
+            data_index.indexed(bad, tmp_path / "index", indexed._of_osv)
     zipped(bad, {"id": 7})
     with pytest.raises(OutsideError, match="of an unknown form"):
-        data_index.indexed(bad, tmp_path / "index", feeds._of_osv)
+        data_index.indexed(bad, tmp_path / "index", indexed._of_osv)
     zipped(bad, document("DEBIAN-CVE-2026-0007", fixed="1"))
     for name in ("OSV_NAMES", "OSV_TEXT"):
         monkeypatch.setattr(data_index, name, Limit("of.osv", 60))
         with pytest.raises(OutsideError, match=r"the limit of\.osv"):
-            data_index.indexed(bad, tmp_path / "index", feeds._of_osv)
+            data_index.indexed(bad, tmp_path / "index", indexed._of_osv)
         monkeypatch.undo()
 
 
@@ -324,31 +324,31 @@ def test_the_tracker_is_downloaded_packed_once_and_kept_when_it_fails(server: h.
         body, headers={"Content-Encoding": "gzip", "Last-Modified": "Wed, 25 Nov 2026 10:00:00 GMT"}
     )
     ours = settings(tmp_path, tracker=f"{server.address}/json")
-    feed = feeds.tracker(ours, "trixie", NOW)
+    feed = indexed.tracker(ours, "trixie", NOW)
     assert (feed.date, feed.note) == (NOW - 2 * HOUR, "")
-    assert feeds.advisories(feed, "trixie", [OPENSSL]).concerning(OPENSSL)[0].id == "CVE-2026-0001"
+    assert indexed.advisories(feed, "trixie", [OPENSSL]).concerning(OPENSSL)[0].id == "CVE-2026-0001"
     server["/json"] = h.Reply(b"<html>login</html>")
-    assert feeds.tracker(ours, "trixie", NOW + 5 * HOUR).note == ""
-    kept = feeds.tracker(ours, "trixie", NOW + 7 * HOUR)
+    assert indexed.tracker(ours, "trixie", NOW + 5 * HOUR).note == ""
+    kept = indexed.tracker(ours, "trixie", NOW + 7 * HOUR)
     assert kept.note.startswith("last good copy, 7h old, because the tracker's data is not JSON")
     assert kept.sha256 == feed.sha256
     with pytest.raises(OutsideError, match="has no advisory for bookworm"):
-        feeds.tracker(ours, "bookworm", NOW + 7 * HOUR)
+        indexed.tracker(ours, "bookworm", NOW + 7 * HOUR)
 
 
 def test_without_the_default_tracker_the_sample_stands_in(
     server: h.Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It says so, and knows no other suite; a place that somebody chose has no stand-in."""
-    monkeypatch.setattr("images.feeds.TRACKER_JSON", f"{server.address}/json")
-    feed = feeds.tracker(settings(tmp_path, tracker="debian"), "trixie", NOW)
+    monkeypatch.setattr("images.feeds.indexed.TRACKER_JSON", f"{server.address}/json")
+    feed = indexed.tracker(settings(tmp_path, tracker="debian"), "trixie", NOW)
     assert feed.sample
     assert feed.source == f"sample of 2026-11-01, since {server.address}/json answered 404"
-    assert feeds.advisories_over(feed, "CVE-2099-0001", "trixie") is None
+    assert indexed.advisories_over(feed, "CVE-2099-0001", "trixie") is None
     with pytest.raises(OutsideError, match="answered 404"):
-        feeds.tracker(settings(tmp_path, tracker="debian"), "sid", NOW + HOUR)
+        indexed.tracker(settings(tmp_path, tracker="debian"), "sid", NOW + HOUR)
     with pytest.raises(OutsideError, match=r"feeds\.tracker: there is no file"):
-        feeds.tracker(settings(tmp_path, tracker=str(tmp_path)), "trixie", NOW)
+        indexed.tracker(settings(tmp_path, tracker=str(tmp_path)), "trixie", NOW)
 
 
 def test_without_the_default_list_of_exploited_ones_the_report_says_that_none_was_read(
@@ -367,7 +367,7 @@ def test_likelihoods_are_read_with_their_own_date(tmp_path: Path) -> None:
         b"CVE-2026-0001,0.00123,0.3\nCVE-2026-0002,1,1.0\n"
     ))  # fmt: skip
     ours = settings(tmp_path, epss=str(tmp_path))
-    found = feeds.likelihoods(ours, NOW)
+    found = indexed.likelihoods(ours, NOW)
     assert dict(found.scores) == {"CVE-2026-0001": 0.00123, "CVE-2026-0002": 1}
     assert (len(found.scores), found.scores.get("CVE-2026-0003")) == (2, None)
     assert feeds.exploitation(ours, NOW).scores.get("CVE-2026-0002") == 1
@@ -375,13 +375,13 @@ def test_likelihoods_are_read_with_their_own_date(tmp_path: Path) -> None:
     assert found.feed.date == datetime(2026, 11, 24, 12, 55, tzinfo=UTC)
     for text in (b"", b"cve,epss\n", b"cve,epss\nCVE-2026-0001,2\n", b"a,b\n1,2\n", b"cve,epss\nx,0.1\n"):
         (tmp_path / "epss.csv.gz").write_bytes(text)
-        assert "the EPSS data" in feeds.likelihoods(ours, NOW).missing
-    assert feeds.likelihoods(settings(tmp_path), NOW) == feeds.Likelihoods()
+        assert "the EPSS data" in indexed.likelihoods(ours, NOW).missing
+    assert indexed.likelihoods(settings(tmp_path), NOW) == indexed.Likelihoods()
 
 
 def test_real_data_of_the_tracker_has_its_canaries(advisories: Path, tmp_path: Path) -> None:
     """And 8,793 vulnerabilities."""
-    _, found = data_index.indexed(advisories / "debian-tracker.json.gz", tmp_path, feeds._of_tracker)
+    _, found = data_index.indexed(advisories / "debian-tracker.json.gz", tmp_path, indexed._of_tracker)
     assert found.canaries >= {"linux", "openssl"}
     assert found.entries > 8793
 

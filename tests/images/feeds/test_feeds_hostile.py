@@ -266,6 +266,7 @@ resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 from images import feeds
+from images.feeds import indexed
 state, address = Path(sys.argv[1]), sys.argv[2]
 ours = Settings(state=state, retry_for="0s", feeds={
     "debsecan": address, "trivy": "none", "kev": address + "/kev", "tracker": address + "/tracker",
@@ -274,7 +275,7 @@ ours = Settings(state=state, retry_for="0s", feeds={
 now = datetime(2026, 11, 25, 12, tzinfo=UTC)
 found, missing = feeds.refresh(ours, "trixie", now)
 said = [missing.get("debsecan", "accepted"), missing.get("tracker", "accepted")]
-said.append(feeds.likelihoods(ours, now).missing or "accepted")
+said.append(indexed.likelihoods(ours, now).missing or "accepted")
 try:
     feeds.exploited(ours, now)
     said.append("accepted")
