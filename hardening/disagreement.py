@@ -19,9 +19,8 @@ from hardening.waivers import about_finding, waived_by
 
 DISTRIBUTION = ("", "deb")  # ecosystems of an operating system's own packages
 LANGUAGES = "languages"
+SIGNED_COPIES = "signed copies"  # of kernels and GRUB, over whose own sources there are no advisories
 UNFIXED = "unfixed"
-SIGNED_COPY = "signed copy"
-"""A package built from another one's source under another name, such as a signed kernel."""
 
 
 class DisagreementCause(StrEnum):
@@ -145,8 +144,6 @@ def _ignored(found: Finding, silent: ScanReport) -> tuple[DisagreementCause, str
             DisagreementCause.NOT_SEEN,
             f"{silent.scanner} reads the distribution's packages, not those of {found.ecosystem}",
         )
-    if found.status == SIGNED_COPY and SIGNED_COPY in silent.ignores:
-        return DisagreementCause.NOT_SEEN, f"{silent.scanner} does not know whose copy {found.package} is"
     statuses = {found.status, "" if found.fixed else UNFIXED} - {""}
     if named := sorted(statuses & set(silent.ignores)):
         return DisagreementCause.IGNORED, f"{silent.scanner} does not report {named[0]}"

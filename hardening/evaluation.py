@@ -34,7 +34,7 @@ def measured(rule: Benchmark | None, subject: str, reports: Sequence[ScanReport]
     what = f"{JUDGE} did not measure this image by {rule.profile}: {why if report else 'it did not run'}"
     why = "what was not looked at is not known to be good"
     todo = "./goldsmith doctor shows what the scanner lacks; feeds.openscap may name a directory with its content"
-    yield Reason(f"{JUDGE}-evaluated", subject, rule.enforcement, what, why, todo)
+    yield rule.treated(Reason(f"{JUDGE}-evaluated", subject, rule.enforcement, what, why, todo))
 
 
 def broken(rule: Benchmark, subject: str, finding: Finding) -> Reason:
@@ -48,7 +48,8 @@ def broken(rule: Benchmark, subject: str, finding: Finding) -> Reason:
         if told
         else "let a control hold it, explain it in the policy (image.benchmark.explained), or ask for a waiver"
     )
-    return Reason(finding.id, subject, Enforcement.AUDIT if told else rule.enforcement, what, why, todo)
+    reason = Reason(finding.id, subject, Enforcement.AUDIT, what, why, todo)
+    return reason if told else rule.treated(reason)
 
 
 def explanation(rule: Benchmark, subject: str, broken_rule: str) -> Explanation | None:
@@ -79,7 +80,7 @@ def _low(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason]:
         what = f"{holds}; the policy asks for {rule.minimum_score:g} %"
         why = "a benchmark that is mostly explained away hardens nothing"
         todo = "let controls hold the rules that are named here; explaining them does not raise the score"
-        yield Reason(SCORE, subject, rule.enforcement, what, why, todo)
+        yield rule.treated(Reason(SCORE, subject, rule.enforcement, what, why, todo))
 
 
 def _stale(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason]:
@@ -156,7 +157,8 @@ def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datet
         why = "an image that nobody judged looks exactly like an image without vulnerabilities"
         todo = _judges_todo(any(report.sample for report in asked))
         # A policy may be lenient about how many judges there are, never about whether there is one.
-        yield Reason("judges", subject, rule.enforcement if counted else Enforcement.ENFORCE, what, why, todo)
+        reason = Reason("judges", subject, Enforcement.ENFORCE, what, why, todo)
+        yield rule.treated(reason) if counted else reason
 
 
 def silence(rule: Judges, reports: Sequence[ScanReport], now: datetime) -> str:
@@ -187,7 +189,7 @@ def unread(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datet
             what = f"{report.scanner} did not evaluate this image, though {engine(report)} did: {report.reason}"
             why = "what ships is not known to be what was judged"
             todo = f"run `./goldsmith image.scan {subject}`, and see what {report.scanner} says of it"
-            yield Reason(f"{report.scanner}-evaluated", subject, rule.enforcement, what, why, todo)
+            yield rule.treated(Reason(f"{report.scanner}-evaluated", subject, rule.enforcement, what, why, todo))
 
 
 def outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:

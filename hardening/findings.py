@@ -91,7 +91,8 @@ _BETWEEN = " | "  # versions of one package
 class Finding:
     """One thing that scanners say of an image. `scanners` maps who says so to the severity each gives.
 
-    `severity` is the worst that any of them gives; `fixed` is empty where no fixed version is known.
+    `severity` is the worst that any of them gives; `fixed` is empty where no fixed version is known. `epss`: how likely
+    it is exploited within 30 days, from 0 to 1; None: unknown.
 
     Of one scanner's own, not merged: `source` is whose word the severity is (debian, nvd, …), `ecosystem` the type of
     the package's purl (deb, pypi, …), and `status` what the data says of a vulnerability that is not simply fixed
@@ -108,6 +109,7 @@ class Finding:
     title: str = field(default="", compare=False)
     exploited: bool = field(default=False, compare=False)
     fix_known_since: datetime | None = field(default=None, compare=False)
+    epss: float | None = field(default=None, compare=False)
     source: str = field(default="", compare=False)
     ecosystem: str = field(default="", compare=False)
     status: str = field(default="", compare=False)
@@ -217,6 +219,7 @@ def merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def _merged(group: list[Finding]) -> Finding:
     opinions = sorted({opinion for finding in group for opinion in finding.scanners})
     known = [finding.fix_known_since for finding in group if finding.fix_known_since]
+    likely = [finding.epss for finding in group if finding.epss is not None]
     return replace(
         max(group, key=lambda finding: (finding.title, finding)),
         installed=_joined(finding.installed for finding in group),
@@ -225,6 +228,7 @@ def _merged(group: list[Finding]) -> Finding:
         scanners=tuple(opinions),
         exploited=any(finding.exploited for finding in group),
         fix_known_since=min(known, default=None),
+        epss=max(likely, default=None),
     )
 
 

@@ -138,7 +138,7 @@ class NightlyLine(Line):
     `kind` and its `status`: `index` and `feeds` are refreshed, unchanged or failed; an `image` is published, re-dated,
     unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks while its candidate is
     too young, and is promoted where that could not wait; a `fleet` is compliant, empty, rolled, waits (for a person's
-    approval), skipped, refused or failed.
+    approval), skipped, refused or failed; a `waiver` ends within 14 days.
     """
 
     kind: str

@@ -84,7 +84,7 @@ def test_examples_load(document: Path) -> None:
         if path.endswith("/cases.toml"):
             parse(tomllib.loads(text), Cases, document)
             continue
-        name = Path(path).stem if kind in (Fleet, Policy, Profile) else Path(path).parent.name
+        name = Path(path).stem if kind in (Fleet, Profile, Policy) else Path(path).parent.name
         parse(tomllib.loads(text), kind, document, **{"id" if kind is Control else "name": name})
 
 

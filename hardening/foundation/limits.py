@@ -56,6 +56,8 @@ FEED_LINE = Limit("feed.line", 64 * KIB, "bytes of one line")
 FEED_SECONDS = Limit("feed.seconds", 300, "seconds for the whole download")
 FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")
 
+REVISION_BYTES = Limit("content.revision", 256 * MIB, "bytes of content in one revision")
+REVISION_FILES = Limit("content.revision-files", 50_000, "files of content in one revision")
 REBUILT_ENTRIES = Limit(
     "rebuilt.entries", 1_000_000, "packages of one architecture; Debian's releases have 70,000 each"
 )
@@ -69,6 +71,7 @@ SMALL_FILE = Limit("image.small-file", 16 * MIB, "bytes of one text file such as
 REGISTRY_SECONDS = Limit("registry.seconds", 120, "seconds for one question to a registry")
 REGISTRY_COPY_SECONDS = Limit("registry.copy-seconds", 1800, "seconds for one image from or to a registry")
 REGISTRY_MEMORY = Limit("registry.memory", 256 * MIB, "bytes that skopeo takes; an image needs 50 MB")
+ATTESTATIONS = Limit("registry.attestations", 128, "documents attached to one image")
 DOCUMENT_BYTES = Limit("document.bytes", 32 * MIB, "bytes of an attached document such as an SBOM")
 
 INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")

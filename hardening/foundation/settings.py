@@ -55,8 +55,13 @@ class Packages(Content):
     extra_sources: tuple[Path, ...] = Field(
         (), description="more deb822 source files to plan and build from; images themselves do not hold them"
     )
+    snapshot: str = Field(
+        "",
+        description="archive that keeps old versions, for `image.reproduce`; `{archive}` in it becomes debian and "
+        "debian-security, `{time}` when the image was built; empty: none",
+    )
 
-    _plain = field_validator("mirror", "security_mirror", "proxy")(staticmethod(addresses.plain))
+    _plain = field_validator("mirror", "security_mirror", "proxy", "snapshot")(staticmethod(addresses.plain))
 
 
 class Docker(Content):
@@ -140,6 +145,23 @@ class Notify(Content):
     webhook_file: Path | None = Field(
         None, description="file that holds an address to POST to, which is a secret and so stands in no setting"
     )
+
+
+class Signing(Content):
+    """What signs releases. Empty: a key pair of this installation, made by `setup` and kept in `state`."""
+
+    key: str = Field("", description="awskms: and the ARN of a key (ECC_NIST_P256, SIGN_VERIFY) in `aws.region`")
+    command: tuple[str, ...] = Field(
+        (), description="program that gets what is signed on its input and prints the signature, both in base64"
+    )
+    public_key: Path | None = Field(None, description="PEM file with the public half of what `command` signs with")
+
+    @field_validator("key")
+    @classmethod
+    def _known(cls, key: str) -> str:
+        if key and not key.startswith("awskms:arn:"):
+            raise ValueError(f"{key} is no awskms:arn:…; for other clouds and devices name a program in `command`")
+        return key
 
 
 Account = Annotated[str, matching(r"^([0-9]{12})?$", "an account's id: twelve digits")]
@@ -237,7 +259,9 @@ class Settings(BaseSettings):
     feeds: Feeds = Feeds()
     notify: Notify = Notify()
     judging: Judging = Judging()
+    signing: Signing = Signing()
     aws: Aws = Aws()
+    _instead: tuple[Path, ...] = ()
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **given: Any) -> tuple[PydanticBaseSettingsSource, ...]:
@@ -252,7 +276,13 @@ class Settings(BaseSettings):
     @property
     def roots(self) -> tuple[Path, ...]:
         """Content roots, the checkout first; a later root's content is added, never overrides by the same name."""
-        return (ROOT, *((path if path.is_absolute() else ROOT / path) for path in self.content))
+        return self._instead or (ROOT, *((path if path.is_absolute() else ROOT / path) for path in self.content))
+
+    def over(self, roots: tuple[Path, ...]) -> Settings:
+        """The same settings over other content roots, such as those of another revision; one for each."""
+        other = self.model_copy()
+        other._instead = roots
+        return other
 
     @property
     def database_url(self) -> str:

@@ -21,7 +21,7 @@ TOLD = "told-"
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """What the scanners last said of a content; `sbom` is the SBOM's digest in the store.
+    """What the scanners last said of a content; `sbom` and `spdx` are the digests of its SBOMs in the store.
 
     `inputs`: by scanner, what its report was made from (`images.scan.flow`); `suite`: of the image.
     """
@@ -31,6 +31,7 @@ class ScanRecord:
     sbom: str = ""
     suite: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
+    spdx: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import takewhile
 
-from hardening.disagreement import LANGUAGES, SIGNED_COPY
+from hardening.disagreement import LANGUAGES, SIGNED_COPIES
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report, unevaluated
 
@@ -82,5 +82,5 @@ def _nearest(version: str, fixes: list[str]) -> str:
 
 
 SCANNER = Scanner(
-    NAME, FindingKind.VULNERABILITY, "debsecan", command, parse, lacks=lacks, ignores=(LANGUAGES, SIGNED_COPY)
+    NAME, FindingKind.VULNERABILITY, "debsecan", command, parse, lacks=lacks, ignores=(LANGUAGES, SIGNED_COPIES)
 )  # fmt: skip

@@ -31,6 +31,7 @@ from images.scan import boot_state, chosen, docker_archive, openscap, reproduced
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
 from images.scan.sandbox import read_answer, refuse_denied, run_confined
+from images.scan.syft import Bills
 from images.store.oci import Store
 
 SBOM = "sbom"
@@ -40,7 +41,7 @@ SBOM = "sbom"
 class ScanResult:
     """What the scanners said of one image: their reports, the findings merged, and the SBOM (CycloneDX, canonical).
 
-    `inputs`: by scanner, what its report was made from (`inputs_of`); `suite`: of the image.
+    `inputs`: by scanner, what its report was made from (`inputs_of`); `suite`: of the image; `spdx`: the SBOM as SPDX.
     """
 
     reports: tuple[ScanReport, ...]
@@ -48,6 +49,7 @@ class ScanResult:
     sbom: bytes
     suite: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
+    spdx: bytes = b""
 
 
 def scan(
@@ -72,8 +74,8 @@ def scan(
         bill = None if bill_stands else pool.submit(_sbom, target, inputs.work)
         runs = [pool.submit(_one, scanner, target, inputs) for name, scanner in scanners.items() if name not in still]
         reports = [*still.values(), *(run.result() for run in runs)]
-        sbom = bill.result() if bill else known.sbom if known else b""
-    return _result([*reports, *reproduced.reports(settings, sbom, now)], exploited, sbom, suite, entered)
+        bills = bill.result() if bill else _bills(known) if known else Bills(b"", b"")
+    return _result([*reports, *reproduced.reports(settings, bills.cyclonedx, now)], exploited, bills, suite, entered)
 
 
 def unchanged(
@@ -92,7 +94,11 @@ def unchanged(
     if still.keys() != scanners.keys() or not bill_stands:
         return None
     reports = [*still.values(), *reproduced.reports(settings, known.sbom, now)]
-    return _result(reports, feeds.exploitation(settings, now), known.sbom, known.suite, entered)
+    return _result(reports, feeds.exploitation(settings, now), _bills(known), known.suite, entered)
+
+
+def _bills(known: ScanResult) -> Bills:
+    return Bills(known.sbom, known.spdx)
 
 
 def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, ...]:
@@ -121,13 +127,17 @@ def _still(known: ScanResult | None, entered: Mapping[str, str]) -> tuple[dict[s
 
 
 def _result(
-    reports: Iterable[ScanReport], exploited: feeds.Exploited, sbom: bytes, suite: str, entered: dict[str, str]
+    reports: Iterable[ScanReport], exploited: feeds.Exploited, bills: Bills, suite: str, entered: dict[str, str]
 ) -> ScanResult:
     """The scan that these reports amount to, by today's list of what is exploited."""
     made = sorted(reports, key=lambda report: report.scanner)
     found = merge(finding for report in made for finding in report.findings)
-    findings = tuple(replace(finding, exploited=finding.id in exploited.ids) for finding in found)
-    return ScanResult((*made, *known_exploited(exploited)), findings, sbom, suite, entered)
+    findings = tuple(
+        replace(finding, exploited=finding.id in exploited.ids, epss=exploited.scores.get(finding.id))
+        for finding in found
+    )
+    reports = (*made, *known_exploited(exploited))
+    return ScanResult(reports, findings, bills.cyclonedx, suite, entered, bills.spdx)
 
 
 def known_exploited(known: feeds.Exploited) -> tuple[ScanReport, ...]:
@@ -199,7 +209,7 @@ def _with_advisories(inputs: ScanInputs, feed: Feed | None) -> ScanInputs:
     return replace(inputs, advisories=indexed.advisories(feed, inputs.suite, debian.installed(inputs.status)))
 
 
-def _sbom(target: ScanTarget, work: Path) -> bytes:
+def _sbom(target: ScanTarget, work: Path) -> Bills:
     program = process.which("syft")
     if not program:
         raise OutsideError("syft is not installed", hint="./goldsmith doctor shows what is missing")
@@ -209,7 +219,11 @@ def _sbom(target: ScanTarget, work: Path) -> bytes:
     config = own / "syft.yaml"
     config.touch()
     argv = [str(program), *syft.command(target, config)[1:]]
-    return syft.normalise(run_confined(argv, reads=_reads(target), work=own, env=syft.ENVIRONMENT), target)
+    run_confined(argv, reads=_reads(target), work=own, env=syft.ENVIRONMENT)
+    try:
+        return syft.normalise(read_answer(own / syft.CYCLONEDX), read_answer(own / syft.SPDX), target)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise OutsideError(f"syft wrote no bill of materials that is known: {type(error).__name__}: {error}") from None
 
 
 def _reads(target: ScanTarget, feed: Feed | None = None) -> list[Path | None]:

@@ -5,9 +5,9 @@ It knows what debsecan's data leaves out: why there is no fix (no-dsa, end of li
 
 from __future__ import annotations
 
-from hardening.disagreement import LANGUAGES, SIGNED_COPY
+from hardening.disagreement import LANGUAGES, SIGNED_COPIES
 from hardening.findings import Finding, FindingKind, ScanReport
-from images.advisories import UNDETERMINED, Advisory, match
+from images.advisories import Advisory, match
 from images.artifact import Package
 from images.packages import debian
 from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report
@@ -42,19 +42,8 @@ def as_finding(package: Package, said: Advisory) -> Finding:
     told = f"{said.text} ({package.source} is a signed copy of {said.source})".strip() if copied else said.text
     return finding(
         NAME, SCANNER.kind, said.id, package.name, said.word, installed=package.version, fixed=said.fixed,
-        title=told, source="debian", ecosystem="deb", status=SIGNED_COPY if copied else _status(said),
+        title=told, source="debian", ecosystem="deb", status=SIGNED_COPIES if copied else said.state,
     )  # fmt: skip
-
-
-def _status(said: Advisory) -> str:
-    """What else the tracker says of it, in a word that other scanners' `ignores` may name."""
-    if said.status == UNDETERMINED:
-        return UNDETERMINED
-    return (
-        said.urgency
-        if said.urgency in ("unimportant", "end-of-life")
-        else said.note.partition(":")[0].partition(",")[0]
-    )
 
 
 SCANNER = Scanner(

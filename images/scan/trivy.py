@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hardening.disagreement import SIGNED_COPY
+from hardening.disagreement import SIGNED_COPIES
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
 from images.build.config import require_lines
@@ -30,9 +30,9 @@ from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, purl_type
 NAME, DISK, SECRET, CONFIG = "trivy", "trivy-disk", "trivy-secret", "trivy-config"
 NO_LAYER = "it opened no layer of the image"
 STATUSES = {"will_not_fix": "no-dsa", "fix_deferred": "no-dsa"}  # of Debian's tracker, in trivy's words
-IGNORES = ("undetermined", SIGNED_COPY)
-"""What its database leaves out of Debian's tracker (`skipStatuses` in trivy-db's pkg/vulnsrc/debian/debian.go), and
-what it looks for by the name of the copy alone.
+IGNORES = ("undetermined", SIGNED_COPIES)
+"""What its database leaves out of Debian's tracker: `skipStatuses` in trivy-db's pkg/vulnsrc/debian/debian.go; and what
+it looks up by a name that no advisory has.
 """
 NO_HEALTHCHECK = "DS-0026"  # https://avd.aquasec.com/misconfig/ds-0026
 

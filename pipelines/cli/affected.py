@@ -115,6 +115,7 @@ class AffectedQuestion:
     advisories: Mapping[str, Advisories]
     lists: Mapping[str, PackageList]
     exploited: bool = False
+    likelihood: float | None = None
     known_since: Mapping[str, datetime] = field(default_factory=dict)
     scans: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
     pointed: dict[str, tuple[Release | None, Release | None]] = field(default_factory=dict)
@@ -202,7 +203,8 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     question = AffectedQuestion(
         context, wanted, {suite: Advisories(found) for suite, found in said.items()},
         ledger.package_lists({one.source for found in said.values() for one in found}),
-        wanted in feeds.exploited(settings, now).ids, ledger.fixes_known_since(wanted),
+        wanted in feeds.exploited(settings, now).ids, indexed.likelihoods(settings, now).scores.get(wanted),
+        ledger.fixes_known_since(wanted),
     )  # fmt: skip
     holders = list(holders_of(context))
     answered = [holder for holder in holders if question.answers(holder.content)]
@@ -214,7 +216,7 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     return AffectedOutput(
         id=wanted, title=next((one.title for one in advisories if one.title), ""),
         severity=worst([severity(one.word) for one in advisories]), exploited=question.exploited,
-        likelihood=indexed.likelihoods(settings, now).scores.get(wanted), data=data.source, data_date=data.date,
+        likelihood=question.likelihood, data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
         unknown=tuple(sorted(({holder.name for holder in holders} - {holder.name for holder in answered}) | unseen)),
         fleets=looked,
@@ -321,7 +323,9 @@ def _reason(
     alike = [one for one in question.scanned(content) if one.package == package.name]
     [merged] = merge([*said, *alike])
     known = question.known_since.get(package.name)
-    finding = replace(merged, exploited=question.exploited, fix_known_since=known if merged.fixed else None)
+    finding = replace(
+        merged, exploited=question.exploited, epss=question.likelihood, fix_known_since=known if merged.fixed else None
+    )
     context = question.context
     verdict = judge_image(
         policy, question.lists[content].name, None, (), (finding,), question.waivers, context.now, bases

@@ -262,7 +262,7 @@ def _text(value: object) -> Cell:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {number}" for key, number in value.items())
     if isinstance(value, tuple):
-        return [str(getattr(item, "artifact_type", getattr(item, "what", item))) for item in value]
+        return [str(getattr(item, "summary", getattr(item, "what", item))) for item in value]
     return str(value)
 
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from hardening.disagreement import (
     LANGUAGES,
-    SIGNED_COPY,
     UNFIXED,
     Disagreement,
     DisagreementCause,
@@ -59,10 +58,6 @@ SILENT = [
         "debsecan reads the distribution's packages, not those of pypi",
     ),
     ({"ecosystem": "deb"}, {"ignores": (LANGUAGES,)}, DisagreementCause.UNEXPLAINED, SAME),
-    (
-        {"status": SIGNED_COPY}, {"ignores": (SIGNED_COPY,)}, DisagreementCause.NOT_SEEN,
-        "debsecan does not know whose copy openssl is",
-    ),
     ({"fixed": ""}, {"ignores": (UNFIXED,)}, DisagreementCause.IGNORED, "debsecan does not report unfixed"),
     ({"status": "no-dsa"}, {"ignores": ("no-dsa",)}, DisagreementCause.IGNORED, "debsecan does not report no-dsa"),
     ({"status": "no-dsa"}, {"ignores": ("undetermined",)}, DisagreementCause.UNEXPLAINED, SAME),

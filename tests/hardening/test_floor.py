@@ -25,7 +25,7 @@ DEFAULT = load_policy((ROOT,), "default")
 
 def changed(where: str, **values: Any) -> Policy:
     """The machines' policy with other values in one of its tables."""
-    data = MACHINE.model_dump()
+    data = MACHINE.model_dump(by_alias=True)
     table = data
     for part in where.split("."):
         table = table[part]

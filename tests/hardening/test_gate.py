@@ -85,7 +85,7 @@ def waiver(**change: object) -> Waiver:
         "owner": "a",
         "approver": "b",
         "created": NOW.date() - 30 * DAY,
-        "expires": NOW.date() + DAY,
+        "expires": NOW.date() + 20 * DAY,
     }
     return Waiver.model_validate({**base, **change})
 
@@ -314,7 +314,7 @@ def test_a_waiver_silences_without_hiding():
     verdict = judged(finding(), finding(id="CVE-2026-0002", severity=Severity.MEDIUM), waivers=[waiver()])
     assert verdict.allowed
     assert [reason.rule for reason in verdict.reasons] == ["CVE-2026-0002", "CVE-2026-0001"]
-    assert verdict.reasons[1].waived_by == "w until 2026-11-26: r"
+    assert verdict.reasons[1].waived_by == "w until 2026-12-15: r"
 
 
 def test_a_refusal_tells_a_developer_what_why_what_to_do_and_how_to_get_an_exception():
@@ -485,7 +485,7 @@ def test_a_running_rule_can_be_waived_for_one_member():
     facts, aged = replace(KNOWN, expires_at=NOW - DAY), (waiver(rules=("expired",), subjects=("web/*",)),)
     assert judge_member(running(), "web/web-1", facts, aged, NOW)[0].waived_by
     assert not judge_member(running(), "api/api-1", facts, aged, NOW)[0].waived_by
-    assert not judge_member(running(), "web/web-1", facts, aged, NOW + 2 * DAY)[0].waived_by
+    assert not judge_member(running(), "web/web-1", facts, aged, NOW + 21 * DAY)[0].waived_by
 
 
 @pytest.mark.parametrize(
@@ -520,7 +520,7 @@ def test_holes_that_one_newer_package_closes_are_one_task_in_the_explanation():
 def test_an_explanation_of_what_is_waived_names_the_waiver_and_asks_for_none():
     """Nothing is left to ask for."""
     text = explain(judged(finding(), waivers=[waiver()]).reasons)
-    assert "waived by w until 2026-11-26" in text
+    assert "waived by w until 2026-12-15" in text
     assert "ask security@example.com" not in text
 
 

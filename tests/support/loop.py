@@ -130,6 +130,8 @@ class Goldsmith:
         for sort in (DISKS, TREES):
             if (self.state / sort).is_dir():  # trees hold devices and owners, which only cp keeps
                 subprocess.run(["cp", "-al", str(self.state / sort), str(folder / sort)], check=True)
+        if (self.state / "keys").is_dir():
+            shutil.copytree(self.state / "keys", folder / "keys")
         shutil.copy(self.state / "ledger.sqlite", folder)
         return replace(self, state=folder)
 

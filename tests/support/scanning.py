@@ -42,8 +42,8 @@ def _aged(stanza: str) -> str:
 
 def packages(status: str) -> tuple[Package, ...]:
     """The packages that a status file lists, as a plan would name them."""
-    pairs = re.findall(r"(?m)^Package: (\S+)$(?:\n.+)*?\nVersion: (\S+)$", status)
-    return tuple(Package(name, version, "amd64", "") for name, version in pairs)
+    found = [dict(re.findall(r"(?m)^(\S+): (\S+)", stanza)) for stanza in status.strip().split("\n\n") if stanza]
+    return tuple(Package(one["Package"], one["Version"], one["Architecture"], "") for one in found)
 
 
 def make_target(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hardening.catalog import load_policy
+from hardening.disagreement import DisagreementCause, disagreements
 from hardening.findings import Outcome
 from hardening.foundation.settings import ROOT, Settings
 from hardening.gate import judge_image
@@ -78,6 +79,17 @@ def test_the_judges_agree_on_more_packages_and_where_they_do_not_their_data_diff
     differ = {which: names for which, (_, names) in found.items() if names != JUDGES}
     assert differ == {("postgresql-17", "CVE-2026-6473"): ("matcher",)}
     assert found["postgresql-17", "CVE-2026-6473"][0].fixed == "17.11-0+deb13u1"
+
+
+def test_a_signed_kernel_is_judged_by_the_matcher_alone_and_the_difference_is_explained(data, tmp_path):
+    """Advisories are over linux, and dpkg names linux-signed-amd64, which the others look up: they find nothing."""
+    kernel = entry("linux-image-6.12.38+deb13-cloud-amd64", "linux-signed-amd64 (6.12.38+1)", "6.12.38-1")
+    result, _ = gate("\n".join([CURRENT, kernel]), data, tmp_path)
+    found = disagreements(result.reports)
+    assert len(found) == len(result.findings) > 1000
+    assert {one.opinions for one in found} == {(("debsecan", "silent"), ("matcher", "reported"), ("trivy", "silent"))}
+    assert {one.cause for one in found} == {DisagreementCause.IGNORED}
+    assert "does not report signed copies" in found[0].evidence
 
 
 @pytest.mark.parametrize("name", JUDGES)

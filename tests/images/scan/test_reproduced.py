@@ -20,7 +20,7 @@ from tests.images.feeds.test_feeds import Server, server  # noqa: F401 - a fixtu
 from tests.images.scan.test_scanners import TARGET, sample
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-SBOM = syft.normalise(sample("syft"), TARGET)
+SBOM = syft.normalise(sample("syft"), sample("syft-spdx"), TARGET).cyclonedx
 
 
 def entry(name: str, version: str, status: str, architecture: str = "amd64") -> dict[str, Any]:

@@ -222,25 +222,75 @@ def test_a_health_check_that_is_left_out_for_a_reason_is_no_finding():
     assert rules(replace(TARGET, no_healthcheck_because="it serves nothing"))
 
 
+SUBJECT = replace(TARGET, digest=f"sha256:{'1' * 64}", created="2026-11-01T01:00:00+01:00")
+
+
 def test_the_sbom_is_the_same_whenever_and_wherever_it_was_made():
-    """No serial number, no clock, no temporary path; the artifact's own date, in UTC, and digest."""
-    target = replace(TARGET, digest="sha256:1", created="2026-11-01T01:00:00+01:00")
+    """No chance, no clock, no temporary path; the artifact's own date, in UTC, and digest."""
     raw = json.loads(sample("syft"))
     other = {**raw, "serialNumber": "urn:uuid:1", "components": raw["components"][::-1]}
     other["metadata"] = {**raw["metadata"], "timestamp": "2030-01-01T00:00:00Z"}
-    one, two = (syft.normalise(json.dumps(document), target) for document in (raw, other))
+    spdx = sample("syft-spdx")
+    one, two = (syft.normalise(json.dumps(document), spdx, SUBJECT).cyclonedx for document in (raw, other))
     assert one == two
     document = json.loads(one)
-    assert "serialNumber" not in document
+    assert document["serialNumber"] == "urn:uuid:009eba55-d1e3-58b9-af91-a701a3e55238"
     assert document["metadata"]["timestamp"] == "2026-11-01T00:00:00Z"
     assert "/image/layout" not in one.decode()
 
 
-def test_half_a_bill_of_materials_is_refused():
-    """A package that the plan installed and the SBOM does not name makes it worthless."""
-    more = ScanTarget("image", TARGET.layout, TARGET.tree, None, (*TARGET.packages, Package("lost", "1", "all", "")))
+def test_the_sbom_as_spdx_is_the_same_too():
+    """Its name, namespace, order and root are the artifact's; of files, whose digests syft invents, it says nothing."""
+    text = sample("syft-spdx")
+    raw = json.loads(text.replace("/image/layout", "/elsewhere").replace("Image--image-layout", "Image--elsewhere"))
+    for member in ("packages", "relationships"):
+        raw[member].reverse()
+    raw["creationInfo"]["created"] = "2030-01-01T00:00:00Z"
+    raw["documentNamespace"] = "https://anchore.com/syft/image/another"
+    one, two = (syft.normalise(sample("syft"), document, SUBJECT).spdx for document in (text, json.dumps(raw)))
+    assert one == two
+    document = json.loads(one)
+    assert document["documentNamespace"] == f"https://goldsmith.dev/spdx/image/{'1' * 64}"
+    assert document["creationInfo"]["created"] == "2026-11-01T00:00:00Z"
+    [root] = [one for one in document["packages"] if one["SPDXID"] == syft.ROOT]
+    assert (root["name"], root["versionInfo"], root["primaryPackagePurpose"]) == ("image", SUBJECT.digest, "CONTAINER")
+    ends = {(one["spdxElementId"], one["relatedSpdxElement"]) for one in document["relationships"]}
+    known = {one["SPDXID"] for one in document["packages"]}
+    assert {end for pair in ends for end in pair} == known | {"SPDXRef-DOCUMENT"}
+    assert "files" not in document
+    assert "/image/layout" not in one.decode()
+
+
+@pytest.mark.parametrize("half", ["syft", "syft-spdx"])
+def test_half_a_bill_of_materials_is_refused(half):
+    """A package that the plan installed and one of the two does not name makes it worthless."""
+    more = replace(SUBJECT, packages=(*TARGET.packages, Package("lost", "1", "all", "")))
     with pytest.raises(OutsideError, match="lacks 1 of 5 packages"):
-        syft.normalise(sample("syft"), more)
+        syft.normalise(sample("syft"), sample("syft-spdx"), more)
+    given = {name: json.loads(sample(name)) for name in ("syft", "syft-spdx")}
+    member = {"syft": "components", "syft-spdx": "packages"}[half]
+    given[half][member] = [one for one in given[half][member] if one["name"] != "libc6"]
+    with pytest.raises(OutsideError, match="lacks 1 of 4 packages"):
+        syft.normalise(json.dumps(given["syft"]), json.dumps(given["syft-spdx"]), SUBJECT)
+
+
+def test_a_package_of_another_architecture_is_another_package():
+    """Both may be installed, and only one of them be listed."""
+    first, *others = TARGET.packages
+    with pytest.raises(OutsideError, match="lacks 1 of 4 packages"):
+        syft.normalise(
+            sample("syft"),
+            sample("syft-spdx"),
+            replace(SUBJECT, packages=(replace(first, architecture="arm64"), *others)),
+        )
+
+
+def test_both_bills_come_out_of_one_run():
+    """Of the formats' versions that are promised."""
+    argv = syft.command(TARGET, Path("/work/syft.yaml"))
+    assert argv[3:5] == [
+        "--output=cyclonedx-json@1.6=/work/sbom.cdx.json", "--output=spdx-json@2.3=/work/sbom.spdx.json"
+    ]  # fmt: skip
 
 
 def test_each_kind_has_a_scanner():
@@ -406,7 +456,9 @@ def test_a_bill_that_names_another_version_of_a_package_is_half_a_bill():
     """The name alone is not the package that was installed."""
     first, *others = TARGET.packages
     with pytest.raises(OutsideError, match="lacks 1 of 4 packages"):
-        syft.normalise(sample("syft"), replace(TARGET, packages=(replace(first, version="0"), *others)))
+        syft.normalise(
+            sample("syft"), sample("syft-spdx"), replace(TARGET, packages=(replace(first, version="0"), *others))
+        )
 
 
 def test_the_scanners_that_settings_may_name_are_those_that_do_not_run_by_default() -> None:
