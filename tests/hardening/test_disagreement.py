@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardening.disagreement import LANGUAGES, UNFIXED, Disagreement, DisagreementCause, Question, disagreements, summary
+from hardening.disagreement import (
+    LANGUAGES,
+    UNFIXED,
+    Disagreement,
+    DisagreementCause,
+    Question,
+    disagreements,
+    summary,
+)
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.model import Severity, Waiver
 
