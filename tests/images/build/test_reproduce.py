@@ -22,7 +22,7 @@ from images.build import build as build_image
 from images.build import reproduce as reproducing
 from images.build.build_steps import BuildJob, Built
 from images.build.flow import job_for
-from images.build.reproduce import reproduce, snapshot_settings
+from images.build.reproduce import Reproduction, reproduce, snapshot_settings
 from images.context import Context
 from images.ledger import Ledger
 from images.plan.planner import Planner
@@ -149,14 +149,9 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
         for version in ("2.0", "3.0"):
             archive.add("tool", version)
             archive.publish()
-            context.index.refresh(planned_from(context))
         (archive.directory / "tool_1.0_all.deb").unlink()
         archive.publish()
         yield Published(address, made, artifact, content, archive, then)
-
-
-def planned_from(context: Context) -> Any:
-    return Planner(context).bootstrap(context.definitions["small"])
 
 
 def snapshot(published: Published) -> str:
@@ -298,6 +293,42 @@ def test_what_a_killed_rebuild_left_is_removed_by_the_next(published: Published,
     context = published.stranger(tmp_path / "state", snapshot=snapshot(published))
     assert reproduce(context, "small:candidate", "strangers").same
     assert not list((tmp_path / "state/work").iterdir())
+
+
+TOLD = Reproduction("small", f"sha256:{'1' * 64}", f"sha256:{'2' * 64}", f"sha256:{'2' * 64}", "a 1", "a 1", None)
+MODE = Difference(2, "etc/x", "mode", "0644", "0600")
+OTHER = replace(TOLD, rebuilt=f"sha256:{'3' * 64}", rebuilt_with="a 2", difference=MODE)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "text"),
+    [
+        (TOLD, 0, f"small: the same, rebuilt from its provenance\n  {TOLD.content}\n"),
+        (
+            OTHER, 1,
+            f"small: not the same\n  was {TOLD.content}\n  now {OTHER.rebuilt}\n"
+            "first difference, layer 2: etc/x: mode\n  was 0644\n  now 0600\n"
+            "the builders differ\n  was a 1\n  now a 2\n",
+        ),
+    ],
+    ids=["same", "different"],
+)  # fmt: skip
+def test_the_command_tells_what_became_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: Reproduction, code: int, text: str
+) -> None:
+    """Exit code 1 for another digest, as text and as JSON."""
+    monkeypatch.setattr("pipelines.cli.reproduction.reproduce", lambda *_: found)
+    inv = Goldsmith(tmp_path, "unix:///nowhere")
+    assert (inv.here("image.reproduce", "small").code, inv.here("image.reproduce", "small").out) == (code, text)
+    told = inv.here("image.reproduce", "small", "--json")
+    assert (told.code, told.json["same"], told.json["ref"]) == (code, code == 0, "small")
+
+
+def test_a_machine_is_one_clear_error(tmp_path: Path) -> None:
+    """Before any registry is asked."""
+    answer = Goldsmith(tmp_path, "unix:///nowhere").here("image.reproduce", "debian-server")
+    assert answer.code == 2
+    assert answer.err.startswith("debian-server: machines cannot be reproduced yet, only containers")
 
 
 @pytest.mark.slow
