@@ -91,7 +91,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=rank)
 
 
-PUBLIC = ("security-tracker.debian.org", "mirror.gcr.io", "ghcr.io")
+PUBLIC = (
+    "security-tracker.debian.org", "mirror.gcr.io", "ghcr.io", "www.cisa.gov", "epss.empiricalsecurity.com",
+    "osv-vulnerabilities.storage.googleapis.com", "reproduce.debian.net",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="session")

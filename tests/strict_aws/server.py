@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ def make_server(port: int = 0) -> Any:
     _make_once()
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server as make
+    from werkzeug.test import run_wsgi_app
 
     from tests.strict_aws.front import Front
 
@@ -28,6 +30,24 @@ def make_server(port: int = 0) -> Any:
         """Writes no line for each request, which the journal has; the Date of an answer is the emulator's time."""
 
         protocol_version = "HTTP/1.1"  # a connection, and a thread, serves many requests
+        wbufsize = -1  # an answer is one packet, for which no client waits
+        disable_nagle_algorithm = True
+
+        def run_wsgi(self) -> None:
+            """Answer one request, read whole, and keep the connection, which werkzeug's own closes after each."""
+            environ = self.make_environ()
+            if self.headers.get("Expect", "").lower() == "100-continue":
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                self.wfile.flush()
+            length = -1 if environ.get("wsgi.input_terminated") else int(environ.get("CONTENT_LENGTH") or 0)
+            environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))
+            body, status, headers = run_wsgi_app(self.server.app, environ, buffered=True)
+            self.send_response(int(status[:3]), status[4:])
+            for name, value in headers:
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"".join(body))
+            self.wfile.flush()
 
         def date_time_string(self, timestamp: float | None = None) -> str:
             return format_datetime(self.server.app.world.clock.now(), usegmt=True)
@@ -41,17 +61,20 @@ def make_server(port: int = 0) -> Any:
 @cache
 def _make_once() -> None:
     """Let what costs processor time and is the same each time be made once a process: botocore's models, which each
-    session reads anew, the names of a moto class's methods, which each call looks up, and the RSA keys that moto makes
-    for each symmetric key and each key pair and uses nowhere.
+    session reads anew, the names of a moto class's methods and of moto's modules, which each call looks up, and the RSA
+    keys that moto makes for each symmetric key and each key pair and uses nowhere.
     """
     from botocore.loaders import JSONFileLoader
 
     load = cache(JSONFileLoader().load_file)  # by path: each session has a loader of its own
     JSONFileLoader.load_file = lambda _loader, path: load(path)
+    from moto import backends
     from moto.core import responses  # moto reads models while it is imported
     from moto.ec2.models import key_pairs
     from moto.kms import models
 
+    modules = tuple(backends.list_of_moto_modules())
+    backends.list_of_moto_modules = lambda: modules
     responses.method_names_from_class = cache(responses.method_names_from_class)
     key_pairs.random_rsa_key_pair = cache(key_pairs.random_rsa_key_pair)
     generate, unused = models.generate_private_key, models.generate_private_key("RSA_2048")

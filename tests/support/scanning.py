@@ -17,7 +17,7 @@ from images.artifact import Package
 from images.machine import disk, filesystem
 from images.scan.base import ScanTarget
 
-NO_FEEDS = {"debsecan": "none", "trivy": "none"}
+NO_FEEDS = dict.fromkeys(("debsecan", "tracker", "trivy", "kev", "epss"), "none")
 """What the feeds of a test's settings are unless it names others: the default ones are public addresses."""
 SAMPLES = Path(__file__).parent / "samples"
 OPENSSL = ("openssl", "libssl3t64", "openssl-provider-legacy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -48,7 +49,11 @@ class ProvenanceReader(GoldenStatus):
             image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
             golden = self._release(repository(tag), found.digest) or self._base(image)
             return self.again(ReplacementImage(f"{repository(tag)}@{found.digest}", found.digest, golden))
-        release = self.required(self._channel(self.fleet.replacement.definition or ""))
+        name = self.fleet.replacement.definition or ""
+        release = self._channel(name)
+        if release is None and (told := self._told(self.registry.repository(name), self.fleet.replacement.channel)):
+            self._prove(told)  # which says why it counts as nothing
+        release = self.required(release)
         return self.again(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
 
     def again(self, target: ReplacementImage) -> ReplacementImage:
@@ -85,18 +90,24 @@ class ProvenanceReader(GoldenStatus):
         return self.dated(known or self._published(where, digest))
 
     def _published(self, where: str, digest: str) -> Release | None:
-        """The release as the registry tells it, where the ledger has no line of it."""
-        found = self._manifest(where, digest)
+        """The release as the registry tells it, where the ledger has no line of it and a trusted key signed it."""
+        told = self._told(where, digest)
+        with suppress(UntrustedError):
+            if told:
+                self._prove(told)
+            return told
+        return None
+
+    def _told(self, where: str, reference: str) -> Release | None:
+        """The release as the registry tells it, whoever wrote that."""
+        found = self._manifest(where, reference)
         prefix = self.context.settings.annotation_prefix
         if found is None or not found.is_index or f"{prefix}expires-at" not in found.annotations:
             return None
         content = found.content(self.context.settings.platform)  # what the engine will run, and no other
-        try:
-            told = parse_annotations(found.annotations, prefix, repository=where, digest=digest, content=content)
-            self._prove(told)
-        except (ContentError, UntrustedError):
-            return None
-        return told
+        with suppress(ContentError):
+            return parse_annotations(found.annotations, prefix, repository=where, digest=found.digest, content=content)
+        return None
 
     def _prove(self, golden: Release) -> None:
         """Raise UntrustedError unless a release proves itself by the trust that the fleet's policy asks for."""

@@ -19,6 +19,7 @@ from hardening.findings import CheckResult, Verdict
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import ATTESTATIONS, IMAGE_BYTES, IMAGE_LAYERS
 from hardening.foundation.settings import ROOT, Settings
+from hardening.trust import PREDICATES
 from images import documents
 from images.artifact import Artifact
 from images.ledger import ScanRecord
@@ -32,8 +33,10 @@ from images.registry.releases import release_at
 from images.registry.show import show
 from images.store.oci import INDEX, MANIFEST, Store
 from images.trust.envelope import BUNDLE
+from images.trust.keys import signer
 from tests.support.hostile import MIB, Drip, Hostile, Reply, costly_json, deep_json, endless, hostile, redirect
 from tests.support.publishing import NOW
+from tests.support.signing import signed
 
 pytestmark = pytest.mark.needs("skopeo")
 PREFIX = "dev.goldsmith."
@@ -232,6 +235,15 @@ def bundle(stage: Stage, subject: str, data: bytes, reply: Reply | None = None) 
     about = {"mediaType": INDEX, "digest": subject, "size": 1}
     found = stage.image("doc", stage.blob(data, reply), artifactType=BUNDLE, subject=about)
     stage.index(subject.replace(":", "-"), listed(stage, found))
+
+
+def sign(stage: Stage, reference: str) -> None:
+    """Attach all that a release must carry, signed by the key of the stage's installation."""
+    subject = reference.partition("@")[2]
+    key, about = signer(stage.settings, NOW.date()), {"mediaType": INDEX, "digest": subject, "size": 1}
+    said = (stage.blob(signed(key, address, subject)) for address in PREDICATES.values())
+    found = [stage.image("doc", one, artifactType=BUNDLE, subject=about) for one in said]
+    stage.index(subject.replace(":", "-"), *(listed(stage, one) for one in found))
 
 
 def listed(stage: Stage, found: str) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def test_a_clean_image_is_looked_at_by_every_scanner_that_can(settings, tmp_path
     assert outcomes(result) == {
         "debsecan": Outcome.PASS,
         "hadolint": Outcome.NOT_APPLICABLE,
+        "matcher": Outcome.PASS,
         "trivy": Outcome.NOT_EVALUATED,
         "trivy-config": Outcome.PASS,
         "trivy-secret": Outcome.PASS,
@@ -45,7 +46,8 @@ def test_a_clean_image_is_looked_at_by_every_scanner_that_can(settings, tmp_path
     }
     assert result.findings == ()
     reports = {report.scanner: report for report in result.reports}
-    assert reports["debsecan"].evaluated == len(target.packages)
+    assert reports["debsecan"].evaluated == reports["matcher"].evaluated == len(target.packages)
+    assert reports["matcher"].sample
     assert reports["debsecan"].data_source.startswith("sample of ")
     assert reports["trivy"].reason == "feeds.trivy names no vulnerability database"
 
@@ -97,7 +99,7 @@ def test_an_image_whose_packages_nobody_can_see_is_not_evaluated(settings, tmp_p
     data = settings.model_copy(update={"feeds": settings.feeds.model_copy(update={"trivy": str(advisories / "trivy")})})
     target = make_target(tmp_path, "")
     reports = {report.scanner: report for report in scan(target, data, now=NOW).reports}
-    assert reports["debsecan"].outcome is Outcome.NOT_EVALUATED
+    assert reports["debsecan"].outcome is reports["matcher"].outcome is Outcome.NOT_EVALUATED
     assert reports["trivy"].outcome is Outcome.NOT_EVALUATED
 
 

@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.process import run, which
+from images.registry.attestations import signed_document
+from images.registry.client import RegistryClient
+from images.registry.referrers import attach
+from images.trust.envelope import statement
 from images.trust.vex import vex
 from tests.support.evidence import ARTIFACT, RELEASE, VERDICT, found
-from tests.support.publishing import running_registry
+from tests.support.publishing import running_registry, settings_in
 from tests.support.scanning import canary_status, make_target
+from tests.support.signing import KeyInMemory
 
 FLAGS = (
     "--image-src=remote", "--insecure", "--skip-db-update", "--skip-java-db-update", "--offline-scan", "--quiet",
@@ -35,8 +40,11 @@ def test_trivy_goes_by_our_openvex_in_the_very_package_of_the_very_image(advisor
         closed = found("CVE-2025-15467", replace(openssl, version="3.5.0-1"))
         about = vex(replace(RELEASE, repository=repository, digest=digest), artifact, VERDICT, (), (closed,))
         assert about
-        (tmp_path / "vex.json").write_text(json.dumps(about.predicate))
-        data, said = f"--cache-dir={advisories / 'trivy'}", f"--vex={tmp_path / 'vex.json'}"
+        registry = RegistryClient(f"{address}/golden", settings_in(tmp_path / "state"))
+        payload = statement(about.predicate_type, about.predicate, {digest: repository})
+        attach(registry, repository, registry.get(f"{repository}@{digest}").descriptor,
+               [signed_document(payload, KeyInMemory())])  # fmt: skip
+        data, said = f"--cache-dir={advisories / 'trivy'}", "--vex=oci"
         told = run([str(which("trivy")), "image", *FLAGS, data, said, f"{repository}@{digest}"]).stdout
     [result] = [one for one in json.loads(told)["Results"] if "Vulnerabilities" in one]
     suppressed = [(one["Finding"]["PkgName"], one["Status"]) for one in result["ExperimentalModifiedFindings"]]
