@@ -89,7 +89,7 @@ def reproduce(context: Context, ref: str, policy: str = "") -> Reproduction:
     Raises UntrustedError where it is not proved, ContentError where files that it was built from are not here, and
     OutsideError where packages or the parent cannot be had, or a build fails.
     """
-    reference = reference_of(context.registry, ref)
+    reference = reference_of(context.registry, ref, sorted(context.definitions))  # names for a hint, no more
     release = release_at(context.registry, reference, context.settings.annotation_prefix)
     artifact = _proved(context, release, policy)
     inputs = read_predicate(_Inputs, artifact.inputs, f"{PROVENANCE}, its inputs")
@@ -151,9 +151,9 @@ def _job(
         definition_folder=folder,
         platform=artifact.platform,
         overlay=overlay,
-        packages=packages,
-        debs={package: found[package][0] for package in packages},
-        stanzas="\n\n".join(found[package][1] for package in packages) + "\n",
+        packages=tuple(found),
+        debs={package: path for package, (path, _) in found.items()},
+        stanzas="\n\n".join(entry for _, entry in found.values()) + "\n",
         sources=inputs.sources,
         parent=inputs.parent if definition.base.golden else None,
         upstream=inputs.parent if definition.base.image else None,
@@ -234,6 +234,7 @@ def _collected(
 ) -> dict[Package, tuple[Path, str]]:
     """Exactly these packages, each with its index entry: from the mirror, and what left it from the snapshot archive.
 
+    What describes them is the entry, as in a build: a provenance of another version of ours may tell less.
     Raises OutsideError that names all that neither has.
     """
     found = context.index.collect(distribution, packages)
@@ -248,7 +249,7 @@ def _collected(
             f"{len(lost)} packages cannot be had any more in the version of the provenance", evidence="\n".join(lost),
             hint="the archive of packages.snapshot does not have them either" if past else hint,
         )  # fmt: skip
-    return found
+    return {debian.package_of(found[package][1]): found[package] for package in packages}
 
 
 def snapshot_settings(settings: Settings, at: datetime) -> Settings | None:

@@ -132,14 +132,18 @@ class PackageIndex:
                 told = debian.package_of(stanza)
                 if package := wanted.get((told.name, told.version, told.sha256)):
                     found.setdefault(package, stanza)
-            if not found:
-                return
-            versions = [f"{package.name}={package.version}" for package in found]
-            apt(["apt-get", "-q", "-o", "Acquire::Retries=2", "download", "--", *versions], (0, 100), Path(partial))
+            absent = [package for package in found if not pool.is_whole(package, self._pool_path(package))]
+            if absent:
+                versions = [f"{package.name}={package.version}" for package in absent]
+                apt(["apt-get", "-q", "-o", "Acquire::Retries=2", "download", "--", *versions], (0, 100), Path(partial))
+            for package in absent:
+                file = Path(partial) / debian.pool_name(package)
+                if pool.is_whole(package, file):
+                    self._adopt(package, file)
+                else:
+                    del found[package]
             for package, stanza in found.items():
-                if pool.is_whole(package, Path(partial) / debian.pool_name(package)):
-                    write_atomically(self._entry_path(package), stanza)
-                    self._adopt(package, Path(partial) / debian.pool_name(package))
+                write_atomically(self._entry_path(package), stanza)
 
     def fetch(self, bootstrap: Bootstrap, path: str, sha256: str, target: Path) -> None:
         """The file at `path` of the archive, which need stand in no index of this suite, as `target`; verified.

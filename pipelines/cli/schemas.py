@@ -31,9 +31,10 @@ from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
 from pipelines.cli.preview_output import PreviewOutput
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.report_output import ReportOutput
+from pipelines.cli.reproduction import ReproduceOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
-from pipelines.cli.signing import KeyLine, ReproduceOutput, TrustLine
+from pipelines.cli.signing import KeyLine, TrustLine
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
 from pipelines.cli.waiving import NewWaiverOutput, WaiverLine

@@ -1,25 +1,21 @@
-"""What `image.verify-trust`, `image.reproduce` and `key.*` call and print: what an image proves, and our keys."""
+"""What `image.verify-trust` and `key.*` call and print: what an image proves, and the keys that sign here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import date
 
-from hardening.foundation.console import out, print_json, say
+from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings, load_settings
 from hardening.trust import TrustedKey
 from images.artifact import Release
-from images.build.reproduce import MACHINES, reproduce
 from images.context import Context
-from images.documents import to_json
 from images.registry.attestations import bundles
 from images.registry.client import split
 from images.registry.release_trust import trust_of
 from images.registry.releases import reference_of, release_at
-from images.store.differences import Difference
 from images.trust.evidence import line
 from images.trust.keys import make, own_keys, rotate, signer
 from images.trust.verification import Attested, require_alive, verify
@@ -58,50 +54,6 @@ class KeyLine(Line):
         since = "" if self.since == date.min else f"from {self.since}"
         until = "still" if self.until == date.max else f"until {self.until}"
         return tuple(part for part in (since, until) if part)
-
-
-class ReproduceOutput(Line):
-    """`image.reproduce`: whether a rebuild has the published content; else the first thing that it has otherwise.
-
-    `release` is the index, `content` what was published in it; `published_with` and `rebuilt_with` are the builders.
-    """
-
-    ref: str
-    name: str
-    release: str
-    content: str
-    rebuilt: str
-    same: bool
-    published_with: str
-    rebuilt_with: str
-    difference: Difference | None
-
-
-def reproduce_image(ref: str, policy: str) -> ReproduceOutput:
-    """Rebuild what `ref` is a release of, from its provenance alone."""
-    context = replace(image_context(policy=policy), lenient=True)
-    known = context.definitions.get(ref)
-    if known and known.definition.is_machine:
-        raise ContentError(MACHINES, file=ref, hint="docs/trust.md says what can be rebuilt")
-    return ReproduceOutput.of(reproduce(context, ref, policy), ref=ref)
-
-
-def show_reproduced(found: ReproduceOutput, *, as_json: bool) -> int:
-    """Print what became of a rebuild; exit code 1 where it is not what was published."""
-    if as_json:
-        print_json(to_json(found))
-        return 0 if found.same else 1
-    if found.same:
-        out().print(f"{found.name}: the same, rebuilt from its provenance: {found.content}")
-        return 0
-    out().print(f"{found.name}: not the same\n  published {found.content}\n  rebuilt   {found.rebuilt}")
-    if one := found.difference:
-        where = f"layer {one.layer}" if one.layer else "configuration"
-        out().print(f"first difference: {where}, {one.path or 'all of it'}: {one.what}")
-        out().print(f"  published {one.published}\n  rebuilt   {one.rebuilt}")
-    if found.published_with != found.rebuilt_with:
-        out().print(f"built with {found.published_with}\nhere with  {found.rebuilt_with}")
-    return 1
 
 
 def verify_trust(ref: str, policy: str) -> list[TrustLine]:

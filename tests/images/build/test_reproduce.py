@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 from hardening.foundation.errors import ContentError, MalformedError, OutsideError
 from hardening.foundation.hashing import digest, digest_of
@@ -22,7 +21,7 @@ from images.build import build as build_image
 from images.build import reproduce as reproducing
 from images.build.build_steps import BuildJob, Built
 from images.build.flow import job_for
-from images.build.reproduce import reproduce, snapshot_settings
+from images.build.reproduce import Reproduction, reproduce, snapshot_settings
 from images.context import Context
 from images.ledger import Ledger
 from images.plan.planner import Planner
@@ -117,13 +116,18 @@ def publish(context: Context, address: str) -> tuple[Release, Artifact]:
     artifact = Artifact(
         plan.name, plan.platform, plan.input_digest, built.digest, plan.inputs, built.packages, built.created, NOW
     )
+    return released(context, address, artifact), artifact
+
+
+def released(context: Context, address: str, artifact: Artifact) -> Release:
+    """Release what was built; what scanners say of it does not matter here."""
     to = RegistryStore(
         registry=RegistryClient(address, context.settings), ledger=Ledger.open(context.settings.database_url),
-        store=context.store, now=NOW, actor="ann", names=("small",),
+        store=context.store, now=NOW, actor="ann", names=(artifact.name,),
     )  # fmt: skip
-    made = release(to, artifact, context.definitions["small"].definition, judged())
+    made = release(to, artifact, context.definitions[artifact.name].definition, judged())
     to.ledger.close()
-    return made.release, artifact
+    return made.release
 
 
 @pytest.fixture(scope="module")
@@ -144,19 +148,15 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Published]:
         policies.mkdir()
         [key] = own_keys(context.settings)
         (policies / "strangers.toml").write_text(POLICY.format(public=key.public))
+        archive.publish(valid_until="Fri, 02 Jan 2026 00:00:00 UTC")  # as in a snapshot, which nobody signs anew
         then = base / "past" / f"{NOW:%Y%m%dT%H%M%SZ}"
         shutil.copytree(archive.directory, then)
         for version in ("2.0", "3.0"):
             archive.add("tool", version)
             archive.publish()
-            context.index.refresh(planned_from(context))
         (archive.directory / "tool_1.0_all.deb").unlink()
         archive.publish()
         yield Published(address, made, artifact, content, archive, then)
-
-
-def planned_from(context: Context) -> Any:
-    return Planner(context).bootstrap(context.definitions["small"])
 
 
 def snapshot(published: Published) -> str:
@@ -168,7 +168,13 @@ NEEDS = pytest.mark.needs("root", "apt-get", "gpg", "docker-registry", "skopeo")
 
 @NEEDS
 def test_a_stranger_rebuilds_a_release_of_two_refreshes_ago(published: Published, tmp_path: Path) -> None:
-    """From provenance, mirror and snapshot to the published digest; nothing is kept but a line of the audit."""
+    """From provenance, mirror and snapshot to the published digest; nothing is kept but a line of the audit.
+
+    The workspace of a run that was killed is removed.
+    """
+    left = tmp_path / "state/work/0123456789ab"
+    (left / "store").mkdir(parents=True)
+    left.with_suffix(".lock").touch()
     context = published.stranger(tmp_path / "state", snapshot=snapshot(published))
     found = reproduce(context, "small:candidate", "strangers")
     assert (found.same, found.rebuilt, found.difference) == (True, published.made.content, None)
@@ -289,15 +295,46 @@ def test_nothing_is_rebuilt_that_no_trusted_key_signed(published: Published, tmp
     assert error.value.fault is Fault.UNKNOWN_KEY
 
 
-@NEEDS
-def test_what_a_killed_rebuild_left_is_removed_by_the_next(published: Published, tmp_path: Path) -> None:
-    """As of builds: its workspace, whose lock nobody holds."""
-    left = tmp_path / "state/work/0123456789ab"
-    (left / "store").mkdir(parents=True)
-    FileLock(left.with_suffix(".lock")).acquire().lock.release()
-    context = published.stranger(tmp_path / "state", snapshot=snapshot(published))
-    assert reproduce(context, "small:candidate", "strangers").same
-    assert not list((tmp_path / "state/work").iterdir())
+TOLD = Reproduction("small", f"sha256:{'1' * 64}", f"sha256:{'2' * 64}", f"sha256:{'2' * 64}", "a 1", "a 1", None)
+MODE = Difference(2, "etc/x", "mode", "0644", "0600")
+OTHER = replace(TOLD, rebuilt=f"sha256:{'3' * 64}", rebuilt_with="a 2", difference=MODE)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "text"),
+    [
+        (TOLD, 0, f"small: the same, rebuilt from its provenance\n  {TOLD.content}\n"),
+        (
+            OTHER, 1,
+            f"small: not the same\n  was {TOLD.content}\n  now {OTHER.rebuilt}\n"
+            "first difference, layer 2: etc/x: mode\n  was 0644\n  now 0600\n"
+            "the builders differ\n  was a 1\n  now a 2\n",
+        ),
+    ],
+    ids=["same", "different"],
+)  # fmt: skip
+def test_the_command_tells_what_became_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: Reproduction, code: int, text: str
+) -> None:
+    """Exit code 1 for another digest, as text and as JSON."""
+    monkeypatch.setattr("pipelines.cli.reproduction.reproduce", lambda *_: found)
+    inv = Goldsmith(tmp_path, "unix:///nowhere")
+    assert (inv.here("image.reproduce", "small").code, inv.here("image.reproduce", "small").out) == (code, text)
+    told = inv.here("image.reproduce", "small", "--json")
+    assert (told.code, told.json["same"], told.json["ref"]) == (code, code == 0, "small")
+
+
+def test_a_machine_is_one_clear_error(tmp_path: Path) -> None:
+    """Before any registry is asked."""
+    answer = Goldsmith(tmp_path, "unix:///nowhere").here("image.reproduce", "debian-server")
+    assert answer.code == 2
+    assert answer.err.startswith("debian-server: machines cannot be reproduced yet, only containers")
+
+
+def built_last(house: Goldsmith, name: str) -> Artifact:
+    found = house.ledger.latest_artifact(name, "linux/amd64")
+    assert found
+    return found
 
 
 @pytest.mark.slow
@@ -305,23 +342,26 @@ def test_what_a_killed_rebuild_left_is_removed_by_the_next(published: Published,
 def test_a_clone_that_never_saw_the_ledger_rebuilds_the_catalog(house: Goldsmith, tmp_path: Path) -> None:
     """By the command line: a base, a static one, and a child with files and steps of its own; killed first."""
     names = ("debian-static", "debian-base", "nginx-unprivileged")
-    with running_registry(tmp_path / "registry") as address:
-        ours = house.fork(tmp_path / "ours").with_(registry__address=f"{address}/golden")
-        for name in names:
-            said = ours("image.publish", name, "--policy", "demo", "--json")
-            assert said.code == 0, said.err
-        content = tmp_path / "content"
-        (content / "hardening/policies").mkdir(parents=True)
-        [key] = own_keys(Settings(state=ours.state))
-        (content / "hardening/policies/strangers.toml").write_text(POLICY.format(public=key.public))
-        clone = Goldsmith(tmp_path / "clone", house.docker_host, (content,), ours.settings)
+    ours = house.fork(tmp_path / "ours")
+    (tmp_path / "content").mkdir()
+    context = context_in(ours.state, "", tmp_path / "content", Packages())
+    with running_registry(tmp_path / "registry") as host:
+        address = f"{host}/golden"
+        made = {name: released(context, address, built_last(ours, name)) for name in names}
+        policies = tmp_path / "content/hardening/policies"
+        policies.mkdir(parents=True)
+        [key] = own_keys(context.settings)
+        (policies / "strangers.toml").write_text(POLICY.format(public=key.public))
+        clone = Goldsmith(tmp_path / "clone", house.docker_host).with_(tmp_path / "content", registry__address=address)
+        (clone.state / "apt").mkdir(parents=True)
+        (clone.state / "apt/pool").symlink_to(house.state / "apt/pool")  # files by their hashes; its index is its own
         killed = clone.start("image.reproduce", names[0], "--policy", "strangers")
         kill_when(killed, lambda: any(clone.state.glob("work/*/build/tree")), "a tree is made")
         for name in names:
             found = clone("image.reproduce", name, "--policy", "strangers", "--json")
             assert found.code == 0, found.err
             assert found.json["same"]
-            assert found.json["rebuilt"] == ours.ledger.releases(name)[0].content
+            assert found.json["rebuilt"] == made[name].content
         assert clone.leftovers() == []
         assert clone.ledger.artifacts() == ()
 
