@@ -28,6 +28,7 @@ from tests.support.loop import CHILD, HEAD, Answer, Goldsmith, definition, until
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mirror", "docker-registry", "gpg", "dpkg-deb")]
 
 LABEL = "goldsmith-night"
+NIGHT_PAUSE = 0.05  # seconds between requests of all that a night takes, of which most builds and scans
 PAGE = "/usr/share/nginx/html/night.html"
 WEB = HEAD + (
     'packages = ["night-page"]\ntmpfs = ["/tmp"]\nsmoke = ["/usr/local/libexec/smoke"]\n'
@@ -180,7 +181,7 @@ def test_a_newer_package_ends_in_the_running_container_and_no_request_is_lost(to
     """Exactly the images that hold it and their children are built and published; one fleet rolls, one waits."""
     waiting, old = town.id_of("night-waits"), town.id_of("night-rolls")
     town.publish("2.0")
-    with requests_to(url) as stream:
+    with requests_to(url, pause=NIGHT_PAUSE) as stream:
         answer, lines = town.night()
         time.sleep(1)
     assert answer.code == 0, answer.err
@@ -348,7 +349,7 @@ def test_a_night_whose_replacement_is_broken_puts_the_old_one_back(town: Town, u
     """A golden image that passed every check cannot serve its page: exit code 3, the very same container, none lost."""
     town.publish("3.0", mode=0o600)
     old = town.id_of("night-rolls")
-    with requests_to(url) as stream:
+    with requests_to(url, pause=NIGHT_PAUSE) as stream:
         answer, lines = town.night(only="n-web")
         time.sleep(1)
     assert answer.code == 3, answer.err

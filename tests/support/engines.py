@@ -103,9 +103,10 @@ def _import(api: Any, archive: bytes, tag: str, changes: list[str], label: str =
 
 @dataclass
 class Stream:
-    """Requests without a pause, and what became of them."""
+    """Requests, `pause` seconds after each answer the next, and what became of them."""
 
     url: str
+    pause: float
     answers: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -118,13 +119,13 @@ class Stream:
                     self.answers.append(answer.read().decode().strip())
             except (OSError, http.client.HTTPException) as error:  # an answer that was cut short is no OSError
                 self.failures.append(repr(error))
-            time.sleep(0.005)
+            time.sleep(self.pause)
 
 
 @contextmanager
-def requests_to(url: str, threads: int = 2) -> Iterator[Stream]:
+def requests_to(url: str, threads: int = 2, pause: float = 0.005) -> Iterator[Stream]:
     """A steady stream of requests to `url` for the block."""
-    stream = Stream(url)
+    stream = Stream(url, pause)
     workers = [threading.Thread(target=stream._ask, daemon=True) for _ in range(threads)]
     for worker in workers:
         worker.start()
