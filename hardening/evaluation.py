@@ -192,11 +192,20 @@ def unread(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datet
             yield rule.treated(Reason(f"{report.scanner}-evaluated", subject, rule.enforcement, what, why, todo))
 
 
-def outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:
-    """A warning where the list of exploited vulnerabilities is older than the policy lets any data be."""
+def outdated(
+    rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime, *, by_likelihood: bool = False
+) -> Iterator[Reason]:
+    """A warning where what is told of exploitation is missing, or older than the policy lets any data be.
+
+    `by_likelihood`: whether the policy has a window that asks how likely it is.
+    """
+    about = {"kev": ("the list of exploited vulnerabilities", "what began to be exploited since then is treated as if")}
+    if by_likelihood:
+        about["epss"] = ("the estimates of what will be exploited", "windows by `epss` cover nothing newer, as if")
     for report in reports:
-        if report.kind is FindingKind.EXPLOITATION and (why := why_not(rule, report, now)):
-            what = f"the list of exploited vulnerabilities ({report.data_source}): {why}"
-            why = "what began to be exploited since then is treated as if nobody did"
-            todo = report.reason or "bring feeds.kev up to date"
+        told = about.get(report.scanner) if report.kind is FindingKind.EXPLOITATION else None
+        if told and (why := why_not(rule, report, now)):
+            what = f"{told[0]} ({report.data_source}): {why}"
+            why = f"{told[1]} nobody did"
+            todo = report.reason or f"bring feeds.{report.scanner} up to date"
             yield Reason(f"{report.scanner}-evaluated", subject, Enforcement.WARN, what, why, todo)

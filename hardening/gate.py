@@ -28,7 +28,7 @@ from hardening.findings import (
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
 from hardening.model import LENIENT_FIRST, Enforcement, Waiver
-from hardening.policy import FixWindow, Policy, covering
+from hardening.policy import FixWindow, ImageRules, Policy, covering
 from hardening.waivers import TITLES, About, about_check, about_finding, about_rule, answered, ended, ending, listed
 
 
@@ -58,7 +58,7 @@ def judge_image(
         *evaluation.measured(rules.benchmark, subject, reports),
         *evaluation.reproduced(rules.reproduced, rules.judges, subject, reports, now),
         *unread(rules.judges, subject, reports, now),
-        *outdated(rules.judges, subject, reports, now),
+        *outdated(rules.judges, subject, reports, now, by_likelihood=_by_likelihood(rules)),
         *_review(policy, now),
         *ended(waivers, subject, now.date(), below),
         *ending(waivers, subject, now.date(), below),
@@ -141,6 +141,11 @@ def _unchecked(subject: str, checks: Sequence[CheckResult] | None) -> Iterator[R
         why = "an image that no control was checked on looks exactly like a hardened one"
         todo = f"`./goldsmith image.build {subject} --no-cache` verifies it by a profile whose controls apply"
         yield Reason("checks", subject, Enforcement.ENFORCE, what, why, todo)
+
+
+def _by_likelihood(rules: ImageRules) -> bool:
+    """Whether a window asks how likely a vulnerability is exploited."""
+    return any(window.epss is not None for window in rules.vulnerabilities)
 
 
 def _windowless(policy: Policy) -> Iterator[Reason]:

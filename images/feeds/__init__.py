@@ -33,7 +33,7 @@ from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.feeds import download, facts, scanner_data
 from images.feeds.facts import Facts, require_succession
-from images.feeds.indexed import CHECK_AFTER, SAMPLE, likelihoods, require_suite, tracker
+from images.feeds.indexed import CHECK_AFTER, EPSS, SAMPLE, Likelihoods, likelihoods, require_suite, tracker
 from images.feeds.indexed import is_address as _is_address
 from images.feeds.indexed import modified as _modified
 from images.model import Bootstrap
@@ -129,20 +129,20 @@ class Exploited:
     """The ids of vulnerabilities known to be exploited, and the data that says so; None: nobody was asked, or
     `missing` says why there is none.
 
-    `scores`: how likely each is exploited within 30 days (EPSS), from 0 to 1, by id; one that is not there is unknown.
+    `likely`: how likely the others are (EPSS).
     """
 
     ids: frozenset[str] = frozenset()
     feed: Feed | None = None
     missing: str = ""
-    scores: Mapping[str, float] = field(default_factory=dict)
+    likely: Likelihoods = Likelihoods()
 
 
 def exploitation(settings: Settings, now: datetime) -> Exploited:
     """What is known to be exploited, and how likely the rest is to be. Raises OutsideError as `exploited` does."""
     with threads() as pool:
         likely = pool.submit(likelihoods, settings, now)
-        return replace(exploited(settings, now), scores=likely.result().scores)
+        return replace(exploited(settings, now), likely=likely.result())
 
 
 def exploited(settings: Settings, now: datetime, after: timedelta = CHECK_AFTER) -> Exploited:

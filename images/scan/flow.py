@@ -132,21 +132,29 @@ def _result(
     """The scan that these reports amount to, by today's list of what is exploited."""
     made = sorted(reports, key=lambda report: report.scanner)
     found = merge(finding for report in made for finding in report.findings)
+    scores = exploited.likely.scores
     findings = tuple(
-        replace(finding, exploited=finding.id in exploited.ids, epss=exploited.scores.get(finding.id))
-        for finding in found
+        replace(finding, exploited=finding.id in exploited.ids, epss=scores.get(finding.id)) for finding in found
     )
     reports = (*made, *known_exploited(exploited))
     return ScanResult(reports, findings, bills.cyclonedx, suite, entered, bills.spdx)
 
 
 def known_exploited(known: feeds.Exploited) -> tuple[ScanReport, ...]:
-    """The report of the list of exploited vulnerabilities, so that its age shows; none where nobody asked for one."""
-    kind, feed = FindingKind.EXPLOITATION, known.feed
+    """Reports of what is exploited, and of how likely the rest is, so that their age shows; of what nobody asked for,
+    none.
+    """
+    kev = _exploitation("kev", feeds.KEV, known.feed, known.missing, len(known.ids))
+    epss = _exploitation("epss", feeds.EPSS, known.likely.feed, known.likely.missing, len(known.likely.scores))
+    return (*kev, *epss)
+
+
+def _exploitation(name: str, address: str, feed: Feed | None, missing: str, count: int) -> tuple[ScanReport, ...]:
+    kind = FindingKind.EXPLOITATION
     if feed is None:
-        silent = ScanReport("kev", kind, Outcome.NOT_EVALUATED, 0, None, feeds.KEV, known.missing)
-        return (silent,) if known.missing else ()
-    return (ScanReport("kev", kind, Outcome.PASS, len(known.ids), feed.date, feed.source, feed.note),)
+        silent = ScanReport(name, kind, Outcome.NOT_EVALUATED, 0, None, address, missing)
+        return (silent,) if missing else ()
+    return (ScanReport(name, kind, Outcome.PASS, count, feed.date, feed.source, feed.note),)
 
 
 def _whole(target: ScanTarget) -> tuple[ScanTarget, dict[str, Any]]:

@@ -222,7 +222,7 @@ def test_a_statement_that_was_changed_or_is_another_keys_is_shown_as_such(aws: S
     for value, words in (
         (json.dumps(changed), "not signed by our key"),
         (json.dumps({**envelope, "signatures": []}), "not signed by our key"),
-        (json.dumps({**envelope, "payloadType": "text/plain"}), "not signed by our key"),
+        (json.dumps({**envelope, "payloadType": "text/plain"}), "cannot be read"),
         ("nonsense", "cannot be read"),
     ):
         aws.client("ssm").put_parameter(Name=name, Value=value, Type="String", Overwrite=True)

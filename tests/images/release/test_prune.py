@@ -222,7 +222,7 @@ def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_i
     assert {d.subject.digest for d in planned if d.action is REMOVE} == {first.digest}
     assert stored(tmp_path / "registry") == before
     assert later.prune(apply=True) == planned
-    assert stored(tmp_path / "registry")["manifests"] == before["manifests"] - 5  # index, its 3 documents, their list
+    assert stored(tmp_path / "registry")["manifests"] == before["manifests"] - 12  # index, its 10 documents, their list
     to.ledger.seen_fleet("shop", {}, NOW)
     assert [d.subject.digest for d in later.prune(apply=True) if d.action is REMOVE] == [again.digest]
     left = to.registry.tags(other.repository)
