@@ -17,7 +17,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.feeds import download, facts, scanner_data
 from images.feeds.facts import Facts, require_succession
-from images.feeds.indexed import CHECK_AFTER, EPSS, SAMPLE, Likelihoods, likelihoods, require_suite, tracker
+from images.feeds.indexed import CHECK_AFTER, SAMPLE, Likelihoods, likelihoods, require_suite, tracker
 from images.feeds.indexed import is_address as _is_address
 from images.feeds.indexed import modified as _modified
 from images.model import Bootstrap
@@ -124,6 +124,9 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
     return Feed(directory, dated, source, note=note, stamps=scanner_data.stamps(databases))
 
 
+NOT_ASKED = Likelihoods()
+
+
 @dataclass(frozen=True)
 class Exploited:
     """The ids of vulnerabilities known to be exploited, and the data that says so; None: nobody was asked, or
@@ -135,7 +138,7 @@ class Exploited:
     ids: frozenset[str] = frozenset()
     feed: Feed | None = None
     missing: str = ""
-    likely: Likelihoods = Likelihoods()
+    likely: Likelihoods = NOT_ASKED
 
 
 def exploitation(settings: Settings, now: datetime) -> Exploited:

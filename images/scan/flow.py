@@ -26,6 +26,7 @@ from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from images import advisories, feeds
 from images.feeds import indexed
+from images.feeds.indexed import EPSS
 from images.packages import debian
 from images.scan import boot_state, chosen, docker_archive, openscap, reproduced, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
@@ -145,7 +146,7 @@ def known_exploited(known: feeds.Exploited) -> tuple[ScanReport, ...]:
     none.
     """
     kev = _exploitation("kev", feeds.KEV, known.feed, known.missing, len(known.ids))
-    epss = _exploitation("epss", feeds.EPSS, known.likely.feed, known.likely.missing, len(known.likely.scores))
+    epss = _exploitation("epss", EPSS, known.likely.feed, known.likely.missing, len(known.likely.scores))
     return (*kev, *epss)
 
 

@@ -147,6 +147,18 @@ def test_an_old_list_of_what_is_exploited_is_a_warning() -> None:
     assert list(outdated(RULE, "web", [replace(kev, data_date=NOW), replace(LOOKED, data_date=None)], NOW)) == []
 
 
+def test_estimates_that_are_missing_are_a_warning_where_a_window_asks_for_them() -> None:
+    """Else such a window would cover nothing, and nobody would know."""
+    epss = replace(
+        LOOKED, scanner="epss", kind=FindingKind.EXPLOITATION, outcome=Outcome.NOT_EVALUATED, data_date=None,
+        data_source="epss.csv", reason="no answer",
+    )  # fmt: skip
+    [told] = outdated(RULE, "web", [epss], NOW, by_likelihood=True)
+    assert (told.rule, told.enforcement, told.todo) == ("epss-evaluated", Enforcement.WARN, "no answer")
+    assert told.what.startswith("the estimates of what will be exploited (epss.csv): ")
+    assert list(outdated(RULE, "web", [epss], NOW)) == []
+
+
 REBUILT = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 80, NOW, "feed", "", reproduced=60)
 
 

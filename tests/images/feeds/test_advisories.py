@@ -370,7 +370,7 @@ def test_likelihoods_are_read_with_their_own_date(tmp_path: Path) -> None:
     found = indexed.likelihoods(ours, NOW)
     assert dict(found.scores) == {"CVE-2026-0001": 0.00123, "CVE-2026-0002": 1}
     assert (len(found.scores), found.scores.get("CVE-2026-0003")) == (2, None)
-    assert feeds.exploitation(ours, NOW).scores.get("CVE-2026-0002") == 1
+    assert feeds.exploitation(ours, NOW).likely.scores.get("CVE-2026-0002") == 1
     assert found.feed
     assert found.feed.date == datetime(2026, 11, 24, 12, 55, tzinfo=UTC)
     for text in (b"", b"cve,epss\n", b"cve,epss\nCVE-2026-0001,2\n", b"a,b\n1,2\n", b"cve,epss\nx,0.1\n"):

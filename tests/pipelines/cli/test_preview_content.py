@@ -6,7 +6,7 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -22,6 +22,7 @@ from hardening.foundation.settings import ROOT, Docker, Registry, Settings
 from hardening.model import Enforcement, Severity
 from images import feeds
 from images.context import Context
+from images.feeds.indexed import Likelihoods
 from images.ledger import ScanRecord
 from images.plan.planner import Planner
 from images.scan import chosen
@@ -323,11 +324,20 @@ def random_findings(draw: Any) -> Iterator[Finding]:
         yield replace(hole(), kind=FindingKind.SECRET, id="private-key", package="/root/key", scanners=said)
 
 
+class Estimated(Likelihoods):
+    """Estimates that no file holds."""
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """How likely each is."""
+        return SCORES
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_preview_says_what_judging_says_on_that_day(house: House, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of generated content, findings and days: the same are refused, by the same reasons, before and after."""
     for name in ("exploited", "exploitation"):
-        monkeypatch.setattr(feeds, name, lambda *_: feeds.Exploited(EXPLOITED, scores=SCORES), raising=False)
+        monkeypatch.setattr(feeds, name, lambda *_: feeds.Exploited(EXPLOITED, likely=Estimated()), raising=False)
     draw = random.Random(seed)
     random_content(house, draw)
     house.commit("before")
