@@ -49,9 +49,26 @@ MachineName = Annotated[str, "a machine's name"]
 Reference = Annotated[str, "a definition's name, name:tag, registry/name:tag, or the beginning of a digest"]
 ReleaseDigest = Annotated[str, "a digest, the beginning of one, or name:tag: whatever tables print"]
 Scanned = Annotated[str, "a definition's name, a glob, or `all`; or registry/name:tag or @digest"]
+Vulnerability = Annotated[str, "a vulnerability's id, such as CVE-2026-0001"]
 Controls = Annotated[str, "a control's id, a glob, or `all`"]
-ChangedPolicy = Annotated[str, "a changed policy, or a new one"]
+ChangedPolicy = Annotated[str, "a changed policy, or a new one; without it, all content here is compared"]
 InsteadOf = Annotated[str, "the policy whose place it would take; by default the one of the file's name"]
+Against = Annotated[str, "the revision of git, or the directory, to compare with; else the last commit"]
+At = Annotated[str, "judge as of this day, or moment; such as 2027-01-31"]
+ForPullRequest = Annotated[bool, "print it as a comment on a pull request"]
+Waived = Annotated[str, "whom: a definition's name, fleet/member, or a glob over these"]
+WaivedRule = Annotated[str, "what: a vulnerability, a control, a rule or a finding, as a refusal names it"]
+WaiverReason = Annotated[str, "why it is acceptable until then"]
+WaiverOwner = Annotated[str, "who mends it; else the owner of whom it is about"]
+Approver = Annotated[str, "who accepts it: a second person"]
+WaivedPackage = Annotated[list[str], "of a vulnerability: the package; else what was found; repeatable"]
+WaivedVersion = Annotated[list[str], "of these packages: the version; else what was found; repeatable"]
+WaivedPath = Annotated[list[str], "of a secret: where it is; else what was found; repeatable"]
+Expires = Annotated[str, "its last day, such as 2027-01-31; else 30 days from now"]
+Inherited = Annotated[bool, "also in images built on it, of what they have from it"]
+Justified = Annotated[str, "why the vulnerability does not affect it, in OpenVEX's words"]
+WaiverName = Annotated[str, "the name of its file; else it is made of whom and what"]
+IntoRoot = Annotated[str, "the content root to write into; else the checkout"]
 FleetPolicy = Annotated[str, "judge by this policy instead of the fleets' own"]
 ContainerImage = Annotated[str, "a container image's name"]
 ControlName = Annotated[str, "a control's id"]
@@ -63,6 +80,7 @@ Everyone = Annotated[bool, "also list the members within policy, which are only 
 Json = Annotated[bool, "print JSON on standard output, for other programs"]
 Refresh = Annotated[bool, "ask the mirror for its package index first, as every night does"]
 NoCache = Annotated[bool, "build even what has not changed"]
+TrustPolicy = Annotated[str, "by the keys of this policy; else by the floor's"]
 PolicyName = Annotated[str, "judge by this policy instead of the definitions' own"]
 JudgedBy = Annotated[str, "the policy that judged it, where that is not the definition's own"]
 Stop = Annotated[bool, "remove the container instead"]
@@ -74,6 +92,7 @@ ProfileName = Annotated[str, "for a directory: the profile to check by"]
 Output = Annotated[str, "the file to write"]
 Format = Annotated[str, "raw or qcow2"]
 Force = Annotated[bool, "also where the file is there already, in its place"]
+ScanForm = Annotated[str, "table, json, sarif, cyclonedx or html; by default as the ending of --output says"]
 WaiverForm = Annotated[str, "openvex or trivyignore"]
 WhyOver = Annotated[str, "why, where that release is expired or revoked"]
 WhyRevoked = Annotated[str, "why, for everyone who meets it"]
@@ -136,7 +155,7 @@ def command(body: Callable[..., Any]) -> Any:
     repeated = [one.name for one in arguments if one.annotation.__origin__ == list[str]]
     positional = [one.name for one in arguments if one.default is one.empty and one.name not in repeated]
     made = task(positional=positional, iterable=repeated, help=help_texts)(run)
-    room, _, name = body.__name__.rpartition("_")
+    room, _, name = body.__name__.partition("_") if "_" in body.__name__ else ("", "", body.__name__)
     if room and room not in namespace.collections:
         namespace.add_collection(Collection(room))
     (namespace.collections[room] if room else namespace).add_task(made, name=name)
@@ -162,7 +181,12 @@ def image_list(c: Context, json: Json = False) -> int:
     from pipelines.wiring import image_context
 
     context = replace(image_context(looks=True), lenient=True)
-    return _show(definition_lines(context), context.unsound.values(), columns=DEFINITION_COLUMNS, as_json=json)
+    shown = _show(definition_lines(context), context.unsound.values(), columns=DEFINITION_COLUMNS, as_json=json)
+    if not json:
+        from pipelines.cli.waiving import announce_ending
+
+        announce_ending(context.settings.roots, context.now)
+    return shown
 
 
 @command
@@ -220,11 +244,15 @@ def image_export(
 
 
 @command
-def image_scan(c: Context, ref: Scanned, policy: PolicyName = "", json: Json = False) -> int:
-    """Scan images with every scanner, and say what the gate would answer."""
-    from pipelines.cli.image import scan_images, show_scans
+def image_scan(
+    c: Context, ref: Scanned, policy: PolicyName = "", form: ScanForm = "", output: Output = "", json: Json = False
+) -> int:
+    """Scan images, ours or anybody's, with every scanner, and say what the gate would answer."""
+    from pipelines.cli.scanning import form_of, require_one, scan_images, show_scans
 
-    return show_scans(ref, scan_images(ref, policy), as_json=json)
+    chosen = "json" if json else form_of(form, output)
+    require_one(ref, chosen, output)
+    return show_scans(ref, scan_images(ref, policy), form=chosen, output=output)
 
 
 @command
@@ -260,6 +288,22 @@ def image_revoke(c: Context, digest: ReleaseDigest, reason: WhyRevoked = "", jso
 
 
 @command
+def image_verify_trust(c: Context, ref: Reference, policy: TrustPolicy = "", json: Json = False) -> int:
+    """What an image proves by signatures, anybody's too; or the first thing that is wrong with it."""
+    from pipelines.cli.signing import TRUST_COLUMNS, verify_trust
+
+    return _show(verify_trust(ref, policy), columns=TRUST_COLUMNS, as_json=json)
+
+
+@command
+def image_reproduce(c: Context, ref: Reference, policy: TrustPolicy = "", json: Json = False) -> int:
+    """Rebuild a published container from its signed provenance: the same digest, or the first file that differs."""
+    from pipelines.cli.signing import reproduce_image, show_reproduced
+
+    return show_reproduced(reproduce_image(ref, policy), as_json=json)
+
+
+@command
 def image_show(c: Context, ref: Reference, json: Json = False) -> None:
     """Everything about a published image, from the registry alone."""
     from pipelines.cli.image import print_release, show_release
@@ -273,6 +317,14 @@ def image_why(c: Context, name: DefinitionName, json: Json = False) -> None:
     from pipelines.cli.image import show_why, why_image
 
     show_why(why_image(name), as_json=json)
+
+
+@command
+def image_affected(c: Context, vulnerability: Vulnerability, json: Json = False) -> int:
+    """Who has a vulnerability: releases and running members, since when, fixed where, due when, who acts."""
+    from pipelines.cli.affected import show_affected, who_is_affected
+
+    return show_affected(who_is_affected(vulnerability), as_json=json)
 
 
 @command
@@ -315,7 +367,34 @@ def image_rebuild(c: Context, json: Json = False) -> int:
     return _show(*rebuild_ledger(), columns=RELEASE_COLUMNS, as_json=json)
 
 
+# --- vulnerability data ---------------------------------------------------------------------------------------------
+
+
+@command
+def feed_update(c: Context, json: Json = False) -> int:
+    """Ask every feed for newer data, and tell what it changes for the images that the ledger knows."""
+    from pipelines.cli.feeds import show_update, update_feeds
+
+    return show_update(update_feeds(), as_json=json)
+
+
 # --- controls and policies ------------------------------------------------------------------------------------------
+
+
+@command
+def key_show(c: Context, json: Json = False) -> int:
+    """The keys that sign releases here, as a policy of somebody else names them."""
+    from pipelines.cli.signing import KEY_COLUMNS, show_keys
+
+    return _show(show_keys(), columns=KEY_COLUMNS, as_json=json)
+
+
+@command
+def key_rotate(c: Context, json: Json = False) -> int:
+    """Sign with a new key from now on. What the old one signed stays trusted; its private half is removed."""
+    from pipelines.cli.signing import KEY_COLUMNS, rotate_keys
+
+    return _show(rotate_keys(), columns=KEY_COLUMNS, as_json=json)
 
 
 @command
@@ -364,27 +443,50 @@ def policy_show(c: Context, name: Names, json: Json = False) -> None:
 
 
 @command
-def policy_preview(c: Context, file: ChangedPolicy, instead_of: InsteadOf = "", json: Json = False) -> int:
-    """Whom a changed policy would newly refuse or free: images by their last scan, and members of every fleet."""
-    from pipelines.cli.preview import preview_policy, show_preview
+def policy_preview(
+    c: Context, file: ChangedPolicy = "", instead_of: InsteadOf = "", against: Against = "", at: At = "",
+    markdown: ForPullRequest = False, json: Json = False,
+) -> int:  # fmt: skip
+    """Whom changed policies, profiles, controls or waivers newly refuse or free: images here, and all fleets' members.
 
-    return show_preview(preview_policy(file, instead_of), as_json=json)
+    `./goldsmith policy.preview` compares what stands here with the last commit, `--against origin/main` with a branch,
+    and a FILE, as the policy of its name, with the one in force.
+    """
+    from pipelines.cli.preview import preview, show_preview
+
+    return show_preview(preview(file, instead_of, against, at), as_json=json, as_markdown=markdown)
 
 
 @command
-def policy_waivers(c: Context, json: Json = False) -> int:
+def waiver_list(c: Context, json: Json = False) -> int:
     """Every waiver, whom it covers and when it ends."""
-    from pipelines.cli.controls import WAIVER_COLUMNS, waiver_lines
+    from pipelines.cli.waiving import show_waivers, waiver_lines
 
-    empty = "no waiver is written; hardening/waivers/README.md shows how to"
-    return _show(waiver_lines(), columns=WAIVER_COLUMNS, as_json=json, empty=empty)
+    return show_waivers(waiver_lines(), as_json=json)
 
 
 @command
-def policy_export(c: Context, image: DefinitionName, form: WaiverForm = "openvex") -> None:
+def waiver_new(
+    c: Context, subject: Waived, rule: WaivedRule, package: WaivedPackage, version: WaivedVersion, path: WaivedPath,
+    reason: WaiverReason = "", owner: WaiverOwner = "", approver: Approver = "", expires: Expires = "",
+    inherited: Inherited = False, justification: Justified = "", name: WaiverName = "", content: IntoRoot = "",
+    json: Json = False,
+) -> int:  # fmt: skip
+    """Write a waiver for SUBJECT and RULE that is not there yet, and say whom it frees."""
+    from pipelines.cli.waiving import new_waiver, show_new
+
+    made = new_waiver(
+        subject, rule, packages=package, versions=version, paths=path, reason=reason, owner=owner, approver=approver,
+        expires=expires, inherited=inherited, justification=justification, name=name, content=content,
+    )  # fmt: skip
+    return show_new(made, as_json=json)
+
+
+@command
+def waiver_export(c: Context, image: DefinitionName, form: WaiverForm = "openvex") -> None:
     """The waivers in force for an image in a form that other scanners read."""
     from hardening.foundation.console import out
-    from pipelines.cli.controls import export_waivers
+    from pipelines.cli.waiving import export_waivers
 
     out().out(export_waivers(form, image), highlight=False, end="")
 
@@ -576,6 +678,7 @@ def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
 
 def _setup(**wanted: bool) -> None:
     from hardening.foundation.settings import load_settings
+    from pipelines.cli.signing import ensure_key
     from pipelines.host.provision import setup
     from pipelines.wiring import keep_private, tell_of_others
 
@@ -583,6 +686,7 @@ def _setup(**wanted: bool) -> None:
     keep_private(settings.state_dir)
     tell_of_others(settings.state_dir)
     setup(settings, **wanted)
+    ensure_key(settings)
 
 
 @command
@@ -681,16 +785,23 @@ class _Program(Program):
         super().print_version()
 
 
-def _each_named(words: Sequence[str]) -> Iterator[str]:
-    """The words of `adopt`, with the flag before each one that has none: Invoke knows no repeated positionals."""
-    flags = (name for one in adopt.get_arguments() if one.takes_value for name in one.names)
+def _each_named(task: Any, flag: str, words: Sequence[str], most: int) -> Iterator[str]:
+    """The words of a task, with the flag before each one that has none, as often as `most`: Invoke knows no repeated
+    positionals, and none that may be left out.
+    """
+    flags = (name for one in task.get_arguments() if one.takes_value for name in one.names)
     valued = {f"--{name}" if len(name) > 1 else f"-{name}" for name in flags}
     before = ""
     for word in words:
-        if not word.startswith("-") and before not in valued:
-            yield "--what"
+        if not word.startswith("-") and before not in valued and most:
+            yield flag
+            most -= 1
         yield word
         before = word
+
+
+UNFLAGGED = {"adopt": (adopt, "--what", len(sys.argv)), "policy.preview": (policy_preview, "--file", 1)}
+RENAMED = {"policy.waivers": "waiver.list", "policy.export": "waiver.export"}
 
 
 def main(*arguments: str) -> None:
@@ -698,8 +809,13 @@ def main(*arguments: str) -> None:
     if arguments[:1] == ("test",) and arguments[1:] and not arguments[1].startswith("-"):
         arguments = ("test", "--path", *arguments[1:])  # Invoke has no argument that may be left out and needs no flag
     before = arguments[: arguments[:1] == ("setup",)]  # which the launcher lets go before most tasks
-    if arguments[len(before) : len(before) + 1] == ("adopt",):
-        arguments = (*before, "adopt", *_each_named(arguments[len(before) + 1 :]))
+    name, words = next(iter(arguments[len(before) :]), ""), arguments[len(before) + 1 :]
+    if "--help" in words and not name.startswith("-"):  # after a task Invoke takes it for the value of a positional
+        arguments = ("--help", RENAMED.get(name, name))
+    elif name in UNFLAGGED:  # asking for their arguments takes the help out of them
+        arguments = (*before, name, *_each_named(*UNFLAGGED[name][:2], words, UNFLAGGED[name][2]))
+    elif name in RENAMED:
+        arguments = (*before, RENAMED[name], *words)
     _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
 
 

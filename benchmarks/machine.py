@@ -127,7 +127,7 @@ class Bench:
         self.content.mkdir(exist_ok=True)
         return {
             "GOLDSMITH_STATE": str(self.state), "GOLDSMITH_CONTENT": json.dumps([str(self.content)]),
-            "GOLDSMITH_FEEDS": '{"debsecan": "none", "trivy": "none"}',
+            "GOLDSMITH_FEEDS": json.dumps(dict.fromkeys(("debsecan", "tracker", "trivy", "kev", "epss"), "none")),
         }  # fmt: skip
 
     def _write_child(self) -> None:

@@ -163,7 +163,7 @@ def settings_for(state: Path, content: Path | None = None, **more: str) -> dict[
     engine = docker_host(load_settings(), for_builds=True)
     return {
         "GOLDSMITH_STATE": str(state),
-        "GOLDSMITH_FEEDS": '{"debsecan": "none", "trivy": "none"}',
+        "GOLDSMITH_FEEDS": '{"debsecan": "none", "tracker": "none", "trivy": "none", "kev": "none", "epss": "none"}',
         "GOLDSMITH_CONTENT": json.dumps([str(content)] if content else []),
         "GOLDSMITH_DOCKER__HOST": engine,
         "GOLDSMITH_DOCKER__BUILD_HOST": engine,

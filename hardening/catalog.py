@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hardening.foundation.content import find_content, load_toml, read_small, require_inside
 from hardening.foundation.errors import ContentError, RefusedError, nearest, raise_all
+from hardening.foundation.hashing import digest
 from hardening.model import Cases, Control, LoadedControl, Profile, ProfileEntry, Waiver
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ def load_policy(roots: Sequence[Path], name: str) -> Policy:
     if name not in files:
         raise ContentError(f"no policy is named {name}", hint=nearest(name, files))
     return load_toml(files[name], Policy, name=name)
+
+
+def policy_digest(roots: Sequence[Path], name: str) -> str:
+    """The digest of the bytes of a policy's file, which anybody who has the file can compare."""
+    return digest(find_content(roots, "hardening/policies", "*.toml")[name].read_bytes())
 
 
 def require_may_publish(roots: Sequence[Path], judging: Judging, name: str) -> None:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation.durations import shown
 from hardening.model import Enforcement
-from hardening.policy import Benchmark, Explanation, Judges
+from hardening.policy import Benchmark, Explanation, Judges, Reproduced
 
 JUDGE = "openscap"  # the scanner whose reports and findings these are
 SCORE = "benchmark-score"
@@ -34,7 +34,7 @@ def measured(rule: Benchmark | None, subject: str, reports: Sequence[ScanReport]
     what = f"{JUDGE} did not measure this image by {rule.profile}: {why if report else 'it did not run'}"
     why = "what was not looked at is not known to be good"
     todo = "./goldsmith doctor shows what the scanner lacks; feeds.openscap may name a directory with its content"
-    yield Reason(f"{JUDGE}-evaluated", subject, rule.enforcement, what, why, todo)
+    yield rule.treated(Reason(f"{JUDGE}-evaluated", subject, rule.enforcement, what, why, todo))
 
 
 def broken(rule: Benchmark, subject: str, finding: Finding) -> Reason:
@@ -48,7 +48,8 @@ def broken(rule: Benchmark, subject: str, finding: Finding) -> Reason:
         if told
         else "let a control hold it, explain it in the policy (image.benchmark.explained), or ask for a waiver"
     )
-    return Reason(finding.id, subject, Enforcement.AUDIT if told else rule.enforcement, what, why, todo)
+    reason = Reason(finding.id, subject, Enforcement.AUDIT, what, why, todo)
+    return reason if told else rule.treated(reason)
 
 
 def explanation(rule: Benchmark, subject: str, broken_rule: str) -> Explanation | None:
@@ -79,7 +80,7 @@ def _low(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason]:
         what = f"{holds}; the policy asks for {rule.minimum_score:g} %"
         why = "a benchmark that is mostly explained away hardens nothing"
         todo = "let controls hold the rules that are named here; explaining them does not raise the score"
-        yield Reason(SCORE, subject, rule.enforcement, what, why, todo)
+        yield rule.treated(Reason(SCORE, subject, rule.enforcement, what, why, todo))
 
 
 def _stale(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason]:
@@ -91,6 +92,30 @@ def _stale(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason
             why = "an explanation that nobody needs hides the day on which the rule breaks again"
             todo = f"{told.owner}: delete image.benchmark.explained.{name} from the policy, or narrow its subjects"
             yield Reason("explanation-stale", subject, Enforcement.WARN, what, why, todo)
+
+
+REPRODUCED = "reproduced"
+
+
+def reproduced(
+    rule: Reproduced | None, judges_rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime
+) -> Iterator[Reason]:
+    """The reason where too few packages were reproduced, or where nobody told by data that the policy accepts."""
+    if rule is None:
+        return
+    report = next((one for one in reports if one.kind is FindingKind.REPRODUCTION), None)
+    why = why_not(judges_rule, report, now) if report else "feeds.reproduced is not set"
+    if report and not why:
+        share, many = 100 * (report.reproduced or 0) / report.evaluated, f"{report.reproduced} of {report.evaluated}"
+        if share >= rule.minimum_percent:
+            return
+        what = f"{share:.1f} % of the packages were reproduced ({many}); the policy asks for {rule.minimum_percent:g} %"
+        todo = "leave packages out that nobody reproduces, or lower image.reproduced.minimum_percent"
+    else:
+        what = f"it is not known how many packages were reproduced: {why}"
+        todo = "set feeds.reproduced in goldsmith.toml (docs/feeds.md)"
+    because = "of a package that nobody else built to the same bytes only its builder knows what is in it"
+    yield Reason(REPRODUCED, subject, rule.enforcement, what, because, todo)
 
 
 CLOCK_SKEW = timedelta(days=1)
@@ -132,7 +157,8 @@ def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datet
         why = "an image that nobody judged looks exactly like an image without vulnerabilities"
         todo = _judges_todo(any(report.sample for report in asked))
         # A policy may be lenient about how many judges there are, never about whether there is one.
-        yield Reason("judges", subject, rule.enforcement if counted else Enforcement.ENFORCE, what, why, todo)
+        reason = Reason("judges", subject, Enforcement.ENFORCE, what, why, todo)
+        yield rule.treated(reason) if counted else reason
 
 
 def silence(rule: Judges, reports: Sequence[ScanReport], now: datetime) -> str:
@@ -163,7 +189,7 @@ def unread(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datet
             what = f"{report.scanner} did not evaluate this image, though {engine(report)} did: {report.reason}"
             why = "what ships is not known to be what was judged"
             todo = f"run `./goldsmith image.scan {subject}`, and see what {report.scanner} says of it"
-            yield Reason(f"{report.scanner}-evaluated", subject, rule.enforcement, what, why, todo)
+            yield rule.treated(Reason(f"{report.scanner}-evaluated", subject, rule.enforcement, what, why, todo))
 
 
 def outdated(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:

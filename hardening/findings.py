@@ -81,6 +81,7 @@ class FindingKind(StrEnum):
     MISCONFIGURATION = "misconfiguration"
     SECRET = "secret"  # noqa: S105 - a kind of finding
     EXPLOITATION = "exploitation"
+    REPRODUCTION = "reproduction"
 
 
 _BETWEEN = " | "  # versions of one package
@@ -90,7 +91,12 @@ _BETWEEN = " | "  # versions of one package
 class Finding:
     """One thing that scanners say of an image. `scanners` maps who says so to the severity each gives.
 
-    `severity` is the worst that any of them gives; `fixed` is empty where no fixed version is known.
+    `severity` is the worst that any of them gives; `fixed` is empty where no fixed version is known. `epss`: how likely
+    it is exploited within 30 days, from 0 to 1; None: unknown.
+
+    Of one scanner's own, not merged: `source` is whose word the severity is (debian, nvd, …), `ecosystem` the type of
+    the package's purl (deb, pypi, …), and `status` what the data says of a vulnerability that is not simply fixed
+    (no-dsa, undetermined, unimportant, …); each is empty where the scanner does not tell.
     """
 
     kind: FindingKind
@@ -103,6 +109,10 @@ class Finding:
     title: str = field(default="", compare=False)
     exploited: bool = field(default=False, compare=False)
     fix_known_since: datetime | None = field(default=None, compare=False)
+    epss: float | None = field(default=None, compare=False)
+    source: str = field(default="", compare=False)
+    ecosystem: str = field(default="", compare=False)
+    status: str = field(default="", compare=False)
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -117,6 +127,8 @@ class ScanReport:
     `evaluated` counts what it looked at (packages, files, rules); 0 is NOT_EVALUATED, whatever its exit status.
     `sample`: judged by the small sample of advisories that ships, which only a policy that says so may count.
     `profile`: of a benchmark, which list of rules it measured by; every one that is broken is a finding.
+    `ignores`: what it never reports: ecosystems other than the operating system's (`languages`), statuses (`no-dsa`).
+    `reproduced`: how many of the evaluated packages somebody else built again to the same bytes.
     """
 
     scanner: str
@@ -130,6 +142,8 @@ class ScanReport:
     version: str = ""
     sample: bool = False
     profile: str = ""
+    ignores: tuple[str, ...] = ()
+    reproduced: int | None = None
 
     @property
     def score(self) -> float | None:
@@ -205,6 +219,7 @@ def merge(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def _merged(group: list[Finding]) -> Finding:
     opinions = sorted({opinion for finding in group for opinion in finding.scanners})
     known = [finding.fix_known_since for finding in group if finding.fix_known_since]
+    likely = [finding.epss for finding in group if finding.epss is not None]
     return replace(
         max(group, key=lambda finding: (finding.title, finding)),
         installed=_joined(finding.installed for finding in group),
@@ -213,6 +228,7 @@ def _merged(group: list[Finding]) -> Finding:
         scanners=tuple(opinions),
         exploited=any(finding.exploited for finding in group),
         fix_known_since=min(known, default=None),
+        epss=max(likely, default=None),
     )
 
 

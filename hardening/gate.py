@@ -29,7 +29,7 @@ from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import one_line
 from hardening.model import LENIENT_FIRST, Enforcement, Waiver
 from hardening.policy import FixWindow, Policy, covering
-from hardening.waivers import About, about_check, about_finding, about_rule, answered, ended, listed
+from hardening.waivers import TITLES, About, about_check, about_finding, about_rule, answered, ended, ending, listed
 
 
 def judge_image(
@@ -48,6 +48,7 @@ def judge_image(
     A finding that does not say since when its fix is known is new. Reasons come in a fixed order, refusals first.
     `bases` are the images that it stands on, the nearest first, and say where what is found comes from.
     """
+    policy, below = policy.on(now.date()), [base.name for base in bases]
     rules, unchecked = policy.image, list(_unchecked(subject, checks))
     own = [
         *judges(rules.judges, subject, reports, now),
@@ -55,10 +56,12 @@ def judge_image(
         *_windowless(policy),
         *_silent(policy, subject, reports),
         *evaluation.measured(rules.benchmark, subject, reports),
+        *evaluation.reproduced(rules.reproduced, rules.judges, subject, reports, now),
         *unread(rules.judges, subject, reports, now),
         *outdated(rules.judges, subject, reports, now),
         *_review(policy, now),
-        *ended(waivers, subject, now.date(), [base.name for base in bases]),
+        *ended(waivers, subject, now.date(), below),
+        *ending(waivers, subject, now.date(), below),
     ]
     about = [
         *((reason, about_rule(reason.rule)) for reason in own),
@@ -105,6 +108,17 @@ def _of_findings(
     """The reasons against findings, merged, each with what it is about."""
     for finding in merge(findings):
         yield _dissent(_finding(policy, subject, finding, now), finding, reports), about_finding(finding, bases)
+
+
+def enforced_as(results: Iterable[CheckResult], asked: Mapping[str, Enforcement]) -> tuple[CheckResult, ...]:
+    """The results as controls are `asked` for today: their enforcement may have begun since they were found, and one
+    that no longer is asked for does not count. What a boot or a start showed, no profile asks for.
+    """
+    return tuple(
+        replace(result, enforcement=asked.get(result.control, result.enforcement))
+        for result in results
+        if result.control in asked or result.control in TITLES
+    )
 
 
 CHECK_BROKE = {
@@ -156,23 +170,23 @@ def _finding(policy: Policy, subject: str, finding: Finding, now: datetime) -> R
         if secret
         else f"change the image's definition{': ' + finding.fixed if finding.fixed else ''}"
     )
-    return Reason(finding.id, subject, rule.enforcement, what, why, todo)
+    return rule.treated(Reason(finding.id, subject, rule.enforcement, what, why, todo))
 
 
 def windows(policy: Policy, finding: Finding) -> list[FixWindow]:
-    """The windows of `policy` that cover `finding`, by severity and exploitation (see FixWindow)."""
-    return covering(policy.image.vulnerabilities, finding.severity, exploited=finding.exploited)
+    """The windows of `policy` that cover `finding`, by severity, exploitation and its likelihood (see FixWindow)."""
+    return covering(policy.image.vulnerabilities, finding.severity, exploited=finding.exploited, epss=finding.epss)
 
 
 def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
-    exploited = ", known to be exploited" if finding.exploited else ""
+    exploited = f"{', known to be exploited' if finding.exploited else ''}{_likely(policy, finding)}"
     what = f"{finding.id} in {finding.package} {finding.installed}: {_said(finding)}{exploited}{_title(finding)}"
     why = "attackers read the same advisories: once a fix is published, the hole is too"
     todo = f"rebuild on {finding.package} {finding.fixed} (`./goldsmith image.build {subject}` takes it)"
     base = Reason(finding.id, subject, Enforcement.AUDIT, what, why, todo)
     if not finding.fixed:
         wait = "no fixed version is published: leave the package out if the image can do without, or wait for the fix"
-        return replace(base, enforcement=policy.image.unfixed.enforcement, todo=wait)
+        return policy.image.unfixed.treated(replace(base, todo=wait))
     since = finding.fix_known_since or now
     treated = [_in_window(window, since, now) for window in windows(policy, finding)]
     if not treated:
@@ -180,6 +194,12 @@ def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime
     enforcement, deadline = max(treated, key=lambda item: (LENIENT_FIRST.index(item[0]), -item[1].timestamp()))
     told = f"{what}; {_window_text(since, deadline, now)}"
     return replace(base, enforcement=enforcement, since=since, deadline=deadline, what=told)
+
+
+def _likely(policy: Policy, finding: Finding) -> str:
+    """How likely it is exploited, where a window of the policy covers it for that."""
+    by_score = any(window.epss is not None for window in windows(policy, finding))
+    return f", EPSS score {finding.epss:.2g}" if by_score else ""
 
 
 def _window_text(since: datetime, deadline: datetime, now: datetime) -> str:
@@ -202,8 +222,12 @@ def _title(finding: Finding) -> str:
 
 
 def _in_window(window: FixWindow, since: datetime, now: datetime) -> tuple[Enforcement, datetime]:
-    """How a window treats a fix known since `since`: inside it at most a warning, after it the window's enforcement."""
-    deadline = since + window.within + window.grace
+    """How a window treats a fix known since `since`: inside it at most a warning, after it the window's enforcement.
+
+    It does not end before it is enforced.
+    """
+    ends = since + window.within + window.grace
+    deadline = max(ends, window.begins or ends)
     inside = min(window.enforcement, Enforcement.WARN, key=LENIENT_FIRST.index)
     return (inside if now < deadline else window.enforcement), deadline
 
@@ -227,7 +251,8 @@ def _silent(policy: Policy, subject: str, reports: Sequence[ScanReport]) -> Iter
             what = f"{report.scanner} did not evaluate this image for a {report.kind}: {report.reason}"
             why = "what was not looked at is not known to be good"
             todo = "./goldsmith doctor shows what the scanner lacks"
-            yield Reason(f"{report.scanner}-evaluated", subject, rules[report.kind].enforcement, what, why, todo)
+            reason = Reason(f"{report.scanner}-evaluated", subject, rules[report.kind].enforcement, what, why, todo)
+            yield rules[report.kind].treated(reason)
 
 
 def _review(policy: Policy, now: datetime) -> Iterator[Reason]:

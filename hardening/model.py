@@ -204,6 +204,13 @@ VulnerabilityId = Annotated[
 ScopePath = Annotated[
     str, matching(r"^/[^*?\[]+(/.*)?$", "an absolute path; a glob begins with a whole directory, such as /usr/share/*")
 ]
+Justification = Literal[
+    "component_not_present",
+    "vulnerable_code_not_present",
+    "vulnerable_code_not_in_execute_path",
+    "vulnerable_code_cannot_be_controlled_by_adversary",
+    "inline_mitigations_already_exist",
+]
 WAIVER_KEYS = ("controls", "vulnerabilities", "secrets", "misconfigurations", "benchmark", "rules")
 
 
@@ -225,6 +232,9 @@ class Waiver(Content):
     rules: tuple[Name, ...] = Field((), description="Goldsmith's own rules, such as max-age or boot-listening")
     subjects: Annotated[tuple[str, ...], Field(min_length=1, description="globs over definition or fleet/member names")]
     inherited: bool = Field(False, description="true: also in images built on a subject, of what they have from it")
+    justification: Justification | None = Field(
+        None, description="why no `vulnerabilities` of it affect the subjects, in OpenVEX's words; without it, they do"
+    )
     reason: NonEmpty
     owner: NonEmpty
     approver: NonEmpty
@@ -277,6 +287,8 @@ class Waiver(Content):
             yield ("inherited and secrets do not go together: what stands at a path may be another secret there")
         if self.versions and not self.packages:
             yield ("versions are those of packages, and no package is named")
+        if self.justification and not self.vulnerabilities:
+            yield ("justification is about vulnerabilities, and none is named")
         if self.approver.casefold() == self.owner.casefold():
             yield ("approver and owner must be two people")
         if not 0 < (self.expires - self.created).days <= LONGEST_WAIVER_DAYS:

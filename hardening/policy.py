@@ -2,23 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import date
-from typing import Annotated
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, time
+from functools import cached_property
+from itertools import product
+from typing import Annotated, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from hardening.findings import Reason
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration, shown
 from hardening.foundation.wording import matching
 from hardening.model import LENIENT_FIRST, WORST_FIRST, Enforcement, Name, NonEmpty, Severity
+from hardening.trust import Trust, less_trust
 
 
 class Rule(Content):
-    """How a broken rule is treated, and from when a running instance is: `grace` after the violation began."""
+    """How a broken rule is treated, and from when a running instance is: `grace` after the violation began.
+
+    A rule that is enforced `from` a day only warns before it; days begin at 00:00 UTC.
+    """
 
     enforcement: Enforcement = Enforcement.ENFORCE
     grace: Duration = Field("0s", validate_default=True)
+    from_date: date | None = Field(
+        None, alias="from", description="the day from which it is enforced; before, it warns"
+    )
+
+    @model_validator(mode="after")
+    def _enforced_then(self) -> Self:
+        if self.from_date and self.enforcement is not Enforcement.ENFORCE:
+            raise ValueError(f'from is for what is enforced from that day on, and this is "{self.enforcement}"')
+        return self
+
+    @property
+    def begins(self) -> datetime | None:
+        """The moment from which it is enforced; None: always."""
+        return datetime.combine(self.from_date, time(), UTC) if self.from_date else None
+
+    def on(self, day: date) -> Self:
+        """The rule as it is treated on `day`."""
+        waits = self.from_date is not None and day < self.from_date
+        return self.model_copy(update={"enforcement": Enforcement.WARN}) if waits else self
+
+    def treated(self, reason: Reason) -> Reason:
+        """A reason against what breaks this rule, which is given as it is treated on that day (`on`)."""
+        waits = f"; enforced from {self.from_date} on" if self.waits else ""
+        return replace(reason, enforcement=self.enforcement, what=reason.what + waits, deadline=self.begins)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the rule, given as it is treated on some day, is not enforced yet."""
+        return self.from_date is not None and self.enforcement is Enforcement.WARN
 
 
 class AgeRule(Rule):
@@ -37,13 +74,22 @@ class FixWindow(Rule):
     """A known vulnerability with a fix must be gone within `within` of the fix being known to us.
 
     Covers vulnerabilities of `severity` or worse. Where scanners name no severity, the window `unknown` holds, and
-    without one the finding is treated as critical; a window for `exploited` ones covers unknown severities too.
-    Of several windows that cover a finding the strictest counts. `grace` is added to `within`.
+    without one the finding is treated as critical; a window for `exploited` ones or by `epss` covers unknown severities
+    too. Of several windows that cover a finding the strictest counts. `grace` is added to `within`. One whose score is
+    unknown is covered by every other window.
     """
 
     severity: Severity
     within: Duration = Field("0s", validate_default=True)
     exploited: bool = Field(False, description="true: only vulnerabilities known to be exploited")
+    epss: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="only vulnerabilities that are exploited within 30 days with at least this probability (EPSS)"
+    )
+
+    @property
+    def selects(self) -> bool:
+        """Whether it covers some vulnerabilities of a severity alone."""
+        return self.exploited or self.epss is not None
 
 
 class Judges(Rule):
@@ -77,6 +123,17 @@ class Benchmark(Rule):
     explained: dict[Annotated[str, matching(r"^[A-Za-z0-9_.-]+$", "a rule's short name")], Explanation] = {}
 
 
+class Reproduced(Rule):
+    """How many of an image's packages, in percent, somebody else must have built again to the same bytes.
+
+    Only recorded unless `enforcement` says otherwise. The data is `feeds.reproduced`, and may be as old as
+    `image.judges.data_max_age` lets any data be.
+    """
+
+    enforcement: Enforcement = Enforcement.AUDIT
+    minimum_percent: Annotated[float, Field(ge=0, le=100)]
+
+
 class ImageRules(Content):
     """What an image must satisfy to be published."""
 
@@ -87,10 +144,15 @@ class ImageRules(Content):
     misconfigurations: Rule = Rule(enforcement=Enforcement.WARN)
     benchmark: Benchmark | None = Field(None, description="for machines; what it demands was evaluated, or refused")
 
+    reproduced: Reproduced | None = Field(None, description="how many packages others must have reproduced; none: any")
+
     @property
     def has_window(self) -> bool:
-        """Whether it enforces, of any vulnerability at all, that it is gone within some time."""
-        return any(window.enforcement is Enforcement.ENFORCE for window in self.vulnerabilities)
+        """Whether it enforces, of any vulnerability at all, that it is gone within some time.
+
+        A window by EPSS does not count: without scores it covers nothing.
+        """
+        return any(w.enforcement is Enforcement.ENFORCE and w.epss is None for w in self.vulnerabilities)
 
 
 class RunningRules(Content):
@@ -116,17 +178,57 @@ class Policy(Content):
     exception_contact: NonEmpty = Field(description="where an application developer asks for a waiver")
     image: ImageRules = ImageRules()
     running: RunningRules = RunningRules()
+    trust: Trust = Trust()
+
+    @cached_property
+    def days(self) -> tuple[date, ...]:
+        """The days on which rules of it begin to be enforced, in order."""
+        of_rules = {rule.from_date for part in (self.image, self.running) for rule in _rules(part)}
+        return tuple(sorted(day for day in of_rules if day))
+
+    def on(self, day: date) -> Policy:
+        """The policy as it is on `day`: what is enforced from a later day only warns."""
+        if not any(day < begins for begins in self.days):
+            return self
+        return self.model_copy(update={"image": _on(self.image, day), "running": _on(self.running, day)})
+
+
+Rules = TypeVar("Rules", ImageRules, RunningRules)
+
+
+def _rules(part: ImageRules | RunningRules) -> Iterator[Rule]:
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        yield from value if isinstance(value, tuple) else (value,) if isinstance(value, Rule) else ()
+
+
+def _on(part: Rules, day: date) -> Rules:
+    named = {name: getattr(part, name) for name in type(part).model_fields}
+    then = {
+        name: tuple(rule.on(day) for rule in value) if isinstance(value, tuple) else value.on(day)
+        for name, value in named.items()
+        if value is not None
+    }
+    return part.model_copy(update=then)
 
 
 def weaknesses(policy: Policy, floor: Policy | None) -> tuple[str, ...]:
     """In what `policy` is weaker than `floor`, a line for each field; and that it has no window, where it has none.
 
-    Equal or stricter everywhere: none.
+    Compared as both are before any of their rules begins, and on each day on which one does. Equal or stricter
+    everywhere, always: none.
     """
-    found = [] if policy.image.has_window else ["image.vulnerabilities: no window is enforced"]
+    days = sorted({date.min, *policy.days, *(floor.days if floor else ())})
+    found = (line for day in days for line in _weaker(policy.on(day), floor.on(day) if floor else None))
+    return tuple(dict.fromkeys(found))
+
+
+def _weaker(policy: Policy, floor: Policy | None) -> Iterator[str]:
+    if not policy.image.has_window:
+        yield "image.vulnerabilities: no window is enforced"
     if floor is not None:
-        found += [*_image(policy.image, floor.image), *_running(policy.running, floor.running)]
-    return tuple(found)
+        yield from (*_image(policy.image, floor.image), *_running(policy.running, floor.running))
+        yield from less_trust(policy.trust, floor.trust)
 
 
 def _image(ours: ImageRules, floor: ImageRules) -> Iterator[str]:
@@ -135,6 +237,7 @@ def _image(ours: ImageRules, floor: ImageRules) -> Iterator[str]:
     for name in ("unfixed", "secrets", "misconfigurations"):
         yield from _rule(f"image.{name}", getattr(ours, name), getattr(floor, name))
     yield from _benchmark(ours.benchmark, floor.benchmark)
+    yield from _reproduced(ours.reproduced, floor.reproduced)
 
 
 def _judges(ours: Judges, floor: Judges) -> Iterator[str]:
@@ -148,21 +251,33 @@ def _judges(ours: Judges, floor: Judges) -> Iterator[str]:
 
 
 def _windows(ours: ImageRules, floor: ImageRules) -> Iterator[str]:
-    """Each window of the floor needs, for every severity that it covers, one here that ends no later."""
-    for severity in WORST_FIRST:
-        for exploited in (False, True):
-            for wanted in covering(floor.vulnerabilities, severity, exploited=exploited):
-                there = covering(ours.vulnerabilities, severity, exploited=exploited)
-                if not any(_as_strict(window, wanted) for window in there):
-                    which = f"{'exploited ones' if exploited else 'those'} of severity {severity}"
-                    until = shown(wanted.within + wanted.grace)
-                    yield f"image.vulnerabilities: {which}, and the floor says {wanted.enforcement} after {until}"
+    """Each window of the floor needs, for all that it covers, one here that ends no later.
+
+    Between two scores that windows begin at, a score changes nothing: these and an unknown one are all cases.
+    """
+    scores = sorted(
+        {window.epss for window in (*ours.vulnerabilities, *floor.vulnerabilities) if window.epss is not None}
+    )
+    for severity, exploited, epss in product(WORST_FIRST, (False, True), (None, *scores)):
+        for wanted in covering(floor.vulnerabilities, severity, exploited=exploited, epss=epss):
+            there = covering(ours.vulnerabilities, severity, exploited=exploited, epss=epss)
+            if not any(_as_strict(window, wanted) for window in there):
+                which = f"{'exploited ones' if exploited else 'those'} of severity {severity}"
+                likely = "" if wanted.epss is None else f" with an EPSS score from {wanted.epss:g}"
+                until = shown(wanted.within + wanted.grace)
+                yield f"image.vulnerabilities: {which}{likely}, and the floor says {wanted.enforcement} after {until}"
 
 
-def covering(windows: tuple[FixWindow, ...], severity: Severity, *, exploited: bool) -> list[FixWindow]:
-    """The windows over vulnerabilities of that severity, exploited or not, as the gate applies them."""
-    named = any(w.severity is Severity.UNKNOWN and not w.exploited for w in windows)
-    return [window for window in windows if _covers(window, severity, exploited=exploited, unknown_is_named=named)]
+def covering(
+    windows: Sequence[FixWindow], severity: Severity, *, exploited: bool, epss: float | None = None
+) -> list[FixWindow]:
+    """The windows over vulnerabilities of that severity, exploited or not, as the gate applies them.
+
+    `epss`: how likely they are to be exploited, from 0 to 1; None: unknown.
+    """
+    named = any(w.severity is Severity.UNKNOWN and not w.selects for w in windows)
+    meant = (w for w in windows if w.epss is None or (epss is not None and epss >= w.epss))
+    return [window for window in meant if _covers(window, severity, exploited=exploited, unknown_is_named=named)]
 
 
 def _covers(window: FixWindow, severity: Severity, *, exploited: bool, unknown_is_named: bool) -> bool:
@@ -171,7 +286,7 @@ def _covers(window: FixWindow, severity: Severity, *, exploited: bool, unknown_i
         return False
     if Severity.UNKNOWN in (window.severity, severity):
         same = window.severity is severity
-        return same or (severity is Severity.UNKNOWN and (window.exploited or not unknown_is_named))
+        return same or (severity is Severity.UNKNOWN and (window.selects or not unknown_is_named))
     return WORST_FIRST.index(severity) <= WORST_FIRST.index(window.severity)
 
 
@@ -195,6 +310,18 @@ def _benchmark(ours: Benchmark | None, floor: Benchmark | None) -> Iterator[str]
             yield f"image.benchmark.explained.{rule}: the floor does not explain it for {', '.join(told.subjects)}"
 
 
+def _reproduced(ours: Reproduced | None, floor: Reproduced | None) -> Iterator[str]:
+    if floor is None:
+        return
+    if ours is None:
+        yield "image.reproduced: not asked, and the floor asks for it"
+        return
+    yield from _rule("image.reproduced", ours, floor)
+    if ours.minimum_percent < floor.minimum_percent:
+        least = f"{ours.minimum_percent:g}, and the floor asks for {floor.minimum_percent:g}"
+        yield f"image.reproduced.minimum_percent: {least}"
+
+
 def _running(ours: RunningRules, floor: RunningRules) -> Iterator[str]:
     for name in RunningRules.model_fields:
         mine, wanted = getattr(ours, name), getattr(floor, name)
@@ -210,7 +337,8 @@ def _running(ours: RunningRules, floor: RunningRules) -> Iterator[str]:
 
 def _rule(name: str, ours: Rule, floor: Rule) -> Iterator[str]:
     if _milder(ours.enforcement, floor.enforcement):
-        yield f"{name}.enforcement: {ours.enforcement}, and the floor says {floor.enforcement}"
+        until = f" until {ours.from_date}" if ours.waits else ""
+        yield f"{name}.enforcement: {ours.enforcement}{until}, and the floor says {floor.enforcement}"
     if ours.grace > floor.grace:
         yield f"{name}.grace: {shown(ours.grace)}, and the floor says {shown(floor.grace)}"
 

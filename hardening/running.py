@@ -60,9 +60,10 @@ def judge_member(
     """The reasons why `subject` (fleet/member) is out of policy at `now`; none: it is within.
 
     `since` is when the violation began, `deadline` is since + the rule's grace; `enforcement` is the rule's own also
-    before the deadline, so that a replacement can be planned in time. An unknown image is unknown, never expired.
+    before the deadline, so that a replacement can be planned in time. What is enforced from a later day warns.
+    An unknown image is unknown, never expired.
     """
-    case = Case(policy, subject, member, waivers, now)
+    case = Case(policy.on(now.date()), subject, member, waivers, now)
     revoked, *dated = _dated(case)
     others = [*dated, _max_age(case)] if member.known else [_unknown(case)]
     return tuple(reason for reason in (revoked, _approved_source(case), *others) if reason)
@@ -70,9 +71,11 @@ def judge_member(
 
 def _reason(case: Case, rule: Rule, name: str, since: datetime, what: str, why: str, todo: str = "") -> Reason:
     fleet = case.subject.partition("/")[0]
-    what += since_text(since)
+    what += (f"; enforced from {rule.from_date} on" if rule.waits else "") + since_text(since)
     todo = todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next"
-    found = Reason(name, case.subject, rule.enforcement, what, why, todo, since=since, deadline=since + rule.grace)
+    due = since + rule.grace
+    due = max(due, rule.begins or due)
+    found = Reason(name, case.subject, rule.enforcement, what, why, todo, since=since, deadline=due)
     return answered(found, about_rule(name), case.policy.exception_contact, case.waivers, case.now)
 
 

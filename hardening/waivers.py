@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 
-from hardening.evaluation import SCORE, is_rule
+from hardening.evaluation import REPRODUCED, SCORE, is_rule
 from hardening.findings import BaseImage, Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Waiver
@@ -27,10 +27,11 @@ TITLES = {**BOOT_TITLES, STARTS: "The container gets healthy as it is shipped"}
 # Goldsmith's own rules, beside controls, findings and benchmarks.
 RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
 # Whatever is not listed cannot be waived: that something was evaluated at all, what a policy must hold, a revocation.
-WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, *TITLES)
+WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, REPRODUCED, *TITLES)
 
 
 ASKED_FOR = timedelta(days=30)
+SOON = timedelta(days=14)  # before its end a waiver is announced
 NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
@@ -132,6 +133,22 @@ def ended(waivers: Sequence[Waiver], subject: str, today: date, below: Sequence[
             yield Reason("waiver-ended", subject, Enforcement.WARN, what, why, todo)
 
 
+def ending(waivers: Sequence[Waiver], subject: str, today: date, below: Sequence[str] = ()) -> Iterator[Reason]:
+    """A warning for each waiver about `subject` that ends soon: what it covers refuses again from the day after."""
+    for waiver in ending_soon(waivers, today):
+        if waiver.reaches(subject, below):
+            what = f"waiver {waiver.id} for {', '.join(waiver.names)} ends on {waiver.expires}"
+            why = "from the day after, what it covers counts again"
+            todo = f"{waiver.owner}: mend what it covers, or have {waiver.approver} approve a new end"
+            yield Reason("waiver-ending", subject, Enforcement.WARN, what, why, todo)
+
+
+def ending_soon(waivers: Sequence[Waiver], today: date) -> tuple[Waiver, ...]:
+    """The waivers in force that end within 14 days, the first first."""
+    soon = (waiver for waiver in active(waivers, today) if waiver.expires - today <= SOON)
+    return tuple(sorted(soon, key=lambda waiver: (waiver.expires, waiver.id)))
+
+
 def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
     """How an application developer asks for an exception: whom, and a waiver to paste and complete."""
     name = NOT_IN_A_NAME.sub("-", f"{about.below[-1] if about.below else subject}-{about.name}".lower()).strip("-")
@@ -163,17 +180,15 @@ def listed(values: Iterable[str]) -> str:
 def openvex(waivers: Sequence[Waiver], products: Sequence[str], author: str, today: date) -> str:
     """The vulnerability waivers in force as an OpenVEX 0.2.0 document (https://openvex.dev/ns/v0.2.0) over `products`.
 
-    A waiver accepts a risk, it does not claim that the product is unaffected: the status is `affected`, and the action
-    statement carries reason, owner, approver and end.
+    A waiver accepts a risk: the status is `affected`, and the action statement carries reason, approver and end. Only
+    one with a justification claims that the product is unaffected, which lets other scanners leave the finding out.
     """
     statements = [
         {
             "vulnerability": {"name": vulnerability},
             "timestamp": f"{waiver.created}T00:00:00Z",
             "products": [{"@id": product, "subcomponents": subcomponents(waiver)} for product in sorted(products)],
-            "status": "affected",
-            "action_statement": f"accepted until {waiver.expires} by {waiver.approver}: {waiver.reason}",
-            "action_statement_timestamp": f"{waiver.created}T00:00:00Z",
+            **_status(waiver),
         }
         for waiver in sorted(active(waivers, today), key=lambda waiver: waiver.id)
         for vulnerability in waiver.vulnerabilities
@@ -187,6 +202,21 @@ def openvex(waivers: Sequence[Waiver], products: Sequence[str], author: str, tod
     }
     identity = f"https://openvex.dev/docs/goldsmith/{digest_of(document).removeprefix('sha256:')}"
     return json.dumps({"@id": identity, **document}, indent=2, sort_keys=True) + "\n"
+
+
+def _status(waiver: Waiver) -> dict[str, str]:
+    if waiver.justification is None:
+        return {
+            "status": "affected",
+            "action_statement": f"accepted until {waiver.expires} by {waiver.approver}: {waiver.reason}",
+            "action_statement_timestamp": f"{waiver.created}T00:00:00Z",
+        }
+    return {
+        "status": "not_affected",
+        "justification": waiver.justification,
+        "impact_statement": waiver.reason,
+        "status_notes": f"claimed until {waiver.expires} by {waiver.approver}",
+    }
 
 
 def subcomponents(waiver: Waiver) -> list[dict[str, str]]:
@@ -226,5 +256,6 @@ def trivyignore(waivers: Sequence[Waiver], subject: str, today: date, below: Seq
 
 
 def _ignored(waiver: Waiver, name: str, **scope: list[str]) -> dict[str, object]:
-    """One line of trivy's file."""
-    return {"id": name, **scope, "expired_at": str(waiver.expires), "statement": f"{waiver.id}: {waiver.reason}"}
+    """One line of trivy's file, which reads moments and no days: the waiver holds through its last day."""
+    ends = f"{waiver.expires + timedelta(days=1)}T00:00:00Z"
+    return {"id": name, **scope, "expired_at": ends, "statement": f"{waiver.id}: {waiver.reason}"}

@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardening.catalog import load_policies, load_policy
@@ -84,6 +85,21 @@ class Context:
         """The same context where `policy` stands in the place of the one of that name."""
         other = copy(self)
         other.__dict__["changed"] = {**self.changed, instead_of: policy}
+        return other
+
+    def moved(self, now: datetime) -> Context:
+        """The same context at another moment."""
+        other = copy(self)
+        other.__dict__["now"] = now
+        other.__dict__.pop("cloud", None)
+        return other
+
+    def over_content(self, roots: tuple[Path, ...]) -> Context:
+        """The same context over the content of other roots, one for each; store, ledger and registry stay."""
+        other = copy(self)
+        other.__dict__["settings"] = self.settings.over(roots)
+        for known in ("definitions", "parents", "_sound"):
+            other.__dict__.pop(known, None)
         return other
 
     def policy_named(self, name: str) -> Policy:

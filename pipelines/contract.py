@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from hardening.disagreement import Disagreement
 from hardening.findings import CheckResult, Finding, Reason, ScanReport
 
 
@@ -75,7 +76,10 @@ class VerifyLine(Line):
 
 
 class ScanOutput(Line):
-    """`image.scan`: what each scanner did, and the findings with everyone's opinion."""
+    """`image.scan`: what each scanner did, and the findings with everyone's opinion.
+
+    `disagreements` of the scanners of vulnerabilities, each with its cause; `agreement` tells of them in a line.
+    """
 
     ref: str
     digest: str
@@ -84,6 +88,8 @@ class ScanOutput(Line):
     allowed: bool
     policy: str
     reasons: tuple[Reason, ...]
+    disagreements: tuple[Disagreement, ...] = ()
+    agreement: str = ""
 
 
 class LockLine(Line):
@@ -132,7 +138,7 @@ class NightlyLine(Line):
     `kind` and its `status`: `index` and `feeds` are refreshed, unchanged or failed; an `image` is published, re-dated,
     unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks while its candidate is
     too young, and is promoted where that could not wait; a `fleet` is compliant, empty, rolled, waits (for a person's
-    approval), skipped, refused or failed.
+    approval), skipped, refused or failed; a `waiver` ends within 14 days.
     """
 
     kind: str

@@ -69,7 +69,7 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
     for name, file in find_content(roots, "hardening/waivers", "*.toml").items():
         if waiver := problems.of(load_toml, file, Waiver, id=name) or _readable_names(file):
             problems.of(require_known, file, waiver, controls)
-            problems.of(_require_subjects, file, waiver, roots, names, fleets)
+            problems.of(require_subjects, file, waiver, roots, names, fleets)
     return problems.found
 
 
@@ -109,7 +109,7 @@ def _require_apart(fleet: Fleet, file: Path, others: Iterable[Fleet]) -> None:
             raise ContentError(f"it selects what the fleet {other.name} selects", file=file, key="selector", hint=hint)
 
 
-def _require_subjects(
+def require_subjects(
     file: Path, waiver: Waiver, roots: Sequence[Path], definitions: Collection[str], fleets: Collection[str]
 ) -> None:
     """Raises ContentError for a subject that can be no definition, no member of a fleet and no image elsewhere.

@@ -17,6 +17,7 @@ from hardening.foundation.errors import ContentError, GoldsmithError, RefusedErr
 from hardening.foundation.locks import only_one
 from hardening.foundation.text import one_line
 from hardening.gate import GateError, by_remedy, explain_shared, shared
+from hardening.waivers import ending_soon
 from images import feeds
 from images.artifact import Release
 from images.build.flow import BuildOutcome
@@ -29,6 +30,7 @@ from images.release.flow import ReleaseOutcome, gate, release_all
 from pipelines.cli.image import promote_one, publishable
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report
+from pipelines.cli.waiving import ending_text
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.promotion import promotion
@@ -64,7 +66,7 @@ def nightly(context: Context, only: str = "all") -> tuple[NightlyOutput, Failure
         selected, known = publishable(context, only), _rules(context)
         names = [name for name in selected if name in context.definitions]
         unsound = [_unsound(name, context.unsound[name]) for name in selected if name in context.unsound]
-        parts = [*refresh(context, names), *publish(context, names, unsound), *fleets(context, known)]
+        parts = [*refresh(context, names), *publish(context, names, unsound), *fleets(context, known), *ending(context)]
         lines = [part.line for part in parts if part.line]
         failures = refused_together(dict.fromkeys(part.error for part in parts if part.error), context.parents)
         released = [part.released for part in parts if part.released]
@@ -122,7 +124,9 @@ def summary(released: Iterable[ReleaseOutcome], lines: Sequence[NightlyLine]) ->
     left = told("unchanged", "refused", "failed")
     soaking = [line.name for line in lines if (line.kind, line.status) == ("channel", "soaks")]
     soak = f"; soaking: {', '.join(soaking)}" if soaking else ""
-    return f"{', '.join([*done, *left])}; fleets: {', '.join(fleets) or 'none'}{soak}"
+    soon = [line.name for line in lines if (line.kind, line.status) == ("waiver", "ends")]
+    ends = f"; waivers that end: {', '.join(soon)}" if soon else ""
+    return f"{', '.join([*done, *left])}; fleets: {', '.join(fleets) or 'none'}{soak}{ends}"
 
 
 def refresh(context: Context, names: Iterable[str]) -> Iterator[NightResult]:
@@ -231,6 +235,13 @@ def _fleet(context: Context, name: str) -> tuple[str, str]:
     with fleet_session(name, context, now=lambda: context.now) as at:
         line = automated(at, apply=True)
         return line.outcome, line.detail
+
+
+def ending(context: Context) -> Iterator[NightResult]:
+    """Announce the waivers that end within 14 days."""
+    for waiver in ending_soon(load_waivers(context.settings.roots), context.now.date()):
+        line = NightlyLine(kind="waiver", name=waiver.id, status="ends", detail=ending_text(waiver), seconds=0.0)
+        yield NightResult(_told(line))
 
 
 def _part(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightResult:

@@ -179,7 +179,7 @@ def tell_of_others(state: Path) -> None:
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 # What earlier versions, which left it open, made in it; by one of these it is known to be a state directory.
 OURS = (
-    "apt", "ca", "content", "demo", "disks", "docker", "feeds", "ledger.sqlite", "locks", "plans", "registry",
+    "apt", "ca", "content", "demo", "disks", "docker", "feeds", "keys", "ledger.sqlite", "locks", "plans", "registry",
     "rehearsal", "reports", "store", "work",
 )  # fmt: skip
 

@@ -101,7 +101,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-PUBLIC = ("security-tracker.debian.org", "mirror.gcr.io", "ghcr.io")
+PUBLIC = (
+    "security-tracker.debian.org", "mirror.gcr.io", "ghcr.io", "www.cisa.gov", "epss.empiricalsecurity.com",
+    "osv-vulnerabilities.storage.googleapis.com", "reproduce.debian.net",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,12 +16,14 @@ from hardening.foundation.content import parse
 from hardening.foundation.process import run, which
 from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Cases, Control, Profile
+from hardening.policy import Policy
 from images.model import Definition
 from pipelines.fleet.model import Fleet
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 MODELS: dict[str, type[BaseModel]] = {
     "hardening/controls/": Control,
+    "hardening/policies/": Policy,
     "hardening/profiles/": Profile,
     "images/definitions/": Definition,
     "pipelines/fleets/": Fleet,
@@ -82,7 +84,7 @@ def test_examples_load(document: Path) -> None:
         if path.endswith("/cases.toml"):
             parse(tomllib.loads(text), Cases, document)
             continue
-        name = Path(path).stem if kind in (Fleet, Profile) else Path(path).parent.name
+        name = Path(path).stem if kind in (Fleet, Profile, Policy) else Path(path).parent.name
         parse(tomllib.loads(text), kind, document, **{"id" if kind is Control else "name": name})
 
 

@@ -44,9 +44,24 @@ class Limit:
 
 FEED_BYTES = Limit("feed.bytes", 64 * MIB)
 FEED_TEXT = Limit("feed.text", 64 * MIB, "bytes after decompression")
+TRACKER_BYTES = Limit("tracker.bytes", 256 * MIB)  # as JSON; 80 million in 2026, a tenth of that when packed
+TRACKER_TEXT = Limit("tracker.text", 512 * MIB, "bytes after decompression")
+TRACKER_ENTRIES = Limit("tracker.entries", 2_000_000, "pairs of a source package and a vulnerability")
+TRACKER_VALUES = Limit("tracker.values", 4096, "values of one entry")
+OSV_BYTES = Limit("osv.bytes", 512 * MIB)
+OSV_TEXT = Limit("osv.text", 2 * GIB, "bytes after decompression")
+OSV_NAMES = Limit("osv.names", 16 * MIB, "bytes of the list of names in the archive")
+EPSS_LINES = Limit("epss.lines", 2_000_000, "lines")
 FEED_LINE = Limit("feed.line", 64 * KIB, "bytes of one line")
 FEED_SECONDS = Limit("feed.seconds", 300, "seconds for the whole download")
 FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")
+
+REVISION_BYTES = Limit("content.revision", 256 * MIB, "bytes of content in one revision")
+REVISION_FILES = Limit("content.revision-files", 50_000, "files of content in one revision")
+REBUILT_ENTRIES = Limit(
+    "rebuilt.entries", 1_000_000, "packages of one architecture; Debian's releases have 70,000 each"
+)
+REBUILT_VALUES = Limit("rebuilt.values", 256, "keys and values of one package")
 
 JSON_BYTES = Limit("json.bytes", 4 * MIB)  # what registries accept as a manifest
 JSON_DEPTH = Limit("json.depth", 64, "levels of lists and objects in each other")
@@ -56,6 +71,7 @@ SMALL_FILE = Limit("image.small-file", 16 * MIB, "bytes of one text file such as
 REGISTRY_SECONDS = Limit("registry.seconds", 120, "seconds for one question to a registry")
 REGISTRY_COPY_SECONDS = Limit("registry.copy-seconds", 1800, "seconds for one image from or to a registry")
 REGISTRY_MEMORY = Limit("registry.memory", 256 * MIB, "bytes that skopeo takes; an image needs 50 MB")
+ATTESTATIONS = Limit("registry.attestations", 128, "documents attached to one image")
 DOCUMENT_BYTES = Limit("document.bytes", 32 * MIB, "bytes of an attached document such as an SBOM")
 
 INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")

@@ -55,8 +55,13 @@ class Packages(Content):
     extra_sources: tuple[Path, ...] = Field(
         (), description="more deb822 source files to plan and build from; images themselves do not hold them"
     )
+    snapshot: str = Field(
+        "",
+        description="archive that keeps old versions, for `image.reproduce`; `{archive}` in it becomes debian and "
+        "debian-security, `{time}` when the image was built; empty: none",
+    )
 
-    _plain = field_validator("mirror", "security_mirror", "proxy")(staticmethod(addresses.plain))
+    _plain = field_validator("mirror", "security_mirror", "proxy", "snapshot")(staticmethod(addresses.plain))
 
 
 class Docker(Content):
@@ -89,17 +94,40 @@ class Feeds(Content):
     trivy: str = Field(
         DOWNLOAD, description="`download` or empty: trivy fetches its own database; a directory with its cache; `none`"
     )
-    kev: str = Field("", description="CISA's list of exploited vulnerabilities: an address or a file; empty: none")
+    tracker: str = Field(
+        DEBIAN, description="`debian` or empty: the JSON of Debian's security tracker, all that it knows of every "
+        "suite; an address, a file, or a directory with tracker.json; `none`: the small dated sample that ships",
+    )  # fmt: skip
+    kev: str = Field(
+        DOWNLOAD, description="`download` or empty: CISA's list of exploited vulnerabilities; an address or a file; "
+        "`none`: nothing counts as exploited",
+    )  # fmt: skip
+    epss: str = Field(
+        DOWNLOAD, description="`download` or empty: FIRST's estimates of how likely each vulnerability is exploited "
+        "within 30 days; an address, a file, or a directory with epss.csv.gz; `none`",
+    )  # fmt: skip
+    osv: str = Field(
+        NONE, description="OSV's export for Debian, which adds to the tracker what it does not list: `download`, an "
+        "address or a file; empty: `none`",
+    )  # fmt: skip
     openscap: str = Field(
         "", description="directory with ssg-debian13-ds.xml and its like; empty: one pinned package from the mirror"
     )
+    reproduced: str = Field(
+        "", description="which packages others built again to the same bytes: address of a rebuilderd such as "
+        "https://reproduce.debian.net, or a directory with amd64.json and all.json; empty: nobody is asked",
+    )  # fmt: skip
+    grype: str = Field("", description="directory with grype's database (GRYPE_DB_CACHE_DIR); empty: none")
+    osv_scanner: str = Field(
+        "", description="directory with osv-scanner's data (OSV_SCANNER_LOCAL_DB_CACHE_DIRECTORY); empty: none"
+    )
 
-    @field_validator("debsecan", "trivy")
+    @field_validator("debsecan", "trivy", "tracker", "kev", "epss", "osv")
     @classmethod
     def _given(cls, place: str, info: ValidationInfo) -> str:
-        return place or (DEBIAN if info.field_name == "debsecan" else DOWNLOAD)
+        return place or str(cls.model_fields[str(info.field_name)].default)
 
-    @field_validator("debsecan", "kev")
+    @field_validator("debsecan", "tracker", "kev", "epss", "osv", "reproduced")
     @classmethod
     def _safe(cls, place: str) -> str:
         if "://" in place and not is_safe(place):
@@ -117,6 +145,23 @@ class Notify(Content):
     webhook_file: Path | None = Field(
         None, description="file that holds an address to POST to, which is a secret and so stands in no setting"
     )
+
+
+class Signing(Content):
+    """What signs releases. Empty: a key pair of this installation, made by `setup` and kept in `state`."""
+
+    key: str = Field("", description="awskms: and the ARN of a key (ECC_NIST_P256, SIGN_VERIFY) in `aws.region`")
+    command: tuple[str, ...] = Field(
+        (), description="program that gets what is signed on its input and prints the signature, both in base64"
+    )
+    public_key: Path | None = Field(None, description="PEM file with the public half of what `command` signs with")
+
+    @field_validator("key")
+    @classmethod
+    def _known(cls, key: str) -> str:
+        if key and not key.startswith("awskms:arn:"):
+            raise ValueError(f"{key} is no awskms:arn:…; for other clouds and devices name a program in `command`")
+        return key
 
 
 Account = Annotated[str, matching(r"^([0-9]{12})?$", "an account's id: twelve digits")]
@@ -204,6 +249,9 @@ class Settings(BaseSettings):
         ("container", "machine"), description="what `all` and globs mean on this machine; a name means itself"
     )
     parallel: int = Field(2, ge=1, description="builds side by side")
+    scanners: tuple[Literal["detect-secrets", "grype", "lynis", "osv-scanner"], ...] = Field(
+        (), description="scanners to run beside the default ones; what is named must be installed here"
+    )
     retry_for: Duration = Field(duration("2m"), description="how long mirror, registry and Docker are retried")
     registry: Registry = Registry()
     packages: Packages = Packages()
@@ -211,7 +259,9 @@ class Settings(BaseSettings):
     feeds: Feeds = Feeds()
     notify: Notify = Notify()
     judging: Judging = Judging()
+    signing: Signing = Signing()
     aws: Aws = Aws()
+    _instead: tuple[Path, ...] = ()
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **given: Any) -> tuple[PydanticBaseSettingsSource, ...]:
@@ -226,7 +276,13 @@ class Settings(BaseSettings):
     @property
     def roots(self) -> tuple[Path, ...]:
         """Content roots, the checkout first; a later root's content is added, never overrides by the same name."""
-        return (ROOT, *((path if path.is_absolute() else ROOT / path) for path in self.content))
+        return self._instead or (ROOT, *((path if path.is_absolute() else ROOT / path) for path in self.content))
+
+    def over(self, roots: tuple[Path, ...]) -> Settings:
+        """The same settings over other content roots, such as those of another revision; one for each."""
+        other = self.model_copy()
+        other._instead = roots
+        return other
 
     @property
     def database_url(self) -> str:

@@ -7,6 +7,7 @@ A terminal obeys control characters: they clear lines, forge links and titles, a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 UNSEEN = re.compile(
     "["
@@ -53,6 +54,17 @@ def markdown(text: str) -> str:
 def markdown_code(text: str) -> str:
     """`text` on one line as code in markdown, which ends at no backtick of its own and in no cell."""
     return f"`{' '.join(visible(text).split()).replace('`', chr(39)).replace('|', '/')}`"
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table; empty without rows."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(markdown, line))} |" for line in lines) if rows else ""
+
+
+def markdown_folded(title: str, table: str) -> str:
+    """Markdown that a forge shows once somebody opens it; empty where there is nothing."""
+    return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>" if table else ""
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ from images.aws import amis, call_arguments, tags
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud, machine_of
 from images.aws.model import Ami, MachineImage
+from images.aws.signed_statement import keep, parameter, prove, public_key, sign, signing_key, statement, statement_name
 from images.aws.snapshots import drop_pending, ensure_snapshot
-from images.aws.statement import keep, parameter, prove, public_key, sign, signing_key, statement, statement_name
 from images.ledger import STANDING, Begun
 from images.release import lifecycle
 from images.release.store import Publication
@@ -52,6 +53,10 @@ class AwsPublication(Publication):
     def over(self, draft: Release) -> Iterable[Release]:
         """Releases of the ledger: what one of them lacks at AWS is made again."""
         return self.cloud.ledger.releases_of_content(draft.content)
+
+    def proves(self, known: Release, now: datetime) -> bool:  # noqa: ARG002
+        """Yes: the statement of what stands is checked as it is made."""
+        return True
 
     def refuse_taken(self, chosen: Release) -> None:
         """Raise RefusedError where a stranger's image has the name of the release's."""

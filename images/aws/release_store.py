@@ -20,7 +20,7 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.publish import AwsPublication, preflight
 from images.aws.retire import retire_images
-from images.aws.statement import StatementProof, parameter, proof_of, public_key
+from images.aws.signed_statement import StatementProof, parameter, proof_of, public_key
 from images.ledger import STANDING
 from images.release.lifecycle import newest_first, shown
 from images.release.revocations import said_by_ledger

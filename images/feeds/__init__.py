@@ -3,7 +3,7 @@
 `current` gives the data to scan with and asks an address again when the copy was not confirmed for an hour; `refresh`
 asks now. An address that fails never takes away the last good copy: its age shows, and the policy judges by it. Where
 Debian's tracker, the default, does not answer and never did, the sample stands in, with the reason; no policy but one
-for trials accepts it.
+for trials accepts it. Big data is read once, into an index beside it (`data_index.py`).
 
 OpenSCAP judges by a directory of the settings, else by one pinned package of the archive's pool: Debian 13's rules are
 in a newer ssg-debian than Debian 13 has. That one .deb is fetched through the archive that images are made from and
@@ -17,8 +17,8 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -29,23 +29,33 @@ from filelock import FileLock
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import digest
-from hardening.foundation.process import REGISTRY, run, which
+from hardening.foundation.limits import FEED_BYTES, OSV_BYTES, TRACKER_BYTES, Limit, parse_json
+from hardening.foundation.process import REGISTRY, run, threads, which
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
-from images.feeds import download, facts
+from images.advisories import Advisories, Advisory
+from images.artifact import Package
+from images.feeds import data_index, download, facts, scanner_data
 from images.feeds.facts import Facts, require_succession
 from images.model import Bootstrap
-from images.packages.index import PackageIndex
+from images.packages.index import PackageIndex, write_atomically
 from images.scan.base import Feed
 from images.scan.openscap import STREAMS
 from images.scan.sandbox import refuse_denied
 from images.store.files import file_digest, room_on
 
-CHECK_AFTER = timedelta(hours=1)
+CHECK_AFTER, NOW = timedelta(hours=1), timedelta(0)
 SUITE = re.compile(r"[a-z][a-z0-9.-]{0,63}")
 SAMPLE = Path(__file__).parent / "sample"
 TRACKER = "https://security-tracker.debian.org/tracker/debsecan/release/1"
 """Where debsecan itself takes its data from, a file for each suite."""
+TRACKER_JSON = "https://security-tracker.debian.org/tracker/data/json"
+"""All that the tracker knows, of every suite: 80 MB, which it packs to a tenth when asked to."""
+KEV = "https://www.cisa.gov/sites/default/files/feeds/known_exploited_vulnerabilities.json"
+EPSS = "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz"
+OSV = "https://osv-vulnerabilities.storage.googleapis.com/Debian/all.zip"
+BIG_AFTER = timedelta(hours=6)
+"""How long a copy of what is big, or made once a day, is not asked about again."""
 TRIVY_DB = "mirror.gcr.io/aquasec/trivy-db:2"
 """Where trivy takes its database from first, unless TRIVY_DB_REPOSITORY says otherwise."""
 
@@ -61,14 +71,18 @@ def current(
     missing: dict[str, str] = {}
     takes: dict[str, Callable[[], Feed]] = {
         "debsecan": lambda: _debsecan(settings, suite, now, after),
+        "tracker": lambda: tracker(settings, suite, now, after),
         "trivy": lambda: _trivy(settings, now),
         **({"openscap": lambda: benchmark_content(settings, suite)} if benchmark else {}),
+        **scanner_data.takes(settings),
     }
-    for name, take in takes.items():
-        try:
-            found[name] = take()
-        except OutsideError as error:
-            missing[name] = error.message
+    with threads() as pool:  # where no address answers, all of them are waited for at once
+        running = {name: pool.submit(take) for name, take in takes.items()}
+        for name, one in running.items():
+            try:
+                found[name] = one.result()
+            except OutsideError as error:
+                missing[name] = error.message
     return found, missing
 
 
@@ -79,8 +93,7 @@ def refresh(settings: Settings, suite: str, now: datetime) -> tuple[dict[str, Fe
 
 def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -> Feed:
     place, kept = settings.feeds.debsecan, settings.state_dir / "feeds"
-    if not SUITE.fullmatch(suite):
-        raise OutsideError(f"there is no data for {suite!r}, which is no name of a suite")
+    _require_suite(suite)
     if place == NONE:
         return compile_sample(SAMPLE, suite, kept / "sample")
     address = (TRACKER if place == DEBIAN else place).rstrip("/")
@@ -92,6 +105,11 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
     facts.debsecan_facts(directory / suite)
     dated = facts.in_file(directory / "metadata.json", "date") or _modified(directory / suite)
     return Feed(directory, dated, f"directory {directory}", f"sha256:{file_digest(directory / suite)}")
+
+
+def _require_suite(suite: str) -> None:
+    if not SUITE.fullmatch(suite):
+        raise OutsideError(f"there is no data for {suite!r}, which is no name of a suite")
 
 
 def _by_address(settings: Settings, place: str, suite: str, now: datetime, after: timedelta) -> Feed:
@@ -117,34 +135,214 @@ def _trivy(settings: Settings, now: datetime) -> Feed:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
     dated = facts.in_file(directory / "db" / "metadata.json", "UpdatedAt")
     source = "downloaded by trivy" if place == DOWNLOAD else f"directory {directory}"
-    return Feed(directory, dated, source, note=note, stamps=_stamps(directory))
+    databases = [file for part in ("db", "java-db") for file in (directory / part).glob("*")]
+    return Feed(directory, dated, source, note=note, stamps=scanner_data.stamps(databases))
 
 
-def _stamps(directory: Path) -> tuple[str, ...]:
-    """Every file of trivy's databases, which hold gigabytes, with its size and time."""
-    files = sorted(file for part in ("db", "java-db") for file in (directory / part).glob("*"))
-    return tuple(f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files)
+# Debian's tracker, whole
+
+
+def tracker(settings: Settings, suite: str, now: datetime, after: timedelta = CHECK_AFTER) -> Feed:
+    """What the tracker knows, by `feeds.tracker`: its index is `advisories`' to read. Raises OutsideError without any.
+
+    The sample, with the reason, where the default address does not answer and never did.
+    """
+    _require_suite(suite)
+    folder = settings.state_dir / "feeds" / "tracker"
+    if settings.feeds.tracker == NONE:
+        return _sample_index(suite, folder)
+    try:
+        default = {DEBIAN: TRACKER_JSON}
+        feed = _indexed(settings, "tracker", default, "tracker.json", _of_tracker, now, after, most=TRACKER_BYTES)
+    except OutsideError as error:
+        if settings.feeds.tracker != DEBIAN or not (SAMPLE / f"{suite}.json").is_file():
+            raise
+        sample = _sample_index(suite, folder)
+        return replace(sample, source=f"{sample.source}, since {error.message}")
+    if settings.feeds.osv != NONE:
+        feed = _with_osv(settings, feed, now, after)
+    if suite not in data_index.suites(_index_of(feed)):
+        raise OutsideError(f"{feed.source} has no advisory for {suite}: nothing can be judged by it")
+    return feed
+
+
+_of_tracker = data_index.build_advisories(data_index.tracker_rows)
+_of_osv = data_index.build_advisories(data_index.osv_rows, first_counts=True)
+
+
+def _with_osv(settings: Settings, feed: Feed, now: datetime, after: timedelta) -> Feed:
+    """The tracker's data with what only OSV's lists; it is as old as the older one."""
+    osv = _indexed(settings, "osv", {DOWNLOAD: OSV}, "osv.zip", _of_osv, now, after, most=OSV_BYTES)
+    both = data_index.joined(_index_of(feed), _index_of(osv))
+    date = min(feed.date, osv.date) if feed.date and osv.date else None
+    note = "; ".join(one for one in (feed.note, osv.note) if one)
+    return replace(feed, date=date, source=f"{feed.source} and {osv.source}", sha256=both, note=note)
+
+
+def _sample_index(suite: str, folder: Path) -> Feed:
+    """The sample of a suite as an index. Raises OutsideError where none ships for it."""
+    path = SAMPLE / f"{suite}.json"
+    if not path.is_file():
+        raise OutsideError(f"no sample of advisories ships for {suite}; set feeds.tracker")
+    data_index.indexed(
+        path, folder / "sample", data_index.build_advisories(partial(data_index.sample_rows, suite=suite))
+    )
+    date = facts.in_file(path, "date")
+    return Feed(folder / "sample", date, f"sample of {date:%Y-%m-%d}", f"sha256:{file_digest(path)}", sample=True)
+
+
+def _indexed(
+    settings: Settings, setting: str, default: Mapping[str, str], file_name: str, build: data_index.Build,
+    now: datetime, after: timedelta, *, most: Limit,
+) -> Feed:  # fmt: skip
+    """The data of a setting: an address, a file, or a directory with that file. Its index stands in the directory."""
+    given = str(getattr(settings.feeds, setting))
+    place, folder = default.get(given, given), settings.state_dir / "feeds" / setting
+
+    def look(data: Path) -> Facts:
+        return data_index.indexed(data, folder, build)[1]
+
+    if _is_address(place):
+        file, live, wait = folder / file_name, place == TRACKER_JSON, after and max(after, BIG_AFTER)
+        feed = download.fetch(place, file, settings, now, wait, look=look, live=live, most=most)
+        if not _index_of(feed).is_file():  # such as after an update of Goldsmith
+            look(file)
+        return feed
+    there = [path for path in places_of(ROOT / place, file_name) if path.is_file()]
+    if not there:
+        raise OutsideError(f"feeds.{setting}: there is no file {place}, and no {file_name} in it")
+    file = there[0]
+    date = look(file).date or facts.in_file(file.parent / "metadata.json", "date") or _modified(file)
+    return Feed(folder, date, f"file {file}", f"sha256:{file_digest(file)}")
+
+
+def places_of(place: Path, name: str) -> list[Path]:
+    """Where a file may be that a setting names: itself, or in a directory, packed or not."""
+    plain = name.removesuffix(".gz")
+    return [place, place / plain, place / f"{plain}.gz"]
+
+
+def _index_of(feed: Feed) -> Path:
+    return feed.directory / data_index.name_of(feed.sha256)
+
+
+def advisories(feed: Feed, suite: str, packages: Iterable[Package] = ()) -> Advisories:
+    """What the tracker's data says of a suite, of the sources of `packages` where they are named.
+
+    Raises OutsideError where the index cannot be read.
+    """
+    return _advisories(_index_of(feed), suite, packages)
+
+
+def _advisories(index: Path, suite: str, packages: Iterable[Package]) -> Advisories:
+    return Advisories(data_index.of_suite(index, suite, (package.built_from[0] for package in packages)))
+
+
+def advisories_over(feed: Feed, vulnerability: str, suite: str) -> tuple[Advisory, ...] | None:
+    """What the tracker's data says of one vulnerability in a suite; None where it does not know the vulnerability."""
+    found = data_index.over(_index_of(feed), vulnerability, suite)
+    return None if found is None else tuple(found)
+
+
+REPORTED = f"reported.{data_index.FORM}"  # the data that the last feed.update told about, and what was exploited then
+
+
+def reported(
+    settings: Settings, suite: str, packages: Iterable[Package] = ()
+) -> tuple[Advisories | None, frozenset[str]]:
+    """What the data said of a suite at the last `feed.update`, None where there was none; what was exploited then.
+
+    Of the sources of `packages`, where they are named.
+    """
+    folder = settings.state_dir / "feeds" / "tracker"
+    if not (folder / REPORTED).is_file():
+        return None, frozenset()
+    known = parse_json((folder / f"{REPORTED}.json").read_bytes(), REPORTED)
+    return _advisories(folder / REPORTED, suite, packages), frozenset(known)
+
+
+def mark_reported(settings: Settings, feed: Feed, known: Exploited) -> None:
+    """Remember the data that was told about, so that the next `feed.update` tells what is new since then."""
+    folder = settings.state_dir / "feeds" / "tracker"
+    if feed.sample:
+        return
+    ids, copy = folder / f"{REPORTED}.json", folder / f".{REPORTED}.new"
+    copy.unlink(missing_ok=True)
+    copy.hardlink_to(_index_of(feed))
+    for other in folder.glob("reported.*"):  # of an earlier version
+        if other.name not in (REPORTED, ids.name):
+            other.unlink()
+    write_atomically(ids, json.dumps(sorted(known.ids)))
+    copy.replace(folder / REPORTED)
+
+
+@dataclass(frozen=True)
+class Likelihoods:
+    """FIRST's estimates, and the data that they are from; without any, `missing` says why, unless nobody asked.
+
+    `scores`: how likely (0 to 1) each vulnerability is exploited within 30 days, where that is known.
+    """
+
+    feed: Feed | None = None
+    missing: str = ""
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """The estimates by vulnerability; one that is not there is unknown."""
+        return data_index.Scores(_index_of(self.feed)) if self.feed else {}
+
+
+def likelihoods(settings: Settings, now: datetime, after: timedelta = CHECK_AFTER) -> Likelihoods:
+    """How likely vulnerabilities are exploited, by `feeds.epss`. Without data nothing is known, which is no error."""
+    if settings.feeds.epss == NONE:
+        return Likelihoods()
+    default = {DOWNLOAD: EPSS}
+    try:
+        return Likelihoods(
+            _indexed(settings, "epss", default, "epss.csv.gz", data_index.build_scores, now, after, most=FEED_BYTES)
+        )
+    except OutsideError as error:
+        return Likelihoods(missing=error.message)
 
 
 @dataclass(frozen=True)
 class Exploited:
-    """The ids of vulnerabilities known to be exploited, and the data that says so; None: nobody was asked."""
+    """The ids of vulnerabilities known to be exploited, and the data that says so; None: nobody was asked, or
+    `missing` says why there is none.
+
+    `scores`: how likely each is exploited within 30 days (EPSS), from 0 to 1, by id; one that is not there is unknown.
+    """
 
     ids: frozenset[str] = frozenset()
     feed: Feed | None = None
+    missing: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def exploited(settings: Settings, now: datetime) -> Exploited:
-    """What is known to be exploited, by `feeds.kev` (CISA's JSON); nothing where that is not set.
+def exploitation(settings: Settings, now: datetime) -> Exploited:
+    """What is known to be exploited, and how likely the rest is to be. Raises OutsideError as `exploited` does."""
+    with threads() as pool:
+        likely = pool.submit(likelihoods, settings, now)
+        return replace(exploited(settings, now), scores=likely.result().scores)
 
-    Raises OutsideError where it is set and nothing can be had: "none is exploited" would be a silent pass.
+
+def exploited(settings: Settings, now: datetime, after: timedelta = CHECK_AFTER) -> Exploited:
+    """What is known to be exploited, by `feeds.kev` (CISA's JSON).
+
+    Raises OutsideError where a place is set and nothing can be had: "none is exploited" would be a silent pass. Of the
+    default one, which not every network lets through, the report then says that this was not evaluated.
     """
     place = settings.feeds.kev
-    if not place:
+    if place == NONE:
         return Exploited()
-    if _is_address(place):
-        file = settings.state_dir / "feeds" / "kev" / "kev.json"
-        feed = download.fetch(place, file, settings, now, CHECK_AFTER, look=facts.exploited_facts)
+    if place == DOWNLOAD or _is_address(place):
+        file, address = settings.state_dir / "feeds" / "kev" / "kev.json", KEV if place == DOWNLOAD else place
+        try:
+            feed = download.fetch(address, file, settings, now, after, look=facts.exploited_facts)
+        except OutsideError as error:
+            if place != DOWNLOAD:
+                raise
+            return Exploited(missing=error.message)
         return Exploited(facts.exploited_facts(file).ids, feed)
     file = ROOT / place
     try:
@@ -162,7 +360,7 @@ def _modified(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
-Advisories = Mapping[str, Mapping[str, list[str]]]
+FixesBySource = Mapping[str, Mapping[str, list[str]]]
 
 
 def compile_sample(folder: Path, suite: str, into: Path) -> Feed:
@@ -181,7 +379,7 @@ def compile_sample(folder: Path, suite: str, into: Path) -> Feed:
     return Feed(into, date, f"sample of {document['date']}", digest(compiled), sample=True)
 
 
-def debsecan_format(sources: Advisories) -> bytes:
+def debsecan_format(sources: FixesBySource) -> bytes:
     """Source package → fixed version → vulnerabilities, as a debsecan release file (its "VERSION 1"). Pure."""
     ids = sorted({cve for fixes in sources.values() for cves in fixes.values() for cve in cves})
     number = {cve: index for index, cve in enumerate(ids)}

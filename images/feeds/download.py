@@ -20,7 +20,7 @@ from filelock import FileLock
 from hardening.foundation.addresses import is_safe
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.limits import CHUNK, FEED_BYTES, FEED_REDIRECTS, FEED_SECONDS, Meter
+from hardening.foundation.limits import CHUNK, FEED_BYTES, FEED_REDIRECTS, FEED_SECONDS, Limit, Meter
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.feeds import facts
@@ -52,9 +52,13 @@ class Answer:
     date: str = ""
 
 
-def transfer(address: str, headers: dict[str, str], file: IO[bytes]) -> Answer:
+def transfer(
+    address: str, headers: dict[str, str], file: IO[bytes], most: Limit | None = None, *, packed: bool = False
+) -> Answer:
     """Write what `address` gives to the open `file`. Raises OutsideError for what is refused or fails, LateError when
     all of it, with its redirects, takes longer than FEED_SECONDS.
+
+    At most `most` bytes, else FEED_BYTES. `packed`: the server may pack it by gzip, and it is written as it comes.
 
     The transfer has a thread of its own, which is left alone once it is late: a read that waits cannot be ended. `file`
     is its owner's: what a late thread still brings goes into a file that has no name any more.
@@ -64,7 +68,8 @@ def transfer(address: str, headers: dict[str, str], file: IO[bytes]) -> Answer:
 
     def run() -> None:
         try:
-            answer.set_result(_get(address, {**OURS, **headers}, file, late))
+            own = {**OURS, **({"Accept-Encoding": "gzip"} if packed else {}), **headers}
+            answer.set_result(_get(address, own, file, late, most or FEED_BYTES))
         except BaseException as error:  # raised again by whoever waits
             answer.set_exception(error)
 
@@ -75,9 +80,10 @@ def transfer(address: str, headers: dict[str, str], file: IO[bytes]) -> Answer:
     return answer.result()
 
 
-def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.Event) -> Answer:
+def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.Event, most: Limit) -> Answer:
     """What `asked` answers, wherever it leads on to."""
     import requests
+    from urllib3.exceptions import HTTPError
 
     address = asked
     try:
@@ -86,27 +92,29 @@ def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.E
                 address, headers=headers, timeout=READ_SECONDS, stream=True, allow_redirects=False
             ) as answer:
                 if answer.status_code not in REDIRECTS:
-                    return _take(asked, answer, file, late)
+                    return _take(asked, answer, file, late, most)
                 target = urljoin(address, answer.headers.get("Location", ""))
             require_safe(target, came_from=address)
             address = target
-    except (requests.RequestException, ValueError) as error:
+    except (requests.RequestException, HTTPError, ValueError) as error:
         silent = isinstance(error, requests.ConnectionError | requests.Timeout)
         how = "does not answer" if silent else "could not be read"
         raise OutsideError(f"{asked} {how}: {type(error).__name__}") from None
     raise FEED_REDIRECTS.exceeded(asked)
 
 
-def _take(asked: str, answer: requests.Response, file: IO[bytes], late: threading.Event) -> Answer:
+def _take(asked: str, answer: requests.Response, file: IO[bytes], late: threading.Event, most: Limit) -> Answer:
     """Write what a good answer carries; of any other only its status counts."""
     etag, modified, date = (answer.headers.get(name, "") for name in ("ETag", "Last-Modified", "Date"))
     if answer.status_code != OK:
         return Answer(answer.status_code, date=date)
-    if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":
-        raise OutsideError(f"{asked} answered with the Content-Encoding {packed}, which was not asked for")
-    FEED_BYTES.require(int(answer.headers.get("Content-Length", 0)), asked)
-    seen, meter = hashlib.sha256(), Meter(FEED_BYTES, asked)
-    for part in answer.iter_content(CHUNK):
+    packing = answer.headers.get("Content-Encoding", "identity")
+    if packing not in ("identity", answer.request.headers.get("Accept-Encoding")):
+        raise OutsideError(f"{asked} answered with the Content-Encoding {packing}, which was not asked for")
+    most.require(int(answer.headers.get("Content-Length", 0)), asked)
+    seen, meter = hashlib.sha256(), Meter(most, asked)
+    packed = packing != "identity"  # and stays so: whoever reads the copy unpacks it within limits
+    for part in answer.raw.stream(CHUNK, decode_content=False) if packed else answer.iter_content(CHUNK):
         meter.add(len(part))
         if late.is_set():
             break
@@ -143,13 +151,14 @@ class KeptFeed:
 
 def fetch(
     address: str, file: Path, settings: Settings, now: datetime, after: timedelta, *, look: Callable[[Path], Facts],
-    live: bool = False,
+    live: bool = False, most: Limit | None = None,
 ) -> Feed:  # fmt: skip
     """The data at `address` as `file`; asked for again when not confirmed for `after`.
 
     `look` says what is in the data and raises OutsideError for what is none. Data that is none, or that shrank or lost
     a canary, does not replace the last good copy; only where there is no copy, we raise OutsideError too. `live`: the
-    service makes the data as it is asked, from what it knows then.
+    service makes the data as it is asked, from what it knows then. `most`: it may be that big, and come packed by gzip,
+    as which it is then kept.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
@@ -157,7 +166,8 @@ def fetch(
         if kept and now - datetime.fromisoformat(kept.confirmed) < after:
             return _feed(file, kept)
         try:
-            ask = partial(retrying, partial(_ask, kept, address, file, now, look, live=live), within=settings.retry_for)
+            once = partial(_ask, kept, address, file, now, look, live=live, most=most)
+            ask = partial(retrying, once, within=settings.retry_for)
             kept = asking_once(str(file), now, ask, again=not after)
         except OutsideError as error:
             if kept is None:
@@ -201,13 +211,15 @@ def _kept(file: Path, address: str) -> KeptFeed | None:
 
 
 def _ask(
-    kept: KeptFeed | None, address: str, file: Path, now: datetime, look: Callable[[Path], Facts], *, live: bool
-) -> KeptFeed:
+    kept: KeptFeed | None, address: str, file: Path, now: datetime, look: Callable[[Path], Facts], *, live: bool,
+    most: Limit | None,
+) -> KeptFeed:  # fmt: skip
     asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
     fresh = _beside(file)
     try:
         with fresh.open("wb") as sink:
-            answer = transfer(address, {key: value for key, value in asked.items() if value}, sink)
+            given = {key: value for key, value in asked.items() if value}
+            answer = transfer(address, given, sink, most, packed=most is not None)
             sink.flush()
             os.fsync(sink.fileno())
         if answer.status == NOT_MODIFIED and kept:

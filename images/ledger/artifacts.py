@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
-from images.artifact import Artifact, Package
+from images.artifact import Artifact, Package, unsigned
 from images.documents import from_json, to_json
 from images.ledger import tables as t
 from images.ledger.database import Database, Value
@@ -21,7 +21,7 @@ TOLD = "told-"
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """What the scanners last said of a content; `sbom` is the SBOM's digest in the store.
+    """What the scanners last said of a content; `sbom` and `spdx` are the digests of its SBOMs in the store.
 
     `inputs`: by scanner, what its report was made from (`images.scan.flow`); `suite`: of the image.
     """
@@ -31,6 +31,20 @@ class ScanRecord:
     sbom: str = ""
     suite: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
+    spdx: str = ""
+
+
+@dataclass(frozen=True)
+class PackageList:
+    """What a content holds, of which definition, and the content that it stands on; `suite` where it is known.
+
+    `parent` is empty for a bootstrap.
+    """
+
+    name: str
+    packages: tuple[Package, ...]
+    parent: str
+    suite: str
 
 
 class Artifacts(Database):
@@ -56,6 +70,33 @@ class Artifacts(Database):
     def artifact_over(self, digest: str) -> Artifact | None:
         """The newest artifact of that content."""
         return next(iter(self._artifacts(limit=1, digest=digest)), None)
+
+    def package_lists(self, sources: Collection[str] | None = None) -> dict[str, PackageList]:
+        """What the content of every artifact holds, by its digest; of packages only those from `sources`, if given.
+
+        The whole ledger is read in one pass, and no more of each line than is asked for.
+        """
+        table, scans = t.artifacts, t.judgements
+        parent = table.c.inputs["parent"].as_string().label("parent")
+        suite = table.c.inputs["definition", "base", "bootstrap", "suite"].as_string().label("suite")
+        packages = table.c.packages if sources is None or sources else literal(None).label("packages")
+        found = select(table.c.digest, table.c.name, packages, parent, suite).order_by(table.c.built_at)
+        scanned = select(scans.c.digest, scans.c.value["suite"].as_string().label("suite"))
+        suites = {row.digest: row.suite for row in self._rows(scanned.where(scans.c.kind == "scan"))}
+        lists = {
+            row.digest: PackageList(
+                row.name,
+                tuple(
+                    Package(**item)
+                    for item in row.packages or ()
+                    if sources is None or unsigned(item.get("source") or item["name"])[0] in sources
+                ),
+                row.parent or "",
+                suites.get(row.digest) or row.suite or "",
+            )
+            for row in self._rows(found)
+        }
+        return {digest: replace(one, suite=_suite(one, lists)) for digest, one in lists.items()}
 
     def bases_of(self, digest: str) -> tuple[BaseImage, ...]:
         """What a content has from each image of ours that it stands on, the nearest first, as far as it is known."""
@@ -117,6 +158,11 @@ class Artifacts(Database):
             self._change(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
         return {pair: min(known[pair], now) for pair in wanted}
 
+    def fixes_known_since(self, vulnerability: str) -> dict[str, datetime]:
+        """By package, when the fix of a vulnerability was first known here."""
+        query = select(t.first_seen).where(t.first_seen.c.vulnerability == vulnerability)
+        return {row.package: row.at for row in self._rows(query)}
+
     def _artifacts(self, **same: Any) -> tuple[Artifact, ...]:
         newest = (t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
         found = self._find(Artifact, t.artifacts, *newest, **same)
@@ -132,3 +178,12 @@ class Artifacts(Database):
 
     def _seen(self) -> dict[tuple[str, str], datetime]:
         return {(row.vulnerability, row.package): row.at for row in self._rows(select(t.first_seen))}
+
+
+def _suite(one: PackageList, lists: Mapping[str, PackageList]) -> str:
+    """The suite of a content: its own, or that of the nearest one which it stands on."""
+    passed = set[str]()
+    while not one.suite and one.parent in lists and one.parent not in passed:
+        passed.add(one.parent)
+        one = lists[one.parent]
+    return one.suite

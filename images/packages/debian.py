@@ -191,8 +191,10 @@ def package_of(stanza: str) -> Package:
 
 
 def _package(found: dict[str, str], sha256: str) -> Package:
-    source = found.get("Source", found["Package"]).split(" ")[0]
-    return Package(found["Package"], found["Version"], found["Architecture"], sha256, source)
+    source, _, version = found.get("Source", found["Package"]).partition(" ")
+    return Package(
+        found["Package"], found["Version"], found["Architecture"], sha256, source, source_version=version.strip("()")
+    )
 
 
 def as_installed(stanza: str) -> str:

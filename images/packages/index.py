@@ -31,12 +31,14 @@ class PackageIndex:
     """The package indexes of the distributions that definitions name, kept under the state directory.
 
     Every method takes the bootstrap whose suite it asks about. An index that was never fetched is fetched when first
-    needed; after that only `refresh` fetches.
+    needed; after that only `refresh` fetches. With a `home` of its own it keeps nothing elsewhere; a `past` one reads
+    archives of old days, whose signatures say that newer ones should have come.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, home: Path | None = None, *, past: bool = False) -> None:
         self.settings = settings
-        self.home = settings.state_dir / "apt"
+        self.home = home or settings.state_dir / "apt"
+        self.past = past
         self.architecture = settings.platform.removeprefix("linux/")
 
     def sources(self, bootstrap: Bootstrap) -> str:
@@ -102,6 +104,42 @@ class PackageIndex:
             with room_on(self.home):
                 retrying(lambda: self._download(bootstrap, missing), within=self.settings.retry_for)
         return paths
+
+    def collect(self, bootstrap: Bootstrap, packages: Iterable[Package]) -> dict[Package, tuple[Path, str]]:
+        """The verified .debs of `packages` with their index entries, as far as they are here or the archive has them.
+
+        By their hashes alone, whoever resolved them; others are left out. Raises OutsideError without any index.
+        """
+        paths = {package: self._pool_path(package) for package in packages}
+        missing = [package for package, path in paths.items() if not self._kept(package, path)]
+        if missing:
+            self._fetched(bootstrap)
+            with room_on(self.home):
+                self._download_known(bootstrap, missing)
+        return {package: (path, self._entry(package)) for package, path in paths.items() if self._kept(package, path)}
+
+    def _kept(self, package: Package, path: Path) -> bool:
+        return self._entry_path(package).exists() and pool.is_whole(package, path)
+
+    def _download_known(self, bootstrap: Bootstrap, missing: list[Package]) -> None:
+        """Fetch those of `missing` that the index has in this very version, each with its entry."""
+        wanted = {(package.name, package.version, package.sha256): package for package in missing}
+        with self._apt(bootstrap) as apt, TemporaryDirectory(dir=self.home) as partial:
+            names = sorted({package.name for package in missing})
+            shown = apt(["apt-cache", "show", "--", *names], (0, 100)).stdout
+            found = dict[Package, str]()
+            for stanza in debian.stanzas(shown):
+                told = debian.package_of(stanza)
+                if package := wanted.get((told.name, told.version, told.sha256)):
+                    found.setdefault(package, stanza)
+            if not found:
+                return
+            versions = [f"{package.name}={package.version}" for package in found]
+            apt(["apt-get", "-q", "-o", "Acquire::Retries=2", "download", "--", *versions], (0, 100), Path(partial))
+            for package, stanza in found.items():
+                if pool.is_whole(package, Path(partial) / debian.pool_name(package)):
+                    write_atomically(self._entry_path(package), stanza)
+                    self._adopt(package, Path(partial) / debian.pool_name(package))
 
     def fetch(self, bootstrap: Bootstrap, path: str, sha256: str, target: Path) -> None:
         """The file at `path` of the archive, which need stand in no index of this suite, as `target`; verified.
@@ -201,6 +239,9 @@ class PackageIndex:
         root = self._root(bootstrap)
         with TemporaryDirectory(dir=root) as scratch:
             config = aptroot.configure(self.settings, bootstrap, root, Path(scratch), status)
+            if self.past:
+                with config.open("a") as file:
+                    file.write('Acquire::Check-Valid-Until "false";\n')
             env = {"APT_CONFIG": str(config), "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
             def apt(argv: list[str], ok: tuple[int, ...], cwd: Path | None = None) -> Completed:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_IMODE
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
+from hardening.foundation.console import say
 from hardening.foundation.content import Content, load_toml, require_inside
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.hashing import DIGEST
@@ -18,10 +20,13 @@ from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex, write_atomically
 from images.registry.answers import Platform, parsed
+from images.registry.attestations import bundles
 from images.registry.client import Manifest, RegistryClient, split
+from images.registry.release_trust import trust_of
 from images.store import layers
 from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store
+from images.trust.verification import verify
 
 LOCK = Path("images/definitions/images.lock.toml")
 READABLE = 0o644
@@ -54,6 +59,8 @@ class Upstream:
         already pins it, else the checkout's). Raises OutsideError or ContentError when the registry has no such tag.
         """
         found = self._registry(reference).get(reference)
+        if not self._require_trusted(reference, found.digest):
+            say(f"{reference}: trusted on first use, for no rule in trust.upstream of the policy says who signs it")
         pin = Pin(digest=found.digest, platforms=self._platforms(reference, found))
         file = (root or self._root_of(reference)) / LOCK
         pins = {**_load(file).images, reference: pin} if file.exists() else {reference: pin}
@@ -64,20 +71,37 @@ class Upstream:
 
     def locked(self, reference: str) -> str:
         """The pinned digest of `reference` for the platform of the settings, without any network."""
+        return self._of_platform(reference, self._pin(reference).platforms, self._root_of(reference) / LOCK)
+
+    def _pin(self, reference: str) -> Pin:
+        """What is pinned. Raises ContentError where nothing is."""
         file = self._root_of(reference) / LOCK
         pin = _load(file).images.get(reference) if file.exists() else None
         if pin is None:
             raise ContentError(f"{reference} is not pinned", file=file, hint="./goldsmith image.lock NAME pins it")
-        return self._of_platform(reference, pin.platforms, file)
+        return pin
 
     def fetch(self, reference: str) -> str:
         """The pinned image of `reference`, brought into the store if it is not there; its content digest."""
-        return self._bring(reference, self.locked(reference))
+        content = self.locked(reference)
+        if not self.store.has(content):
+            self._require_trusted(reference, self._pin(reference).digest, content)
+        return self.bring_exactly(reference, content)
+
+    def _require_trusted(self, reference: str, *digests: str) -> bool:
+        """Whether a rule says who signs `reference`. Raises UntrustedError where it is not signed so."""
+        trust = trust_of(self.settings).of_upstream(reference)
+        if trust is None:
+            return False
+        registry, repository = self._registry(reference), split(reference)[0]
+        attached = [bundle for digest in digests for bundle in bundles(registry, repository, digest)]
+        verify(reference, digests, attached, trust, (), signed_at=None, now=datetime.now(UTC))
+        return True
 
     def bring(self, reference: str) -> str:
         """What a registry holds at `reference`, put into the store, for the settings' platform; its content digest."""
         platforms = self._platforms(reference, self._registry(reference).get(reference))
-        return self._bring(reference, self._of_platform(reference, platforms))
+        return self.bring_exactly(reference, self._of_platform(reference, platforms))
 
     def _of_platform(self, reference: str, platforms: dict[str, str], file: Path | str = "") -> str:
         wanted = self.settings.platform
@@ -86,7 +110,8 @@ class Upstream:
             raise ContentError(f"{reference} has no {wanted}", file=file, hint=hint)
         return platforms[wanted]
 
-    def _bring(self, reference: str, digest: str) -> str:
+    def bring_exactly(self, reference: str, digest: str) -> str:
+        """The one image with the digest `digest` from the repository of `reference`, put into the store; its digest."""
         if self.store.has(digest):
             return digest
         self.store.path.mkdir(parents=True, exist_ok=True)
@@ -101,7 +126,11 @@ class Upstream:
 
         Raises OutsideError where its name of the release is none.
         """
-        release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(self.fetch(reference), "usr/lib/os-release")))
+        return self.bootstrap_of(self.fetch(reference), reference)
+
+    def bootstrap_of(self, digest: str, reference: str) -> Bootstrap:
+        """The distribution of an image in the store, which `reference` names in errors; as `bootstrap`."""
+        release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(digest, "usr/lib/os-release")))
         if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
             raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
         return Bootstrap(family="debian", suite=debian.suite(release["VERSION_CODENAME"], reference))
@@ -121,7 +150,7 @@ class Upstream:
         if found.is_index:
             platforms = {str(item.platform): item.digest for item in found.index.manifests if item.platform}
             return {name: digest for name, digest in sorted(platforms.items()) if "unknown" not in name}
-        config = self.store.config(self._bring(reference, found.digest))
+        config = self.store.config(self.bring_exactly(reference, found.digest))
         return {str(parsed(Platform, config, reference)): found.digest}
 
     def _import(self, directory: Path, digest: str) -> None:

@@ -152,6 +152,10 @@ class Referring(_Foreign):
     subject: Subject | None = None
 
 
+class Attached(Image, Referring):
+    """The manifest of an attached document."""
+
+
 class Config(_Foreign, populate_by_name=False):
     """An image configuration, as far as it says what the image is made of: its unpacked layers, lowest first."""
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.errors import ContentError, UsageError
+from hardening.foundation.errors import ContentError, MalformedError, UsageError
 from hardening.foundation.hashing import digest_of, hex_of
-from images import documents
 from images.artifact import Artifact, Descriptor, Release
 from images.build.workspace import workspace
 from images.documents import Document
 from images.ledger import Begun, Ledger
+from images.registry.attestations import bundles, signed_document
 from images.registry.client import REF_NAME, RegistryClient
 from images.registry.referrers import attach
+from images.registry.release_trust import proved
 from images.registry.releases import release_at, remove
 from images.release import lifecycle
 from images.release.store import Publication
 from images.store.oci import INDEX, MANIFEST, Store, as_json
+from images.trust.envelope import BUNDLE, signed_by
+from images.trust.keys import signer
+from images.trust.verification import UntrustedError
 
 if TYPE_CHECKING:
     from images.scan.judge import Judgement
@@ -55,12 +60,31 @@ class RegistryPublication(Publication):
         """Raise UsageError where the dated tag names another release."""
         self._tagged(chosen)
 
-    def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:
+    def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:  # noqa: ARG002
         """Push content and index, the index without a tag, and attach the documents to each."""
         chosen = begun.release
-        content, index = self._push_content(chosen), self._push_index(chosen, artifact.platform)
-        attach(self.registry, chosen.repository, content, _of_content(artifact, judgement, self.prefix))
-        attach(self.registry, chosen.repository, index, begun.documents)
+        self._push_content(chosen)
+        index = self._push_index(chosen, artifact.platform)
+        self._attach(chosen, index, begun.documents)
+
+    def proves(self, known: Release, now: datetime) -> bool:
+        """Whether all that a release must carry is attached to it, and by a key that counts."""
+        try:
+            proved(self.registry, known, now)
+        except (UntrustedError, MalformedError):
+            return False
+        return True
+
+    def _attach(self, chosen: Release, index: Descriptor, said: Sequence[Document]) -> None:
+        """Attach what a release says of itself: statements signed, each once, and what other tools read unsigned."""
+        statements = [document for document in said if document.artifact_type == BUNDLE]
+        if not statements:
+            return
+        key = signer(self.registry.settings, chosen.published_at.date())
+        present = signed_by(key.public, bundles(self.registry, chosen.repository, chosen.digest))
+        signed = [signed_document(one.data, key) for one in statements if one.data not in present]
+        plain = [document for document in said if document.artifact_type != BUNDLE]
+        attach(self.registry, chosen.repository, index, (*signed, *plain))
 
     def settle(self, chosen: Release) -> None:
         """Set the dated tag, which never moves."""
@@ -114,13 +138,3 @@ class RegistryPublication(Publication):
             index = Store(room).put_json(self._index(chosen, platform), INDEX)
             self.registry.push_root(room, index, target, index_only=True)
         return index
-
-
-def _of_content(artifact: Artifact, judgement: Judgement, prefix: str) -> tuple[Document, ...]:
-    """What is true of the content, whatever the day: SBOM, provenance, results of the checks."""
-    inputs = {f"{prefix}input-digest": artifact.input_digest}
-    return (
-        Document(documents.SBOM, judgement.result.sbom),
-        Document(documents.PROVENANCE, documents.to_bytes(artifact), inputs),
-        Document(documents.CHECKS, documents.to_bytes(judgement.checks), inputs),
-    )

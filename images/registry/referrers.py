@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from time import sleep
 from typing import Any, TypeVar
 
-from hardening.foundation.errors import MalformedError, OutsideError
-from hardening.foundation.hashing import digest, hex_of
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import hex_of
 from hardening.foundation.locks import only_one
 from images.artifact import Descriptor
 from images.build.workspace import workspace
 from images.documents import Document
-from images.registry.answers import Image, Index, Listed, Referring, loaded, parsed
+from images.registry.answers import Index, Listed, Referring, parsed
 from images.registry.client import RegistryClient
 from images.store.oci import INDEX, MANIFEST, Store, as_json
+from images.trust.envelope import BUNDLE
 
 EMPTY = "application/vnd.oci.empty.v1+json"
 WRITES = 5
@@ -56,22 +57,6 @@ def latest(referrers: Sequence[Listed], artifact_type: str, **annotations: str) 
     return None
 
 
-def read(registry: RegistryClient, repository: str, referrer: Listed) -> bytes:
-    """The bytes of an attached document, hashed. Raises MalformedError where it is not what was listed."""
-    name = referrer.digest
-    what = f"{repository}@{name}"
-    with workspace(registry.settings) as directory:
-        registry.pull(what, directory, hex_of(name))
-        store = Store(directory)
-        manifest = parsed(Image, loaded(store.blob(name).read_bytes(), what), what)
-        if len(manifest.layers) != 1:
-            raise MalformedError(f"{what} holds {len(manifest.layers)} documents, and one is expected")
-        data = store.blob(manifest.layers[0].digest).read_bytes()
-    if digest(data) != manifest.layers[0].digest:
-        raise MalformedError(f"{what} holds other bytes than it says", hint="is something between us and the registry?")
-    return data
-
-
 def attach(
     registry: RegistryClient, repository: str, subject: Descriptor, documents: Sequence[Document]
 ) -> tuple[Listed, ...]:
@@ -87,13 +72,19 @@ def attach(
         store = Store(room)
         missing = _missing(documents, attached(registry, repository, subject.digest))
         made = [_manifest(store, subject, document) for document in missing]
-        for document in made:  # which nobody finds yet
-            registry.push_root(store.path, document, f"{repository}@{document.digest}", index_only=False)
+        pushed = False
         for _ in range(WRITES):
             present = attached(registry, repository, subject.digest)
             if not (unlisted := _missing(made, present)):
                 return present
-            _write_index(registry, repository, subject.digest, store, [*present, *unlisted])
+            with_documents = not present  # then the index brings all that it lists
+            if not (with_documents or pushed):
+                for document in made:  # which nobody finds yet
+                    registry.push_root(store.path, document, f"{repository}@{document.digest}", index_only=False)
+                present = attached(registry, repository, subject.digest)  # read last of all before it is written
+            pushed = True
+            listed = [*present, *unlisted]
+            _write_index(registry, repository, subject.digest, store, listed, with_documents=with_documents)
             _settle(registry)
     hint = "does another machine write to the same repository? run it again when that has ended"
     raise OutsideError(f"what refers to {subject.digest} in {repository} does not stay as it was written", hint=hint)
@@ -116,18 +107,35 @@ def _refers(registry: RegistryClient, repository: str, manifest_digest: str, sub
 
 
 def _missing(wanted: Sequence[Said], present: Sequence[Listed]) -> list[Said]:
-    """What of `wanted` is not listed: type and annotations tell, so that one made again is not attached twice."""
-    told = [(known.artifact_type, known.annotations) for known in present]
-    return [item for item in wanted if (item.artifact_type, item.annotations) not in told]
+    """What of `wanted` is not listed: type and annotations tell, so that one made again is not attached twice.
+
+    Of bundles, which are signed, only the digest does: anybody can list something with the annotations of ours.
+    """
+    told = [(known.artifact_type, known.annotations) for known in present if known.artifact_type != BUNDLE]
+    digests = {known.digest for known in present}
+    return [
+        item
+        for item in wanted
+        if (item.artifact_type, item.annotations) not in told and getattr(item, "digest", "") not in digests
+    ]
 
 
 def _write_index(
-    registry: RegistryClient, repository: str, subject: str, store: Store, listed: Sequence[Listed]
+    registry: RegistryClient,
+    repository: str,
+    subject: str,
+    store: Store,
+    listed: Sequence[Listed],
+    *,
+    with_documents: bool,
 ) -> None:
-    """Push the index that lists what refers to `subject`."""
-    lines = [referrer.model_dump(by_alias=True, exclude_defaults=True) for referrer in listed]
-    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
-    registry.push_root(store.path, index, f"{repository}:{tag_of(subject)}", index_only=True)
+    """Push the index that lists what refers to `subject`, where `with_documents` with all that it lists."""
+    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": _lines(listed)}, INDEX)
+    registry.push_root(store.path, index, f"{repository}:{tag_of(subject)}", index_only=not with_documents)
+
+
+def _lines(listed: Sequence[Listed]) -> list[dict[str, Any]]:
+    return [referrer.model_dump(by_alias=True, exclude_defaults=True) for referrer in listed]
 
 
 def _settle(registry: RegistryClient) -> None:

@@ -16,18 +16,21 @@ from hardening.foundation.settings import Settings
 from images import documents
 from images.artifact import Artifact, Release
 from images.documents import Document
-from images.ledger import Ledger
+from images.ledger import Ledger, ScanRecord
 from images.registry.client import RegistryClient
 from images.registry.publication import RegistryPublication
-from images.registry.referrers import attach, attached, latest, read
+from images.registry.referrers import attach, attached, latest
+from images.registry.release_trust import proved
 from images.registry.releases import READERS, channels_of, reference_of, release_at, releases_in, remove, revocations_in
-from images.registry.show import AttachedDocuments, ShownImage, show
+from images.registry.show import ShownImage, show
 from images.release import lifecycle
 from images.release.lifecycle import shown
 from images.release.retention import REMOVE, RetirementDecision, plan
 from images.release.revocations import Ask, said_by_ledger
 from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement
 from images.store.oci import Store
+from images.trust.evidence import Evidence, evidence_of
+from images.trust.verification import UntrustedError
 
 Decision = RetirementDecision[Release]
 
@@ -77,15 +80,12 @@ class RegistryStore(ReleaseStore):
         return release_at(self.registry, reference, self.prefix)
 
     def evidence(self, release: Release) -> Verdict:
-        """The verdict attached to a release.
-
-        It proves nothing, for whoever may push could have written it; but who says no, says no.
-        """
-        found = latest(attached(self.registry, release.repository, release.digest), documents.VERDICT)
-        if found is None:
+        """The verdict that a trusted key signed. Raises UntrustedError, and RefusedError where there is none."""
+        verdict = evidence_of(proved(self.registry, release, self.now, release.policy).said).verdict
+        if verdict is None:
             hint = f"./goldsmith image.publish {release.name} judges it"
             raise RefusedError(f"{shown(release)} carries no verdict: it was never judged", hint=hint)
-        return documents.from_bytes(Verdict, read(self.registry, release.repository, found))
+        return verdict
 
     def move(self, release: Release, channel: str, back: str) -> None:
         """Move a tag; where it came from is written first."""
@@ -149,27 +149,33 @@ class RegistryStore(ReleaseStore):
             self.note("prune", f"{release.repository}@{release.digest}", why)
 
     def read_in(self) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:
-        """Read each definition's releases; a malformed one is said, and stops no other definition.
+        """Read each definition's releases, and of each what a trusted key signed. One that proves nothing is said, and
+        stops no other.
 
-        What was judged and checked is told there, by whoever may push: it is kept as told, and is no evidence. Nothing
-        that it tells takes the place of what this ledger was told by a build or a scan of its own.
+        What was judged and checked elsewhere is kept as told: it lets nothing through. Nothing takes the place of what
+        this ledger was told by a build or a scan of its own.
         """
         found, errors = list[Release](), list[GoldsmithError]()
         for name in self.names:
             try:
                 releases = releases_in(self.registry, name, self.prefix)
-                for release in reversed(releases):  # the oldest first: what was said last of a content stands
-                    self.ledger.record_release(said_by_ledger(self.ledger, release))
-                    self._read_documents(release)
-                found += releases
             except MalformedError as error:
                 say(f"{name} is passed over: {error.message}")
                 errors.append(error)
+                continue
+            for release in reversed(releases):  # the oldest first: what was said last of a content stands
+                try:
+                    self._read_documents(release, evidence_of(proved(self.registry, release, self.now).said))
+                    found.append(release)
+                except (MalformedError, UntrustedError) as error:
+                    say(f"{shown(release)} is passed over: {error.message}")
+                    errors.append(error)
         return tuple(found), tuple(errors)
 
-    def _read_documents(self, release: Release) -> None:
-        """The artifact behind a release, and what was said of its content."""
-        found, content = AttachedDocuments(self.registry, release, self.prefix), release.content
+    def _read_documents(self, release: Release, found: Evidence) -> None:
+        """The release, the artifact behind it, and what was said of its content."""
+        self.ledger.record_release(said_by_ledger(self.ledger, release))
+        content = release.content
         if artifact := found.artifact:
             told = _of(release, artifact)
             known = self.ledger.artifact_by_input(told.name, told.platform, told.input_digest)
@@ -177,7 +183,7 @@ class RegistryStore(ReleaseStore):
                 self.ledger.record_artifact(told)
         ours = self.ledger.scan(content)
         if (scan := found.scan) and not (ours and ours.inputs):  # a scan of our own says what it was made from
-            self.ledger.record_scan(content, scan, release.published_at)
+            self.ledger.record_scan(content, ScanRecord(scan.reports, scan.findings), release.published_at)
         if verdict := found.verdict:
             self.ledger.record_verdict(content, verdict, told=True)
         if checks := found.checks:

@@ -13,7 +13,6 @@ from typing import Literal
 
 from hardening.catalog import require_may_publish
 from hardening.foundation.errors import RefusedError
-from hardening.foundation.hashing import canonical
 from hardening.foundation.locks import only_one
 from images import documents
 from images.artifact import Artifact, Release
@@ -25,6 +24,9 @@ from images.release.channels import point
 from images.release.lifecycle import refuse_ended
 from images.release.store import Publication, ReleaseStore
 from images.scan.judge import Judgement
+from images.trust.envelope import BUNDLE, statement
+from images.trust.evidence import attestations
+from images.trust.vex import PreviousRelease
 
 TAKEN_UP_WITHIN = timedelta(days=1)
 Action = Literal["published", "re-dated", "unchanged"]
@@ -56,7 +58,8 @@ def release(
         begun = _take_up(to, making, draft, artifact, definition)
         standing = None if begun or redate else _standing(to, making, draft, definition)
         chosen = begun.release if begun else standing or draft
-        begun = begun or Begun(chosen, release_documents(chosen, judgement))
+        said = () if begun or standing else release_documents(chosen, artifact, judgement, _before(to, chosen))
+        begun = begun or Begun(chosen, said)
         making.refuse_taken(chosen)
         earlier = [known for known in to.ledger.releases_of_content(chosen.content) if known.digest != chosen.digest]
         if chosen is draft:
@@ -69,15 +72,17 @@ def release(
     return Published(chosen, "unchanged" if standing else "re-dated" if earlier else "published")
 
 
-def release_documents(chosen: Release, judgement: Judgement) -> tuple[Document, ...]:
-    """What was said on the release's own day: scan, verdict, and the date of its end as other tools read it."""
-    scan = {
-        "reports": documents.to_json(judgement.result.reports),
-        "findings": documents.to_json(judgement.result.findings),
-    }
+def release_documents(
+    chosen: Release, artifact: Artifact, judgement: Judgement, before: PreviousRelease | None
+) -> tuple[Document, ...]:
+    """What is said on the release's own day: statements, not signed yet, and its end as other tools read it.
+
+    Each statement speaks of the release and of its content: whoever has either one finds it to be theirs.
+    """
+    subjects = {chosen.digest: chosen.repository, chosen.content: f"{chosen.repository}@{chosen.content}"}
+    said = attestations(chosen, artifact, judgement, before)
     return (
-        Document(documents.SCAN, canonical(scan)),
-        Document(documents.VERDICT, documents.to_bytes(replace(judgement.verdict, content=chosen.content))),
+        *(Document(BUNDLE, statement(one.predicate_type, one.predicate, subjects)) for one in said),
         Document(documents.LIFECYCLE, b"", {lifecycle.END_OF_LIFE: f"{chosen.expires_at:%Y-%m-%d}"}),
     )
 
@@ -145,8 +150,17 @@ def _standing(to: ReleaseStore, making: Publication, draft: Release, definition:
     for known in making.over(draft):
         dates = lifecycle.dates(definition.lifecycle, known.published_at)
         same = replace(draft, digest=known.digest, **asdict(dates)) == known
-        if same and not lifecycle.near_expiry(known, to.now):
+        if same and not lifecycle.near_expiry(known, to.now) and making.proves(known, to.now):
             return known
+    return None
+
+
+def _before(to: ReleaseStore, chosen: Release) -> PreviousRelease | None:
+    """The content that a release takes the place of, as far as the ledger knows it."""
+    for known in to.ledger.releases(chosen.name):
+        if known.content != chosen.content and known.published_at <= chosen.published_at:
+            artifact, scan = to.ledger.artifact_over(known.content), to.ledger.scan(known.content)
+            return PreviousRelease(known, artifact, scan.findings if scan else ()) if artifact else None
     return None
 
 

@@ -80,6 +80,9 @@ class Publication(Protocol):
     def over(self, draft: Release) -> Iterable[Release]:
         """The releases over a draft's content that stand already."""
 
+    def proves(self, known: Release, now: datetime) -> bool:
+        """Whether a release that stands carries all that proves it."""
+
     def refuse_taken(self, chosen: Release) -> None:
         """Raise an error where something else has the name that a release would get."""
 

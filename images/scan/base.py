@@ -10,6 +10,7 @@ from typing import Any
 
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.model import Kind, Severity
+from images.advisories import Advisories
 from images.artifact import Package
 
 
@@ -62,7 +63,8 @@ class ScanInputs:
     That is its dpkg `status`; `services`, the units that it starts at boot and keeps running; and `mounts`, the text of
     its proc/mounts, which must be empty: where the host's is mounted, the host would be judged. Of a container, `image`
     is its OCI configuration, and `dockerfile` the text of the Dockerfile that made it, if one did.
-    `feeds` holds the data by the scanner's name; without an entry there is none, and `missing` says why.
+    `feeds` holds the data by the scanner's name; without an entry there is none, and `missing` says why. `advisories`
+    are of the image's suite, for a scanner that is a function of ours.
     """
 
     work: Path
@@ -74,6 +76,7 @@ class ScanInputs:
     mounts: str = ""
     image: Mapping[str, Any] = field(default_factory=dict)
     dockerfile: str = ""
+    advisories: Advisories = field(default_factory=Advisories)
 
 
 def _always(_target: ScanTarget, _inputs: ScanInputs) -> str:
@@ -85,10 +88,13 @@ class Scanner:
     """One scanner. `command` and `parse` are pure; `lacks` says why it cannot evaluate this target (empty: it can).
 
     `kinds` are the images that it is for, and `spares` says why there is nothing of its kind in this one (no
-    Dockerfile): not a gap, no finding. `ok` are the exit statuses that mean "it did its work". `answer` is the file of
-    the work directory that it writes its answer to, where that is not its standard output; `files` are put there for
-    it, by name; `environment` is all that it sees beside where it is (`confinement`); `within` is the command that runs
-    it, if one does. `feed` names the data of another scanner that it judges by.
+    Dockerfile): not a gap, no finding. `ok` are the exit statuses that mean "it did its work". `answers` are the files
+    of the work directory that it writes its answer to, where that is not its standard output; `files` are put there for
+    it, by name, and the image as docker saves one under the name `archive`, if it has any. `environment` is all that it
+    sees beside where it is (`confinement`); `within` is the command that runs it, if one does. `feed` names the data of
+    another scanner that it judges by; `ignores`: see ScanReport.
+
+    Without a `program` it is a function of ours: `parse` gets an empty answer, and looks at what the inputs hold.
     """
 
     name: str
@@ -100,11 +106,13 @@ class Scanner:
     kinds: tuple[Kind, ...] = (Kind.CONTAINER, Kind.MACHINE)
     spares: Callable[[ScanTarget], str] = lambda _target: ""
     ok: tuple[int, ...] = (0,)
-    answer: str = ""
+    answers: tuple[str, ...] = ()
     files: Callable[[ScanTarget, ScanInputs], dict[str, str]] = lambda _target, _inputs: {}
-    environment: Callable[[ScanTarget], dict[str, str]] = lambda _target: {}
+    environment: Callable[[ScanTarget, ScanInputs], dict[str, str]] = lambda _target, _inputs: {}
     within: Callable[[ScanTarget, ScanInputs], list[str]] = lambda _target, _inputs: []
     feed: str = ""
+    archive: str = ""
+    ignores: tuple[str, ...] = ()
 
     @property
     def data(self) -> str:
@@ -146,11 +154,19 @@ def report(
 
 def finding(
     scanner: str, kind: FindingKind, rule: str, package: str, word: str, *, installed: str = "", fixed: str = "",
-    title: str = "",
+    title: str = "", source: str = "", ecosystem: str = "", status: str = "",
 ) -> Finding:  # fmt: skip
     """What one scanner found; `word` is its own for the severity."""
     how_bad = severity(word)
-    return Finding(kind, rule, package, installed, fixed, how_bad, ((scanner, how_bad),), title)
+    return Finding(
+        kind, rule, package, installed, fixed, how_bad, ((scanner, how_bad),), title, source=source,
+        ecosystem=ecosystem, status=status,
+    )  # fmt: skip
+
+
+def purl_type(purl: str) -> str:
+    """The type of a package URL: `deb` of `pkg:deb/debian/tar@1.35`; empty where it is none."""
+    return purl.removeprefix("pkg:").partition("/")[0] if purl.startswith("pkg:") else ""
 
 
 def severity(text: str) -> Severity:

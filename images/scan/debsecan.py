@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from itertools import takewhile
 
+from hardening.disagreement import LANGUAGES
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report, unevaluated
 
@@ -67,6 +68,7 @@ def _finding(block: str) -> Finding | None:
     return finding(
         NAME, SCANNER.kind, match["id"], package[1], urgency[1] if urgency else "", installed=package[2],
         fixed=_nearest(package[2], fixes) if "fixed" in notes else "", title=lines[0].strip() if lines else "",
+        source="debian", ecosystem="deb",
     )  # fmt: skip
 
 
@@ -79,4 +81,6 @@ def _nearest(version: str, fixes: list[str]) -> str:
     return max(fixes, key=alike, default="")
 
 
-SCANNER = Scanner(NAME, FindingKind.VULNERABILITY, "debsecan", command, parse, lacks=lacks)
+SCANNER = Scanner(
+    NAME, FindingKind.VULNERABILITY, "debsecan", command, parse, lacks=lacks, ignores=(LANGUAGES,)
+)  # fmt: skip

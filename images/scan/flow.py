@@ -24,12 +24,13 @@ from hardening.foundation.hashing import digest, digest_of
 from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
-from images import feeds
+from images import advisories, feeds
 from images.packages import debian
-from images.scan import SCANNERS, boot_state, openscap, syft
+from images.scan import boot_state, chosen, docker_archive, openscap, reproduced, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
 from images.scan.sandbox import read_answer, refuse_denied, run_confined
+from images.scan.syft import Bills
 from images.store.oci import Store
 
 SBOM = "sbom"
@@ -39,7 +40,7 @@ SBOM = "sbom"
 class ScanResult:
     """What the scanners said of one image: their reports, the findings merged, and the SBOM (CycloneDX, canonical).
 
-    `inputs`: by scanner, what its report was made from (`inputs_of`); `suite`: of the image.
+    `inputs`: by scanner, what its report was made from (`inputs_of`); `suite`: of the image; `spdx`: the SBOM as SPDX.
     """
 
     reports: tuple[ScanReport, ...]
@@ -47,22 +48,24 @@ class ScanResult:
     sbom: bytes
     suite: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
+    spdx: bytes = b""
 
 
 def scan(
-    target: ScanTarget, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime | None = None,
-    known: ScanResult | None = None,
+    target: ScanTarget, settings: Settings, scanners: Mapping[str, Scanner] | None = None, *,
+    now: datetime | None = None, known: ScanResult | None = None,
 ) -> ScanResult:  # fmt: skip
     """Run `scanners` over `target` side by side. A scanner that fails is a report with outcome ERROR, never silence.
 
-    Of `known`, an earlier scan, what still stands is not made again. `now` decides whether feeds are asked again.
+    Without `scanners`, those that the settings choose. Of `known`, an earlier scan, what still stands is not made
+    again. `now` decides whether feeds are asked again.
     Raises OutsideError where no SBOM can be made or the layout is broken.
     """
-    now = now or datetime.now(UTC)
+    now, scanners = now or datetime.now(UTC), chosen(settings.scanners) if scanners is None else scanners
     target, image = _whole(target)
     suite = suite_of(target.tree)
     data, missing = feeds.current(settings, suite, now, benchmark=bool(target.benchmark))
-    exploited = feeds.exploited(settings, now)
+    exploited = feeds.exploitation(settings, now)
     entered = inputs_of(target.subject, scanners, data, missing) if target.subject else {}
     still, bill_stands = _still(known, entered)
     with tempfile.TemporaryDirectory(prefix="goldsmith-scan-") as work, threads() as pool:
@@ -70,25 +73,31 @@ def scan(
         bill = None if bill_stands else pool.submit(_sbom, target, inputs.work)
         runs = [pool.submit(_one, scanner, target, inputs) for name, scanner in scanners.items() if name not in still]
         reports = [*still.values(), *(run.result() for run in runs)]
-        sbom = bill.result() if bill else known.sbom if known else b""
-    return _result(reports, exploited, sbom, suite, entered)
+        bills = bill.result() if bill else _bills(known) if known else Bills(b"", b"")
+    return _result([*reports, *reproduced.reports(settings, bills.cyclonedx, now)], exploited, bills, suite, entered)
 
 
 def unchanged(
-    known: ScanResult, subject: str, settings: Settings, scanners: Mapping[str, Scanner] = SCANNERS, *, now: datetime,
-    benchmark: bool = False,
+    known: ScanResult, subject: str, settings: Settings, scanners: Mapping[str, Scanner] | None = None, *,
+    now: datetime, benchmark: bool = False,
 ) -> ScanResult | None:  # fmt: skip
     """The scan of `subject` without a look at the image, where all of an earlier one still stands; else None.
 
     `benchmark`: its policy measures it by one.
     Raises OutsideError where the list of exploited vulnerabilities is set and cannot be had.
     """
+    scanners = chosen(settings.scanners) if scanners is None else scanners
     data, missing = feeds.current(settings, known.suite, now, benchmark=benchmark)
     entered = inputs_of(subject, scanners, data, missing)
     still, bill_stands = _still(known, entered)
     if still.keys() != scanners.keys() or not bill_stands:
         return None
-    return _result(still.values(), feeds.exploited(settings, now), known.sbom, known.suite, entered)
+    reports = [*still.values(), *reproduced.reports(settings, known.sbom, now)]
+    return _result(reports, feeds.exploitation(settings, now), _bills(known), known.suite, entered)
+
+
+def _bills(known: ScanResult) -> Bills:
+    return Bills(known.sbom, known.spdx)
 
 
 def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, ...]:
@@ -97,12 +106,12 @@ def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, 
     A judge without a program, or without data, evaluates nothing, and that is known before an image is there.
     """
     data, missing = feeds.current(settings, suite, now)
-    judges = [scanner for scanner in SCANNERS.values() if scanner.kind is FindingKind.VULNERABILITY]
+    judges = [scanner for scanner in chosen(settings.scanners).values() if scanner.kind is FindingKind.VULNERABILITY]
     return tuple(_at_best(scanner, data.get(scanner.data), missing) for scanner in judges)
 
 
 def _at_best(scanner: Scanner, feed: Feed | None, missing: Mapping[str, str]) -> ScanReport:
-    if process.which(scanner.program) is None:
+    if scanner.program and process.which(scanner.program) is None:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, f"{scanner.program} is not installed", feed)
     if feed is None:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, missing.get(scanner.data, "it has no data"))
@@ -117,20 +126,25 @@ def _still(known: ScanResult | None, entered: Mapping[str, str]) -> tuple[dict[s
 
 
 def _result(
-    reports: Iterable[ScanReport], exploited: feeds.Exploited, sbom: bytes, suite: str, entered: dict[str, str]
+    reports: Iterable[ScanReport], exploited: feeds.Exploited, bills: Bills, suite: str, entered: dict[str, str]
 ) -> ScanResult:
     """The scan that these reports amount to, by today's list of what is exploited."""
     made = sorted(reports, key=lambda report: report.scanner)
     found = merge(finding for report in made for finding in report.findings)
-    findings = tuple(replace(finding, exploited=finding.id in exploited.ids) for finding in found)
-    return ScanResult((*made, *known_exploited(exploited)), findings, sbom, suite, entered)
+    findings = tuple(
+        replace(finding, exploited=finding.id in exploited.ids, epss=exploited.scores.get(finding.id))
+        for finding in found
+    )
+    reports = (*made, *known_exploited(exploited))
+    return ScanResult(reports, findings, bills.cyclonedx, suite, entered, bills.spdx)
 
 
 def known_exploited(known: feeds.Exploited) -> tuple[ScanReport, ...]:
     """The report of the list of exploited vulnerabilities, so that its age shows; none where nobody asked for one."""
-    if known.feed is None:
-        return ()
     kind, feed = FindingKind.EXPLOITATION, known.feed
+    if feed is None:
+        silent = ScanReport("kev", kind, Outcome.NOT_EVALUATED, 0, None, feeds.KEV, known.missing)
+        return (silent,) if known.missing else ()
     return (ScanReport("kev", kind, Outcome.PASS, len(known.ids), feed.date, feed.source, feed.note),)
 
 
@@ -158,24 +172,28 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
     feed = inputs.feeds.get(scanner.data)
     if reason := scanner.not_for(target):
         return unevaluated(scanner, Outcome.NOT_APPLICABLE, reason)
-    program = process.which(scanner.program)
-    lacks = scanner.lacks(target, inputs) or ("" if program else f"{scanner.program} is not installed")
-    if lacks:
+    program = process.which(scanner.program) if scanner.program else None
+    absent = f"{scanner.program} is not installed" if scanner.program and not program else ""
+    if lacks := scanner.lacks(target, inputs) or absent:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, lacks, feed)
     inputs = replace(inputs, work=inputs.work / scanner.name)
     try:
+        if program is None:
+            return replace(scanner.parse("", target, _with_advisories(inputs, feed)), ignores=scanner.ignores)
         refuse_denied(Path(str(program)))
         inputs.work.mkdir()
         for name, text in scanner.files(target, inputs).items():
             (inputs.work / name).write_text(text)
+        if scanner.archive and target.layout:
+            docker_archive.write(target.layout, inputs.work / scanner.archive)
         if scanner.name == openscap.NAME:
             boot_state.write(target.tree, inputs.work / openscap.PROC)
         said = run_confined(
             [str(program), *scanner.command(target, inputs)[1:]], reads=_reads(target, feed), work=inputs.work,
-            env=scanner.environment(target), within=scanner.within(target, inputs), ok=scanner.ok,
+            env=scanner.environment(target, inputs), within=scanner.within(target, inputs), ok=scanner.ok,
         )  # fmt: skip
-        answer = read_answer(inputs.work / scanner.answer) if scanner.answer else said
-        return scanner.parse(answer, target, inputs)
+        answers = [read_answer(inputs.work / name) for name in scanner.answers]
+        return replace(scanner.parse("\n".join(answers or [said]), target, inputs), ignores=scanner.ignores)
     except GoldsmithError as error:
         return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed)
     except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, OSError) as error:
@@ -183,7 +201,14 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
         return unevaluated(scanner, Outcome.ERROR, f"unknown output: {type(error).__name__}: {error}", feed)
 
 
-def _sbom(target: ScanTarget, work: Path) -> bytes:
+def _with_advisories(inputs: ScanInputs, feed: Feed | None) -> ScanInputs:
+    """The inputs with what the data says of the image's packages."""
+    if feed is None:
+        return inputs
+    return replace(inputs, advisories=feeds.advisories(feed, inputs.suite, debian.installed(inputs.status)))
+
+
+def _sbom(target: ScanTarget, work: Path) -> Bills:
     program = process.which("syft")
     if not program:
         raise OutsideError("syft is not installed", hint="./goldsmith doctor shows what is missing")
@@ -193,7 +218,11 @@ def _sbom(target: ScanTarget, work: Path) -> bytes:
     config = own / "syft.yaml"
     config.touch()
     argv = [str(program), *syft.command(target, config)[1:]]
-    return syft.normalise(run_confined(argv, reads=_reads(target), work=own, env=syft.ENVIRONMENT), target)
+    run_confined(argv, reads=_reads(target), work=own, env=syft.ENVIRONMENT)
+    try:
+        return syft.normalise(read_answer(own / syft.CYCLONEDX), read_answer(own / syft.SPDX), target)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        raise OutsideError(f"syft wrote no bill of materials that is known: {type(error).__name__}: {error}") from None
 
 
 def _reads(target: ScanTarget, feed: Feed | None = None) -> list[Path | None]:
@@ -257,7 +286,7 @@ def still_valid(
 
 def _program(name: str) -> list[object]:
     """What tells that a program was replaced by another version, without asking it."""
-    path = which(name)
+    path = which(name) if name else None
     return [str(path), path.stat().st_size, path.stat().st_mtime_ns] if path else []
 
 
@@ -267,5 +296,6 @@ def _data(feed: Feed | None) -> list[str]:
 
 @cache
 def _own_code() -> str:
-    modules = [*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.sh"), Path(findings.__file__)]
+    others = [Path(str(module.__file__)) for module in (findings, advisories)]
+    modules = [*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.sh"), *others]
     return digest(b"".join(path.read_bytes() for path in sorted(modules)))

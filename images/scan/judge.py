@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hardening.catalog import load_policy, load_waivers
+from hardening.catalog import load_policy, load_waivers, policy_digest
 from hardening.evaluation import counts, judges, silence
 from hardening.findings import CheckResult, Finding, Verdict
 from hardening.foundation.console import say
@@ -36,11 +36,12 @@ TRIAL = "./goldsmith {} {} --policy demo, or ./goldsmith demo"
 
 @dataclass(frozen=True)
 class Judgement:
-    """The gate's verdict over one content, and what it rests on."""
+    """The gate's verdict over one content, and what it rests on. `policy_digest` is that of the policy's file."""
 
     verdict: Verdict
     checks: tuple[CheckResult, ...]
     result: ScanResult
+    policy_digest: str = ""
 
 
 def latest(context: Context, name: str) -> Artifact:
@@ -118,7 +119,7 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
         context.ledger.bases_from(str(artifact.inputs.get("parent", ""))),
     )  # fmt: skip
     context.ledger.record_verdict(artifact.digest, verdict)
-    return Judgement(verdict, checks, result)
+    return Judgement(verdict, checks, result, policy_digest(context.settings.roots, policy_name))
 
 
 def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: bool = False) -> ScanResult:
@@ -127,7 +128,8 @@ def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: 
     result = scan_content(context, artifact.digest, artifact, known, policy)
     findings = _dated(context, result.findings)
     sbom = context.store.put_bytes(result.sbom, "application/vnd.cyclonedx+json")
-    record = ScanRecord(result.reports, findings, sbom.digest, result.suite, result.inputs)
+    spdx = context.store.put_bytes(result.spdx, "application/spdx+json")
+    record = ScanRecord(result.reports, findings, sbom.digest, result.suite, result.inputs, spdx.digest)
     context.ledger.record_scan(artifact.digest, record, context.now)
     return replace(result, findings=findings)
 
@@ -183,9 +185,10 @@ def _subject(artifact: Artifact, reason: str, benchmark: str) -> str:
 def _last_scan(context: Context, artifact: Artifact) -> ScanResult | None:
     """What was last found in that content, as far as it is still there whole."""
     last = context.ledger.scan(artifact.digest)
-    if last is None or not last.inputs or not context.store.has(last.sbom):
+    if last is None or not last.inputs or not all(bill and context.store.has(bill) for bill in (last.sbom, last.spdx)):
         return None
-    return ScanResult(last.reports, last.findings, context.store.blob(last.sbom).read_bytes(), last.suite, last.inputs)
+    sbom, spdx = (context.store.blob(bill).read_bytes() for bill in (last.sbom, last.spdx))
+    return ScanResult(last.reports, last.findings, sbom, last.suite, last.inputs, spdx)
 
 
 def _dockerfile(context: Context, artifact: Artifact, work: Path) -> Path | None:

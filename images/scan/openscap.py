@@ -41,7 +41,7 @@ def within(target: ScanTarget, inputs: ScanInputs) -> list[str]:
     return ["unshare", "--mount", "sh", str(WITHIN), str(inputs.work / PROC), str(target.tree), sys.executable]
 
 
-def environment(target: ScanTarget) -> dict[str, str]:
+def environment(target: ScanTarget, _inputs: ScanInputs) -> dict[str, str]:
     """The tree that is judged instead of the host."""
     return {"OSCAP_PROBE_ROOT": str(target.tree), "LC_ALL": "C"}
 
@@ -105,7 +105,7 @@ SCANNER = Scanner(
     kinds=(Kind.MACHINE,),
     spares=lambda target: "" if target.benchmark else "its policy asks for no benchmark",
     ok=(0, 2),  # 2: at least one rule does not hold
-    answer=ANSWER,
+    answers=(ANSWER,),
     environment=environment,
     within=within,
 )

@@ -50,5 +50,5 @@ SCANNER = Scanner(
     parse,
     lacks=lacks,
     kinds=(Kind.MACHINE,),
-    environment=lambda _target: {"LC_ALL": "C"},
+    environment=lambda _target, _inputs: {"LC_ALL": "C"},
 )

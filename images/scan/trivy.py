@@ -24,10 +24,13 @@ from typing import Any
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
 from images.build.config import require_lines
-from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report
+from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, purl_type, report
 
 NAME, DISK, SECRET, CONFIG = "trivy", "trivy-disk", "trivy-secret", "trivy-config"
 NO_LAYER = "it opened no layer of the image"
+STATUSES = {"will_not_fix": "no-dsa", "fix_deferred": "no-dsa"}  # of Debian's tracker, in trivy's words
+IGNORES = ("undetermined",)
+"""What its database leaves out of Debian's tracker: `skipStatuses` in trivy-db's pkg/vulnsrc/debian/debian.go."""
 NO_HEALTHCHECK = "DS-0026"  # https://avd.aquasec.com/misconfig/ds-0026
 
 # Whatever could keep a finding out of the answer has its value here: no file of the host's and no default decides it.
@@ -158,9 +161,12 @@ def _every(found: list[Item], key: str, as_finding: Callable[[Item, Item], Findi
 
 
 def _vulnerability(name: str, _result: Item, item: Item) -> Finding:
+    status = item.get("Status", "")
     return finding(
         name, FindingKind.VULNERABILITY, item["VulnerabilityID"], item["PkgName"], item.get("Severity", ""),
         installed=item["InstalledVersion"], fixed=item.get("FixedVersion", ""), title=item.get("Title", ""),
+        source=item.get("SeveritySource") or item.get("DataSource", {}).get("ID", ""),
+        ecosystem=purl_type(item.get("PkgIdentifier", {}).get("PURL", "")), status=STATUSES.get(status, ""),
     )  # fmt: skip
 
 
@@ -179,9 +185,12 @@ def _misconfiguration(_result: Item, item: Item) -> Finding:
     )  # fmt: skip
 
 
-SCANNER = Scanner(NAME, FindingKind.VULNERABILITY, "trivy", command, partial(parse, NAME), lacks=lacks)
+SCANNER = Scanner(
+    NAME, FindingKind.VULNERABILITY, "trivy", command, partial(parse, NAME), lacks=lacks, ignores=IGNORES
+)  # fmt: skip
 DISK_SCANNER = Scanner(
     DISK, FindingKind.VULNERABILITY, "trivy", disk_command, partial(parse, DISK), kinds=(Kind.MACHINE,), feed=NAME,
+    ignores=IGNORES,
     lacks=lambda target, inputs: lacks(target, inputs) or ("" if target.disk else "the raw disk is not there"),
 )  # fmt: skip
 SECRET_SCANNER = Scanner(SECRET, FindingKind.SECRET, "trivy", secret_command, parse_secrets)

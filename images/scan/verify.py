@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from hardening.findings import BaseImage, CheckResult, ImageFacts, Outcome, resu
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import pipe_from
 from hardening.foundation.timing import step
+from hardening.gate import enforced_as
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.render import Check, Overlay
 from hardening.waivers import STARTS, TITLES, about_check, waived_by
@@ -148,9 +149,8 @@ def every(results: Sequence[CheckResult], overlay: Overlay) -> tuple[CheckResult
 
 
 def enforced_by(results: Iterable[CheckResult], overlay: Overlay) -> tuple[CheckResult, ...]:
-    """The results with the enforcement that `overlay` has: it may have begun since they were found. Pure."""
-    now = {check.control: check.enforcement for check in overlay.checks}
-    return tuple(replace(r, enforcement=now.get(r.control, r.enforcement)) for r in results)
+    """The results as the profile of `overlay` asks for them today, see `enforced_as`. Pure."""
+    return enforced_as(results, {check.control: check.enforcement for check in overlay.checks})
 
 
 @dataclass(frozen=True)

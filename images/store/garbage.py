@@ -77,7 +77,7 @@ def _reachable(context: Context, artifact: Artifact) -> Iterable[str]:
     if artifact.dockerfile:
         yield artifact.dockerfile
     if scan := context.ledger.scan(artifact.digest):
-        yield scan.sbom
+        yield from (bill for bill in (scan.sbom, scan.spdx) if bill)
     if context.store.has(artifact.digest):
         manifest: dict[str, Any] = context.store.read_json(artifact.digest)
         yield manifest["config"]["digest"]

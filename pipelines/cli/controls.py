@@ -8,34 +8,22 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardening.catalog import load_cases, load_controls, load_policies, load_profile, load_profiles, load_waivers
+from hardening.catalog import load_cases, load_controls, load_policies, load_profile, load_profiles
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, select
 from hardening.foundation.durations import shown
-from hardening.foundation.errors import ContentError, UsageError, nearest
+from hardening.foundation.errors import ContentError, nearest
 from hardening.foundation.settings import load_settings
-from hardening.model import Enforcement, Kind, LoadedControl, Param, Profile, Severity, Waiver
+from hardening.model import Enforcement, Kind, LoadedControl, Param, Profile, Severity
 from pipelines.wiring import clock
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
-    from hardening.policy import Benchmark, FixWindow, Judges, Policy, Rule
+    from hardening.policy import Benchmark, FixWindow, Judges, Policy, Reproduced, Rule
     from pipelines.contract import FleetLine, VerifyLine
 
-WAIVER_COLUMNS = {"waiver": "id", "for": "covers", "ends": "expires", "days left": "days_left", "because": "reason"}
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
 FLEET_COLUMNS = {"fleet": "name"} | {name: name for name in ("kind", "policy", "replacement", "approval")}
-
-
-class WaiverLine(Waiver):
-    """`policy.waivers`: one waiver, and how many days it still works; negative where it has ended."""
-
-    days_left: int
-
-    @property
-    def covers(self) -> tuple[str, ...]:
-        """Whom it is about, in a table."""
-        return (*self.subjects, "and what images on them have from them") if self.inherited else self.subjects
 
 
 @dataclass(frozen=True)
@@ -232,41 +220,12 @@ def show_proofs(found: tuple[list[ProofLine], list[ContentError]], *, as_json: b
     return finish(errors)
 
 
-def waiver_lines() -> list[WaiverLine]:
-    """Every waiver, those that have ended too, with the days that are left."""
-    today = clock().date()
-    return [
-        WaiverLine(**waiver.model_dump(), days_left=(waiver.expires - today).days)
-        for waiver in load_waivers(load_settings().roots)
-    ]
-
-
-def export_waivers(form: str, subject: str) -> str:
-    """The waivers in force for `subject` as `openvex` or `trivyignore`, inherited ones too.
-
-    Raises UsageError for another form.
-    """
-    from hardening.waivers import about_image, openvex, trivyignore
-    from images.catalog import sound_definitions
-    from images.plan.build_plan import with_ancestors
-
-    roots, today = load_settings().roots, clock().date()
-    waivers, (definitions, _) = load_waivers(roots), sound_definitions(roots)
-    parents = {name: loaded.definition.parent for name, loaded in definitions.items()}
-    below = sorted(with_ancestors([subject], parents) - {subject}) if subject in parents else []
-    if form == "trivyignore":
-        return trivyignore(waivers, subject, today, below)
-    if form == "openvex":
-        return openvex(list(about_image(waivers, subject, below)), [f"pkg:oci/{subject}"], "Goldsmith", today)
-    raise UsageError(f"no form is named {form}", hint="openvex or trivyignore")
-
-
 def show_policies(name: str, *, as_json: bool) -> None:
     """Print what policies ask, rule by rule."""
     policies = load_policies(load_settings().roots)
     chosen = [policies[found] for found in select(name, policies, "policy")]
     if as_json:
-        print_json([policy.model_dump(mode="json") for policy in chosen])
+        print_json([policy.model_dump(mode="json", by_alias=True) for policy in chosen])
         return
     for policy in chosen:
         print_text(policy_text(policy) + "\n\n")
@@ -284,7 +243,7 @@ def fleet_lines() -> list[FleetLine]:
     ]
 
 
-TOLD_APART = ("judges", "vulnerabilities", "benchmark")
+TOLD_APART = ("judges", "vulnerabilities", "benchmark", "reproduced")
 
 
 def policy_text(policy: Policy) -> str:
@@ -302,6 +261,7 @@ def policy_text(policy: Policy) -> str:
         *(f"  {_which(w)}: gone {shown(w.within)} after a fix is known: {_rule(w)}" for w in image.vulnerabilities),
         *(f"  {name}: {_rule(rule)}" for name, rule in rules.items()),
         *_benchmark(image.benchmark),
+        f"  reproduced: {_reproduced(image.reproduced)}",
         "To keep running:",
         *(f"  {name}: {_running(getattr(running, name))}" for name in type(running).model_fields),
     ]
@@ -331,8 +291,16 @@ def _benchmark(rule: Benchmark | None) -> list[str]:
     return [head, *told]
 
 
+def _reproduced(rule: Reproduced | None) -> str:
+    return f"at least {rule.minimum_percent:g} % of the packages: {_rule(rule)}" if rule else "not asked"
+
+
 def _rule(rule: Rule) -> str:
-    return f"{rule.enforcement}, grace {shown(rule.grace)}" if rule.grace else str(rule.enforcement)
+    return f"{_enforced(rule)}, grace {shown(rule.grace)}" if rule.grace else _enforced(rule)
+
+
+def _enforced(rule: Rule) -> str:
+    return f"{rule.enforcement} from {rule.from_date} on, warn before" if rule.from_date else str(rule.enforcement)
 
 
 def _running(rule: Rule | None) -> str:
@@ -344,11 +312,12 @@ def _running(rule: Rule | None) -> str:
     extra = f"at most {shown(rule.limit)}: " if isinstance(rule, AgeRule) else ""
     if isinstance(rule, SourceRule):
         extra = f"{', '.join(rule.prefixes) or 'the registry of the settings'}: "
-    return f"{extra}{rule.enforcement} after a grace of {shown(rule.grace)}"
+    return f"{extra}{_enforced(rule)} after a grace of {shown(rule.grace)}"
 
 
 def _which(window: FixWindow) -> str:
     """The vulnerabilities that a window covers, in words."""
     unnamed = window.severity is Severity.UNKNOWN
     severity = "of a severity that nobody named" if unnamed else f"of severity {window.severity} or worse"
-    return f"{'exploited ones' if window.exploited else 'vulnerabilities'} {severity}"
+    likely = "" if window.epss is None else f" with an EPSS score from {window.epss:g}"
+    return f"{'exploited ones' if window.exploited else 'vulnerabilities'} {severity}{likely}"

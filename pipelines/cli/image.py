@@ -6,12 +6,11 @@ import re
 from collections.abc import Sequence
 from datetime import datetime
 
-from hardening.catalog import load_policy, load_waivers
-from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, ScanReport
+from hardening.catalog import load_waivers
+from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
-from hardening.gate import explain, judge_image
 from hardening.model import Kind, Waiver
 from images.build.flow import build
 from images.context import Context
@@ -19,17 +18,16 @@ from images.documents import to_json
 from images.plan.build_plan import Action, Change
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
-from images.registry.releases import reference_of
 from images.release import channels
 from images.release.channels import ChannelMove, Gate, rebuild
 from images.release.flow import gate, release_all
 from images.release.store import ReleaseStore, ShownRelease
 from images.release.stores import full_reference, store_meant, store_of, stores
-from images.scan.judge import judge, latest, reverify, scan_content, silent_judges
+from images.scan.judge import reverify, silent_judges
 from images.scan.verify import refusals
 from images.store.garbage import collect
-from pipelines.cli.image_output import finish, short
-from pipelines.contract import Line, LockLine, PruneLine, ReleaseLine, ScanOutput, VerifyLine
+from pipelines.cli.image_output import short
+from pipelines.contract import Line, LockLine, PruneLine, ReleaseLine, VerifyLine
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host.provision import lacking_for_machines
 from pipelines.wiring import image_context
@@ -184,77 +182,6 @@ def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], E
     return lines, [one.error for one in outcomes]
 
 
-def scan_images(ref: str, policy: str = "") -> tuple[list[ScanOutput], list[GoldsmithError]]:
-    """Scan artifacts of this machine (a definition's name, a glob, or `all`) or a published image, and ask the gate.
-
-    Pushes nothing. Of several, one that cannot be scanned stops no other: what was scanned, and what went wrong.
-    """
-    context = image_context(policy=policy)
-    if not means_several(ref):
-        return [_scan(context, ref)], []
-    scans, errors = list[ScanOutput](), list[GoldsmithError]()
-    for name in named(context, ref):
-        try:
-            scans.append(_scan(context, name))
-        except GoldsmithError as error:
-            errors.append(error)
-    return scans, errors
-
-
-def _scan(context: Context, ref: str) -> ScanOutput:
-    """What a registry holds, ours or another's, is judged as a stranger: by the default policy, without checks."""
-    reference = ref
-    if ref in context.definitions:
-        artifact = latest(context, ref)
-        judged = judge(context, artifact, context.policy_of(ref), afresh=True)
-        digest, result, verdict = artifact.digest, judged.result, judged.verdict
-    else:
-        reference = reference_of(context.registry, ref, context.definitions)
-        digest = Upstream(context.settings, context.store).bring(reference)
-        result, roots = scan_content(context, digest, None), context.settings.roots
-        by, waivers = load_policy(roots, context.policy or "default"), load_waivers(roots)
-        verdict = judge_image(by, ref, None, result.reports, result.findings, waivers, context.now)
-    return ScanOutput.of(verdict, ref=reference, digest=digest, reports=result.reports, findings=result.findings)
-
-
-def show_scans(ref: str, found: tuple[Sequence[ScanOutput], Errors], *, as_json: bool) -> int:
-    """Print what scanners and gate say, as JSON a list where `ref` may mean several; exit code 3 where one is refused,
-    or that of what went wrong.
-    """
-    scans, errors = found
-    if as_json:
-        print_json(to_json(tuple(scans) if means_several(ref) else scans[0]))
-    for scan in () if as_json else scans:
-        show_scan(scan)
-    return finish(errors) or (0 if all(scan.allowed for scan in scans) else 3)
-
-
-def show_scan(scan: ScanOutput) -> None:
-    """Print what scanners and gate say of one image."""
-    rows = [
-        [r.scanner, r.outcome, str(r.evaluated), str(r.data_date or "")[:10], _measure(r) + (r.reason or r.data_source)]
-        for r in scan.reports
-    ]
-    print_table(["scanner", "outcome", "evaluated", "data of", "data, or why not"], rows, title=scan.ref)
-    if scan.findings:
-        cells = [
-            [f.id, f.package, f.installed, f.fixed or _no_fix(f), [": ".join(said) for said in f.scanners]]
-            for f in scan.findings
-        ]
-        print_table(["finding", "package", "installed", "fixed", "who says what"], cells)
-    out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}")
-    out().print(explain(scan.reasons))
-
-
-def _measure(report: ScanReport) -> str:
-    """How far a benchmark holds, in words that stand before the rest; nothing for what is none."""
-    return "" if report.score is None else f"{report.score:.1f} % of {report.profile} holds; "
-
-
-def _no_fix(finding: Finding) -> str:
-    return "no fix yet" if finding.kind is FindingKind.VULNERABILITY else ""
-
-
 def promote_images(
     pattern: str, policy: str = "", context: Context | None = None
 ) -> tuple[list[ChannelMove], list[GoldsmithError]]:
@@ -335,7 +262,7 @@ def _text(value: object) -> Cell:
     if isinstance(value, dict):
         return ", ".join(f"{key}: {number}" for key, number in value.items())
     if isinstance(value, tuple):
-        return [str(getattr(item, "artifact_type", getattr(item, "what", item))) for item in value]
+        return [str(getattr(item, "summary", getattr(item, "what", item))) for item in value]
     return str(value)
 
 

@@ -1,95 +1,248 @@
-"""`policy.preview`: whom a changed policy would refuse or free, of the images here and the members of every fleet."""
+"""`policy.preview`: whom changed content would refuse or free, of the images here and the members of every fleet."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from hardening.catalog import load_waivers
-from hardening.findings import Reason
-from hardening.foundation.console import print_json, print_text, say
+from hardening.catalog import load_controls, load_policies, load_profiles, load_waivers
+from hardening.evaluation import judges
+from hardening.findings import Reason, Verdict
+from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, load_toml, parse
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, nearest
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, UsageError, nearest
 from hardening.foundation.process import run
-from hardening.foundation.text import one_line
 from hardening.gate import judge_image
 from hardening.policy import Policy, weaknesses
 from images.context import Context
 from images.documents import to_json
 from images.plan.planner import Planner
-from images.scan.verify import enforced_by
+from images.scan.verify import enforced_by, without_result
 from pipelines.cli.image_output import finish
-from pipelines.contract import Line
+from pipelines.cli.preview_output import PreviewOutput, Subject, UnknownLine, compared, markdown, rows, terminal
 from pipelines.fleet.catalog import load_fleets
+from pipelines.revisions import changed_content, revisions_of
 from pipelines.rollout.session import fleet_session
 from pipelines.wiring import image_context
 
 REFUSED = 3  # the exit code where somebody is newly refused
-NAMED = 8
-Refusals = Mapping[tuple[str, str], tuple[Reason, ...]]
-"""By kind (image or member) and name, the reasons that refuse; empty where it is within the policy."""
+LAST_COMMIT = "HEAD"
 
 
-class PreviewLine(Line):
-    """`policy.preview`: one image or member that the changed policy treats otherwise; `gained` and `lost` are its
-    reasons. `change` is `refused` or `freed`; `more` or `fewer` where it is refused before and after.
+@dataclass
+class Judgements:
+    """Everybody judged by one content: the reasons that refuse, and what could not be judged.
+
+    `golden`: the definition that a member runs, where it is known. `aged`: images whose scan is too old by then alone.
     """
 
-    kind: Literal["image", "member"]
-    name: str
-    change: Literal["refused", "freed", "more", "fewer"]
-    gained: tuple[Reason, ...]
-    lost: tuple[Reason, ...]
+    refusals: dict[Subject, tuple[Reason, ...]] = field(default_factory=dict)
+    golden: dict[str, str] = field(default_factory=dict)
+    unjudged: list[str] = field(default_factory=list)
+    aged: list[str] = field(default_factory=list)
+    errors: list[GoldsmithError] = field(default_factory=list)
 
 
-class PreviewOutput(Line):
-    """`policy.preview`: what the policy in `file` changes, as it would stand in the place of `instead_of`.
+@dataclass(frozen=True)
+class Sides:
+    """The two contexts that are compared, and in words with what the second one is."""
 
-    `images` and `members` count who was judged by both; `unjudged` are images without a scan here. `weaker`: in
-    what it asks for less than the present one.
-    """
-
-    file: str
-    instead_of: str
+    before: Context
+    after: Context
     compared_with: str
-    images: int
-    members: int
-    lines: tuple[PreviewLine, ...]
-    unjudged: tuple[str, ...]
-    weaker: tuple[str, ...]
+    changed: tuple[str, ...] = ()
+    instead_of: str = ""
 
 
-def preview_policy(
-    file: str, instead_of: str = "", context: Context | None = None
+def preview(
+    file: str = "", instead_of: str = "", against: str = "", at: str = "", context: Context | None = None
 ) -> tuple[PreviewOutput, list[GoldsmithError]]:
-    """Judge every image's last scan and every fleet's members by the present policy and by the one in `file`.
+    """Judge every image's last scan and every fleet's members by two contents, as of `at` (a day, or now).
 
-    Nothing is scanned, and nothing written. A file that is itself the policy in force is compared with what git has
-    committed. Raises ContentError; a fleet that cannot be read stops no other, and is among the errors.
+    A `file` is a changed policy, which stands in the place of the one of its name or of `instead_of`. Else all content
+    here is compared with `against`, a revision of git or a directory; by default with the last commit, or with today
+    where nothing differs from that and `at` lies ahead.
+
+    Nothing is scanned, and nothing written. Raises ContentError and UsageError; a fleet that cannot be read stops no
+    other, and is among the errors.
     """
-    context, path = context or image_context(looks=True), Path(file)
-    roots = context.settings.roots
-    name = instead_of or path.stem
-    files = find_content(roots, "hardening/policies", "*.toml")
+    context = context or image_context(looks=True)
+    if file and against:
+        raise UsageError("give a file or --against, not both", hint="without a file, all content here is compared")
+    if instead_of and not file:
+        raise UsageError("--instead-of is about a policy's file, and none is given")
+    then = context.moved(moment(at)) if at else context
+    with _of_file(then, file, instead_of) if file else _of_content(context, then, against) as sides:
+        return _compare(context, sides, file)
+
+
+def moment(text: str) -> datetime:
+    """The beginning of a day, or a moment, that somebody typed; aware UTC. Raises UsageError."""
+    try:
+        return datetime.combine(date.fromisoformat(text), time(), UTC)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--at: invalid date: {text}", hint="such as 2027-01-31, or 2027-01-31T12:00Z") from None
+    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, list[GoldsmithError]]:
+    name, after = sides.instead_of, sides.after
+    images = [one for one in sorted(after.definitions) if not name or after.policy_of(one) == name]
+    old, new = (judge_all(side, images, context.now) for side in (sides.before, sides.after))
+    output = preview_of(
+        old, new, file=file, instead_of=name, compared_with=sides.compared_with, weaker=tuple(_weaker(sides)),
+        at=after.now, begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
+        changed=sides.changed, unknown=tuple(_unknown(sides, new)) if not name else (),
+    )  # fmt: skip
+    return output, list({str(error): error for error in (*old.errors, *new.errors)}.values())
+
+
+def preview_of(before: Judgements, after: Judgements, **told: Any) -> PreviewOutput:
+    """What differs between two judgements of everybody; `told`: what else is to be said of the comparison."""
+    both = [kind for kind, _ in before.refusals.keys() & after.refusals.keys()]
+    given = {"file": "", "instead_of": "", "weaker": ()} | told
+    return PreviewOutput(
+        images=both.count("image"), members=both.count("member"),
+        lines=tuple(compared(before.refusals, after.refusals)),
+        unjudged=tuple(dict.fromkeys(before.unjudged + after.unjudged)),
+        aged=tuple(dict.fromkeys(before.aged + after.aged)), **given,
+    )  # fmt: skip
+
+
+def _weaker(sides: Sides) -> Iterator[str]:
+    """In what policies ask for less than before; a policy of no file is named."""
+    before, after = sides.before.policies, sides.after.policies
+    for name in sorted(before.keys() & after.keys()):
+        if before[name] != after[name]:
+            whose = "" if sides.instead_of else f"{name}: "
+            for line in weaknesses(after[name], before[name]):
+                yield whose + line.replace("the floor", "the present one")
+
+
+# -- judging -----------------------------------------------------------------------------------------------------------
+
+
+def judge_all(context: Context, images: Sequence[str], today: datetime) -> Judgements:
+    """Images by their last scan and all members of all fleets, judged by the content and the clock of `context`.
+
+    What is refused only since its data will have grown old since `today` is not: until then it is scanned again.
+    """
+    found, planner = Judgements(), Planner(context)
+    for name in images:
+        if verdict := judge_last(planner, name):
+            found.refusals["image", name] = tuple(_not_aged(context, name, verdict, today, found))
+        else:
+            found.unjudged.append(name)
+    for fleet in sorted(load_fleets(context.settings.roots)):
+        try:
+            with fleet_session(fleet, context, now=lambda: context.now) as at:
+                judged = at.judge(at.seen().members)
+        except GoldsmithError as error:
+            found.errors.append(error)
+            continue
+        for one in judged:
+            name = f"{fleet}/{one.member.name}"
+            found.refusals["member", name] = one.violations
+            found.golden[name] = one.origin.golden.name if one.origin.golden else ""
+    return found
+
+
+def judge_last(planner: Planner, name: str) -> Verdict | None:
+    """The gate's answer over the newest artifact of `name`, by its last scan and checks; None without a scan here."""
+    context, ledger = planner.context, planner.context.ledger
+    artifact = ledger.latest_artifact(name, context.settings.platform)
+    scan = ledger.scan(artifact.digest) if artifact else None
+    if artifact is None or scan is None or name not in context.definitions:
+        return None
+    policy = context.policy_named(context.policy_of(name))
+    checks = enforced_by(ledger.checks(artifact.digest), planner.overlay(context.definitions[name]))
+    waivers, bases = load_waivers(context.settings.roots), ledger.bases_of(artifact.digest)
+    return judge_image(policy, name, checks, scan.reports, scan.findings, waivers, context.now, bases)
+
+
+def _not_aged(context: Context, name: str, verdict: Verdict, today: datetime, found: Judgements) -> Iterator[Reason]:
+    """The refusals but for that of too few judges, where today there are enough."""
+    for reason in verdict.refusals:
+        if reason.rule == "judges" and context.now > today and _enough(context, name, today):
+            found.aged.append(name)
+        else:
+            yield reason
+
+
+def _enough(context: Context, name: str, today: datetime) -> bool:
+    artifact = context.ledger.latest_artifact(name, context.settings.platform)
+    scan = context.ledger.scan(artifact.digest) if artifact else None
+    rule = context.policy_named(context.policy_of(name)).image.judges
+    return scan is not None and not [*judges(rule, name, scan.reports, today)]
+
+
+def _unknown(sides: Sides, new: Judgements) -> Iterator[UnknownLine]:
+    """Who has changed controls of which no result is known."""
+    before, after = (load_controls(side.settings.roots) for side in (sides.before, sides.after))
+    same = {
+        name
+        for name in before.keys() & after.keys()
+        if (before[name].check, before[name].apply, before[name].templates, before[name].control.files)
+        == (after[name].check, after[name].apply, after[name].templates, after[name].control.files)
+    }
+    planners = Planner(sides.before), Planner(sides.after)
+    of = {name: again for name in sides.after.definitions if (again := _checked_again(*planners, name, same))}
+    for kind, name in sorted(new.refusals):
+        if controls := of.get(name if kind == "image" else new.golden[name]):
+            yield UnknownLine(kind=kind, name=name, controls=controls)
+
+
+def _checked_again(before: Planner, after: Planner, name: str, same: set[str]) -> tuple[str, ...]:
+    """The controls of a definition that are not as they were, or have told no result of its newest artifact."""
+    ledger, loaded = after.context.ledger, after.context.definitions[name]
+    artifact = ledger.latest_artifact(name, after.context.settings.platform)
+    if artifact is None:
+        return ()
+    overlay, old = after.overlay(loaded), before.context.definitions.get(name)
+    was = dict(before.overlay(old).parts["checks"]) if old else {}
+    changed = [one for one, text in overlay.parts["checks"] if one not in same or was.get(one) != text]
+    return tuple(dict.fromkeys((*changed, *without_result(ledger.checks(artifact.digest), overlay, loaded.definition))))
+
+
+def _begins(sides: Sides) -> Iterator[date]:
+    """The days to come on which rules of changed policies, and stages of changed profiles, begin."""
+    before, after = sides.before.policies, sides.after.policies
+    yield from (day for name, policy in after.items() if policy != before.get(name) for day in policy.days)
+    old, new = (load_profiles(side.settings.roots) for side in (sides.before, sides.after))
+    was = {name: one.model_dump() for name, one in old.items()}  # without the files that entries came from
+    stages = (entry.stages for name, one in new.items() if one.model_dump() != was.get(name) for entry in one.controls)
+    yield from (stage.from_date for several in stages for stage in several)
+
+
+# -- what is compared --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _of_file(context: Context, file: str, instead_of: str) -> Iterator[Sides]:
+    """The policy in force, and the one in `file` in its place. The policy in force itself: its last commit, and it."""
+    path = Path(file)
+    if path.parent.name in ("profiles", "waivers") or path.is_dir():
+        hint = "without a file, all content here is compared with the last commit or --against another revision"
+        raise UsageError(f"{file} is no policy", hint=hint)
+    name, files = instead_of or path.stem, find_content(context.settings.roots, "hardening/policies", "*.toml")
     changed = load_toml(path, Policy, name=name)
     if name not in files:
         hint = f"--instead-of names the policy whose place it takes; {nearest(name, files)}"
         raise ContentError(f"no policy is named {name}", file=path, hint=hint)
     in_force = path.resolve() == files[name].resolve()
     present = _committed(files[name], name) if in_force else load_toml(files[name], Policy, name=name)
-    unjudged, errors = list[str](), list[GoldsmithError]()
-    concerned = [one for one in sorted(context.definitions) if context.policy_of(one) == name]
-    before, after = (_refusals(context.by_policy(one, name), concerned, unjudged, errors) for one in (present, changed))
-    output = PreviewOutput(
-        file=file, instead_of=name, compared_with="the last commit" if in_force else str(files[name]),
-        images=sum(kind == "image" for kind, _ in before), members=sum(kind == "member" for kind, _ in before),
-        lines=tuple(_compared(before, after)), unjudged=tuple(dict.fromkeys(unjudged)),
-        weaker=tuple(line.replace("the floor", "the present one") for line in weaknesses(changed, present)),
-    )  # fmt: skip
-    return output, errors
+    before, after = (context.by_policy(one, name) for one in (present, changed))
+    yield Sides(before, after, "the last commit" if in_force else str(files[name]), instead_of=name)
 
 
 def _committed(file: Path, name: str) -> Policy:
@@ -104,110 +257,63 @@ def _committed(file: Path, name: str) -> Policy:
     return parse(tomllib.loads(text), Policy, f"HEAD:{file}", name=name)
 
 
-def _refusals(context: Context, images: Sequence[str], unjudged: list[str], errors: list[GoldsmithError]) -> Refusals:
-    found: dict[tuple[str, str], tuple[Reason, ...]] = {}
-    waivers, planner = load_waivers(context.settings.roots), Planner(context)
-    for name in images:
-        artifact = context.ledger.latest_artifact(name, context.settings.platform)
-        scan = context.ledger.scan(artifact.digest) if artifact else None
-        if artifact is None or scan is None:
-            unjudged.append(name)
-            continue
-        policy = context.policy_named(context.policy_of(name))
-        checks = enforced_by(context.ledger.checks(artifact.digest), planner.overlay(context.definitions[name]))
-        bases = context.ledger.bases_of(artifact.digest)
-        verdict = judge_image(policy, name, checks, scan.reports, scan.findings, waivers, context.now, bases)
-        found["image", name] = verdict.refusals
-    for fleet in sorted(load_fleets(context.settings.roots)):
+@contextmanager
+def _of_content(context: Context, then: Context, against: str) -> Iterator[Sides]:
+    """All content as it was, and as it is here; where both are the same and the clock is moved, today and then."""
+    here, compared_with = context.settings.roots, against or "the last commit"
+    with TemporaryDirectory(prefix="goldsmith-preview-") as folder:
         try:
-            with fleet_session(fleet, context, now=lambda: context.now) as at:
-                judged = at.judge(at.seen().members)
-        except GoldsmithError as error:
-            errors.append(error)
-            continue
-        found.update({("member", f"{fleet}/{one.member.name}"): one.violations for one in judged})
-    return found
+            if against and Path(against).is_dir():
+                roots: tuple[Path, ...] = (Path(against).resolve(), *here[1:])
+            else:
+                roots = revisions_of(here, against or LAST_COMMIT, Path(folder))
+        except UsageError:
+            if against or then.now <= context.now:
+                raise
+            roots = here  # not in git: its dates can be looked at all the same
+        with _told_of(Path(folder), compared_with):
+            changed = tuple(changed_content(roots, here))
+        if not changed and not against and then.now > context.now:
+            yield Sides(context, then, f"today ({context.now:%Y-%m-%d}), since no content was changed")
+            return
+        with _told_of(Path(folder), compared_with):
+            before = then.over_content(roots)
+            loaded = (load(roots) for load in (load_policies, load_profiles, load_waivers, load_controls))
+            _ = [*loaded, before.definitions]
+        yield Sides(before, then, compared_with, changed)
 
 
-def _compared(before: Refusals, after: Refusals) -> Iterator[PreviewLine]:
-    for subject in sorted(before.keys() & after.keys()):
-        old, new = before[subject], after[subject]
-        gained, lost = _without(new, old), _without(old, new)
-        if not gained and not lost:
-            continue
-        change = "refused" if not old else "freed" if not new else "more" if gained else "fewer"
-        kind, name = subject
-        yield PreviewLine.model_validate({"kind": kind, "name": name, "change": change, "gained": gained, "lost": lost})
+@contextmanager
+def _told_of(folder: Path, revision: str) -> Iterator[None]:
+    """Errors in the content of a revision name that, and not the folder that it was written to."""
+    try:
+        yield
+    except ContentError as error:
+        told = error.message.replace(f"{folder}/", f"{revision}:")
+        raise ContentError(told, hint=error.hint, evidence=error.evidence) from None
 
 
-def _without(reasons: Iterable[Reason], others: Sequence[Reason]) -> tuple[Reason, ...]:
-    """The reasons that are not among the others, or are there with a later deadline."""
-    known = {_cause(reason): _at(reason) for reason in others}
-    return tuple(r for r in reasons if _cause(r) not in known or _at(r) < known[_cause(r)])
+# -- printing ----------------------------------------------------------------------------------------------------------
 
 
-def _cause(reason: Reason) -> tuple[str, str, str]:
-    return reason.rule, reason.what, reason.enforcement
-
-
-def _at(reason: Reason) -> datetime:
-    """When it must be gone: one without a deadline holds at once."""
-    return reason.deadline or datetime.min.replace(tzinfo=UTC)
-
-
-HEADINGS = {
-    "refused": "newly refused by",
-    "freed": "freed, since no longer refused by",
-    "more": "refused before, and now also by",
-    "fewer": "still refused, though no longer by",
-}
-
-
-def show_preview(previewed: tuple[PreviewOutput, list[GoldsmithError]], *, as_json: bool) -> int:
+def show_preview(
+    previewed: tuple[PreviewOutput, list[GoldsmithError]], *, as_json: bool, as_markdown: bool = False
+) -> int:
     """Print who is refused and who is freed, by reason; exit code 3 where somebody is newly refused."""
     output, errors = previewed
     if as_json:
         print_json(to_json(output))
+    elif as_markdown:
+        out().out(markdown(output), highlight=False, end="")
     else:
-        print_text(_text(output))
+        print_text(terminal(output))
+        if each := rows(output):
+            print_text("")
+            print_table(["kind", "name", "change", "by"], each, whole=["name"])
         if output.unjudged:
             say(f"not judged, for lack of a scan here (./goldsmith image.scan NAME): {', '.join(output.unjudged)}")
-    refused = any(line.change == "refused" for line in output.lines)
-    return finish(errors) or (REFUSED if refused else 0)
-
-
-def _text(output: PreviewOutput) -> list[str]:
-    of = {change: [line for line in output.lines if line.change == change] for change in HEADINGS}
-    counts = [f"{_many(of[change])} {what}" for change, what in (("refused", "newly refused"), ("freed", "freed"))]
-    judged = f"{output.images} image(s) and {output.members} member(s) judged by both"
-    lines = [f"{output.file} instead of {output.compared_with}: {', '.join(counts)} ({judged})"]
-    for change, heading in HEADINGS.items():
-        lost = change in ("freed", "fewer")
-        for rule, reasons in _by_rule((line, line.lost if lost else line.gained) for line in of[change]):
-            lines += ["", f"{heading} {rule}:"]
-            for kind in ("image", "member"):
-                names = [line.name for line, _ in reasons if line.kind == kind]
-                more = f" and {len(names) - NAMED} more" if names[NAMED:] else ""
-                lines += [f"  {kind}s: {', '.join(names[:NAMED])}{more}"] if names else []
-            lines.append(f"  {'because' if len(reasons) == 1 else 'such as'}: {one_line(reasons[0][1].what)}")
-    if output.weaker:
-        lines += ["", "it asks for less than the present one:"]
-        lines += [f"  {line}" for line in output.weaker]
-    return lines
-
-
-def _by_rule(
-    found: Iterable[tuple[PreviewLine, tuple[Reason, ...]]],
-) -> list[tuple[str, list[tuple[PreviewLine, Reason]]]]:
-    """Each rule with the lines that it is about; what concerns most comes first."""
-    rules: dict[str, dict[str, tuple[PreviewLine, Reason]]] = {}
-    for line, reasons in found:
-        for reason in reasons:
-            rules.setdefault(reason.rule, {}).setdefault(line.name, (line, reason))
-    ordered = sorted(rules.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [(rule, list(lines.values())) for rule, lines in ordered]
-
-
-def _many(lines: Sequence[PreviewLine]) -> str:
-    images = sum(line.kind == "image" for line in lines)
-    return f"{images} image(s) and {len(lines) - images} member(s)" if lines else "none"
+        if output.begins:
+            say(f"rules begin on {', '.join(map(str, output.begins))}: --at {output.begins[0]} shows whom they refuse")
+        if output.aged:
+            say(f"left out, since scans go on: on that day too old would be those of {', '.join(output.aged)}")
+    return finish(errors) or (REFUSED if output.refuses else 0)

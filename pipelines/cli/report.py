@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -46,7 +47,12 @@ from pipelines.rollout.rollout_store import View, history
 from pipelines.rollout.state import STEP
 from pipelines.wiring import image_context
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+STYLE = Path(__file__).with_name("report.css")
 LAST = "last.json"
 AUDIT_LINES = 40
 SCALE_DAYS = 60
@@ -220,14 +226,24 @@ def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
 
 def render_html(report: ReportOutput) -> str:
     """The page as text; all in it is escaped and visible, and nothing is fetched. Pure but for reading its template."""
+    template = environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(report=report, days=SCALE_DAYS, stale=STALE, style=style())
+
+
+def environment() -> Environment:
+    """What renders our pages: all that is put in is escaped, and strangers' text shows what else nobody would see."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_seen
-    )
-    environment.filters |= {"position": position, "short": short_digests, "disputed": disputed, "ago": in_short}
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(report=report, days=SCALE_DAYS, stale=STALE)
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_seen)
+    made.filters |= {"position": position, "short": short_digests, "disputed": disputed, "ago": in_short}
+    return made
+
+
+def style() -> Markup:
+    """The style sheet of our pages, which stands within each."""
+    from markupsafe import Markup
+
+    return Markup(STYLE.read_text(encoding="utf-8"))  # noqa: S704 - our own file
 
 
 def _seen(value: object) -> object:

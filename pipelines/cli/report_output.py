@@ -10,12 +10,12 @@ from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation.durations import in_short
 from hardening.gate import brought_by, shared
 from hardening.model import WORST_FIRST, Enforcement, Waiver
+from hardening.waivers import SOON
 from pipelines.cli.rollout_output import MEANING
 from pipelines.contract import AuditReport, Line, NightlyOutput
 from pipelines.fleet.violations import MemberVerdict, PolicyState, in_words
 from pipelines.rollout.state import Phase
 
-SOON = timedelta(days=14)
 STALE = timedelta(days=2)
 NOT_JUDGED = "not judged"
 SOME = 6  # named in a line about more

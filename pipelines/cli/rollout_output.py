@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Literal
@@ -337,13 +337,13 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         f"To {text.markdown_code(roll.replacement)}, planned by {text.markdown(made_by)}."
         + (f" Good until {valid_until}." if valid_until else ""),
         "\n".join(f"- {text.markdown(line)}" for line in heading(roll)),
-        _table(*waves),
-        _folded("Members", _table(*members)),
+        text.markdown_table(*waves),
+        text.markdown_folded("Members", text.markdown_table(*members)),
         "\n".join(f"- {text.markdown(line.strip())}" for line in changed(roll)),
         f"And {len(steps) - MOST_STEPS} more, in the plan's file." if len(steps) > MOST_STEPS else "",
-        _table(*groups),
-        _folded("Calls", _table(*calls)),
-        _folded("Left alone", _table(*left_alone)),
+        text.markdown_table(*groups),
+        text.markdown_folded("Calls", text.markdown_table(*calls)),
+        text.markdown_folded("Left alone", text.markdown_table(*left_alone)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -358,16 +358,6 @@ def _span(seconds: int) -> str:
 
 def _many(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table; empty without rows."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join(f"| {' | '.join(map(text.markdown, line))} |" for line in lines) if rows else ""
-
-
-def _folded(title: str, table: str) -> str:
-    return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>" if table else ""
 
 
 # -- `roll.status` -----------------------------------------------------------------------------------------------------

@@ -22,17 +22,21 @@ from images.registry.show import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
 from pipelines.cli.adopt import AdoptLine
+from pipelines.cli.affected import AffectedOutput
 from pipelines.cli.containers import EngineLine, RunLine
-from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine, WaiverLine
+from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine
 from pipelines.cli.export import ExportLine
+from pipelines.cli.feeds import FeedUpdateOutput
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
-from pipelines.cli.preview import PreviewOutput
+from pipelines.cli.preview_output import PreviewOutput
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.report_output import ReportOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
+from pipelines.cli.signing import ReproduceOutput
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
+from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.service import AutoLine
 
@@ -52,19 +56,23 @@ COMMANDS: dict[str, Any] = {
     "image.rollback": list[ChannelMove],
     "image.revoke": list[ChannelMove],
     "image.show": ShownImage | ShownMachine,
+    "image.reproduce": ReproduceOutput,
     "image.why": WhyOutput,
+    "image.affected": AffectedOutput,
     "image.prune": list[contract.PruneLine],
     "image.reap": list[ReapLine],
     "image.lock": list[contract.LockLine],
     "image.rebuild": list[contract.ReleaseLine],
     "image.run": list[RunLine],
+    "feed.update": FeedUpdateOutput,
     "control.list": list[ControlRow],
     "control.show": ControlDetail,
     "control.check": list[contract.VerifyLine],
     "control.test": list[ProofLine],
     "policy.show": list[Policy],
     "policy.preview": PreviewOutput,
-    "policy.waivers": list[WaiverLine],
+    "waiver.list": list[WaiverLine],
+    "waiver.new": NewWaiverOutput,
     "fleet.list": list[contract.FleetLine],
     "fleet.scan": list[SeenLine],
     "fleet.check": list[MemberLine],

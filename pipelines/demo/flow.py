@@ -104,9 +104,9 @@ def own_settings(base: Settings) -> Settings:
     """The demo's own ledger, registry and content, beside what the checkout has."""
     state = base.state_dir / "demo"
     engines = Docker(host=docker_host(base, for_builds=False), build_host=docker_host(base, for_builds=True))
+    feeds = Feeds(debsecan=NONE, tracker=NONE, trivy=NONE, kev=NONE, epss=NONE)  # today's would be of the future then
     own = {
-        "state": state, "database": "", "registry": Registry(), "docker": engines,
-        "feeds": Feeds(debsecan=NONE, trivy=NONE),  # today's data would be of the future, 31 days ago
+        "state": state, "database": "", "registry": Registry(), "docker": engines, "feeds": feeds,
         "content": (*base.content, state / "content"), "judging": Judging(policies=("demo",), floor=""),
     }  # fmt: skip
     return base.model_copy(update=own)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
+from hardening.catalog import load_profile
+from hardening.findings import CheckResult
+from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError
-from hardening.gate import judge_image
+from hardening.gate import enforced_as, judge_image
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
 from images.artifact import Release
+from images.catalog import load_definition
 from images.context import Context
 from pipelines.fleet.members import Provenance, newest
 from pipelines.fleet.model import Fleet
@@ -36,8 +41,8 @@ class GoldenStatus:
 
     def forbidden(self, golden: Release) -> str:
         """Why a golden image must not become a member; empty where the policy does not enforce it."""
-        running = self.context.policy_named(self.fleet.policy).running
-        return self.refused(golden)[0] if running.refused.enforcement is Enforcement.ENFORCE else ""
+        rule = self.context.policy_named(self.fleet.policy).running.refused.on(self.now.date())
+        return self.refused(golden)[0] if rule.enforcement is Enforcement.ENFORCE else ""
 
     def left_at(self, golden: Release, latest: Release | None) -> datetime | None:
         """When the channel moved away from the content of `golden`; None where the ledger does not know."""
@@ -57,7 +62,7 @@ class GoldenStatus:
         if scan is None:
             return "", None
         policy = self._policy_of(golden)
-        checks = self.context.ledger.checks(golden.content)
+        checks = self._checks(golden)
         bases = self.context.ledger.bases_of(golden.content)
         verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now, bases)
         reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]
@@ -79,6 +84,30 @@ class GoldenStatus:
         what, file = f"{name} has no release in the channel {channel}", f"pipelines/fleets/{self.fleet.name}.toml"
         hint = f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}"
         raise ContentError(what, file=file, key="replacement", hint=hint)
+
+    def _checks(self, golden: Release) -> tuple[CheckResult, ...]:
+        """What the controls said of the image, each as the profile of its definition asks for it today; where there is
+        no sound one, as it was asked for when it was checked.
+        """
+        checks = self.context.ledger.checks(golden.content)
+        if golden.name not in self._asked:
+            self._asked[golden.name] = self._asked_of(golden.name)
+        asked = self._asked[golden.name]
+        return checks if asked is None else enforced_as(checks, asked)
+
+    @cached_property
+    def _asked(self) -> dict[str, dict[str, Enforcement] | None]:
+        """By definition, the enforcement of its profile's controls; many members run one image."""
+        return {}
+
+    def _asked_of(self, name: str) -> dict[str, Enforcement] | None:
+        roots, today = self.context.settings.roots, self.now.date()
+        folder = find_content(roots, "images/definitions", "*/").get(name)
+        try:
+            profile = load_profile(roots, load_definition(name, folder).definition.profile) if folder else None
+        except ContentError:
+            return None
+        return {entry.control: entry.enforced(today) for entry in profile.controls} if profile else None
 
     def _policy_of(self, golden: Release) -> Policy:
         """The policy that the image was published by; the fleet's, where that one is no more."""

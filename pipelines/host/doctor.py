@@ -14,11 +14,12 @@ from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.process import run, which
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.catalog import load_definitions
-from images.feeds import TRACKER, trivy_place
+from images.feeds import EPSS, KEV, TRACKER, TRACKER_JSON, places_of, trivy_place
 from images.feeds.download import OURS
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
+from images.scan import MORE
 from pipelines.contract import DoctorLine
 from pipelines.host import embedded_registry, provision
 from pipelines.host.private_engine import PrivateEngine
@@ -34,7 +35,7 @@ def examine(settings: Settings) -> list[DoctorLine]:
     return [
         _line("python", True, platform.python_version(), "everything"),
         _line("root", os.geteuid() == 0, f"user id {os.geteuid()}", "builds of images and a private engine"),
-        *_tools(),
+        *_tools(settings),
         *_engines(settings),
         _registry(settings),
         *(archive(settings, bootstrap) for bootstrap in _bootstraps(settings)),
@@ -70,7 +71,7 @@ def _line(what: str, present: bool, detail: str, costs: str, *, essential: bool 
     return DoctorLine(what=what, present=present, detail=detail, costs=costs, essential=essential)
 
 
-def _tools() -> Iterator[DoctorLine]:
+def _tools(settings: Settings) -> Iterator[DoctorLine]:
     versions = _package_versions([tool.package for tool in provision.TOOLS])
     for tool in provision.TOOLS:
         present = tool.present()
@@ -79,6 +80,9 @@ def _tools() -> Iterator[DoctorLine]:
     for name, costs in SCANNERS.items():
         place = which(name)
         yield _line(name, place is not None, str(place or "extra `scanners`"), costs, essential=False)
+    for name in settings.scanners:
+        place = which(MORE[name].program)
+        yield _line(name, place is not None, str(place or "docs/feeds.md"), f"the scanner {name}", essential=False)
 
 
 def _package_versions(packages: list[str]) -> dict[str, str]:
@@ -183,10 +187,15 @@ def _disk(settings: Settings) -> DoctorLine:
 def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
     """Whether data to judge images of a suite can be had. One that does not answer is not essential: a copy may do."""
     given = settings.feeds
-    found = [("debsecan", *_debsecan(given.debsecan, bootstrap.suite)), ("trivy", *_trivy_feed(given.trivy))]
-    present = any(ok for _, ok, _ in found)
-    detail = "\n".join(f"{name}: {text}" for name, _, text in found)
-    hint = "" if present else "\nset feeds.debsecan or feeds.trivy (docs/feeds.md)"
+    judges = [
+        ("debsecan", *_debsecan(given.debsecan, bootstrap.suite)),
+        ("tracker", *_tracker_feed(given.tracker)),
+        ("trivy", *_trivy_feed(given.trivy)),
+    ]
+    more = [("kev", *_listed(given.kev, KEV, "kev.json")), ("epss", *_listed(given.epss, EPSS, "epss.csv.gz"))]
+    present = any(ok for _, ok, _ in judges)
+    detail = "\n".join(f"{name}: {text}" for name, _, text in [*judges, *more])
+    hint = "" if present else "\nset feeds.debsecan, feeds.tracker or feeds.trivy (docs/feeds.md)"
     return _line(
         f"advisories of {bootstrap.suite}", present, detail + hint, "publication by the default policy", essential=False
     )
@@ -196,6 +205,20 @@ def _debsecan(place: str, suite: str) -> tuple[bool, str]:
     if place == NONE:
         return False, "only the sample that ships"
     address = f"{TRACKER if place == DEBIAN else place.rstrip('/')}/{suite}"
+    return _had(address, address)
+
+
+def _tracker_feed(place: str) -> tuple[bool, str]:
+    return (False, "only the sample that ships") if place == NONE else _listed(place, TRACKER_JSON, "tracker.json")
+
+
+def _listed(place: str, default: str, name: str) -> tuple[bool, str]:
+    """Whether a file can be had, which may also lie in a directory under this name."""
+    if place == NONE:
+        return False, "none"
+    address = default if place in (DEBIAN, DOWNLOAD) else place
+    if any(path.is_file() for path in places_of(ROOT / address, name)):
+        return True, address
     return _had(address, address)
 
 

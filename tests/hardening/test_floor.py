@@ -25,7 +25,7 @@ DEFAULT = load_policy((ROOT,), "default")
 
 def changed(where: str, **values: Any) -> Policy:
     """The machines' policy with other values in one of its tables."""
-    data = MACHINE.model_dump()
+    data = MACHINE.model_dump(by_alias=True)
     table = data
     for part in where.split("."):
         table = table[part]
@@ -364,3 +364,18 @@ def test_where_unknown_severities_have_a_window_no_other_one_covers_them() -> No
     assert [(one.severity, one.exploited) for one in found] == [(Severity.UNKNOWN, False)]
     found = windows(of, finding(Severity.UNKNOWN, exploited=True))
     assert [(one.severity, one.exploited) for one in found] == [(Severity.UNKNOWN, False), (Severity.LOW, True)]
+
+
+def test_a_share_of_reproduced_packages_is_asked_for_as_strictly_as_the_floor() -> None:
+    """In percent, in enforcement and in grace; a policy may ask where the floor does not."""
+    floor = changed("image", reproduced={"minimum_percent": 80, "enforcement": "warn"})
+
+    def weaker(**more: Any) -> tuple[str, ...]:
+        asked = {"minimum_percent": 80, "enforcement": "warn"} | more
+        return weaknesses(changed("image", reproduced=asked), floor)
+
+    assert weaker() == weaker(minimum_percent=90, enforcement="enforce") == ()
+    assert weaker(minimum_percent=79) == ("image.reproduced.minimum_percent: 79, and the floor asks for 80",)
+    assert weaker(enforcement="audit") == ("image.reproduced.enforcement: audit, and the floor says warn",)
+    assert weaknesses(MACHINE, floor) == ("image.reproduced: not asked, and the floor asks for it",)
+    assert weaknesses(floor, MACHINE) == ()

@@ -85,7 +85,7 @@ def waiver(**change: object) -> Waiver:
         "owner": "a",
         "approver": "b",
         "created": NOW.date() - 30 * DAY,
-        "expires": NOW.date() + DAY,
+        "expires": NOW.date() + 20 * DAY,
     }
     return Waiver.model_validate({**base, **change})
 
@@ -314,7 +314,7 @@ def test_a_waiver_silences_without_hiding():
     verdict = judged(finding(), finding(id="CVE-2026-0002", severity=Severity.MEDIUM), waivers=[waiver()])
     assert verdict.allowed
     assert [reason.rule for reason in verdict.reasons] == ["CVE-2026-0002", "CVE-2026-0001"]
-    assert verdict.reasons[1].waived_by == "w until 2026-11-26: r"
+    assert verdict.reasons[1].waived_by == "w until 2026-12-15: r"
 
 
 def test_a_refusal_tells_a_developer_what_why_what_to_do_and_how_to_get_an_exception():
@@ -485,7 +485,7 @@ def test_a_running_rule_can_be_waived_for_one_member():
     facts, aged = replace(KNOWN, expires_at=NOW - DAY), (waiver(rules=("expired",), subjects=("web/*",)),)
     assert judge_member(running(), "web/web-1", facts, aged, NOW)[0].waived_by
     assert not judge_member(running(), "api/api-1", facts, aged, NOW)[0].waived_by
-    assert not judge_member(running(), "web/web-1", facts, aged, NOW + 2 * DAY)[0].waived_by
+    assert not judge_member(running(), "web/web-1", facts, aged, NOW + 21 * DAY)[0].waived_by
 
 
 @pytest.mark.parametrize(
@@ -520,7 +520,7 @@ def test_holes_that_one_newer_package_closes_are_one_task_in_the_explanation():
 def test_an_explanation_of_what_is_waived_names_the_waiver_and_asks_for_none():
     """Nothing is left to ask for."""
     text = explain(judged(finding(), waivers=[waiver()]).reasons)
-    assert "waived by w until 2026-11-26" in text
+    assert "waived by w until 2026-12-15" in text
     assert "ask security@example.com" not in text
 
 
@@ -834,3 +834,18 @@ def test_what_the_gate_says_comes_from_a_base_is_with_the_base():
     assert [(one.brought_by, one.subjects) for one in shared(told, parents)] == [("base", ("base", "top"))]
     alone = [told[1], replace(told[1], subject="other", todo="do `image.build other`")]
     assert [(one.brought_by, one.subjects) for one in shared(alone, parents)] == [("base", ("other", "top"))]
+
+
+def test_too_few_reproduced_packages_refuse_where_the_policy_enforces_it_and_may_be_waived() -> None:
+    """By Goldsmith's own rule `reproduced`; by default it is only recorded."""
+    few = replace(report(scanner="reproduced"), kind=FindingKind.REPRODUCTION, evaluated=10, reproduced=7)
+    for enforcement, allowed in (("audit", True), ("warn", True), ("enforce", False)):
+        rules = policy(reproduced={"minimum_percent": 80, "enforcement": enforcement})
+        verdict = judge_image(rules, "web", None, [report(), few], [], (), NOW)
+        assert verdict.allowed is allowed
+        assert [reason.rule for reason in verdict.reasons] == ["reproduced"]
+    waiver = Waiver.model_validate({
+        "id": "w", "rules": ["reproduced"], "subjects": ["web"], "reason": "r", "owner": "o", "approver": "p",
+        "created": NOW.date(), "expires": (NOW + DAY).date(),
+    })  # fmt: skip
+    assert judge_image(rules, "web", None, [report(), few], [], (waiver,), NOW).allowed

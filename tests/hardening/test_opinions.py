@@ -101,4 +101,4 @@ def test_an_sbom_that_names_another_version_lacks_the_package() -> None:
     first, *others = TARGET.packages
     moved = Package(first.name, f"{first.version}+newer", first.architecture, first.sha256)
     with pytest.raises(OutsideError, match="lacks 1 of"):
-        syft.normalise(sample("syft"), replace(TARGET, packages=(moved, *others)))
+        syft.normalise(sample("syft"), sample("syft-spdx"), replace(TARGET, packages=(moved, *others)))

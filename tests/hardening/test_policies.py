@@ -43,6 +43,8 @@ def text_of(data: dict[str, Any]) -> str:
         ("image.unfixed.grace", "9d"),
         ("image.secrets.enforcement", "warn"),
         ("image.misconfigurations.enforcement", "audit"),
+        ("image.reproduced", {"minimum_percent": 80}),
+        ("image.reproduced", {"minimum_percent": 0, "enforcement": "warn"}),
         ("running.expired.grace", "9d"),
         ("running.revoked.enforcement", "warn"),
         ("running.unknown.enforcement", "audit"),
@@ -66,4 +68,5 @@ def test_what_is_not_asked_is_said() -> None:
     """A rule that a policy leaves out reads as one, and not as silence."""
     text = text_of({**DEFAULT, "running": {}})
     assert "max_age: not asked" in text
+    assert "reproduced: not asked" in text
     assert "approved_source: not asked" in text

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from hardening.evaluation import counts, engine, judges, outdated, unread, why_not
+from hardening.evaluation import counts, engine, judges, outdated, reproduced, unread, why_not
 from hardening.findings import FindingKind, Outcome, Reason, ScanReport
 from hardening.model import Enforcement
-from hardening.policy import Judges
+from hardening.policy import Judges, Reproduced
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY, SECOND = timedelta(days=1), timedelta(seconds=1)
@@ -145,3 +145,35 @@ def test_an_old_list_of_what_is_exploited_is_a_warning() -> None:
         replace(told, todo="the feed is away")
     ]
     assert list(outdated(RULE, "web", [replace(kev, data_date=NOW), replace(LOOKED, data_date=None)], NOW)) == []
+
+
+REBUILT = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 80, NOW, "feed", "", reproduced=60)
+
+
+@pytest.mark.parametrize(
+    ("report", "least", "what"),
+    [
+        (REBUILT, 75, ""),
+        (REBUILT, 75.1, "75.0 % of the packages were reproduced (60 of 80); the policy asks for 75.1 %"),
+        (replace(REBUILT, reproduced=0), 1, "0.0 % of the packages were reproduced (0 of 80); the policy asks for 1 %"),
+        (
+            replace(REBUILT, data_date=NOW - 8 * DAY), 0,
+            "it is not known how many packages were reproduced: its data is of 2026-11-17, 8 days old; the policy "
+            "accepts 7d",
+        ),
+        (
+            replace(REBUILT, outcome=Outcome.NOT_EVALUATED, evaluated=0, reason="no answer", reproduced=None), 0,
+            "it is not known how many packages were reproduced: no answer",
+        ),
+        (None, 0, "it is not known how many packages were reproduced: feeds.reproduced is not set"),
+    ],
+)  # fmt: skip
+def test_a_policy_may_ask_how_many_packages_others_reproduced(
+    report: ScanReport | None, least: float, what: str
+) -> None:
+    """What nobody told is not enough, even where the policy asks for nothing but to be told."""
+    rule = Reproduced(minimum_percent=least)
+    reasons = list(reproduced(rule, RULE, "web", [report] if report else [], NOW))
+    assert [reason.what for reason in reasons] == ([what] if what else [])
+    assert all((reason.rule, reason.enforcement) == ("reproduced", Enforcement.AUDIT) for reason in reasons)
+    assert not list(reproduced(None, RULE, "web", [], NOW))

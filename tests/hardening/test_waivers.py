@@ -290,8 +290,12 @@ def test_trivys_ignore_file_lists_each_kind_under_its_own_key_in_order_of_the_wa
     assert document == {
         "vulnerabilities": [],
         "misconfigurations": [
-            {"id": "DS-0001", "expired_at": "2026-12-05", "statement": "openssl-quic: QUIC is not compiled in"},
-            {"id": "DS-0002", "expired_at": "2026-12-05", "statement": "zlib: QUIC is not compiled in"},
+            {
+                "id": "DS-0001",
+                "expired_at": "2026-12-06T00:00:00Z",
+                "statement": "openssl-quic: QUIC is not compiled in",
+            },
+            {"id": "DS-0002", "expired_at": "2026-12-06T00:00:00Z", "statement": "zlib: QUIC is not compiled in"},
         ],
         "secrets": [],
     }
@@ -305,7 +309,7 @@ def test_trivys_ignore_file_ends_when_the_waiver_ends():
     assert document["vulnerabilities"][0] == {
         "id": "CVE-2026-0001",
         "purls": ["pkg:deb/debian/libssl3t64@3.5.1-1"],
-        "expired_at": "2026-12-05",
+        "expired_at": "2026-12-06T00:00:00Z",
         "statement": "openssl-quic: QUIC is not compiled in",
     }
     assert json.loads(trivyignore([waiver()], "node-runtime", TODAY))["vulnerabilities"] == []

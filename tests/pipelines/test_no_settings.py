@@ -6,6 +6,7 @@ HTTPS on its own port, with a certificate that only these commands trust.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,8 @@ TRACKER = "security-tracker.debian.org"
 ADDRESS = f"https://{TRACKER}/tracker/debsecan/release/1/trixie"
 HERE = "127.77.0.1"  # of this machine, where nothing else is
 DATA = debsecan_format({"openssl": {"0.9-1": ["CVE-1999-0001"]}, "linux": {"2.2-1": ["CVE-1999-0002"]}})
+FIXED = {"trixie": {"status": "resolved", "fixed_version": "0.9-1", "urgency": "low"}}
+ALL = {"openssl": {"CVE-1999-0001": {"releases": FIXED}}, "linux": {"CVE-1999-0002": {"releases": FIXED}}}
 IN_PLACE = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"')
 
 
@@ -31,8 +34,9 @@ class Clone:
 
     def __init__(self, house: Goldsmith, folder: Path, ca: Path) -> None:
         default = {
-            "feeds__debsecan": "", "feeds__trivy": "", "judging__policies": '["default", "machine"]',
-            "judging__floor": "default", "kinds": '["container", "machine"]',
+            "feeds__debsecan": "", "feeds__tracker": "", "feeds__trivy": "",
+            "judging__policies": '["default", "machine"]', "judging__floor": "default",
+            "kinds": '["container", "machine"]',
         }  # fmt: skip
         inv = house.fork(folder / "state").with_(**default)
         world = {
@@ -52,6 +56,7 @@ def tracker(tmp_path: Path) -> Iterator[Hostile]:
     """Debian's tracker, as far as a client can tell: neither an ETag nor a Last-Modified."""
     with hostile(tmp_path, at=(HERE, 443), name=TRACKER) as server:
         server["/tracker/debsecan/release/1/trixie"] = Reply(DATA)
+        server["/tracker/data/json"] = Reply(json.dumps(ALL).encode())
         yield server
 
 
@@ -71,11 +76,12 @@ def test_with_no_settings_an_image_is_published_by_the_default_policy(tracker: H
     assert scan
     said = {report.scanner: report for report in scan.reports}
     assert (said["debsecan"].data_source, said["debsecan"].sample) == (ADDRESS, False)
+    assert (said["matcher"].data_source, said["matcher"].outcome) == (f"https://{TRACKER}/tracker/data/json", "pass")
     assert f"{HERE}:9/trivy-db cannot be had" in said["trivy"].reason
     verdict = clone.inv.ledger.verdict(clone.inv.ledger.releases("debian-base")[0].content)
     assert verdict
     assert (verdict.policy, verdict.allowed) == ("default", True)
-    assert [asked.headers["User-Agent"] for asked in tracker.asked] == ["goldsmith"]
+    assert [asked.headers["User-Agent"] for asked in tracker.asked] == ["goldsmith"] * 2
 
 
 def test_offline_the_refusal_names_the_address_and_what_to_type_without(clone: Clone, tmp_path: Path) -> None:

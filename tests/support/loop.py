@@ -27,6 +27,7 @@ from images.ledger import Ledger
 from images.store.oci import DISKS, TREES, Store
 from pipelines.wiring import REHEARSAL
 from tests.support.forked import run_forked
+from tests.support.scanning import NO_FEEDS
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
 HEARS = ("env", "--default-signal=INT")  # Ctrl-C too, which what stands in a shell's background ignores
@@ -77,7 +78,7 @@ class Goldsmith:
             "GOLDSMITH_JUDGING__POLICIES": '["default", "machine", "demo", "machine-sample"]',
             "GOLDSMITH_JUDGING__FLOOR": "",
             "GOLDSMITH_RETRY_FOR": "1s",
-            "GOLDSMITH_FEEDS": '{"debsecan": "none", "trivy": "none"}',  # the default ones are public addresses
+            "GOLDSMITH_FEEDS": json.dumps(NO_FEEDS),  # the default ones are public addresses
             "GOLDSMITH_KINDS": '["container"]',  # machines are built once, for the tests that ask for one
             **self.settings,
         }
@@ -129,6 +130,8 @@ class Goldsmith:
         for sort in (DISKS, TREES):
             if (self.state / sort).is_dir():  # trees hold devices and owners, which only cp keeps
                 subprocess.run(["cp", "-al", str(self.state / sort), str(folder / sort)], check=True)
+        if (self.state / "keys").is_dir():
+            shutil.copytree(self.state / "keys", folder / "keys")
         shutil.copy(self.state / "ledger.sqlite", folder)
         return replace(self, state=folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from images.registry.release_store import RegistryStore
 from images.scan.flow import ScanResult
 from images.scan.judge import Judgement
 from images.store.oci import LAYER, Store
+from images.trust.keys import make
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -41,6 +43,7 @@ FINDING = Finding(
 REPORT = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.PASS, 90, NOW, "sample", "", (FINDING,))
 CHECK = CheckResult("no-setuid", "No setuid", Severity.HIGH, Enforcement.ENFORCE, Outcome.PASS, "none")
 SBOM = b'{"bomFormat":"CycloneDX","components":[{"purl":"pkg:deb/debian/openssl@3.5"}]}'
+SPDX = b'{"spdxVersion":"SPDX-2.3","packages":[{"name":"openssl"}]}'
 PACKAGES = (Package("openssl", "3.5", "amd64", "ab"), Package("tzdata", "1", "all", "cd"))
 
 
@@ -69,9 +72,11 @@ def settings_in(folder: Path, **more: Any) -> Settings:
     return Settings(state=folder, retry_for=timedelta(seconds=1), **more)
 
 
-def publisher(address: str, folder: Path, now: datetime = NOW) -> RegistryStore:
-    """The releases in a registry, with a ledger and a store in `folder`."""
+def publisher(address: str, folder: Path, now: datetime = NOW, keys_of: Path | None = None) -> RegistryStore:
+    """The releases in a registry, with a ledger and a store in `folder`; signed by the keys of another one's folder."""
     settings = settings_in(folder)
+    if keys_of and keys_of != folder:
+        shutil.copytree(make(settings_in(keys_of), now.date()).parent, folder / "keys")
     return RegistryStore(
         registry=RegistryClient(address, settings),
         ledger=Ledger.open(settings.database_url),
@@ -101,7 +106,7 @@ def built(store: Store, name: str = "web", text: str = "one", parent: str = "") 
 def judged(now: datetime = NOW, *, allowed: bool = True) -> Judgement:
     """What checks, scanners and the gate said."""
     verdict = Verdict("web", "default", now, allowed, ())
-    return Judgement(verdict, (CHECK,), ScanResult((REPORT,), (FINDING,), SBOM))
+    return Judgement(verdict, (CHECK,), ScanResult((REPORT,), (FINDING,), SBOM, spdx=SPDX))
 
 
 def gate(now: datetime = NOW, **more: Any) -> Callable[[Release], Verdict]:

@@ -17,7 +17,7 @@ from images.artifact import Package
 from images.machine import disk, filesystem
 from images.scan.base import ScanTarget
 
-NO_FEEDS = {"debsecan": "none", "trivy": "none"}
+NO_FEEDS = dict.fromkeys(("debsecan", "tracker", "trivy", "kev", "epss"), "none")
 """What the feeds of a test's settings are unless it names others: the default ones are public addresses."""
 SAMPLES = Path(__file__).parent / "samples"
 OPENSSL = ("openssl", "libssl3t64", "openssl-provider-legacy")
@@ -42,8 +42,8 @@ def _aged(stanza: str) -> str:
 
 def packages(status: str) -> tuple[Package, ...]:
     """The packages that a status file lists, as a plan would name them."""
-    pairs = re.findall(r"(?m)^Package: (\S+)$(?:\n.+)*?\nVersion: (\S+)$", status)
-    return tuple(Package(name, version, "amd64", "") for name, version in pairs)
+    found = [dict(re.findall(r"(?m)^(\S+): (\S+)", stanza)) for stanza in status.strip().split("\n\n") if stanza]
+    return tuple(Package(one["Package"], one["Version"], one["Architecture"], "") for one in found)
 
 
 def make_target(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.errors import ContentError
 from images.artifact import Release
 from images.registry.client import Manifest, RegistryClient
+from images.registry.release_trust import proved
 from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked
+from images.trust.verification import UntrustedError
 from pipelines.fleet.docker.images import dealt_with
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, Provenance, ReplacementImage, newest, repository
@@ -23,6 +26,7 @@ class ProvenanceReader(GoldenStatus):
 
     registry: RegistryClient
     _manifests: dict[str, Manifest | None] = field(default_factory=dict)
+    _proved: set[str] = field(default_factory=set)
     _revocations: dict[tuple[str, str], tuple[datetime, str] | None] = field(default_factory=dict)
 
     def of(self, member: Member) -> Provenance:
@@ -38,31 +42,29 @@ class ProvenanceReader(GoldenStatus):
     def target(self) -> ReplacementImage:
         """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing.
 
-        Raises RefusedError where only the registry knows its release: whoever may push could have written that.
+        Raises UntrustedError where a golden image does not prove what it is.
         """
         if tag := self.fleet.replacement.tag:
             found = self.registry.get(tag)
             image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
             golden = self._release(repository(tag), found.digest) or self._base(image)
-            return self._of_ours(ReplacementImage(f"{repository(tag)}@{found.digest}", found.digest, golden))
-        release = self.required(self._channel(self.fleet.replacement.definition or ""))
-        return self._of_ours(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
-
-    def _of_ours(self, target: ReplacementImage) -> ReplacementImage:
-        """The replacement as it is judged now. Raises RefusedError where this ledger never saw its golden image."""
-        golden, ledger = target.golden, self.context.ledger
-        if golden and not (ledger.release(golden.digest) or ledger.releases_of_content(golden.content)):
-            raise RefusedError(
-                f"this ledger never saw {golden.name} {golden.digest[:19]} published: only the registry knows it",
-                hint="releases are not signed, and whoever may push can write one; if it is right, "
-                "./goldsmith image.rebuild reads it into this ledger",
-            )
-        return self.again(target)
+            return self.again(ReplacementImage(f"{repository(tag)}@{found.digest}", found.digest, golden))
+        name = self.fleet.replacement.definition or ""
+        release = self._channel(name)
+        if release is None and (told := self._told(self.registry.repository(name), self.fleet.replacement.channel)):
+            self._prove(told)  # which says why it counts as nothing
+        release = self.required(release)
+        return self.again(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
 
     def again(self, target: ReplacementImage) -> ReplacementImage:
-        """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine."""
+        """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine.
+
+        Raises UntrustedError where it is a release that does not prove what it is.
+        """
         if target.golden is None:
             return target
+        if target.digest in (target.golden.digest, target.golden.content):
+            self._prove(target.golden)
         known = self.context.ledger.release(target.golden.digest) or target.golden
         golden = self._revoked(self.dated(known) or known)
         return replace(target, golden=golden, refused_because=self.forbidden(golden))
@@ -88,16 +90,30 @@ class ProvenanceReader(GoldenStatus):
         return self.dated(known or self._published(where, digest))
 
     def _published(self, where: str, digest: str) -> Release | None:
-        """The release as the registry tells it, where the ledger has no line of it."""
-        found = self._manifest(where, digest)
+        """The release as the registry tells it, where the ledger has no line of it and a trusted key signed it."""
+        told = self._told(where, digest)
+        with suppress(UntrustedError):
+            if told:
+                self._prove(told)
+            return told
+        return None
+
+    def _told(self, where: str, reference: str) -> Release | None:
+        """The release as the registry tells it, whoever wrote that."""
+        found = self._manifest(where, reference)
         prefix = self.context.settings.annotation_prefix
         if found is None or not found.is_index or f"{prefix}expires-at" not in found.annotations:
             return None
         content = found.content(self.context.settings.platform)  # what the engine will run, and no other
-        try:
-            return parse_annotations(found.annotations, prefix, repository=where, digest=digest, content=content)
-        except ContentError:
-            return None
+        with suppress(ContentError):
+            return parse_annotations(found.annotations, prefix, repository=where, digest=found.digest, content=content)
+        return None
+
+    def _prove(self, golden: Release) -> None:
+        """Raise UntrustedError unless a release proves itself by the trust that the fleet's policy asks for."""
+        if golden.digest not in self._proved:
+            proved(self.registry, golden, self.now, self.fleet.policy)
+            self._proved.add(golden.digest)
 
     def _manifest(self, where: str, reference: str) -> Manifest | None:
         """A manifest of the registries that we deal with; others are not asked."""

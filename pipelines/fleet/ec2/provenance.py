@@ -12,7 +12,7 @@ from images.aws.amis import images_in, ours_in
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.release_store import in_channel
-from images.aws.statement import proof_of, public_key
+from images.aws.signed_statement import proof_of, public_key
 from images.release.revocations import revoked
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, Provenance, ReplacementImage

@@ -17,7 +17,7 @@ from hardening.foundation.errors import ContentError, RefusedError
 from images.artifact import Release
 from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore, channel_name
-from images.aws.statement import parameter
+from images.aws.signed_statement import parameter
 from images.build.flow import BuildOutcome
 from images.context import Context
 from images.plan.build_plan import Action

@@ -30,11 +30,13 @@ from images.aws.call_arguments import (
 from images.aws.model import GIB, Ami, MachineImage, Parent, best_parent, blocks_on, digests_at
 from images.aws.reaping import TaggedResource, decide_leftover
 from images.aws.retire import _holding, decide_over
-from images.aws.statement import PAYLOAD, envelope, pae, prove, statement
+from images.aws.signed_statement import prove, statement
 from images.machine.blocks import ZERO, digest_of
 from images.release.retention import RetirementAction as Action
+from images.trust.envelope import enveloped
 from tests.images.ledger.test_ledger import ARTIFACT
 from tests.support.publishing import DAY, NOW, judged
+from tests.support.signing import KeyInMemory
 
 PREFIX = "dev.goldsmith."
 RELEASE = Release(
@@ -331,21 +333,10 @@ def test_only_what_nobody_owns_needs_or_may_take_up_goes(state: str, due_in: int
 
 def signed() -> tuple[str, bytes, Ami]:
     """An envelope, the public key, and an image that agrees with it."""
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = KeyInMemory()
     mine = ami(tags=tags.of_image(RELEASE, machine([1]).linear, PREFIX, NOW))
     said = statement(RELEASE, machine([1]), [mine], ARTIFACT, judged().verdict, PREFIX)
-    payload = json.dumps(said).encode()
-    kept = envelope(payload, "arn:key", key.sign(pae(payload), ec.ECDSA(SHA256())))
-    return kept, key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo), mine
-
-
-def test_the_encoding_that_is_signed_is_dsses_own() -> None:
-    """The example of the DSSE protocol, with our payload type."""
-    assert pae(b"hello world") == f"DSSEv1 {len(PAYLOAD)} {PAYLOAD} 11 hello world".encode()
+    return json.dumps(enveloped(canonical(said), key, "arn:key")), key.public, mine
 
 
 def test_an_image_that_is_what_was_signed_is_proven() -> None:
@@ -434,7 +425,8 @@ def test_the_statement_of_as_many_regions_as_the_settings_allow_fits_into_a_para
     long = replace(RELEASE, name="a" * 40, repository="r" * 90, base_name="b" * 90, base_digest="sha256:" + "c" * 64,
                    content="sha256:" + "d" * 64, input_digest="sha256:" + "e" * 64)  # fmt: skip
     said = canonical(statement(long, machine([1]), amis, ARTIFACT, judged().verdict, PREFIX))
-    kept = envelope(said, "arn:aws:kms:ap-southeast-1:123456789012:key/7a597c37-5d74-4c4d-a334-52ac982cd9e5", b"s" * 72)
+    key = "arn:aws:kms:ap-southeast-1:123456789012:key/7a597c37-5d74-4c4d-a334-52ac982cd9e5"
+    kept = canonical(enveloped(said, KeyInMemory(), key))
     assert len(kept) <= LARGEST_PARAMETER
     file = tmp_path / "goldsmith.toml"
     file.write_text(f"[aws]\nregions = {json.dumps([f'eu-west-{n % 10}' for n in range(20)])}\n")

@@ -17,7 +17,7 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from images.aws import snapshots
 from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore, channel_name
-from images.aws.statement import parameter
+from images.aws.signed_statement import parameter
 from images.machine.blocks import BLOCK
 from images.release.publish import release
 from tests.strict_aws import StrictAws

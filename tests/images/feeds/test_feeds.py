@@ -270,7 +270,8 @@ def tracker(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 @pytest.mark.parametrize("given", [{}, {"debsecan": ""}, {"debsecan": "debian"}])
 def test_by_default_debians_tracker_is_asked_and_its_answer_is_of_the_moment(given, tracker, tmp_path):
     """It makes its data as it is asked, and says of it no other date than that of the answer."""
-    ours = Settings(state=tmp_path / "state", retry_for="0s", feeds={"trivy": "none", **given})
+    others = {name: "none" for name in NO_FEEDS if name != "debsecan"}
+    ours = Settings(state=tmp_path / "state", retry_for="0s", feeds=others | given)
     before = datetime.now(UTC).replace(microsecond=0)
     feed = feeds.current(ours, "trixie", NOW)[0]["debsecan"]
     assert (feed.source, feed.sample, feed.sha256) == (f"{tracker.address}/trixie", False, digest(FIRST))

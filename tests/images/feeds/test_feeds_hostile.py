@@ -267,10 +267,14 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 from images import feeds
 state, address = Path(sys.argv[1]), sys.argv[2]
-ours = Settings(state=state, retry_for="0s", feeds={"debsecan": address, "trivy": "none", "kev": address + "/kev"})
+ours = Settings(state=state, retry_for="0s", feeds={
+    "debsecan": address, "trivy": "none", "kev": address + "/kev", "tracker": address + "/tracker",
+    "epss": address + "/epss",
+})
 now = datetime(2026, 11, 25, 12, tzinfo=UTC)
 found, missing = feeds.refresh(ours, "trixie", now)
-said = [missing.get("debsecan", "accepted")]
+said = [missing.get("debsecan", "accepted"), missing.get("tracker", "accepted")]
+said.append(feeds.likelihoods(ours, now).missing or "accepted")
 try:
     feeds.exploited(ours, now)
     said.append("accepted")
@@ -291,25 +295,30 @@ BOMBS: dict[str, tuple[str, Callable[[], h.Reply]]] = {
     "huge JSON": ("", lambda: h.Reply(h.huge_json(200 * h.MIB))),
     "deep JSON": ("", lambda: h.Reply(h.deep_json(100_000))),
     "costly JSON": ("", lambda: h.Reply(h.costly_json(4_000_000))),
+    "one text": ("", lambda: h.Reply(b'{"openssl": {"CVE-2026-0001": "' + b"x" * (60 * h.MIB) + b'"}}')),
+    "quotes in one text": ("", lambda: h.Reply(b'{"openssl": {"CVE-2026-0001": "' + b'\\"' * (30 * h.MIB) + b'"}}')),
 }
 
 
 @pytest.mark.parametrize("way", BOMBS)
 def test_a_hostile_feed_takes_little_and_leaves_nothing(way: str, server: h.Hostile, tmp_path: Path) -> None:
-    """For both feeds: one clear error, less than 300 MB of memory, and nothing on the disk but the locks."""
+    """For every feed: one clear error, less than 300 MB of memory, and nothing on the disk but the locks."""
     said_to_be, make = BOMBS[way]
-    server["/trixie"] = server["/kev"] = make()
+    for path in ("/trixie", "/kev", "/tracker", "/epss"):
+        server[path] = make()
     argv = [sys.executable, "-c", RUN, str(tmp_path / "state"), server.address]
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    of_debsecan, of_kev, peak = json.loads(done.stdout)
-    assert said_to_be in of_debsecan
-    assert "accepted" not in {of_debsecan, of_kev}
-    assert "\n" not in of_debsecan + of_kev
+    *said, peak = json.loads(done.stdout)
+    assert said_to_be in said[0]
+    assert len(said) == 4
+    assert "accepted" not in said
+    assert "\n" not in "".join(said)
     assert peak < 300 * h.MIB
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["state/feeds/debsecan/.trixie.lock", "state/feeds/kev/.kev.json.lock"]
+    locks = {"debsecan/.trixie.lock", "kev/.kev.json.lock", "tracker/.tracker.json.lock", "epss/.epss.csv.gz.lock"}
+    assert {f"state/feeds/{lock}" for lock in locks} == {path for path in left if not path.endswith(".index.lock")}
 
 
 # What is in the data

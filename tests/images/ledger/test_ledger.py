@@ -112,6 +112,25 @@ def test_what_an_image_has_from_its_bases_is_known_as_far_as_they_are(ledger: Le
     assert (ledger.bases_of("sha256:low"), ledger.bases_of("sha256:nothing"), ledger.bases_from("")) == ((), (), ())
 
 
+def test_what_every_content_holds_is_read_in_one_pass(ledger: Ledger) -> None:
+    """Only the packages that are asked for; the suite is the scan's, the definition's own, or that of what it is on."""
+    own = {"definition": {"base": {"bootstrap": {"suite": "trixie"}}}, "parent": ""}
+    child = {"definition": {"base": {"golden": "web"}}, "parent": "sha256:c1"}
+    ledger.record_artifact(replace(ARTIFACT, inputs=own))
+    ledger.record_artifact(replace(ARTIFACT, name="shop", digest="sha256:c2", inputs=child))
+    ledger.record_artifact(replace(ARTIFACT, name="old", digest="sha256:c3"))
+    ledger.record_artifact(replace(ARTIFACT, name="told", digest="sha256:c4"))
+    ledger.record_scan("sha256:c4", ScanRecord((), (), suite="bookworm"), NOW)
+    found = ledger.package_lists()
+    assert {digest: (one.name, one.parent, one.suite) for digest, one in found.items()} == {
+        "sha256:c1": ("web", "", "trixie"), "sha256:c2": ("shop", "sha256:c1", "trixie"),
+        "sha256:c3": ("old", "", ""), "sha256:c4": ("told", "", "bookworm"),
+    }  # fmt: skip
+    assert {one.packages for one in found.values()} == {ARTIFACT.packages}
+    assert {one.packages for one in ledger.package_lists({"tzdata"}).values()} == {ARTIFACT.packages[1:]}
+    assert {one.packages for one in ledger.package_lists(()).values()} == {()}
+
+
 def test_judgements_of_a_content_come_back_and_the_last_one_stands(ledger: Ledger) -> None:
     """Checks, scan and verdict survive with their enums; what was never judged is not a pass."""
     assert (ledger.checks("sha256:c1"), ledger.scan("sha256:c1"), ledger.verdict("sha256:c1")) == ((), None, None)

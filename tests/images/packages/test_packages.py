@@ -55,7 +55,7 @@ def names(packages: tuple[Package, ...]) -> list[str]:
 
 def test_a_stanza_becomes_a_package_with_its_source() -> None:
     """Name, version with epoch, architecture, hash, and the source without its version."""
-    assert debian.package_of(STANZA) == Package("libx", "1:2.0+b1", "amd64", SHA256, "x-source")
+    assert debian.package_of(STANZA) == Package("libx", "1:2.0+b1", "amd64", SHA256, "x-source", source_version="1.0")
 
 
 def test_an_installed_stanza_says_so_and_forgets_the_archive() -> None:
@@ -65,7 +65,7 @@ def test_an_installed_stanza_says_so_and_forgets_the_archive() -> None:
     assert "Filename" not in text
     assert "SHA256" not in text
     assert "\n libz\n" in text
-    assert list(debian.installed(text)) == [Package("libx", "1:2.0+b1", "amd64", "", "x-source")]
+    assert list(debian.installed(text)) == [Package("libx", "1:2.0+b1", "amd64", "", "x-source", source_version="1.0")]
 
 
 def test_only_what_is_installed_counts() -> None:

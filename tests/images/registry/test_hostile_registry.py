@@ -17,21 +17,26 @@ import pytest
 
 from hardening.findings import CheckResult, Verdict
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import IMAGE_BYTES, IMAGE_LAYERS
+from hardening.foundation.limits import ATTESTATIONS, IMAGE_BYTES, IMAGE_LAYERS
 from hardening.foundation.settings import ROOT, Settings
+from hardening.trust import PREDICATES
 from images import documents
 from images.artifact import Artifact
 from images.ledger import ScanRecord
 from images.plan.upstream import LOCK, Upstream
 from images.registry import client
 from images.registry.answers import loaded
+from images.registry.attestations import bundles
 from images.registry.client import RegistryClient
-from images.registry.referrers import attached, detach_all, read
+from images.registry.referrers import attached, detach_all
 from images.registry.releases import release_at
 from images.registry.show import show
 from images.store.oci import INDEX, MANIFEST, Store
+from images.trust.envelope import BUNDLE
+from images.trust.keys import signer
 from tests.support.hostile import MIB, Drip, Hostile, Reply, costly_json, deep_json, endless, hostile, redirect
 from tests.support.publishing import NOW
+from tests.support.signing import signed
 
 pytestmark = pytest.mark.needs("skopeo")
 PREFIX = "dev.goldsmith."
@@ -55,6 +60,7 @@ class Stage:
 
     def __init__(self, server: Hostile, folder: Path) -> None:
         self.server, self.folder = server, folder
+        self.sizes: dict[str, int] = {}
         self.settings = Settings(state=folder / "state", retry_for=timedelta(0))
         self.settings.state_dir.mkdir(parents=True)
         self.registry = RegistryClient(server.authority, self.settings)
@@ -65,6 +71,7 @@ class Stage:
     def manifest(self, tag: str, value: Any, media_type: str = MANIFEST) -> str:
         """Serve a manifest, JSON or bytes, by its tag and its digest; its digest."""
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.sizes[digest(data)] = len(data)
         for name in (tag, digest(data)):
             self.server[f"/v2/web/manifests/{name}"] = lambda asked: Reply(
                 b"" if asked.method == "DELETE" else data, 202 if asked.method == "DELETE" else 200,
@@ -223,13 +230,25 @@ def test_other_bytes_than_were_asked_for_are_refused(stage: Stage) -> None:
     assert not list(stage.settings.state_dir.glob("store/blobs/sha256/*"))
 
 
-def document(stage: Stage, kind: str, data: bytes, reply: Reply | None = None, **annotations: str) -> str:
-    """Attach a document to the digest zero; the reference of its manifest."""
-    blob = stage.blob(data, reply)
-    found = stage.image("doc", blob, artifactType=kind, annotations=annotations)
-    line = {"mediaType": MANIFEST, "digest": found, "size": 1, "artifactType": kind, "annotations": annotations}
-    stage.index(ZERO.replace(":", "-"), line)
-    return found
+def bundle(stage: Stage, subject: str, data: bytes, reply: Reply | None = None) -> None:
+    """Attach something that is called a signed attestation to a digest."""
+    about = {"mediaType": INDEX, "digest": subject, "size": 1}
+    found = stage.image("doc", stage.blob(data, reply), artifactType=BUNDLE, subject=about)
+    stage.index(subject.replace(":", "-"), listed(stage, found))
+
+
+def sign(stage: Stage, reference: str) -> None:
+    """Attach all that a release must carry, signed by the key of the stage's installation."""
+    subject = reference.partition("@")[2]
+    key, about = signer(stage.settings, NOW.date()), {"mediaType": INDEX, "digest": subject, "size": 1}
+    said = (stage.blob(signed(key, address, subject)) for address in PREDICATES.values())
+    found = [stage.image("doc", one, artifactType=BUNDLE, subject=about) for one in said]
+    stage.index(subject.replace(":", "-"), *(listed(stage, one) for one in found))
+
+
+def listed(stage: Stage, found: str) -> dict[str, Any]:
+    """The line by which an index lists it."""
+    return {"mediaType": MANIFEST, "digest": found, "size": stage.sizes[found], "artifactType": BUNDLE}
 
 
 BAD_DOCUMENTS = {
@@ -249,29 +268,28 @@ def test_bytes_that_are_no_document_are_one_error(kind: Any, data: bytes) -> Non
     refused(lambda: documents.from_bytes(kind, data), "an attached document .* is malformed")
 
 
-@pytest.mark.parametrize("kind", ["VERDICT", "SCAN", "CHECKS", "PROVENANCE", "SBOM"])
-def test_a_malformed_document_is_one_error_of_its_release(stage: Stage, kind: str) -> None:
-    """Whatever is attached to a release or its content, `show` says what is wrong with it."""
-    content = stage.image("content", stage.blob(b"layer"))
-    reference = stage.release(stage.child(content))
-    artifact_type = getattr(documents, kind)
-    found = stage.image("doc", stage.blob(b"[1]"), artifactType=artifact_type)
-    line = {"mediaType": MANIFEST, "digest": found, "size": 1, "artifactType": artifact_type,
-            "annotations": {f"{PREFIX}input-digest": ""}}  # fmt: skip
-    for subject in (reference.partition("@")[2], content):
-        stage.index(subject.replace(":", "-"), line)
-    refused(lambda: show(stage.registry, reference, PREFIX, NOW), "malformed")
+@pytest.mark.parametrize("data", BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
+def test_a_malformed_attestation_proves_nothing_and_show_says_so(stage: Stage, data: bytes) -> None:
+    """Whatever is attached as one."""
+    reference = stage.release(stage.child(stage.image("content", stage.blob(b"layer"))))
+    bundle(stage, reference.partition("@")[2], data)
+    shown = show(stage.registry, reference, PREFIX, NOW)
+    assert "is not trusted (malformed)" in shown.untrusted
+    assert (shown.verdict, shown.attestations) == ("unknown", ())
 
 
-def test_a_document_in_other_bytes_or_of_many_parts_is_refused(stage: Stage) -> None:
-    """What a registry gives for a digest is hashed, by skopeo and by us."""
-    document(stage, documents.VERDICT, b"{}", Reply(b"[]"))
-    (line,) = attached(stage.registry, stage.repository, ZERO)
-    refused(lambda: read(stage.registry, stage.repository, line), "other bytes")
-    found = stage.image("doc", stage.blob(b"1"), stage.blob(b"2"))
-    stage.index(ZERO.replace(":", "-"), {"mediaType": MANIFEST, "digest": found, "size": 1})
-    (line,) = attached(stage.registry, stage.repository, ZERO)
-    refused(lambda: read(stage.registry, stage.repository, line), "holds 2 documents")
+def test_attestations_in_other_bytes_of_many_parts_or_about_others_are_refused(stage: Stage) -> None:
+    """What a registry gives for a digest is hashed, by skopeo and by us; and too many are not fetched at all."""
+    bundle(stage, ZERO, b"{}", Reply(b"[]"))
+    refused(lambda: bundles(stage.registry, stage.repository, ZERO), "other bytes")
+    two = [stage.blob(b"1"), stage.blob(b"2")]
+    for layers, subject in ((two, ZERO), (two[:1], f"sha256:{1:064x}"), (two[:1], None)):
+        about = {"subject": {"mediaType": INDEX, "digest": subject, "size": 1}} if subject else {}
+        found = stage.image("doc", *layers, artifactType=BUNDLE, **about)
+        stage.index(ZERO.replace(":", "-"), listed(stage, found))
+        refused(lambda: bundles(stage.registry, stage.repository, ZERO), "and is none")
+    stage.index(ZERO.replace(":", "-"), *[listed(stage, found)] * (ATTESTATIONS.most + 1))
+    refused(lambda: bundles(stage.registry, stage.repository, ZERO), str(ATTESTATIONS.name))
 
 
 REVOCATIONS = {"no date": {}, "a day": {f"{PREFIX}revoked-at": "2026-11-25"}, "words": {f"{PREFIX}revoked-at": "now"}}
@@ -316,7 +334,8 @@ from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Release
 from images.documents import from_bytes
-from images.registry.referrers import attached, read
+from images.registry.attestations import bundles
+from images.registry.referrers import attached
 from images.registry.client import RegistryClient
 from images.store.oci import Store
 from images.plan.upstream import Upstream
@@ -330,7 +349,7 @@ zero = f"sha256:{0:064x}"
 acts = [
     lambda: registry.find(f"{web}:endless"),
     lambda: registry.tags(web),
-    lambda: read(registry, web, attached(registry, web, zero)[0]),
+    lambda: bundles(registry, web, zero),
     lambda: Upstream(settings, Store(settings.state_dir / "store")).bring(f"{web}:big"),
     lambda: registry.find(f"{web}:costly").annotations,
     lambda: attached(registry, web, f"sha256:{1:064x}"),
@@ -354,7 +373,7 @@ def test_bombs_stay_small_on_disk_and_in_memory(stage: Stage) -> None:
     """Bodies without an end for a manifest, the tags, a document and a layer; and JSON that costs many times itself."""
     stage.server["/v2/web/manifests/endless"] = Reply(endless(b" " * MIB), headers={"Content-Type": MANIFEST})
     stage.server["/v2/web/tags/list"] = Reply(endless(b" " * MIB))
-    document(stage, documents.SBOM, b"sbom", Reply(endless(b"x" * MIB)))
+    bundle(stage, ZERO, b"sbom", Reply(endless(b"x" * MIB)))
     stage.image("big", stage.blob(b"layer", Reply(endless(b"x" * MIB))))
     costly = b'{"schemaVersion":2,"annotations":' + costly_json(2_900_000) + b"}"
     stage.manifest("costly", costly)

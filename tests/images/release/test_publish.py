@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -12,24 +13,27 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import ContentError, RefusedError
-from hardening.foundation.hashing import canonical
+from hardening.trust import PREDICATES
 from images import documents
-from images.documents import Document
-from images.ledger import ScanRecord
+from images.artifact import Release
 from images.registry.answers import NotFoundError
-from images.registry.referrers import attach, attached
+from images.registry.client import RegistryClient
+from images.registry.referrers import attached
 from images.registry.release_store import RegistryStore
+from images.registry.release_trust import proved
 from images.registry.releases import channels_of, release_at, releases_in
 from images.registry.show import show
 from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
 from images.release.publish import release
+from images.trust.envelope import BUNDLE
+from images.trust.keys import signer
+from images.trust.verification import Fault, UntrustedError
 from tests.support.forked import call_forked
 from tests.support.publishing import (
     DAY,
     NOW,
     PACKAGES,
-    REPORT,
     at,
     built,
     definition,
@@ -38,11 +42,12 @@ from tests.support.publishing import (
     publisher,
     released_and_killed,
     running_registry,
+    settings_in,
     stored,
 )
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
-WHOLE = {"manifests": 10, "tags": 4}  # content, index, 6 documents, 2 lists of them; candidate, dated, 2 lists
+WHOLE = {"manifests": 13, "tags": 3}  # content, index, 10 documents, their list; candidate, dated, the list
 
 
 @pytest.fixture
@@ -72,14 +77,17 @@ def test_a_release_is_an_index_that_carries_the_dates(to: RegistryStore) -> None
     assert to.ledger.open_publications(repository) == ()
 
 
-def test_what_was_said_hangs_on_the_content_or_on_the_release(to: RegistryStore) -> None:
-    """Timeless documents on the content, dated ones on the release, the end of life where other tools look for it."""
+def test_what_was_said_hangs_on_the_release(to: RegistryStore) -> None:
+    """Attestations on the release, each found by its kind, and the end of life where other tools look for it."""
     done = release(to, built(to.store), definition(), judged()).release
-    of_content = attached(to.registry, done.repository, done.content)
-    of_release = attached(to.registry, done.repository, done.digest)
-    assert [r.artifact_type for r in of_content] == [documents.SBOM, documents.PROVENANCE, documents.CHECKS]
-    assert [r.artifact_type for r in of_release] == [documents.SCAN, documents.VERDICT, documents.LIFECYCLE]
-    assert of_release[2].annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-12-25"}
+    assert attached(to.registry, done.repository, done.content) == ()
+    *signed, ended = attached(to.registry, done.repository, done.digest)
+    assert {one.artifact_type for one in signed} == {BUNDLE}
+    kinds = [one.annotations["in-toto.io/predicate-type"] for one in signed]
+    assert set(kinds) >= set(PREDICATES.values())
+    assert kinds == [one.annotations["dev.sigstore.bundle.predicateType"] for one in signed]
+    assert ended.artifact_type == documents.LIFECYCLE
+    assert ended.annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-12-25"}
 
 
 def test_publishing_again_changes_nothing(to: RegistryStore, tmp_path: Path) -> None:
@@ -89,7 +97,7 @@ def test_publishing_again_changes_nothing(to: RegistryStore, tmp_path: Path) -> 
     assert stored(tmp_path / "registry") == WHOLE
     later = at(to, NOW + 10 * DAY)
     second = release(later, artifact, definition(), judged(NOW + 10 * DAY))
-    lost = publisher(to.registry.address, tmp_path / "lost", NOW + 10 * DAY)
+    lost = publisher(to.registry.address, tmp_path / "lost", NOW + 10 * DAY, keys_of=tmp_path)
     third = release(replace(lost, store=to.store), artifact, definition(), judged())
     lost.ledger.close()
     assert [second.release, third.release] == [first.release] * 2
@@ -99,7 +107,7 @@ def test_publishing_again_changes_nothing(to: RegistryStore, tmp_path: Path) -> 
 
 
 def test_near_its_end_a_release_is_dated_anew_over_the_same_content(to: RegistryStore, tmp_path: Path) -> None:
-    """A new index, the content and its documents untouched, even where the store no longer holds the content."""
+    """A new index over the same content, signed anew, even where the store no longer holds the content."""
     artifact = built(to.store)
     first = release(to, artifact, definition(), judged()).release
     to.store.blob(artifact.digest).unlink()
@@ -108,7 +116,8 @@ def test_near_its_end_a_release_is_dated_anew_over_the_same_content(to: Registry
     assert second.action == "re-dated"
     assert (second.release.content, second.release.expires_at) == (first.content, NOW + 54 * DAY)
     assert channels_of(to.registry, first.repository)["candidate"] == second.release.digest
-    assert len(attached(to.registry, first.repository, first.content)) == 3
+    was, now = (attached(to.registry, first.repository, one.digest) for one in (first, second.release))
+    assert len(was) == len(now)
     asked = release(at(to, NOW + 25 * DAY), artifact, definition(), judged(), redate=True)
     assert asked.release.expires_at == NOW + 55 * DAY
 
@@ -168,11 +177,11 @@ def test_killed_at_any_write_the_next_run_completes_the_same_release(tmp_path: P
             assert not [p for p in (tmp_path / f"k{calls}" / "partial").glob("*") if p.is_dir()]
             to.ledger.close()
             calls += 1
-        assert calls == 12  # content, index, 6 documents in 2 lists, dated tag, candidate
+        assert calls == 5  # content, index, documents with their list, dated tag, candidate
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", [1, 3, 12])
+@pytest.mark.parametrize("call", [1, 3, 5])
 def test_a_killed_publication_of_something_else_is_put_away(tmp_path: Path, call: int) -> None:
     """The image changed before the next run: what the killed one pushed and nobody was shown is removed."""
     with running_registry(tmp_path / "registry") as address:
@@ -182,9 +191,31 @@ def test_a_killed_publication_of_something_else_is_put_away(tmp_path: Path, call
         shown = {r.digest for r in releases_in(to.registry, "web", to.prefix)}
         assert done.digest in shown
         assert to.ledger.open_publications(done.repository) == ()
-        whole = {"manifests": 20, "tags": 7} if call == 12 else WHOLE  # the twelfth write is the channel: all was there
+        whole = {"manifests": 26, "tags": 5} if call == 5 else WHOLE  # the fifth write is the channel: all was there
         assert stored(tmp_path / "registry") == whole
         to.ledger.close()
+
+
+@pytest.mark.slow
+def test_publications_side_by_side_lose_no_attestation(tmp_path: Path) -> None:
+    """Four of different images, and of one image two by machines that share nothing but the registry."""
+    with running_registry(tmp_path / "registry") as address:
+
+        def published(name: str, state: str) -> tuple[RegistryStore, Release]:
+            shared = settings_in(tmp_path / state, registry={"address": address})
+            own = publisher(address, tmp_path / state)
+            to = replace(own, registry=RegistryClient(address, shared), names=(name,))
+            verdict = replace(judged().verdict, subject=name)
+            made = release(to, built(to.store, name), definition(name), replace(judged(), verdict=verdict))
+            return to, made.release
+
+        with ThreadPoolExecutor(6) as pool:
+            asked = [("web", "a"), ("web", "b"), *((f"app{number}", f"own{number}") for number in range(4))]
+            done = list(pool.map(lambda one: published(*one), asked))
+        assert done[0][1] == done[1][1]
+        for to, made in done:
+            assert {one.predicate_type for one in proved(to.registry, made, NOW).said} >= set(PREDICATES.values())
+            to.ledger.close()
 
 
 def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> None:
@@ -199,7 +230,8 @@ def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> Non
     assert (found.base_name, found.base_digest) == (to.registry.repository("debian-base"), parent)
     assert (found.verdict, found.policy, found.profile) == ("allowed", "default", "container-base")
     assert (found.findings, found.packages_count, found.checks) == ({"low": 1}, len(PACKAGES), {"pass": 1})
-    assert {paper.artifact_type for paper in found.documents} >= {documents.SBOM, documents.VERDICT}
+    assert {one.predicate_type for one in found.attestations} >= set(PREDICATES.values())
+    assert found.untrusted == ""
     by_digest = show(to.registry, f"web@{done.digest}", to.prefix, NOW)
     assert json.loads(by_digest.model_dump_json())["days_left"] == 30
 
@@ -224,7 +256,7 @@ def test_a_lost_ledger_comes_back_from_the_registry(to: RegistryStore, tmp_path:
     first = release(to, artifact, definition(), judged()).release
     second = release(at(to, NOW + DAY), built(to.store, text="two"), definition(), judged()).release
     revoke(to, f"{second.repository}@{second.digest}", "bad")
-    other = publisher(to.registry.address, tmp_path / "other", NOW + DAY)
+    other = publisher(to.registry.address, tmp_path / "other", NOW + DAY, keys_of=tmp_path)
     for _ in range(2):
         assert rebuild(replace(other, names=("web", "never-published")))[1] == ()
     assert other.ledger.releases() == to.ledger.releases()
@@ -235,11 +267,26 @@ def test_a_lost_ledger_comes_back_from_the_registry(to: RegistryStore, tmp_path:
     other.ledger.close()
 
 
-def test_a_scan_that_a_registry_tells_of_spares_none_of_ours(to: RegistryStore, tmp_path: Path) -> None:
-    """Whoever can push could say what it was made from; the ledger takes what was found, and nothing of that."""
+def test_what_nobody_signed_comes_into_no_ledger(to: RegistryStore, tmp_path: Path) -> None:
+    """With other keys a ledger takes nothing from the registry, and says of each release why."""
     made = release(to, built(to.store), definition(), judged()).release
-    scan = {**documents.to_json(ScanRecord((REPORT,), ())), "suite": "trixie", "inputs": {REPORT.scanner: "sha256:in"}}
-    index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
-    attach(to.registry, made.repository, index, [Document(documents.SCAN, canonical(scan), {"by": "a stranger"})])
-    rebuild(to)
-    assert to.ledger.scan(made.content) == ScanRecord((REPORT,), ())
+    other = publisher(to.registry.address, tmp_path / "other", NOW + DAY)
+    signer(other.settings, NOW.date())
+    _, [error] = rebuild(other)
+    assert isinstance(error, UntrustedError)
+    assert error.fault is Fault.UNKNOWN_KEY
+    assert (other.ledger.releases(), other.ledger.artifact_over(made.content)) == ((), None)
+    assert show(other.registry, "web", to.prefix, NOW).untrusted == str(error)
+    other.ledger.close()
+
+
+def test_a_release_that_another_key_signed_is_signed_anew(to: RegistryStore, tmp_path: Path) -> None:
+    """Its dates hold, and yet it proves nothing here; the same index then carries what both said."""
+    artifact = built(to.store)
+    first = release(to, artifact, definition(), judged()).release
+    other = replace(publisher(to.registry.address, tmp_path / "other"), store=to.store)
+    second = release(other, artifact, definition(), judged()).release
+    assert second == first
+    for one in (to, other):
+        assert show(one.registry, "web", to.prefix, NOW).untrusted == ""
+    other.ledger.close()

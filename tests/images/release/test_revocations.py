@@ -22,14 +22,22 @@ from images.context import Context
 from images.documents import Document
 from images.ledger import ScanRecord
 from images.plan.build_plan import Action
+from images.registry.attestations import bundles, signed_document
 from images.registry.client import RegistryClient
 from images.registry.referrers import attach, detach_all
 from images.registry.release_store import RegistryStore
+from images.registry.release_trust import proved
 from images.registry.releases import channels_of, release_at
 from images.release.channels import promote, rebuild, revoke, rollback
 from images.release.flow import gate as gate_of
 from images.release.publish import release
 from images.release.stores import full_reference, store_of
+from images.trust.envelope import BUNDLE, read_bundle, statement
+from images.trust.keys import signer
+from images.trust.results import verdict_attestation
+from images.trust.slsa import provenance
+from images.trust.statement import VERDICT, Attestation
+from images.trust.verification import Fault, UntrustedError
 from pipelines import nightly
 from tests.support.publishing import (
     DAY,
@@ -59,12 +67,13 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def machine(address: str, tmp_path: Path) -> Iterator[Other]:
-    """Makes machines, by number: each with a ledger and store of its own, at the same registry."""
+    """Makes machines, by number: each with a ledger and store of its own, at the same registry, with the same key."""
     made: dict[int, RegistryStore] = {}
 
     def named(number: int = 1) -> RegistryStore:
         if number not in made:
-            made[number] = publisher(f"{address}/{tmp_path.name.lower().replace('_', '-')}", tmp_path / str(number))
+            own = f"{address}/{tmp_path.name.lower().replace('_', '-')}"
+            made[number] = publisher(own, tmp_path / str(number), keys_of=tmp_path / "1")
         return made[number]
 
     yield named
@@ -195,17 +204,45 @@ def test_a_newer_refusal_stops_the_promotion(machine: Other) -> None:
 
 @pytest.mark.parametrize("about", [{"subject": "other"}, {"content": f"sha256:{0:064x}"}], ids=["name", "content"])
 def test_a_verdict_about_something_else_lets_nothing_through(machine: Other, about: dict[str, str]) -> None:
-    """Neither one that was attached, nor one that the gate gives."""
+    """Neither one that was signed at its publication, nor one that the gate gives."""
     to = machine()
     made = put(to, "web", 0)
     with pytest.raises(RefusedError, match="its verdict is about"):
         promote(to, "web", "default", lambda one: replace(gate()(one), **about))
-    wrong = replace(judged().verdict, content=made.content)
-    index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
-    said = documents.to_bytes(replace(wrong, **about))
-    attach(to.registry, made.repository, index, [Document(documents.VERDICT, said, {"by": "a stranger"})])
+    wrong = verdict_attestation(replace(judged().verdict, **({"content": made.content} | about)), "", ())
+    instead(to, made, wrong)
     with pytest.raises(RefusedError, match="its verdict is about"):
         promote(to, "web", "default", gate())
+
+
+def instead(to: RegistryStore, made: Release, other: Attestation) -> None:
+    """Attach something else that our key signed in the place of what it said of a release in attestations of a type."""
+    kept = bundles(to.registry, made.repository, made.digest)
+    index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
+    said = [read_bundle(one, "it") for one in kept]
+    payloads = [one.envelope.payload for one in said if one.predicate_type != other.predicate_type]
+    payloads.append(statement(other.predicate_type, other.predicate, {made.digest: made.repository}))
+    detach_all(to.registry, made.repository, made.digest)
+    key = signer(to.settings, NOW.date())
+    attach(to.registry, made.repository, index, [signed_document(payload, key) for payload in payloads])
+
+
+def test_what_was_said_of_another_release_promotes_nothing(machine: Other) -> None:
+    """Signed by our key, and hung on a release that was never judged."""
+    to = machine()
+    judged_one, made = put(to, "web", 0, "one"), put(to, "web", 1, "two")
+    index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
+    verdicts = [
+        one
+        for one in bundles(to.registry, made.repository, judged_one.digest)
+        if read_bundle(one, "it").predicate_type == VERDICT
+    ]
+    said = {"in-toto.io/predicate-type": VERDICT}
+    attach(to.registry, made.repository, index, [Document(BUNDLE, one, said) for one in verdicts])
+    for act in (lambda: promote(to, "web", "default", gate()), lambda: proved(to.registry, made, to.now)):
+        with pytest.raises(UntrustedError) as caught:
+            act()
+        assert caught.value.fault is Fault.OTHER_SUBJECT
 
 
 def test_a_verdict_says_what_it_is_about(machine: Other) -> None:
@@ -298,13 +335,7 @@ def test_provenance_of_another_content_is_not_taken_for_a_build(machine: Other) 
     to = machine()
     made = put(to, "web", 0)
     other = replace(built(to.store, "web", "evil"), input_digest=made.input_digest)
-    content = to.registry.get(f"{made.repository}@{made.content}").descriptor
-    inputs = {
-        f"{to.prefix}input-digest": made.input_digest,
-    }
-    detach_all(to.registry, made.repository, made.content)
-    attach(to.registry, made.repository, content,
-           [Document(documents.PROVENANCE, documents.to_bytes(other), inputs)])  # fmt: skip
+    instead(to, made, provenance(made, other))
     _, (error,) = rebuild(to)
     assert "the provenance of" in str(error)
     assert to.ledger.artifact_by_input("web", "linux/amd64", made.input_digest) is None

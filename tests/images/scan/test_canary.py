@@ -18,16 +18,24 @@ from tests.support.scanning import CURRENT, NO_FEEDS, OPENSSL, canary_status, ma
 pytestmark = [pytest.mark.slow, pytest.mark.needs("trivy", "syft", "debsecan")]
 DATA_DATE = datetime(2026, 8, 21, tzinfo=UTC)
 NOW = DATA_DATE + timedelta(days=1)
-JUDGES = ("debsecan", "trivy")
+JUDGES = ("debsecan", "matcher", "trivy")
+SETTINGS = {name: SCANNERS[name].data for name in JUDGES}
+"""By judge, the setting that says where its data is."""
+MORE = (("libpng16-16t64", "libpng1.6", "1.6.48-1"), ("libtiff6", "tiff", "4.7.0-3"))
+MORE += (("libgnutls30t64", "gnutls28", "3.8.9-3"),)
+"""A package, its source and a version that the package pool still serves, in which it is vulnerable."""
+POSTGRESQL = ("postgresql-17", "postgresql-17", "17.10-0+deb13u1")
 
 
 @pytest.fixture
 def data(advisories, tmp_path):
-    """The real advisories, dated as their own description says, as both judges read them."""
+    """The real advisories, dated as their own description says, as every judge reads them."""
     (tmp_path / "data").mkdir()
     shutil.copy(advisories / "debsecan" / "trixie", tmp_path / "data" / "trixie")
     (tmp_path / "data" / "metadata.json").write_text('{"date": "2026-08-21"}')
-    return {"debsecan": str(tmp_path / "data"), "trivy": str(advisories / "trivy")}
+    shutil.copy(advisories / "debian-tracker.json.gz", tmp_path / "data" / "tracker.json.gz")
+    ours = str(tmp_path / "data")
+    return {"debsecan": ours, "tracker": ours, "trivy": str(advisories / "trivy")}
 
 
 def gate(status, feeds, tmp_path, *, names=JUDGES, policy="default", now=NOW):
@@ -39,8 +47,8 @@ def gate(status, feeds, tmp_path, *, names=JUDGES, policy="default", now=NOW):
     return result, judge_image(rules, "canary", None, result.reports, result.findings, (), now)
 
 
-def test_both_judges_agree_on_the_canary_and_the_gate_refuses_it(data, tmp_path):
-    """25 vulnerabilities in each of the three packages, every one found by both, each with its fixed version."""
+def test_all_judges_agree_on_the_canary_and_the_gate_refuses_it(data, tmp_path):
+    """25 vulnerabilities in each of the three packages, every one found by each, and its fixed version."""
     result, verdict = gate(canary_status(), data, tmp_path)
     assert not verdict.allowed
     assert {finding.package for finding in result.findings} == set(OPENSSL)
@@ -50,21 +58,43 @@ def test_both_judges_agree_on_the_canary_and_the_gate_refuses_it(data, tmp_path)
     assert all("rebuild on" in reason.todo and "3.5." in reason.todo for reason in verdict.refusals)
 
 
+def entry(package, source, version):
+    """What dpkg's status says of an installed package."""
+    return (
+        f"Package: {package}\nStatus: install ok installed\nArchitecture: amd64\nSource: {source}\nVersion: {version}\n"
+    )
+
+
+def test_the_judges_agree_on_more_packages_and_where_they_do_not_their_data_differs(data, tmp_path):
+    """The same vulnerabilities in three more packages. A later advisory moved one fix of PostgreSQL to a newer version:
+    only the tracker's own data, which the matcher reads, knows that 17.10 does not hold it.
+    """
+    status = "\n".join([canary_status(), *(entry(*one) for one in (*MORE, POSTGRESQL))])
+    result, _ = gate(status, data, tmp_path)
+    found = {(one.package, one.id): (one, tuple(name for name, _ in one.scanners)) for one in result.findings}
+    assert {package for package, _ in found} == {*OPENSSL, *(package for package, *_ in (*MORE, POSTGRESQL))}
+    counts = {package: sum(1 for held, _ in found if held == package) for package, *_ in MORE}
+    assert counts == {"libpng16-16t64": 9, "libtiff6": 3, "libgnutls30t64": 13}
+    differ = {which: names for which, (_, names) in found.items() if names != JUDGES}
+    assert differ == {("postgresql-17", "CVE-2026-6473"): ("matcher",)}
+    assert found["postgresql-17", "CVE-2026-6473"][0].fixed == "17.11-0+deb13u1"
+
+
 @pytest.mark.parametrize("name", JUDGES)
 def test_each_judge_alone_refuses_the_canary(name, data, tmp_path):
     """Neither leans on the other."""
-    _, verdict = gate(canary_status(), {name: data[name]}, tmp_path, names=(name,))
+    _, verdict = gate(canary_status(), {SETTINGS[name]: data[SETTINGS[name]]}, tmp_path, names=(name,))
     assert not verdict.allowed
     assert all(reason.rule.startswith("CVE-") for reason in verdict.refusals)
     assert len(verdict.refusals) == 75
 
 
 def test_current_trixie_has_none_and_is_allowed(data, tmp_path):
-    """Both looked at every package and found nothing."""
+    """Each looked at every package and found nothing."""
     result, verdict = gate(CURRENT, data, tmp_path)
     assert verdict.allowed
     assert verdict.reasons == ()
-    assert [(report.outcome, report.evaluated) for report in result.reports] == [(Outcome.PASS, 78)] * 2
+    assert [(report.outcome, report.evaluated) for report in result.reports] == [(Outcome.PASS, 78)] * 3
 
 
 @pytest.mark.parametrize("status", [CURRENT, canary_status()])
@@ -75,13 +105,14 @@ def test_with_stale_data_the_gate_refuses_and_says_that_nothing_was_evaluated(st
     [reason] = [reason for reason in verdict.refusals if reason.rule == "judges"]
     assert "nothing was evaluated" in reason.what
     assert "debsecan: its data is of 2026-08-21, 8 days old" in reason.what
+    assert "matcher: its data is of 2026-08-21, 8 days old" in reason.what
     assert "trivy: its data is of 2026-08-21, 8 days old" in reason.what
 
 
 def test_with_the_data_removed_the_gate_refuses_and_says_that_nothing_was_evaluated(tmp_path):
     """Directories that are empty: both tools alone would end with status 0 or a shrug."""
     (tmp_path / "empty").mkdir()
-    feeds = {name: str(tmp_path / "empty") for name in JUDGES}
+    feeds = {setting: str(tmp_path / "empty") for setting in SETTINGS.values()}
     result, verdict = gate(canary_status(), feeds, tmp_path)
     assert {report.outcome for report in result.reports} == {Outcome.NOT_EVALUATED}
     assert not verdict.allowed

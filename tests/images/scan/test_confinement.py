@@ -23,6 +23,7 @@ from images.scan import SCANNERS, sandbox
 from images.scan.base import ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import scan
 from images.scan.sandbox import read_answer, run_confined
+from images.scan.syft import Bills
 from tests.support.loop import processes, until
 from tests.support.scanning import NO_FEEDS, make_target
 
@@ -308,8 +309,7 @@ def test_a_version_that_is_denied_does_not_scan(
     asked = f'[ "$1" = --version ] && echo "Version: {version}" && exit\necho \'{{"SchemaVersion": 2}}\''
     program(tmp_path / "bin", asked, "trivy")
     monkeypatch.setattr("images.scan.flow.process.which", lambda name: tmp_path / "bin" / name)
-    program(tmp_path / "bin", "exit 0", "syft")
-    monkeypatch.setattr("images.scan.flow.syft.normalise", lambda *_: b"")
+    monkeypatch.setattr("images.scan.flow._sbom", lambda *_: Bills(b"", b""))
     target = make_target(tmp_path / "image")
     settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS)
     one = scan(target, settings, {"trivy-secret": SCANNERS["trivy-secret"]}, now=NOW).reports[0]

@@ -38,6 +38,7 @@ def test_a_clean_image_is_looked_at_by_every_scanner_that_can(settings, tmp_path
     assert outcomes(result) == {
         "debsecan": Outcome.PASS,
         "hadolint": Outcome.NOT_APPLICABLE,
+        "matcher": Outcome.PASS,
         "trivy": Outcome.NOT_EVALUATED,
         "trivy-config": Outcome.PASS,
         "trivy-secret": Outcome.PASS,
@@ -45,19 +46,19 @@ def test_a_clean_image_is_looked_at_by_every_scanner_that_can(settings, tmp_path
     }
     assert result.findings == ()
     reports = {report.scanner: report for report in result.reports}
-    assert reports["debsecan"].evaluated == len(target.packages)
+    assert reports["debsecan"].evaluated == reports["matcher"].evaluated == len(target.packages)
+    assert reports["matcher"].sample
     assert reports["debsecan"].data_source.startswith("sample of ")
     assert reports["trivy"].reason == "feeds.trivy names no vulnerability database"
 
 
 def test_the_bill_of_materials_names_every_package_and_is_the_same_twice(settings, tmp_path):
     """From another directory, at another time: the same bytes."""
-    one = scan(make_target(tmp_path / "one"), settings, {}, now=NOW).sbom
-    two = scan(make_target(tmp_path / "two"), settings, {}, now=NOW).sbom
-    assert one == two
-    names = {component["name"] for component in json.loads(one)["components"]}
-    assert {"libc6", "libssl3t64", "apt"} <= names
-    assert str(tmp_path) not in one.decode()
+    one, two = (scan(make_target(tmp_path / name), settings, {}, now=NOW) for name in ("one", "two"))
+    assert (one.sbom, one.spdx) == (two.sbom, two.spdx)
+    for bill, members in ((one.sbom, "components"), (one.spdx, "packages")):
+        assert {"libc6", "libssl3t64", "apt"} <= {member["name"] for member in json.loads(bill)[members]}
+        assert str(tmp_path) not in bill.decode()
 
 
 def test_a_key_that_a_later_layer_deletes_a_root_user_and_a_bad_dockerfile_are_found(settings, tmp_path):
@@ -98,7 +99,7 @@ def test_an_image_whose_packages_nobody_can_see_is_not_evaluated(settings, tmp_p
     data = settings.model_copy(update={"feeds": settings.feeds.model_copy(update={"trivy": str(advisories / "trivy")})})
     target = make_target(tmp_path, "")
     reports = {report.scanner: report for report in scan(target, data, now=NOW).reports}
-    assert reports["debsecan"].outcome is Outcome.NOT_EVALUATED
+    assert reports["debsecan"].outcome is reports["matcher"].outcome is Outcome.NOT_EVALUATED
     assert reports["trivy"].outcome is Outcome.NOT_EVALUATED
 
 

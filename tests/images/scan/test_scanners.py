@@ -6,20 +6,24 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from hardening.findings import FindingKind, Outcome, merge
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.settings import Settings
 from hardening.model import Kind, Severity
 from images.artifact import Package
-from images.scan import SCANNERS, syft, trivy
+from images.scan import MORE, SCANNERS, chosen, osv_scanner, syft, trivy
 from images.scan.base import Feed, ScanInputs, ScanTarget
 from tests.support.scanning import SAMPLES, packages
 
 STATUS = (SAMPLES / "canary-status").read_text()
 FEED = Feed(Path("/data"), datetime(2026, 8, 21, tzinfo=UTC), "test feed", "sha256:0")
-INPUTS = ScanInputs(Path("/scratch"), "trixie", STATUS, {"debsecan": FEED, "trivy": FEED}, {})
+INPUTS = ScanInputs(
+    Path("/scratch"), "trixie", STATUS, dict.fromkeys(("debsecan", "grype", "osv-scanner", "trivy"), FEED), {}
+)
 TARGET = ScanTarget("image", Path("/image/layout"), Path("/image/tree"), Path("/image/Dockerfile"), packages(STATUS))
 MACHINE = ScanTarget(
     "server", None, Path("/image/tree"), packages=packages(STATUS), kind=Kind.MACHINE, disk=Path("/image/disk.raw"),
@@ -27,7 +31,13 @@ MACHINE = ScanTarget(
 )  # fmt: skip
 SERVICES = ("auditd.service", "ssh.service", "systemd-resolved.service")
 AT_MACHINE = replace(INPUTS, services=SERVICES, feeds={**INPUTS.feeds, "openscap": FEED})
+EVERY = {**SCANNERS, **MORE}
+PROGRAMS = [name for name, scanner in EVERY.items() if scanner.program]
 EMPTY = {
+    "detect-secrets": '{"version": "1.5.0", "plugins_used": [{"name": "AWSKeyDetector"}], "results": {}}',
+    "grype": '{"matches": [], "descriptor": {"version": "1"}} {"bomFormat": "CycloneDX"}',
+    "lynis": "lynis_version=3.1.4\ntests_executed=\ntests_skipped=\n",
+    "osv-scanner": '{"results": []}',
     "debsecan": "",
     "hadolint": "[]",
     "trivy": '{"SchemaVersion": 2}',
@@ -39,40 +49,43 @@ EMPTY = {
 }
 
 
+"""Those that run one; the matcher, which is a function of ours, has tests of its own."""
+
+
 def sample(name: str) -> str:
     return next(SAMPLES.glob(f"{name}.*")).read_text()
 
 
 def of(name: str) -> tuple[ScanTarget, ScanInputs]:
     """The image that a scanner is for: a container where it knows those."""
-    return (TARGET, INPUTS) if Kind.CONTAINER in SCANNERS[name].kinds else (MACHINE, AT_MACHINE)
+    return (TARGET, INPUTS) if Kind.CONTAINER in EVERY[name].kinds else (MACHINE, AT_MACHINE)
 
 
-@pytest.mark.parametrize("name", SCANNERS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_every_scanner_reads_its_recorded_output(name):
     """The recorded run of the real tool gives findings of its kind, each with its own opinion, and says it looked."""
-    report = SCANNERS[name].parse(sample(name), *of(name))
+    report = EVERY[name].parse(sample(name), *of(name))
     assert report.outcome is Outcome.FAIL
     assert report.evaluated > 0
     assert report.scanner == name
-    assert {finding.kind for finding in report.findings} == {SCANNERS[name].kind}
+    assert {finding.kind for finding in report.findings} == {EVERY[name].kind}
     assert all(finding.scanners == ((name, finding.severity),) for finding in report.findings)
     assert list(report.findings) == sorted(report.findings)
 
 
-@pytest.mark.parametrize("name", SCANNERS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_every_scanner_is_told_by_an_argument_list_that_keeps_the_hosts_configuration_out(name):
     """A file in the home or the working directory must not silence a finding."""
-    argv = SCANNERS[name].command(*of(name))
-    assert argv[0] == SCANNERS[name].program
-    has_none = name in ("openscap", "systemd-analyze")  # they read no configuration
-    assert has_none or any(argument.startswith("--config=") for argument in argv)
+    argv = EVERY[name].command(*of(name))
+    assert argv[0] == EVERY[name].program
+    has_none = name in ("detect-secrets", "openscap", "systemd-analyze")  # they read no configuration
+    assert has_none or any(argument.startswith(("--config=", "--profile")) for argument in argv)
 
 
-@pytest.mark.parametrize("name", [name for name in SCANNERS if name not in ("debsecan", "hadolint")])
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name not in ("debsecan", "hadolint")])
 def test_output_that_proves_no_look_is_not_evaluated(name):
     """Exit status 0 and no findings means nothing when the tool does not say what it looked at."""
-    assert SCANNERS[name].parse(EMPTY[name], *of(name)).outcome is Outcome.NOT_EVALUATED
+    assert EVERY[name].parse(EMPTY[name], *of(name)).outcome is Outcome.NOT_EVALUATED
 
 
 def test_trivy_and_debsecan_agree_on_the_recorded_canary():
@@ -209,33 +222,83 @@ def test_a_health_check_that_is_left_out_for_a_reason_is_no_finding():
     assert rules(replace(TARGET, no_healthcheck_because="it serves nothing"))
 
 
+SUBJECT = replace(TARGET, digest=f"sha256:{'1' * 64}", created="2026-11-01T01:00:00+01:00")
+
+
 def test_the_sbom_is_the_same_whenever_and_wherever_it_was_made():
-    """No serial number, no clock, no temporary path; the artifact's own date, in UTC, and digest."""
-    target = replace(TARGET, digest="sha256:1", created="2026-11-01T01:00:00+01:00")
+    """No chance, no clock, no temporary path; the artifact's own date, in UTC, and digest."""
     raw = json.loads(sample("syft"))
     other = {**raw, "serialNumber": "urn:uuid:1", "components": raw["components"][::-1]}
     other["metadata"] = {**raw["metadata"], "timestamp": "2030-01-01T00:00:00Z"}
-    one, two = (syft.normalise(json.dumps(document), target) for document in (raw, other))
+    spdx = sample("syft-spdx")
+    one, two = (syft.normalise(json.dumps(document), spdx, SUBJECT).cyclonedx for document in (raw, other))
     assert one == two
     document = json.loads(one)
-    assert "serialNumber" not in document
+    assert document["serialNumber"] == "urn:uuid:009eba55-d1e3-58b9-af91-a701a3e55238"
     assert document["metadata"]["timestamp"] == "2026-11-01T00:00:00Z"
     assert "/image/layout" not in one.decode()
 
 
-def test_half_a_bill_of_materials_is_refused():
-    """A package that the plan installed and the SBOM does not name makes it worthless."""
-    more = ScanTarget("image", TARGET.layout, TARGET.tree, None, (*TARGET.packages, Package("lost", "1", "all", "")))
+def test_the_sbom_as_spdx_is_the_same_too():
+    """Its name, namespace, order and root are the artifact's; of files, whose digests syft invents, it says nothing."""
+    text = sample("syft-spdx")
+    raw = json.loads(text.replace("/image/layout", "/elsewhere").replace("Image--image-layout", "Image--elsewhere"))
+    for member in ("packages", "relationships"):
+        raw[member].reverse()
+    raw["creationInfo"]["created"] = "2030-01-01T00:00:00Z"
+    raw["documentNamespace"] = "https://anchore.com/syft/image/another"
+    one, two = (syft.normalise(sample("syft"), document, SUBJECT).spdx for document in (text, json.dumps(raw)))
+    assert one == two
+    document = json.loads(one)
+    assert document["documentNamespace"] == f"https://goldsmith.dev/spdx/image/{'1' * 64}"
+    assert document["creationInfo"]["created"] == "2026-11-01T00:00:00Z"
+    [root] = [one for one in document["packages"] if one["SPDXID"] == syft.ROOT]
+    assert (root["name"], root["versionInfo"], root["primaryPackagePurpose"]) == ("image", SUBJECT.digest, "CONTAINER")
+    ends = {(one["spdxElementId"], one["relatedSpdxElement"]) for one in document["relationships"]}
+    known = {one["SPDXID"] for one in document["packages"]}
+    assert {end for pair in ends for end in pair} == known | {"SPDXRef-DOCUMENT"}
+    assert "files" not in document
+    assert "/image/layout" not in one.decode()
+
+
+@pytest.mark.parametrize("half", ["syft", "syft-spdx"])
+def test_half_a_bill_of_materials_is_refused(half):
+    """A package that the plan installed and one of the two does not name makes it worthless."""
+    more = replace(SUBJECT, packages=(*TARGET.packages, Package("lost", "1", "all", "")))
     with pytest.raises(OutsideError, match="lacks 1 of 5 packages"):
-        syft.normalise(sample("syft"), more)
+        syft.normalise(sample("syft"), sample("syft-spdx"), more)
+    given = {name: json.loads(sample(name)) for name in ("syft", "syft-spdx")}
+    member = {"syft": "components", "syft-spdx": "packages"}[half]
+    given[half][member] = [one for one in given[half][member] if one["name"] != "libc6"]
+    with pytest.raises(OutsideError, match="lacks 1 of 4 packages"):
+        syft.normalise(json.dumps(given["syft"]), json.dumps(given["syft-spdx"]), SUBJECT)
+
+
+def test_a_package_of_another_architecture_is_another_package():
+    """Both may be installed, and only one of them be listed."""
+    first, *others = TARGET.packages
+    with pytest.raises(OutsideError, match="lacks 1 of 4 packages"):
+        syft.normalise(
+            sample("syft"),
+            sample("syft-spdx"),
+            replace(SUBJECT, packages=(replace(first, architecture="arm64"), *others)),
+        )
+
+
+def test_both_bills_come_out_of_one_run():
+    """Of the formats' versions that are promised."""
+    argv = syft.command(TARGET, Path("/work/syft.yaml"))
+    assert argv[3:5] == [
+        "--output=cyclonedx-json@1.6=/work/sbom.cdx.json", "--output=spdx-json@2.3=/work/sbom.spdx.json"
+    ]  # fmt: skip
 
 
 def test_each_kind_has_a_scanner():
-    """Vulnerabilities have two judges, the other kinds at least one."""
+    """Vulnerabilities have several judges, the other kinds at least one."""
     kinds = [scanner.kind for scanner in SCANNERS.values()]
     judges = [name for name, scanner in SCANNERS.items() if scanner.kind is FindingKind.VULNERABILITY]
-    assert judges == ["debsecan", "trivy", "trivy-disk"]
-    assert set(kinds) == set(FindingKind) - {FindingKind.EXPLOITATION}  # a list of the feeds, no scanner
+    assert judges == ["debsecan", "matcher", "trivy", "trivy-disk"]
+    assert set(kinds) == set(FindingKind) - {FindingKind.EXPLOITATION, FindingKind.REPRODUCTION}  # of feeds
 
 
 def test_scanners_of_containers_have_nothing_to_do_with_machines_and_the_other_way_round():
@@ -306,7 +369,7 @@ def test_openscap_judges_the_tree_by_the_content_of_its_release_and_changes_noth
         "oscap", "xccdf", "eval", "--profile=cis_level1_server", "--results=/scratch/openscap.xml",
         "/data/ssg-debian13-ds.xml",
     ]  # fmt: skip
-    assert SCANNERS["openscap"].environment(MACHINE)["OSCAP_PROBE_ROOT"] == "/image/tree"
+    assert SCANNERS["openscap"].environment(MACHINE, AT_MACHINE)["OSCAP_PROBE_ROOT"] == "/image/tree"
 
 
 def test_a_service_that_systemd_calls_exposed_is_a_finding_with_its_number():
@@ -393,4 +456,98 @@ def test_a_bill_that_names_another_version_of_a_package_is_half_a_bill():
     """The name alone is not the package that was installed."""
     first, *others = TARGET.packages
     with pytest.raises(OutsideError, match="lacks 1 of 4 packages"):
-        syft.normalise(sample("syft"), replace(TARGET, packages=(replace(first, version="0"), *others)))
+        syft.normalise(
+            sample("syft"), sample("syft-spdx"), replace(TARGET, packages=(replace(first, version="0"), *others))
+        )
+
+
+def test_the_scanners_that_settings_may_name_are_those_that_do_not_run_by_default() -> None:
+    """So the setting's own list and the files here stay one."""
+    named = get_args(get_args(Settings.model_fields["scanners"].annotation)[0])
+    assert set(named) == set(MORE)
+    assert not set(MORE) & set(SCANNERS)
+    assert chosen(()) == SCANNERS
+    assert list(chosen(("lynis",))) == [*SCANNERS, "lynis"]
+
+
+def test_grype_argv_takes_the_layout_and_downloads_nothing() -> None:
+    """The whole command; a machine is read as a tree."""
+    rest = [
+        "--config=/scratch/grype.yaml", "--output=json=/scratch/matches.json",
+        "--output=cyclonedx-json=/scratch/packages.json", "--quiet",
+    ]  # fmt: skip
+    assert MORE["grype"].command(TARGET, INPUTS) == ["grype", "oci-dir:/image/layout", *rest]
+    assert MORE["grype"].command(MACHINE, AT_MACHINE) == ["grype", "dir:/image/tree", *rest]
+    assert MORE["grype"].environment(TARGET, INPUTS) == {
+        "GRYPE_DB_CACHE_DIR": "/data", "GRYPE_DB_AUTO_UPDATE": "false", "GRYPE_DB_VALIDATE_AGE": "false",
+        "GRYPE_CHECK_FOR_APP_UPDATE": "false",
+    }  # fmt: skip
+    assert MORE["grype"].lacks(TARGET, replace(INPUTS, feeds={})) == "feeds.grype names no database"
+
+
+def test_grype_tells_whose_severity_it_is_and_what_debian_will_not_fix() -> None:
+    """Its own word for the least severity is ours for low."""
+    findings = MORE["grype"].parse(sample("grype"), TARGET, INPUTS).findings
+    told = {(f.id, f.package, f.severity, f.fixed, f.source, f.ecosystem, f.status) for f in findings}
+    assert told == {
+        ("CVE-2010-4756", "libc6", Severity.LOW, "", "debian", "deb", "no-dsa"),
+        ("CVE-2025-15467", "libssl3t64", Severity.HIGH, "3.5.4-1~deb13u2", "debian", "deb", ""),
+        ("CVE-2025-15467", "openssl", Severity.HIGH, "3.5.4-1~deb13u2", "debian", "deb", ""),
+    }
+
+
+def test_osv_scanner_argv_reads_an_archive_and_hides_nothing() -> None:
+    """The whole command."""
+    assert MORE["osv-scanner"].command(TARGET, INPUTS) == [
+        "osv-scanner", "scan", "image", "--config=/scratch/osv-scanner.toml", "--format=json", "--all-packages",
+        "--all-vulns", "--offline-vulnerabilities", "--archive", "/scratch/image.tar",
+    ]  # fmt: skip
+    environment = MORE["osv-scanner"].environment(TARGET, INPUTS)
+    assert environment == {"OSV_SCANNER_LOCAL_DB_CACHE_DIRECTORY": "/data"}
+    assert MORE["osv-scanner"].not_for(MACHINE) == "it is for containers"
+
+
+def test_osv_scanner_names_binary_packages_and_the_fix_of_the_images_own_release() -> None:
+    """Of Debian 12's fix for the same vulnerability it says nothing here."""
+    findings = MORE["osv-scanner"].parse(sample("osv-scanner"), TARGET, INPUTS).findings
+    told = {(f.id, f.package, f.severity, f.fixed, f.source, f.status) for f in findings}
+    assert told == {
+        ("CVE-2010-4756", "libc6", Severity.UNKNOWN, "", "osv", "unimportant"),
+        ("CVE-2025-15467", "libssl3t64", Severity.HIGH, "3.5.4-1~deb13u2", "osv", ""),
+        ("CVE-2025-15467", "openssl", Severity.HIGH, "3.5.4-1~deb13u2", "osv", ""),
+    }
+    words = {score: osv_scanner.severity_of(score) for score in ("10", "9.0", "8.9", "4", "3.9", "0", "", "x")}
+    assert words == {
+        "10": "critical", "9.0": "critical", "8.9": "high", "4": "medium", "3.9": "low", "0": "", "": "", "x": "",
+    }  # fmt: skip
+
+
+def test_detect_secrets_that_does_not_find_the_key_put_there_for_it_evaluated_nothing() -> None:
+    """It does not say how many files it read."""
+    assert set(MORE["detect-secrets"].files(TARGET, INPUTS)) == {"canary.pem"}
+    document = json.loads(sample("detect-secrets"))
+    del document["results"]["canary.pem"]
+    report = MORE["detect-secrets"].parse(json.dumps(document), TARGET, INPUTS)
+    assert report.outcome is Outcome.NOT_EVALUATED
+    assert report.reason == "it did not find the key that was put there for it"
+
+
+def test_detect_secrets_argv_asks_nobody_and_heeds_no_remark() -> None:
+    """The whole command."""
+    assert MORE["detect-secrets"].command(TARGET, INPUTS) == [
+        "detect-secrets", "scan", "--all-files", "--no-verify",
+        "--disable-filter=detect_secrets.filters.allowlist.is_line_allowlisted",
+        "--exclude-files=^tree/(usr/(bin|sbin|lib|lib64|libexec|share|include)|var/lib/dpkg|var/cache)/",
+        "--disable-plugin=Base64HighEntropyString", "--disable-plugin=HexHighEntropyString",
+        "--disable-plugin=KeywordDetector", "--disable-plugin=IPPublicDetector", ".",
+    ]  # fmt: skip
+
+
+def test_a_test_of_lynis_that_did_not_run_is_no_pass() -> None:
+    """It was told which to run, and says which it ran; one that it passes over for lack of its file is no gap."""
+    without = sample("lynis").replace("AUTH-9204|", "")
+    report = MORE["lynis"].parse(without, MACHINE, AT_MACHINE)
+    assert (report.outcome, report.reason) == (Outcome.NOT_EVALUATED, "it saw 12 of the image's 13 tests")
+    passed_over = without.replace("tests_skipped=", "tests_skipped=AUTH-9204|")
+    assert MORE["lynis"].parse(passed_over, MACHINE, AT_MACHINE).evaluated == 12
+    assert MORE["lynis"].parse(passed_over, MACHINE, AT_MACHINE).outcome is Outcome.FAIL

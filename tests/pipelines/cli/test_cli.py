@@ -121,6 +121,15 @@ def test_a_mistyped_task_or_flag_is_answered_with_the_nearest(
     assert said in refused(empty.here(*typed), 1)
 
 
+@pytest.mark.parametrize("task", ["policy.preview", "waiver.new", "control.show"])
+def test_a_task_tells_its_flags_where_help_stands_after_it(empty: Goldsmith, task: str) -> None:
+    """With what each means, and also where the task takes words without a flag."""
+    told = empty(task, "--help")
+    assert told.code == 0
+    assert "--json" in told.out
+    assert "print JSON on standard output" in " ".join(told.out.split())
+
+
 def test_a_process_ends_as_its_task_does(empty: Goldsmith) -> None:
     """Two of the others, asked of a process of their own: what the shell sees is what the task said."""
     for words, code in ((("image.bild",), 1), (("image.plan", "python"), 2)):

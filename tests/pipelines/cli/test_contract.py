@@ -25,7 +25,7 @@ QUICK = {
     "control.list": (),
     "control.show": ("no-setuid",),
     "policy.show": ("all",),
-    "policy.waivers": (),
+    "waiver.list": (),
     "fleet.list": (),
     "report": (),
     "teardown": (),

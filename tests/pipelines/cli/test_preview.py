@@ -15,7 +15,8 @@ from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Enforcement, Severity
 from images.context import Context
 from images.ledger import ScanRecord
-from pipelines.cli.preview import PreviewLine, PreviewOutput, _compared, preview_policy, show_preview
+from pipelines.cli.preview import preview, show_preview
+from pipelines.cli.preview_output import PreviewLine, PreviewOutput, compared
 from tests.support.publishing import CHECK, REPORT, built
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -50,7 +51,7 @@ def context(tmp_path: Path) -> Context:
 
 def previewed(context: Context, folder: Path, text: str, name: str = "default.toml", **more: str) -> PreviewOutput:
     (folder / name).write_text(text)
-    output, errors = preview_policy(str(folder / name), context=context, **more)
+    output, errors = preview(str(folder / name), context=context, **more)
     assert errors == []
     return output
 
@@ -75,7 +76,7 @@ def test_it_says_who_is_newly_refused_and_why(
     ]
     assert show_preview((output, []), as_json=False) == 3
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 image(s) and 0 member(s) newly refused, none freed" in said
+    assert "1 image newly refused, none freed" in said
     assert "newly refused by CVE-2026-0011: images: debian-base because: CVE-2026-0011 in openssl 3.5" in said
 
 
@@ -96,7 +97,7 @@ def test_a_policy_of_no_known_name_is_an_error(context: Context, tmp_path: Path)
     """With what to type."""
     (tmp_path / "defualt.toml").write_text(DEFAULT)
     with pytest.raises(ContentError, match=r"no policy is named defualt\n.*--instead-of .* did you mean default"):
-        preview_policy(str(tmp_path / "defualt.toml"), context=context)
+        preview(str(tmp_path / "defualt.toml"), context=context)
     with pytest.raises(ContentError, match=r"draft.toml: image.vulnerabilties: unknown key"):
         previewed(context, tmp_path, DEFAULT.replace("image.vulnerabilities", "image.vulnerabilties"), "draft.toml",
                   instead_of="default")  # fmt: skip
@@ -112,14 +113,14 @@ def test_the_policy_in_force_is_compared_with_the_last_commit(context: Context, 
     settings = Settings.model_validate({**settings.model_dump(), "judging": {"roots": [root]}})
     ours = replace(context, settings=settings)
     with pytest.raises(ContentError, match="no committed version"):
-        preview_policy(str(file), context=ours)
+        preview(str(file), context=ours)
     run(["git", "init", "-q", str(root)])
     author = ["-c", "user.name=ann", "-c", "user.email=ann@example.com"]
     run(["git", "-C", str(root), "add", "."])
     run(["git", "-C", str(root), *author, "commit", "-qm", "one"])
     file.write_text(STRICTER)
     judged_by_it = replace(ours, policy="own")
-    output, errors = preview_policy(str(file), context=judged_by_it)
+    output, errors = preview(str(file), context=judged_by_it)
     assert (output.compared_with, errors) == ("the last commit", [])
     assert [line.name for line in output.lines] == ["debian-base"]
 
@@ -133,7 +134,7 @@ def test_members_are_compared_as_images_are() -> None:
     before = {"same": why("a"), "new": (), "free": why("a", "b"), "more": why("a"), "fewer": why("a", "b"), "gone": ()}
     after = {"same": why("a"), "new": why("b"), "free": (), "more": why("a", "b"), "fewer": why("b")}
     of = [{("member", f"web/{name}"): reasons for name, reasons in one.items()} for one in (before, after)]
-    lines: list[PreviewLine] = list(_compared(*of))
+    lines: list[PreviewLine] = list(compared(*of))
     assert {line.name: line.change for line in lines} == {
         "web/new": "refused", "web/free": "freed", "web/more": "more", "web/fewer": "fewer",
     }  # fmt: skip
@@ -149,7 +150,7 @@ def test_a_reason_that_must_be_gone_sooner_or_is_enforced_now_is_one_more() -> N
         "same": (later, later),
     }  # fmt: skip
     changes = {
-        name: [line.change for line in _compared({("member", "w"): (old,)}, {("member", "w"): (new,)})]
+        name: [line.change for line in compared({("member", "w"): (old,)}, {("member", "w"): (new,)})]
         for name, (old, new) in cases.items()
     }
     assert changes == {"sooner": ["more"], "later": ["fewer"], "at once": ["more"], "enforced": ["more"], "same": []}

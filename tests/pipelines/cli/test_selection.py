@@ -11,10 +11,11 @@ import pytest
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Feeds, Settings
 from images.context import Context
-from pipelines.cli import image, rollout
-from pipelines.cli.image import judgeable, means_several, named, one_of, publishable, scan_images, show_scans
+from pipelines.cli import image, rollout, scanning
+from pipelines.cli.image import judgeable, means_several, named, one_of, publishable
 from pipelines.cli.rollout import check_fleets, show_fleets
 from pipelines.cli.rollout_output import MemberLine, member_lines
+from pipelines.cli.scanning import scan_images, show_scans
 from tests.support.fleets import judged
 from tests.support.scanning import NO_FEEDS
 
@@ -116,12 +117,12 @@ def test_of_several_images_one_that_cannot_be_scanned_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each says why; as JSON it is a list, however many there are."""
-    monkeypatch.setattr(image, "image_context", lambda policy: context(tmp_path, "container"))
+    monkeypatch.setattr(scanning, "image_context", lambda policy: context(tmp_path, "container"))
     found = scan_images("debian-*")
     assert [str(error).partition(" on ")[0] for error in found[1]] == [
         "debian-base has not been built", "debian-static has not been built",
     ]  # fmt: skip
-    assert show_scans("debian-*", found, as_json=True) == 2
+    assert show_scans("debian-*", found, form="json") == 2
     assert capsys.readouterr().out == "[]\n"
     with pytest.raises(ContentError, match="debian-base has not been built"):
         scan_images("debian-base")

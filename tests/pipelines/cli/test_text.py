@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardening.disagreement import disagreements
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation import console, text
 from hardening.foundation.errors import OutsideError
@@ -19,10 +20,11 @@ from hardening.foundation.settings import ROOT
 from hardening.gate import explain
 from hardening.model import Enforcement, Severity
 from pipelines.cli import image, image_output, rollout
-from pipelines.cli.image import show_scan
 from pipelines.cli.report import render_html
 from pipelines.cli.report_output import ImageReport, MemberReport, ReportOutput
 from pipelines.cli.rollout_output import MemberLine, markdown
+from pipelines.cli.scanning import show_scan
+from pipelines.contract import ScanOutput
 from tests.pipelines.cli.test_roll_shown import planned
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -128,9 +130,11 @@ def test_a_scan_shows_titles_and_names_as_they_are(printed: io.StringIO) -> None
     )  # fmt: skip
     report = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.FAIL, 3, NOW, f"source{CLEARS}", reason="\u202ex")
     reason = Reason("rule", f"subject{CLEARS}", Enforcement.ENFORCE, f"what\nallowed{LINK}", f"why{CLEARS}", "do\x07")
-    scan = image.ScanOutput(
-        ref=f"ref{CLEARS}", digest="sha256:0", reports=(report,), findings=(finding,), allowed=False, policy="p",
-        reasons=(reason,),
+    silent = replace(report, scanner=f"debsecan{CLEARS}")
+    reports = (replace(report, findings=(finding,)), silent)
+    scan = ScanOutput(
+        ref=f"ref{CLEARS}", digest="sha256:0", reports=reports, findings=(finding,), allowed=False, policy="p",
+        reasons=(reason,), disagreements=disagreements(reports), agreement="one",
     )  # fmt: skip
     show_scan(scan)
     assert not SEEN.search(printed.getvalue())

@@ -248,3 +248,32 @@ def test_a_channel_without_a_release_is_told_with_what_would_fill_it(context: Co
         f"pipelines/fleets/{at.fleet.name}.toml: replacement: nginx has no release in the channel stable\n"
         "  hint: first ./goldsmith image.publish nginx, then ./goldsmith image.promote nginx"
     )
+
+
+STAGED = """
+title = "t"
+owner = "o"
+controls = [
+    { control = "no-setuid" },
+    { control = "no-shell", enforcement = "warn", stages = [{ enforcement = "enforce", from = %s }] },
+]
+"""
+OWN = 'title = "t"\nowner = "o"\nkind = "container"\nprofile = "own"\nhealthcheck = { none_because = "x" }\n'
+
+
+def test_a_control_counts_as_the_profile_of_the_definition_asks_for_it_today(context: Context, tmp_path: Path) -> None:
+    """From the day on which its stage begins a member is refused, as its image is, whatever held when it was built."""
+    golden = release(1, policy="strict", name="shop")
+    scanned(context, golden, checks=(PASSED, FAILED))
+    profile, image = tmp_path / "hardening/profiles/own.toml", tmp_path / "images/definitions/shop/image.toml"
+    for file in (profile, image):
+        file.parent.mkdir(parents=True)
+    image.write_text(OWN + '[base]\nbootstrap = { family = "debian", suite = "trixie" }\n')
+    for days, refused in ((1, False), (0, True)):
+        profile.write_text(STAGED % (NOW + days * DAY).date())
+        because, _ = status(context).refused(golden)
+        assert ("no-shell" in because) is refused
+    profile.write_text('title = "t"\nowner = "o"\ncontrols = [{ control = "no-setuid" }]\n')
+    assert status(context).refused(golden) == ("", None), "what is asked for no longer does not count"
+    image.write_text("nonsense = 1\n")
+    assert "no-shell" in status(context).refused(golden)[0], "as it was asked for when it was checked"

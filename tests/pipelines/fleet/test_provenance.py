@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from hardening.foundation.errors import MalformedError, RefusedError
+from hardening.foundation.errors import MalformedError
 from images import documents
 from images.context import Context
 from images.registry.client import RegistryClient
 from images.store.oci import MANIFEST
+from images.trust.verification import Fault, UntrustedError
 from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Member, Seen
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.session import UNREAD, FleetSession, check
-from tests.images.registry.test_hostile_registry import DATES, OCI_CONFIG, PREFIX, Stage
+from tests.images.registry.test_hostile_registry import DATES, OCI_CONFIG, PREFIX, Stage, sign
 from tests.support.fleets import fleet
 from tests.support.hostile import hostile
 from tests.support.publishing import NOW
@@ -55,6 +56,7 @@ class Place:
         """Serve a release of the golden image `web` over one layer; the digest of its content."""
         content = self.image("golden", (BASE,))
         self.release = self.stage.release(self.stage.child(content))
+        sign(self.stage, self.release)
         self.stage.server["/v2/web/manifests/stable"] = self.stage.server.routes["/v2/web/manifests/candidate"]
         found = self.stage.registry.get(self.release)
         made = replace(self.origins()._published(self.stage.repository, found.digest) or pytest.fail("no release"))
@@ -103,27 +105,35 @@ def test_a_replacement_by_tag_is_known_by_its_layers_too(place: Place) -> None:
 
 
 def test_what_only_the_registry_calls_a_release_becomes_nobodys_replacement(place: Place) -> None:
-    """Whoever may push can write dates and move a tag; this ledger saw who published."""
+    """Whoever may push can write dates and move a tag; a key of ours signed what is ours, which no ledger must know."""
     content = place.image("golden", (BASE,))
-    release = place.stage.release(place.stage.child(content))
+    reference = place.stage.release(place.stage.child(content))
     place.stage.server["/v2/web/manifests/stable"] = place.stage.server.routes["/v2/web/manifests/candidate"]
-    with pytest.raises(RefusedError, match=r"this ledger never saw web .* published"):
+    with pytest.raises(UntrustedError) as caught:
         place.origins().target()
-    place.image("app", (BASE, MORE), **{ANNOTATION: release.partition("@")[2]})
-    by_tag = place.fleet.model_copy(
-        update={"replacement": place.fleet.replacement.model_copy(
-            update={"definition": None, "tag": f"{place.stage.repository}:app"})}
-    )  # fmt: skip
-    with pytest.raises(RefusedError, match=r"this ledger never saw web .* published"):
-        place.origins(by_tag).target()
-    place.golden()
+    assert caught.value.fault is Fault.UNSIGNED
+    seen = place.member("web-1", reference.partition("@")[2], BASE)
+    assert place.origins().of(seen).golden is None, "of unknown origin"
+    sign(place.stage, reference)
     assert place.origins().target().golden
+    assert place.origins().of(seen).golden
+
+
+def test_a_release_that_the_ledger_knows_proves_itself_before_it_replaces_anything(place: Place) -> None:
+    """Its attestations are asked before each wave, by whoever asks then; once for each who does."""
+    place.golden()
+    target = place.origins().target()
+    place.stage.index(place.release.partition("@")[2].replace(":", "-"))
+    with pytest.raises(UntrustedError) as caught:
+        place.origins().again(target)
+    assert caught.value.fault is Fault.UNSIGNED
 
 
 def test_what_is_judged_is_what_the_engine_runs(place: Place) -> None:
     """A release whose first child is for another platform is judged by ours; with a choice of two it is refused."""
     good, evil = place.image("good", (BASE,)), place.image("evil", (OTHER,))
     reference = place.stage.release(place.stage.child(good, "linux/arm64"), place.stage.child(evil))
+    sign(place.stage, reference)
     seen = place.origins().of(place.member("web-1", reference.partition("@")[2], OTHER))
     assert seen.release
     assert seen.release.content == evil

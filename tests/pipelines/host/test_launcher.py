@@ -104,6 +104,8 @@ def test_a_task_runs_after_setup_from_anywhere(ready: Checkout, tmp_path: Path) 
         ["lint"],
         ["control.list"],
         ["engine.show"],
+        ["feed.update"],
+        ["image.affected", "CVE-2026-0001"],
         ["teardown", "--apply"],
     ],
 )

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hardening.findings import Verdict
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, MalformedError
 from hardening.foundation.hashing import canonical, digest_of
 from images.artifact import Artifact, Release
 from images.aws import call_arguments
 from images.aws.cloud import Cloud
+from images.aws.kms import SPEC, KmsSigner
 from images.aws.model import Ami, MachineImage
 from images.documents import to_json
+from images.registry.answers import loaded
 from images.release import lifecycle
+from images.trust.envelope import STATEMENT, enveloped, read_envelope, verifier
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-
-PAYLOAD = "application/vnd.in-toto+json"
-STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:dev.goldsmith:machine-release:v1"
 
 
@@ -66,29 +60,15 @@ def statement(
     }
 
 
-def pae(payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: what is really signed."""
-    return b"DSSEv1 %d %s %d %s" % (len(PAYLOAD), PAYLOAD.encode(), len(payload), payload)
-
-
-def envelope(payload: bytes, key: str, signature: bytes) -> str:
-    """The payload with its signature, as it is kept."""
-    signed = {"keyid": key, "sig": b64encode(signature).decode()}
-    return canonical({"payload": b64encode(payload).decode(), "payloadType": PAYLOAD, "signatures": [signed]}).decode()
-
-
 def prove(kept: str, public_key: bytes, ami: Ami, prefix: str) -> StatementProof:
     """Check a kept envelope by the public key (DER), and what an image shows against it."""
     try:
-        data = json.loads(kept)
-        payload = b64decode(data["payload"], validate=True)
-        signatures = [b64decode(each["sig"], validate=True) for each in data["signatures"]]
-        if data["payloadType"] != PAYLOAD or not any(_valid(public_key, pae(payload), each) for each in signatures):
-            return StatementProof(False, ("the statement is not signed by our key: it was changed, or another's",))
-        said: dict[str, Any] = json.loads(payload)
-    except (ValueError, KeyError, TypeError) as error:
-        return StatementProof(False, (f"the statement cannot be read: {error!r}",))
-    return StatementProof(True, tuple(_contradictions(said, ami, prefix)), said)
+        found = read_envelope(loaded(kept, "the statement"), "", "the statement")
+    except MalformedError as error:
+        return StatementProof(False, (f"the statement cannot be read: {error.message}",))
+    if not found.is_signed_by(verifier(public_key)):
+        return StatementProof(False, ("the statement is not signed by our key: it was changed, or another's",))
+    return StatementProof(True, tuple(_contradictions(found.said, ami, prefix)), dict(found.said))
 
 
 def _contradictions(said: Mapping[str, Any], ami: Ami, prefix: str) -> list[str]:
@@ -112,33 +92,11 @@ def _contradictions(said: Mapping[str, Any], ami: Ami, prefix: str) -> list[str]
     return found + [f"the tag {key} says {ami.tags.get(key, 'nothing')}; signed was {signed[key]}" for key in wrong]
 
 
-def p256(public_key: bytes) -> EllipticCurvePublicKey | None:
-    """A public key (DER), if it is one of ECDSA P-256."""
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
-
-    key = load_der_public_key(public_key)
-    return key if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1) else None
-
-
-def _valid(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether a signature over `message` is by the key."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
-    from cryptography.hazmat.primitives.hashes import SHA256
-
-    with suppress(InvalidSignature):
-        if key := p256(public_key):
-            key.verify(signature, message, ECDSA(SHA256()))
-            return True
-    return False
-
-
 def _arn(ami: Ami) -> str:
     return f"arn:aws:ec2:{ami.region}::image/{ami.id}"
 
 
-SPEC = "ECC_NIST_P256"
+SETTING = "aws.signing_key"
 NO_SUCH_PARAMETER = {"ParameterNotFound"}
 
 
@@ -154,14 +112,10 @@ def parameter(cloud: Cloud, region: str, name: str) -> str:
     return str(answer["Parameter"]["Value"]) if answer else ""
 
 
-def sign(cloud: Cloud, said: dict[str, object]) -> str:
+def sign(cloud: Cloud, said: dict[str, Any]) -> str:
     """The statement in its envelope, signed by `aws.signing_key`."""
-    payload = canonical(said)
-    digest = hashlib.sha256(pae(payload)).digest()
     key = signing_key(cloud)
-    asked = {"Message": digest, "MessageType": "DIGEST", "SigningAlgorithm": "ECDSA_SHA_256"}
-    answer = cloud.client("kms").call("Sign", KeyId=key, **asked)
-    return envelope(payload, key, answer["Signature"])
+    return canonical(enveloped(canonical(said), KmsSigner(cloud.clients, key, SETTING), key)).decode()
 
 
 def keep(cloud: Cloud, name: str, kept: str) -> None:
@@ -188,13 +142,10 @@ def signing_key(cloud: Cloud) -> str:
     """The key that signs. Raises ContentError where none is set."""
     if not cloud.aws.signing_key:
         hint = f"aws kms create-key --key-spec {SPEC} --key-usage SIGN_VERIFY, then its ARN; docs/aws.md"
-        raise ContentError("no key is set that signs statements on images", key="aws.signing_key", hint=hint)
+        raise ContentError("no key is set that signs statements on images", key=SETTING, hint=hint)
     return cloud.aws.signing_key
 
 
 def public_key(cloud: Cloud) -> bytes:
     """The public half of the key in the settings, never of one that a statement names (DER)."""
-    found = bytes(cloud.client("kms").call("GetPublicKey", KeyId=signing_key(cloud))["PublicKey"])
-    if not p256(found):
-        raise ContentError(f"it is of another kind; statements are signed by {SPEC}", key="aws.signing_key")
-    return found
+    return KmsSigner(cloud.clients, signing_key(cloud), SETTING).public

@@ -1,0 +1,111 @@
+"""Whose word about an image counts: the part of a policy that names keys and what they must have said. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from hardening.foundation.content import Content
+from hardening.foundation.durations import Duration, shown
+from hardening.model import NonEmpty
+
+IN_TOTO, SLSA = "https://in-toto.io/attestation/", "https://slsa.dev/"
+PREDICATES = {
+    "provenance": f"{SLSA}provenance/v1",
+    "cyclonedx": "https://cyclonedx.org/bom",
+    "spdx": "https://spdx.dev/Document",
+    "vulnerabilities": f"{IN_TOTO}vulns/v0.2",
+    "tests": f"{IN_TOTO}test-result/v0.1",
+    "verdict": f"{IN_TOTO}svr/v0.1",
+}
+"""Short names of predicate types; an address stands for itself."""
+
+
+class TrustedKey(Content):
+    """A key whose signatures count, from `since` through `until`, both days included, by the day of the release.
+
+    `revoked` takes all that it ever signed out of trust.
+    """
+
+    name: NonEmpty
+    public: NonEmpty = Field(description="the public key, PEM")
+    since: date = date.min
+    until: date = date.max
+    revoked: str = Field("", description="why nothing that it signed counts any more")
+
+    @field_validator("public")
+    @classmethod
+    def _is_a_key(cls, pem: str) -> str:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+        try:
+            load_pem_public_key(pem.encode())
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise ValueError(f"no public key (PEM, BEGIN PUBLIC KEY): {error}") from None
+        return pem
+
+    @model_validator(mode="after")
+    def _has_days(self) -> TrustedKey:
+        if self.until < self.since:
+            raise ValueError(f"it ends on {self.until}, before it begins on {self.since}")
+        return self
+
+
+class UpstreamSigner(Content):
+    """Who signs the images of others that are built on: what is taken from there must be signed by these keys."""
+
+    prefix: NonEmpty = Field(description="how the names of the images begin: registry.example.com/team/")
+    keys: Annotated[tuple[TrustedKey, ...], Field(min_length=1)]
+    predicates: tuple[NonEmpty, ...] = Field(("provenance",), description="what must be attested, as in trust")
+
+
+class Trust(Content):
+    """What a release must carry, and by whom it must be signed, before anything is built on it, promoted or rolled."""
+
+    keys: tuple[TrustedKey, ...] = Field((), description="empty: the keys of this installation")
+    predicates: tuple[NonEmpty, ...] = Field(
+        tuple(PREDICATES), description=f"kinds of attestations: {', '.join(PREDICATES)}, or an address"
+    )
+    max_age: Duration | None = Field(None, description="the oldest release that is accepted")
+    builders: tuple[NonEmpty, ...] = Field((), description="globs over builder ids of the provenance; empty: any")
+    upstream: tuple[UpstreamSigner, ...] = Field((), description="who signs upstream bases")
+
+    @field_validator("predicates")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in PREDICATES and "://" not in name:
+                raise ValueError(f"{name} is neither an address nor one of {', '.join(PREDICATES)}")
+        return names
+
+    def of_upstream(self, reference: str) -> Trust | None:
+        """What an upstream image must prove; None where no rule is about it."""
+        rules = [rule for rule in self.upstream if reference.startswith(rule.prefix)]
+        return Trust(keys=rules[0].keys, predicates=rules[0].predicates) if rules else None
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The types of all attestations that must be there."""
+        return tuple(PREDICATES.get(name, name) for name in self.predicates)
+
+
+def less_trust(ours: Trust, floor: Trust) -> Iterator[str]:
+    """In what `ours` asks for less than `floor`, a line for each field."""
+    if missing := [name for name in floor.predicates if PREDICATES.get(name, name) not in ours.required]:
+        yield f"trust.predicates: the floor also asks for {', '.join(missing)}"
+    if floor.max_age and (ours.max_age is None or ours.max_age > floor.max_age):
+        said = shown(ours.max_age) if ours.max_age else "none"
+        yield f"trust.max_age: {said}, and the floor accepts {shown(floor.max_age)}"
+    if floor.builders and not (ours.builders and set(ours.builders) <= set(floor.builders)):
+        yield f"trust.builders: others than {', '.join(floor.builders)}, which the floor names"
+    known = {key.public.strip(): key for key in floor.keys}
+    if floor.keys and not ours.keys:
+        yield "trust.keys: the keys of this installation, and the floor names others"
+    for key in ours.keys:
+        theirs = known.get(key.public.strip())
+        if floor.keys and (theirs is None or key.until > theirs.until or (theirs.revoked and not key.revoked)):
+            yield f"trust.keys: {key.name}, which the floor does not trust that far"

@@ -1,0 +1,52 @@
+"""Signed attestations in the registry: attached to a release's index, and read back to be verified."""
+
+from __future__ import annotations
+
+from hardening.foundation import limits
+from hardening.foundation.errors import MalformedError
+from hardening.foundation.hashing import digest, hex_of
+from images.build.workspace import workspace
+from images.documents import Document
+from images.registry.answers import Attached, loaded, parsed
+from images.registry.client import RegistryClient
+from images.registry.referrers import attached, tag_of
+from images.store.oci import Store
+from images.trust.envelope import BUNDLE, Signer, bundled
+
+CONTENT, PREDICATE = "dev.sigstore.bundle.content", "dev.sigstore.bundle.predicateType"
+IN_TOTO_PREDICATE = "in-toto.io/predicate-type"
+
+
+def signed_document(payload: bytes, signer: Signer) -> Document:
+    """A statement, signed, as it is attached. Some readers find it by one of the annotations alone."""
+    predicate_type = str(loaded(payload, "a statement of ours")["predicateType"])
+    found_by = {CONTENT: "dsse-envelope", PREDICATE: predicate_type, IN_TOTO_PREDICATE: predicate_type}
+    return Document(BUNDLE, bundled(payload, signer), found_by)
+
+
+def bundles(registry: RegistryClient, repository: str, subject: str) -> tuple[bytes, ...]:
+    """All bundles that are attached to `subject`, the oldest first, hashed and not verified.
+
+    Raises MalformedError for what is no document about `subject`, OutsideError where there are too many or too large.
+    """
+    listed = [one for one in attached(registry, repository, subject) if one.artifact_type == BUNDLE]
+    if not listed:
+        return ()
+    where = f"{repository}:{tag_of(subject)}"
+    limits.ATTESTATIONS.require(len(listed), where)
+    with workspace(registry.settings) as directory:
+        registry.pull(where, directory, hex_of(subject))
+        store = Store(directory)
+        return tuple(_bundle(store, f"{repository}@{one.digest}", one.digest, subject) for one in listed)
+
+
+def _bundle(store: Store, what: str, manifest_digest: str, subject: str) -> bytes:
+    """The one blob of an attached manifest, if it is one about `subject`."""
+    raw = store.blob(manifest_digest).read_bytes()
+    manifest = parsed(Attached, loaded(raw, what), what)
+    if manifest.subject is None or manifest.subject.digest != subject or len(manifest.layers) != 1:
+        raise MalformedError(f"{what} is listed as a document about {subject[:19]}, and is none")
+    data = store.blob(manifest.layers[0].digest).read_bytes()
+    if digest(raw) != manifest_digest or digest(data) != manifest.layers[0].digest:
+        raise MalformedError(f"{what} holds other bytes than it says", hint="is something between us and the registry?")
+    return data

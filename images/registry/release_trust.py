@@ -1,0 +1,30 @@
+"""What a release in the registry proves of itself, by the keys that a policy trusts. Edge."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from hardening.catalog import load_policy
+from hardening.foundation.settings import Settings
+from hardening.trust import Trust
+from images.artifact import Release
+from images.registry.attestations import bundles
+from images.registry.client import RegistryClient
+from images.trust.keys import own_keys
+from images.trust.verification import Attested, verify_release
+
+
+def proved(registry: RegistryClient, release: Release, now: datetime, policy: str = "") -> Attested:
+    """What a release proves by the trust that `policy` asks for, by default that of the floor.
+
+    Whether it has ended is not asked. Raises UntrustedError, and OutsideError where the registry does not answer.
+    """
+    settings = registry.settings
+    found = bundles(registry, release.repository, release.digest)
+    return verify_release(release, found, trust_of(settings, policy), own_keys(settings), now)
+
+
+def trust_of(settings: Settings, policy: str = "") -> Trust:
+    """The trust that a policy asks for, by default the floor's."""
+    name = policy or settings.judging.floor
+    return load_policy(settings.roots, name).trust if name else Trust()

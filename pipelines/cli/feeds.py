@@ -1,0 +1,216 @@
+"""`feed.update`: ask every feed for newer data, and tell what it changes for the images that the ledger knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Literal
+
+from hardening.foundation.console import Cell, print_json, print_table, print_text, say
+from hardening.foundation.settings import NONE
+from images import feeds
+from images.advisories import FeedChange, changes, standing
+from images.context import Context
+from images.documents import to_json
+from images.ledger.artifacts import PackageList
+from images.scan.base import Feed
+from pipelines.cli.affected import holders_of
+from pipelines.contract import Line
+from pipelines.wiring import image_context
+
+SHOWN = 20
+FAILED = 4
+
+
+class FeedLine(Line):
+    """`feed.update`: one feed; `suite` is empty where its data is of every suite.
+
+    `status`: `current`, `kept` (the last good copy, since asking failed), `failed` (there is none, or the sample that
+    ships stands in), `sample` or `off` (by the settings). `note`, or `source` of the sample, says why.
+    """
+
+    name: str
+    suite: str
+    status: Literal["current", "sample", "kept", "failed", "off"]
+    source: str
+    date: datetime | None
+    sha256: str
+    note: str
+
+
+class FeedChangeLine(Line):
+    """`feed.update`: a vulnerability of a source package that newer data treats otherwise, in which images.
+
+    `change`: `exploited` (it began to be, by CISA's list), `opened` (they are known to have it now), `fixed` (a fix is
+    out now), `closed` (they do not have it after all). `likelihood` (0 to 1): that it is exploited within 30 days.
+    """
+
+    change: FeedChange
+    id: str
+    source: str
+    fixed: str
+    exploited: bool
+    likelihood: float | None
+    images: tuple[str, ...]
+
+
+class FeedUpdateOutput(Line):
+    """`feed.update`: the feeds, and what changed since the last time for the `images` that the ledger knows.
+
+    `first`: there was no data to compare with.
+    """
+
+    feeds: tuple[FeedLine, ...]
+    changes: tuple[FeedChangeLine, ...]
+    images: int
+    first: bool
+
+
+def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
+    """Ask every feed for newer data. Raises OutsideError where the list of exploited ones is set and cannot be had."""
+    context = replace(context or image_context(), lenient=True)
+    settings, now = context.settings, context.now
+    lists = context.ledger.package_lists()
+    suites = _suites(context, lists.values())
+    say(f"asking the feeds for newer data: {', '.join(suites) or 'no suite is known'}")
+    data = {suite: feeds.refresh(settings, suite, now) for suite in suites}
+    exploited = feeds.exploited(settings, now, feeds.NOW)
+    likelihoods = feeds.likelihoods(settings, now, feeds.NOW)
+    lines = [
+        *(line for suite, (found, missing) in data.items() for line in _of_suite(context, suite, found, missing)),
+        _line(context, "kev", exploited.feed, exploited.missing),
+        _line(context, "epss", likelihoods.feed, likelihoods.missing),
+    ]
+    current = {holder.content: lists[holder.content] for holder in holders_of(context) if holder.content in lists}
+    told, first = _changes(context, current.values(), {suite: found for suite, (found, _) in data.items()}, exploited)
+    told = [line.model_copy(update={"likelihood": likelihoods.scores.get(line.id)}) for line in told]
+    if feed := next((found["tracker"] for found, _ in data.values() if "tracker" in found), None):
+        feeds.mark_reported(settings, feed, exploited)
+    each = {(line.name, line.suite): line for line in lines}
+    return FeedUpdateOutput(
+        feeds=tuple(each.values()), changes=tuple(sorted(told, key=_order)),
+        images=len({one.name for one in current.values()}), first=first,
+    )  # fmt: skip
+
+
+def _suites(context: Context, lists: Iterable[PackageList]) -> list[str]:
+    """The suites of the ledger's images, and of the definitions that name one."""
+    named = (loaded.definition.base.bootstrap for loaded in context.definitions.values())
+    return sorted({*(one.suite for one in lists if one.suite), *(base.suite for base in named if base)})
+
+
+OF_ONE_SUITE = ("debsecan",)
+
+
+def _of_suite(context: Context, suite: str, found: dict[str, Feed], missing: dict[str, str]) -> Iterator[FeedLine]:
+    for name in sorted({*found, *missing}):
+        yield _line(context, name, found.get(name), missing.get(name, ""), suite if name in OF_ONE_SUITE else "")
+
+
+def _line(context: Context, name: str, feed: Feed | None, why: str, suite: str = "") -> FeedLine:
+    if feed is None:
+        off = getattr(context.settings.feeds, name) == NONE
+        return FeedLine(
+            name=name, suite=suite, status="off" if off else "failed", source="", date=None, sha256="",
+            note="by the settings" if off else why,
+        )  # fmt: skip
+    status: Literal["failed", "sample", "kept", "current"] = "kept" if feed.note else "current"
+    if feed.sample:
+        status = "sample" if getattr(context.settings.feeds, name) == NONE else "failed"
+    return FeedLine.of(feed, name=name, suite=suite, status=status)
+
+
+def _changes(
+    context: Context, images: Iterable[PackageList], data: dict[str, dict[str, Feed]], exploited: feeds.Exploited
+) -> tuple[list[FeedChangeLine], bool]:
+    """What changed for the images, the same in many of them as one; and whether there was nothing to compare with."""
+    found: dict[tuple[FeedChange, str, str, str], set[str]] = {}
+    first = True
+    for suite, held in _by_suite(images).items():
+        packages = tuple({package for image in held for package in image.packages})
+        before, known = feeds.reported(context.settings, suite, packages)
+        feed = data.get(suite, {}).get("tracker")
+        if before is None or feed is None or feed.sample:  # beside real data the sample knows next to nothing
+            continue
+        first, after = False, feeds.advisories(feed, suite, packages)
+        newly = exploited.ids - known if known else frozenset[str]()
+        for image in held:
+            was, now = standing(image.packages, before), standing(image.packages, after)
+            for which, change in changes(was, now, newly).items():
+                vulnerability, source = which
+                found.setdefault((change, vulnerability, source, now.get(which, "")), set()).add(image.name)
+    lines = [
+        FeedChangeLine(
+            change=change, id=vulnerability, source=source, fixed=fixed, exploited=vulnerability in exploited.ids,
+            likelihood=None, images=tuple(sorted(names)),
+        )
+        for (change, vulnerability, source, fixed), names in found.items()
+    ]  # fmt: skip
+    return lines, first
+
+
+def _by_suite(images: Iterable[PackageList]) -> dict[str, list[PackageList]]:
+    found: dict[str, list[PackageList]] = {}
+    for image in images:
+        if image.suite:
+            found.setdefault(image.suite, []).append(image)
+    return found
+
+
+def _order(line: FeedChangeLine) -> tuple[bool, int, float, str, str]:
+    """Exploited ones first, then what was opened, the likeliest first."""
+    return (not line.exploited, list(FeedChange).index(line.change), -(line.likelihood or 0), line.id, line.source)
+
+
+def show_update(found: FeedUpdateOutput, *, as_json: bool) -> int:
+    """Print the feeds and what they changed. Exit code 4 where one that the settings ask for could not be updated."""
+    if as_json:
+        print_json(to_json(found))
+    else:
+        rows: list[list[Cell]] = [
+            [line.name, line.suite or "every", line.status, f"{line.date:%Y-%m-%d}" if line.date else "-", _from(line)]
+            for line in found.feeds
+        ]
+        print_table(["feed", "suite", "status", "data of", "from, or why not"], rows)
+        print_text(["", *_summary(found)])
+        if found.changes:
+            _show_changes(found)
+    return FAILED if any(line.status in ("failed", "kept") for line in found.feeds) else 0
+
+
+def _from(line: FeedLine) -> str:
+    return "; ".join(text for text in (line.source, line.note) if text)
+
+
+def _summary(found: FeedUpdateOutput) -> Iterator[str]:
+    if not found.images:
+        yield "the ledger knows no image that newer data could change anything for"
+    elif found.first:
+        yield f"{found.images} image(s) are known; the next feed.update that gets data tells what it changes for them"
+    elif not found.changes:
+        yield f"nothing changed for the {found.images} image(s) that the ledger knows"
+
+
+def _show_changes(found: FeedUpdateOutput) -> None:
+    counts: dict[str, Counter[FeedChange]] = {}
+    for line in found.changes:
+        for image in line.images:
+            counts.setdefault(image, Counter())[line.change] += 1
+    rows: list[list[Cell]] = [
+        [name, *(str(count[one]) for one in FeedChange)] for name, count in sorted(counts.items())
+    ]
+    print_table(["image", *FeedChange], rows)
+    print_text("")
+    lines = [_change_row(line) for line in found.changes[:SHOWN]]
+    print_table(["change", "vulnerability", "source", "fixed in", "EPSS", "images"], lines)
+    if found.changes[SHOWN:]:
+        print_text(f"and {len(found.changes) - SHOWN} more: --json lists all")
+
+
+def _change_row(line: FeedChangeLine) -> list[Cell]:
+    fixed = line.fixed or ("-" if line.change is FeedChange.CLOSED else "no fix")
+    likely = "-" if line.likelihood is None else f"{line.likelihood:.1%}"
+    known: Cell = [line.id, "exploited"] if line.exploited else line.id
+    return [line.change, known, line.source, fixed, likely, list(line.images)]

@@ -1,0 +1,202 @@
+"""What `image.scan` calls: scan images of this machine or of any registry, and show what was found, in many forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardening.catalog import load_policy, load_waivers
+from hardening.disagreement import Disagreement, DisagreementCause, compared, disagreements, summary
+from hardening.findings import Finding, FindingKind, ScanReport
+from hardening.foundation.console import Cell, out, print_json, print_table, say
+from hardening.foundation.errors import ContentError, GoldsmithError, UsageError
+from hardening.gate import explain, judge_image
+from hardening.waivers import about_finding, waived_by
+from images.context import Context
+from images.documents import to_json
+from images.packages.index import write_atomically
+from images.plan.upstream import Upstream
+from images.registry.client import split
+from images.registry.releases import reference_of
+from images.scan.formats import ScannedImage, cyclonedx, sarif
+from images.scan.judge import judge, latest, scan_content
+from pipelines.cli.image import means_several, named
+from pipelines.cli.image_output import finish
+from pipelines.cli.report import environment, style
+from pipelines.contract import ScanOutput
+from pipelines.wiring import image_context
+
+TEMPLATE = Path(__file__).with_name("scan.html.j2")
+FORMS = ("table", "json", "sarif", "cyclonedx", "html")
+ENDINGS = {".sarif": "sarif", ".sarif.json": "sarif", ".cdx.json": "cyclonedx", ".html": "html", ".json": "json"}
+SHOWN = 20  # disagreements in a table
+Scan = tuple[ScanOutput, bytes, dict[tuple[str, str], str]]
+"""What is printed of a scan, its SBOM, and by which waiver findings, as (id, package), are waived."""
+
+
+def form_of(form: str, output: str) -> str:
+    """The form that is asked for, by its name or by the ending of the file it is written to.
+
+    Raises UsageError for a form that there is none of, and for a file whose ending says nothing.
+    """
+    if form and form not in FORMS:
+        raise UsageError(f"--form: no form is named {form}", hint=f"there are {', '.join(FORMS)}")
+    if form or not output:
+        return form or "table"
+    longest_first = sorted(ENDINGS, key=len, reverse=True)
+    found = next((ENDINGS[ending] for ending in longest_first if output.endswith(ending)), "")
+    if not found:
+        raise UsageError(f"--output: the ending of {output} names no form", hint=f"add --form: {', '.join(FORMS[1:])}")
+    return found
+
+
+def scan_images(ref: str, policy: str = "") -> tuple[list[Scan], list[GoldsmithError]]:
+    """Scan artifacts of this machine (a definition's name, a glob, or `all`) or a published image, and ask the gate.
+
+    Pushes nothing. Of several, one that cannot be scanned stops no other: what was scanned, and what went wrong.
+    """
+    context = image_context(policy=policy)
+    if not means_several(ref):
+        return [_scan(context, ref)], []
+    scans, errors = list[Scan](), list[GoldsmithError]()
+    for name in named(context, ref):
+        try:
+            scans.append(_scan(context, name))
+        except GoldsmithError as error:
+            errors.append(error)
+    return scans, errors
+
+
+def _scan(context: Context, ref: str) -> Scan:
+    """What a registry holds, ours or another's, is judged as a stranger: by the default policy, without checks."""
+    reference, waivers, today = ref, load_waivers(context.settings.roots), context.now.date()
+    if ref in context.definitions:
+        artifact = latest(context, ref)
+        judged = judge(context, artifact, context.policy_of(ref), afresh=True)
+        digest, result, verdict = artifact.digest, judged.result, judged.verdict
+        bases = context.ledger.bases_from(str(artifact.inputs.get("parent", "")))
+    else:
+        reference = _reference(context, ref)
+        digest = Upstream(context.settings, context.store).bring(reference)
+        result, bases = scan_content(context, digest, None), ()
+        by = load_policy(context.settings.roots, context.policy or "default")
+        verdict = judge_image(by, ref, None, result.reports, result.findings, waivers, context.now)
+    told = disagreements(result.reports, waivers, ref, today, bases)
+    output = ScanOutput.of(
+        verdict, ref=reference, digest=digest, reports=result.reports, findings=result.findings, disagreements=told,
+        agreement=summary(result.reports, told),
+    )  # fmt: skip
+    covering = {(one.id, one.package): waived_by(waivers, about_finding(one, bases), ref, today)
+                for one in result.findings}  # fmt: skip
+    waived = {key: f"{by.id} until {by.expires}: {by.reason}" for key, by in covering.items() if by}
+    return output, result.sbom, waived
+
+
+def _reference(context: Context, ref: str) -> str:
+    """A reference in full; of another registry, one without a tag means `latest`, as everywhere."""
+    repository, wanted = split(ref)
+    host = repository.partition("/")[0]
+    own = repository.startswith(f"{context.registry.address}/")
+    if not wanted and "/" in repository and not own and ("." in host or ":" in host):
+        return f"{repository}:latest"
+    return reference_of(context.registry, ref, context.definitions)
+
+
+def show_scans(
+    ref: str, found: tuple[Sequence[Scan], Sequence[GoldsmithError]], *, form: str = "table", output: str = ""
+) -> int:
+    """Print what scanners and gate say, or write it to the file `output`; as JSON a list where `ref` may mean several.
+
+    The exit code: 3 where an image is refused, or that of what went wrong.
+    """
+    scans, errors = found
+    printed = [scan[0] for scan in scans]
+    if form == "json" and not output:
+        print_json(to_json(tuple(printed) if means_several(ref) else printed[0]))
+    elif form == "table" and not output:
+        for scan in printed:
+            show_scan(scan)
+    elif scans:
+        _write(_text(form, scans[0]), output)
+    return finish(errors) or (0 if all(scan.allowed for scan in printed) else 3)
+
+
+def require_one(ref: str, form: str, output: str) -> None:
+    """Raises ContentError where what describes one image is asked for of several, and for a table in a file."""
+    if (form not in ("table", "json") or output) and means_several(ref):
+        raise ContentError(f"{ref} may mean several images, and --form {form} describes one", hint="name one of them")
+    if form == "table" and output:
+        raise UsageError("--output: a table is for people to read here", hint=f"--form: {', '.join(FORMS[1:])}")
+
+
+def _text(form: str, scan: Scan) -> str:
+    output, sbom, waived = scan
+    image = ScannedImage(output.ref, output.digest, output.reports, output.findings, sbom, waived)
+    if form == "json":
+        return output.model_dump_json(indent=2) + "\n"
+    return {"sarif": lambda: sarif(image), "cyclonedx": lambda: cyclonedx(image), "html": lambda: html(scan)}[form]()
+
+
+def _write(text: str, output: str) -> None:
+    """Write the text to a file, whole or not at all, or to standard output. Raises UsageError for no file's place."""
+    if not output:
+        out().out(text, highlight=False, end="")
+        return
+    target = Path(output).absolute()
+    if target.is_dir() or not target.parent.is_dir():
+        raise UsageError(f"--output: {output} is no place for a file", hint="give a file in a folder that is there")
+    write_atomically(target, text)
+    say(f"wrote {target}")
+
+
+def html(scan: Scan) -> str:
+    """One page with all of a scan; nothing is fetched, and all in it is escaped and visible."""
+    output, _, waived = scan
+    template = environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(scan=output, waived=waived, style=style(), unexplained=DisagreementCause.UNEXPLAINED)
+
+
+def show_scan(scan: ScanOutput) -> None:
+    """Print what scanners and gate say of one image."""
+    rows = [
+        [r.scanner, r.outcome, str(r.evaluated), str(r.data_date or "")[:10], _measure(r) + (r.reason or r.data_source)]
+        for r in scan.reports
+    ]
+    print_table(["scanner", "outcome", "evaluated", "data of", "data, or why not"], rows, title=scan.ref)
+    if scan.findings:
+        cells = [
+            [f.id, f.package, f.installed, f.fixed or _no_fix(f), [": ".join(said) for said in f.scanners]]
+            for f in scan.findings
+        ]
+        print_table(["finding", "package", "installed", "fixed", "who says what"], cells)
+    _show_agreement(scan)
+    out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}")
+    out().print(explain(scan.reasons))
+
+
+def _show_agreement(scan: ScanOutput) -> None:
+    """Print whether scanners disagree, and about what; the unexplained first."""
+    if len(compared(scan.reports)) > 1:
+        out().print(f"\n{scan.agreement}")
+    first = sorted(scan.disagreements, key=lambda one: (one.cause is not DisagreementCause.UNEXPLAINED, one))
+    if first:
+        columns = ["disagreement", "package", "about", "who says what", "because"]
+        print_table(columns, [_cells(one) for one in first[:SHOWN]])
+    if first[SHOWN:]:
+        out().print(f"and {len(first) - SHOWN} more; --json shows all")
+
+
+def _cells(one: Disagreement) -> list[Cell]:
+    said = [f"{scanner}: {answer}" for scanner, answer in one.opinions]
+    return [one.id, one.package, one.question, said, [one.cause, one.evidence]]
+
+
+def _measure(report: ScanReport) -> str:
+    """How far a benchmark holds, or how much was reproduced, in words that stand before the rest."""
+    if report.reproduced is not None:
+        return f"{100 * report.reproduced / report.evaluated:.1f} % reproduced; "
+    return "" if report.score is None else f"{report.score:.1f} % of {report.profile} holds; "
+
+
+def _no_fix(finding: Finding) -> str:
+    return "no fix yet" if finding.kind is FindingKind.VULNERABILITY else ""

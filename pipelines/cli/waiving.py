@@ -1,0 +1,273 @@
+"""`waiver.list`, `waiver.new` and `waiver.export`: the exceptions that end, whom one frees, and other tools' forms."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hardening.catalog import load_waivers
+from hardening.foundation.console import print_json, print_text, say
+from hardening.foundation.content import find_content, parse
+from hardening.foundation.errors import ContentError, OutsideError, UsageError, nearest
+from hardening.foundation.settings import ROOT, load_settings
+from hardening.model import Waiver
+from hardening.waivers import ASKED_FOR, NOT_IN_A_NAME, RUNNING, WAIVABLE, About, about_finding, about_rule, ending_soon
+from pipelines.cli.preview_output import PreviewOutput, terminal
+from pipelines.contract import Line
+from pipelines.wiring import clock, image_context
+
+if TYPE_CHECKING:
+    from hardening.foundation.errors import GoldsmithError
+    from hardening.foundation.settings import Settings
+    from images.context import Context
+
+WAIVER_COLUMNS = {"waiver": "id", "for": "covers", "ends": "expires", "days left": "days_left", "because": "reason"}
+VULNERABILITY = re.compile(r"[A-Z]+-[A-Za-z0-9-]+")
+
+
+class WaiverLine(Waiver):
+    """`waiver.list`: one waiver, and how many days it still works; negative where it has ended."""
+
+    days_left: int
+
+    @property
+    def covers(self) -> tuple[str, ...]:
+        """Whom it is about, in a table."""
+        return (*self.subjects, "and what images on them have from them") if self.inherited else self.subjects
+
+
+class NewWaiverOutput(Line):
+    """`waiver.new`: the file that was written, what it says, and whom it frees, compared with before."""
+
+    file: str
+    waiver: Waiver
+    preview: PreviewOutput
+
+
+# -- those that there are ----------------------------------------------------------------------------------------------
+
+
+def waiver_lines() -> list[WaiverLine]:
+    """Every waiver, those that have ended too, with the days that are left."""
+    today = clock().date()
+    return [
+        WaiverLine(**waiver.model_dump(), days_left=(waiver.expires - today).days)
+        for waiver in load_waivers(load_settings().roots)
+    ]
+
+
+def show_waivers(lines: Sequence[WaiverLine], *, as_json: bool) -> int:
+    """Print the waivers, and which end soon."""
+    from pipelines.cli.image_output import show
+
+    empty = "no waiver is written; ./goldsmith waiver.new writes one"
+    code = show(lines, columns=WAIVER_COLUMNS, as_json=as_json, empty=empty)
+    if not as_json:
+        announce_ending(load_settings().roots, clock())
+    return code
+
+
+def announce_ending(roots: Sequence[Path], now: datetime) -> None:
+    """Say which waivers end within 14 days, and whose they are."""
+    for waiver in ending_soon(load_waivers(roots), now.date()):
+        say(f"waiver {ending_text(waiver)}")
+
+
+def ending_text(waiver: Waiver) -> str:
+    """A waiver that ends soon: what, for whom, when and whose it is."""
+    names, subjects = ", ".join(waiver.names), ", ".join(waiver.subjects)
+    return f"{waiver.id} for {names} in {subjects} ends on {waiver.expires} ({waiver.owner})"
+
+
+def export_waivers(form: str, subject: str) -> str:
+    """The waivers in force for `subject` as `openvex` or `trivyignore`, inherited ones too.
+
+    Raises UsageError for another form.
+    """
+    from hardening.waivers import about_image, openvex, trivyignore
+    from images.catalog import sound_definitions
+    from images.plan.build_plan import with_ancestors
+
+    roots, today = load_settings().roots, clock().date()
+    waivers, (definitions, _) = load_waivers(roots), sound_definitions(roots)
+    parents = {name: loaded.definition.parent for name, loaded in definitions.items()}
+    below = sorted(with_ancestors([subject], parents) - {subject}) if subject in parents else []
+    if form == "trivyignore":
+        return trivyignore(waivers, subject, today, below)
+    if form == "openvex":
+        return openvex(list(about_image(waivers, subject, below)), [f"pkg:oci/{subject}"], "Goldsmith", today)
+    raise UsageError(f"no form is named {form}", hint="openvex or trivyignore")
+
+
+# -- a new one ---------------------------------------------------------------------------------------------------------
+
+
+def new_waiver(
+    subject: str, rule: str, *, packages: Sequence[str] = (), versions: Sequence[str] = (), paths: Sequence[str] = (),
+    reason: str = "", owner: str = "", approver: str = "", expires: str = "", inherited: bool = False,
+    justification: str = "", name: str = "", content: str = "", context: Context | None = None,
+) -> tuple[NewWaiverOutput, list[GoldsmithError]]:  # fmt: skip
+    """Write a waiver that is not there yet, and judge everybody without and with it.
+
+    Packages, versions and paths that are not given are those in which the last scans found it. Raises UsageError for
+    what is missing, ContentError for a subject or rule that does not exist, before anything is written.
+    """
+    from hardening.catalog import require_known
+    from pipelines.cli.preview import judge_all, preview_of
+    from pipelines.lint import require_subjects
+
+    context = context or image_context(looks=True)
+    missing = [flag for flag, value in (("--reason", reason), ("--approver", approver)) if not value]
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} must be given", hint="a second person approves what you ask for")
+    roots, today = context.settings.roots, context.now.date()
+    about = _about(context, subject, rule, packages, versions, paths)
+    data: dict[str, Any] = {
+        about[0].key: [about[0].name], **_scope(about, packages, versions, paths), "subjects": [subject],
+        **({"inherited": True} if inherited else {}), **({"justification": justification} if justification else {}),
+        "reason": reason, "owner": owner or _owner(context, subject), "approver": approver,
+        "created": today, "expires": _day(expires) if expires else today + ASKED_FOR,
+    }  # fmt: skip
+    name = name or NOT_IN_A_NAME.sub("-", f"{subject}-{rule}".lower()).strip("-")
+    file, text = _root(context.settings, content) / "hardening/waivers" / f"{name}.toml", _toml(data)
+    waiver = parse(tomllib.loads(text), Waiver, file, id=name)
+    require_known(file, waiver, find_content(roots, "hardening/controls", "*/"))
+    definitions, fleets = (find_content(roots, *where) for where in (("images/definitions", "*/"), FLEETS))
+    require_subjects(file, waiver, roots, definitions, fleets)
+    names = sorted(context.definitions)
+    before = judge_all(context, names, context.now)
+    _write(file, text)
+    after = judge_all(context, names, context.now)
+    preview = preview_of(
+        before, after, compared_with="the content without it", at=context.now, changed=(f"waiver {name} (new)",)
+    )
+    return NewWaiverOutput(file=str(file), waiver=waiver, preview=preview), after.errors
+
+
+FLEETS = ("pipelines/fleets", "*.toml")
+
+
+def show_new(made: tuple[NewWaiverOutput, list[GoldsmithError]], *, as_json: bool) -> int:
+    """Print the file and whom it frees. A fleet that cannot be read is told, and the waiver is written all the same."""
+    output, errors = made
+    for error in errors:
+        say(str(error))
+    if as_json:
+        from images.documents import to_json
+
+        print_json(to_json(output))
+        return 0
+    print_text(f"written: {output.file}")
+    print_text(terminal(output.preview))
+    if not output.preview.lines:
+        say("it frees nobody now: nothing that it covers refuses a subject of it")
+    say(f"commit it in a pull request that {output.waiver.approver} approves")
+    return 0
+
+
+def _about(
+    context: Context, subject: str, rule: str, packages: Sequence[str], versions: Sequence[str], paths: Sequence[str]
+) -> list[About]:
+    """What a rule is: a control, a rule of ours, or what the last scans of the subject found, once for each place.
+
+    Raises ContentError for a name of nothing.
+    """
+    controls = find_content(context.settings.roots, "hardening/controls", "*/")
+    if rule in controls:
+        return [About("controls", rule)]
+    if (own := about_rule(rule)).name in (*WAIVABLE, *RUNNING):  # of which one that no waiver may name is told so
+        return [own]
+    known = list(_found(context, subject))
+    if mine := [about for about in known if about.name == rule]:
+        return mine
+    if VULNERABILITY.fullmatch(rule) and packages:
+        return [About("vulnerabilities", rule, package, tuple(versions)) for package in packages]
+    if VULNERABILITY.fullmatch(rule):
+        hint = (
+            f"--package names it; {nearest(rule, {about.name for about in known})}" if known else "--package names it"
+        )
+        raise ContentError(f"no scan of {subject} found {rule}, so its package is not known", hint=hint)
+    if paths:
+        return [About("secrets", rule, path=path) for path in paths]
+    hint = nearest(rule, {*controls, *WAIVABLE, *(about.name for about in known)})
+    raise ContentError(f"{rule} is no control, no rule, and nothing that a scan of {subject} found", hint=hint)
+
+
+def _found(context: Context, subject: str) -> Iterator[About]:
+    """What the last scans found in the images that a subject names."""
+    for name in (name for name in sorted(context.definitions) if fnmatchcase(name, subject)):
+        artifact = context.ledger.latest_artifact(name, context.settings.platform)
+        scan = context.ledger.scan(artifact.digest) if artifact else None
+        yield from map(about_finding, scan.findings if scan else ())
+
+
+def _scope(
+    about: Iterable[About], packages: Sequence[str], versions: Sequence[str], paths: Sequence[str]
+) -> dict[str, list[str]]:
+    """Where it is accepted: what was given, else where it was found."""
+    found = list(about)
+    scope = {
+        "packages": packages or {one.package for one in found if one.package},
+        "versions": versions or ({version for one in found for version in one.versions} if not packages else ()),
+        "paths": paths or {one.path for one in found if one.path},
+    }
+    return {key: sorted(values) for key, values in scope.items() if values}
+
+
+def _owner(context: Context, subject: str) -> str:
+    """Whose the subject is. Raises UsageError where nobody says that."""
+    from pipelines.fleet.catalog import load_fleets
+
+    fleet = load_fleets(context.settings.roots).get(subject.partition("/")[0]) if "/" in subject else None
+    loaded = context.definitions.get(subject)
+    if found := fleet.owner if fleet else loaded.definition.owner if loaded else "":
+        return found
+    raise UsageError("--owner must be given, since the subject is not one definition or fleet")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"--expires: invalid date: {text}", hint="such as 2027-01-31") from None
+
+
+def _root(settings: Settings, content: str) -> Path:
+    """The content root to write into. Raises ContentError for one that may add no waivers."""
+    root = Path(content).resolve() if content else ROOT
+    allowed = {ROOT, *((ROOT / one).resolve() for one in settings.judging.roots)}
+    if root not in allowed:
+        raise ContentError(
+            f"the settings let {content} add no waiver", file="goldsmith.toml", key="judging.roots",
+            hint=f"give one of {', '.join(sorted(map(str, allowed)))}",
+        )  # fmt: skip
+    return root
+
+
+def _toml(data: dict[str, Any]) -> str:
+    """The waiver as a file. JSON's quoting of a text is TOML's, as long as nothing becomes a surrogate pair."""
+
+    def value(given: Any) -> str:
+        return (
+            str(given) if isinstance(given, date) else json.dumps(given, ensure_ascii=False).replace("\x7f", "\\u007f")
+        )
+
+    return "".join(f"{key} = {value(given)}\n" for key, given in data.items())
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file that is not there yet. Raises UsageError where it is."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise UsageError(f"{file} is there already", hint="--name gives this one another name") from None
+    except OSError as error:
+        raise OutsideError(f"{file} cannot be written: {error.strerror}") from None

@@ -1,0 +1,86 @@
+"""Content roots as git has them in another revision, and what differs between two. Edge: runs git, writes files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hardening.foundation.content import find_content
+from hardening.foundation.errors import UsageError
+from hardening.foundation.hashing import digest_of
+from hardening.foundation.limits import REVISION_BYTES, REVISION_FILES
+from hardening.foundation.process import Completed, run
+from images.store.files import file_digest
+
+ROOMS = {
+    "policy": ("hardening/policies", "*.toml"), "profile": ("hardening/profiles", "*.toml"),
+    "control": ("hardening/controls", "*/"), "functions": ("hardening/functions", "*.sh"),
+    "waiver": ("hardening/waivers", "*.toml"), "definition": ("images/definitions", "*/"),
+    "fleet": ("pipelines/fleets", "*.toml"),
+}  # fmt: skip
+"""What of a content root decides who is refused: each sort, its folder, and what one of it is there."""
+
+
+def revisions_of(roots: Sequence[Path], revision: str, folder: Path) -> tuple[Path, ...]:
+    """The content roots as `revision` of git has them, written under `folder`; one for each.
+
+    A root whose repository does not know the revision stays as it is. Raises UsageError where none knows it, and
+    OutsideError for one that is too large.
+    """
+    found = [_revision(root, revision, folder / str(number)) for number, root in enumerate(roots)]
+    if not any(isinstance(one, Path) for one in found):
+        said = "\n".join(
+            f"{root}: {_said(one)}" for root, one in zip(roots, found, strict=True) if isinstance(one, Completed)
+        )
+        raise UsageError(
+            f"{revision} is neither a directory nor a revision of git that a content root has", evidence=said,
+            hint="--against names what to compare with, such as origin/main",
+        )  # fmt: skip
+    return tuple(one if isinstance(one, Path) else root for one, root in zip(found, roots, strict=True))
+
+
+def _said(asked: Completed) -> str:
+    return asked.stderr.strip() or "it has no such revision"
+
+
+def _revision(root: Path, revision: str, folder: Path) -> Path | Completed:
+    """The root in that revision, in `folder`; or what git said where there is none. No hook runs."""
+    git, rooms = ["git", "-C", str(root)], [room for room, _ in ROOMS.values()]
+    asked = run([*git, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"], ok=range(256))
+    if asked.status:
+        return asked
+    commit, inside = asked.stdout.strip(), run([*git, "rev-parse", "--show-prefix"]).stdout.strip()
+    listed = run([*git, "ls-tree", "-r", "-l", "-z", commit, "--", *rooms]).stdout.split("\0")
+    sizes = [line.partition("\t")[0].split()[-1] for line in listed if line]
+    REVISION_FILES.require(len(sizes), f"{revision} of {root}")
+    REVISION_BYTES.require(sum(int(size) for size in sizes if size.isdecimal()), f"{revision} of {root}")
+    folder.mkdir()
+    index = {"GIT_INDEX_FILE": str(folder / ".index")}
+    run([*git, "read-tree", commit], env=index)
+    names = run([*git, "ls-files", "-z", "--", *rooms], env=index).stdout
+    run([*git, "checkout-index", "-z", "--stdin", f"--prefix={folder}/"], env=index, stdin=names)
+    return folder / inside
+
+
+def changed_content(before: Sequence[Path], after: Sequence[Path]) -> Iterator[str]:
+    """What differs between two sets of content roots, each by its sort and name. Raises ContentError."""
+    for sort, (room, pattern) in ROOMS.items():
+        old, new = (find_content(roots, room, pattern) for roots in (before, after))
+        for name in sorted(old.keys() | new.keys()):
+            if name not in old:
+                yield f"{sort} {name} (new)"
+            elif name not in new:
+                yield f"{sort} {name} (gone)"
+            elif old[name] != new[name] and _digest(old[name]) != _digest(new[name]):
+                yield f"{sort} {name}"
+
+
+def _digest(path: Path) -> str:
+    """Of a file its content, of a folder all that is in it; of a link, where it leads."""
+    inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+    told = [(str(one.relative_to(path)), _content(one)) for one in inside if one.is_symlink() or one.is_file()]
+    return digest_of(told)
+
+
+def _content(file: Path) -> str:
+    return f"link to {file.readlink()}" if file.is_symlink() else file_digest(file)

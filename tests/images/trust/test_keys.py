@@ -1,0 +1,107 @@
+"""The keys of this installation: made once, their owner's alone, rotated without signing anything anew."""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError
+from hardening.foundation.settings import Settings, Signing
+from images.trust.envelope import read_bundle, verifier
+from images.trust.keys import FileSigner, ProgramSigner, make, own_keys, pem_of, rotate, signer
+from tests.support.publishing import settings_in
+from tests.support.signing import KeyInMemory, signed
+
+DAY = date(2026, 11, 27)
+NEXT = DAY + timedelta(days=40)
+
+
+def test_a_key_pair_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    """Nothing is trusted before, and its first day is not asked for."""
+    settings = settings_in(tmp_path)
+    assert own_keys(settings) == ()
+    file = make(settings, DAY)
+    assert make(settings, NEXT) == file
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    [key] = own_keys(settings)
+    assert (key.since, key.until) == (date.min, date.max)
+    assert key.public == pem_of(signer(settings, DAY).public).strip()
+    assert "PRIVATE" not in key.public
+
+
+def test_after_a_rotation_both_keys_count_on_their_days_and_only_the_new_one_signs(tmp_path: Path) -> None:
+    """The private half of the old one is gone."""
+    settings = settings_in(tmp_path)
+    old = make(settings, DAY)
+    before, now = rotate(settings, NEXT)
+    assert (before.until, now.since, now.until) == (NEXT, NEXT, date.max)
+    assert not old.exists()
+    assert now.public == pem_of(signer(settings, NEXT).public).strip()
+    assert before.public != now.public
+
+
+def test_what_a_key_signs_its_public_half_verifies(tmp_path: Path) -> None:
+    """And no other one's."""
+    ours, other = FileSigner(make(settings_in(tmp_path), DAY)), KeyInMemory()
+    opened = read_bundle(signed(ours, "a/type", f"sha256:{'a' * 64}"), "it")
+    assert opened.is_signed_by(verifier(ours.public))
+    assert not opened.is_signed_by(verifier(other.public))
+
+
+def test_a_key_that_others_may_read_signs_nothing(tmp_path: Path) -> None:
+    """Whoever could read it may have it."""
+    file = make(settings_in(tmp_path), DAY)
+    file.chmod(0o640)
+    with pytest.raises(RefusedError, match="not its owner's alone"):
+        FileSigner(file).sign(b"x")
+    file.chmod(0o600)
+    file.write_text("no key")
+    with pytest.raises(OutsideError, match="holds no private key"):
+        FileSigner(file).sign(b"x")
+
+
+def program(folder: Path, body: str) -> tuple[str, ...]:
+    """A program of this test."""
+    file = folder / "signs"
+    file.write_text(f"#!/bin/sh\n{body}\n")
+    file.chmod(0o700)
+    return (str(file),)
+
+
+def test_a_program_of_ones_own_signs(tmp_path: Path) -> None:
+    """It gets what is signed on its input, and the key is rotated where it is."""
+    key = make(settings_in(tmp_path / "vault"), DAY)
+    public = key.with_suffix(".pub")
+    command = program(tmp_path, f"base64 -d | openssl dgst -sha256 -sign {key} | base64")
+    settings = Settings(state=tmp_path / "state", signing=Signing(command=command, public_key=public))
+    ours = signer(settings, DAY)
+    assert read_bundle(signed(ours, "a/type", f"sha256:{'a' * 64}"), "it").is_signed_by(verifier(ours.public))
+    assert [one.public for one in own_keys(settings)] == [public.read_text().strip()]
+    with pytest.raises(RefusedError, match="not kept here"):
+        rotate(settings, DAY)
+    assert not (tmp_path / "state/keys").exists()
+
+
+def test_a_program_that_answers_nonsense_and_a_key_that_is_missing_are_told(tmp_path: Path) -> None:
+    """Nothing is signed then."""
+    with pytest.raises(OutsideError, match="no signature in base64"):
+        ProgramSigner(program(tmp_path, "echo '%'"), b"").sign(b"x")
+    with pytest.raises(ContentError, match=r"signing\.public_key"):
+        signer(Settings(state=tmp_path, signing=Signing(command=("true",))), DAY)
+    with pytest.raises(ValueError, match="awskms:arn"):
+        Signing(key="arn:aws:kms:eu-central-1:123456789012:key/1")
+
+
+def test_a_killed_rotation_leaves_a_key_that_signs(tmp_path: Path) -> None:
+    """The public half stands first; a file that was not finished is none."""
+    settings = settings_in(tmp_path)
+    make(settings, DAY)
+    folder = settings.state_dir / "keys"
+    (folder / f".{NEXT}-0123456789ab.new").write_bytes(os.urandom(10))
+    assert len(own_keys(settings)) == 1
+    assert signer(settings, NEXT).sign(b"x")

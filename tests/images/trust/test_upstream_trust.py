@@ -1,0 +1,103 @@
+"""Upstream bases: signed by whom the policy says, or trusted on first use and said to be that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.settings import ROOT, Settings
+from images.artifact import Release
+from images.plan.upstream import Upstream
+from images.registry.referrers import detach_all
+from images.registry.release_store import RegistryStore
+from images.release.publish import release
+from images.store.oci import Store
+from images.trust.keys import own_keys
+from images.trust.verification import Fault, UntrustedError
+from tests.support.publishing import built, definition, judged, publisher, running_registry
+from tests.support.signing import KeyInMemory
+
+pytestmark = pytest.mark.needs("docker-registry", "skopeo")
+RULE = """
+[[trust.upstream]]
+prefix = "127.0.0.1:"
+keys = [{ name = "platform", public = '''
+%s''' }]
+"""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A release of another team, and what somebody who builds on it has."""
+
+    to: RegistryStore
+    made: Release
+    folder: Path
+
+    def upstream(self, rule: str = "") -> Upstream:
+        """Bases, by a floor with `rule`; with a lock file and a store of their own."""
+        root = self.folder / "root"
+        (root / "images/definitions").mkdir(parents=True, exist_ok=True)
+        policy = root / "hardening/policies/strict.toml"
+        policy.parent.mkdir(parents=True, exist_ok=True)
+        policy.write_text((ROOT / "hardening/policies/default.toml").read_text() + rule)
+        settings = Settings(
+            state=self.folder / "other",
+            content=(root,),
+            judging={"floor": "strict", "policies": ["strict"], "roots": [root]},
+            retry_for=timedelta(seconds=1),
+        )
+        return Upstream(settings, Store(settings.state_dir / "store"))
+
+    @property
+    def reference(self) -> str:
+        """What a definition names as its base."""
+        return f"{self.made.repository}:candidate"
+
+    def lock(self, upstream: Upstream) -> str:
+        """Pin it in the own content root; the digest."""
+        return upstream.lock(self.reference, self.folder / "root").digest
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Iterator[Golden]:
+    with running_registry(tmp_path / "registry") as address:
+        to = publisher(address, tmp_path / "state")
+        yield Golden(to, release(to, built(to.store), definition(), judged()).release, tmp_path)
+        to.ledger.close()
+
+
+def test_a_base_is_pinned_and_fetched_where_the_named_key_signed_it(golden: Golden) -> None:
+    """The index that is pinned; what is in the store was checked as it came."""
+    [key] = own_keys(golden.to.settings)
+    upstream = golden.upstream(RULE % key.public)
+    assert golden.lock(upstream) == golden.made.digest
+    assert upstream.fetch(golden.reference) == golden.made.content
+    detach_all(golden.to.registry, golden.made.repository, golden.made.digest)
+    assert upstream.fetch(golden.reference) == golden.made.content
+
+
+def test_a_base_of_another_key_is_neither_pinned_nor_fetched(golden: Golden) -> None:
+    """The pin of a time when nobody asked does not let it in."""
+    assert golden.lock(golden.upstream()) == golden.made.digest
+    strict = golden.upstream(RULE % KeyInMemory().trusted().public)
+    for act in (lambda: golden.lock(strict), lambda: strict.fetch(golden.reference)):
+        with pytest.raises(UntrustedError) as caught:
+            act()
+        assert caught.value.fault is Fault.UNKNOWN_KEY
+    assert not strict.store.has(golden.made.content)
+
+
+def test_without_a_rule_it_is_said_to_be_trusted_on_first_use(
+    golden: Golden, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And with one it is not."""
+    golden.lock(golden.upstream())
+    assert "trusted on first use" in capsys.readouterr().err
+    [key] = own_keys(golden.to.settings)
+    golden.lock(golden.upstream(RULE % key.public))
+    assert "first use" not in capsys.readouterr().err

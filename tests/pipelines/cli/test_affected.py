@@ -1,0 +1,274 @@
+"""`image.affected` and `feed.update`: who has a vulnerability, and what newer data changes, by ledger and feed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hardening.findings import Finding, FindingKind
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.settings import Settings
+from hardening.model import Enforcement, Severity
+from images.artifact import Artifact, Package, Release
+from images.context import Context
+from images.ledger import FleetCheck, Move, ScanRecord
+from images.scan import sandbox
+from pipelines.cli.affected import show_affected, who_is_affected
+from pipelines.cli.feeds import FeedUpdateOutput, show_update, update_feeds
+from tests.support.publishing import REPORT
+from tests.support.scanning import NO_FEEDS
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+CVE, OPEN, OTHER = "CVE-2026-0001", "CVE-2026-0002", "CVE-2026-0003"
+BASE, WEB, WEB_FIXED = ("sha256:" + digit * 64 for digit in "123")
+OPENSSL = Package("openssl", "3.5.1-1", "amd64", "aa", "openssl")
+LIBSSL = Package("libssl3t64", "3.5.1-1+b1", "amd64", "ab", "openssl", source_version="3.5.1-1")
+NGINX = Package("nginx", "1.26-3", "amd64", "ac", "nginx")
+FIXED = tuple(replace(one, version="3.5.4-1", source_version="") for one in (OPENSSL, LIBSSL))
+
+
+def entry(fixed: str = "", **more: Any) -> dict[str, Any]:
+    """What the tracker says of trixie."""
+    said = {"status": "resolved", "fixed_version": fixed} if fixed else {"status": "open"}
+    return {"description": "A hole", "releases": {"trixie": {"repositories": {}, "urgency": "medium", **said, **more}}}
+
+
+TRACKER = {
+    "openssl": {CVE: entry("3.5.4-1"), OTHER: entry("0")},
+    "nginx": {CVE: entry("1.26-4"), OPEN: entry(nodsa="Minor issue", nodsa_reason="")},
+}
+
+
+def artifact(name: str, digest: str, packages: tuple[Package, ...], parent: str = "", **more: Any) -> Artifact:
+    """One as the ledger keeps it; only what stands on nothing names a suite."""
+    base: dict[str, Any] = {"golden": "debian-base"} if parent else {"bootstrap": {"suite": "trixie"}}
+    inputs = {"definition": {"base": base}, "parent": parent}
+    return Artifact(name, "linux/amd64", digest, digest, inputs, packages, NOW, more.get("at", NOW))
+
+
+def released(context: Context, name: str, content: str, day: int, *channels: str) -> Release:
+    """A release over a content that many days ago, and the channels that point to it since."""
+    digest, at = f"sha256:{content[7:70]}{day % 10}", NOW - day * DAY
+    release = Release(name, f"registry/{name}", digest, content, content, "p", "default", at, at, at + 30 * DAY)
+    context.ledger.record_release(release)
+    for channel in channels:
+        context.ledger.record_move(Move(f"registry/{name}", channel, digest, at, ""))
+    return release
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A directory with the feeds, as somebody without the internet has one."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write(folder, TRACKER)
+    (folder / "metadata.json").write_text('{"date": "2026-11-24"}')
+    (folder / "kev.json").write_text(json.dumps([{"cveID": CVE}]))
+    (folder / "epss.csv").write_text(
+        f"#model_version:v2026,score_date:2026-11-24T00:00:00+0000\ncve,epss,percentile\n{CVE},0.42,0.9\n"
+    )
+    return folder
+
+
+def write(folder: Path, tracker: dict[str, Any]) -> None:
+    (folder / "tracker.json").write_text(json.dumps(tracker))
+
+
+@pytest.fixture
+def context(tmp_path: Path, data: Path) -> Context:
+    """debian-base with openssl, and nginx-unprivileged on it with nginx; both released, and the latter runs."""
+    feeds = NO_FEEDS | {"tracker": str(data), "kev": str(data / "kev.json"), "epss": str(data)}
+    made = Context(Settings(state=tmp_path / "state", retry_for="0s", feeds=feeds, kinds=("container",)), NOW, str, str)
+    made.ledger.record_artifact(artifact("debian-base", BASE, (OPENSSL, LIBSSL)))
+    made.ledger.record_artifact(artifact("nginx-unprivileged", WEB, (OPENSSL, LIBSSL, NGINX), BASE))
+    released(made, "debian-base", BASE, 9, "candidate", "stable")
+    released(made, "nginx-unprivileged", WEB, 8, "candidate", "stable")
+    made.ledger.seen_fleet("shop", {"web-1": WEB, "odd": "sha256:" + "9" * 64}, NOW)
+    return made
+
+
+def asked(context: Context, vulnerability: str = CVE) -> dict[tuple[str, str], Any]:
+    """The answer by who has it and by which source."""
+    return {(line.name, line.source): line for line in who_is_affected(vulnerability, context).lines}
+
+
+def test_it_says_who_has_it_since_when_fixed_where_and_whose_it_is(context: Context) -> None:
+    """What an image has from its base is the base's to fix, the rest its own; a member has what its image has."""
+    context.ledger.first_seen_all([(CVE, "openssl")], NOW - 3 * DAY)
+    found = who_is_affected(CVE, context)
+    lines = {(line.name, line.source): line for line in found.lines}
+    assert list(lines) == [
+        ("debian-base", "openssl"), ("nginx-unprivileged", "nginx"), ("nginx-unprivileged", "openssl"),
+        ("shop/web-1", "nginx"), ("shop/web-1", "openssl"),
+    ]  # fmt: skip
+    below, own = lines["nginx-unprivileged", "openssl"], lines["nginx-unprivileged", "nginx"]
+    assert (below.part, below.comes_from, own.part, own.comes_from) == ("base", "debian-base", "yours", "")
+    assert {one.name for one in below.packages} == {"openssl", "libssl3t64"}, "a rebuilt one is of the same source"
+    assert (below.fixed, own.fixed) == ("3.5.4-1", "1.26-4")
+    assert (below.since, below.channels) == (NOW - 8 * DAY, ("candidate", "stable"))
+    assert below.fix_known_since == NOW - 3 * DAY
+    assert below.due == NOW - 3 * DAY, "the policy gives no time for what is exploited"
+    assert below.enforcement is Enforcement.ENFORCE
+    member = lines["shop/web-1", "openssl"]
+    assert (member.kind, member.image, member.part, member.comes_from) == (
+        "member", "nginx-unprivileged", "base", "debian-base"
+    )  # fmt: skip
+    assert (found.exploited, found.likelihood, found.title, found.severity) == (True, 0.42, "A hole", Severity.MEDIUM)
+    assert f"{found.data_date:%Y-%m-%d}" == "2026-11-24"
+    assert found.unknown == ("shop/odd",)
+    assert show_affected(found, as_json=True) == 1
+
+
+def test_who_acts_is_who_can_do_the_next_step(context: Context) -> None:
+    """First the base's owner rebuilds; once a fixed candidate is there it is promoted; once it is stable, rolled."""
+    base = context.definitions["debian-base"].definition.owner
+    own = context.definitions["nginx-unprivileged"].definition.owner
+    line = asked(context)["nginx-unprivileged", "openssl"]
+    assert (line.acts, line.todo) == (
+        base, "./goldsmith image.publish debian-base, then ./goldsmith image.publish nginx-unprivileged"
+    )  # fmt: skip
+    assert asked(context)["nginx-unprivileged", "nginx"].todo == "./goldsmith image.publish nginx-unprivileged"
+    context.ledger.record_artifact(artifact("debian-base", "sha256:" + "5" * 64, FIXED, at=NOW + DAY))
+    line = asked(context)["nginx-unprivileged", "openssl"]
+    assert (line.acts, line.todo) == (own, "./goldsmith image.publish nginx-unprivileged"), "its base is built already"
+    fixed = (*FIXED, replace(NGINX, version="1.26-4"))
+    context.ledger.record_artifact(artifact("nginx-unprivileged", WEB_FIXED, fixed, at=NOW + DAY))
+    released(context, "nginx-unprivileged", WEB_FIXED, 1, "candidate")
+    line = asked(context)["nginx-unprivileged", "openssl"]
+    assert (line.channels, line.acts, line.todo) == (("stable",), own, "./goldsmith image.promote nginx-unprivileged")
+    released(context, "nginx-unprivileged", WEB_FIXED, 1, "stable")
+    lines = asked(context)
+    assert lines["shop/web-1", "openssl"].todo == "./goldsmith roll.start shop"
+    assert ("nginx-unprivileged", "openssl") not in lines
+    assert show_affected(who_is_affected(CVE, context), as_json=False) == 1
+
+
+def test_what_has_no_fix_yet_says_so_and_what_scanners_said_counts_too(context: Context) -> None:
+    """The severity is the worst that anybody gave; a window counts from the fix, so without one nothing is due."""
+    said = Finding(
+        FindingKind.VULNERABILITY, OPEN, "nginx", "1.26-3", "", Severity.HIGH, (("trivy", Severity.HIGH),)
+    )  # fmt: skip
+    context.ledger.record_scan(WEB, ScanRecord((REPORT,), (said,), suite="trixie"), NOW)
+    line = asked(context, OPEN)["nginx-unprivileged", "nginx"]
+    assert (line.fixed, line.due, line.enforcement) == ("", None, Enforcement.AUDIT)
+    assert line.todo == "no fix yet: take the package out of nginx-unprivileged, or wait for one"
+
+
+def test_nobody_is_affected_is_said_only_where_all_could_be_told(
+    context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 4 where a running member's packages are not known: what was not looked at is no pass."""
+    found = who_is_affected(OTHER.lower(), context)
+    assert (found.lines, found.looked_at, found.unknown) == ((), 3, ("shop/odd",))
+    assert show_affected(found, as_json=False) == 4
+    context.ledger.seen_fleet("shop", {"web-1": WEB}, NOW)
+    assert show_affected(who_is_affected(OTHER, context), as_json=False) == 0
+    assert "nobody is affected: 3 release(s) and member(s) were looked at" in capsys.readouterr().out
+
+
+FLEET = """
+title = "Of a test"
+owner = "tests"
+kind = "docker"
+selector = { of = "test" }
+replacement = { tag = "registry.invalid/none:1" }
+"""
+
+
+def test_a_fleet_that_was_never_looked_at_is_unknown(context: Context, tmp_path: Path) -> None:
+    """And of the others it is said when they were."""
+    folder = tmp_path / "content/pipelines/fleets"
+    folder.mkdir(parents=True)
+    (folder / "bank.toml").write_text(FLEET)
+    settings = context.settings.model_copy(update={"content": (tmp_path / "content",)})
+    with_fleet = replace(context, settings=settings)
+    assert who_is_affected(OTHER, with_fleet).unknown == ("bank", "shop/odd")
+    context.ledger.record_check(FleetCheck("bank", NOW, []))
+    found = who_is_affected(OTHER, with_fleet)
+    assert (found.unknown, found.fleets) == (("shop/odd",), {"bank": NOW})
+
+
+def test_an_older_release_that_nothing_points_to_is_only_counted(context: Context) -> None:
+    """A line for each of last month's releases would hide the ones that matter."""
+    old = "sha256:" + "4" * 64
+    context.ledger.record_artifact(artifact("debian-base", old, (OPENSSL,), at=NOW - 20 * DAY))
+    released(context, "debian-base", old, 20)
+    assert who_is_affected(CVE, context).older == 1
+    assert who_is_affected(OTHER, context).older == 0
+
+
+def test_a_vulnerability_that_the_data_does_not_know_is_an_error(context: Context, tmp_path: Path) -> None:
+    """Nobody has what was misspelt; and where nothing is known of any image, nobody can tell."""
+    with pytest.raises(ContentError, match=r"unknown vulnerability: CVE-2099-1 is not in file .* of 2026-11-24"):
+        who_is_affected("CVE-2099-1", context)
+    empty = Context(context.settings.model_copy(update={"state": tmp_path / "other"}), NOW, str, str)
+    with pytest.raises(ContentError, match="the ledger knows the packages of no image"):
+        who_is_affected(CVE, empty)
+    (tmp_path / "data" / "tracker.json").unlink()
+    with pytest.raises(OutsideError, match="there is no file"):
+        who_is_affected(CVE, context)
+
+
+def test_no_scanner_is_started(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ledger and feed know it all."""
+    monkeypatch.setattr(sandbox, "run", lambda *_, **__: pytest.fail("a program was run"))
+    assert asked(context)
+
+
+def test_its_table_fits_eighty_columns(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the packages, and what has to be done below it."""
+    show_affected(who_is_affected(CVE, context), as_json=False)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert "known to be exploited; 42.0% likely to be within 30 days" in said
+    assert "./goldsmith image.publish debian-base" in said
+
+
+# feed.update
+
+
+def updated(context: Context) -> FeedUpdateOutput:
+    return update_feeds(context)
+
+
+def test_an_update_tells_what_newer_data_changes_the_exploited_ones_first(
+    context: Context, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing the first time; then what was opened, fixed, closed, and what began to be exploited, each with images."""
+    assert updated(context).first
+    assert updated(context).changes == ()
+    newer = {
+        "openssl": {OTHER: entry("3.5.5-1")},
+        "nginx": {CVE: entry("1.26-4"), OPEN: entry("1.26-5")},
+    }
+    write(data, newer)
+    (data / "kev.json").write_text(json.dumps([{"cveID": CVE}, {"cveID": OPEN}]))
+    found = updated(context)
+    assert [(line.change, line.id, line.source, line.fixed, line.images) for line in found.changes] == [
+        ("exploited", OPEN, "nginx", "1.26-5", ("nginx-unprivileged",)),
+        ("closed", CVE, "openssl", "", ("debian-base", "nginx-unprivileged")),
+        ("opened", OTHER, "openssl", "3.5.5-1", ("debian-base", "nginx-unprivileged")),
+    ]  # fmt: skip
+    assert show_update(found, as_json=False) == 0
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    assert updated(context).changes == (), "each change is told once"
+
+
+def test_an_update_says_which_feed_could_not_be_had(context: Context, data: Path) -> None:
+    """Exit code 4; what the settings turn off is no failure."""
+    found = updated(context)
+    status = {line.name: line.status for line in found.feeds}
+    assert status == {"debsecan": "sample", "tracker": "current", "trivy": "off", "kev": "current", "epss": "current"}
+    assert show_update(found, as_json=True) == 0
+    (data / "epss.csv").unlink()
+    found = updated(context)
+    [failed] = [line for line in found.feeds if line.status == "failed"]
+    assert (failed.name, failed.note) == ("epss", f"feeds.epss: there is no file {data}, and no epss.csv.gz in it")
+    assert show_update(found, as_json=True) == 4

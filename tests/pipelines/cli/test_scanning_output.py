@@ -1,0 +1,99 @@
+"""What `image.scan` prints and writes: its forms by name and by ending, and one page of HTML."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+
+from hardening.disagreement import disagreements, summary
+from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
+from hardening.foundation.errors import ContentError, UsageError
+from hardening.model import Enforcement, Severity
+from pipelines.cli.scanning import form_of, html, require_one, show_scan
+from pipelines.contract import ScanOutput
+
+DAY = datetime(2026, 11, 20, tzinfo=UTC)
+EVIL = "<script>alert(1)</script>\x1b[31m"
+FOUND = Finding(
+    FindingKind.VULNERABILITY, "CVE-2026-0001", EVIL, "1", "2", Severity.HIGH, (("trivy", Severity.HIGH),), title=EVIL
+)  # fmt: skip
+TRIVY = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.FAIL, 9, DAY, EVIL, "", (FOUND,))
+DEBSECAN = replace(TRIVY, scanner="debsecan", outcome=Outcome.PASS, findings=())
+REBUILT = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 8, DAY, "feed", "not known: 2", reproduced=6)
+REASON = Reason("CVE-2026-0001", "web", Enforcement.ENFORCE, EVIL, "because", "update")
+
+
+def scan(*reports: ScanReport) -> ScanOutput:
+    """A scan as it is printed."""
+    told = disagreements(reports)
+    return ScanOutput(
+        ref="registry.example.com/web:1", digest="sha256:1", reports=reports, findings=(FOUND,), allowed=False,
+        policy="default", reasons=(REASON,), disagreements=told, agreement=summary(reports, told),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "output", "meant"),
+    [
+        ("", "", "table"), ("html", "", "html"), ("", "a/scan.sarif", "sarif"), ("", "x.sarif.json", "sarif"),
+        ("", "x.cdx.json", "cyclonedx"), ("", "x.json", "json"), ("", "x.html", "html"), ("sarif", "x.txt", "sarif"),
+    ],
+)  # fmt: skip
+def test_the_form_is_named_or_follows_from_the_files_ending(form: str, output: str, meant: str) -> None:
+    """A name wins."""
+    assert form_of(form, output) == meant
+
+
+def test_a_form_that_nobody_knows_and_several_images_in_one_document_are_refused() -> None:
+    """With what there is instead."""
+    with pytest.raises(UsageError, match=r"no form is named xml\n.*sarif, cyclonedx, html"):
+        form_of("xml", "")
+    with pytest.raises(UsageError, match=r"the ending of x\.txt names no form"):
+        form_of("", "x.txt")
+    with pytest.raises(ContentError, match="all may mean several images, and --form sarif describes one"):
+        require_one("all", "sarif", "")
+    with pytest.raises(UsageError, match="a table is for people"):
+        require_one("web", "table", "x")
+    require_one("all", "json", "")
+    require_one("registry.example.com/web:1", "html", "x.html")
+
+
+class Page(HTMLParser):
+    """The tags of a page, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_a_page_shows_strangers_text_and_runs_none_of_it() -> None:
+    """Names and titles come from images; nothing is fetched from anywhere."""
+    page = Page(html((scan(DEBSECAN, TRIVY, REBUILT), b"{}", {("CVE-2026-0001", EVIL): "w until 2026-12-01: later"})))
+    assert not {"script", "img", "link", "iframe", "form"} & set(page.tags)
+    assert "<script>alert(1)</script>" in page.text
+    assert "\x1b" not in page.text
+    told = " ".join(page.text.split())
+    assert "scanners disagree on 1: 1 unexplained" in told
+    assert "8, 6 reproduced" in told
+    assert "w until 2026-12-01: later" in told
+
+
+def test_the_table_tells_in_a_line_whether_scanners_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where fewer than two evaluated it there is nothing to say."""
+    show_scan(scan(DEBSECAN, TRIVY, REBUILT))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "scanners disagree on 1: 1 unexplained" in said
+    assert "75.0 % reproduced; not known: 2" in said
+    show_scan(scan(TRIVY))
+    assert "disagree" not in capsys.readouterr().out

@@ -1,0 +1,97 @@
+"""`image.verify-trust` and `key.*`, as they are typed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from images.artifact import Release
+from images.registry.referrers import detach_all
+from images.registry.release_store import RegistryStore
+from images.release.channels import revoke
+from images.release.publish import release
+from images.trust.statement import PROVENANCE
+from tests.support.loop import Goldsmith
+from tests.support.publishing import built, definition, judged, publisher, running_registry
+from tests.support.signing import KeyInMemory
+
+pytestmark = pytest.mark.needs("docker-registry", "skopeo")
+POLICY = """
+[[trust.keys]]
+name = "them"
+public = '''
+%s'''
+"""
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Iterator[RegistryStore]:
+    """A publisher to an empty registry, by the clock of commands."""
+    from datetime import UTC, datetime
+
+    with running_registry(tmp_path / "registry") as address:
+        to = publisher(address, tmp_path / "state", datetime.now(UTC).replace(microsecond=0))
+        yield to
+        to.ledger.close()
+
+
+@pytest.fixture
+def made(to: RegistryStore) -> Release:
+    """A release of `web`."""
+    return release(to, built(to.store), definition(), judged(to.now)).release
+
+
+@pytest.fixture
+def inv(to: RegistryStore) -> Goldsmith:
+    """The command line, on the publisher's state."""
+    return Goldsmith(to.settings.state_dir, "", settings={"GOLDSMITH_REGISTRY__ADDRESS": to.registry.address})
+
+
+def test_what_an_image_proves_is_listed(inv: Goldsmith, made: Release) -> None:
+    """A line for each attestation, by its key."""
+    [key] = inv("key.show", "--json").json
+    lines = inv("image.verify-trust", f"{made.repository}:candidate", "--json").json
+    assert {line["key"] for line in lines} == {key["name"]}
+    assert {line["digest"] for line in lines} == {made.digest}
+    [provenance] = [line["says"] for line in lines if line["attestation"] == PROVENANCE]
+    assert provenance.startswith("SLSA provenance: 2 packages")
+    shown = inv("image.verify-trust", f"{made.repository}@{made.digest}")
+    assert "SLSA provenance" in shown.out
+    assert max(map(len, shown.out.splitlines())) <= 80
+
+
+def test_the_first_thing_that_is_wrong_is_named(
+    inv: Goldsmith, to: RegistryStore, made: Release, tmp_path: Path
+) -> None:
+    """By the word that docs/trust.md explains, with exit code 3: another key, a revocation, nothing at all."""
+    ref = f"{made.repository}@{made.digest}"
+    policy = tmp_path / "content/hardening/policies/theirs.toml"
+    policy.parent.mkdir(parents=True)
+    own = Path("hardening/policies/default.toml").read_text()
+    policy.write_text(own + POLICY % KeyInMemory().trusted().public)
+    other = inv.with_(tmp_path / "content")
+
+    def refused(run: Goldsmith, *options: str) -> str:
+        answer = run("image.verify-trust", ref, *options)
+        assert answer.code == 3
+        return answer.err
+
+    assert "is not trusted (unknown-key)" in refused(other, "--policy", "theirs")
+    detach_all(to.registry, made.repository, made.digest)
+    assert "is not trusted (unsigned)" in refused(inv)
+    revoke(to, ref, "a back door")
+    assert "is not trusted (revoked): it was revoked: a back door" in refused(inv)
+
+
+def test_keys_are_shown_and_rotated(inv: Goldsmith, made: Release) -> None:
+    """What was signed before stays trusted; the private half never shows."""
+    [before] = inv("key.show", "--json").json
+    old, new = inv("key.rotate", "--json").json
+    assert old["public"] == before["public"] != new["public"]
+    assert inv("image.verify-trust", f"{made.repository}@{made.digest}").code == 0
+    for answer in (inv("key.show"), inv("key.rotate")):
+        assert "PRIVATE" not in answer.out + answer.err
+        assert json.dumps(old["public"])[1:40] not in answer.err

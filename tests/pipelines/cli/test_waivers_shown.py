@@ -1,0 +1,105 @@
+"""Waivers as people meet them: listed, announced before they end, exported; and the names that commands had before."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from images.context import Context
+from pipelines.contract import NightlyLine
+from pipelines.nightly import ending, summary
+from tests.support.loop import Goldsmith
+from tests.support.publishing import settings_in
+
+WAIVER = """
+vulnerabilities = ["CVE-2026-0001"]
+packages = ["zlib1g"]
+subjects = ["shop"]
+reason = "not reached"
+owner = "web"
+approver = "security"
+created = 2026-11-01
+expires = %s
+%s
+"""
+DEFINITION = """
+title = "t"
+owner = "web"
+kind = "container"
+profile = "container-base"
+smoke = ["true"]
+healthcheck = { none_because = "a test runs nothing" }
+[base]
+bootstrap = { family = "debian", suite = "trixie" }
+"""
+
+
+@pytest.fixture
+def inv(tmp_path: Path) -> Goldsmith:
+    """Two waivers on 2026-11-25: one ends in two weeks, the other a day later."""
+    root = tmp_path / "root"
+    for name, ends, more in (
+        ("soon", "2026-12-09", ""), ("later", "2026-12-10", 'justification = "vulnerable_code_not_present"'),
+    ):  # fmt: skip
+        (root / "hardening/waivers").mkdir(parents=True, exist_ok=True)
+        (root / f"hardening/waivers/{name}.toml").write_text(WAIVER % (ends, more))
+    (root / "images/definitions/shop").mkdir(parents=True)
+    (root / "images/definitions/shop/image.toml").write_text(DEFINITION)
+    return Goldsmith(tmp_path / "state", "unix:///nowhere", (root,)).with_(now="2026-11-25T12:00Z")
+
+
+@pytest.mark.parametrize("command", ["waiver.list", "image.list", "policy.waivers"])
+def test_a_waiver_that_ends_within_two_weeks_is_announced(inv: Goldsmith, command: str) -> None:
+    """Beside the table; a program that asks for JSON reads the days in `waiver.list`."""
+    said = inv.here(command)
+    assert (said.code, said.err) == (0, "waiver soon for CVE-2026-0001 in shop ends on 2026-12-09 (web)\n")
+    told = inv.here(command, "--json")
+    assert (told.code, told.err) == (0, "")
+    if command == "waiver.list":
+        assert {line["id"]: line["days_left"] for line in told.json} == {"soon": 14, "later": 15}
+
+
+def test_the_night_announces_it_too(inv: Goldsmith, tmp_path: Path) -> None:
+    """As a line, and in the sentence that sums the night up."""
+    settings = settings_in(tmp_path / "night", content=inv.content, judging={"roots": inv.content})
+    [one] = ending(Context(settings, datetime(2026, 11, 25, 12, tzinfo=UTC), str, str))
+    assert one.line == NightlyLine(
+        kind="waiver", name="soon", status="ends", seconds=0,
+        detail="soon for CVE-2026-0001 in shop ends on 2026-12-09 (web)",
+    )  # fmt: skip
+    assert summary([], [one.line]) == "nothing built, nothing published; fleets: none; waivers that end: soon"
+
+
+def test_what_is_exported_says_affected_unless_a_waiver_says_why_it_is_not(inv: Goldsmith) -> None:
+    """By the new name of the command, and by the one that it had."""
+    for command in ("waiver.export", "policy.export"):
+        first, second = json.loads(inv.here(command, "shop").out)["statements"]
+        assert (first["status"], first["justification"]) == ("not_affected", "vulnerable_code_not_present")
+        assert (first["impact_statement"], "action_statement" in first) == ("not reached", False)
+        assert first["status_notes"] == "claimed until 2026-12-10 by security"
+        assert (second["status"], "justification" in second) == ("affected", False)
+    assert inv.here("waiver.export", "shop", "--form", "nothing").code == 1
+
+
+def test_a_new_waiver_is_one_command(inv: Goldsmith) -> None:
+    """With what to type where something is missing, and JSON for programs."""
+    root = str(inv.content[0])
+    asked = ("waiver.new", "shop", "no-setuid", "--content", root)
+    assert "--reason and --approver must be given" in inv.here(*asked).err
+    made = inv.here(*asked, "--reason", "r", "--approver", "security", "--expires", "2026-12-01", "--json")
+    assert made.code == 0, made.err
+    assert made.json["file"] == f"{root}/hardening/waivers/shop-no-setuid.toml"
+    assert made.json["waiver"]["controls"] == ["no-setuid"]
+    assert "shop-no-setuid for no-setuid in shop ends on 2026-12-01 (web)" in inv.here("waiver.list").err
+
+
+def test_a_preview_takes_a_file_or_none(inv: Goldsmith) -> None:
+    """A second one is a slip."""
+    policy = "hardening/policies/default.toml"
+    assert inv.here("policy.preview", policy, "--instead-of", "machine", "--json").json["instead_of"] == "machine"
+    assert inv.here("policy.preview", "--json", policy, "--instead-of", "machine").code == 0
+    assert "No idea what" in inv.here("policy.preview", policy, "more.toml").err
+    assert "--at: invalid date: soon" in inv.here("policy.preview", policy, "--at", "soon").err

@@ -1,0 +1,39 @@
+"""Keys and signed statements for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from hardening.trust import TrustedKey
+from images.trust.envelope import Signer, bundled, statement
+from images.trust.keys import pem_of
+
+
+@dataclass(frozen=True)
+class KeyInMemory:
+    """A key pair that no file holds."""
+
+    private: EllipticCurvePrivateKey = field(default_factory=lambda: generate_private_key(SECP256R1()))
+
+    @property
+    def public(self) -> bytes:
+        """The public half (DER)."""
+        return self.private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+    def sign(self, message: bytes) -> bytes:
+        """The signature."""
+        return self.private.sign(message, ECDSA(SHA256()))
+
+    def trusted(self, name: str = "release", **more: Any) -> TrustedKey:
+        """The key as a policy names it."""
+        return TrustedKey(name=name, public=pem_of(self.public), **more)
+
+
+def signed(signer: Signer, predicate_type: str, digest: str, predicate: Any = None) -> bytes:
+    """A bundle of one statement about `digest`."""
+    return bundled(statement(predicate_type, predicate or {"said": "so"}, {digest: "registry/web"}), signer)
