@@ -39,6 +39,7 @@ POLICY = f"{NAMESPACE}/content/hardening/policies/"
 GATE = f"{NAMESPACE}/gate/v1"
 ALLOWED = "GOLDSMITH_ALLOWED"
 EVALUATED = (Outcome.PASS, Outcome.FAIL)
+NO_SCANNERS = (FindingKind.EXPLOITATION, FindingKind.REPRODUCTION)  # what they are silent about is not absent
 
 
 class TestResult(Predicate):
@@ -127,6 +128,8 @@ class _ScannerRun(Predicate):
     sample: bool
     profile: str
     findings: Annotated[int, Field(ge=0)]
+    ignores: tuple[str, ...] = ()
+    reproduced: int | None = None
 
 
 class _TestedScanner(Predicate):
@@ -174,7 +177,7 @@ class _Opinion(Predicate):
 
 
 class _Facts(Predicate):
-    """What we know of a finding beside its id; `severity` is the scanner's own, the last two are all scanners'."""
+    """What we know of a finding beside its id; `severity` is the scanner's own, the last three are all scanners'."""
 
     kind: FindingKind
     package: str
@@ -182,8 +185,12 @@ class _Facts(Predicate):
     fixed: str
     severity: Severity
     title: str
+    source: str = ""
+    ecosystem: str = ""
+    status: str = ""
     exploited: bool = False
     fix_known_since: AwareDatetime | None = None
+    epss: float | None = None
 
 
 class ScanFinding(Predicate):
@@ -226,6 +233,7 @@ class Vulnerabilities(Predicate):
 
 
 Key = tuple[FindingKind, str, str]
+MERGED = ("exploited", "fix_known_since", "epss")  # of a finding, whichever scanner tells of it
 
 
 def vulnerability_attestations(
@@ -237,7 +245,7 @@ def vulnerability_attestations(
     """
     known = {(finding.kind, finding.id, finding.package): finding for finding in findings}
     for report in reports:
-        judged = report.outcome in EVALUATED and report.kind is not FindingKind.EXPLOITATION
+        judged = report.outcome in EVALUATED and report.kind not in NO_SCANNERS
         if judged or report.findings:
             yield Attestation(VULNERABILITIES, _answer(report, known, rfc3339(at)))
 
@@ -256,7 +264,7 @@ def _answer(report: ScanReport, known: Mapping[Key, Finding], at: str) -> dict[s
 def _result(finding: Finding, known: Mapping[Key, Finding]) -> dict[str, Any]:
     merged = known.get((finding.kind, finding.id, finding.package), finding)
     fields = {name: getattr(finding, name) for name in _Facts.model_fields}
-    fields |= {"exploited": merged.exploited, "fix_known_since": merged.fix_known_since}
+    fields |= {name: getattr(merged, name) for name in MERGED}
     facts = _Facts.model_construct(**fields).model_dump(mode="json", by_alias=True)
     severity = [{"method": scanner, "score": word.value} for scanner, word in finding.scanners]
     return {"id": finding.id, "severity": severity, "annotations": [without_none(facts)]}
@@ -318,7 +326,7 @@ def _findings(answer: ScannerAnswer | None, what: str) -> tuple[tuple[Finding, .
         given = [severity.model_dump() for severity in one.severity]
         opinions = read_predicate(tuple[_Opinion, ...], given, what)
         scanners = tuple((opinion.method, opinion.score) for opinion in opinions)
-        fields = {name: getattr(facts, name) for name in ("kind", "package", "installed", "fixed", "severity", "title")}
+        fields = {name: getattr(facts, name) for name in _Facts.model_fields if name not in MERGED}
         found.append(Finding(id=one.id, scanners=scanners, **fields))
         told.append(facts)
     return tuple(found), tuple(told)
@@ -330,14 +338,20 @@ def _report(run: _TestedScanner, findings: tuple[Finding, ...]) -> ScanReport:
 
 
 def _merged(facts: Sequence[tuple[Finding, _Facts]]) -> tuple[Finding, ...]:
-    """The findings merged, each exploited, and its fix known, as was told of it."""
+    """The findings merged, each exploited, likely to be, and its fix known, as was told of it."""
     exploited = {_key(finding) for finding, told in facts if told.exploited}
+    likely = {_key(finding): told.epss for finding, told in facts if told.epss is not None}
     since: dict[Key, datetime] = {}
     for finding, told in facts:
         if told.fix_known_since:
             since[_key(finding)] = min(told.fix_known_since, since.get(_key(finding), told.fix_known_since))
     return tuple(
-        replace(finding, exploited=_key(finding) in exploited, fix_known_since=since.get(_key(finding)))
+        replace(
+            finding,
+            exploited=_key(finding) in exploited,
+            fix_known_since=since.get(_key(finding)),
+            epss=likely.get(_key(finding)),
+        )
         for finding in merge(finding for finding, _ in facts)
     )
 

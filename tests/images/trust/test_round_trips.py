@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from hardening.foundation.errors import MalformedError
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package
 from images.documents import to_json
+from images.trust import results
 from images.trust.evidence import attestations, evidence_of, line
 from images.trust.results import (
     AttestedScan,
@@ -99,6 +100,9 @@ FINDINGS = st.builds(
     severity=st.sampled_from(Severity),
     scanners=st.lists(st.tuples(TEXT, st.sampled_from(Severity)), max_size=2).map(tuple),
     title=TEXT,
+    source=TEXT,
+    ecosystem=TEXT,
+    status=TEXT,
 )
 REPORTS = st.lists(
     st.builds(
@@ -114,6 +118,8 @@ REPORTS = st.lists(
         version=TEXT,
         sample=st.booleans(),
         profile=TEXT,
+        ignores=st.lists(TEXT, max_size=2).map(tuple),
+        reproduced=st.none() | st.integers(0, 10**6),
     ),
     max_size=4,
     unique_by=lambda report: report.scanner,
@@ -132,10 +138,11 @@ def scans(draw: st.DrawFn) -> AttestedScan:
     """A scan as the flow makes it: the findings are the reports' own, merged, and then told exploited and dated."""
     reports = draw(REPORTS)
     merged = merge(finding for report in reports for finding in report.findings)
-    told = [(draw(st.booleans()), draw(st.none() | MOMENTS)) for _ in merged]
+    likely = st.none() | st.floats(0, 1)
+    told = [(draw(st.booleans()), draw(st.none() | MOMENTS), draw(likely)) for _ in merged]
     findings = [
-        replace(one, exploited=exploited, fix_known_since=since)
-        for one, (exploited, since) in zip(merged, told, strict=True)
+        replace(one, exploited=exploited, fix_known_since=since, epss=epss)
+        for one, (exploited, since, epss) in zip(merged, told, strict=True)
     ]
     return AttestedScan(reports, tuple(findings))
 
@@ -241,3 +248,16 @@ def test_a_predicate_that_no_json_holds_is_malformed() -> None:
     for predicate in ({"buildDefinition": "\ud800"}, {"buildDefinition": deep}):
         with pytest.raises(MalformedError):
             artifact_of(predicate)
+
+
+def test_no_field_of_a_scan_is_forgotten() -> None:
+    """What is added to a report or a finding must be told as well."""
+    assert {one.name for one in fields(ScanReport)} == {*results._ScannerRun.model_fields, "scanner"}
+    assert {one.name for one in fields(Finding)} == {*results._Facts.model_fields, "id", "scanners"}
+
+
+def test_a_list_of_what_is_exploited_or_reproduced_is_no_scanner_that_found_nothing() -> None:
+    """An empty list of vulnerabilities would say so."""
+    for kind in (FindingKind.EXPLOITATION, FindingKind.REPRODUCTION):
+        report = ScanReport("list", kind, Outcome.PASS, 10, None, "", "")
+        assert list(vulnerability_attestations([report], (), RELEASE.published_at)) == []
