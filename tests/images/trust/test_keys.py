@@ -13,6 +13,8 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.settings import Settings, Signing
 from images.trust.envelope import read_bundle, verifier
 from images.trust.keys import FileSigner, ProgramSigner, make, own_keys, pem_of, rotate, signer
+from tests.strict_aws import StrictAws
+from tests.support.cloud import settings_at
 from tests.support.publishing import settings_in
 from tests.support.signing import KeyInMemory, signed
 
@@ -105,3 +107,20 @@ def test_a_killed_rotation_leaves_a_key_that_signs(tmp_path: Path) -> None:
     (folder / f".{NEXT}-0123456789ab.new").write_bytes(os.urandom(10))
     assert len(own_keys(settings)) == 1
     assert signer(settings, NEXT).sign(b"x")
+
+
+def test_a_key_of_kms_signs_and_its_public_half_verifies(aws: StrictAws, tmp_path: Path) -> None:
+    """Only a digest is sent there; a key of another kind is refused by the setting's name."""
+    kms = aws.client("kms")
+
+    def settings(spec: str) -> Settings:
+        arn = kms.create_key(KeySpec=spec, KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+        return settings_at(aws, tmp_path).model_copy(update={"signing": Signing(key=f"awskms:{arn}")})
+
+    ours = settings("ECC_NIST_P256")
+    opened = read_bundle(signed(signer(ours, DAY), "a/type", f"sha256:{'a' * 64}"), "it")
+    [key] = own_keys(ours)
+    assert opened.is_signed_by(verifier(signer(ours, DAY).public))
+    assert pem_of(signer(ours, DAY).public).strip() == key.public
+    with pytest.raises(ContentError, match=r"signing\.key"):
+        own_keys(settings("ECC_NIST_P384"))
