@@ -161,3 +161,13 @@ def test_readers_are_told_to_type_what_the_readme_says() -> None:
     for file in set(files.stdout.splitlines()) - {"docs/performance.md"}:
         text = (ROOT / file).read_text(errors="replace") if (ROOT / file).is_file() else ""
         assert not (found := re.search(rf"\binv ({known})\b", text)), f"{file} says {found and found[0]}"
+
+
+def test_the_lock_holds_every_package_that_the_project_names() -> None:
+    """Else a fresh clone lacks it, and only the machine that has it by hand passes the tests."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    locked = set(re.findall(r"^([a-z0-9-]+)(?:\[[^\]]*\])?==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    wanted = {re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", one)[0]).lower() for one in named}  # type: ignore[index]
+    assert len(wanted) > 30
+    assert wanted <= locked

@@ -196,12 +196,19 @@ def _vulnerabilities(predicate: Any) -> Iterator[str]:
 
 
 def _tests(predicate: Any) -> Iterator[str]:
-    first = next(iter(_list(predicate, "configuration")), None)
-    yield "scanners" if _text(first, "uri").startswith(SCANNER) else "controls"
-    for sort in ("passed", "warned", "failed"):
-        if tests := _list(predicate, f"{sort}Tests"):
-            names = f" ({', '.join(map(str, tests[:3]))}{', …' if tests[3:] else ''})" if sort != "passed" else ""
-            yield f"{len(tests)} {sort}{names}"
+    tests = _list(predicate, "configuration")
+    of_scanners = _text(next(iter(tests), None), "uri").startswith(SCANNER)
+    yield "scanners" if of_scanners else "controls"
+    words = {"passed": "passed", "warned": "warned", "failed": "not evaluated" if of_scanners else "failed"}
+    for sort, word in words.items():
+        if told := _list(predicate, f"{sort}Tests"):
+            yield f"{len(told)} {word}{_names(told) if sort != 'passed' else ''}"
+    if by_sample := [_text(one, "name") for one in tests if _at(one, "annotations", "sample") is True]:
+        yield f"by the sample of advisories that ships{_names(by_sample)}"
+
+
+def _names(named: list[Any]) -> str:
+    return f" ({', '.join(map(str, named[:3]))}{', …' if named[3:] else ''})"
 
 
 def _openvex(predicate: Any) -> Iterator[str]:

@@ -65,7 +65,7 @@ def make(settings: Settings, today: date) -> Path:
     folder = _folder(settings)
     if found := sorted(folder.glob("*.key")):
         return found[-1]
-    with only_one(folder.with_name("keys.lock"), "making the signing key", wait_seconds=LOCK_SECONDS):
+    with only_one(_lock(settings), "making the signing key", wait_seconds=LOCK_SECONDS):
         return next(iter(sorted(folder.glob("*.key"))[-1:]), None) or _generated(folder, today)
 
 
@@ -77,7 +77,7 @@ def rotate(settings: Settings, today: date) -> tuple[TrustedKey, ...]:
     if settings.signing.command or settings.signing.key:
         raise RefusedError("the key is not kept here", hint="rotate it where it is; policies name keys with their days")
     folder = _folder(settings)
-    with only_one(folder.with_name("keys.lock"), "rotating the signing key", wait_seconds=LOCK_SECONDS):
+    with only_one(_lock(settings), "rotating the signing key", wait_seconds=LOCK_SECONDS):
         old = sorted(folder.glob("*.key"))
         new = _generated(folder, today)
         for file in old:
@@ -162,6 +162,10 @@ def _folder(settings: Settings) -> Path:
     folder = settings.state_dir / "keys"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
+
+
+def _lock(settings: Settings) -> Path:
+    return settings.state_dir / "locks" / "keys.lock"
 
 
 def _public_files(settings: Settings) -> list[Path]:

@@ -252,7 +252,7 @@ def _committed(file: Path, name: str) -> Policy:
     except OutsideError as error:
         raise ContentError(
             "it is the policy in force, and git has no committed version to compare it with", file=file,
-            evidence=error.evidence, hint="give the changed policy as a file of its own",
+            evidence=error.evidence, hint="give the changed policy as a file of its own, with --instead-of NAME",
         ) from None  # fmt: skip
     return parse(tomllib.loads(text), Policy, f"HEAD:{file}", name=name)
 
@@ -310,6 +310,8 @@ def show_preview(
         if each := rows(output):
             print_text("")
             print_table(["kind", "name", "change", "by"], each, whole=["name"])
+        if output.instead_of and not output.images:
+            say(f"no image was judged: no definition that was scanned here names the policy {output.instead_of}")
         if output.unjudged:
             say(f"not judged, for lack of a scan here (./goldsmith image.scan NAME): {', '.join(output.unjudged)}")
         if output.begins:

@@ -70,6 +70,7 @@ def verify_trust(ref: str, policy: str) -> list[TrustLine]:
     attached = [bundle for subject in subjects for bundle in bundles(context.registry, repository, subject)]
     signed_at = release.published_at if release else None
     proof = verify(ref, tuple(subjects), attached, trust, own, signed_at=signed_at, now=context.now)
+    say(f"{ref} is trusted: {found.digest} is signed by {', '.join(proof.keys)}")
     return _lines(ref, found.digest, proof)
 
 

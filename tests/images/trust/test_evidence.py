@@ -61,7 +61,7 @@ def test_a_stranger_reads_one_line_of_each() -> None:
         "SBOM: CycloneDX 1.6, 1 component",
         "SBOM: SPDX 2.3, 2 packages",
         "Test result: controls, 2 passed, 1 warned (no-shell)",
-        "Test result: scanners, 2 passed, 1 warned (debsecan), 1 failed (trivy)",
+        "Test result: scanners, 2 passed, 1 warned (debsecan), 1 not evaluated (trivy)",
         "Scan: debsecan, data of 2026-11-24, 3 findings",
         "Scan: trivy-secret 0.76.0, 0 findings",
         "OpenVEX: 4 statements, 2 affected, 1 fixed, 1 under_investigation",
