@@ -26,7 +26,7 @@ from images.registry.release_trust import trust_of
 from images.store import layers
 from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store
-from images.trust.verification import verify
+from images.trust.verification import Fault, UntrustedError, verify
 
 LOCK = Path("images/definitions/images.lock.toml")
 READABLE = 0o644
@@ -85,17 +85,26 @@ class Upstream:
         """The pinned image of `reference`, brought into the store if it is not there; its content digest."""
         content = self.locked(reference)
         if not self.store.has(content):
-            self._require_trusted(reference, self._pin(reference).digest, content)
+            self._require_part(reference, self._pin(reference).digest, content)
         return self.bring_exactly(reference, content)
 
-    def _require_trusted(self, reference: str, *digests: str) -> bool:
-        """Whether a rule says who signs `reference`. Raises UntrustedError where it is not signed so."""
+    def _require_part(self, reference: str, pinned: str, content: str) -> None:
+        """Raise UntrustedError unless what is pinned is signed as a rule says, and the content is a part of it."""
+        if self._require_trusted(reference, pinned) and content != pinned:
+            found = self._registry(reference).get(f"{split(reference)[0]}@{pinned}")
+            if content not in [child.digest for child in found.index.manifests]:
+                why = (
+                    f"{content} is pinned for {self.settings.platform}, and {pinned}, which is signed, does not list it"
+                )
+                raise UntrustedError(Fault.OTHER_SUBJECT, reference, why)
+
+    def _require_trusted(self, reference: str, digest: str) -> bool:
+        """Whether a rule says who signs `reference`. Raises UntrustedError where the digest is not signed so."""
         trust = trust_of(self.settings).of_upstream(reference)
         if trust is None:
             return False
-        registry, repository = self._registry(reference), split(reference)[0]
-        attached = [bundle for digest in digests for bundle in bundles(registry, repository, digest)]
-        verify(reference, digests, attached, trust, (), signed_at=None, now=datetime.now(UTC))
+        attached = bundles(self._registry(reference), split(reference)[0], digest)
+        verify(reference, (digest,), attached, trust, (), signed_at=None, now=datetime.now(UTC))
         return True
 
     def bring(self, reference: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Release
-from images.plan.upstream import Upstream
+from images.plan.upstream import LOCK, Upstream
 from images.registry.referrers import detach_all
 from images.registry.release_store import RegistryStore
 from images.release.publish import release
@@ -90,6 +90,22 @@ def test_a_base_of_another_key_is_neither_pinned_nor_fetched(golden: Golden) -> 
             act()
         assert caught.value.fault is Fault.UNKNOWN_KEY
     assert not strict.store.has(golden.made.content)
+
+
+def test_a_pin_that_was_changed_to_another_content_is_not_fetched(golden: Golden) -> None:
+    """The index that it names is signed, and does not list what would be built on."""
+    [key] = own_keys(golden.to.settings)
+    upstream = golden.upstream(RULE % key.public)
+    golden.lock(upstream)
+    evil = built(golden.to.store, text="evil").digest
+    layout = golden.to.store.layout_for(evil, golden.folder / "evil", {"org.opencontainers.image.ref.name": "evil"})
+    golden.to.registry.push(layout, "evil", f"{golden.made.repository}@{evil}")
+    lock = golden.folder / "root" / LOCK
+    lock.write_text(lock.read_text().replace(golden.made.content, evil))
+    with pytest.raises(UntrustedError) as caught:
+        upstream.fetch(golden.reference)
+    assert caught.value.fault is Fault.OTHER_SUBJECT
+    assert not upstream.store.has(evil)
 
 
 def test_without_a_rule_it_is_said_to_be_trusted_on_first_use(
