@@ -800,7 +800,7 @@ def _each_named(task: Any, flag: str, words: Sequence[str], most: int) -> Iterat
         before = word
 
 
-UNFLAGGED = {"adopt": (adopt, "--what", len(sys.argv)), "policy.preview": (policy_preview, "--file", 1)}
+UNFLAGGED = {"adopt": (adopt, "--what", sys.maxsize), "policy.preview": (policy_preview, "--file", 1)}
 RENAMED = {"policy.waivers": "waiver.list", "policy.export": "waiver.export"}
 
 

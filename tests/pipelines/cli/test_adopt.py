@@ -35,6 +35,7 @@ from pipelines.host import embedded_registry
 from pipelines.rollout.rollout_store import history
 from tests.support.engines import busybox_image, engine, nginx_image
 from tests.support.loop import Goldsmith, until
+from tests.support.signing import sign_release
 
 NOW = datetime.now(UTC)
 COMPOSE = """
@@ -291,6 +292,7 @@ def publish(context: Context, api: Any, name: str) -> Release:
     digest = context.registry.get(f"{repository}:stable").digest
     made = Release(name, repository, digest, digest, "", "p", "default", NOW, NOW, NOW + timedelta(days=30))
     context.ledger.record_release(made)
+    sign_release(context.registry, repository, digest)
     return made
 
 

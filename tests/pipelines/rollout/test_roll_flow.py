@@ -39,6 +39,7 @@ from pipelines.rollout.session import FleetSession, check, fleet_session
 from pipelines.rollout.state import Command, Order
 from tests.support.engines import busybox_image, engine
 from tests.support.loop import until
+from tests.support.signing import sign_release
 
 pytestmark = [pytest.mark.needs("docker", "busybox", "docker-registry", "skopeo"), pytest.mark.slow]
 NOW = datetime.now(UTC)
@@ -92,6 +93,7 @@ class Place:
         at = NOW - timedelta(days=days)
         made = Release("fleet-test", repository, pushed, pushed, "", "p", "default", at, at, NOW + timedelta(days=ends))
         context.ledger.record_release(made)
+        sign_release(context.registry, repository, pushed)
         return made
 
     def answers(self) -> list[str]:
