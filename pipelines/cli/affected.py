@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import BaseImage, Finding, Reason, merge, worst
@@ -75,8 +75,8 @@ class AffectedOutput(Line):
 
     `data` is what answered, of `data_date`. `likelihood` (0 to 1) is FIRST's estimate that it is exploited within 30
     days. `older` counts releases that have it, and that nothing points to or runs; `unknown` are those whose packages
-    this ledger does not know, and fleets that were never looked at, so that nothing is said of them. `fleets`: when
-    each was last looked at.
+    this ledger does not know, members whose image only stands on a golden one (what is `yours` of them), and fleets
+    that were never looked at. `fleets`: when each was last looked at.
     """
 
     id: str
@@ -95,7 +95,10 @@ class AffectedOutput(Line):
 
 @dataclass(frozen=True)
 class ImageHolder:
-    """What holds a content: a release that channels point to, what was built last, or a running member."""
+    """What holds a content: a release that channels point to, what was built last, or a running member.
+
+    `on_base`: the member's image only stands on that content, so its own packages are not known.
+    """
 
     kind: Literal["release", "member"]
     name: str
@@ -104,6 +107,12 @@ class ImageHolder:
     content: str
     channels: tuple[str, ...] = ()
     since: datetime | None = None
+    on_base: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """How it is called where nothing can be said of it: image:channel, or fleet/member."""
+        return tuple(f"{self.name}:{channel}" for channel in self.channels) or (self.name,)
 
 
 @dataclass(frozen=True)
@@ -212,13 +221,14 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     looked = {name: check.at for name, check in sorted(ledger.fleet_checks().items())}
     running = {holder.name.partition("/")[0] for holder in holders if holder.kind == "member"}
     unseen = question.fleets.keys() - looked.keys() - running
+    untold = [holder for holder in holders if holder.on_base or not question.answers(holder.content)]
     advisories = [one for found in said.values() for one in found]
     return AffectedOutput(
         id=wanted, title=next((one.title for one in advisories if one.title), ""),
         severity=worst([severity(one.word) for one in advisories]), exploited=question.exploited,
         likelihood=question.likelihood, data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
-        unknown=tuple(sorted(({holder.name for holder in holders} - {holder.name for holder in answered}) | unseen)),
+        unknown=tuple(sorted({label for holder in untold for label in holder.labels} | unseen)),
         fleets=looked,
     )  # fmt: skip
 
@@ -267,11 +277,24 @@ def holders_of(context: Context) -> Iterator[ImageHolder]:
         last = ledger.latest_artifact(name, context.settings.platform)
         if last and last.digest not in {releases[digest].content for digest in shown}:
             yield ImageHolder("release", name, name, last.digest, last.digest, (BUILT,), first.get(last.digest))
+    checks = {
+        f"{fleet}/{line['name']}": line for fleet, check in ledger.fleet_checks().items() for line in check.members
+    }
     for digest, members in ledger.running_digests().items():
         content = releases[digest].content if digest in releases else digest
         image = next((release.name for release in releases.values() if release.content == content), "")
         for member in members:
-            yield ImageHolder("member", member, image, digest, content, (), first.get(content))
+            on_base = _on_base(checks.get(member), content)
+            yield ImageHolder("member", member, image, digest, content, (), first.get(content), on_base)
+
+
+def _on_base(line: Mapping[str, Any] | None, content: str) -> bool:
+    """Whether a member's own packages are unknown, by what its last check kept of it."""
+    if line is None:
+        return False
+    if line["runs"] != content or line.get("on_base") is None:  # of another time, or of an earlier version
+        return bool(line["golden"])
+    return bool(line["on_base"])
 
 
 def _older(question: AffectedQuestion, current: set[str]) -> int:
@@ -294,7 +317,8 @@ def _lines(question: AffectedQuestion, holder: ImageHolder) -> Iterator[Affected
     groups: dict[tuple[str, str], list[Package]] = {}
     for package in matches:
         below = [base.name for base in bases if (package.name, package.version) in base.packages]
-        groups.setdefault((package.built_from[0], below[-1] if below else ""), []).append(package)
+        comes_from = below[-1] if below else held.name if holder.on_base else ""
+        groups.setdefault((package.built_from[0], comes_from), []).append(package)
     for (source, comes_from), packages in sorted(groups.items()):
         told = [reasons[package] for package in packages]
         reason = min(told, key=lambda one: (one.deadline is None, one.deadline or question.context.now))
@@ -339,7 +363,8 @@ def _who_acts(question: AffectedQuestion, holder: ImageHolder, brought_by: str, 
     candidate, stable = question.channels(image)
     if holder.kind == "member" and stable and question.answers(stable.content) and not question.has(stable.content):
         fleet = holder.name.partition("/")[0]
-        return question.fleet_owner(fleet), f"./goldsmith roll.start {fleet}"
+        first = f"build its image on the newest {image}, then " if holder.on_base else ""
+        return question.fleet_owner(fleet), f"{first}./goldsmith roll.start {fleet}"
     if candidate and question.answers(candidate.content) and not question.has(candidate.content):
         return question.image_owner(image), f"./goldsmith image.promote {image}"
     below = context.ledger.latest_artifact(brought_by, context.settings.platform)
@@ -407,5 +432,5 @@ def _rest(found: AffectedOutput) -> Iterator[str]:
         seen = ", ".join(f"{name} on {at:%Y-%m-%d %H:%M} UTC" for name, at in found.fleets.items())
         yield f"fleets as they were last looked at (./goldsmith fleet.check): {seen}"
     if found.unknown:
-        why = "their packages are not known, or they were never looked at"
-        yield f"nothing can be said of {', '.join(found.unknown)}: {why}"
+        why = "their own packages are not known, or they were never looked at"
+        yield f"not all is known of {', '.join(found.unknown)}: {why}"

@@ -194,6 +194,39 @@ def test_a_fleet_that_was_never_looked_at_is_unknown(context: Context, tmp_path:
     assert (found.unknown, found.fleets) == (("shop/odd",), {"bank": NOW})
 
 
+def on_base(context: Context, **kept: Any) -> None:
+    """A member with an application image on debian-base, and what the last check kept of it."""
+    context.ledger.seen_fleet("shop", {"app": BASE}, NOW)
+    line = {"name": "app", "image": "app:1", "golden": "debian-base", "release": "", "runs": BASE, **kept}
+    context.ledger.record_check(FleetCheck("shop", NOW, [line]))
+
+
+@pytest.mark.parametrize("kept", [{"on_base": True}, {}, {"on_base": False, "runs": WEB}])
+def test_an_image_on_a_golden_one_has_packages_that_are_not_known(context: Context, kept: dict[str, Any]) -> None:
+    """Its base answers for what is of the base only; so too where the check is of another time or version."""
+    on_base(context, **kept)
+    found = who_is_affected(CVE, context)
+    [line] = [line for line in found.lines if line.kind == "member"]
+    assert (line.name, line.source, line.part, line.comes_from) == ("shop/app", "openssl", "base", "debian-base")
+    assert found.unknown == ("shop/app",)
+    found = who_is_affected(OTHER, context)
+    assert (found.lines, found.unknown) == ((), ("shop/app",))
+    assert show_affected(found, as_json=True) == 4
+
+
+def test_a_member_that_runs_a_golden_image_itself_is_known(context: Context) -> None:
+    """All its packages are the image's."""
+    on_base(context, on_base=False)
+    assert who_is_affected(OTHER, context).unknown == ()
+
+
+def test_a_release_that_cannot_be_answered_for_is_named_with_its_channel(context: Context) -> None:
+    """That another of the same image can be does not hide it."""
+    released(context, "nginx-unprivileged", "sha256:" + "7" * 64, 1, "stable")
+    found = who_is_affected(OTHER, context)
+    assert found.unknown == ("nginx-unprivileged:stable", "shop/odd")
+
+
 def test_an_older_release_that_nothing_points_to_is_only_counted(context: Context) -> None:
     """A line for each of last month's releases would hide the ones that matter."""
     old = "sha256:" + "4" * 64
