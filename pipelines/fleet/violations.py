@@ -200,5 +200,5 @@ def checked(one: Judged) -> CheckedMember:
     return CheckedMember(
         one.member.name, one.member.image, golden.name if golden else "", golden.digest if golden else "",
         golden.content if golden else own, verdict_of(one), one.reasons,
-        one.origin.release is None and one.origin.base is not None,
+        one.on_base,
     )  # fmt: skip

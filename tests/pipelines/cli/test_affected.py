@@ -12,10 +12,11 @@ import pytest
 
 from hardening.findings import Finding, FindingKind
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.context import Context
+from images.feeds import indexed
 from images.ledger import FleetCheck, Move, ScanRecord
 from images.scan import sandbox
 from pipelines.cli.affected import show_affected, who_is_affected
@@ -160,7 +161,7 @@ def test_what_has_no_fix_yet_says_so_and_what_scanners_said_counts_too(context: 
     assert line.todo == "no fix yet: take the package out of nginx-unprivileged, or wait for one"
 
 
-def test_nobody_is_affected_is_said_only_where_all_could_be_told(
+def test_that_no_image_is_affected_is_said_only_where_all_could_be_told(
     context: Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 4 where a running member's packages are not known: what was not looked at is no pass."""
@@ -169,7 +170,7 @@ def test_nobody_is_affected_is_said_only_where_all_could_be_told(
     assert show_affected(found, as_json=False) == 4
     context.ledger.seen_fleet("shop", {"web-1": WEB}, NOW)
     assert show_affected(who_is_affected(OTHER, context), as_json=False) == 0
-    assert "nobody is affected: 3 release(s) and member(s) were looked at" in capsys.readouterr().out
+    assert "no image here is affected: 3 release(s) and member(s) were looked at" in capsys.readouterr().out
 
 
 FLEET = """
@@ -227,6 +228,81 @@ def test_a_release_that_cannot_be_answered_for_is_named_with_its_channel(context
     assert found.unknown == ("nginx-unprivileged:stable", "shop/odd")
 
 
+def with_feeds(context: Context, **feeds: str) -> Context:
+    """The same context by other feeds."""
+    settings = context.settings
+    other = settings.feeds.model_copy(update=feeds)
+    return replace(context, settings=settings.model_copy(update={"feeds": other}))
+
+
+def test_where_a_feed_is_missing_exploitation_is_not_known(
+    context: Context, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither "no" nor silence: null, with the reason."""
+    monkeypatch.setattr("images.feeds.KEV", "http://127.0.0.1:1/kev")
+    monkeypatch.setattr("images.feeds.indexed.EPSS", "http://127.0.0.1:1/epss")
+    found = who_is_affected(CVE, with_feeds(context, kev="download", epss="download"))
+    assert (found.exploited, found.likelihood) == (None, None)
+    kev, epss = found.notes
+    assert kev.startswith("known exploited vulnerabilities (KEV): no data: http://127.0.0.1:1/kev does not answer")
+    assert epss.startswith("likelihood of exploitation (EPSS): no data: http://127.0.0.1:1/epss does not answer")
+    show_affected(found, as_json=False)
+    said = capsys.readouterr().out
+    assert "whether it is exploited is not known" in said
+    assert "(KEV): no data" in said
+    assert who_is_affected(CVE, with_feeds(context, kev="none")).notes == (
+        "known exploited vulnerabilities (KEV): no data: by the settings",
+    )
+
+
+def test_that_no_image_is_affected_is_no_answer_by_the_sample_or_old_data(
+    context: Context, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 4, with the reason: what data does not know yet is no pass."""
+    context.ledger.seen_fleet("shop", {"web-1": WEB}, NOW)
+    (data / "metadata.json").write_text('{"date": "2026-11-10"}')
+    found = who_is_affected(OTHER, context)
+    assert (found.lines, found.sample, found.outdated) == ((), False, "it is 15 days old; the policy accepts 7d")
+    assert show_affected(found, as_json=False) == 4
+    said = capsys.readouterr().out
+    assert "this data does not count: it is 15 days old" in said
+    assert "no image here is known to be affected" in said
+    known = json.loads((Path(indexed.SAMPLE) / "trixie.json").read_text())["sources"]
+    other = next(ids[0] for source, fixes in known.items() if source != "openssl" for ids in fixes.values())
+    found = who_is_affected(other, with_feeds(context, tracker="none"))
+    assert (found.lines, found.sample) == ((), True)
+    assert found.outdated.startswith("it is the sample that ships")
+    assert show_affected(found, as_json=True) == 4
+
+
+def test_an_older_copy_that_answered_is_noted(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every other command says it."""
+    real = indexed.tracker
+    monkeypatch.setattr(indexed, "tracker", lambda *given: replace(real(*given), note="last good copy, 30h old"))
+    assert who_is_affected(CVE, context).notes == ("vulnerabilities: last good copy, 30h old",)
+
+
+def test_a_members_date_is_by_the_policy_that_its_image_was_published_by(context: Context, tmp_path: Path) -> None:
+    """As fleet.check judges it; the fleet's policy gives the grace, and all where that one is gone."""
+    folder = tmp_path / "content"
+    (folder / "pipelines/fleets").mkdir(parents=True)
+    (folder / "hardening/policies").mkdir(parents=True)
+    (folder / "pipelines/fleets/shop.toml").write_text(FLEET)
+    lax = (ROOT / "hardening/policies/default.toml").read_text().replace('"7d"\n\n[[', '"30d"\n\n[[')
+    lax = lax.replace('exploited = true\nwithin = "0s"', 'exploited = true\nwithin = "5d"').replace('"3d"', '"4d"')
+    (folder / "hardening/policies/lax.toml").write_text(lax)
+    settings = context.settings.model_copy(update={"content": (folder,)})
+    ours = replace(context, settings=settings)
+    context.ledger.first_seen_all([(CVE, "openssl")], NOW)
+    assert asked(ours)["shop/web-1", "openssl"].due == NOW + 3 * DAY
+    at = NOW - DAY
+    for policy, days in (("lax", 5 + 3), ("gone", 3)):
+        release = Release("nginx-unprivileged", "registry/n", f"sha256:{policy}", WEB, WEB, "p", policy, at, at, NOW)
+        context.ledger.record_release(release)
+        at += timedelta(hours=1)
+        assert asked(ours)["shop/web-1", "openssl"].due == NOW + days * DAY
+
+
 def test_an_older_release_that_nothing_points_to_is_only_counted(context: Context) -> None:
     """A line for each of last month's releases would hide the ones that matter."""
     old = "sha256:" + "4" * 64
@@ -237,7 +313,7 @@ def test_an_older_release_that_nothing_points_to_is_only_counted(context: Contex
 
 
 def test_a_vulnerability_that_the_data_does_not_know_is_an_error(context: Context, tmp_path: Path) -> None:
-    """Nobody has what was misspelt; and where nothing is known of any image, nobody can tell."""
+    """Nobody has what was misspelt; and where nothing is known of any image, nothing can be told."""
     with pytest.raises(ContentError, match=r"unknown vulnerability: CVE-2099-1 is not in file .* of 2026-11-24"):
         who_is_affected("CVE-2099-1", context)
     empty = Context(context.settings.model_copy(update={"state": tmp_path / "other"}), NOW, str, str)
