@@ -14,7 +14,7 @@ from images import feeds
 from images.advisories import FeedChange, changes, standing
 from images.context import Context
 from images.documents import to_json
-from images.feeds import indexed
+from images.feeds import indexed, scanner_data
 from images.ledger.artifacts import PackageList
 from images.scan.base import Feed
 from pipelines.cli.affected import holders_of
@@ -88,7 +88,7 @@ def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
     told, first = _changes(context, current.values(), {suite: found for suite, (found, _) in data.items()}, exploited)
     told = [line.model_copy(update={"likelihood": likelihoods.scores.get(line.id)}) for line in told]
     if feed := next((found["tracker"] for found, _ in data.values() if "tracker" in found), None):
-        indexed.mark_reported(settings, feed, exploited.ids)
+        indexed.mark_reported(settings, feed, exploited.ids if exploited.feed else None)
     each = {(line.name, line.suite): line for line in lines}
     return FeedUpdateOutput(
         feeds=tuple(each.values()), changes=tuple(sorted(told, key=_order)),
@@ -112,15 +112,20 @@ def _of_suite(context: Context, suite: str, found: dict[str, Feed], missing: dic
 
 def _line(context: Context, name: str, feed: Feed | None, why: str, suite: str = "") -> FeedLine:
     if feed is None:
-        off = getattr(context.settings.feeds, name) == NONE
+        off = _setting(context, name) == NONE
         return FeedLine(
             name=name, suite=suite, status="off" if off else "failed", source="", date=None, sha256="",
             note="by the settings" if off else why,
         )  # fmt: skip
     status: Literal["failed", "sample", "kept", "current"] = "kept" if feed.note else "current"
     if feed.sample:
-        status = "sample" if getattr(context.settings.feeds, name) == NONE else "failed"
+        status = "sample" if _setting(context, name) == NONE else "failed"
     return FeedLine.of(feed, name=name, suite=suite, status=status)
+
+
+def _setting(context: Context, name: str) -> str:
+    """What the settings say of a feed, which some scanners' names spell otherwise."""
+    return str(getattr(context.settings.feeds, scanner_data.DIRECTORIES.get(name, name)))
 
 
 def _changes(
@@ -136,7 +141,7 @@ def _changes(
         if before is None or feed is None or feed.sample:  # beside real data the sample knows next to nothing
             continue
         first, after = False, indexed.advisories(feed, suite, packages)
-        newly = exploited.ids - known if known else frozenset[str]()
+        newly = frozenset[str]() if known is None else exploited.ids - known
         for image in held:
             was, now = standing(image.packages, before), standing(image.packages, after)
             for which, change in changes(was, now, newly).items():

@@ -17,8 +17,9 @@ from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.context import Context
 from images.feeds import indexed
+from images.feeds.scanner_data import DIRECTORIES
 from images.ledger import FleetCheck, Move, ScanRecord
-from images.scan import sandbox
+from images.scan import MORE, sandbox
 from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.feeds import FeedUpdateOutput, show_update, update_feeds
 from tests.support.publishing import REPORT
@@ -381,3 +382,35 @@ def test_an_update_says_which_feed_could_not_be_had(context: Context, data: Path
     [failed] = [line for line in found.feeds if line.status == "failed"]
     assert (failed.name, failed.note) == ("epss", f"feeds.epss: there is no file {data}, and no epss.csv.gz in it")
     assert show_update(found, as_json=True) == 4
+
+
+def test_a_day_without_the_list_of_exploited_ones_loses_no_news(
+    context: Context, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Day 1 it is there, on day 2 it cannot be had, on day 3 what began meanwhile is told, once."""
+    updated(context)
+    with monkeypatch.context() as day_2:
+        day_2.setattr("images.feeds.KEV", "http://127.0.0.1:1/kev")
+        found = updated(with_feeds(context, kev="download"))
+    assert {line.status for line in found.feeds if line.name == "kev"} == {"failed"}
+    assert found.changes == ()
+    (data / "kev.json").write_text(json.dumps([{"cveID": CVE}, {"cveID": OPEN}]))
+    assert [(line.change, line.id) for line in updated(context).changes] == [("exploited", OPEN)]
+    assert updated(context).changes == ()
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_without_a_former_list_nothing_counts_as_newly_exploited(context: Context, earlier: bool) -> None:
+    """Else all that ever was would be news; an earlier version wrote an empty list where it had none."""
+    updated(with_feeds(context, kev="none"))
+    if earlier:
+        (context.settings.state_dir / "feeds/tracker" / f"{indexed.REPORTED}.json").write_text("[]")
+    assert updated(context).changes == ()
+
+
+@pytest.mark.parametrize("scanner", MORE)
+def test_a_scanner_that_is_named_without_data_is_a_feed_that_failed(context: Context, scanner: str) -> None:
+    """Each of them, whatever its setting is called; one without data of its own is no feed."""
+    named = replace(context, settings=context.settings.model_copy(update={"scanners": (scanner,)}))
+    status = {line.name: line.status for line in updated(named).feeds}
+    assert status.get(scanner) == ("failed" if scanner in DIRECTORIES else None)
