@@ -178,6 +178,10 @@ class AffectedQuestion:
         """Whether the packages of a content are known, and the data of their suite."""
         return content in self.lists and self.lists[content].suite in self.advisories
 
+    def answers_fully(self, content: str) -> bool:
+        """The same of each of its packages."""
+        return self.answers(content) and not self.lists[content].unversioned
+
     def has(self, content: str) -> bool:
         """Whether a content has it."""
         return bool(self.matches(content))
@@ -185,7 +189,7 @@ class AffectedQuestion:
     def matches(self, content: str) -> dict[Package, tuple[Advisory, ...]]:
         """The packages of a content that have it, each with the advisory that says so."""
         held = self.lists[content]
-        return match(held.packages, self.advisories.get(held.suite, Advisories()))
+        return match(held.comparable, self.advisories.get(held.suite, Advisories()))
 
     def scanned(self, content: str) -> tuple[Finding, ...]:
         """What scanners last said of it in a content, of any package."""
@@ -235,7 +239,7 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     looked = {name: check.at for name, check in sorted(ledger.fleet_checks().items())}
     running = {holder.name.partition("/")[0] for holder in holders if holder.kind == "member"}
     unseen = question.fleets.keys() - looked.keys() - running
-    untold = [holder for holder in holders if holder.on_base or not question.answers(holder.content)]
+    untold = [holder for holder in holders if holder.on_base or not question.answers_fully(holder.content)]
     advisories = [one for found in said.values() for one in found]
     return AffectedOutput(
         id=wanted, title=next((one.title for one in advisories if one.title), ""),
@@ -408,14 +412,19 @@ def _who_acts(question: AffectedQuestion, holder: ImageHolder, brought_by: str, 
     """Who has to do what next, so that the holder no longer has it."""
     context, image = question.context, question.lists[holder.content].name
     candidate, stable = question.channels(image)
-    if holder.kind == "member" and stable and question.answers(stable.content) and not question.has(stable.content):
+    if (
+        holder.kind == "member"
+        and stable
+        and question.answers_fully(stable.content)
+        and not question.has(stable.content)
+    ):
         fleet = holder.name.partition("/")[0]
         first = f"build its image on the newest {image}, then " if holder.on_base else ""
         return question.fleet_owner(fleet), f"{first}./goldsmith roll.start {fleet}"
-    if candidate and question.answers(candidate.content) and not question.has(candidate.content):
+    if candidate and question.answers_fully(candidate.content) and not question.has(candidate.content):
         return question.image_owner(image), f"./goldsmith image.promote {image}"
     below = context.ledger.latest_artifact(brought_by, context.settings.platform)
-    if below and brought_by != image and question.answers(below.digest) and not question.has(below.digest):
+    if below and brought_by != image and question.answers_fully(below.digest) and not question.has(below.digest):
         return question.image_owner(image), f"./goldsmith image.publish {image}"
     owner = question.image_owner(brought_by)
     if fixed:

@@ -60,13 +60,15 @@ class FeedChangeLine(Line):
 class FeedUpdateOutput(Line):
     """`feed.update`: the feeds, and what changed since the last time for the `images` that the ledger knows.
 
-    `first`: there was no data to compare with.
+    `first`: there was no data to compare with. `unknown`: the images in which the version of a package's source is not
+    known, so that not all changes are.
     """
 
     feeds: tuple[FeedLine, ...]
     changes: tuple[FeedChangeLine, ...]
     images: int
     first: bool
+    unknown: tuple[str, ...]
 
 
 def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
@@ -93,6 +95,7 @@ def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
     return FeedUpdateOutput(
         feeds=tuple(each.values()), changes=tuple(sorted(told, key=_order)),
         images=len({one.name for one in current.values()}), first=first,
+        unknown=tuple(sorted({one.name for one in current.values() if one.unversioned})),
     )  # fmt: skip
 
 
@@ -143,7 +146,7 @@ def _changes(
         first, after = False, indexed.advisories(feed, suite, packages)
         newly = frozenset[str]() if known is None else exploited.ids - known
         for image in held:
-            was, now = standing(image.packages, before), standing(image.packages, after)
+            was, now = standing(image.comparable, before), standing(image.comparable, after)
             for which, change in changes(was, now, newly).items():
                 vulnerability, source = which
                 found.setdefault((change, vulnerability, source, now.get(which, "")), set()).add(image.name)
@@ -197,6 +200,9 @@ def _summary(found: FeedUpdateOutput) -> Iterator[str]:
         yield f"{found.images} image(s) are known; the next feed.update that gets data tells what it changes for them"
     elif not found.changes:
         yield f"nothing changed for the {found.images} image(s) that the ledger knows"
+    if found.unknown:
+        why = "an earlier version of Goldsmith built them and did not keep the version of each source package"
+        yield f"not all is known of {', '.join(found.unknown)}: {why}"
 
 
 def _show_changes(found: FeedUpdateOutput) -> None:

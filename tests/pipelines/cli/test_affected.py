@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
 from hardening.findings import Finding, FindingKind
 from hardening.foundation.errors import ContentError, OutsideError
@@ -18,7 +19,7 @@ from images.artifact import Artifact, Package, Release
 from images.context import Context
 from images.feeds import indexed
 from images.feeds.scanner_data import DIRECTORIES
-from images.ledger import FleetCheck, Move, ScanRecord
+from images.ledger import FleetCheck, Move, ScanRecord, tables
 from images.scan import MORE, sandbox
 from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.feeds import FeedUpdateOutput, show_update, update_feeds
@@ -414,3 +415,28 @@ def test_a_scanner_that_is_named_without_data_is_a_feed_that_failed(context: Con
     named = replace(context, settings=context.settings.model_copy(update={"scanners": (scanner,)}))
     status = {line.name: line.status for line in updated(named).feeds}
     assert status.get(scanner) == ("failed" if scanner in DIRECTORIES else None)
+
+
+def test_a_source_whose_version_an_earlier_version_did_not_keep_is_unknown(
+    context: Context, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A binary's own version says nothing of its source's: it may have another epoch. What can be compared is."""
+    login = Package("login", "1:4.16.0-2+really2.41-5", "amd64", "ad", "util-linux")
+    context.ledger.record_artifact(artifact("nginx-unprivileged", WEB, (OPENSSL, login, NGINX), BASE))
+    context.ledger.seen_fleet("shop", {"web-1": WEB}, NOW)
+    with context.ledger._begin() as connection:
+        rows = connection.execute(select(tables.artifacts.c.packages).where(tables.artifacts.c.digest == WEB)).scalar()
+        old = [{key: value for key, value in row.items() if key != "source_version"} for row in rows]
+        change = update(tables.artifacts).where(tables.artifacts.c.digest == WEB).values(packages=old)
+        connection.execute(change)
+    write(data, TRACKER | {"util-linux": {OTHER: entry("2.41-6")}})
+    found = who_is_affected(OTHER, context)
+    unknown = ("nginx-unprivileged:candidate", "nginx-unprivileged:stable", "shop/web-1")
+    assert (found.lines, found.unknown) == ((), unknown)
+    assert show_affected(found, as_json=True) == 4
+    assert who_is_affected(CVE, context).unknown == (), "of what it is asked for all versions are known"
+    first = updated(context)
+    assert (first.unknown, show_update(first, as_json=False)) == (("nginx-unprivileged",), 0)
+    assert "not all is known of nginx-unprivileged" in capsys.readouterr().out
+    write(data, TRACKER | {"util-linux": {OTHER: entry("2.41-6"), OPEN: entry("2.41-7")}, "openssl": {}})
+    assert {(line.change, line.source) for line in updated(context).changes} == {("closed", "openssl")}
