@@ -51,6 +51,8 @@ class PackageList:
     @property
     def comparable(self) -> tuple[Package, ...]:
         """The packages of whose source the version is known."""
+        if not self.unversioned:  # as nearly always, and of many contents at once
+            return self.packages
         return tuple(package for package in self.packages if package not in self.unversioned)
 
 
