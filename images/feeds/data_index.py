@@ -14,10 +14,11 @@ import shutil
 import sqlite3
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import reduce
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -43,7 +44,7 @@ from hardening.foundation.limits import (
     parse_json,
     read_all,
 )
-from images.advisories import Advisory
+from images.advisories import Advisory, is_before
 from images.feeds.facts import DEBSECAN_CANARIES, Facts, in_json
 from images.packages import debian
 from images.store.files import file_digest
@@ -349,13 +350,19 @@ def _affected(said: Any) -> Iterator[Row]:
     if ecosystem != "Debian" or not suite:
         return
     urgency = (said.get("ecosystem_specific") or {}).get("urgency", "")
-    events = [event for one in said.get("ranges", ()) for event in one["events"]]
-    fixes = [event["fixed"] for event in events if "fixed" in event]
-    fixed = fixes[-1] if fixes and VERSION.fullmatch(fixes[-1]) else ""
+    ranges = [one["events"] for one in said.get("ranges", ()) if one["type"] == "ECOSYSTEM"]
+    fixed = _fixed_in([events[-1].get("fixed", "") if events else "" for events in ranges])
     if not NAME.fullmatch(source) or not isinstance(urgency, str):
         raise ValueError
     if fixed != NOT_AFFECTED:
         yield suite, Advisory("", source, fixed, "resolved" if fixed else "open", urgency[:WORD])
+
+
+def _fixed_in(fixes: Sequence[str]) -> str:
+    """The version that fixes all ranges, of which `fixes` are the ends: the highest; empty where one has no end."""
+    if not fixes or not all(VERSION.fullmatch(one) for one in fixes):
+        return ""
+    return reduce(lambda one, other: other if is_before(one, other) else one, fixes)
 
 
 def joined(first: Path, second: Path) -> str:

@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 from filelock import FileLock
 
 from hardening.foundation.addresses import is_safe
+from hardening.foundation.console import say
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.limits import CHUNK, FEED_BYTES, FEED_REDIRECTS, FEED_SECONDS, Limit, Meter
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
     import requests
 
 Result = TypeVar("Result")
-READ_SECONDS = 60
-"""How long one read may wait. FEED_SECONDS limits the whole."""
+CONNECT_SECONDS, READ_SECONDS = 5, 60
+"""How long a connection may take, which a network that lets nothing through never gives; and how long one read may
+wait. FEED_SECONDS limits the whole.
+"""
 OK = 200
 NAME = "feed transfer"
 OURS = {"User-Agent": "goldsmith", "Accept-Encoding": "identity"}
@@ -74,7 +77,11 @@ def transfer(
             answer.set_exception(error)
 
     threading.Thread(target=run, name=NAME, daemon=True).start()
-    if not wait([answer], FEED_SECONDS.most).done:
+    done = wait([answer], min(CONNECT_SECONDS, FEED_SECONDS.most)).done
+    if not done:
+        say(f"waiting for {address}")
+        done = wait([answer], max(0, FEED_SECONDS.most - CONNECT_SECONDS)).done
+    if not done:
         late.set()
         raise LateError(f"{address} exceeds {FEED_SECONDS}")
     return answer.result()
@@ -89,7 +96,7 @@ def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.E
     try:
         for _ in range(FEED_REDIRECTS.most + 1):
             with requests.get(
-                address, headers=headers, timeout=READ_SECONDS, stream=True, allow_redirects=False
+                address, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True, allow_redirects=False
             ) as answer:
                 if answer.status_code not in REDIRECTS:
                     return _take(asked, answer, file, late, most)

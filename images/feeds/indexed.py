@@ -158,20 +158,25 @@ REPORTED = f"reported.{data_index.FORM}"  # the data that the last feed.update t
 
 def reported(
     settings: Settings, suite: str, packages: Iterable[Package] = ()
-) -> tuple[Advisories | None, frozenset[str]]:
-    """What the data said of a suite at the last `feed.update`, None where there was none; what was exploited then.
+) -> tuple[Advisories | None, frozenset[str] | None]:
+    """What the data said of a suite at the last `feed.update`, and what was exploited then; None where there was none.
 
     Of the sources of `packages`, where they are named.
     """
     folder = settings.state_dir / "feeds" / "tracker"
     if not (folder / REPORTED).is_file():
-        return None, frozenset()
-    known = parse_json((folder / f"{REPORTED}.json").read_bytes(), REPORTED)
-    return _advisories(folder / REPORTED, suite, packages), frozenset(known)
+        return None, None
+    ids = folder / f"{REPORTED}.json"
+    known = frozenset(parse_json(ids.read_bytes(), REPORTED)) if ids.is_file() else None
+    # The list is never empty: an earlier version wrote that where it could not be had.
+    return _advisories(folder / REPORTED, suite, packages), known or None
 
 
-def mark_reported(settings: Settings, feed: Feed, exploited: Iterable[str]) -> None:
-    """Remember the data that was told about, so that the next `feed.update` tells what is new since then."""
+def mark_reported(settings: Settings, feed: Feed, exploited: Iterable[str] | None) -> None:
+    """Remember the data that was told about, so that the next `feed.update` tells what is new since then.
+
+    `exploited` None: the list could not be had, so the former one stays.
+    """
     folder = settings.state_dir / "feeds" / "tracker"
     if feed.sample:
         return
@@ -181,7 +186,8 @@ def mark_reported(settings: Settings, feed: Feed, exploited: Iterable[str]) -> N
     for other in folder.glob("reported.*"):  # of an earlier version
         if other.name not in (REPORTED, ids.name):
             other.unlink()
-    write_atomically(ids, json.dumps(sorted(exploited)))
+    if exploited is not None:
+        write_atomically(ids, json.dumps(sorted(exploited)))
     copy.replace(folder / REPORTED)
 
 

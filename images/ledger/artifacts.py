@@ -38,13 +38,22 @@ class ScanRecord:
 class PackageList:
     """What a content holds, of which definition, and the content that it stands on; `suite` where it is known.
 
-    `parent` is empty for a bootstrap.
+    `parent` is empty for a bootstrap. `unversioned`: the packages from a source of another name whose version was not
+    kept by an earlier version of Goldsmith, so that advisories cannot be compared with it.
     """
 
     name: str
     packages: tuple[Package, ...]
     parent: str
     suite: str
+    unversioned: frozenset[Package] = frozenset()
+
+    @property
+    def comparable(self) -> tuple[Package, ...]:
+        """The packages of whose source the version is known."""
+        if not self.unversioned:  # as nearly always, and of many contents at once
+            return self.packages
+        return tuple(package for package in self.packages if package not in self.unversioned)
 
 
 class Artifacts(Database):
@@ -76,6 +85,10 @@ class Artifacts(Database):
 
         The whole ledger is read in one pass, and no more of each line than is asked for.
         """
+
+        def asked_for(item: Mapping[str, Any]) -> bool:
+            return sources is None or unsigned(item.get("source") or item["name"])[0] in sources
+
         table, scans = t.artifacts, t.judgements
         parent = table.c.inputs["parent"].as_string().label("parent")
         suite = table.c.inputs["definition", "base", "bootstrap", "suite"].as_string().label("suite")
@@ -86,13 +99,10 @@ class Artifacts(Database):
         lists = {
             row.digest: PackageList(
                 row.name,
-                tuple(
-                    Package(**item)
-                    for item in row.packages or ()
-                    if sources is None or unsigned(item.get("source") or item["name"])[0] in sources
-                ),
+                tuple(Package(**item) for item in row.packages or () if asked_for(item)),
                 row.parent or "",
                 suites.get(row.digest) or row.suite or "",
+                frozenset(Package(**item) for item in row.packages or () if asked_for(item) and _lacks_version(item)),
             )
             for row in self._rows(found)
         }
@@ -178,6 +188,11 @@ class Artifacts(Database):
 
     def _seen(self) -> dict[tuple[str, str], datetime]:
         return {(row.vulnerability, row.package): row.at for row in self._rows(select(t.first_seen))}
+
+
+def _lacks_version(item: Mapping[str, Any]) -> bool:
+    """Whether a package's row is of a time when the version of its source was not kept."""
+    return "source_version" not in item and item.get("source", "") not in ("", item["name"])
 
 
 def _suite(one: PackageList, lists: Mapping[str, PackageList]) -> str:

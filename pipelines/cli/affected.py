@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import BaseImage, Finding, Reason, merge, worst
 from hardening.foundation.console import Cell, print_json, print_table, print_text
+from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Severity, Waiver
@@ -73,16 +74,18 @@ class AffectedLine(Line):
 class AffectedOutput(Line):
     """`image.affected`: what is known of the vulnerability, and who has it.
 
-    `data` is what answered, of `data_date`. `likelihood` (0 to 1) is FIRST's estimate that it is exploited within 30
-    days. `older` counts releases that have it, and that nothing points to or runs; `unknown` are those whose packages
-    this ledger does not know, and fleets that were never looked at, so that nothing is said of them. `fleets`: when
-    each was last looked at.
+    `data` is what answered, of `data_date`; `sample`: it is the sample that ships. `outdated` says why the default
+    policy would not judge by it, and `notes` what was wrong with the feeds. `exploited` is null where CISA's list is
+    not at hand; `likelihood` (0 to 1) is FIRST's estimate that it is exploited within 30 days. `older` counts releases
+    that have it, and that nothing points to or runs; `unknown` are those whose packages this ledger does not know,
+    members whose image only stands on a golden one (what is `yours` of them), and fleets that were never looked at.
+    `fleets`: when each was last looked at.
     """
 
     id: str
     title: str
     severity: Severity
-    exploited: bool
+    exploited: bool | None
     likelihood: float | None
     data: str
     data_date: datetime | None
@@ -91,11 +94,18 @@ class AffectedOutput(Line):
     older: int
     unknown: tuple[str, ...]
     fleets: dict[str, datetime]
+    sample: bool
+    outdated: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ImageHolder:
-    """What holds a content: a release that channels point to, what was built last, or a running member."""
+    """What holds a content: a release that channels point to, what was built last, or a running member.
+
+    `on_base`: the member's image only stands on that content, so its own packages are not known. `published_by`: the
+    policy that a member's golden image was published by.
+    """
 
     kind: Literal["release", "member"]
     name: str
@@ -104,6 +114,13 @@ class ImageHolder:
     content: str
     channels: tuple[str, ...] = ()
     since: datetime | None = None
+    on_base: bool = False
+    published_by: str = ""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """How it is called where nothing can be said of it: image:channel, or fleet/member."""
+        return tuple(f"{self.name}:{channel}" for channel in self.channels) or (self.name,)
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,7 @@ class AffectedQuestion:
     id: str
     advisories: Mapping[str, Advisories]
     lists: Mapping[str, PackageList]
-    exploited: bool = False
+    exploited: bool | None = None
     likelihood: float | None = None
     known_since: Mapping[str, datetime] = field(default_factory=dict)
     scans: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
@@ -143,6 +160,11 @@ class AffectedQuestion:
         """The name of the policy that judges an image."""
         return self.context.policy_of(image) if image in self.context.definitions else "default"
 
+    def member_policy(self, holder: ImageHolder, fleet: Fleet) -> Policy:
+        """The policy that a member's image is judged by, as `GoldenStatus` has it; the fleet's says when it must go."""
+        wanted = self.context.policy or holder.published_by
+        return self.policies[wanted] if wanted in self.policies else self.policy(fleet.policy)
+
     def image_owner(self, image: str) -> str:
         """Who owns a definition; `-` where it is gone."""
         loaded = self.context.definitions.get(image)
@@ -156,6 +178,10 @@ class AffectedQuestion:
         """Whether the packages of a content are known, and the data of their suite."""
         return content in self.lists and self.lists[content].suite in self.advisories
 
+    def answers_fully(self, content: str) -> bool:
+        """The same of each of its packages."""
+        return self.answers(content) and not self.lists[content].unversioned
+
     def has(self, content: str) -> bool:
         """Whether a content has it."""
         return bool(self.matches(content))
@@ -163,7 +189,7 @@ class AffectedQuestion:
     def matches(self, content: str) -> dict[Package, tuple[Advisory, ...]]:
         """The packages of a content that have it, each with the advisory that says so."""
         held = self.lists[content]
-        return match(held.packages, self.advisories.get(held.suite, Advisories()))
+        return match(held.comparable, self.advisories.get(held.suite, Advisories()))
 
     def scanned(self, content: str) -> tuple[Finding, ...]:
         """What scanners last said of it in a content, of any package."""
@@ -200,10 +226,11 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     ledger, now = context.ledger, context.now
     wanted = vulnerability.strip().upper()
     data, said = known_of(context, wanted)
+    exploitation = feeds.exploitation(settings, now)
     question = AffectedQuestion(
         context, wanted, {suite: Advisories(found) for suite, found in said.items()},
         ledger.package_lists({one.source for found in said.values() for one in found}),
-        wanted in feeds.exploited(settings, now).ids, indexed.likelihoods(settings, now).scores.get(wanted),
+        wanted in exploitation.ids if exploitation.feed else None, exploitation.likely.scores.get(wanted),
         ledger.fixes_known_since(wanted),
     )  # fmt: skip
     holders = list(holders_of(context))
@@ -212,15 +239,45 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     looked = {name: check.at for name, check in sorted(ledger.fleet_checks().items())}
     running = {holder.name.partition("/")[0] for holder in holders if holder.kind == "member"}
     unseen = question.fleets.keys() - looked.keys() - running
+    untold = [holder for holder in holders if holder.on_base or not question.answers_fully(holder.content)]
     advisories = [one for found in said.values() for one in found]
     return AffectedOutput(
         id=wanted, title=next((one.title for one in advisories if one.title), ""),
         severity=worst([severity(one.word) for one in advisories]), exploited=question.exploited,
         likelihood=question.likelihood, data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
-        unknown=tuple(sorted(({holder.name for holder in holders} - {holder.name for holder in answered}) | unseen)),
-        fleets=looked,
+        unknown=tuple(sorted({label for holder in untold for label in holder.labels} | unseen)),
+        fleets=looked, sample=data.sample, outdated=_outdated(question, data),
+        notes=tuple(_notes(data, exploitation)),
     )  # fmt: skip
+
+
+def _outdated(question: AffectedQuestion, data: Feed) -> str:
+    """Why the default policy would not judge by the data; empty where it would."""
+    judges, now = question.policy("default").image.judges, question.context.now
+    if data.sample:
+        return "it is the sample that ships, which knows few vulnerabilities"
+    if data.date is None:
+        return "its date is not known"
+    age = now - data.date
+    return (
+        f"it is {age.days} days old; the policy accepts {shown(judges.data_max_age)}"
+        if age > judges.data_max_age
+        else ""
+    )
+
+
+def _notes(data: Feed, exploitation: feeds.Exploited) -> Iterator[str]:
+    """What is to be known of the feeds: that an older copy answered, or that there is none, and why."""
+    asked = (
+        ("known exploited vulnerabilities (KEV)", exploitation.feed, exploitation.missing),
+        ("likelihood of exploitation (EPSS)", exploitation.likely.feed, exploitation.likely.missing),
+    )
+    if data.note:
+        yield f"vulnerabilities: {data.note}"
+    for name, feed, missing in asked:
+        if why := feed.note if feed else f"no data: {missing or 'by the settings'}":
+            yield f"{name}: {why}"
 
 
 def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tuple[Advisory, ...]]]:
@@ -228,7 +285,7 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
     suites = sorted({one.suite for one in context.ledger.package_lists(()).values() if one.suite})
     if not suites:
         hint = "./goldsmith image.build all; a ledger that was filled from a registry knows no packages"
-        raise ContentError("the ledger knows the packages of no image, so nobody can tell", hint=hint)
+        raise ContentError("the ledger knows the packages of no image, so it is not known", hint=hint)
     found: dict[str, tuple[Feed, tuple[Advisory, ...] | None]] = {}
     failed: OutsideError | None = None
     for suite in suites:
@@ -239,7 +296,7 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
             failed = error
     if not found and failed:
         raise failed
-    data = next(feed for feed, _ in found.values())
+    data = max((feed for feed, _ in found.values()), key=lambda feed: feed.sample)  # what is worse is said
     said = {suite: advisories for suite, (_, advisories) in found.items() if advisories is not None}
     if not said:
         dated = f" of {data.date:%Y-%m-%d}" if data.date else ""
@@ -267,11 +324,25 @@ def holders_of(context: Context) -> Iterator[ImageHolder]:
         last = ledger.latest_artifact(name, context.settings.platform)
         if last and last.digest not in {releases[digest].content for digest in shown}:
             yield ImageHolder("release", name, name, last.digest, last.digest, (BUILT,), first.get(last.digest))
+    checks = {
+        f"{fleet}/{line['name']}": line for fleet, check in ledger.fleet_checks().items() for line in check.members
+    }
     for digest, members in ledger.running_digests().items():
         content = releases[digest].content if digest in releases else digest
-        image = next((release.name for release in releases.values() if release.content == content), "")
+        golden = next((release for release in releases.values() if release.content == content), None)
+        image, policy = (golden.name, golden.policy) if golden else ("", "")
         for member in members:
-            yield ImageHolder("member", member, image, digest, content, (), first.get(content))
+            on_base = _on_base(checks.get(member), content)
+            yield ImageHolder("member", member, image, digest, content, (), first.get(content), on_base, policy)
+
+
+def _on_base(line: Mapping[str, Any] | None, content: str) -> bool:
+    """Whether a member's own packages are unknown, by what its last check kept of it."""
+    if line is None:
+        return False
+    if line["runs"] != content or line.get("on_base") is None:  # of another time, or of an earlier version
+        return bool(line["golden"])
+    return bool(line["on_base"])
 
 
 def _older(question: AffectedQuestion, current: set[str]) -> int:
@@ -287,19 +358,20 @@ def _lines(question: AffectedQuestion, holder: ImageHolder) -> Iterator[Affected
         return
     held, fleets = question.lists[holder.content], question.fleets
     fleet = fleets.get(holder.name.partition("/")[0]) if holder.kind == "member" else None
-    policy = question.policy(fleet.policy if fleet else question.policy_of(held.name))
+    policy = question.member_policy(holder, fleet) if fleet else question.policy(question.policy_of(held.name))
     reasons = {
         package: _reason(question, policy, holder.content, package, found, bases) for package, found in matches.items()
     }
     groups: dict[tuple[str, str], list[Package]] = {}
     for package in matches:
         below = [base.name for base in bases if (package.name, package.version) in base.packages]
-        groups.setdefault((package.built_from[0], below[-1] if below else ""), []).append(package)
+        comes_from = below[-1] if below else held.name if holder.on_base else ""
+        groups.setdefault((package.built_from[0], comes_from), []).append(package)
     for (source, comes_from), packages in sorted(groups.items()):
         told = [reasons[package] for package in packages]
         reason = min(told, key=lambda one: (one.deadline is None, one.deadline or question.context.now))
         known = [question.known_since[one.name] for one in packages if one.name in question.known_since]
-        grace = policy.running.refused.grace if fleet else timedelta(0)
+        grace = question.policy(fleet.policy).running.refused.grace if fleet else timedelta(0)
         fixes = sorted({one.fixed for package in packages for one in matches[package] if one.fixed})
         acts, todo = _who_acts(question, holder, comes_from or held.name, fixed=bool(fixes))
         yield AffectedLine(
@@ -324,7 +396,10 @@ def _reason(
     [merged] = merge([*said, *alike])
     known = question.known_since.get(package.name)
     finding = replace(
-        merged, exploited=question.exploited, epss=question.likelihood, fix_known_since=known if merged.fixed else None
+        merged,
+        exploited=bool(question.exploited),
+        epss=question.likelihood,
+        fix_known_since=known if merged.fixed else None,
     )
     context = question.context
     verdict = judge_image(
@@ -337,13 +412,19 @@ def _who_acts(question: AffectedQuestion, holder: ImageHolder, brought_by: str, 
     """Who has to do what next, so that the holder no longer has it."""
     context, image = question.context, question.lists[holder.content].name
     candidate, stable = question.channels(image)
-    if holder.kind == "member" and stable and question.answers(stable.content) and not question.has(stable.content):
+    if (
+        holder.kind == "member"
+        and stable
+        and question.answers_fully(stable.content)
+        and not question.has(stable.content)
+    ):
         fleet = holder.name.partition("/")[0]
-        return question.fleet_owner(fleet), f"./goldsmith roll.start {fleet}"
-    if candidate and question.answers(candidate.content) and not question.has(candidate.content):
+        first = f"build its image on the newest {image}, then " if holder.on_base else ""
+        return question.fleet_owner(fleet), f"{first}./goldsmith roll.start {fleet}"
+    if candidate and question.answers_fully(candidate.content) and not question.has(candidate.content):
         return question.image_owner(image), f"./goldsmith image.promote {image}"
     below = context.ledger.latest_artifact(brought_by, context.settings.platform)
-    if below and brought_by != image and question.answers(below.digest) and not question.has(below.digest):
+    if below and brought_by != image and question.answers_fully(below.digest) and not question.has(below.digest):
         return question.image_owner(image), f"./goldsmith image.publish {image}"
     owner = question.image_owner(brought_by)
     if fixed:
@@ -356,7 +437,9 @@ def _who_acts(question: AffectedQuestion, holder: ImageHolder, brought_by: str, 
 
 
 def show_affected(found: AffectedOutput, *, as_json: bool) -> int:
-    """Print who has it. Exit code 1 where somebody has it, 4 where nobody is known to and not all could be told."""
+    """Print who has it. Exit code 1 where an image is affected; 4 where none is known to be, and packages are not known
+    or the data is not fit to tell.
+    """
     if as_json:
         print_json(to_json(found))
     else:
@@ -367,16 +450,21 @@ def show_affected(found: AffectedOutput, *, as_json: bool) -> int:
             print_table(["who", "package", "part", "fixed in", "since, due", "do"], rows, whole=["since, due", "who"])
             print_text(["", *(f"{number}. {line}" for number, line in enumerate(todo, 1))])
         print_text(_rest(found))
-    return AFFECTED if found.lines else UNANSWERED if found.unknown else 0
+    return AFFECTED if found.lines else UNANSWERED if found.unknown or found.outdated else 0
 
 
 def _about(found: AffectedOutput) -> Iterator[str]:
     yield f"{found.id}: {found.title}" if found.title else found.id
     likely = "" if found.likelihood is None else f"; {found.likelihood:.1%} likely to be within 30 days"
     known = "known to be exploited" if found.exploited else "not known to be exploited"
+    if found.exploited is None:
+        known = "whether it is exploited is not known"
     yield f"severity {found.severity}; {known}{likely}"
     dated = f"{found.data_date:%Y-%m-%d}" if found.data_date else "an unknown date"
     yield f"by the data of {dated}: {found.data}"
+    if found.outdated:
+        yield f"this data does not count: {found.outdated}"
+    yield from found.notes
 
 
 def _alike(lines: Iterable[AffectedLine]) -> Iterable[list[AffectedLine]]:
@@ -400,12 +488,13 @@ def _row(lines: Sequence[AffectedLine], todo: Sequence[str]) -> list[Cell]:
 
 def _rest(found: AffectedOutput) -> Iterator[str]:
     if not found.lines:
-        yield f"nobody is affected: {found.looked_at} release(s) and member(s) were looked at"
+        known = "known to be affected" if found.outdated else "affected"
+        yield f"no image here is {known}: {found.looked_at} release(s) and member(s) were looked at"
     if found.older:
         yield f"{found.older} older release(s) have it too, which nothing points to or runs"
     if found.fleets:
         seen = ", ".join(f"{name} on {at:%Y-%m-%d %H:%M} UTC" for name, at in found.fleets.items())
         yield f"fleets as they were last looked at (./goldsmith fleet.check): {seen}"
     if found.unknown:
-        why = "their packages are not known, or they were never looked at"
-        yield f"nothing can be said of {', '.join(found.unknown)}: {why}"
+        why = "their own packages are not known, or they were never looked at"
+        yield f"not all is known of {', '.join(found.unknown)}: {why}"

@@ -14,7 +14,7 @@ from images import feeds
 from images.advisories import FeedChange, changes, standing
 from images.context import Context
 from images.documents import to_json
-from images.feeds import indexed
+from images.feeds import indexed, scanner_data
 from images.ledger.artifacts import PackageList
 from images.scan.base import Feed
 from pipelines.cli.affected import holders_of
@@ -60,13 +60,15 @@ class FeedChangeLine(Line):
 class FeedUpdateOutput(Line):
     """`feed.update`: the feeds, and what changed since the last time for the `images` that the ledger knows.
 
-    `first`: there was no data to compare with.
+    `first`: there was no data to compare with. `unknown`: the images in which the version of a package's source is not
+    known, so that not all changes are.
     """
 
     feeds: tuple[FeedLine, ...]
     changes: tuple[FeedChangeLine, ...]
     images: int
     first: bool
+    unknown: tuple[str, ...]
 
 
 def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
@@ -88,11 +90,12 @@ def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
     told, first = _changes(context, current.values(), {suite: found for suite, (found, _) in data.items()}, exploited)
     told = [line.model_copy(update={"likelihood": likelihoods.scores.get(line.id)}) for line in told]
     if feed := next((found["tracker"] for found, _ in data.values() if "tracker" in found), None):
-        indexed.mark_reported(settings, feed, exploited.ids)
+        indexed.mark_reported(settings, feed, exploited.ids if exploited.feed else None)
     each = {(line.name, line.suite): line for line in lines}
     return FeedUpdateOutput(
         feeds=tuple(each.values()), changes=tuple(sorted(told, key=_order)),
         images=len({one.name for one in current.values()}), first=first,
+        unknown=tuple(sorted({one.name for one in current.values() if one.unversioned})),
     )  # fmt: skip
 
 
@@ -112,15 +115,20 @@ def _of_suite(context: Context, suite: str, found: dict[str, Feed], missing: dic
 
 def _line(context: Context, name: str, feed: Feed | None, why: str, suite: str = "") -> FeedLine:
     if feed is None:
-        off = getattr(context.settings.feeds, name) == NONE
+        off = _setting(context, name) == NONE
         return FeedLine(
             name=name, suite=suite, status="off" if off else "failed", source="", date=None, sha256="",
             note="by the settings" if off else why,
         )  # fmt: skip
     status: Literal["failed", "sample", "kept", "current"] = "kept" if feed.note else "current"
     if feed.sample:
-        status = "sample" if getattr(context.settings.feeds, name) == NONE else "failed"
+        status = "sample" if _setting(context, name) == NONE else "failed"
     return FeedLine.of(feed, name=name, suite=suite, status=status)
+
+
+def _setting(context: Context, name: str) -> str:
+    """What the settings say of a feed, which some scanners' names spell otherwise."""
+    return str(getattr(context.settings.feeds, scanner_data.DIRECTORIES.get(name, name)))
 
 
 def _changes(
@@ -136,9 +144,9 @@ def _changes(
         if before is None or feed is None or feed.sample:  # beside real data the sample knows next to nothing
             continue
         first, after = False, indexed.advisories(feed, suite, packages)
-        newly = exploited.ids - known if known else frozenset[str]()
+        newly = frozenset[str]() if known is None else exploited.ids - known
         for image in held:
-            was, now = standing(image.packages, before), standing(image.packages, after)
+            was, now = standing(image.comparable, before), standing(image.comparable, after)
             for which, change in changes(was, now, newly).items():
                 vulnerability, source = which
                 found.setdefault((change, vulnerability, source, now.get(which, "")), set()).add(image.name)
@@ -192,6 +200,9 @@ def _summary(found: FeedUpdateOutput) -> Iterator[str]:
         yield f"{found.images} image(s) are known; the next feed.update that gets data tells what it changes for them"
     elif not found.changes:
         yield f"nothing changed for the {found.images} image(s) that the ledger knows"
+    if found.unknown:
+        why = "an earlier version of Goldsmith built them and did not keep the version of each source package"
+        yield f"not all is known of {', '.join(found.unknown)}: {why}"
 
 
 def _show_changes(found: FeedUpdateOutput) -> None:

@@ -179,7 +179,8 @@ class CheckedMember:
     """A judged member as the ledger keeps it, for who does not ask the world again.
 
     `image` is what it was started from, `golden` the name of the golden image that it is judged by, `release` that
-    one's digest and `runs` its content's, or the image's own.
+    one's digest and `runs` its content's, or the image's own. `on_base`: its image only stands on the golden one, and
+    has packages of its own; None: an earlier version did not keep it.
     """
 
     name: str
@@ -189,6 +190,7 @@ class CheckedMember:
     runs: str
     verdict: MemberVerdict
     reasons: tuple[Reason, ...]
+    on_base: bool | None = None
 
 
 def checked(one: Judged) -> CheckedMember:
@@ -198,4 +200,5 @@ def checked(one: Judged) -> CheckedMember:
     return CheckedMember(
         one.member.name, one.member.image, golden.name if golden else "", golden.digest if golden else "",
         golden.content if golden else own, verdict_of(one), one.reasons,
+        one.on_base,
     )  # fmt: skip

@@ -260,6 +260,34 @@ def test_osv_adds_what_the_tracker_does_not_list(tmp_path: Path) -> None:
     assert feed.source == f"file {tmp_path}/tracker.json and file {tmp_path}/osv.zip"
 
 
+FIX_8, FIX_10 = ({"introduced": "0"}, {"fixed": "3.5.8-1"}), ({"introduced": "3.5.9-1"}, {"fixed": "3.5.10-1"})
+
+
+@pytest.mark.parametrize(
+    ("ranges", "fixed"),
+    [
+        ([("ECOSYSTEM", FIX_8), ("GIT", ({"introduced": "0"}, {"fixed": "abc123"}))], "3.5.8-1"),
+        ([("ECOSYSTEM", FIX_10), ("ECOSYSTEM", FIX_8)], "3.5.10-1"),
+        ([("ECOSYSTEM", (*FIX_8, *FIX_10))], "3.5.10-1"),
+        ([("ECOSYSTEM", (*FIX_8, {"introduced": "3.5.9-1"}))], ""),
+        ([("ECOSYSTEM", FIX_8), ("ECOSYSTEM", ({"introduced": "3.5.9-1"},))], ""),
+        ([("ECOSYSTEM", ({"introduced": "0"}, {"last_affected": "3.5.8-1"}))], ""),
+        ([("GIT", ({"introduced": "0"}, {"fixed": "3.5.8-1"}))], ""),
+        ([("ECOSYSTEM", ())], ""), ([], ""),
+    ],
+)  # fmt: skip
+def test_a_fix_of_osv_ends_every_range_of_the_distribution(
+    ranges: list[tuple[str, tuple[dict[str, str], ...]]], fixed: str, tmp_path: Path
+) -> None:
+    """A commit is no version; what begins again after a fix is not fixed; of several fixes the highest counts."""
+    package = {"ecosystem": "Debian:13", "name": "openssl"}
+    affected = {"package": package, "ranges": [{"type": kind, "events": list(events)} for kind, events in ranges]}
+    zipped(tmp_path / "osv.zip", {"id": "DEBIAN-CVE-2026-0007", "affected": [affected]})
+    index, _ = data_index.indexed(tmp_path / "osv.zip", tmp_path / "index", indexed._of_osv)
+    [one] = data_index.of_suite(index, "trixie")
+    assert (one.fixed, one.status) == (fixed, "resolved" if fixed else "open")
+
+
 def test_data_of_osv_in_another_form_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No zip archive, a document of another form, or more than the limit."""
     bad = tmp_path / "osv.zip"

@@ -6,6 +6,7 @@ import gzip
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -254,6 +255,33 @@ def test_a_slow_answer_ends_at_the_deadline_of_the_whole(
         thread.join()
     assert sorted(path.name for path in feed.directory.iterdir()) == [".trixie.lock", "trixie", "trixie.kept.json"]
     assert (feed.directory / "trixie").read_bytes() == GOOD
+
+
+def test_an_address_that_takes_no_connection_is_given_up_long_before_one_that_answers_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a network that lets only some addresses through behaves: nothing comes back at all."""
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(download, "FEED_SECONDS", Limit("feed.seconds", 20, "seconds for the whole download"))
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
+        address = f"http://127.0.0.1:{full.getsockname()[1]}/trixie"
+        with (
+            (tmp_path / "sink").open("wb") as sink,
+            pytest.raises(OutsideError, match="does not answer: ConnectTimeout"),
+        ):
+            download.transfer(address, {}, sink)
+
+
+def test_what_is_waited_for_is_said(
+    server: h.Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else a command that waits for one of many addresses looks as if it hung."""
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(download, "FEED_SECONDS", Limit("feed.seconds", 1, "seconds for the whole download"))
+    server["/slow"] = h.Drip([])
+    with (tmp_path / "sink").open("wb") as sink, pytest.raises(OutsideError, match="exceeds the limit"):
+        download.transfer(f"{server.address}/slow", {}, sink)
+    assert f"waiting for {server.address}/slow" in capsys.readouterr().err
 
 
 # What it takes, measured: a run of its own through the flow that every scan takes

@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select, update
 
 from hardening.findings import Finding, FindingKind
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.context import Context
-from images.ledger import FleetCheck, Move, ScanRecord
-from images.scan import sandbox
+from images.feeds import indexed
+from images.feeds.scanner_data import DIRECTORIES
+from images.ledger import FleetCheck, Move, ScanRecord, tables
+from images.scan import MORE, sandbox
 from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.feeds import FeedUpdateOutput, show_update, update_feeds
 from tests.support.publishing import REPORT
@@ -160,7 +163,7 @@ def test_what_has_no_fix_yet_says_so_and_what_scanners_said_counts_too(context: 
     assert line.todo == "no fix yet: take the package out of nginx-unprivileged, or wait for one"
 
 
-def test_nobody_is_affected_is_said_only_where_all_could_be_told(
+def test_that_no_image_is_affected_is_said_only_where_all_could_be_told(
     context: Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 4 where a running member's packages are not known: what was not looked at is no pass."""
@@ -169,7 +172,7 @@ def test_nobody_is_affected_is_said_only_where_all_could_be_told(
     assert show_affected(found, as_json=False) == 4
     context.ledger.seen_fleet("shop", {"web-1": WEB}, NOW)
     assert show_affected(who_is_affected(OTHER, context), as_json=False) == 0
-    assert "nobody is affected: 3 release(s) and member(s) were looked at" in capsys.readouterr().out
+    assert "no image here is affected: 3 release(s) and member(s) were looked at" in capsys.readouterr().out
 
 
 FLEET = """
@@ -194,6 +197,114 @@ def test_a_fleet_that_was_never_looked_at_is_unknown(context: Context, tmp_path:
     assert (found.unknown, found.fleets) == (("shop/odd",), {"bank": NOW})
 
 
+def on_base(context: Context, **kept: Any) -> None:
+    """A member with an application image on debian-base, and what the last check kept of it."""
+    context.ledger.seen_fleet("shop", {"app": BASE}, NOW)
+    line = {"name": "app", "image": "app:1", "golden": "debian-base", "release": "", "runs": BASE, **kept}
+    context.ledger.record_check(FleetCheck("shop", NOW, [line]))
+
+
+@pytest.mark.parametrize("kept", [{"on_base": True}, {}, {"on_base": False, "runs": WEB}])
+def test_an_image_on_a_golden_one_has_packages_that_are_not_known(context: Context, kept: dict[str, Any]) -> None:
+    """Its base answers for what is of the base only; so too where the check is of another time or version."""
+    on_base(context, **kept)
+    found = who_is_affected(CVE, context)
+    [line] = [line for line in found.lines if line.kind == "member"]
+    assert (line.name, line.source, line.part, line.comes_from) == ("shop/app", "openssl", "base", "debian-base")
+    assert found.unknown == ("shop/app",)
+    found = who_is_affected(OTHER, context)
+    assert (found.lines, found.unknown) == ((), ("shop/app",))
+    assert show_affected(found, as_json=True) == 4
+
+
+def test_a_member_that_runs_a_golden_image_itself_is_known(context: Context) -> None:
+    """All its packages are the image's."""
+    on_base(context, on_base=False)
+    assert who_is_affected(OTHER, context).unknown == ()
+
+
+def test_a_release_that_cannot_be_answered_for_is_named_with_its_channel(context: Context) -> None:
+    """That another of the same image can be does not hide it."""
+    released(context, "nginx-unprivileged", "sha256:" + "7" * 64, 1, "stable")
+    found = who_is_affected(OTHER, context)
+    assert found.unknown == ("nginx-unprivileged:stable", "shop/odd")
+
+
+def with_feeds(context: Context, **feeds: str) -> Context:
+    """The same context by other feeds."""
+    settings = context.settings
+    other = settings.feeds.model_copy(update=feeds)
+    return replace(context, settings=settings.model_copy(update={"feeds": other}))
+
+
+def test_where_a_feed_is_missing_exploitation_is_not_known(
+    context: Context, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither "no" nor silence: null, with the reason."""
+    monkeypatch.setattr("images.feeds.KEV", "http://127.0.0.1:1/kev")
+    monkeypatch.setattr("images.feeds.indexed.EPSS", "http://127.0.0.1:1/epss")
+    found = who_is_affected(CVE, with_feeds(context, kev="download", epss="download"))
+    assert (found.exploited, found.likelihood) == (None, None)
+    kev, epss = found.notes
+    assert kev.startswith("known exploited vulnerabilities (KEV): no data: http://127.0.0.1:1/kev does not answer")
+    assert epss.startswith("likelihood of exploitation (EPSS): no data: http://127.0.0.1:1/epss does not answer")
+    show_affected(found, as_json=False)
+    said = capsys.readouterr().out
+    assert "whether it is exploited is not known" in said
+    assert "(KEV): no data" in said
+    assert who_is_affected(CVE, with_feeds(context, kev="none")).notes == (
+        "known exploited vulnerabilities (KEV): no data: by the settings",
+    )
+
+
+def test_that_no_image_is_affected_is_no_answer_by_the_sample_or_old_data(
+    context: Context, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 4, with the reason: what data does not know yet is no pass."""
+    context.ledger.seen_fleet("shop", {"web-1": WEB}, NOW)
+    (data / "metadata.json").write_text('{"date": "2026-11-10"}')
+    found = who_is_affected(OTHER, context)
+    assert (found.lines, found.sample, found.outdated) == ((), False, "it is 15 days old; the policy accepts 7d")
+    assert show_affected(found, as_json=False) == 4
+    said = capsys.readouterr().out
+    assert "this data does not count: it is 15 days old" in said
+    assert "no image here is known to be affected" in said
+    known = json.loads((Path(indexed.SAMPLE) / "trixie.json").read_text())["sources"]
+    other = next(ids[0] for source, fixes in known.items() if source != "openssl" for ids in fixes.values())
+    found = who_is_affected(other, with_feeds(context, tracker="none"))
+    assert (found.lines, found.sample) == ((), True)
+    assert found.outdated.startswith("it is the sample that ships")
+    assert show_affected(found, as_json=True) == 4
+
+
+def test_an_older_copy_that_answered_is_noted(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As every other command says it."""
+    real = indexed.tracker
+    monkeypatch.setattr(indexed, "tracker", lambda *given: replace(real(*given), note="last good copy, 30h old"))
+    assert who_is_affected(CVE, context).notes == ("vulnerabilities: last good copy, 30h old",)
+
+
+def test_a_members_date_is_by_the_policy_that_its_image_was_published_by(context: Context, tmp_path: Path) -> None:
+    """As fleet.check judges it; the fleet's policy gives the grace, and all where that one is gone."""
+    folder = tmp_path / "content"
+    (folder / "pipelines/fleets").mkdir(parents=True)
+    (folder / "hardening/policies").mkdir(parents=True)
+    (folder / "pipelines/fleets/shop.toml").write_text(FLEET)
+    lax = (ROOT / "hardening/policies/default.toml").read_text().replace('"7d"\n\n[[', '"30d"\n\n[[')
+    lax = lax.replace('exploited = true\nwithin = "0s"', 'exploited = true\nwithin = "5d"').replace('"3d"', '"4d"')
+    (folder / "hardening/policies/lax.toml").write_text(lax)
+    settings = context.settings.model_copy(update={"content": (folder,)})
+    ours = replace(context, settings=settings)
+    context.ledger.first_seen_all([(CVE, "openssl")], NOW)
+    assert asked(ours)["shop/web-1", "openssl"].due == NOW + 3 * DAY
+    at = NOW - DAY
+    for policy, days in (("lax", 5 + 3), ("gone", 3)):
+        release = Release("nginx-unprivileged", "registry/n", f"sha256:{policy}", WEB, WEB, "p", policy, at, at, NOW)
+        context.ledger.record_release(release)
+        at += timedelta(hours=1)
+        assert asked(ours)["shop/web-1", "openssl"].due == NOW + days * DAY
+
+
 def test_an_older_release_that_nothing_points_to_is_only_counted(context: Context) -> None:
     """A line for each of last month's releases would hide the ones that matter."""
     old = "sha256:" + "4" * 64
@@ -204,7 +315,7 @@ def test_an_older_release_that_nothing_points_to_is_only_counted(context: Contex
 
 
 def test_a_vulnerability_that_the_data_does_not_know_is_an_error(context: Context, tmp_path: Path) -> None:
-    """Nobody has what was misspelt; and where nothing is known of any image, nobody can tell."""
+    """Nobody has what was misspelt; and where nothing is known of any image, nothing can be told."""
     with pytest.raises(ContentError, match=r"unknown vulnerability: CVE-2099-1 is not in file .* of 2026-11-24"):
         who_is_affected("CVE-2099-1", context)
     empty = Context(context.settings.model_copy(update={"state": tmp_path / "other"}), NOW, str, str)
@@ -272,3 +383,60 @@ def test_an_update_says_which_feed_could_not_be_had(context: Context, data: Path
     [failed] = [line for line in found.feeds if line.status == "failed"]
     assert (failed.name, failed.note) == ("epss", f"feeds.epss: there is no file {data}, and no epss.csv.gz in it")
     assert show_update(found, as_json=True) == 4
+
+
+def test_a_day_without_the_list_of_exploited_ones_loses_no_news(
+    context: Context, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Day 1 it is there, on day 2 it cannot be had, on day 3 what began meanwhile is told, once."""
+    updated(context)
+    with monkeypatch.context() as day_2:
+        day_2.setattr("images.feeds.KEV", "http://127.0.0.1:1/kev")
+        found = updated(with_feeds(context, kev="download"))
+    assert {line.status for line in found.feeds if line.name == "kev"} == {"failed"}
+    assert found.changes == ()
+    (data / "kev.json").write_text(json.dumps([{"cveID": CVE}, {"cveID": OPEN}]))
+    assert [(line.change, line.id) for line in updated(context).changes] == [("exploited", OPEN)]
+    assert updated(context).changes == ()
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_without_a_former_list_nothing_counts_as_newly_exploited(context: Context, earlier: bool) -> None:
+    """Else all that ever was would be news; an earlier version wrote an empty list where it had none."""
+    updated(with_feeds(context, kev="none"))
+    if earlier:
+        (context.settings.state_dir / "feeds/tracker" / f"{indexed.REPORTED}.json").write_text("[]")
+    assert updated(context).changes == ()
+
+
+@pytest.mark.parametrize("scanner", MORE)
+def test_a_scanner_that_is_named_without_data_is_a_feed_that_failed(context: Context, scanner: str) -> None:
+    """Each of them, whatever its setting is called; one without data of its own is no feed."""
+    named = replace(context, settings=context.settings.model_copy(update={"scanners": (scanner,)}))
+    status = {line.name: line.status for line in updated(named).feeds}
+    assert status.get(scanner) == ("failed" if scanner in DIRECTORIES else None)
+
+
+def test_a_source_whose_version_an_earlier_version_did_not_keep_is_unknown(
+    context: Context, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A binary's own version says nothing of its source's: it may have another epoch. What can be compared is."""
+    login = Package("login", "1:4.16.0-2+really2.41-5", "amd64", "ad", "util-linux")
+    context.ledger.record_artifact(artifact("nginx-unprivileged", WEB, (OPENSSL, login, NGINX), BASE))
+    context.ledger.seen_fleet("shop", {"web-1": WEB}, NOW)
+    with context.ledger._begin() as connection:
+        rows = connection.execute(select(tables.artifacts.c.packages).where(tables.artifacts.c.digest == WEB)).scalar()
+        old = [{key: value for key, value in row.items() if key != "source_version"} for row in rows]
+        change = update(tables.artifacts).where(tables.artifacts.c.digest == WEB).values(packages=old)
+        connection.execute(change)
+    write(data, TRACKER | {"util-linux": {OTHER: entry("2.41-6")}})
+    found = who_is_affected(OTHER, context)
+    unknown = ("nginx-unprivileged:candidate", "nginx-unprivileged:stable", "shop/web-1")
+    assert (found.lines, found.unknown) == ((), unknown)
+    assert show_affected(found, as_json=True) == 4
+    assert who_is_affected(CVE, context).unknown == (), "of what it is asked for all versions are known"
+    first = updated(context)
+    assert (first.unknown, show_update(first, as_json=False)) == (("nginx-unprivileged",), 0)
+    assert "not all is known of nginx-unprivileged" in capsys.readouterr().out
+    write(data, TRACKER | {"util-linux": {OTHER: entry("2.41-6"), OPEN: entry("2.41-7")}, "openssl": {}})
+    assert {(line.change, line.source) for line in updated(context).changes} == {("closed", "openssl")}

@@ -17,7 +17,7 @@ from hardening.policy import Policy, Rule, RunningRules
 from hardening.running import RunningFacts
 from images.context import Context
 from pipelines.fleet.members import Provenance, newest
-from pipelines.fleet.violations import Judged, facts, judge, named
+from pipelines.fleet.violations import Judged, checked, facts, judge, named
 from pipelines.rollout.session import FleetSession
 from tests.support.fleets import NOW, fleet, member, release
 
@@ -89,6 +89,12 @@ def test_an_application_image_is_reported_with_its_base() -> None:
     assert found.rules == {"superseded"}
     assert found.on_base
     assert "its base python-runtime of 2026-01-31" in found.reasons[0].what
+
+
+def test_what_is_kept_of_a_member_tells_a_golden_image_from_one_on_top_of_it() -> None:
+    """Both run the same golden content; only the latter has packages that the ledger does not know."""
+    origins = (Provenance(release=release()), Provenance(base=release()), Provenance())
+    assert [checked(judged(origin)).on_base for origin in origins] == [False, True, False]
 
 
 def test_a_base_newer_than_the_channel_is_not_superseded() -> None:
