@@ -6,6 +6,7 @@ over; one that claims a trusted key must hold, or nothing is believed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,10 +130,12 @@ def verify(
 ) -> Attested:
     """What is proved of an image that has one of the `digests`. Raises UntrustedError.
 
+    What was said twice, such as by two keys, counts once, as said by the first one.
+
     `signed_at`: the day by which keys count, which a signature protects; where it is unknown, they count as of `now`.
     """
     ring = _Ring(trust.keys or own)
-    said, strangers, faults = list[Verified](), list[str](), list[UntrustedError]()
+    said, strangers, faults = dict[str, Verified](), list[str](), list[UntrustedError]()
     day = (signed_at or now).date()
     for number, bundle in enumerate(bundles, 1):
         try:
@@ -148,8 +151,9 @@ def verify(
         if not set(opened.digests) & set(digests):
             why = f"{_short(opened.predicate_type)} speaks of {', '.join(opened.digests)[:200] or 'nothing'}"
             raise UntrustedError(Fault.OTHER_SUBJECT, what, why)
-        said.append(Verified(key.name, Attestation(opened.predicate_type, opened.said["predicate"])))
-    found = Attested(tuple(said), tuple(strangers))
+        kind, predicate = opened.predicate_type, opened.said["predicate"]
+        said.setdefault(json.dumps([kind, predicate], sort_keys=True), Verified(key.name, Attestation(kind, predicate)))
+    found = Attested(tuple(said.values()), tuple(strangers))
     _require_complete(found, trust, faults, what)
     _require_fresh(trust, signed_at, now, what)
     _require_builder(found, trust, what)

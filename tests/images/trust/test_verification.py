@@ -13,6 +13,7 @@ import pytest
 
 from hardening.trust import PREDICATES, Trust, TrustedKey, UpstreamSigner
 from images.artifact import Release
+from images.trust.evidence import evidence_of
 from images.trust.verification import Fault, UntrustedError, require_alive, verify_release
 from tests.support.publishing import DAY, NOW
 from tests.support.signing import KeyInMemory, signed
@@ -104,6 +105,17 @@ def test_nothing_attached_a_foreign_key_and_a_missing_kind_are_told_apart() -> N
     assert fault([signed(THEIRS, PREDICATES["provenance"], DIGEST, PROVENANCE), *whole[1:]]) is Fault.UNKNOWN_KEY
     assert fault(whole, own=()) is Fault.UNKNOWN_KEY
     assert fault(whole, Trust(predicates=("https://example.com/more",))) is Fault.MISSING_PREDICATE
+
+
+def test_what_was_signed_twice_counts_once() -> None:
+    """By two keys or by one, as said by the first; what differs in anything stays."""
+    trust, whole = Trust(keys=(OURS.trusted("old"), THEIRS.trusted("new"))), complete()
+    found = verify_release(RELEASE, [*whole, *complete(THEIRS), *whole], trust, (), NOW + DAY)
+    assert [one.key for one in found.verified] == ["old"] * len(PREDICATES)
+    assert evidence_of(one for one in found.said if one.predicate_type == PREDICATES["cyclonedx"]).sbom
+    for one, other in (({"a": 1}, {"a": True}), ({"a": 1}, {"a": 2})):
+        bills = [signed(OURS, PREDICATES["cyclonedx"], DIGEST, predicate) for predicate in (one, other)]
+        assert len(verify_release(RELEASE, [*whole, *bills], trust, (), NOW).of("cyclonedx")) == 3
 
 
 def test_what_was_said_of_another_image_is_refused() -> None:
