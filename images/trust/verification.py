@@ -164,8 +164,7 @@ class _Ring:
     """The keys that count, by the hint by which a bundle names its own."""
 
     def __init__(self, keys: Sequence[TrustedKey]) -> None:
-        public = ((key, _der(key.public)) for key in keys)
-        self._keys = {hint_of(der): (key, verifier(der)) for key, der in public}
+        self._keys = {hint_of(key.der): (key, verifier(key.der)) for key in keys}
 
     def signer_of(self, opened: SignedStatement, what: str) -> TrustedKey | None:
         """The key that signed; None where none of ours did. Raises UntrustedError where one of ours is only claimed."""
@@ -213,7 +212,9 @@ def _require_builder(found: Attested, trust: Trust, what: str) -> None:
     built = [_builder(predicate) for predicate in found.of("provenance")]
     for name in built or [""]:
         if not any(fnmatchcase(name, glob) for glob in trust.builders):
-            raise UntrustedError(Fault.OTHER_BUILDER, what, f"it was built by {name or 'nobody who says so'}")
+            raise UntrustedError(
+                Fault.OTHER_BUILDER, what, f"it was built by {name}" if name else "the provenance names no builder"
+            )
 
 
 def _builder(provenance: Mapping[str, Any]) -> str:
@@ -226,9 +227,3 @@ def _builder(provenance: Mapping[str, Any]) -> str:
 def _short(predicate_type: str) -> str:
     """A predicate's type as people know it."""
     return next((name for name, address in PREDICATES.items() if address == predicate_type), predicate_type[:200])
-
-
-def _der(pem: str) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-
-    return load_pem_public_key(pem.encode()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

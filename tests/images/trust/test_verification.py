@@ -149,7 +149,8 @@ def test_an_age_and_a_builder_can_be_asked_for() -> None:
     verify_release(RELEASE, complete(), Trust(builders=("https://goldsmith.example/*",)), [OURS.trusted()], NOW)
     assert fault(complete(), Trust(builders=("https://other/*",))) is Fault.OTHER_BUILDER
     unnamed = [signed(OURS, PREDICATES["provenance"], DIGEST), *complete()[1:]]
-    assert fault(unnamed, Trust(builders=("https://goldsmith.example/*",))) is Fault.OTHER_BUILDER
+    with pytest.raises(UntrustedError, match=r"\(other-builder\): the provenance names no builder"):
+        verify_release(RELEASE, unnamed, Trust(builders=("https://goldsmith.example/*",)), [OURS.trusted()], NOW)
 
 
 def test_an_ended_and_a_revoked_release_are_refused_by_name() -> None:
