@@ -1,4 +1,4 @@
-"""The keys of this installation: made once, their owner's alone, rotated without signing anything anew."""
+"""The keys of this installation: made once, their owner's alone, rotated without signing old releases again."""
 
 from __future__ import annotations
 

@@ -88,6 +88,17 @@ def test_one_flipped_bit_in_any_attestation_is_found(number: int) -> None:
     assert fault([*whole[:number], unnamed, *whole[number + 1 :]]) in (Fault.UNKNOWN_KEY, Fault.MALFORMED)
 
 
+def test_the_bytes_that_are_signed_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys are tried: a bill of materials is large."""
+    from securesystemslib.dsse import Envelope
+
+    whole, made, pae = complete(), list[bytes](), Envelope.pae
+    monkeypatch.setattr(Envelope, "pae", lambda envelope: made.append(envelope.payload) or pae(envelope))
+    keys = [THEIRS.trusted("a"), KeyInMemory().trusted("b"), OURS.trusted()]
+    verify_release(RELEASE, whole, Trust(), keys, NOW)
+    assert len(made) == len(set(made)) == len(whole)
+
+
 def test_a_swapped_signature_is_found() -> None:
     """That of another statement by the same key."""
     one, two, *rest = complete()
@@ -125,7 +136,7 @@ def test_what_was_said_of_another_image_is_refused() -> None:
 
 
 def test_a_key_counts_on_its_days_by_the_day_of_the_release() -> None:
-    """Rotation signs nothing anew; a revoked key takes with it all that it signed."""
+    """After a rotation nothing must be signed again; a revoked key takes with it all that it signed."""
     day = NOW.date()
     for since, until in ((day, day), (date.min, day), (day, date.max)):
         verify_release(RELEASE, complete(), Trust(), [OURS.trusted(since=since, until=until)], NOW + 20 * DAY)
@@ -175,6 +186,7 @@ def test_an_ended_and_a_revoked_release_are_refused_by_name() -> None:
         b"[" * 100_000,
         changed(complete()[0], lambda data: data["dsseEnvelope"].update(payload="!", signatures=[])),
         changed(complete()[0], lambda data: data["dsseEnvelope"].update(payloadType="text/plain")),
+        changed(complete()[0], lambda data: data["dsseEnvelope"]["signatures"].append({"keyid": "x", "sig": "AAAA"})),
         changed(complete()[0], lambda data: data["dsseEnvelope"].update(payload=b64encode(b"[]").decode())),
         changed(complete()[0], lambda data: data["dsseEnvelope"].update(payload=b64encode(b'{"_type": 1}').decode())),
     ],
