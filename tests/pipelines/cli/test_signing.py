@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,19 @@ def test_the_first_thing_that_is_wrong_is_named(
     assert "is not trusted (unsigned)" in refused(inv)
     revoke(to, ref, "a back door")
     assert "is not trusted (revoked): it was revoked: a back door" in refused(inv)
+
+
+def test_a_policy_that_names_keys_does_not_ask_for_ours(inv: Goldsmith, made: Release, tmp_path: Path) -> None:
+    """Which may be at a cloud that this machine cannot reach."""
+    [key] = inv("key.show", "--json").json
+    policy = tmp_path / "content/hardening/policies/theirs.toml"
+    policy.parent.mkdir(parents=True)
+    policy.write_text(Path("hardening/policies/default.toml").read_text() + POLICY % key["public"])
+    away = {"GOLDSMITH_SIGNING__COMMAND": '["true"]', "GOLDSMITH_SIGNING__PUBLIC_KEY": str(tmp_path / "none.pub")}
+    other = replace(inv.with_(tmp_path / "content"), settings={**inv.settings, **away})
+    ref = f"{made.repository}@{made.digest}"
+    assert other("image.verify-trust", ref, "--policy", "theirs").code == 0
+    assert "signing.public_key" in other("image.verify-trust", ref).err
 
 
 def test_an_index_that_somebody_else_made_over_signed_content_is_refused(
