@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import date
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration, shown
@@ -22,6 +22,7 @@ PREDICATES = {
     "verdict": f"{IN_TOTO}svr/v0.1",
 }
 """Short names of predicate types; an address stands for itself."""
+KINDS = "ECDSA (P-256, P-384, P-521), RSA and Ed25519"
 
 
 class TrustedKey(Content):
@@ -41,11 +42,16 @@ class TrustedKey(Content):
     def _is_a_key(cls, pem: str) -> str:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
+        from securesystemslib.signer import SSlibKey
 
         try:
-            load_pem_public_key(pem.encode())
+            key = load_pem_public_key(pem.encode())
         except (ValueError, UnsupportedAlgorithm) as error:
             raise ValueError(f"no public key (PEM, BEGIN PUBLIC KEY): {error}") from None
+        try:
+            SSlibKey.from_crypto(key)
+        except ValueError:
+            raise ValueError(f"a key of a kind that verifies nothing here; {KINDS} do") from None
         return pem
 
     @model_validator(mode="after")
@@ -54,33 +60,53 @@ class TrustedKey(Content):
             raise ValueError(f"it ends on {self.until}, before it begins on {self.since}")
         return self
 
+    @property
+    def der(self) -> bytes:
+        """The key itself, however its PEM is laid out."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+        key = load_pem_public_key(self.public.encode())
+        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _are_different(keys: tuple[TrustedKey, ...]) -> tuple[TrustedKey, ...]:
+    names = dict[bytes, str]()
+    for key in keys:
+        if key.der in names:
+            raise ValueError(f"{key.name} is the same key as {names[key.der]}")
+        names[key.der] = key.name
+    return keys
+
+
+def _are_known(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in PREDICATES and "://" not in name:
+            raise ValueError(f"{name} is neither an address nor one of {', '.join(PREDICATES)}")
+    return names
+
+
+Keys = Annotated[tuple[TrustedKey, ...], AfterValidator(_are_different)]
+Predicates = Annotated[tuple[NonEmpty, ...], Field(min_length=1), AfterValidator(_are_known)]
+
 
 class UpstreamSigner(Content):
     """Who signs the images of others that are built on: what is taken from there must be signed by these keys."""
 
     prefix: NonEmpty = Field(description="how the names of the images begin: registry.example.com/team/")
-    keys: Annotated[tuple[TrustedKey, ...], Field(min_length=1)]
-    predicates: tuple[NonEmpty, ...] = Field(("provenance",), description="what must be attested, as in trust")
+    keys: Annotated[Keys, Field(min_length=1)]
+    predicates: Predicates = Field(("provenance",), description="what must be attested, as in trust")
 
 
 class Trust(Content):
     """What a release must carry, and by whom it must be signed, before anything is built on it, promoted or rolled."""
 
-    keys: tuple[TrustedKey, ...] = Field((), description="empty: the keys of this installation")
-    predicates: tuple[NonEmpty, ...] = Field(
+    keys: Keys = Field((), description="empty: the keys of this installation")
+    predicates: Predicates = Field(
         tuple(PREDICATES), description=f"kinds of attestations: {', '.join(PREDICATES)}, or an address"
     )
     max_age: Duration | None = Field(None, description="the oldest release that is accepted")
     builders: tuple[NonEmpty, ...] = Field((), description="globs over builder ids of the provenance; empty: any")
     upstream: tuple[UpstreamSigner, ...] = Field((), description="who signs upstream bases")
-
-    @field_validator("predicates")
-    @classmethod
-    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in PREDICATES and "://" not in name:
-                raise ValueError(f"{name} is neither an address nor one of {', '.join(PREDICATES)}")
-        return names
 
     def of_upstream(self, reference: str) -> Trust | None:
         """What an upstream image must prove; None where no rule is about it."""
@@ -102,10 +128,22 @@ def less_trust(ours: Trust, floor: Trust) -> Iterator[str]:
         yield f"trust.max_age: {said}, and the floor accepts {shown(floor.max_age)}"
     if floor.builders and not (ours.builders and set(ours.builders) <= set(floor.builders)):
         yield f"trust.builders: others than {', '.join(floor.builders)}, which the floor names"
-    known = {key.public.strip(): key for key in floor.keys}
-    if floor.keys and not ours.keys:
+    yield from _more_keys(ours.keys, floor.keys)
+
+
+def _more_keys(ours: tuple[TrustedKey, ...], floor: tuple[TrustedKey, ...]) -> Iterator[str]:
+    if floor and not ours:
         yield "trust.keys: the keys of this installation, and the floor names others"
-    for key in ours.keys:
-        theirs = known.get(key.public.strip())
-        if floor.keys and (theirs is None or key.until > theirs.until or (theirs.revoked and not key.revoked)):
+    if ours and not floor:
+        yield f"trust.keys: {', '.join(key.name for key in ours)}, and the floor trusts the keys of this installation"
+        return
+    known = {key.der: key for key in floor}
+    for key in ours:
+        theirs = known.get(key.der)
+        if theirs is None or not _within(key, theirs):
             yield f"trust.keys: {key.name}, which the floor does not trust that far"
+
+
+def _within(ours: TrustedKey, floor: TrustedKey) -> bool:
+    """Whether `ours` counts on no day on which the same key of the floor does not."""
+    return bool(ours.revoked) or (not floor.revoked and floor.since <= ours.since and ours.until <= floor.until)

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hardening.foundation.errors import MalformedError
@@ -83,6 +84,10 @@ class SignedStatement:
         """What it is about: the digests of all its subjects."""
         return tuple(f"sha256:{one['digest']['sha256']}" for one in self.said["subject"])
 
+    @cached_property
+    def _signed_bytes(self) -> bytes:
+        return self.envelope.pae()
+
     def is_signed_by(self, key: SSlibKey) -> bool:
         """Whether one of its signatures is by the key, whatever the envelope calls that."""
         from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
@@ -90,7 +95,7 @@ class SignedStatement:
 
         for signature in self.envelope.signatures.values():
             try:
-                key.verify_signature(Signature(key.keyid, signature.signature), self.envelope.pae())
+                key.verify_signature(Signature(key.keyid, signature.signature), self._signed_bytes)
             except (UnverifiedSignatureError, VerificationError):
                 continue
             return True
@@ -130,6 +135,9 @@ def read_bundle(data: bytes, what: str) -> SignedStatement:
     material = bundle.verification_material.public_key
     if material is None or bundle.dsse_envelope is None:
         raise MalformedError(f"{what} is signed by a certificate, or signs no statement", hint=_WANTED)
+    signatures = len(bundle.dsse_envelope.signatures)
+    if signatures != 1:
+        raise MalformedError(f"{what} has {signatures} signatures, where a bundle has one", hint=_WANTED)
     return read_envelope(bundle.dsse_envelope.to_dict(), material.hint or "", what)
 
 

@@ -1,7 +1,8 @@
 """The keys of this installation, and what signs with them: a file of ours, AWS KMS, or a program. Edge.
 
-A key pair of ours lies in `state`/keys: `DAY-ID.key` (its owner's alone) and `DAY-ID.pub`. It signs from that day until
-the next one's, when its private half is removed; what it signed until then stays trusted.
+A key pair of ours lies in `state`/keys: `DAY-NUMBER-ID.key` (its owner's alone) and `DAY-NUMBER-ID.pub`, which sort by
+age. It signs from that day until the next one's, when its private half is removed; what it signed until then stays
+trusted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hardening.foundation.content import parse
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import NETWORK, run
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
 KMS = "awskms:"
 SIGN_SECONDS = 120
 LOCK_SECONDS = 60
-FILE = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)-[0-9a-f]{12}\.pub")
+FILE = re.compile(r"(?P<day>\d{4}-\d\d-\d\d)-(?P<number>\d{4})-[0-9a-f]{12}\.pub")
+UNFINISHED = ".new"
 
 
 def signer(settings: Settings, today: date) -> Signer:
@@ -52,11 +55,12 @@ def own_keys(settings: Settings) -> tuple[TrustedKey, ...]:
     """The keys whose signatures are ours, the oldest first; none before the first was made."""
     if settings.signing.command or settings.signing.key:
         return (TrustedKey(name="own", public=pem_of(signer(settings, date.min).public)),)
-    files = _public_files(settings)
+    files = _public_files(settings.state_dir / "keys")
     changes = [date.fromisoformat(file.name[:10]) for file in files[1:]]
     days = zip(files, [date.min, *changes], [*changes, date.max], strict=False)
     return tuple(
-        TrustedKey(name=file.stem, public=file.read_text(), since=since, until=until) for file, since, until in days
+        parse({"name": file.stem, "public": file.read_text(), "since": since, "until": until}, TrustedKey, str(file))
+        for file, since, until in days
     )
 
 
@@ -168,27 +172,46 @@ def _lock(settings: Settings) -> Path:
     return settings.state_dir / "locks" / "keys.lock"
 
 
-def _public_files(settings: Settings) -> list[Path]:
-    folder = settings.state_dir / "keys"
-    return sorted(file for file in folder.glob("*.pub") if FILE.fullmatch(file.name)) if folder.is_dir() else []
+def _public_files(folder: Path) -> list[Path]:
+    """The public halves, the oldest first, without those whose private half was never finished."""
+    unfinished = {file.name[1 : -len(UNFINISHED)] for file in folder.glob(f".*{UNFINISHED}")}
+    return sorted(file for file in folder.glob("*.pub") if FILE.fullmatch(file.name) and file.stem not in unfinished)
 
 
 def _generated(folder: Path, today: date) -> Path:
-    """A new pair; its public half stands first, so that nothing is signed by a key that nobody knows."""
+    """A new pair. The last step, the rename of its private half, makes it count: cut short before, nothing changed."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+    for left in folder.glob(f".*{UNFINISHED}"):
+        (folder / f"{left.name[1 : -len(UNFINISHED)]}.pub").unlink(missing_ok=True)
+        left.unlink()
     private = generate_private_key(SECP256R1())
     der = _der(private.public_key())
-    name = f"{today}-{hashlib.sha256(der).hexdigest()[:12]}"
-    (folder / f"{name}.pub").write_text(pem_of(der))
-    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    making, file = folder / f".{name}.new", folder / f"{name}.key"
-    with os.fdopen(os.open(making, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
-        sink.write(pem)
-        os.fsync(sink.fileno())
+    day, number = _next(folder, today)
+    name = f"{day}-{number:04}-{hashlib.sha256(der).hexdigest()[:12]}"
+    making, file, public = folder / f".{name}{UNFINISHED}", folder / f"{name}.key", folder / f"{name}.pub"
+    _write(making, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    making_public = folder / f".{public.name}{UNFINISHED}"
+    _write(making_public, pem_of(der).encode())
+    making_public.rename(public)
     making.rename(file)
     return file
+
+
+def _next(folder: Path, today: date) -> tuple[date, int]:
+    """The day and the number of the next pair: both sort after the newest one's, also where the clock went back."""
+    newest = [FILE.fullmatch(file.name) for file in _public_files(folder)][-1:]
+    if not newest or newest[0] is None:
+        return today, 1
+    return max(today, date.fromisoformat(newest[0]["day"])), int(newest[0]["number"]) + 1
+
+
+def _write(file: Path, data: bytes) -> None:
+    """Write a new file, its owner's alone, to the disk."""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
+        sink.write(data)
+        os.fsync(sink.fileno())
 
 
 def _der(public: EllipticCurvePublicKey) -> bytes:

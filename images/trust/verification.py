@@ -6,6 +6,7 @@ over; one that claims a trusted key must hold, or nothing is believed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -129,10 +130,12 @@ def verify(
 ) -> Attested:
     """What is proved of an image that has one of the `digests`. Raises UntrustedError.
 
+    What was said twice, such as by two keys, counts once, as said by the first one.
+
     `signed_at`: the day by which keys count, which a signature protects; where it is unknown, they count as of `now`.
     """
     ring = _Ring(trust.keys or own)
-    said, strangers, faults = list[Verified](), list[str](), list[UntrustedError]()
+    said, strangers, faults = dict[str, Verified](), list[str](), list[UntrustedError]()
     day = (signed_at or now).date()
     for number, bundle in enumerate(bundles, 1):
         try:
@@ -148,8 +151,9 @@ def verify(
         if not set(opened.digests) & set(digests):
             why = f"{_short(opened.predicate_type)} speaks of {', '.join(opened.digests)[:200] or 'nothing'}"
             raise UntrustedError(Fault.OTHER_SUBJECT, what, why)
-        said.append(Verified(key.name, Attestation(opened.predicate_type, opened.said["predicate"])))
-    found = Attested(tuple(said), tuple(strangers))
+        kind, predicate = opened.predicate_type, opened.said["predicate"]
+        said.setdefault(json.dumps([kind, predicate], sort_keys=True), Verified(key.name, Attestation(kind, predicate)))
+    found = Attested(tuple(said.values()), tuple(strangers))
     _require_complete(found, trust, faults, what)
     _require_fresh(trust, signed_at, now, what)
     _require_builder(found, trust, what)
@@ -160,8 +164,7 @@ class _Ring:
     """The keys that count, by the hint by which a bundle names its own."""
 
     def __init__(self, keys: Sequence[TrustedKey]) -> None:
-        public = ((key, _der(key.public)) for key in keys)
-        self._keys = {hint_of(der): (key, verifier(der)) for key, der in public}
+        self._keys = {hint_of(key.der): (key, verifier(key.der)) for key in keys}
 
     def signer_of(self, opened: SignedStatement, what: str) -> TrustedKey | None:
         """The key that signed; None where none of ours did. Raises UntrustedError where one of ours is only claimed."""
@@ -209,7 +212,9 @@ def _require_builder(found: Attested, trust: Trust, what: str) -> None:
     built = [_builder(predicate) for predicate in found.of("provenance")]
     for name in built or [""]:
         if not any(fnmatchcase(name, glob) for glob in trust.builders):
-            raise UntrustedError(Fault.OTHER_BUILDER, what, f"it was built by {name or 'nobody who says so'}")
+            raise UntrustedError(
+                Fault.OTHER_BUILDER, what, f"it was built by {name}" if name else "the provenance names no builder"
+            )
 
 
 def _builder(provenance: Mapping[str, Any]) -> str:
@@ -222,9 +227,3 @@ def _builder(provenance: Mapping[str, Any]) -> str:
 def _short(predicate_type: str) -> str:
     """A predicate's type as people know it."""
     return next((name for name, address in PREDICATES.items() if address == predicate_type), predicate_type[:200])
-
-
-def _der(pem: str) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-
-    return load_pem_public_key(pem.encode()).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

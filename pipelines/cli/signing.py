@@ -57,21 +57,24 @@ class KeyLine(Line):
 
 
 def verify_trust(ref: str, policy: str) -> list[TrustLine]:
-    """What `ref` proves by the keys of a policy. Raises UntrustedError: the first thing that is wrong, by its name."""
+    """What `ref` proves by the keys of a policy. Raises UntrustedError: the first thing that is wrong, by its name.
+
+    Only statements about the very digest at `ref` count: an index holds dates, and anybody can make one over content
+    of ours.
+    """
     context = image_context()
     reference = reference_of(context.registry, ref, sorted(context.definitions))
-    found, repository = context.registry.get(reference), split(reference)[0]
-    content = found.content(context.settings.platform)
+    digest, repository = context.registry.get(reference).digest, split(reference)[0]
     release = _release(context, reference)
     if release:
         require_alive(release, context.now)
-    trust, own = trust_of(context.settings, policy), own_keys(context.settings)
-    subjects = dict.fromkeys((found.digest, content))
-    attached = [bundle for subject in subjects for bundle in bundles(context.registry, repository, subject)]
+    trust = trust_of(context.settings, policy)
+    own = () if trust.keys else own_keys(context.settings)
+    attached = bundles(context.registry, repository, digest)
     signed_at = release.published_at if release else None
-    proof = verify(ref, tuple(subjects), attached, trust, own, signed_at=signed_at, now=context.now)
-    say(f"{ref} is trusted: {found.digest} is signed by {', '.join(proof.keys)}")
-    return _lines(ref, found.digest, proof)
+    proof = verify(ref, (digest,), attached, trust, own, signed_at=signed_at, now=context.now)
+    say(f"{ref} is trusted: {digest} is signed by {', '.join(proof.keys)}")
+    return _lines(ref, digest, proof)
 
 
 def ensure_key(settings: Settings) -> None:

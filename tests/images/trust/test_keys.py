@@ -1,4 +1,4 @@
-"""The keys of this installation: made once, their owner's alone, rotated without signing anything anew."""
+"""The keys of this installation: made once, their owner's alone, rotated without signing old releases again."""
 
 from __future__ import annotations
 
@@ -45,6 +45,18 @@ def test_after_a_rotation_both_keys_count_on_their_days_and_only_the_new_one_sig
     assert not old.exists()
     assert now.public == pem_of(signer(settings, NEXT).public).strip()
     assert before.public != now.public
+
+
+def test_keys_of_one_day_and_of_a_clock_that_went_back_are_in_the_order_of_their_making(tmp_path: Path) -> None:
+    """Whatever their hashes are: the last one signs and has no end."""
+    settings = settings_in(tmp_path)
+    made = [make(settings, DAY)]
+    for day in (DAY, DAY, DAY, DAY, DAY - timedelta(days=2), NEXT):
+        keys = rotate(settings, day)
+        made.append(make(settings, day))
+        assert [key.name for key in keys] == [file.stem for file in made]
+        assert keys[-1].public == pem_of(signer(settings, day).public).strip()
+        assert [key.until == date.max for key in keys] == [False] * (len(keys) - 1) + [True]
 
 
 def test_what_a_key_signs_its_public_half_verifies(tmp_path: Path) -> None:
@@ -99,14 +111,47 @@ def test_a_program_that_answers_nonsense_and_a_key_that_is_missing_are_told(tmp_
         Signing(key="arn:aws:kms:eu-central-1:123456789012:key/1")
 
 
-def test_a_killed_rotation_leaves_a_key_that_signs(tmp_path: Path) -> None:
-    """The public half stands first; a file that was not finished is none."""
+@pytest.mark.parametrize("steps", range(6))
+def test_a_rotation_killed_at_any_step_leaves_the_old_keys_or_the_new_ones(tmp_path: Path, steps: int) -> None:
+    """What signs is the key that has no end; the next rotation clears what was left."""
     settings = settings_in(tmp_path)
-    make(settings, DAY)
-    folder = settings.state_dir / "keys"
-    (folder / f".{NEXT}-0123456789ab.new").write_bytes(os.urandom(10))
-    assert len(own_keys(settings)) == 1
-    assert signer(settings, NEXT).sign(b"x")
+    old = make(settings, DAY)
+    folder, before = old.parent, own_keys(settings)
+    private = make(settings_in(tmp_path / "other"), NEXT)
+    [new] = own_keys(settings_in(tmp_path / "other"))
+    name = private.stem.replace("-0001-", "-0002-")
+    pem = private.with_suffix(".pub").read_bytes()
+    making, making_public = folder / f".{name}.new", folder / f".{name}.pub.new"
+    if steps >= 1:
+        making.write_bytes(private.read_bytes() if steps > 1 else os.urandom(10))
+        making.chmod(0o600)
+    if steps >= 2:
+        making_public.write_bytes(pem if steps > 2 else b"")
+    if steps >= 3:
+        making_public.rename(folder / f"{name}.pub")
+    if steps >= 4:
+        making.rename(folder / f"{name}.key")
+    if steps >= 5:
+        old.unlink()
+    keys = own_keys(settings)
+    if steps < 4:
+        assert keys == before
+    else:
+        assert [(key.public, key.until) for key in keys] == [(before[0].public, NEXT), (new.public, date.max)]
+    assert pem_of(signer(settings, NEXT).public).strip() == keys[-1].public
+    assert len(rotate(settings, NEXT)) == len(keys) + 1
+    assert len(list(folder.iterdir())) == len(keys) + 2
+    assert pem_of(signer(settings, NEXT).public).strip() == own_keys(settings)[-1].public
+
+
+def test_a_public_half_that_is_none_is_told_by_its_name(tmp_path: Path) -> None:
+    """It was damaged by somebody else; nothing is verified without it."""
+    settings = settings_in(tmp_path)
+    file = make(settings, DAY).with_suffix(".pub")
+    file.write_text("")
+    with pytest.raises(ContentError) as caught:
+        own_keys(settings)
+    assert str(file) in str(caught.value)
 
 
 def test_a_key_of_kms_signs_and_its_public_half_verifies(aws: StrictAws, tmp_path: Path) -> None:

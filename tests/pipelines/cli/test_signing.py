@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from images.artifact import Release
-from images.registry.referrers import detach_all
+from images.documents import Document
+from images.registry.attestations import bundles
+from images.registry.referrers import attach, detach_all
 from images.registry.release_store import RegistryStore
 from images.release.channels import revoke
 from images.release.publish import release
+from images.store.oci import Store
+from images.trust.envelope import BUNDLE
 from images.trust.statement import PROVENANCE
 from tests.support.loop import Goldsmith
 from tests.support.publishing import built, definition, judged, publisher, running_registry
@@ -83,6 +88,36 @@ def test_the_first_thing_that_is_wrong_is_named(
     assert "is not trusted (unsigned)" in refused(inv)
     revoke(to, ref, "a back door")
     assert "is not trusted (revoked): it was revoked: a back door" in refused(inv)
+
+
+def test_a_policy_that_names_keys_does_not_ask_for_ours(inv: Goldsmith, made: Release, tmp_path: Path) -> None:
+    """Which may be at a cloud that this machine cannot reach."""
+    [key] = inv("key.show", "--json").json
+    policy = tmp_path / "content/hardening/policies/theirs.toml"
+    policy.parent.mkdir(parents=True)
+    policy.write_text(Path("hardening/policies/default.toml").read_text() + POLICY % key["public"])
+    away = {"GOLDSMITH_SIGNING__COMMAND": '["true"]', "GOLDSMITH_SIGNING__PUBLIC_KEY": str(tmp_path / "none.pub")}
+    other = replace(inv.with_(tmp_path / "content"), settings={**inv.settings, **away})
+    ref = f"{made.repository}@{made.digest}"
+    assert other("image.verify-trust", ref, "--policy", "theirs").code == 0
+    assert "signing.public_key" in other("image.verify-trust", ref).err
+
+
+def test_an_index_that_somebody_else_made_over_signed_content_is_refused(
+    inv: Goldsmith, to: RegistryStore, made: Release, tmp_path: Path
+) -> None:
+    """With all attestations of the content's release attached to it, and any dates; and with none."""
+    index = to.registry.get(f"{made.repository}@{made.digest}")
+    dates = {f"{to.settings.annotation_prefix}expires-at": "2099-01-01T00:00:00+00:00"}
+    store = Store(tmp_path / "forged")
+    forged = store.put_json({**index.data, "annotations": {**index.annotations, **dates}}, index.media_type)
+    to.registry.push_root(store.path, forged, f"{made.repository}@{forged.digest}", index_only=True)
+    ref = f"{made.repository}@{forged.digest}"
+    copied = [Document(BUNDLE, bundle) for bundle in bundles(to.registry, made.repository, made.digest)]
+    assert "is not trusted (unsigned)" in inv("image.verify-trust", ref).err
+    attach(to.registry, made.repository, forged, copied)
+    answer = inv("image.verify-trust", ref)
+    assert (answer.code, "is not trusted (other-subject)" in answer.err) == (3, True)
 
 
 def test_keys_are_shown_and_rotated(inv: Goldsmith, made: Release) -> None:
