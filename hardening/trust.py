@@ -96,6 +96,12 @@ class UpstreamSigner(Content):
     keys: Annotated[Keys, Field(min_length=1)]
     predicates: Predicates = Field(("provenance",), description="what must be attested, as in trust")
 
+    def covers(self, reference: str) -> bool:
+        """Whether a reference begins with the prefix, by whole parts of its path."""
+        rest = reference.removeprefix(self.prefix)
+        ends = self.prefix.endswith((":", "/")) or rest.startswith(("/", ":", "@")) or not rest
+        return reference.startswith(self.prefix) and ends
+
 
 class Trust(Content):
     """What a release must carry, and by whom it must be signed, before anything is built on it, promoted or rolled."""
@@ -109,9 +115,10 @@ class Trust(Content):
     upstream: tuple[UpstreamSigner, ...] = Field((), description="who signs upstream bases")
 
     def of_upstream(self, reference: str) -> Trust | None:
-        """What an upstream image must prove; None where no rule is about it."""
-        rules = [rule for rule in self.upstream if reference.startswith(rule.prefix)]
-        return Trust(keys=rules[0].keys, predicates=rules[0].predicates) if rules else None
+        """What an upstream image must prove, by the rule with the longest prefix; None where no rule is about it."""
+        rules = [rule for rule in self.upstream if rule.covers(reference)]
+        rule = max(rules, key=lambda one: len(one.prefix), default=None)
+        return Trust(keys=rule.keys, predicates=rule.predicates) if rule else None
 
     @property
     def required(self) -> tuple[str, ...]:

@@ -198,9 +198,21 @@ def test_what_is_no_bundle_is_malformed_and_spoils_nothing_else(junk: bytes) -> 
 
 
 def test_what_upstream_images_must_prove_goes_by_their_names() -> None:
-    """The first rule whose prefix fits; without one nothing is asked."""
+    """By whole parts of them, and the longest prefix that fits; without one nothing is asked."""
     trust = Trust(upstream=(UpstreamSigner(prefix="registry/golden/", keys=(THEIRS.trusted(),)),))
     assert trust.of_upstream("registry/other/web:1") is None
     wanted = trust.of_upstream("registry/golden/web:1")
     assert wanted is not None
     assert (wanted.keys, wanted.predicates) == ((THEIRS.trusted(),), ("provenance",))
+    narrow = UpstreamSigner(prefix="registry/golden/web", keys=(OURS.trusted(),))
+    both = Trust(upstream=(*trust.upstream, narrow))
+    for reference, key in (
+        ("web", OURS),
+        ("web:1", OURS),
+        ("web@sha256:1", OURS),
+        ("web/a", OURS),
+        ("website", THEIRS),
+    ):
+        found = both.of_upstream(f"registry/golden/{reference}")
+        assert found
+        assert found.keys == (key.trusted(),)
