@@ -14,14 +14,15 @@ from images.trust.keys import own_keys
 from images.trust.verification import Attested, verify_release
 
 
-def proved(registry: RegistryClient, release: Release, now: datetime, policy: str = "") -> Attested:
-    """What a release proves by the trust that `policy` asks for, by default that of the floor.
+def proved(registry: RegistryClient, release: Release, now: datetime, *policies: str) -> Attested:
+    """What a release proves by the trust that each of `policies` asks for, as the last one sees it; "" is the floor.
 
     Whether it has ended is not asked. Raises UntrustedError, and OutsideError where the registry does not answer.
     """
     settings = registry.settings
     found = bundles(registry, release.repository, release.digest)
-    return verify_release(release, found, trust_of(settings, policy), own_keys(settings), now)
+    own = own_keys(settings)
+    return [verify_release(release, found, trust_of(settings, one), own, now) for one in policies or ("",)][-1]
 
 
 def trust_of(settings: Settings, policy: str = "") -> Trust:
