@@ -14,6 +14,7 @@ from images.artifact import Artifact, Descriptor, Release
 from images.build.workspace import workspace
 from images.documents import Document
 from images.ledger import Begun, Ledger
+from images.registry.answers import NotFoundError
 from images.registry.attestations import bundles, signed_document
 from images.registry.client import REF_NAME, RegistryClient
 from images.registry.referrers import attach
@@ -71,7 +72,7 @@ class RegistryPublication(Publication):
         """Whether all that a release must carry is attached to it, and by a key that counts."""
         try:
             proved(self.registry, known, now)
-        except (UntrustedError, MalformedError):
+        except (UntrustedError, MalformedError, NotFoundError):
             return False
         return True
 

@@ -30,7 +30,6 @@ from images.release.revocations import Ask, said_by_ledger
 from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement
 from images.store.oci import Store
 from images.trust.evidence import Evidence, evidence_of
-from images.trust.verification import UntrustedError
 
 Decision = RetirementDecision[Release]
 
@@ -171,7 +170,7 @@ class RegistryStore(ReleaseStore):
                 try:
                     self._read_documents(release, evidence_of(proved(self.registry, release, self.now).said))
                     found.append(release)
-                except (MalformedError, UntrustedError) as error:
+                except GoldsmithError as error:
                     say(f"{shown(release)} is passed over: {error.message}")
                     errors.append(error)
         return tuple(found), tuple(errors)
