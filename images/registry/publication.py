@@ -18,7 +18,7 @@ from images.registry.answers import NotFoundError
 from images.registry.attestations import bundles, signed_document
 from images.registry.client import REF_NAME, RegistryClient
 from images.registry.referrers import attach
-from images.registry.release_trust import proved
+from images.registry.release_trust import counting_keys, proved
 from images.registry.releases import release_at, remove
 from images.release import lifecycle
 from images.release.store import Publication
@@ -77,12 +77,16 @@ class RegistryPublication(Publication):
         return True
 
     def _attach(self, chosen: Release, index: Descriptor, said: Sequence[Document]) -> None:
-        """Attach what a release says of itself: statements signed, each once, and what other tools read unsigned."""
+        """Attach what a release says of itself: statements signed, each once, and what other tools read unsigned.
+
+        What a key that counts signed already, such as the one before a rotation, is not signed again.
+        """
         statements = [document for document in said if document.artifact_type == BUNDLE]
         if not statements:
             return
-        key = signer(self.registry.settings, chosen.published_at.date())
-        present = signed_by(key.public, bundles(self.registry, chosen.repository, chosen.digest))
+        settings, day = self.registry.settings, chosen.published_at.date()
+        key, found = signer(settings, day), bundles(self.registry, chosen.repository, chosen.digest)
+        present = set[bytes]().union(*(signed_by(one, found) for one in {key.public, *counting_keys(settings, day)}))
         signed = [signed_document(one.data, key) for one in statements if one.data not in present]
         plain = [document for document in said if document.artifact_type != BUNDLE]
         attach(self.registry, chosen.repository, index, (*signed, *plain))

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+import images.registry.publication
+import images.release.publish
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.trust import PREDICATES
 from images import documents
 from images.artifact import Release
+from images.documents import Document
 from images.registry.answers import NotFoundError
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached
@@ -27,8 +30,8 @@ from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
 from images.release.publish import release
 from images.trust.envelope import BUNDLE
-from images.trust.keys import signer
-from images.trust.verification import Fault, UntrustedError
+from images.trust.keys import rotate, signer
+from images.trust.verification import Attested, Fault, UntrustedError
 from tests.support.forked import call_forked
 from tests.support.publishing import (
     DAY,
@@ -153,6 +156,41 @@ def test_a_revoked_content_does_not_come_back_under_a_new_date(to: RegistryStore
     with pytest.raises(RefusedError, match="revoked: leaked key"):
         release(at(to, NOW + DAY), artifact, definition(), judged())
     assert release(at(to, NOW + DAY), built(to.store, text="fixed"), definition(), judged()).action == "published"
+
+
+def cut_short(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> Release:
+    """A release whose publication ended before any channel pointed to it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(images.release.publish, "_record", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            release(to, built(to.store), definition(), judged())
+    [begun] = to.ledger.open_publications(to.registry.repository("web"))
+    return begun.release
+
+
+def test_what_the_key_before_a_rotation_signed_is_not_signed_again(
+    to: RegistryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publication that was cut short is taken up by the new key, which finds all signed."""
+    begun = cut_short(to, monkeypatch)
+    rotate(to.settings, NOW.date() + DAY)
+    done = release(at(to, NOW + DAY / 24), built(to.store), definition(), judged())
+    assert done.release == begun
+    assert stored(tmp_path / "registry") == WHOLE
+
+
+def test_what_an_older_version_began_without_statements_is_put_away(
+    to: RegistryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken up, it would become a candidate that nobody signed."""
+    with monkeypatch.context() as patched:
+        patched.setattr(images.release.publish, "release_documents", lambda *_: (Document("a/x", b"{}"),))
+        patched.setattr(images.registry.publication, "proved", lambda *_: Attested())
+        begun = cut_short(to, monkeypatch)
+    done = release(at(to, NOW + DAY / 24), built(to.store), definition(), judged()).release
+    assert done.digest != begun.digest
+    assert proved(to.registry, done, NOW).said
+    assert stored(tmp_path / "registry") == WHOLE
 
 
 def killed(address: str, folder: Path, call: int, before: bool) -> bool:
