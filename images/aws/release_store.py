@@ -103,14 +103,15 @@ class AwsStore(ReleaseStore):
         hint = "./goldsmith image.rebuild fills it from AWS"
         raise ContentError(f"the ledger knows no release {digest}", hint=hint)
 
-    def evidence(self, release: Release) -> Verdict:
+    def evidence(self, release: Release, policy: str = "") -> Verdict:  # noqa: ARG002
         """The verdict that a signature stands for: nothing is made at AWS before the gate let it through.
 
-        Raises RefusedError unless the signed statement holds of the candidate's images and of the release's own.
+        Raises RefusedError unless the signed statement holds of the release's own images, the candidate among them.
         """
         cloud, key = self.cloud, public_key(self.cloud)
         candidate = in_channel(cloud, cloud.home, release.name, "candidate")
-        for ami in [*([candidate] if candidate else ()), *images_of(cloud, release)]:
+        named = [candidate] if candidate and candidate.release and candidate.release.digest == release.digest else []
+        for ami in [*named, *images_of(cloud, release)]:
             if not (proof := proof_of(cloud, ami, key)).holds:
                 why = f"{shown(release)}: what {ami.where} shows is not what was signed"
                 hint = f"./goldsmith image.revoke {release.digest} takes it out, if nobody can say why"

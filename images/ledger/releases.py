@@ -67,10 +67,10 @@ class Releases(Database):
         return tuple(from_json(Begun, dict(row._mapping)) for row in self._rows(query.order_by(table.c.id)))
 
     def end_publication(self, release: Release) -> None:
-        """Close every open line of this release."""
+        """Close every open line of this release, and forget what was to be said of it: it hangs on the release now."""
         table = t.publications
         mine = (table.c.repository == release.repository, table.c.digest == release.digest)
-        self._change(update(table).where(*mine).values(done=True))
+        self._change(update(table).where(*mine).values(done=True, documents=[]))
 
     def record_move(self, move: Move) -> None:
         """Keep that a channel's tag was moved."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
 from hardening.foundation import limits
-from hardening.foundation.errors import MalformedError
+from hardening.foundation.errors import MalformedError, OutsideError
 from hardening.foundation.hashing import digest, hex_of
 from images.build.workspace import workspace
 from images.documents import Document
-from images.registry.answers import Attached, loaded, parsed
+from images.registry.answers import Attached, Listed, NotFoundError, loaded, parsed
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached, tag_of
 from images.store.oci import Store
@@ -27,17 +31,46 @@ def signed_document(payload: bytes, signer: Signer) -> Document:
 def bundles(registry: RegistryClient, repository: str, subject: str) -> tuple[bytes, ...]:
     """All bundles that are attached to `subject`, the oldest first, hashed and not verified.
 
-    Raises MalformedError for what is no document about `subject`, OutsideError where there are too many or too large.
+    A line that leads to no document about `subject` gives no bytes, which nobody can read: whoever may push can list
+    anything, and that takes nothing away from the others. Raises MalformedError where there are too many, OutsideError
+    where they are too large.
     """
-    listed = [one for one in attached(registry, repository, subject) if one.artifact_type == BUNDLE]
+    every = attached(registry, repository, subject)
+    listed = [one for one in every if one.artifact_type == BUNDLE]
     if not listed:
         return ()
     where = f"{repository}:{tag_of(subject)}"
-    limits.ATTESTATIONS.require(len(listed), where)
+    _require(limits.ATTESTATIONS, len(listed), where)
+    _require(limits.DOCUMENT_BYTES, sum(one.size for one in every), where)
     with workspace(registry.settings) as directory:
-        registry.pull(where, directory, hex_of(subject))
+        _pull(registry, repository, subject, directory, listed)
         store = Store(directory)
-        return tuple(_bundle(store, f"{repository}@{one.digest}", one.digest, subject) for one in listed)
+        return tuple(_bundle_or_nothing(store, f"{repository}@{one.digest}", one.digest, subject) for one in listed)
+
+
+def _pull(registry: RegistryClient, repository: str, subject: str, directory: Path, listed: Sequence[Listed]) -> None:
+    """Pull all that is listed at once; where a part of it is not there, each document alone."""
+    try:
+        registry.pull(f"{repository}:{tag_of(subject)}", directory, hex_of(subject))
+    except NotFoundError:
+        for one in listed:
+            with suppress(NotFoundError):
+                registry.pull(f"{repository}@{one.digest}", directory, hex_of(one.digest))
+
+
+def _require(limit: limits.Limit, amount: int, where: str) -> None:
+    """Raise MalformedError, which concerns one image and no other, where something is over a limit."""
+    try:
+        limit.require(amount, where)
+    except OutsideError as error:
+        raise MalformedError(error.message, hint=error.hint) from None
+
+
+def _bundle_or_nothing(store: Store, what: str, manifest_digest: str, subject: str) -> bytes:
+    try:
+        return _bundle(store, what, manifest_digest, subject)
+    except (MalformedError, FileNotFoundError):
+        return b""
 
 
 def _bundle(store: Store, what: str, manifest_digest: str, subject: str) -> bytes:

@@ -82,6 +82,7 @@ def attach(
                 for document in made:  # which nobody finds yet
                     registry.push_root(store.path, document, f"{repository}@{document.digest}", index_only=False)
                 present = attached(registry, repository, subject.digest)  # read last of all before it is written
+                unlisted = _missing(made, present)
             pushed = True
             listed = [*present, *unlisted]
             _write_index(registry, repository, subject.digest, store, listed, with_documents=with_documents)

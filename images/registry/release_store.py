@@ -30,7 +30,6 @@ from images.release.revocations import Ask, said_by_ledger
 from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement
 from images.store.oci import Store
 from images.trust.evidence import Evidence, evidence_of
-from images.trust.verification import UntrustedError
 
 Decision = RetirementDecision[Release]
 
@@ -79,9 +78,13 @@ class RegistryStore(ReleaseStore):
         reference = self._located(ref) if ref.startswith("sha256:") else reference_of(self.registry, ref, self.names)
         return release_at(self.registry, reference, self.prefix)
 
-    def evidence(self, release: Release) -> Verdict:
-        """The verdict that a trusted key signed. Raises UntrustedError, and RefusedError where there is none."""
-        verdict = evidence_of(proved(self.registry, release, self.now, release.policy).said).verdict
+    def evidence(self, release: Release, policy: str = "") -> Verdict:
+        """The verdict that a trusted key signed. Raises UntrustedError, and RefusedError where there is none.
+
+        The policy that the release itself names is not asked: whoever pushes writes that.
+        """
+        policies = ("", policy) if policy else ("",)
+        verdict = evidence_of(proved(self.registry, release, self.now, *policies).said).verdict
         if verdict is None:
             hint = f"./goldsmith image.publish {release.name} judges it"
             raise RefusedError(f"{shown(release)} carries no verdict: it was never judged", hint=hint)
@@ -167,7 +170,7 @@ class RegistryStore(ReleaseStore):
                 try:
                     self._read_documents(release, evidence_of(proved(self.registry, release, self.now).said))
                     found.append(release)
-                except (MalformedError, UntrustedError) as error:
+                except GoldsmithError as error:
                     say(f"{shown(release)} is passed over: {error.message}")
                     errors.append(error)
         return tuple(found), tuple(errors)

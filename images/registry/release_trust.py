@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 
 from hardening.catalog import load_policy
 from hardening.foundation.settings import Settings
@@ -14,14 +14,24 @@ from images.trust.keys import own_keys
 from images.trust.verification import Attested, verify_release
 
 
-def proved(registry: RegistryClient, release: Release, now: datetime, policy: str = "") -> Attested:
-    """What a release proves by the trust that `policy` asks for, by default that of the floor.
+def proved(registry: RegistryClient, release: Release, now: datetime, *policies: str) -> Attested:
+    """What a release proves by the trust that each of `policies` asks for, as the last one sees it; "" is the floor.
 
     Whether it has ended is not asked. Raises UntrustedError, and OutsideError where the registry does not answer.
     """
     settings = registry.settings
     found = bundles(registry, release.repository, release.digest)
-    return verify_release(release, found, trust_of(settings, policy), own_keys(settings), now)
+    own = own_keys(settings)
+    return [verify_release(release, found, trust_of(settings, one), own, now) for one in policies or ("",)][-1]
+
+
+def counting_keys(settings: Settings, day: date) -> tuple[bytes, ...]:
+    """The public keys (DER) whose signatures on a release of `day` count by the floor."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+    keys = trust_of(settings).keys or own_keys(settings)
+    pems = [key.public.encode() for key in keys if key.since <= day <= key.until and not key.revoked]
+    return tuple(load_pem_public_key(pem).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for pem in pems)
 
 
 def trust_of(settings: Settings, policy: str = "") -> Trust:

@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
-from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
+from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedError, UsageError
 from images.artifact import Release
 from images.ledger import Move
 from images.release.lifecycle import before, below, chosen_back, refuse_ended, refuse_judged, worse
@@ -42,11 +42,9 @@ def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> ChannelMove
     """
     require_may_publish(to.settings.roots, to.settings.judging, policy)
     chosen = to.revoked(to.meant(f"{name}:candidate"))
-    if chosen.name != name:
-        hint = f"who can write to that repository? ./goldsmith image.publish {name} publishes a right one"
-        raise RefusedError(f"what {to.repository(name)}:candidate points to calls itself {chosen.name}", hint=hint)
+    _require_name(chosen, name, f"what {to.repository(name)}:candidate points to")
     refuse_ended(chosen, to.now, "stable stays where it is")
-    refuse_judged(chosen, to.evidence(chosen), policy)
+    refuse_judged(chosen, to.evidence(chosen, policy), policy)
     refuse_judged(chosen, gate(chosen), policy)
     return _move(to, chosen, "stable", "promote")
 
@@ -54,11 +52,14 @@ def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> ChannelMove
 def rollback(to: ReleaseStore, name: str, *, channel: str = "stable", reason: str = "") -> ChannelMove:
     """Let the channel point to the release that it pointed to before; a revoked one only where there is no other.
 
-    Raises RefusedError when there is none, or it is expired or revoked and no `reason` says why it is better.
+    What proves nothing is passed over. Raises RefusedError when there is none left, or it is expired or revoked and no
+    `reason` says why it is better.
     """
     repository = to.repository(name)
     present = next(iter(to.pointed(repository, channel)), "")
-    chosen = chosen_back(_earlier(to, repository, channel, present), name, channel, to.now, reason)
+    earlier = sorted(_earlier(to, repository, channel, present), key=lambda one: one.revoked_at is not None)
+    proven = _first_proven(to, name, earlier)
+    chosen = chosen_back([proven] if proven else [], name, channel, to.now, reason)
     if reason:
         to.note("rollback", f"{repository}:{channel}", reason)
     note = worse(chosen, to.now)
@@ -99,14 +100,17 @@ def point(to: ReleaseStore, release: Release, channel: str, reason: str, back: s
     return left
 
 
-def read_in_moves(to: ReleaseStore, repository: str) -> None:
-    """Into a lost ledger: each channel's last move and the one before it, so that a rollback knows where to go."""
+def read_in_moves(to: ReleaseStore, repository: str, accepted: Collection[str]) -> None:
+    """Into a lost ledger: each channel's last move and the one before it, so that a rollback knows where to go.
+
+    Only of the digests that were `accepted`: what proves nothing is nothing to go back to.
+    """
     for channel in CHANNELS:
         present = to.pointed(repository, channel)
         if not present or to.ledger.moves(repository, channel):
             continue
         previous = to.pointed(repository, f"{channel}{PREVIOUS}") or present
-        for digest in dict.fromkeys([previous[0], present[0]]):
+        for digest in (one for one in dict.fromkeys([previous[0], present[0]]) if one in accepted):
             to.ledger.record_move(Move(repository, channel, digest, to.now, "rebuild"))
 
 
@@ -135,15 +139,40 @@ def _earlier(
     return [to.revoked(release) for release in found if release]
 
 
+def _first_proven(to: ReleaseStore, name: str, releases: Iterable[Release]) -> Release | None:
+    """The first release that proves itself to be one of `name`. Where none does, raises what the first one lacks."""
+    failed: GoldsmithError | None = None
+    for one in releases:
+        try:
+            _require_name(one, name, one.digest[:19])
+            to.evidence(one)
+        except (RefusedError, MalformedError) as error:
+            failed = failed or error
+        else:
+            return one
+    if failed:
+        raise failed
+    return None
+
+
+def _require_name(release: Release, name: str, what: str) -> None:
+    if release.name != name:
+        hint = f"who can write to that repository? ./goldsmith image.publish {name} publishes a right one"
+        raise RefusedError(f"{what} calls itself {release.name}", hint=hint)
+
+
 def _leave(to: ReleaseStore, name: str, repository: str, channel: str, gone: Collection[str]) -> ChannelMove | None:
     """Move a channel off revoked releases; where there is nothing to go back to, say so and leave it."""
     found = to.pointed(repository, channel)
     if set(found).isdisjoint(gone):
         return None
-    earlier = _earlier(to, repository, channel, found[0], gone)
-    if chosen := next((one for one in earlier if not one.revoked_at), None):
-        return _back(to, chosen, channel, "revoke")
+    earlier = (one for one in _earlier(to, repository, channel, found[0], gone) if not one.revoked_at)
     note = "no earlier release to go back to: it still points to the revoked one; publish a good one"
+    try:
+        if chosen := _first_proven(to, name, earlier):
+            return _back(to, chosen, channel, "revoke")
+    except (RefusedError, MalformedError) as error:
+        note = f"{note} ({error.message})"
     return ChannelMove(name, channel, found[0], found[0], applied=False, note=note)
 
 
@@ -155,6 +184,6 @@ def rebuild(to: ReleaseStore) -> tuple[tuple[Release, ...], tuple[GoldsmithError
     """
     releases, errors = to.read_in()
     for repository in sorted({release.repository for release in releases}):
-        read_in_moves(to, repository)
+        read_in_moves(to, repository, {release.digest for release in releases})
     to.note("rebuild", "ledger", f"{len(releases)} releases read from {to.place.rstrip('/')}")
     return releases, errors

@@ -132,7 +132,8 @@ def _take_up(
     for begun in to.ledger.open_publications(draft.repository):
         day = begun.release.published_at
         same = _draft(to, making, artifact, definition, draft.policy, day) == begun.release
-        if same and to.now - day < TAKEN_UP_WITHIN:
+        says_something = any(document.artifact_type == BUNDLE for document in begun.documents)  # older versions: no
+        if same and says_something and to.now - day < TAKEN_UP_WITHIN:
             taken = begun
         else:
             if to.ledger.release(begun.release.digest):  # it got as far as a release

@@ -127,8 +127,11 @@ class ReleaseStore(Protocol):
     def meant(self, ref: str) -> Release:
         """The release that `ref` means: `name:channel`, a digest, or as `show` takes it. Raises ContentError."""
 
-    def evidence(self, release: Release) -> Verdict:
-        """The verdict that a release carries since its publication. Raises RefusedError where it carries none."""
+    def evidence(self, release: Release, policy: str = "") -> Verdict:
+        """The verdict that a release carries since its publication, by the trust of the floor and of `policy`.
+
+        Raises RefusedError where it carries none.
+        """
 
     def move(self, release: Release, channel: str, back: str) -> None:
         """Let a channel point to a release. Done again, it changes nothing.

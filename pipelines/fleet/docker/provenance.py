@@ -47,7 +47,10 @@ class ProvenanceReader(GoldenStatus):
         if tag := self.fleet.replacement.tag:
             found = self.registry.get(tag)
             image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
-            golden = self._release(repository(tag), found.digest) or self._base(image)
+            golden = self._release(repository(tag), found.digest)
+            if golden is None and (told := self._told(repository(tag), found.digest)):
+                self._prove(told)  # which says why it counts as nothing
+            golden = golden or self._base(image)
             return self.again(ReplacementImage(f"{repository(tag)}@{found.digest}", found.digest, golden))
         name = self.fleet.replacement.definition or ""
         release = self._channel(name)
@@ -63,8 +66,10 @@ class ProvenanceReader(GoldenStatus):
         """
         if target.golden is None:
             return target
-        if target.digest in (target.golden.digest, target.golden.content):
-            self._prove(target.golden)
+        is_golden = target.digest in (target.golden.digest, target.golden.content)
+        if is_golden or repository(target.reference) == target.golden.repository:
+            # The release that is pinned may not be the newest over its content, which is told of it.
+            self._prove(self.context.ledger.release(target.digest) or target.golden)
         known = self.context.ledger.release(target.golden.digest) or target.golden
         golden = self._revoked(self.dated(known) or known)
         return replace(target, golden=golden, refused_because=self.forbidden(golden))

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
@@ -22,7 +23,7 @@ from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.documents import Document
 from images.ledger import Begun, CommandRow, FleetCheck, Holder, Ledger, Move, ScanRecord
-from images.ledger.tables import VERSION, _type_of, metadata
+from images.ledger.tables import VERSION, _type_of, metadata, publications
 from tests.conftest import POSTGRES
 from tests.support.postgres import Server
 
@@ -180,6 +181,7 @@ def test_a_publication_is_open_until_it_is_ended(ledger: Ledger) -> None:
     assert ledger.open_publications("localhost/web") == (begun,)
     ledger.end_publication(RELEASE)
     assert ledger.open_publications("localhost/web") == ()
+    assert [row.documents for row in ledger._rows(select(publications.c.documents))] == [[]], "an SBOM is large"
 
 
 def test_channel_moves_and_audit_keep_their_order(ledger: Ledger) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from hardening.findings import CheckResult, Verdict
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import ATTESTATIONS, IMAGE_BYTES, IMAGE_LAYERS
+from hardening.foundation.limits import ATTESTATIONS, DOCUMENT_BYTES, IMAGE_BYTES, IMAGE_LAYERS
 from hardening.foundation.settings import ROOT, Settings
 from hardening.trust import PREDICATES
 from images import documents
@@ -42,6 +42,7 @@ pytestmark = pytest.mark.needs("skopeo")
 PREFIX = "dev.goldsmith."
 ZERO = f"sha256:{0:064x}"
 OCI_CONFIG, OCI_LAYER = "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar+gzip"
+FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 DATES = {
     "org.opencontainers.image.title": "web",
     "org.opencontainers.image.created": "2026-11-25T12:00:00Z",
@@ -279,7 +280,10 @@ def test_a_malformed_attestation_proves_nothing_and_show_says_so(stage: Stage, d
 
 
 def test_attestations_in_other_bytes_of_many_parts_or_about_others_are_refused(stage: Stage) -> None:
-    """What a registry gives for a digest is hashed, by skopeo and by us; and too many are not fetched at all."""
+    """What a registry gives for a digest is hashed, by skopeo and by us; and too many are not fetched at all.
+
+    What a line leads to that is no document about the image gives nothing, and takes nothing from the others.
+    """
     bundle(stage, ZERO, b"{}", Reply(b"[]"))
     refused(lambda: bundles(stage.registry, stage.repository, ZERO), "other bytes")
     two = [stage.blob(b"1"), stage.blob(b"2")]
@@ -287,7 +291,20 @@ def test_attestations_in_other_bytes_of_many_parts_or_about_others_are_refused(s
         about = {"subject": {"mediaType": INDEX, "digest": subject, "size": 1}} if subject else {}
         found = stage.image("doc", *layers, artifactType=BUNDLE, **about)
         stage.index(ZERO.replace(":", "-"), listed(stage, found))
-        refused(lambda: bundles(stage.registry, stage.repository, ZERO), "and is none")
+        assert bundles(stage.registry, stage.repository, ZERO) == (b"",)
+    about = {"mediaType": INDEX, "digest": ZERO, "size": 1}
+    good = stage.image("good", stage.blob(b"good"), artifactType=BUNDLE, subject=about)
+    stage.index(ZERO.replace(":", "-"), listed(stage, found), listed(stage, good))
+    assert bundles(stage.registry, stage.repository, ZERO) == (b"", b"good")
+    elsewhere = {**two[0], "digest": digest(b"elsewhere"), "urls": ["https://example.com/it"]}
+    away = stage.image("away", {**elsewhere, "mediaType": FOREIGN}, artifactType=BUNDLE, subject=about)
+    absent = {**listed(stage, good), "digest": f"sha256:{2:064x}"}
+    for line in (listed(stage, away), absent):
+        stage.index(ZERO.replace(":", "-"), line, listed(stage, good))
+        assert bundles(stage.registry, stage.repository, ZERO) == (b"", b"good")
+    large = {**listed(stage, good), "size": DOCUMENT_BYTES.most}
+    stage.index(ZERO.replace(":", "-"), listed(stage, good), {**large, "artifactType": "a/x"})
+    refused(lambda: bundles(stage.registry, stage.repository, ZERO), DOCUMENT_BYTES.name)
     stage.index(ZERO.replace(":", "-"), *[listed(stage, found)] * (ATTESTATIONS.most + 1))
     refused(lambda: bundles(stage.registry, stage.repository, ZERO), str(ATTESTATIONS.name))
 

@@ -9,21 +9,24 @@ from pathlib import Path
 
 import pytest
 
+import images.registry.release_trust
 from hardening.foundation.errors import ContentError, RefusedError, UsageError
 from hardening.foundation.settings import Judging
+from hardening.trust import Trust
 from images import documents
 from images.artifact import Release
 from images.context import Context
 from images.registry.answers import NotFoundError
 from images.registry.client import RegistryClient
-from images.registry.referrers import attached
+from images.registry.referrers import attached, detach_all
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
 from images.registry.show import show
-from images.release.channels import ChannelMove, promote, rebuild, revoke, rollback
+from images.release.channels import ChannelMove, point, promote, rebuild, revoke, rollback
 from images.release.lifecycle import Status, before, below, trail
 from images.release.publish import release
 from images.release.stores import store_of
+from images.trust.verification import Fault, UntrustedError
 from pipelines.cli.image import promote_images
 from pipelines.cli.image_output import finish
 from tests.support.publishing import (
@@ -175,6 +178,41 @@ def test_rollback_passes_over_a_revoked_release(to: RegistryStore) -> None:
     assert revoke(to, f"{two.repository}@{two.digest}", "bad") == ()
     assert rollback(to, "web").after == one.digest
     assert three.digest == pointing(to)["candidate"]
+
+
+@needs_registry
+def test_nothing_goes_back_to_what_proves_nothing(to: RegistryStore, tmp_path: Path) -> None:
+    """Passed over where there is another one, and else said; a revocation leaves the channel, and says why."""
+    one, two, three = (promoted(to, text, day) for day, text in enumerate(("one", "two", "three")))
+    detach_all(to.registry, two.repository, two.digest)
+    lost = publisher(to.registry.address, tmp_path / "lost", keys_of=tmp_path)
+    rebuild(lost)
+    assert [move.digest for move in lost.ledger.moves(one.repository, "stable")] == [three.digest]
+    lost.ledger.close()
+    assert rollback(to, "web").after == one.digest
+    point(to, three, "stable", "promote")
+    detach_all(to.registry, one.repository, one.digest)
+    with pytest.raises(UntrustedError) as caught:
+        rollback(to, "web", reason="three loses data")
+    assert caught.value.fault is Fault.UNSIGNED
+    changes = revoke(to, f"{three.repository}@{three.digest}", "bad")
+    assert [change.applied for change in changes] == [False, False]
+    assert "is not trusted (unsigned)" in changes[0].note
+    assert pointing(to)["stable"] == three.digest
+
+
+@needs_registry
+def test_a_release_does_not_choose_who_is_asked_about_it(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever pushes writes the policy's name onto an index; the floor is asked, and the policy that decides."""
+    made = published(to, "one", 0)
+    trust = {"lax": Trust(predicates=()), "strict": Trust(predicates=("https://example.com/more",))}
+    monkeypatch.setattr(images.registry.release_trust, "trust_of", lambda _, name="": trust.get(name, Trust()))
+    assert to.evidence(made).allowed
+    with pytest.raises(UntrustedError, match=r"example\.com/more"):
+        to.evidence(made, "strict")
+    detach_all(to.registry, made.repository, made.digest)
+    with pytest.raises(UntrustedError, match="unsigned"):
+        to.evidence(replace(made, policy="lax"), "lax")
 
 
 @needs_registry

@@ -6,19 +6,25 @@ import json
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import images.registry.publication
+import images.registry.referrers
+import images.release.publish
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.trust import PREDICATES
 from images import documents
 from images.artifact import Release
-from images.registry.answers import NotFoundError
+from images.documents import Document
+from images.registry.answers import Listed, NotFoundError
 from images.registry.client import RegistryClient
-from images.registry.referrers import attached
+from images.registry.referrers import attach, attached
 from images.registry.release_store import RegistryStore
 from images.registry.release_trust import proved
 from images.registry.releases import channels_of, release_at, releases_in
@@ -27,7 +33,7 @@ from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
 from images.release.publish import release
 from images.trust.envelope import BUNDLE
-from images.trust.keys import signer
+from images.trust.keys import rotate, signer
 from images.trust.verification import Fault, UntrustedError
 from tests.support.forked import call_forked
 from tests.support.publishing import (
@@ -153,6 +159,76 @@ def test_a_revoked_content_does_not_come_back_under_a_new_date(to: RegistryStore
     with pytest.raises(RefusedError, match="revoked: leaked key"):
         release(at(to, NOW + DAY), artifact, definition(), judged())
     assert release(at(to, NOW + DAY), built(to.store, text="fixed"), definition(), judged()).action == "published"
+
+
+def cut_short(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> Release:
+    """A release whose publication ended before any channel pointed to it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(images.release.publish, "_record", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            release(to, built(to.store), definition(), judged())
+    [begun] = to.ledger.open_publications(to.registry.repository("web"))
+    return begun.release
+
+
+def test_what_the_key_before_a_rotation_signed_is_not_signed_again(
+    to: RegistryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A publication that was cut short is taken up by the new key, which finds all signed."""
+    begun = cut_short(to, monkeypatch)
+    rotate(to.settings, NOW.date() + DAY)
+    done = release(at(to, NOW + DAY / 24), built(to.store), definition(), judged())
+    assert done.release == begun
+    assert stored(tmp_path / "registry") == WHOLE
+
+
+def test_what_a_wrong_key_signed_reaches_no_registry(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program or a cloud that signs by another key than it says: no channel moves, and the next run is right."""
+    right = signer(to.settings, NOW.date())
+    wrong = signer(settings_in(to.settings.state_dir / "wrong"), NOW.date())
+    with monkeypatch.context() as patched:
+        liar = SimpleNamespace(public=right.public, sign=wrong.sign)
+        patched.setattr(images.registry.publication, "signer", lambda *_: liar)
+        with pytest.raises(UntrustedError) as caught:
+            release(to, built(to.store), definition(), judged())
+    assert caught.value.fault is Fault.BAD_SIGNATURE
+    assert (channels_of(to.registry, to.registry.repository("web")), to.ledger.releases()) == ({}, ())
+    assert release(to, built(to.store), definition(), judged()).action == "published"
+
+
+def test_another_writer_of_the_same_document_lists_it_once(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It came between the reading that says what is missing and the one right before the writing."""
+    done = release(to, built(to.store), definition(), judged()).release
+    index = to.registry.get(f"{done.repository}@{done.digest}").descriptor
+    document, reads = Document("a/x", b"{}"), 0
+
+    def read(registry: RegistryClient, repository: str, subject: str) -> tuple[Listed, ...]:
+        nonlocal reads
+        reads += 1
+        if reads == 3:
+            with monkeypatch.context() as patched:
+                patched.setattr(images.registry.referrers, "attached", attached)
+                patched.setattr(images.registry.referrers, "only_one", lambda *_, **__: nullcontext())
+                attach(registry, repository, index, [document])
+        return attached(registry, repository, subject)
+
+    monkeypatch.setattr(images.registry.referrers, "attached", read)
+    attach(to.registry, done.repository, index, [document])
+    listed = [one for one in attached(to.registry, done.repository, done.digest) if one.artifact_type == "a/x"]
+    assert len(listed) == 1
+
+
+def test_what_an_older_version_began_without_statements_is_put_away(
+    to: RegistryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken up, it would become a candidate that nobody signed."""
+    with monkeypatch.context() as patched:
+        patched.setattr(images.release.publish, "release_documents", lambda *_: (Document("a/x", b"{}"),))
+        begun = cut_short(to, monkeypatch)
+    done = release(at(to, NOW + DAY / 24), built(to.store), definition(), judged()).release
+    assert done.digest != begun.digest
+    assert proved(to.registry, done, NOW).said
+    assert stored(tmp_path / "registry") == WHOLE
 
 
 def killed(address: str, folder: Path, call: int, before: bool) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import images.registry.release_store
 import images.release.flow
 from hardening.findings import Finding, FindingKind, Verdict
 from hardening.foundation.errors import ContentError, MalformedError, OutsideError, RefusedError
@@ -37,7 +38,7 @@ from images.trust.keys import signer
 from images.trust.results import verdict_attestation
 from images.trust.slsa import provenance
 from images.trust.statement import VERDICT, Attestation
-from images.trust.verification import Fault, UntrustedError
+from images.trust.verification import Attested, Fault, UntrustedError
 from pipelines import nightly
 from tests.support.publishing import (
     DAY,
@@ -328,6 +329,22 @@ def test_one_malformed_image_costs_a_rebuild_one_image(machine: Other, capsys: p
     assert told.allowed
     assert [move.reason for move in other.ledger.moves(good.repository, "candidate")] == ["rebuild"]
     assert not other.ledger.moves(bad.repository, "candidate")
+
+
+def test_one_release_that_cannot_be_read_stops_no_other(machine: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever of ours goes wrong over it, such as more documents than are read."""
+    to, other = machine(1), machine(2)
+    bad, good = put(to, "web", 0), put(to, "web", 1)
+
+    def asked(registry: RegistryClient, one: Release, now: datetime) -> Attested:
+        if one.digest == bad.digest:
+            raise OutsideError("too large")
+        return proved(registry, one, now)
+
+    monkeypatch.setattr(images.registry.release_store, "proved", asked)
+    releases, errors = rebuild(replace(other, names=("web",)))
+    assert [one.digest for one in releases] == [good.digest]
+    assert [str(error) for error in errors] == ["too large"]
 
 
 def test_provenance_of_another_content_is_not_taken_for_a_build(machine: Other) -> None:

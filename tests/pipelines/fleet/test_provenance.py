@@ -24,7 +24,7 @@ from pipelines.rollout.session import UNREAD, FleetSession, check
 from tests.images.registry.test_hostile_registry import DATES, OCI_CONFIG, PREFIX, Stage, sign
 from tests.support.fleets import fleet
 from tests.support.hostile import hostile
-from tests.support.publishing import NOW
+from tests.support.publishing import DAY, NOW
 
 pytestmark = pytest.mark.needs("skopeo")
 BASE, MORE, OTHER = (f"sha256:{number:064x}" for number in (11, 12, 13))
@@ -126,6 +126,40 @@ def test_a_release_that_the_ledger_knows_proves_itself_before_it_replaces_anythi
     place.stage.index(place.release.partition("@")[2].replace(":", "-"))
     with pytest.raises(UntrustedError) as caught:
         place.origins().again(target)
+    assert caught.value.fault is Fault.UNSIGNED
+
+
+def by_tag(place: Place) -> ProvenanceReader:
+    """Who answers for a fleet whose replacement is the golden repository's own tag."""
+    tag = {"definition": None, "tag": f"{place.stage.repository}:candidate"}
+    replacement = place.fleet.replacement.model_copy(update=tag)
+    return place.origins(place.fleet.model_copy(update={"replacement": replacement}))
+
+
+def test_a_release_by_its_tag_proves_itself_also_where_its_content_was_dated_anew(place: Place) -> None:
+    """What is told of it is the newest date over its content; what is pulled is itself."""
+    place.golden()
+    digest = place.release.partition("@")[2]
+    known: Any = place.context.ledger.release(digest)
+    later = {"published_at": known.published_at + DAY, "expires_at": known.expires_at + DAY}
+    place.context.ledger.record_release(replace(known, digest=f"sha256:{5:064x}", **later))
+    target = by_tag(place).target()
+    assert target.golden
+    assert target.golden.digest != digest == target.digest
+    place.stage.index(digest.replace(":", "-"))
+    for act in (by_tag(place).target, lambda: by_tag(place).again(target)):
+        with pytest.raises(UntrustedError) as caught:
+            act()
+        assert caught.value.fault is Fault.UNSIGNED
+
+
+def test_a_tag_that_names_an_unsigned_release_on_a_golden_one_is_refused(place: Place) -> None:
+    """It calls itself a release, and would else pass for an application on the golden base."""
+    content = place.golden()
+    mine = place.image("mine", (BASE, MORE), **{ANNOTATION: content})
+    place.stage.release(place.stage.child(mine))
+    with pytest.raises(UntrustedError) as caught:
+        by_tag(place).target()
     assert caught.value.fault is Fault.UNSIGNED
 
 
