@@ -100,7 +100,7 @@ def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, 
     images = [one for one in sorted(after.definitions) if not name or after.policy_of(one) == name]
     old, new = (judge_all(side, images, context.now) for side in (sides.before, sides.after))
     output = preview_of(
-        old, new, file=file, instead_of=name, compared_with=sides.compared_with, weaker=tuple(_weaker(sides)),
+        old, new, file=file, instead_of=name, compared_with=sides.compared_with, weaker=tuple(_weaker(sides, context.now.date())),
         at=after.now, begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
         changed=sides.changed, unknown=tuple(_unknown(sides, new)) if not name else (),
     )  # fmt: skip
@@ -119,13 +119,13 @@ def preview_of(before: Judgements, after: Judgements, **told: Any) -> PreviewOut
     )  # fmt: skip
 
 
-def _weaker(sides: Sides) -> Iterator[str]:
-    """In what policies ask for less than before; a policy of no file is named."""
+def _weaker(sides: Sides, today: date) -> Iterator[str]:
+    """In what policies ask for less than before, from `today` on; a policy of no file is named."""
     before, after = sides.before.policies, sides.after.policies
     for name in sorted(before.keys() & after.keys()):
         if before[name] != after[name]:
             whose = "" if sides.instead_of else f"{name}: "
-            for line in weaknesses(after[name], before[name]):
+            for line in weaknesses(after[name], before[name], today):
                 yield whose + line.replace("the floor", "the present one")
 
 
