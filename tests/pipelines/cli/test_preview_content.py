@@ -32,6 +32,7 @@ from pipelines import revisions
 from pipelines.cli.preview import moment, preview, show_preview
 from pipelines.cli.preview_output import PreviewLine, PreviewOutput, UnknownLine, markdown
 from pipelines.cli.waiving import new_waiver, show_new
+from pipelines.revisions import revisions_of
 from pipelines.rollout.session import check, fleet_session
 from pipelines.wiring import image_context
 from tests.support.fleets import release
@@ -576,17 +577,36 @@ def test_a_link_out_of_the_other_revision_is_refused(house: House) -> None:
         house.preview(against="test-link")
 
 
-def test_no_hook_of_the_repository_runs(house: House, tmp_path: Path) -> None:
-    """And its index and work tree stay as they are."""
-    hook = house.root / ".git/hooks/post-checkout"
-    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
-    hook.chmod(0o755)
+@pytest.mark.parametrize("trap", ["post-checkout", "post-index-change", "fsmonitor", "filter"])
+def test_no_program_of_the_repository_runs(house: House, tmp_path: Path, trap: str) -> None:
+    """No hook, and no filter that .gitattributes choose; its index and work tree stay as they are."""
     house.write("policies/more.toml", DEFAULT)
-    git = ["git", "-C", str(house.root), "status", "--porcelain"]
-    before = run(git).stdout
+    git = ["git", "-C", str(house.root)]
+    before = run([*git, "status", "--porcelain"]).stdout
+    program = house.root / ".git/hooks" / trap
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\ncat\n")
+    program.chmod(0o755)
+    if trap == "filter":
+        (house.root / ".git/info/attributes").write_text("* filter=planted\n")
+        run([*git, "config", "filter.planted.smudge", str(program)])
+    if trap == "fsmonitor":
+        run([*git, "config", "core.fsmonitor", str(program)])
     house.preview()
     assert not (tmp_path / "ran").exists()
-    assert run(git).stdout == before
+    program.unlink()
+    assert run([*git, "status", "--porcelain"]).stdout == before
+
+
+def test_the_other_revision_is_written_byte_by_byte(house: House, tmp_path: Path) -> None:
+    """Line breaks of another system too, and what is no text."""
+    odd = house.root / "hardening/controls/odd/files/odd"
+    odd.parent.mkdir(parents=True)
+    odd.write_bytes(b"a\r\n\xff\0\n")
+    house.commit("odd")
+    run(["git", "-C", str(house.root), "config", "core.autocrlf", "true"])
+    [root] = revisions_of([house.root], "test-odd", tmp_path)
+    assert (root / "hardening/controls/odd/files/odd").read_bytes() == odd.read_bytes()
 
 
 # -- markdown ----------------------------------------------------------------------------------------------------------
