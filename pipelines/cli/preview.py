@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hardening.catalog import load_controls, load_policies, load_profiles, load_waivers
-from hardening.evaluation import judges
+from hardening.evaluation import REPRODUCED_EVALUATED, judges, reproduced
 from hardening.findings import Reason, Verdict
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, load_toml, parse
@@ -171,19 +171,26 @@ def judge_last(planner: Planner, name: str) -> Verdict | None:
 
 
 def _not_aged(context: Context, name: str, verdict: Verdict, today: datetime, found: Judgements) -> Iterator[Reason]:
-    """The refusals but for that of too few judges, where today there are enough."""
+    """The refusals but for those of data that is too old by then, where today it is not."""
     for reason in verdict.refusals:
-        if reason.rule == "judges" and context.now > today and _enough(context, name, today):
-            found.aged.append(name)
+        aged = reason.rule in ("judges", REPRODUCED_EVALUATED) and context.now > today
+        if aged and _enough(context, name, today, reason.rule):
+            found.aged += [name] if name not in found.aged else []
         else:
             yield reason
 
 
-def _enough(context: Context, name: str, today: datetime) -> bool:
+def _enough(context: Context, name: str, today: datetime, rule: str) -> bool:
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
     scan = context.ledger.scan(artifact.digest) if artifact else None
-    rule = context.policy_named(context.policy_of(name)).image.judges
-    return scan is not None and not [*judges(rule, name, scan.reports, today)]
+    rules = context.policy_named(context.policy_of(name)).image
+    if scan is None:
+        return False
+    lacking = [
+        *judges(rules.judges, name, scan.reports, today),
+        *reproduced(rules.reproduced, rules.judges, name, scan.reports, today),
+    ]
+    return rule not in {reason.rule for reason in lacking}
 
 
 def _unknown(sides: Sides, new: Judgements) -> Iterator[UnknownLine]:

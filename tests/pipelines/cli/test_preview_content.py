@@ -479,6 +479,22 @@ def test_exactly_the_images_and_running_containers_are_listed_that_then_do_fall_
     assert [line.name for line in output.lines] == sorted(after - before)
 
 
+def test_the_age_that_the_list_of_rebuilt_packages_will_have_is_left_out_too(house: House) -> None:
+    """As that of the scanners' data is."""
+    house.judge("shop")
+    artifact = house.context.ledger.latest_artifact("shop", "linux/amd64")
+    assert artifact
+    scan = house.context.ledger.scan(artifact.digest)
+    assert scan
+    rebuilt = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 9, NOW, "feed", "", reproduced=9)
+    house.context.ledger.record_scan(artifact.digest, replace(scan, reports=(*scan.reports, rebuilt)), NOW)
+    text = (house.root / "hardening/policies/own.toml").read_text().replace('data_max_age = "90d"', 'data_max_age = "7d"')
+    asked = '[image.reproduced]\nenforcement = "enforce"\nminimum_percent = 90\n'
+    house.write("policies/own.toml", text + asked)
+    output = house.preview(NOW + 8 * DAY)
+    assert (output.aged, told(output)) == (("shop",), {})
+
+
 def test_the_days_on_which_changed_rules_begin_are_named(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     """Of policies and of profiles: nobody is refused yet, and who looks at that day sees whom."""
     house.judge("shop", hole(fix_known_since=NOW - DAY), failing=("own-check",))
