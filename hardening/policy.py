@@ -219,7 +219,12 @@ def weaknesses(policy: Policy, floor: Policy | None, today: date = date.min) -> 
     weakens nothing any more. Equal or stricter everywhere, from today on: none.
     """
     days = {today, *policy.days, *(floor.days if floor else ())}
-    found = (line for day in sorted(days) if day >= today for line in _weaker(policy.on(day), floor.on(day) if floor else None))
+    found = (
+        line
+        for day in sorted(days)
+        if day >= today
+        for line in _weaker(policy.on(day), floor.on(day) if floor else None)
+    )
     return tuple(dict.fromkeys(found))
 
 

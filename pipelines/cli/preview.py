@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +33,7 @@ from pipelines.wiring import image_context
 
 REFUSED = 3  # the exit code where somebody is newly refused
 LAST_COMMIT = "HEAD"
+FARTHEST = timedelta(days=36525)  # dates end, and what is added to one must not lie beyond
 
 
 @dataclass
@@ -77,7 +78,10 @@ def preview(
         raise UsageError("give a file or --against, not both", hint="without a file, all content here is compared")
     if instead_of and not file:
         raise UsageError("--instead-of is about a policy's file, and none is given")
-    then = context.moved(moment(at)) if at else context
+    day = moment(at) if at else context.now
+    if abs(day - context.now) > FARTHEST:
+        raise UsageError(f"--at: {at} is more than 100 years away", hint="such as 2027-01-31")
+    then = context.moved(day) if at else context
     with _of_file(then, file, instead_of) if file else _of_content(context, then, against) as sides:
         return _compare(context, sides, file)
 
@@ -90,9 +94,9 @@ def moment(text: str) -> datetime:
         pass
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"--at: invalid date: {text}", hint="such as 2027-01-31, or 2027-01-31T12:00Z") from None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, list[GoldsmithError]]:
@@ -100,8 +104,8 @@ def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, 
     images = [one for one in sorted(after.definitions) if not name or after.policy_of(one) == name]
     old, new = (judge_all(side, images, context.now) for side in (sides.before, sides.after))
     output = preview_of(
-        old, new, file=file, instead_of=name, compared_with=sides.compared_with, weaker=tuple(_weaker(sides, context.now.date())),
-        at=after.now, begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
+        old, new, file=file, instead_of=name, compared_with=sides.compared_with,
+        weaker=tuple(_weaker(sides, context.now.date())), at=after.now, begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
         changed=sides.changed, unknown=tuple(_unknown(sides, new)) if not name else (),
     )  # fmt: skip
     return output, list({str(error): error for error in (*old.errors, *new.errors)}.values())

@@ -429,6 +429,13 @@ def test_a_day_is_typed_as_such(typed: str, meant: datetime) -> None:
         moment("31.1.2027")
 
 
+@pytest.mark.parametrize("typed", ["0001-01-01", "9999-12-31", "2127-01-01", "0001-01-01T00:00+05:00"])
+def test_a_day_that_dates_cannot_count_from_is_refused(house: House, typed: str) -> None:
+    """What is added to it would lie beyond the last date that there is."""
+    with pytest.raises(UsageError, match=f"--at: .*{re.escape(typed)}"):
+        preview(at=typed, context=house.context)
+
+
 FLEET = """
 title = "t"
 owner = "web"
@@ -488,7 +495,9 @@ def test_the_age_that_the_list_of_rebuilt_packages_will_have_is_left_out_too(hou
     assert scan
     rebuilt = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 9, NOW, "feed", "", reproduced=9)
     house.context.ledger.record_scan(artifact.digest, replace(scan, reports=(*scan.reports, rebuilt)), NOW)
-    text = (house.root / "hardening/policies/own.toml").read_text().replace('data_max_age = "90d"', 'data_max_age = "7d"')
+    text = (
+        (house.root / "hardening/policies/own.toml").read_text().replace('data_max_age = "90d"', 'data_max_age = "7d"')
+    )
     asked = '[image.reproduced]\nenforcement = "enforce"\nminimum_percent = 90\n'
     house.write("policies/own.toml", text + asked)
     output = house.preview(NOW + 8 * DAY)
@@ -694,6 +703,9 @@ def test_a_new_waiver_is_written_and_says_whom_it_frees(house: House, capsys: py
     with pytest.raises(UsageError, match=r"is there already\n.*--name"):
         new_waiver("shop", "CVE-2026-0001", content=str(house.root), context=house.context, **ASKED)
     assert Path(output.file).read_text() == written
+    more = {"packages": ("openssl",), "name": "narrow", "content": str(house.root), "context": house.context}
+    narrow = new_waiver("shop", "CVE-2026-0001", **more, **ASKED)[0].waiver
+    assert (narrow.packages, narrow.versions) == (("openssl",), ("3.5",)), "those that were found, as its help says"
 
 
 @pytest.mark.parametrize(
