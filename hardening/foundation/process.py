@@ -181,7 +181,7 @@ def spawn(argv: Sequence[str], *, log: Path, passes: Sequence[str] = ()) -> int:
 
 
 def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object], *, stdin: Path = Path(os.devnull)) -> None:
-    """Run `argv` and give its standard output, as a binary stream, to `consume` while it runs; it reads the file `stdin`.
+    """Run `argv` and give its standard output, as a binary stream, to `consume` while it runs; it reads `stdin`.
 
     Raises OutsideError when the command fails, after `consume` has returned.
     """

@@ -105,7 +105,8 @@ def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, 
     old, new = (judge_all(side, images, context.now) for side in (sides.before, sides.after))
     output = preview_of(
         old, new, file=file, instead_of=name, compared_with=sides.compared_with,
-        weaker=tuple(_weaker(sides, context.now.date())), at=after.now, begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
+        weaker=tuple(_weaker(sides, context.now.date())), at=after.now,
+        begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
         changed=sides.changed, unknown=tuple(_unknown(sides, new)) if not name else (),
     )  # fmt: skip
     return output, list({str(error): error for error in (*old.errors, *new.errors)}.values())
