@@ -94,7 +94,7 @@ def _stale(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason
             yield Reason("explanation-stale", subject, Enforcement.WARN, what, why, todo)
 
 
-REPRODUCED = "reproduced"
+REPRODUCED, REPRODUCED_EVALUATED = "reproduced", "reproduced-evaluated"
 
 
 def reproduced(
@@ -110,12 +110,12 @@ def reproduced(
         if share >= rule.minimum_percent:
             return
         what = f"{share:.1f} % of the packages were reproduced ({many}); the policy asks for {rule.minimum_percent:g} %"
-        todo = "leave packages out that nobody reproduces, or lower image.reproduced.minimum_percent"
+        name, todo = REPRODUCED, "leave packages out that nobody reproduces, or lower image.reproduced.minimum_percent"
     else:
         what = f"it is not known how many packages were reproduced: {why}"
-        todo = "set feeds.reproduced in goldsmith.toml (docs/feeds.md)"
+        name, todo = REPRODUCED_EVALUATED, "set feeds.reproduced in goldsmith.toml (docs/feeds.md)"
     because = "of a package that nobody else built to the same bytes only its builder knows what is in it"
-    yield rule.treated(Reason(REPRODUCED, subject, rule.enforcement, what, because, todo))
+    yield rule.treated(Reason(name, subject, rule.enforcement, what, because, todo))
 
 
 CLOCK_SKEW = timedelta(days=1)
@@ -143,22 +143,38 @@ def why_not(rule: Judges, report: ScanReport, now: datetime) -> str:
 
 
 def engine(report: ScanReport) -> str:
-    """Whose opinion a report is: `trivy` and `trivy-disk` are the same engine on the same data, and so one judge."""
+    """Which program a report is by: `trivy` and `trivy-disk` are the same engine on the same data."""
     return report.scanner.partition("-")[0]
 
 
+# Two programs that read the same data have one opinion.
+ORIGINS = {"debsecan": "Debian's security tracker", "matcher": "Debian's security tracker"}
+
+
+def origin(report: ScanReport) -> str:
+    """Whose data a report is by, which is what counts as a judge; where two programs share none, the engine."""
+    return ORIGINS.get(report.scanner, engine(report))
+
+
 def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:
-    """One reason where fewer scanners than the policy asks for evaluated the image; none where enough did."""
+    """One reason where scanners by fewer origins of data than the policy asks for evaluated the image."""
     asked = [report for report in reports if report.kind is FindingKind.VULNERABILITY]
-    counted = {engine(report) for report in asked if counts(rule, report, now)}
+    counting = [report for report in asked if counts(rule, report, now)]
+    counted = {origin(report) for report in counting}
     if len(counted) < rule.minimum:
         head = f"{'' if counted else 'nothing was evaluated: '}{len(counted)} of at least {rule.minimum}"
-        what = f"{head} vulnerability scanners judged this image ({silence(rule, reports, now)})"
+        what = f"{head} vulnerability scanners judged this image ({silence(rule, reports, now)}{_shared(counting)})"
         why = "an image that nobody judged looks exactly like an image without vulnerabilities"
         todo = _judges_todo(any(report.sample for report in asked))
         # A policy may be lenient about how many judges there are, never about whether there is one.
         reason = Reason("judges", subject, Enforcement.ENFORCE, what, why, todo)
         yield rule.treated(reason) if counted else reason
+
+
+def _shared(counting: Sequence[ScanReport]) -> str:
+    """Which scanners are one judge, since they read the same data."""
+    named = sorted({report.scanner for report in counting if report.scanner in ORIGINS})
+    return f"; {' and '.join(named)} count as one: both read {ORIGINS[named[0]]}" if len(named) > 1 else ""
 
 
 def silence(rule: Judges, reports: Sequence[ScanReport], now: datetime) -> str:
@@ -202,6 +218,9 @@ def outdated(
     about = {"kev": ("the list of exploited vulnerabilities", "what began to be exploited since then is treated as if")}
     if by_likelihood:
         about["epss"] = ("the estimates of what will be exploited", "windows by `epss` cover nothing newer, as if")
+        if not any(one.kind is FindingKind.EXPLOITATION and one.scanner == "epss" for one in reports):
+            what, todo = "the policy has windows by `epss`, and nobody told any estimate", "set feeds.epss"
+            yield Reason("epss-evaluated", subject, Enforcement.WARN, what, "such a window covers nothing", todo)
     for report in reports:
         told = about.get(report.scanner) if report.kind is FindingKind.EXPLOITATION else None
         if told and (why := why_not(rule, report, now)):

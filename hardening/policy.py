@@ -212,14 +212,19 @@ def _on(part: Rules, day: date) -> Rules:
     return part.model_copy(update=then)
 
 
-def weaknesses(policy: Policy, floor: Policy | None) -> tuple[str, ...]:
+def weaknesses(policy: Policy, floor: Policy | None, today: date = date.min) -> tuple[str, ...]:
     """In what `policy` is weaker than `floor`, a line for each field; and that it has no window, where it has none.
 
-    Compared as both are before any of their rules begins, and on each day on which one does. Equal or stricter
-    everywhere, always: none.
+    Compared as both are on `today`, and on each later day on which a rule of either begins: a day that has passed
+    weakens nothing any more. Equal or stricter everywhere, from today on: none.
     """
-    days = sorted({date.min, *policy.days, *(floor.days if floor else ())})
-    found = (line for day in days for line in _weaker(policy.on(day), floor.on(day) if floor else None))
+    days = {today, *policy.days, *(floor.days if floor else ())}
+    found = (
+        line
+        for day in sorted(days)
+        if day >= today
+        for line in _weaker(policy.on(day), floor.on(day) if floor else None)
+    )
     return tuple(dict.fromkeys(found))
 
 

@@ -51,7 +51,7 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
     """What is wrong with controls, profiles, policies, definitions, fleets and waivers, each once."""
     problems = Problems()
     problems.of(check_hardening, roots, problems)
-    check_publishing(roots, judging or Judging(), problems)
+    check_publishing(roots, judging or Judging(), today, problems)
     names = find_content(roots, "images/definitions", "*/")
     loaded = {name: problems.of(load_definition, name, folder) for name, folder in names.items()}
     definitions = {name: found for name, found in loaded.items() if found}
@@ -190,17 +190,17 @@ def unused_controls(roots: Sequence[Path], among: Collection[str] | None = None)
     ]
 
 
-def check_publishing(roots: Sequence[Path], judging: Judging, problems: Problems) -> None:
+def check_publishing(roots: Sequence[Path], judging: Judging, today: date, problems: Problems) -> None:
     """See that each policy that may publish is there, and as strict as the floor."""
     if judging.floor:
         problems.of(load_policy, roots, judging.floor)
     for name in judging.policies:
-        problems.of(_require_strict, roots, judging, name)
+        problems.of(_require_strict, roots, judging, name, today)
 
 
-def _require_strict(roots: Sequence[Path], judging: Judging, name: str) -> None:
+def _require_strict(roots: Sequence[Path], judging: Judging, name: str, today: date) -> None:
     try:
-        require_may_publish(roots, judging, name)
+        require_may_publish(roots, judging, name, today)
     except RefusedError as error:
         file = find_content(roots, "hardening/policies", "*.toml")[name]
         hint = "make it as strict, or take it out of judging.policies in goldsmith.toml"

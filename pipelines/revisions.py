@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import UsageError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.limits import REVISION_BYTES, REVISION_FILES
-from hardening.foundation.process import Completed, run
+from hardening.foundation.process import Completed, pipe_from, run
 from images.store.files import file_digest
 
 ROOMS = {
@@ -19,6 +21,9 @@ ROOMS = {
     "fleet": ("pipelines/fleets", "*.toml"),
 }  # fmt: skip
 """What of a content root decides who is refused: each sort, its folder, and what one of it is there."""
+
+NO_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
+FILE, PROGRAM, LINK = "100644", "100755", "120000"
 
 
 def revisions_of(roots: Sequence[Path], revision: str, folder: Path) -> tuple[Path, ...]:
@@ -44,8 +49,8 @@ def _said(asked: Completed) -> str:
 
 
 def _revision(root: Path, revision: str, folder: Path) -> Path | Completed:
-    """The root in that revision, in `folder`; or what git said where there is none. No hook runs."""
-    git, rooms = ["git", "-C", str(root)], [room for room, _ in ROOMS.values()]
+    """The root in that revision, in `folder`; or what git said where there is none. No hook and no filter runs."""
+    git, rooms = ["git", "-C", str(root), *NO_HOOKS], [room for room, _ in ROOMS.values()]
     asked = run([*git, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"], ok=range(256))
     if asked.status:
         return asked
@@ -57,9 +62,32 @@ def _revision(root: Path, revision: str, folder: Path) -> Path | Completed:
     folder.mkdir()
     index = {"GIT_INDEX_FILE": str(folder / ".index")}
     run([*git, "read-tree", commit], env=index)
-    names = run([*git, "ls-files", "-z", "--", *rooms], env=index).stdout
-    run([*git, "checkout-index", "-z", "--stdin", f"--prefix={folder}/"], env=index, stdin=names)
+    staged = run([*git, "ls-files", "-s", "-z", "--full-name", "--", *rooms], env=index).stdout.split("\0")
+    entries = [(*head.split()[:2], name) for head, _, name in (one.partition("\t") for one in staged if one)]
+    blobs = [(mode, oid, folder / name) for mode, oid, name in entries if mode in (FILE, PROGRAM, LINK)]
+    _write(git, sorted(blobs, key=lambda blob: blob[0] == LINK), folder)
     return folder / inside
+
+
+def _write(git: Sequence[str], blobs: Sequence[tuple[str, str, Path]], folder: Path) -> None:
+    """Write (mode, object, place) as git keeps them: .gitattributes, which may be a stranger's, choose filters that
+    run programs. Links come last, so that no file is written through one.
+    """
+    asked = folder / ".objects"
+    asked.write_text("".join(f"{oid}\n" for _, oid, _ in blobs))
+
+    def consume(stream: IO[bytes]) -> None:
+        for mode, _, place in blobs:
+            size = int(stream.readline().split()[2])
+            content = stream.read(size + 1)[:size]  # a line break ends each
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if mode == LINK:
+                place.symlink_to(os.fsdecode(content))
+            else:
+                place.write_bytes(content)
+                place.chmod(0o755 if mode == PROGRAM else 0o644)
+
+    pipe_from([*git, "cat-file", "--batch"], consume, stdin=asked)
 
 
 def changed_content(before: Sequence[Path], after: Sequence[Path]) -> Iterator[str]:

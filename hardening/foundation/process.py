@@ -180,15 +180,16 @@ def spawn(argv: Sequence[str], *, log: Path, passes: Sequence[str] = ()) -> int:
     return child.pid
 
 
-def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object]) -> None:
-    """Run `argv` and give its standard output, as a binary stream, to `consume` while it runs.
+def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object], *, stdin: Path = Path(os.devnull)) -> None:
+    """Run `argv` and give its standard output, as a binary stream, to `consume` while it runs; it reads `stdin`.
 
     Raises OutsideError when the command fails, after `consume` has returned.
     """
     pipe = subprocess.PIPE
-    with subprocess.Popen(
-        list(argv), env=allowed(os.environ), stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
-    ) as child:
+    with (
+        stdin.open("rb") as given,
+        subprocess.Popen(list(argv), env=allowed(os.environ), stdin=given, stdout=pipe, stderr=pipe) as child,
+    ):
         stdout, stderr_pipe = cast(IO[bytes], child.stdout), cast(IO[bytes], child.stderr)
         consume(stdout)
         stderr = stderr_pipe.read().decode(errors="replace")

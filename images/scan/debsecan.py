@@ -82,5 +82,6 @@ def _nearest(version: str, fixes: list[str]) -> str:
 
 
 SCANNER = Scanner(
-    NAME, FindingKind.VULNERABILITY, "debsecan", command, parse, lacks=lacks, ignores=(LANGUAGES, SIGNED_COPIES)
+    NAME, FindingKind.VULNERABILITY, "debsecan", command, parse, lacks=lacks,
+    ignores=(LANGUAGES, SIGNED_COPIES, "undetermined"),
 )  # fmt: skip

@@ -24,7 +24,7 @@ from hardening.foundation.hashing import digest, digest_of
 from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
-from images import advisories, feeds
+from images import advisories, artifact, feeds
 from images.feeds import indexed
 from images.feeds.indexed import EPSS
 from images.packages import debian
@@ -306,6 +306,6 @@ def _data(feed: Feed | None) -> list[str]:
 
 @cache
 def _own_code() -> str:
-    others = [Path(str(module.__file__)) for module in (findings, advisories)]
+    others = [Path(str(module.__file__)) for module in (findings, advisories, artifact, debian)]
     modules = [*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.sh"), *others]
     return digest(b"".join(path.read_bytes() for path in sorted(modules)))

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from hardening.findings import Finding, FindingKind, Outcome, ScanReport
+from hardening.disagreement import compared
+from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation.hashing import digest_of
-from hardening.model import Severity
+from hardening.model import Enforcement, Severity
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 TRACKER = "https://security-tracker.debian.org/tracker/"
-LEVELS = {Severity.CRITICAL: "error", Severity.HIGH: "error", Severity.MEDIUM: "warning"}
+LEVELS = {
+    Severity.CRITICAL: "error", Severity.HIGH: "error", Severity.MEDIUM: "warning", Severity.UNKNOWN: "warning",
+}  # fmt: skip
+# OpenVEX's words in CycloneDX's; of what an adversary cannot control CycloneDX has none.
+JUSTIFICATIONS: dict[str, str] = {
+    "component_not_present": "code_not_present",
+    "vulnerable_code_not_present": "code_not_present",
+    "vulnerable_code_not_in_execute_path": "code_not_reachable",
+    "inline_mitigations_already_exist": "protected_by_mitigating_control",
+}
 # GitHub's code scanning sorts by this property of a rule: over 9.0 is critical, 7.0 high, 4.0 medium.
 SCORES = {Severity.CRITICAL: "9.5", Severity.HIGH: "8.0", Severity.MEDIUM: "5.5", Severity.LOW: "2.0"}
 
 
 @dataclass(frozen=True)
 class ScannedImage:
-    """An image and what is known of it after a scan: `sbom` is CycloneDX, `waived` says of (id, package) by what."""
+    """An image and what is known of it after a scan: `sbom` is CycloneDX, `waived` says of (id, package) by what.
+
+    `justified`: of waived ones that do not affect the image, why, in OpenVEX's words. `reasons`: the gate's.
+    """
 
     ref: str
     digest: str
@@ -29,6 +42,8 @@ class ScannedImage:
     findings: tuple[Finding, ...]
     sbom: bytes = b"{}"
     waived: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    justified: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    reasons: tuple[Reason, ...] = ()
 
 
 def sarif(image: ScannedImage) -> str:
@@ -38,7 +53,7 @@ def sarif(image: ScannedImage) -> str:
     driver = {"name": "Goldsmith", "rules": [_rule(rules[id_]) for id_ in sorted(rules)]}
     run = {
         "tool": {"driver": driver},
-        "invocations": [_invocation(image.reports)],
+        "invocations": [_invocation(image)],
         "automationDetails": {"id": f"goldsmith/{image.ref}"},
         "results": [_result(image, one, order[one.id]) for one in image.findings],
         "columnKind": "utf16CodeUnits",
@@ -91,17 +106,30 @@ def _message(finding: Finding) -> str:
     return f"{finding.id} in {about} ({said}){fixed}"
 
 
-def _invocation(reports: Sequence[ScanReport]) -> dict[str, Any]:
+def _invocation(image: ScannedImage) -> dict[str, Any]:
+    """Whether scanners of vulnerabilities looked, and what else than a finding refuses the image: no results alone
+    would look like a clean image.
+    """
     told = [
         {
             "level": "error" if report.outcome is Outcome.ERROR else "warning",
             "message": {"text": f"{report.scanner} did not evaluate this image: {report.reason}"},
             "descriptor": {"id": report.scanner},
         }
-        for report in reports
+        for report in image.reports
         if report.outcome in (Outcome.ERROR, Outcome.NOT_EVALUATED)
     ]
-    well = all(report.outcome is not Outcome.ERROR for report in reports)
+    found = {one.id for one in image.findings}
+    told += [
+        {
+            "level": "error",
+            "message": {"text": f"refused by {reason.rule}: {reason.what}"},
+            "descriptor": {"id": reason.rule},
+        }
+        for reason in image.reasons
+        if reason.enforcement is Enforcement.ENFORCE and not reason.waived_by and reason.rule not in found
+    ]
+    well = bool(compared(image.reports)) and all(report.outcome is not Outcome.ERROR for report in image.reports)
     return {"executionSuccessful": well, "toolExecutionNotifications": told}
 
 
@@ -142,4 +170,8 @@ def _vulnerability(
         one["recommendation"] = f"update {finding.package} to {finding.fixed}"
     if waived := image.waived.get((finding.id, finding.package)):
         one["analysis"] = {"state": "exploitable", "response": ["will_not_fix"], "detail": waived}
+    if waived and (why := image.justified.get((finding.id, finding.package))):
+        one["analysis"] = {"state": "not_affected", "detail": f"{waived} ({why})"}
+        if why in JUSTIFICATIONS:
+            one["analysis"]["justification"] = JUSTIFICATIONS[why]
     return one

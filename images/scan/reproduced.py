@@ -58,10 +58,17 @@ def reports(settings: Settings, sbom: bytes, now: datetime) -> tuple[ScanReport,
 
 
 def packages_of(sbom: bytes) -> frozenset[Key]:
-    """The Debian packages that a CycloneDX document names, by their package URLs."""
+    """The Debian packages that a CycloneDX document names, by their package URLs; a malformed one is a name alone."""
     purls = [component.get("purl", "") for component in json.loads(sbom or b"{}").get("components", [])]
-    debs = [PackageURL.from_string(purl) for purl in purls if purl.startswith("pkg:deb/")]
-    return frozenset((one.name, one.version or "", dict(one.qualifiers).get("arch", "")) for one in debs)
+    return frozenset(_key(purl) for purl in purls if purl.startswith("pkg:deb/"))
+
+
+def _key(purl: str) -> Key:
+    try:
+        one = PackageURL.from_string(purl)
+    except ValueError:
+        return purl, "", ""  # which nobody reproduced
+    return one.name, one.version or "", dict(one.qualifiers).get("arch", "")
 
 
 def report_of(wanted: Collection[Key], found: dict[Key, str], feed: Feed) -> ScanReport:

@@ -6,13 +6,13 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from hardening.catalog import load_controls, load_policies, load_profiles, load_waivers
-from hardening.evaluation import judges
+from hardening.evaluation import REPRODUCED_EVALUATED, judges, reproduced
 from hardening.findings import Reason, Verdict
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, load_toml, parse
@@ -33,6 +33,7 @@ from pipelines.wiring import image_context
 
 REFUSED = 3  # the exit code where somebody is newly refused
 LAST_COMMIT = "HEAD"
+FARTHEST = timedelta(days=36525)  # dates end, and what is added to one must not lie beyond
 
 
 @dataclass
@@ -77,7 +78,10 @@ def preview(
         raise UsageError("give a file or --against, not both", hint="without a file, all content here is compared")
     if instead_of and not file:
         raise UsageError("--instead-of is about a policy's file, and none is given")
-    then = context.moved(moment(at)) if at else context
+    day = moment(at) if at else context.now
+    if abs(day - context.now) > FARTHEST:
+        raise UsageError(f"--at: {at} is more than 100 years away", hint="such as 2027-01-31")
+    then = context.moved(day) if at else context
     with _of_file(then, file, instead_of) if file else _of_content(context, then, against) as sides:
         return _compare(context, sides, file)
 
@@ -90,9 +94,9 @@ def moment(text: str) -> datetime:
         pass
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"--at: invalid date: {text}", hint="such as 2027-01-31, or 2027-01-31T12:00Z") from None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, list[GoldsmithError]]:
@@ -100,8 +104,9 @@ def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, 
     images = [one for one in sorted(after.definitions) if not name or after.policy_of(one) == name]
     old, new = (judge_all(side, images, context.now) for side in (sides.before, sides.after))
     output = preview_of(
-        old, new, file=file, instead_of=name, compared_with=sides.compared_with, weaker=tuple(_weaker(sides)),
-        at=after.now, begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
+        old, new, file=file, instead_of=name, compared_with=sides.compared_with,
+        weaker=tuple(_weaker(sides, context.now.date())), at=after.now,
+        begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
         changed=sides.changed, unknown=tuple(_unknown(sides, new)) if not name else (),
     )  # fmt: skip
     return output, list({str(error): error for error in (*old.errors, *new.errors)}.values())
@@ -119,13 +124,13 @@ def preview_of(before: Judgements, after: Judgements, **told: Any) -> PreviewOut
     )  # fmt: skip
 
 
-def _weaker(sides: Sides) -> Iterator[str]:
-    """In what policies ask for less than before; a policy of no file is named."""
+def _weaker(sides: Sides, today: date) -> Iterator[str]:
+    """In what policies ask for less than before, from `today` on; a policy of no file is named."""
     before, after = sides.before.policies, sides.after.policies
     for name in sorted(before.keys() & after.keys()):
         if before[name] != after[name]:
             whose = "" if sides.instead_of else f"{name}: "
-            for line in weaknesses(after[name], before[name]):
+            for line in weaknesses(after[name], before[name], today):
                 yield whose + line.replace("the floor", "the present one")
 
 
@@ -171,19 +176,26 @@ def judge_last(planner: Planner, name: str) -> Verdict | None:
 
 
 def _not_aged(context: Context, name: str, verdict: Verdict, today: datetime, found: Judgements) -> Iterator[Reason]:
-    """The refusals but for that of too few judges, where today there are enough."""
+    """The refusals but for those of data that is too old by then, where today it is not."""
     for reason in verdict.refusals:
-        if reason.rule == "judges" and context.now > today and _enough(context, name, today):
-            found.aged.append(name)
+        aged = reason.rule in ("judges", REPRODUCED_EVALUATED) and context.now > today
+        if aged and _enough(context, name, today, reason.rule):
+            found.aged += [name] if name not in found.aged else []
         else:
             yield reason
 
 
-def _enough(context: Context, name: str, today: datetime) -> bool:
+def _enough(context: Context, name: str, today: datetime, rule: str) -> bool:
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
     scan = context.ledger.scan(artifact.digest) if artifact else None
-    rule = context.policy_named(context.policy_of(name)).image.judges
-    return scan is not None and not [*judges(rule, name, scan.reports, today)]
+    rules = context.policy_named(context.policy_of(name)).image
+    if scan is None:
+        return False
+    lacking = [
+        *judges(rules.judges, name, scan.reports, today),
+        *reproduced(rules.reproduced, rules.judges, name, scan.reports, today),
+    ]
+    return rule not in {reason.rule for reason in lacking}
 
 
 def _unknown(sides: Sides, new: Judgements) -> Iterator[UnknownLine]:

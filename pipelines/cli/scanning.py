@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hardening.catalog import load_policy, load_waivers
@@ -11,6 +11,7 @@ from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.foundation.console import Cell, out, print_json, print_table, say
 from hardening.foundation.errors import ContentError, GoldsmithError, UsageError
 from hardening.gate import explain, judge_image
+from hardening.model import Waiver
 from hardening.waivers import about_finding, waived_by
 from images.context import Context
 from images.documents import to_json
@@ -30,7 +31,7 @@ TEMPLATE = Path(__file__).with_name("scan.html.j2")
 FORMS = ("table", "json", "sarif", "cyclonedx", "html")
 ENDINGS = {".sarif": "sarif", ".sarif.json": "sarif", ".cdx.json": "cyclonedx", ".html": "html", ".json": "json"}
 SHOWN = 20  # disagreements in a table
-Scan = tuple[ScanOutput, bytes, dict[tuple[str, str], str]]
+Scan = tuple[ScanOutput, bytes, dict[tuple[str, str], Waiver]]
 """What is printed of a scan, its SBOM, and by which waiver findings, as (id, package), are waived."""
 
 
@@ -88,8 +89,7 @@ def _scan(context: Context, ref: str) -> Scan:
     )  # fmt: skip
     covering = {(one.id, one.package): waived_by(waivers, about_finding(one, bases), ref, today)
                 for one in result.findings}  # fmt: skip
-    waived = {key: f"{by.id} until {by.expires}: {by.reason}" for key, by in covering.items() if by}
-    return output, result.sbom, waived
+    return output, result.sbom, {key: by for key, by in covering.items() if by}
 
 
 def _reference(context: Context, ref: str) -> str:
@@ -131,10 +131,17 @@ def require_one(ref: str, form: str, output: str) -> None:
 
 def _text(form: str, scan: Scan) -> str:
     output, sbom, waived = scan
-    image = ScannedImage(output.ref, output.digest, output.reports, output.findings, sbom, waived)
+    image = ScannedImage(
+        output.ref, output.digest, output.reports, output.findings, sbom, _texts(waived),
+        {key: by.justification for key, by in waived.items() if by.justification}, output.reasons,
+    )  # fmt: skip
     if form == "json":
         return output.model_dump_json(indent=2) + "\n"
     return {"sarif": lambda: sarif(image), "cyclonedx": lambda: cyclonedx(image), "html": lambda: html(scan)}[form]()
+
+
+def _texts(waived: Mapping[tuple[str, str], Waiver]) -> dict[tuple[str, str], str]:
+    return {key: f"{by.id} until {by.expires}: {by.reason}" for key, by in waived.items()}
 
 
 def _write(text: str, output: str) -> None:
@@ -153,7 +160,7 @@ def html(scan: Scan) -> str:
     """One page with all of a scan; nothing is fetched, and all in it is escaped and visible."""
     output, _, waived = scan
     template = environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(scan=output, waived=waived, style=style(), unexplained=DisagreementCause.UNEXPLAINED)
+    return template.render(scan=output, waived=_texts(waived), style=style(), unexplained=DisagreementCause.UNEXPLAINED)
 
 
 def show_scan(scan: ScanOutput) -> None:

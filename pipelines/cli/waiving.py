@@ -88,13 +88,16 @@ def ending_text(waiver: Waiver) -> str:
 def export_waivers(form: str, subject: str) -> str:
     """The waivers in force for `subject` as `openvex` or `trivyignore`, inherited ones too.
 
-    Raises UsageError for another form.
+    Raises UsageError for another form, and ContentError for a name that no definition has.
     """
     from hardening.waivers import about_image, openvex, trivyignore
     from images.catalog import sound_definitions
     from images.plan.build_plan import with_ancestors
 
     roots, today = load_settings().roots, clock().date()
+    names = find_content(roots, "images/definitions", "*/")
+    if subject not in names and "/" not in subject:  # a member's name is its fleet's, a slash and its own
+        raise ContentError(f"no definition is named {subject}", hint=nearest(subject, names))
     waivers, (definitions, _) = load_waivers(roots), sound_definitions(roots)
     parents = {name: loaded.definition.parent for name, loaded in definitions.items()}
     below = sorted(with_ancestors([subject], parents) - {subject}) if subject in parents else []
@@ -214,7 +217,8 @@ def _scope(
     found = list(about)
     scope = {
         "packages": packages or {one.package for one in found if one.package},
-        "versions": versions or ({version for one in found for version in one.versions} if not packages else ()),
+        "versions": versions
+        or {version for one in found if not packages or one.package in packages for version in one.versions},
         "paths": paths or {one.path for one in found if one.path},
     }
     return {key: sorted(values) for key, values in scope.items() if values}

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cached_property
 
 from hardening.catalog import load_profile
+from hardening.evaluation import REPRODUCED_EVALUATED
 from hardening.findings import CheckResult
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError
@@ -19,7 +20,7 @@ from images.context import Context
 from pipelines.fleet.members import Provenance, newest
 from pipelines.fleet.model import Fleet
 
-NOT_OF_THE_IMAGE = ("judges", "checks", "policy-review", "policy-window", "waiver-ended")
+NOT_OF_THE_IMAGE = ("judges", REPRODUCED_EVALUATED, "checks", "policy-review", "policy-window", "waiver-ended")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from hardening.disagreement import (
 )
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.model import Severity, Waiver
+from images.scan import debsecan
 
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
 SAME = "debsecan and trivy judge by data of the same day"
@@ -60,6 +61,10 @@ SILENT = [
     ({"ecosystem": "deb"}, {"ignores": (LANGUAGES,)}, DisagreementCause.UNEXPLAINED, SAME),
     ({"fixed": ""}, {"ignores": (UNFIXED,)}, DisagreementCause.IGNORED, "debsecan does not report unfixed"),
     ({"status": "no-dsa"}, {"ignores": ("no-dsa",)}, DisagreementCause.IGNORED, "debsecan does not report no-dsa"),
+    (
+        {"status": "undetermined", "fixed": ""}, {"ignores": debsecan.SCANNER.ignores}, DisagreementCause.IGNORED,
+        "debsecan does not report undetermined",
+    ),
     ({"status": "no-dsa"}, {"ignores": ("undetermined",)}, DisagreementCause.UNEXPLAINED, SAME),
 ]  # fmt: skip
 

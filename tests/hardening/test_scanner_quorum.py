@@ -89,6 +89,16 @@ def test_too_few_judges_are_told_with_why_each_one_does_not_count() -> None:
     assert list(judges(RULE, "web", [LOOKED, replace(LOOKED, scanner="grype")], NOW)) == []
 
 
+def test_two_programs_that_read_the_same_data_are_one_judge() -> None:
+    """Debsecan and our matcher both repeat Debian's security tracker; each alone is a judge as well."""
+    debsecan, matcher = (replace(LOOKED, scanner=name) for name in ("debsecan", "matcher"))
+    [reason] = judges(RULE, "web", [debsecan, matcher], NOW)
+    assert reason.what.startswith("1 of at least 2 ")
+    assert reason.what.endswith("; debsecan and matcher count as one: both read Debian's security tracker)")
+    assert list(judges(RULE, "web", [LOOKED, matcher], NOW)) == []
+    assert list(unread(RULE, "web", [replace(debsecan, outcome=Outcome.ERROR), matcher], NOW)) == []
+
+
 def test_scanners_that_are_silent_for_one_reason_are_told_together() -> None:
     """An engine that looks at two forms of an image lacks the same data for both."""
     one, disk = (
@@ -157,6 +167,9 @@ def test_estimates_that_are_missing_are_a_warning_where_a_window_asks_for_them()
     assert (told.rule, told.enforcement, told.todo) == ("epss-evaluated", Enforcement.WARN, "no answer")
     assert told.what.startswith("the estimates of what will be exploited (epss.csv): ")
     assert list(outdated(RULE, "web", [epss], NOW)) == []
+    [silent] = outdated(RULE, "web", [LOOKED], NOW, by_likelihood=True)
+    assert (silent.rule, silent.enforcement, silent.todo) == ("epss-evaluated", Enforcement.WARN, "set feeds.epss")
+    assert list(outdated(RULE, "web", [LOOKED], NOW)) == []
 
 
 REBUILT = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 80, NOW, "feed", "", reproduced=60)
@@ -187,5 +200,6 @@ def test_a_policy_may_ask_how_many_packages_others_reproduced(
     rule = Reproduced(minimum_percent=least)
     reasons = list(reproduced(rule, RULE, "web", [report] if report else [], NOW))
     assert [reason.what for reason in reasons] == ([what] if what else [])
-    assert all((reason.rule, reason.enforcement) == ("reproduced", Enforcement.AUDIT) for reason in reasons)
+    name = "reproduced-evaluated" if what.startswith("it is not known") else "reproduced"
+    assert all((reason.rule, reason.enforcement) == (name, Enforcement.AUDIT) for reason in reasons)
     assert not list(reproduced(None, RULE, "web", [], NOW))

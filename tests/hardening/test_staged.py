@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardening.catalog import require_may_publish
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict, merge
 from hardening.foundation.content import parse
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.settings import ROOT, Judging
 from hardening.gate import enforced_as, judge_image
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy, covering, weaknesses
@@ -124,6 +127,21 @@ def test_a_policy_that_only_begins_to_ask_is_weaker_than_its_floor_until_then() 
     assert weaknesses(waits, None) == ("image.vulnerabilities: no window is enforced",)
     assert [one.rule for one in judged(waits).refusals] == ["policy-window"]
     assert judged(waits, now=BEGINS).allowed
+
+
+def test_once_its_day_has_come_a_rule_is_as_strict_as_the_floor(tmp_path: Path) -> None:
+    """So that publishing goes on from that day; what begins later counts until then."""
+    floor, ours = policy(), policy(secrets=staged(), vulnerabilities=[{**HIGH, **staged()}])
+    assert weaknesses(ours, floor, FROM - DAY)
+    assert weaknesses(ours, floor, FROM) == weaknesses(ours, floor, FROM + DAY) == ()
+    folder, text = tmp_path / "hardening/policies", (ROOT / "hardening/policies/default.toml").read_text()
+    folder.mkdir(parents=True)
+    (folder / "default.toml").write_text(text)
+    (folder / "own.toml").write_text(text.replace("[image.secrets]", f"[image.secrets]\nfrom = {FROM}"))
+    judging = Judging(policies=("own",))
+    with pytest.raises(RefusedError, match="weaker than the policy default"):
+        require_may_publish((tmp_path,), judging, "own", FROM - DAY)
+    require_may_publish((tmp_path,), judging, "own", FROM)
 
 
 LIKELY = [HIGH, {"severity": "low", "epss": 0.5, "within": "0s"}]

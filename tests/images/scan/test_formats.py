@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import distribution
-from typing import Any
+from typing import Any, get_args
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from hardening.findings import Finding, FindingKind, Outcome, ScanReport
-from hardening.model import Severity
+from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
+from hardening.model import Enforcement, Justification, Severity
 from images.scan import SCANNERS, syft
-from images.scan.formats import ScannedImage, cyclonedx, sarif
+from images.scan.formats import JUSTIFICATIONS, ScannedImage, cyclonedx, sarif
 from tests.images.scan.test_scanners import FEED, INPUTS, TARGET, sample
 
 OASIS = "https://raw.githubusercontent.com/oasis-tcs/sarif-spec/master/Schemata/sarif-schema-2.1.0.json"
@@ -57,7 +57,8 @@ def scanned() -> ScannedImage:
     from hardening.findings import merge
 
     findings = merge(one for report in reports for one in report.findings)
-    sbom = syft.normalise(sample("syft"), replace(TARGET, digest="sha256:1", created="2026-11-01T00:00:00Z"))
+    target = replace(TARGET, digest="sha256:1", created="2026-11-01T00:00:00Z")
+    sbom = syft.normalise(sample("syft"), sample("syft-spdx"), target).cyclonedx
     first = next(one for one in findings if one.kind is FindingKind.VULNERABILITY)
     waived = {(first.id, first.package): "later until 2026-11-30: not reachable"}
     return ScannedImage("registry.example.com/web@sha256:1", "sha256:1", (*reports, lost), findings, sbom, waived)
@@ -88,6 +89,41 @@ def test_a_scanner_that_failed_is_no_successful_run() -> None:
     lost = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.ERROR, 0, None, "", "status 7")
     [run] = require_sarif(sarif(ScannedImage("x", "sha256:1", (lost,), ())))["runs"]
     assert run["invocations"][0]["executionSuccessful"] is False
+
+
+def test_an_image_that_nobody_evaluated_does_not_look_clean() -> None:
+    """No scanner of vulnerabilities is no success, and what refuses without being a finding is told."""
+    lost = ScanReport("trivy", FindingKind.VULNERABILITY, Outcome.NOT_EVALUATED, 0, None, "", "no data")
+    other = ScanReport("hadolint", FindingKind.MISCONFIGURATION, Outcome.PASS, 1, None, "", "")
+    reasons = [
+        Reason("judges", "x", Enforcement.ENFORCE, "nothing was evaluated", "w", "t"),
+        Reason("max-age", "x", Enforcement.ENFORCE, "old", "w", "t", waived_by="w1"),
+        Reason("epss-evaluated", "x", Enforcement.WARN, "old", "w", "t"),
+    ]
+    image = ScannedImage("x", "sha256:1", (lost, other), (), reasons=tuple(reasons))
+    [invocation] = require_sarif(sarif(image))["runs"][0]["invocations"]
+    assert invocation["executionSuccessful"] is False
+    told = [note["message"]["text"] for note in invocation["toolExecutionNotifications"]]
+    assert told[1:] == ["refused by judges: nothing was evaluated"]
+
+
+def test_what_nobody_rated_is_a_warning_at_least() -> None:
+    """The gate takes it for critical."""
+    one = Finding(FindingKind.VULNERABILITY, "CVE-1", "zlib", "1", "", Severity.UNKNOWN, (("trivy", Severity.UNKNOWN),))
+    [run] = require_sarif(sarif(replace(scanned(), findings=(one,))))["runs"]
+    assert [result["level"] for result in run["results"]] == ["warning"]
+
+
+def test_a_waiver_with_a_justification_says_not_affected_as_in_openvex() -> None:
+    """In CycloneDX's words where it has one; any other waiver accepts what is exploitable."""
+    image = scanned()
+    [key] = image.waived
+    for why in get_args(Justification):
+        document = require_cyclonedx(cyclonedx(replace(image, justified={key: why})))
+        [analysis] = [one["analysis"] for one in document["vulnerabilities"] if "analysis" in one]
+        assert analysis["state"] == "not_affected"
+        assert analysis.get("justification") == JUSTIFICATIONS.get(why)
+        assert why in analysis["detail"]
 
 
 def test_cyclonedx_is_the_bill_of_materials_with_each_vulnerability_on_its_component() -> None:

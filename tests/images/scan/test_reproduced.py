@@ -76,6 +76,12 @@ def test_the_report_counts_exactly_the_packages_of_the_image(tmp_path: Path) -> 
     assert report.findings == ()
 
 
+def test_a_package_whose_name_is_malformed_was_not_reproduced() -> None:
+    """SBOMs of others' images are others' work."""
+    sbom = json.dumps({"components": [{"purl": "pkg:deb/"}, {"purl": "pkg:deb/debian/x@1?arch=all"}]}).encode()
+    assert reproduced.packages_of(sbom) == {("pkg:deb/", "", ""), ("x", "1", "all")}
+
+
 def test_two_answers_about_one_package_count_as_the_worse(tmp_path: Path) -> None:
     """Two suites may list the same version."""
     twice = [entry("libc6", "2.41-12+deb13u5", "GOOD"), entry("libc6", "2.41-12+deb13u5", "BAD")]

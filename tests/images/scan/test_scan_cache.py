@@ -72,7 +72,16 @@ def test_another_image_reason_or_program_is_another_scan(tmp_path: Path, monkeyp
     assert len(set(seen)) == len(seen)
 
 
-@pytest.mark.parametrize("module", ["images.scan.sandbox", "hardening.findings"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "images.scan.sandbox",
+        "hardening.findings",
+        "images.advisories",
+        "images.artifact",
+        "images.packages.debian",
+    ],
+)
 def test_our_own_code_around_a_scanner_is_an_input(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

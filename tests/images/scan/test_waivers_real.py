@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import date, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ def test_trivy_reads_what_waivers_are_exported_as(advisories: Path, tmp_path: Pa
     """
     shutil.copytree(advisories / "trivy", tmp_path / "cache")  # it writes there
     make_target(tmp_path, canary_status())
-    vex, ignore, today = tmp_path / "vex.json", tmp_path / ".trivyignore.yaml", date.today()  # noqa: DTZ011 - trivy's clock
+    vex, ignore, today = tmp_path / "vex.json", tmp_path / ".trivyignore.yaml", datetime.now(UTC).date()
     data = {
         "id": "w", "vulnerabilities": (FOUND[1],), "packages": (FOUND[0],), "subjects": ("canary",), "reason": "r",
         "owner": "a", "approver": "b", "created": today - timedelta(days=9), "expires": today,

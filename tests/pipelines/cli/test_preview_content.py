@@ -32,6 +32,7 @@ from pipelines import revisions
 from pipelines.cli.preview import moment, preview, show_preview
 from pipelines.cli.preview_output import PreviewLine, PreviewOutput, UnknownLine, markdown
 from pipelines.cli.waiving import new_waiver, show_new
+from pipelines.revisions import revisions_of
 from pipelines.rollout.session import check, fleet_session
 from pipelines.wiring import image_context
 from tests.support.fleets import release
@@ -428,6 +429,13 @@ def test_a_day_is_typed_as_such(typed: str, meant: datetime) -> None:
         moment("31.1.2027")
 
 
+@pytest.mark.parametrize("typed", ["0001-01-01", "9999-12-31", "2127-01-01", "0001-01-01T00:00+05:00"])
+def test_a_day_that_dates_cannot_count_from_is_refused(house: House, typed: str) -> None:
+    """What is added to it would lie beyond the last date that there is."""
+    with pytest.raises(UsageError, match=f"--at: .*{re.escape(typed)}"):
+        preview(at=typed, context=house.context)
+
+
 FLEET = """
 title = "t"
 owner = "web"
@@ -476,6 +484,24 @@ def test_exactly_the_images_and_running_containers_are_listed_that_then_do_fall_
     assert {line.name for line in output.lines if line.change == "refused"} == after - before
     assert after - before == {"shop", "web/shop-1", "web/shop-2"}
     assert [line.name for line in output.lines] == sorted(after - before)
+
+
+def test_the_age_that_the_list_of_rebuilt_packages_will_have_is_left_out_too(house: House) -> None:
+    """As that of the scanners' data is."""
+    house.judge("shop")
+    artifact = house.context.ledger.latest_artifact("shop", "linux/amd64")
+    assert artifact
+    scan = house.context.ledger.scan(artifact.digest)
+    assert scan
+    rebuilt = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 9, NOW, "feed", "", reproduced=9)
+    house.context.ledger.record_scan(artifact.digest, replace(scan, reports=(*scan.reports, rebuilt)), NOW)
+    text = (
+        (house.root / "hardening/policies/own.toml").read_text().replace('data_max_age = "90d"', 'data_max_age = "7d"')
+    )
+    asked = '[image.reproduced]\nenforcement = "enforce"\nminimum_percent = 90\n'
+    house.write("policies/own.toml", text + asked)
+    output = house.preview(NOW + 8 * DAY)
+    assert (output.aged, told(output)) == (("shop",), {})
 
 
 def test_the_days_on_which_changed_rules_begin_are_named(house: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -576,17 +602,36 @@ def test_a_link_out_of_the_other_revision_is_refused(house: House) -> None:
         house.preview(against="test-link")
 
 
-def test_no_hook_of_the_repository_runs(house: House, tmp_path: Path) -> None:
-    """And its index and work tree stay as they are."""
-    hook = house.root / ".git/hooks/post-checkout"
-    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
-    hook.chmod(0o755)
+@pytest.mark.parametrize("trap", ["post-checkout", "post-index-change", "fsmonitor", "filter"])
+def test_no_program_of_the_repository_runs(house: House, tmp_path: Path, trap: str) -> None:
+    """No hook, and no filter that .gitattributes choose; its index and work tree stay as they are."""
     house.write("policies/more.toml", DEFAULT)
-    git = ["git", "-C", str(house.root), "status", "--porcelain"]
-    before = run(git).stdout
+    git = ["git", "-C", str(house.root)]
+    before = run([*git, "status", "--porcelain"]).stdout
+    program = house.root / ".git/hooks" / trap
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\ncat\n")
+    program.chmod(0o755)
+    if trap == "filter":
+        (house.root / ".git/info/attributes").write_text("* filter=planted\n")
+        run([*git, "config", "filter.planted.smudge", str(program)])
+    if trap == "fsmonitor":
+        run([*git, "config", "core.fsmonitor", str(program)])
     house.preview()
     assert not (tmp_path / "ran").exists()
-    assert run(git).stdout == before
+    program.unlink()
+    assert run([*git, "status", "--porcelain"]).stdout == before
+
+
+def test_the_other_revision_is_written_byte_by_byte(house: House, tmp_path: Path) -> None:
+    """Line breaks of another system too, and what is no text."""
+    odd = house.root / "hardening/controls/odd/files/odd"
+    odd.parent.mkdir(parents=True)
+    odd.write_bytes(b"a\r\n\xff\0\n")
+    house.commit("odd")
+    run(["git", "-C", str(house.root), "config", "core.autocrlf", "true"])
+    [root] = revisions_of([house.root], "test-odd", tmp_path)
+    assert (root / "hardening/controls/odd/files/odd").read_bytes() == odd.read_bytes()
 
 
 # -- markdown ----------------------------------------------------------------------------------------------------------
@@ -658,6 +703,9 @@ def test_a_new_waiver_is_written_and_says_whom_it_frees(house: House, capsys: py
     with pytest.raises(UsageError, match=r"is there already\n.*--name"):
         new_waiver("shop", "CVE-2026-0001", content=str(house.root), context=house.context, **ASKED)
     assert Path(output.file).read_text() == written
+    more = {"packages": ("openssl",), "name": "narrow", "content": str(house.root), "context": house.context}
+    narrow = new_waiver("shop", "CVE-2026-0001", **more, **ASKED)[0].waiver
+    assert (narrow.packages, narrow.versions) == (("openssl",), ("3.5",)), "those that were found, as its help says"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from hardening.disagreement import disagreements, summary
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation.errors import ContentError, UsageError
-from hardening.model import Enforcement, Severity
+from hardening.model import Enforcement, Severity, Waiver
 from pipelines.cli.scanning import form_of, html, require_one, show_scan
 from pipelines.contract import ScanOutput
 
@@ -79,7 +79,11 @@ class Page(HTMLParser):
 
 def test_a_page_shows_strangers_text_and_runs_none_of_it() -> None:
     """Names and titles come from images; nothing is fetched from anywhere."""
-    page = Page(html((scan(DEBSECAN, TRIVY, REBUILT), b"{}", {("CVE-2026-0001", EVIL): "w until 2026-12-01: later"})))
+    waiver = Waiver(
+        id="w", vulnerabilities=("CVE-2026-0001",), packages=(EVIL,), subjects=("*",), reason="later", owner="a",
+        approver="b", created=date(2026, 11, 1), expires=date(2026, 12, 1),
+    )  # fmt: skip
+    page = Page(html((scan(DEBSECAN, TRIVY, REBUILT), b"{}", {("CVE-2026-0001", EVIL): waiver})))
     assert not {"script", "img", "link", "iframe", "form"} & set(page.tags)
     assert "<script>alert(1)</script>" in page.text
     assert "\x1b" not in page.text

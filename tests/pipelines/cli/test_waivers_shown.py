@@ -82,6 +82,10 @@ def test_what_is_exported_says_affected_unless_a_waiver_says_why_it_is_not(inv: 
         assert first["status_notes"] == "claimed until 2026-12-10 by security"
         assert (second["status"], "justification" in second) == ("affected", False)
     assert inv.here("waiver.export", "shop", "--form", "nothing").code == 1
+    wrong = inv.here("waiver.export", "shpo")
+    assert wrong.code
+    assert "no definition is named shpo" in wrong.err
+    assert "did you mean shop" in wrong.err
 
 
 def test_a_new_waiver_is_one_command(inv: Goldsmith) -> None:

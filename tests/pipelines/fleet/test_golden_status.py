@@ -72,6 +72,19 @@ def scanned(context: Context, golden: Release, *findings: Finding, checks: tuple
     context.ledger.record_checks(golden.content, checks, NOW)
 
 
+def test_a_list_of_rebuilt_packages_that_grew_old_refuses_no_member(context: Context) -> None:
+    """It says nothing of the image; too few of its packages that were reproduced do."""
+    file = context.settings.roots[-1] / "hardening/policies/strict.toml"
+    file.write_text(file.read_text() + '[image.reproduced]\nenforcement = "enforce"\nminimum_percent = 90\n')
+    golden = replace(release(1, content="sha256:c"), policy="strict")
+    rebuilt = replace(REPORT, scanner="reproduced", kind=FindingKind.REPRODUCTION, findings=(), reproduced=1)
+    for date, refused in ((NOW - 99 * DAY, False), (NOW, True)):
+        reports = (replace(REPORT, findings=()), replace(rebuilt, data_date=date))
+        context.ledger.record_scan(golden.content, ScanRecord(reports, ()), NOW)
+        context.ledger.record_checks(golden.content, (PASSED,), NOW)
+        assert bool(status(context).refused(golden)[0]) is refused
+
+
 def test_the_newest_release_over_a_content_gives_its_date(context: Context) -> None:
     """Its own where the ledger knows no other."""
     old, new = release(1, content="sha256:c"), release(5, content="sha256:c")
