@@ -40,7 +40,7 @@ def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> ChannelMove
     at its publication refuses it, is missing, or is by another policy than `policy`: what was let through for a trial
     does not become `stable` by the way.
     """
-    require_may_publish(to.settings.roots, to.settings.judging, policy)
+    require_may_publish(to.settings.roots, to.settings.judging, policy, to.now.date())
     chosen = to.revoked(to.meant(f"{name}:candidate"))
     _require_name(chosen, name, f"what {to.repository(name)}:candidate points to")
     refuse_ended(chosen, to.now, "stable stays where it is")

@@ -75,7 +75,9 @@ def _blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome
 def _may_not_publish(context: Context, name: str, asked: dict[str, GoldsmithError | None]) -> GoldsmithError | None:
     """Why the image may not be published, by policy or store; None where it may. Each place is `asked` only once."""
     try:
-        require_may_publish(context.settings.roots, context.settings.judging, context.policy_of(name))
+        require_may_publish(
+            context.settings.roots, context.settings.judging, context.policy_of(name), context.now.date()
+        )
         store = store_of(context, name)
     except GoldsmithError as error:
         return error

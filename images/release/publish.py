@@ -49,7 +49,7 @@ def release(
     Raises RefusedError when the verdict refuses the image, its content was revoked, or its support has ended.
     """
     policy = judgement.verdict.policy
-    require_may_publish(to.settings.roots, to.settings.judging, policy)
+    require_may_publish(to.settings.roots, to.settings.judging, policy, to.now.date())
     refuse(to.now, definition, judgement)
     making, lock = to.publication(), to.settings.state_dir / "locks" / f"publish-{definition.name}.lock"
     with only_one(lock, f"publishing {definition.name}"):
