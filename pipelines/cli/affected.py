@@ -496,5 +496,5 @@ def _rest(found: AffectedOutput) -> Iterator[str]:
         seen = ", ".join(f"{name} on {at:%Y-%m-%d %H:%M} UTC" for name, at in found.fleets.items())
         yield f"fleets as they were last looked at (./goldsmith fleet.check): {seen}"
     if found.unknown:
-        why = "their own packages are not known, or they were never looked at"
-        yield f"not all is known of {', '.join(found.unknown)}: {why}"
+        yield f"not all is known of {', '.join(found.unknown)}:"
+        yield "their own packages are not known, or they were never looked at"

@@ -205,7 +205,7 @@ def test_nothing_goes_back_to_what_proves_nothing(to: RegistryStore, tmp_path: P
 def test_a_release_does_not_choose_who_is_asked_about_it(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever pushes writes the policy's name onto an index; the floor is asked, and the policy that decides."""
     made = published(to, "one", 0)
-    trust = {"lax": Trust(predicates=()), "strict": Trust(predicates=("https://example.com/more",))}
+    trust = {"lax": Trust(predicates=("provenance",)), "strict": Trust(predicates=("https://example.com/more",))}
     monkeypatch.setattr(images.registry.release_trust, "trust_of", lambda _, name="": trust.get(name, Trust()))
     assert to.evidence(made).allowed
     with pytest.raises(UntrustedError, match=r"example\.com/more"):
