@@ -87,6 +87,7 @@ def program(folder: Path, body: str) -> tuple[str, ...]:
     return (str(file),)
 
 
+@pytest.mark.needs("openssl")
 def test_a_program_of_ones_own_signs(tmp_path: Path) -> None:
     """It gets what is signed on its input, and the key is rotated where it is."""
     key = make(settings_in(tmp_path / "vault"), DAY)
