@@ -172,7 +172,7 @@ def test_a_stranger_rebuilds_a_release_of_two_refreshes_ago(published: Published
 
     The workspace of a run that was killed is removed.
     """
-    left = tmp_path / "state/work/0123456789ab"
+    left = tmp_path / "state" / "work" / "0123456789ab"
     (left / "store").mkdir(parents=True)
     left.with_suffix(".lock").touch()
     context = published.stranger(tmp_path / "state", snapshot=snapshot(published))

@@ -287,9 +287,9 @@ def test_a_package_of_another_architecture_is_another_package():
 
 def test_both_bills_come_out_of_one_run():
     """Of the formats' versions that are promised."""
-    argv = syft.command(TARGET, Path("/work/syft.yaml"))
+    argv = syft.command(TARGET, Path("/scratch/syft.yaml"))
     assert argv[3:5] == [
-        "--output=cyclonedx-json@1.6=/work/sbom.cdx.json", "--output=spdx-json@2.3=/work/sbom.spdx.json"
+        "--output=cyclonedx-json@1.6=/scratch/sbom.cdx.json", "--output=spdx-json@2.3=/scratch/sbom.spdx.json"
     ]  # fmt: skip
 
 
