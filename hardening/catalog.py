@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,11 +70,10 @@ def policy_digest(roots: Sequence[Path], name: str) -> str:
     return digest(find_content(roots, "hardening/policies", "*.toml")[name].read_bytes())
 
 
-def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, today: date | None = None) -> None:
+def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, today: date) -> None:
     """Raise RefusedError unless the verdict of the policy `name` may let a release be published or promoted.
 
-    `today`: the day from which on it must be strict enough; by default the day that it is, since whoever publishes
-    may not move the clock.
+    `today`: the day from which on it must be strict enough.
     """
     from hardening.policy import weaknesses
 
@@ -86,7 +85,7 @@ def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, toda
             f'policies = ["{name}"] and floor = "" under [judging] in goldsmith.toml, and give --policy {name}',
         )
     floor = load_policy(roots, judging.floor) if judging.floor else None
-    if weak := weaknesses(load_policy(roots, name), floor, today or datetime.now(UTC).date()):
+    if weak := weaknesses(load_policy(roots, name), floor, today):
         than = f"weaker than the policy {floor.name}, which is judging.floor" if floor else "not enough to publish by"
         raise RefusedError(f"the policy {name} is {than}", evidence="\n".join(weak), hint=f"see {file}")
 

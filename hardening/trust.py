@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration, shown
 from hardening.model import NonEmpty
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 IN_TOTO, SLSA = "https://in-toto.io/attestation/", "https://slsa.dev/"
 PREDICATES = {
@@ -63,10 +66,16 @@ class TrustedKey(Content):
     @property
     def der(self) -> bytes:
         """The key itself, however its PEM is laid out."""
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-        key = load_pem_public_key(self.public.encode())
-        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return der_of(load_pem_public_key(self.public.encode()))
+
+
+def der_of(key: PublicKeyTypes) -> bytes:
+    """A public key as bytes (DER)."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def _are_different(keys: tuple[TrustedKey, ...]) -> tuple[TrustedKey, ...]:

@@ -100,7 +100,7 @@ def reproduce(context: Context, ref: str, policy: str = "") -> Reproduction:
         job = _job(context, release, artifact, inputs, definition, work)
         say(f"{artifact.name}: building from {len(job.packages)} packages of its provenance")
         rebuilt = build(job).digest
-        difference = None if rebuilt == release.content else _difference(context.settings, release, job, rebuilt)
+        difference = None if rebuilt == release.content else _difference(context, release, job, rebuilt)
     told = "same" if rebuilt == release.content else f"another: {rebuilt}"
     context.ledger.audit(context.now, context.actor, "reproduce", artifact.name, f"{release.content}: {told}")
     versions = inputs.builder, builder_version(definition)
@@ -135,7 +135,7 @@ def _job(
     folder = _folder(context.settings.roots, artifact, inputs, work / "definition")
     overlay = _overlay(context, artifact, inputs, LoadedDefinition(definition, folder))
     packages = _packages(artifact, inputs)
-    upstream = Upstream(context.settings, Store(work / "store"))
+    upstream = Upstream(context.settings, Store(work / "store"), context.now)
     reference = _parent(release, definition)
     if reference:
         say(f"{artifact.name}: fetching its parent {reference} {inputs.parent[:19]}")
@@ -266,9 +266,9 @@ def snapshot_settings(settings: Settings, at: datetime) -> Settings | None:
     return settings.model_copy(update={"packages": settings.packages.model_copy(update=changed)})
 
 
-def _difference(settings: Settings, release: Release, job: BuildJob, rebuilt: str) -> Difference | None:
+def _difference(context: Context, release: Release, job: BuildJob, rebuilt: str) -> Difference | None:
     """Where what was rebuilt begins to differ from what was published, which is fetched to be compared."""
     say(f"{job.name}: another digest; fetching what was published to compare")
     published = Store(job.work.parent / "published")
-    Upstream(settings, published).bring_exactly(release.repository, release.content)
+    Upstream(context.settings, published, context.now).bring_exactly(release.repository, release.content)
     return first_difference(published, release.content, job.store, rebuilt)

@@ -92,7 +92,7 @@ class Planner:
     @cached_property
     def upstream(self) -> Upstream:
         """The upstream bases, pinned by the lock file."""
-        return Upstream(self.context.settings, self.context.store)
+        return Upstream(self.context.settings, self.context.store, self.context.now)
 
     @cached_property
     def validator(self) -> DefinitionValidator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from stat import S_IMODE
 from tempfile import TemporaryDirectory
@@ -47,10 +47,13 @@ class LockFile(Content):
 
 
 class Upstream:
-    """The upstream images of all content roots. What is pinned never moves by itself: `lock` moves it."""
+    """The upstream images of all content roots. What is pinned never moves by itself: `lock` moves it.
 
-    def __init__(self, settings: Settings, store: Store) -> None:
-        self.settings = settings
+    `now` is the flow's one reading of the clock, by which keys of upstream images count.
+    """
+
+    def __init__(self, settings: Settings, store: Store, now: datetime) -> None:
+        self.settings, self.now = settings, now
         self.store = store
         self.index = PackageIndex(settings)
 
@@ -104,7 +107,7 @@ class Upstream:
         if trust is None:
             return False
         attached = bundles(self._registry(reference), split(reference)[0], digest)
-        verify(reference, (digest,), attached, trust, (), signed_at=None, now=datetime.now(UTC))
+        verify(reference, (digest,), attached, trust, (), signed_at=None, now=self.now)
         return True
 
     def bring(self, reference: str) -> str:

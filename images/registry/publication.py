@@ -1,4 +1,4 @@
-"""A new release in a registry: its content, its dated index, and the documents that are attached to both."""
+"""A new release in a registry: its content, its dated index, and what is attached to that."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RegistryPublication(Publication):
         self._tagged(chosen)
 
     def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:  # noqa: ARG002
-        """Push content and index, the index without a tag, and attach the documents to each."""
+        """Push content and index, the index without a tag, and attach to that what it says."""
         chosen = begun.release
         self._push_content(chosen)
         index = self._push_index(chosen, artifact.platform)
@@ -127,15 +127,14 @@ class RegistryPublication(Publication):
         found = self.registry.get(f"{chosen.repository}@{digest}")
         return found.descriptor, found.data
 
-    def _push_content(self, chosen: Release) -> Descriptor:
+    def _push_content(self, chosen: Release) -> None:
         """Push the content manifest and what it names, unless the repository has it."""
         target = f"{chosen.repository}@{chosen.content}"
-        if found := self.registry.find(target):
-            return found.descriptor
+        if self.registry.find(target):
+            return
         name = hex_of(chosen.content)
         with workspace(self.registry.settings) as room:
             self.registry.push(self.store.layout_for(chosen.content, room, {REF_NAME: name}), name, target)
-        return self._content(chosen)[0]
 
     def _push_index(self, chosen: Release, platform: str) -> Descriptor:
         """Push the release's index, without a tag, unless the repository has it."""

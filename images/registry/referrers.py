@@ -7,8 +7,8 @@ the earlier one's lines away. What is guaranteed:
 - Writers elsewhere read the index last of all, right before they write it, and read it back when whoever had read it
   before them must have written too (`SETTLE_SECONDS`): what was taken away is merged in again, `WRITES` times at most.
 - A writer that takes longer than that from its reading to its writing, such as through retries, can still take away the
-  lines of another that has ended. No document is lost by that, only its line; the next publication over the same
-  content, which a night tries, attaches what is not listed.
+  lines of another that has ended. No document is lost by that, only its line. A release that then lacks what it must
+  carry proves nothing, and the next publication, which a night tries, dates and signs it again.
 """
 
 from __future__ import annotations

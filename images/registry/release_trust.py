@@ -19,19 +19,16 @@ def proved(registry: RegistryClient, release: Release, now: datetime, *policies:
 
     Whether it has ended is not asked. Raises UntrustedError, and OutsideError where the registry does not answer.
     """
-    settings = registry.settings
     found = bundles(registry, release.repository, release.digest)
-    own = own_keys(settings)
-    return [verify_release(release, found, trust_of(settings, one), own, now) for one in policies or ("",)][-1]
+    asked = [trust_of(registry.settings, policy) for policy in policies or ("",)]
+    own = () if all(trust.keys for trust in asked) else own_keys(registry.settings)
+    return [verify_release(release, found, trust, own, now) for trust in asked][-1]
 
 
 def counting_keys(settings: Settings, day: date) -> tuple[bytes, ...]:
     """The public keys (DER) whose signatures on a release of `day` count by the floor."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
-
     keys = trust_of(settings).keys or own_keys(settings)
-    pems = [key.public.encode() for key in keys if key.since <= day <= key.until and not key.revoked]
-    return tuple(load_pem_public_key(pem).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) for pem in pems)
+    return tuple(key.der for key in keys if key.since <= day <= key.until and not key.revoked)
 
 
 def trust_of(settings: Settings, policy: str = "") -> Trust:

@@ -22,11 +22,11 @@ from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import NETWORK, run
 from hardening.foundation.settings import Settings
-from hardening.trust import TrustedKey
+from hardening.trust import TrustedKey, der_of
 from images.trust.envelope import Signer
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 KMS = "awskms:"
 SIGN_SECONDS = 120
@@ -92,22 +92,21 @@ def rotate(settings: Settings, today: date) -> tuple[TrustedKey, ...]:
 
 def public_der(file: Path | None, key: str) -> bytes:
     """The public key in a PEM file (DER). Raises ContentError that names the setting `key`."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
         if file is None:
             raise ValueError("none is named")
-        public = load_pem_public_key(file.read_bytes())
-        return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return der_of(load_pem_public_key(file.read_bytes()))
     except (OSError, ValueError) as error:
         raise ContentError(f"no public key can be read: {error}", file="goldsmith.toml", key=key) from None
 
 
 def pem_of(der: bytes) -> str:
-    """A public key as PEM."""
-    body = b64encode(der).decode()
-    lines = [body[start : start + 64] for start in range(0, len(body), 64)]
-    return "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""])
+    """A public key (DER) as PEM."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+
+    return load_der_public_key(der).public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ class FileSigner:
     @property
     def public(self) -> bytes:
         """The public half."""
-        return _der(self._private().public_key())
+        return der_of(self._private().public_key())
 
     def sign(self, message: bytes) -> bytes:
         """The signature, always the same one (RFC 6979): what was cut short is completed, and leaves nothing behind."""
@@ -187,7 +186,7 @@ def _generated(folder: Path, today: date) -> Path:
         (folder / f"{left.name[1 : -len(UNFINISHED)]}.pub").unlink(missing_ok=True)
         left.unlink()
     private = generate_private_key(SECP256R1())
-    der = _der(private.public_key())
+    der = der_of(private.public_key())
     day, number = _next(folder, today)
     name = f"{day}-{number:04}-{hashlib.sha256(der).hexdigest()[:12]}"
     making, file, public = folder / f".{name}{UNFINISHED}", folder / f"{name}.key", folder / f"{name}.pub"
@@ -212,9 +211,3 @@ def _write(file: Path, data: bytes) -> None:
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as sink:
         sink.write(data)
         os.fsync(sink.fileno())
-
-
-def _der(public: EllipticCurvePublicKey) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

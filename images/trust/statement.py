@@ -15,15 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from hardening.foundation.hashing import canonical
+from hardening.trust import PREDICATES
 from images.registry.answers import malformed, read_as
 
-PROVENANCE = "https://slsa.dev/provenance/v1"
-CYCLONEDX = "https://cyclonedx.org/bom"
-SPDX = "https://spdx.dev/Document"
-VULNERABILITIES = "https://in-toto.io/attestation/vulns/v0.2"
-TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
+PROVENANCE, CYCLONEDX, SPDX = (PREDICATES[name] for name in ("provenance", "cyclonedx", "spdx"))
+VULNERABILITIES, TEST_RESULT, VERDICT = (PREDICATES[name] for name in ("vulnerabilities", "tests", "verdict"))
 OPENVEX = "https://openvex.dev/ns/v0.2.0"
-VERDICT = "https://in-toto.io/attestation/svr/v0.1"
 LIFECYCLE = "https://docs.oasis-open.org/openeox/v1.0/schema/core.json"
 CHANGELOG = "https://in-toto.io/attestation/scai/v0.3"
 

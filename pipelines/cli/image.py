@@ -303,7 +303,7 @@ def look_at_fleets(context: Context) -> None:
 def lock_upstreams(pattern: str) -> list[LockLine]:
     """Pin the upstream bases of the definitions that `pattern` means to what their tags name now."""
     context = image_context()
-    upstream = Upstream(context.settings, context.store)
+    upstream = Upstream(context.settings, context.store, context.now)
     chosen = [context.definitions[name].definition for name in select(pattern, context.definitions, "image")]
     return [
         LockLine(name=definition.name, base=definition.base.image, digest=upstream.lock(definition.base.image).digest)

@@ -78,7 +78,7 @@ def _scan(context: Context, ref: str) -> Scan:
         bases = context.ledger.bases_from(str(artifact.inputs.get("parent", "")))
     else:
         reference = _reference(context, ref)
-        digest = Upstream(context.settings, context.store).bring(reference)
+        digest = Upstream(context.settings, context.store, context.now).bring(reference)
         result, bases = scan_content(context, digest, None), ()
         by = load_policy(context.settings.roots, context.policy or "default")
         verdict = judge_image(by, ref, None, result.reports, result.findings, waivers, context.now)

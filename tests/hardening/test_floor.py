@@ -115,15 +115,15 @@ def test_a_policy_without_a_window_lets_nothing_through() -> None:
 
 def test_only_a_policy_that_the_settings_name_may_publish() -> None:
     """The demo's may judge; to publish by it, both its name and another floor must stand in the settings."""
-    require_may_publish((ROOT,), Judging(), "default")
-    require_may_publish((ROOT,), Judging(), "machine")
+    require_may_publish((ROOT,), Judging(), "default", NOW.date())
+    require_may_publish((ROOT,), Judging(), "machine", NOW.date())
     with pytest.raises(RefusedError, match="the policy demo may judge, but not publish") as refused:
-        require_may_publish((ROOT,), Judging(), "demo")
+        require_may_publish((ROOT,), Judging(), "demo", NOW.date())
     assert 'policies = ["demo"] and floor = "" under [judging] in goldsmith.toml' in refused.value.hint
     with pytest.raises(RefusedError, match="weaker than the policy default, which is judging") as error:
-        require_may_publish((ROOT,), Judging(policies=("demo",)), "demo")
+        require_may_publish((ROOT,), Judging(policies=("demo",)), "demo", NOW.date())
     assert "accept_sample" in error.value.evidence
-    require_may_publish((ROOT,), Judging(policies=("demo",), floor=""), "demo")
+    require_may_publish((ROOT,), Judging(policies=("demo",), floor=""), "demo", NOW.date())
 
 
 @pytest.mark.parametrize("room", ["hardening/policies", "hardening/waivers", "pipelines/fleets"])

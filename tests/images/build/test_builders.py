@@ -29,7 +29,7 @@ from images.store import layers
 from images.store.oci import LAYER, Store
 from tests.support.archive import Archive
 from tests.support.building import definition, job
-from tests.support.publishing import running_registry
+from tests.support.publishing import NOW, running_registry
 
 GOLDEN = 'base = { golden = "parent" }\n'
 STATIC = 'base = { bootstrap = { family = "debian", suite = "trixie", variant = "static" } }\n'
@@ -400,7 +400,9 @@ def test_an_image_stands_on_an_upstream_tag(
     """The upstream is Docker's own format with gzip layers, as most are; its packages are known by its own status."""
     built, store = base
     (tmp_path / "root/images/definitions").mkdir(parents=True)
-    upstream = Upstream(real.settings.model_copy(update={"content": (tmp_path / "root",)}), Store(tmp_path / "store"))
+    upstream = Upstream(
+        real.settings.model_copy(update={"content": (tmp_path / "root",)}), Store(tmp_path / "store"), NOW
+    )
     with running_registry(tmp_path / "registry") as address:
         reference = f"{address}/upstream/debian:13"
         layout = store.layout_for(built.digest, tmp_path / "layout")

@@ -28,6 +28,7 @@ from tests.images.plan.test_validate import sound
 from tests.support.building import definition
 from tests.support.loop import CHILD
 from tests.support.loop import definition as written
+from tests.support.publishing import NOW
 
 TODAY = date(2026, 6, 1)
 MOST_MEMORY = 100 << 20  # bytes; a bomb takes a thousand million
@@ -261,7 +262,9 @@ def test_the_lock_file_is_no_link_out_of_its_root(tmp_path: Path) -> None:
     (tmp_path / "root" / LOCK).parent.mkdir(parents=True)
     (tmp_path / "outside").write_text("")
     (tmp_path / "root" / LOCK).symlink_to(tmp_path / "outside")
-    upstream = Upstream(Settings(state=tmp_path / "state", content=(tmp_path / "root",)), Store(tmp_path / "store"))
+    upstream = Upstream(
+        Settings(state=tmp_path / "state", content=(tmp_path / "root",)), Store(tmp_path / "store"), NOW
+    )
     with pytest.raises(ContentError, match="a link out of"):
         upstream.locked("r.example.com/a:1")
     write_atomically(tmp_path / "root" / LOCK, "# pins\n")

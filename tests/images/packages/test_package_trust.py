@@ -19,6 +19,7 @@ from images.store import layers
 from images.store.oci import Store
 from tests.support.archive import Archive
 from tests.support.building import definition, job
+from tests.support.publishing import NOW
 
 TRIXIE = Bootstrap(family="debian", suite="trixie")
 STATIC = 'packages = ["tool"]\nbase = { bootstrap = { family = "debian", suite = "trixie", variant = "static" } }'
@@ -49,7 +50,7 @@ def upstream_with(
     digest = store.write_image(config, [layer]).digest
     (root / LOCK).parent.mkdir(parents=True)
     (root / LOCK).write_text(render_lock({REFERENCE: Pin(digest=digest, platforms={"linux/amd64": digest})}))
-    return Upstream(Settings(state=state, content=(root,), retry_for="0s"), store)
+    return Upstream(Settings(state=state, content=(root,), retry_for="0s"), store, NOW)
 
 
 def files_below(folder: Path) -> list[str]:

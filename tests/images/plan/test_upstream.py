@@ -20,7 +20,7 @@ from hardening.foundation.settings import ROOT, Settings
 from images.model import Definition
 from images.plan.upstream import LOCK, Pin, Upstream, render_lock
 from images.store.oci import Store
-from tests.support.publishing import running_registry
+from tests.support.publishing import NOW, running_registry
 
 STATUS = """\
 Package: libc6
@@ -48,7 +48,7 @@ def upstream(tmp_path: Path) -> Upstream:
     """A content root of its own holds the pins."""
     (tmp_path / "root/images/definitions").mkdir(parents=True)
     settings = Settings(state=tmp_path / "state", content=(tmp_path / "root",), retry_for="0s")
-    return Upstream(settings, Store(tmp_path / "state/store"))
+    return Upstream(settings, Store(tmp_path / "state/store"), NOW)
 
 
 def publish(directory: Path, reference: str, files: dict[str, str]) -> str:
@@ -150,7 +150,7 @@ def test_a_platform_that_upstream_lacks_is_named(upstream: Upstream, registry: s
     reference = f"{registry}/amd:1"
     publish(tmp_path / "one", reference, debian())
     upstream.lock(reference, tmp_path / "root")
-    arm = Upstream(upstream.settings.model_copy(update={"platform": "linux/arm64"}), upstream.store)
+    arm = Upstream(upstream.settings.model_copy(update={"platform": "linux/arm64"}), upstream.store, NOW)
     with pytest.raises(ContentError, match="has no linux/arm64"):
         arm.locked(reference)
 

@@ -25,7 +25,7 @@ from images.artifact import Artifact
 from images.ledger import ScanRecord
 from images.plan.upstream import LOCK, Upstream
 from images.registry import client
-from images.registry.answers import loaded
+from images.registry.answers import loaded, read_as
 from images.registry.attestations import bundles
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached, detach_all
@@ -171,14 +171,14 @@ def test_an_image_that_says_it_would_fill_the_disk_is_not_fetched(stage: Stage) 
     huge, many = [stage.blob(b"layer", size=IMAGE_BYTES.most)], [stage.blob(b"layer")] * (IMAGE_LAYERS.most + 1)
     for layers, limit in ((huge, "image.bytes"), (many, "image.layers")):
         stage.image("one", *layers)
-        upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+        upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)
         refused(lambda upstream=upstream: upstream.bring(f"{stage.repository}:one"), f"exceeds the limit {limit}")
 
 
 def test_a_lock_file_stays_readable_for_those_who_share_the_checkout(stage: Stage) -> None:
     """Commands write with a mask that is for state; the lock file is content, and git carries no such mode."""
     stage.index("one", stage.child(stage.image("it")))
-    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)
     before = os.umask(0o077)
     try:
         modes = []
@@ -200,7 +200,7 @@ NO_PLATFORMS: dict[str, Any] = {
 def test_an_upstream_index_that_is_none_is_one_error(stage: Stage, value: dict[str, Any]) -> None:
     """Where it is fetched and where it is pinned; no lock file is written."""
     stage.manifest("one", value, INDEX)
-    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)
     refused(lambda: upstream.bring(f"{stage.repository}:one"), "malformed")
     refused(lambda: upstream.lock(f"{stage.repository}:one", stage.settings.state_dir), "malformed")
 
@@ -221,7 +221,7 @@ def test_other_bytes_than_were_asked_for_are_refused(stage: Stage) -> None:
     refused(lambda: stage.registry.find(f"{stage.repository}@{good}"))
     stage.server[f"/v2/web/blobs/{layer['digest']}"] = Reply(b"liar!")
     stage.image("one", layer)
-    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)
     refused(lambda: upstream.bring(f"{stage.repository}:one"), "gave other bytes than were asked for")
     config = json.loads(json.dumps(stage.blob(b"{}")))["digest"]
     stage.server[f"/v2/web/blobs/{config}"] = Reply(b'{"rootfs":{"diff_ids":["a"]}}')
@@ -266,7 +266,7 @@ BAD_DOCUMENTS = {
 @pytest.mark.parametrize("kind", [Verdict, ScanRecord, tuple[CheckResult, ...], Artifact], ids=str)
 def test_bytes_that_are_no_document_are_one_error(kind: Any, data: bytes) -> None:
     """Whatever stands where one of our values should."""
-    refused(lambda: documents.from_bytes(kind, data), "an attached document .* is malformed")
+    refused(lambda: read_as(kind, data, "an attached document"), "an attached document is malformed")
 
 
 @pytest.mark.parametrize("data", BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
@@ -350,13 +350,14 @@ from hardening.findings import CheckResult, Verdict
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Release
-from images.documents import from_bytes
+from images.registry.answers import read_as
 from images.registry.attestations import bundles
 from images.registry.referrers import attached
 from images.registry.client import RegistryClient
 from images.store.oci import Store
 from images.plan.upstream import Upstream
 from tests.support.hostile import costly_json
+from tests.support.publishing import NOW
 
 address, state = sys.argv[1:]
 settings = Settings(state=Path(state), retry_for=timedelta(0))
@@ -367,11 +368,11 @@ acts = [
     lambda: registry.find(f"{web}:endless"),
     lambda: registry.tags(web),
     lambda: bundles(registry, web, zero),
-    lambda: Upstream(settings, Store(settings.state_dir / "store")).bring(f"{web}:big"),
+    lambda: Upstream(settings, Store(settings.state_dir / "store"), NOW).bring(f"{web}:big"),
     lambda: registry.find(f"{web}:costly").annotations,
     lambda: attached(registry, web, f"sha256:{1:064x}"),
-    lambda: from_bytes(tuple[CheckResult, ...], many),
-    lambda: from_bytes(Verdict, b'{"reasons":' + many + b"}"),
+    lambda: read_as(tuple[CheckResult, ...], many, "it"),
+    lambda: read_as(Verdict, b'{"reasons":' + many + b"}", "it"),
 ]
 told = []
 for act in acts:
@@ -425,7 +426,7 @@ def test_a_body_that_is_cut_short_or_never_comes_is_one_error(stage: Stage, monk
     refused(lambda: stage.registry.find(f"{stage.repository}:one"), "did not finish within 2 s")
     for reply in (Reply(b"lay", claim=5), Drip([b"l"], claim=5)):
         stage.image("slow", stage.blob(b"layer", reply))
-        upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"))
+        upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)
         refused(lambda upstream=upstream: upstream.bring(f"{stage.repository}:slow"))
     assert not list(stage.settings.state_dir.glob("store/blobs/sha256/*"))
 

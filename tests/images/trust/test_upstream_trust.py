@@ -18,7 +18,7 @@ from images.release.publish import release
 from images.store.oci import Store
 from images.trust.keys import own_keys
 from images.trust.verification import Fault, UntrustedError
-from tests.support.publishing import built, definition, judged, publisher, running_registry
+from tests.support.publishing import NOW, built, definition, judged, publisher, running_registry
 from tests.support.signing import KeyInMemory
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
@@ -51,7 +51,7 @@ class Golden:
             judging={"floor": "strict", "policies": ["strict"], "roots": [root]},
             retry_for=timedelta(seconds=1),
         )
-        return Upstream(settings, Store(settings.state_dir / "store"))
+        return Upstream(settings, Store(settings.state_dir / "store"), NOW)
 
     @property
     def reference(self) -> str:
