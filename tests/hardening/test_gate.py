@@ -849,3 +849,12 @@ def test_too_few_reproduced_packages_refuse_where_the_policy_enforces_it_and_may
         "created": NOW.date(), "expires": (NOW + DAY).date(),
     })  # fmt: skip
     assert judge_image(rules, "web", None, [report(), few], [], (waiver,), NOW).allowed
+
+
+def test_a_window_by_likelihood_without_any_estimate_is_a_warning() -> None:
+    """Of a policy that asks for none, nothing is said."""
+    window = {"severity": "low", "within": "0s", "epss": 0.5}
+    for asked in (True, False):
+        given = policy(vulnerabilities=[window] if asked else [{"severity": "low", "within": "0s"}])
+        said = judge_image(given, "web", None, [report()], (), (), NOW).reasons
+        assert ("epss-evaluated" in [reason.rule for reason in said]) is asked

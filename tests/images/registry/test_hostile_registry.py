@@ -21,17 +21,17 @@ from hardening.foundation.limits import ATTESTATIONS, DOCUMENT_BYTES, IMAGE_BYTE
 from hardening.foundation.settings import ROOT, Settings
 from hardening.trust import PREDICATES
 from images import documents
-from images.artifact import Artifact
+from images.artifact import Artifact, Descriptor
 from images.ledger import ScanRecord
 from images.plan.upstream import LOCK, Upstream
 from images.registry import client
 from images.registry.answers import loaded, read_as
-from images.registry.attestations import bundles
+from images.registry.attestations import _bundle_or_nothing, bundles
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached, detach_all
 from images.registry.releases import release_at
 from images.registry.show import show
-from images.store.oci import INDEX, MANIFEST, Store
+from images.store.oci import INDEX, MANIFEST, Store, as_json
 from images.trust.envelope import BUNDLE
 from images.trust.keys import signer
 from tests.support.hostile import MIB, Drip, Hostile, Reply, costly_json, deep_json, endless, hostile, redirect
@@ -307,6 +307,27 @@ def test_attestations_in_other_bytes_of_many_parts_or_about_others_are_refused(s
     refused(lambda: bundles(stage.registry, stage.repository, ZERO), DOCUMENT_BYTES.name)
     stage.index(ZERO.replace(":", "-"), *[listed(stage, found)] * (ATTESTATIONS.most + 1))
     refused(lambda: bundles(stage.registry, stage.repository, ZERO), str(ATTESTATIONS.name))
+
+
+@pytest.mark.parametrize("changed", ["manifest", "blob"])
+def test_an_attestation_whose_bytes_are_others_on_our_disk_gives_nothing(tmp_path: Path, changed: str) -> None:
+    """Whoever brought them there: they are hashed before they are read."""
+    store = Store(tmp_path)
+    blob, other = (store.put_bytes(one, BUNDLE) for one in (b"said", b"evil"))
+
+    def manifest(layer: Descriptor) -> Descriptor:
+        empty, about = as_json(store.put_bytes(b"{}", "a/empty")), {"mediaType": INDEX, "digest": ZERO, "size": 1}
+        parts = {"config": empty, "layers": [as_json(layer)], "subject": about}
+        return store.put_json({"schemaVersion": 2, "mediaType": MANIFEST, **parts}, MANIFEST)
+
+    good = manifest(blob)
+    assert _bundle_or_nothing(store, "it", good.digest, ZERO) == b"said"
+    instead = {"manifest": (good, manifest(other)), "blob": (blob, other)}[changed]
+    path, evil = (store.blob(one.digest) for one in instead)
+    data = evil.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    assert _bundle_or_nothing(store, "it", good.digest, ZERO) == b""
 
 
 REVOCATIONS = {"no date": {}, "a day": {f"{PREFIX}revoked-at": "2026-11-25"}, "words": {f"{PREFIX}revoked-at": "now"}}

@@ -12,13 +12,15 @@ import pytest
 import images.registry.release_trust
 from hardening.foundation.errors import ContentError, RefusedError, UsageError
 from hardening.foundation.settings import Judging
-from hardening.trust import Trust
+from hardening.trust import PREDICATES, Trust
 from images import documents
 from images.artifact import Release
 from images.context import Context
+from images.documents import Document
 from images.registry.answers import NotFoundError
+from images.registry.attestations import bundles
 from images.registry.client import RegistryClient
-from images.registry.referrers import attached, detach_all
+from images.registry.referrers import attach, attached, detach_all
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
 from images.registry.show import show
@@ -26,6 +28,7 @@ from images.release.channels import ChannelMove, point, promote, rebuild, revoke
 from images.release.lifecycle import Status, before, below, trail
 from images.release.publish import release
 from images.release.stores import store_of
+from images.trust.envelope import BUNDLE, read_bundle
 from images.trust.verification import Fault, UntrustedError
 from pipelines.cli.image import promote_images
 from pipelines.cli.image_output import finish
@@ -210,9 +213,15 @@ def test_a_release_does_not_choose_who_is_asked_about_it(to: RegistryStore, monk
     assert to.evidence(made).allowed
     with pytest.raises(UntrustedError, match=r"example\.com/more"):
         to.evidence(made, "strict")
+    kept = bundles(to.registry, made.repository, made.digest)
     detach_all(to.registry, made.repository, made.digest)
     with pytest.raises(UntrustedError, match="unsigned"):
         to.evidence(replace(made, policy="lax"), "lax")
+    some = [one for one in kept if read_bundle(one, "it").predicate_type != PREDICATES["spdx"]]
+    index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
+    attach(to.registry, made.repository, index, [Document(BUNDLE, one) for one in some])
+    with pytest.raises(UntrustedError, match=r"missing-predicate.*spdx"):  # which "lax" does not ask for
+        to.evidence(made, "lax")
 
 
 @needs_registry
