@@ -151,11 +151,11 @@ def _ignored(found: Finding, silent: ScanReport) -> tuple[DisagreementCause, str
 
 
 def _sources(one: tuple[ScanReport, Finding | None], other: tuple[ScanReport, Finding | None]) -> str:
-    """Whose word each severity is, where they are not the same; one that names none has asked nobody."""
+    """Whose word each severity is, where they are not the same; `none` for a scanner without one."""
     told = []
     for report, found in (one, other):
         silent = found is None or found.severity is Severity.UNKNOWN
-        told.append((report.scanner, "nobody" if silent else found.source if found else ""))
+        told.append((report.scanner, "none" if silent else found.source if found else ""))
     differ = told[0][1] != told[1][1] and all(source for _, source in told)
     return ", ".join(f"{scanner}: {source}" for scanner, source in told) if differ else ""
 

@@ -100,7 +100,7 @@ REPRODUCED, REPRODUCED_EVALUATED = "reproduced", "reproduced-evaluated"
 def reproduced(
     rule: Reproduced | None, judges_rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime
 ) -> Iterator[Reason]:
-    """The reason where too few packages were reproduced, or where nobody told by data that the policy accepts."""
+    """The reason where too few packages were reproduced, or where no data that the policy accepts tells it."""
     if rule is None:
         return
     report = next((one for one in reports if one.kind is FindingKind.REPRODUCTION), None)
@@ -110,11 +110,11 @@ def reproduced(
         if share >= rule.minimum_percent:
             return
         what = f"{share:.1f} % of the packages were reproduced ({many}); the policy asks for {rule.minimum_percent:g} %"
-        name, todo = REPRODUCED, "leave packages out that nobody reproduces, or lower image.reproduced.minimum_percent"
+        name, todo = REPRODUCED, "leave out packages that are not reproduced, or lower image.reproduced.minimum_percent"
     else:
         what = f"it is not known how many packages were reproduced: {why}"
         name, todo = REPRODUCED_EVALUATED, "set feeds.reproduced in goldsmith.toml (docs/feeds.md)"
-    because = "of a package that nobody else built to the same bytes only its builder knows what is in it"
+    because = "if no one else built a package to the same bytes, only its builder knows what is in it"
     yield rule.treated(Reason(name, subject, rule.enforcement, what, because, todo))
 
 
@@ -215,16 +215,21 @@ def outdated(
 
     `by_likelihood`: whether the policy has a window that asks how likely it is.
     """
-    about = {"kev": ("the list of exploited vulnerabilities", "what began to be exploited since then is treated as if")}
+    about = {
+        "kev": (
+            "the list of exploited vulnerabilities",
+            "what began to be exploited since then counts as not exploited",
+        )
+    }
     if by_likelihood:
-        about["epss"] = ("the estimates of what will be exploited", "windows by `epss` cover nothing newer, as if")
+        about["epss"] = ("the estimates of what will be exploited", "windows by `epss` cover nothing newer")
         if not any(one.kind is FindingKind.EXPLOITATION and one.scanner == "epss" for one in reports):
-            what, todo = "the policy has windows by `epss`, and nobody told any estimate", "set feeds.epss"
+            what, todo = "the policy has windows by `epss`, and no estimates are known", "set feeds.epss"
             yield Reason("epss-evaluated", subject, Enforcement.WARN, what, "such a window covers nothing", todo)
     for report in reports:
         told = about.get(report.scanner) if report.kind is FindingKind.EXPLOITATION else None
         if told and (why := why_not(rule, report, now)):
             what = f"{told[0]} ({report.data_source}): {why}"
-            why = f"{told[1]} nobody did"
+            why = told[1]
             todo = report.reason or f"bring feeds.{report.scanner} up to date"
             yield Reason(f"{report.scanner}-evaluated", subject, Enforcement.WARN, what, why, todo)

@@ -1,7 +1,7 @@
 """Advisories of a distribution's security team, and which packages they concern. Pure.
 
 An advisory is about a source package in one suite. It concerns every version before the fixed one; where no version is
-fixed, every version: also where the team decided that the fix can wait (`no-dsa`), and where nobody has found out yet
+fixed, every version: also where the team decided that the fix can wait (`no-dsa`), and where it is not known yet
 whether the suite is affected (`undetermined`). What is not known is no pass.
 """
 
@@ -125,7 +125,7 @@ def changes(
 def is_before(version: str, fixed: str) -> bool:
     """Whether `version` is older than the `fixed` one in Debian's order, deb-version(7); any is where that is empty.
 
-    A version that is none of Debian's form counts as older: that cannot be told, and what is not known is no pass.
+    A version that does not have Debian's form counts as older, since their order is not known.
     """
     if not fixed:
         return True

@@ -115,7 +115,7 @@ class Feeds(Content):
     )
     reproduced: str = Field(
         "", description="which packages others built again to the same bytes: address of a rebuilderd such as "
-        "https://reproduce.debian.net, or a directory with amd64.json and all.json; empty: nobody is asked",
+        "https://reproduce.debian.net, or a directory with amd64.json and all.json; empty: this is not looked up",
     )  # fmt: skip
     grype: str = Field("", description="directory with grype's database (GRYPE_DB_CACHE_DIR); empty: none")
     osv_scanner: str = Field(

@@ -56,7 +56,7 @@ GZIP = b"\x1f\x8b"
 WORD = 40  # characters of a status or an urgency
 TITLE = 160
 NOT_AFFECTED = "0"  # as the fixed version: the suite never had the vulnerability
-FORM = 1  # of the tables below; indexes of another one are made anew
+FORM = 1  # of the tables below; indexes of another one are made again
 KEPT = 3  # indexes, newest first: another process may still read the one before
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;

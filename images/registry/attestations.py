@@ -31,7 +31,7 @@ def signed_document(payload: bytes, signer: Signer) -> Document:
 def bundles(registry: RegistryClient, repository: str, subject: str) -> tuple[bytes, ...]:
     """All bundles that are attached to `subject`, the oldest first, hashed and not verified.
 
-    A line that leads to no document about `subject` gives no bytes, which nobody can read: whoever may push can list
+    A line that leads to no document about `subject` gives no bytes, which cannot be read: whoever may push can list
     anything, and that takes nothing away from the others. Raises MalformedError where there are too many, OutsideError
     where they are too large.
     """

@@ -79,7 +79,7 @@ def attach(
                 return present
             with_documents = not present  # then the index brings all that it lists
             if not (with_documents or pushed):
-                for document in made:  # which nobody finds yet
+                for document in made:  # which no list names yet
                     registry.push_root(store.path, document, f"{repository}@{document.digest}", index_only=False)
                 present = attached(registry, repository, subject.digest)  # read last of all before it is written
                 unlisted = _missing(made, present)

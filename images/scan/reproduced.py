@@ -67,7 +67,7 @@ def _key(purl: str) -> Key:
     try:
         one = PackageURL.from_string(purl)
     except ValueError:
-        return purl, "", ""  # which nobody reproduced
+        return purl, "", ""  # not reproduced
     return one.name, one.version or "", dict(one.qualifiers).get("arch", "")
 
 

@@ -1,7 +1,7 @@
 """Until when a release is good, and what changed in it since the one before. Pure.
 
 The dates are in OpenEoX (https://docs.oasis-open.org/openeox), the standard for ends of life. Its `end_of_sales`, the
-last day to take a product anew, is the day from which a release's end is announced and a newer one is to be taken.
+last day to take up a product, is the day from which a release's end is announced and a newer one is to be taken.
 
 For a changelog there is no predicate of its own. An attribute report (in-toto's SCAI) says of parts of an artifact what
 holds of them, under which conditions: what was updated, from which version. CycloneDX has release notes, but a second

@@ -25,7 +25,7 @@ LIFECYCLE = "https://docs.oasis-open.org/openeox/v1.0/schema/core.json"
 CHANGELOG = "https://in-toto.io/attestation/scai/v0.3"
 
 NAMESPACE = "https://goldsmith.dev"
-"""Where names of ours begin: what a builder, a gate or a build type is called. Nobody is asked at that address."""
+"""Where names of ours begin: what a builder, a gate or a build type is called. Goldsmith never connects to it."""
 GOLDSMITH_VERSION = "0.1.0"
 
 Model = TypeVar("Model")

@@ -1,6 +1,6 @@
 """What is known of each vulnerability in a release, as OpenVEX 0.2.0 (https://github.com/openvex/spec). Pure.
 
-Goldsmith never claims that an image is not affected by what a scanner finds: nobody has shown it. What it knows:
+Goldsmith never claims that an image is not affected by what a scanner finds, which would need a proof. It knows:
 
 - `affected`: a fixed version is out, or a waiver accepts the risk; the action says which.
 - `under_investigation`: scanners say so, and there is no fixed version to go to.
@@ -77,7 +77,7 @@ def closed_since(
 ) -> tuple[Finding, ...]:
     """The vulnerabilities of the release before that a scanner which had found them looked for now, and found no more.
 
-    What nobody looked for is not closed.
+    What no scanner looked for is not closed.
     """
     looked = {report.scanner for report in reports if report.outcome in (Outcome.PASS, Outcome.FAIL)}
     still = {(finding.id, finding.package) for finding in vulnerabilities(findings)}

@@ -208,7 +208,7 @@ def markdown(output: PreviewOutput) -> str:
         f"{text.markdown(output.head[:1].upper() + output.head[1:])}. {output.images} image(s) and "
         f"{output.members} member(s) were judged by both.",
         _named("Changed", output.changed),
-        text.markdown_table(["", *MARKDOWN_HEADINGS], numbers) if every else "Nobody is treated otherwise.",
+        text.markdown_table(["", *MARKDOWN_HEADINGS], numbers) if every else "Nothing changes for any image or member.",
         *(_list(heading, lines) for heading, lines in _told_by_rule(output)),
         _list("It asks for less than the present one", map(text.markdown, output.weaker)),
         text.markdown_folded("Image by image and member by member", text.markdown_table(EACH, each)),

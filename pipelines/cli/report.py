@@ -231,7 +231,7 @@ def render_html(report: ReportOutput) -> str:
 
 
 def environment() -> Environment:
-    """What renders our pages: all that is put in is escaped, and strangers' text shows what else nobody would see."""
+    """What renders our pages: all that is put in is escaped, and invisible characters of strangers are shown."""
     from jinja2 import Environment, StrictUndefined
 
     made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_seen)

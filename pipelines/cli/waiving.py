@@ -169,7 +169,7 @@ def show_new(made: tuple[NewWaiverOutput, list[GoldsmithError]], *, as_json: boo
     print_text(f"written: {output.file}")
     print_text(terminal(output.preview))
     if not output.preview.lines:
-        say("it frees nobody now: nothing that it covers refuses a subject of it")
+        say("it changes nothing now: what it covers refuses none of its subjects")
     say(f"commit it in a pull request that {output.waiver.approver} approves")
     return 0
 
@@ -225,7 +225,7 @@ def _scope(
 
 
 def _owner(context: Context, subject: str) -> str:
-    """Whose the subject is. Raises UsageError where nobody says that."""
+    """Whose the subject is. Raises UsageError where that is not known."""
     from pipelines.fleet.catalog import load_fleets
 
     fleet = load_fleets(context.settings.roots).get(subject.partition("/")[0]) if "/" in subject else None

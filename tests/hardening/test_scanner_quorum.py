@@ -147,7 +147,7 @@ def test_an_old_list_of_what_is_exploited_is_a_warning() -> None:
         enforcement=Enforcement.WARN,
         what="the list of exploited vulnerabilities (kev.json): its data is of 2026-11-17, 8 days old; the policy "
         "accepts 7d",
-        why="what began to be exploited since then is treated as if nobody did",
+        why="what began to be exploited since then counts as not exploited",
         todo="bring feeds.kev up to date",
     )
     assert list(outdated(RULE, "web", [LOOKED, kev], NOW)) == [told]
