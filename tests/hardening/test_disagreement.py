@@ -115,13 +115,13 @@ def test_different_severities_come_from_different_sources_or_days(
     assert told.opinions == (("debsecan", "low"), ("trivy", "high"))
 
 
-def test_a_scanner_that_names_no_severity_has_asked_nobody() -> None:
+def test_a_scanner_that_names_no_severity_has_no_source() -> None:
     """Debian's tracker names none for most of them."""
     told = only(
         report("debsecan", found("debsecan", Severity.UNKNOWN, source="debian")),
         report("trivy", found("trivy", Severity.HIGH, source="debian")),
     )
-    assert (told.cause, told.evidence) == (DisagreementCause.SEVERITY_SOURCE, "debsecan: nobody, trivy: debian")
+    assert (told.cause, told.evidence) == (DisagreementCause.SEVERITY_SOURCE, "debsecan: none, trivy: debian")
 
 
 def test_different_fixed_versions_are_a_question_of_their_own() -> None:
