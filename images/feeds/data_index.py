@@ -29,7 +29,6 @@ from hardening.foundation.hashing import digest
 from hardening.foundation.limits import (
     CHUNK,
     EPSS_LINES,
-    FEED_LINE,
     FEED_TEXT,
     JSON_BYTES,
     JSON_DEPTH,
@@ -45,7 +44,7 @@ from hardening.foundation.limits import (
     read_all,
 )
 from images.advisories import Advisory, is_before
-from images.feeds.facts import DEBSECAN_CANARIES, Facts, in_json
+from images.feeds.facts import DEBSECAN_CANARIES, Facts, in_json, lines_of
 from images.packages import debian
 from images.store.files import file_digest
 
@@ -398,7 +397,7 @@ def build_scores(data: Path, connection: sqlite3.Connection) -> Facts:
     entries = 0
     date: datetime | None = None
     with unpacked(data, FEED_TEXT, EPSS) as file:
-        lines = _lines(file)
+        lines = (line.decode(errors="replace") for line in lines_of(iter(file.read, b""), EPSS))
         comment = next(lines, "")
         if found := re.search(r"score_date:([0-9T:+-]+)", comment if comment.startswith("#") else ""):
             date = in_json({"date": re.sub(r"([+-]\d\d)(\d\d)$", r"\1:\2", found[1])}, "date")
@@ -428,13 +427,3 @@ def _score(row: dict[str, Any]) -> float | None:
     except (KeyError, TypeError, ValueError):
         return None
     return score if 0 <= score <= 1 and VULNERABILITY.fullmatch(row.get("cve") or "") else None
-
-
-def _lines(file: Counted) -> Iterator[str]:
-    rest = b""
-    while piece := file.read():
-        *whole, rest = (rest + piece).split(b"\n")
-        FEED_LINE.require(len(rest), EPSS)
-        yield from (line.decode(errors="replace") for line in whole)
-    if rest:
-        yield rest.decode(errors="replace")

@@ -120,17 +120,21 @@ def debsecan_facts(path: Path) -> Facts:
     return Facts(entries, frozenset(canaries))
 
 
-def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
-    """The lines of a text that comes in pieces, one at a time."""
+def lines_of(pieces: Iterator[bytes], what: str) -> Iterator[bytes]:
+    """The lines of a text that comes in pieces, one at a time; the last one may be empty. Raises OutsideError."""
     rest = b""
     for part in pieces:
         *whole, rest = (rest + part).split(b"\n")
-        FEED_LINE.require(len(rest), DEBSECAN)
-        try:
-            yield from (line.decode() for line in whole)
-        except UnicodeDecodeError:
-            raise OutsideError(f"{DEBSECAN} is not zlib-compressed text") from None
-    yield rest.decode(errors="replace")
+        FEED_LINE.require(len(rest), what)
+        yield from whole
+    yield rest
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    try:
+        yield from (line.decode() for line in lines_of(pieces, DEBSECAN))
+    except UnicodeDecodeError:
+        raise OutsideError(f"{DEBSECAN} is not zlib-compressed text") from None
 
 
 def _unpacked(path: Path) -> Iterator[bytes]:
