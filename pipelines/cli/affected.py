@@ -492,9 +492,8 @@ def _rest(found: AffectedOutput) -> Iterator[str]:
         yield f"no image here is {known}: {found.looked_at} release(s) and member(s) were looked at"
     if found.older:
         yield f"{found.older} older release(s) have it too, which nothing points to or runs"
-    if found.fleets:
-        seen = ", ".join(f"{name} on {at:%Y-%m-%d %H:%M} UTC" for name, at in found.fleets.items())
-        yield f"fleets as they were last looked at (./goldsmith fleet.check): {seen}"
+    for name, at in found.fleets.items():
+        yield f"the fleet {name} was last looked at on {at:%Y-%m-%d %H:%M} UTC (fleet.check)"
     if found.unknown:
         yield f"not all is known of {', '.join(found.unknown)}:"
         yield "their own packages are not known, or they were never looked at"
