@@ -68,8 +68,8 @@ def running_registry(folder: Path, *, tls: str = "", more: str = "") -> Iterator
 
 
 def settings_in(folder: Path, **more: Any) -> Settings:
-    """Settings whose state lies in `folder`, and that give up soon."""
-    return Settings(state=folder, retry_for=timedelta(seconds=1), **more)
+    """Settings whose state lies in `folder`, and that give up soon where `more` does not say otherwise."""
+    return Settings(state=folder, **{"retry_for": timedelta(seconds=1)} | more)
 
 
 def publisher(address: str, folder: Path, now: datetime = NOW, keys_of: Path | None = None) -> RegistryStore:
