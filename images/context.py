@@ -131,7 +131,10 @@ class Context:
         from images.aws.client import Clients
         from images.aws.cloud import Cloud
 
-        return Cloud(self.settings, Clients(self.settings.aws), self.ledger, self.store, self.now, self.actor)
+        return Cloud(
+            self.settings, Clients(self.settings.aws), self.ledger, self.store, self.now, self.actor,
+            open_registry=lambda: self.registry,
+        )  # fmt: skip
 
     def policy_of(self, name: str) -> str:
         """The policy that judges a definition."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Aws, Settings
@@ -15,10 +17,16 @@ from images.ledger import GONE, Ledger, Made
 from images.machine.blocks import split
 from images.store.oci import Store
 
+if TYPE_CHECKING:
+    from images.registry.client import RegistryClient
+
 
 @dataclass(frozen=True)
 class Cloud:
-    """Settings, clients, ledger and store; `now` is the one clock reading of a flow, `actor` whom the audit names."""
+    """Settings, clients, ledger and store; `now` is the one clock reading of a flow, `actor` whom the audit names.
+
+    `open_registry` opens where the evidence of releases stands; None where AWS alone is asked.
+    """
 
     settings: Settings
     clients: Clients
@@ -26,6 +34,7 @@ class Cloud:
     store: Store
     now: datetime
     actor: str
+    open_registry: Callable[[], RegistryClient] | None = None
 
     @property
     def aws(self) -> Aws:
@@ -40,6 +49,11 @@ class Cloud:
             hint = "docs/aws.md shows the [aws] table of goldsmith.toml"
             raise ContentError("machine images are published to AWS, and it is not set", key=missing, hint=hint)
         return self.aws.region
+
+    @cached_property
+    def registry(self) -> RegistryClient | None:
+        """The registry that holds the evidence of releases."""
+        return self.open_registry() if self.open_registry else None
 
     @property
     def prefix(self) -> str:

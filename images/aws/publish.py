@@ -21,6 +21,7 @@ from images.artifact import Artifact, Release
 from images.aws import amis, call_arguments, tags
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud, machine_of
+from images.aws.machine_evidence import attach_evidence, has_evidence, manifest_of, remove_evidence
 from images.aws.model import Ami, MachineImage
 from images.aws.signed_statement import keep, parameter, prove, public_key, sign, signing_key, statement, statement_name
 from images.aws.snapshots import drop_pending, ensure_snapshot
@@ -44,19 +45,20 @@ class AwsPublication(Publication):
     cloud: Cloud
 
     def with_digests(self, draft: Release, artifact: Artifact) -> Release:
-        """The digest is one of all that a release says, and of the disk; the local store holds the content."""
+        """The digest is that of the manifest that the evidence is attached to; the local store holds the content."""
         store = self.cloud.store
         based = lifecycle.based(draft, store.read_json(artifact.digest))
-        linear, said = store.layers_of(artifact.digest)[0].digest, lifecycle.annotations(based, self.cloud.prefix)
-        return replace(based, digest=digest_of([based.repository, based.content, linear, said]))
+        linear = store.layers_of(artifact.digest)[0].digest
+        return replace(based, digest=digest_of(manifest_of(based, linear, self.cloud.prefix)))
 
     def over(self, draft: Release) -> Iterable[Release]:
         """Releases of the ledger: what one of them lacks at AWS is made again."""
         return self.cloud.ledger.releases_of_content(draft.content)
 
-    def proves(self, known: Release, now: datetime) -> bool:  # noqa: ARG002
-        """Yes: the statement of what stands is checked as it is made."""
-        return True
+    def proves(self, known: Release, now: datetime) -> bool:
+        """Whether its evidence is there; the statement of what stands is checked as it is made."""
+        registry = self.cloud.registry
+        return registry is None or has_evidence(registry, known, now)
 
     def refuse_taken(self, chosen: Release) -> None:
         """Raise RefusedError where a stranger's image has the name of the release's."""
@@ -68,9 +70,11 @@ class AwsPublication(Publication):
                 raise amis.taken(found)
 
     def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:
-        """The release's images in every region under a signed statement; of the documents it holds the digests."""
+        """The evidence of the release, and its images in every region under a signed statement."""
         cloud, chosen = self.cloud, begun.release
         machine = machine_of(cloud.store, artifact)
+        if cloud.registry:
+            attach_evidence(cloud.registry, chosen, machine.linear, begun.documents)
         snapshot = ensure_snapshot(cloud, machine, chosen.digest)
         home = amis.ensure_registered(cloud, chosen, machine, cloud.home, snapshot)
         made = [home, *_copies(cloud, chosen, machine, home)]
@@ -96,6 +100,8 @@ class AwsPublication(Publication):
             found = amis.named(cloud, region, amis.image_name(cloud, begun))
             if found and cloud.made(region=region, kind="image", token=found.name):
                 amis.remove_image(cloud, found)
+        if cloud.registry:
+            remove_evidence(cloud.registry, begun)
         cloud.forget(kind="image", release=begun.digest)
         if begun.content != draft.content:
             drop_pending(cloud, begun.content)

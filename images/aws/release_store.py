@@ -17,14 +17,22 @@ from images.artifact import Release
 from images.aws import call_arguments, tags
 from images.aws.amis import SOON, deprecate, image, images_of, named, ours_in, put_tags
 from images.aws.cloud import Cloud
+from images.aws.machine_evidence import evidence_at, revoke_evidence
 from images.aws.model import Ami
 from images.aws.publish import AwsPublication, preflight
 from images.aws.retire import retire_images
 from images.aws.signed_statement import StatementProof, parameter, proof_of, public_key
 from images.ledger import STANDING
+from images.release.attested import (
+    ShownAttestation,
+    attested_verdict,
+    proof_or_why,
+    record_evidence,
+    shown_attestations,
+)
 from images.release.lifecycle import newest_first, shown
-from images.release.revocations import said_by_ledger
 from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
+from images.trust.verification import Attested
 
 
 class ShownAmi(BaseModel):
@@ -46,7 +54,10 @@ class ShownAmi(BaseModel):
 
 
 class ShownMachine(ShownRelease):
-    """A machine image's release as AWS knows it. `proven`: the signed statement holds of every image shown."""
+    """A machine image's release as AWS knows it. `proven`: the signed statement holds of every image shown.
+
+    `attestations` are the evidence in the registry; `untrusted` says why none of it is believed.
+    """
 
     linear_digest: str
     packages_digest: str
@@ -55,6 +66,8 @@ class ShownMachine(ShownRelease):
     proven: bool
     problems: tuple[str, ...]
     images: tuple[ShownAmi, ...]
+    untrusted: str = ""
+    attestations: tuple[ShownAttestation, ...] = ()
 
 
 class AwsStore(ReleaseStore):
@@ -103,10 +116,11 @@ class AwsStore(ReleaseStore):
         hint = "./goldsmith image.rebuild fills it from AWS"
         raise ContentError(f"the ledger knows no release {digest}", hint=hint)
 
-    def evidence(self, release: Release, policy: str = "") -> Verdict:  # noqa: ARG002
-        """The verdict that a signature stands for: nothing is made at AWS before the gate let it through.
+    def evidence(self, release: Release, policy: str = "") -> Verdict:
+        """The verdict that a trusted key signed; where AWS alone is asked, that the gate let it through, as it must.
 
-        Raises RefusedError unless the signed statement holds of the release's own images, the candidate among them.
+        Raises RefusedError unless the signed statement holds of the release's own images, the candidate among them, and
+        UntrustedError unless its evidence does.
         """
         cloud, key = self.cloud, public_key(self.cloud)
         candidate = in_channel(cloud, cloud.home, release.name, "candidate")
@@ -116,6 +130,8 @@ class AwsStore(ReleaseStore):
                 why = f"{shown(release)}: what {ami.where} shows is not what was signed"
                 hint = f"./goldsmith image.revoke {release.digest} takes it out, if nobody can say why"
                 raise RefusedError(why, evidence="\n".join(proof.problems), hint=hint)
+        if cloud.registry:
+            return attested_verdict(release, self._proved(release, *(("", policy) if policy else ("",))))
         return Verdict(release.name, release.policy, release.published_at, True, (), release.content)
 
     def move(self, release: Release, channel: str, back: str) -> None:
@@ -134,6 +150,8 @@ class AwsStore(ReleaseStore):
             if ami.release and not ami.release.revoked_at:
                 put_tags(cloud, ami.region, (ami.id,), tags.of_revocation(reason, cloud.prefix, cloud.now))
                 deprecate(cloud, ami, cloud.now + SOON)
+        if cloud.registry:
+            revoke_evidence(cloud.registry, release, reason, self.now)
         if not release.revoked_at:
             self.ledger.revoke(release.digest, reason, self.now)
             self.note("revoke", f"{release.repository}@{release.digest}", reason)
@@ -155,9 +173,9 @@ class AwsStore(ReleaseStore):
         """Read every image whose signed statement holds, whatever its definition is called by now.
 
         Read again, it changes nothing. What our key has not signed is not believed, and said; what a killed run left
-        is the reaper's.
+        is the reaper's. A release whose evidence proves nothing is passed over, and said.
         """
-        cloud, found = self.cloud, dict[str, Release]()
+        cloud, found, errors = self.cloud, dict[str, Release](), list[GoldsmithError]()
         key = public_key(cloud)
         for ami in (ami for region in cloud.aws.all_regions for ami in ours_in(cloud, region)):
             if f"{cloud.prefix}{tags.REAP_AFTER}" in ami.tags:
@@ -168,8 +186,13 @@ class AwsStore(ReleaseStore):
                 found[ami.release.digest] = ami.release
                 _record(cloud, ami, ami.release)
         for release in newest_first(found.values())[::-1]:
-            self.ledger.record_release(said_by_ledger(self.ledger, release))
-        return newest_first(found.values()), ()
+            try:
+                record_evidence(self.ledger, cloud.store, release, self._proved(release))
+            except GoldsmithError as error:
+                say(f"{shown(release)} is passed over: {error.message}")
+                errors.append(error)
+                del found[release.digest]
+        return newest_first(found.values()), tuple(errors)
 
     def show(self, ref: str) -> ShownMachine:
         """What AWS says of `ref`: a name, `name:channel`, `name:date-digest`, or an image's id at home.
@@ -185,6 +208,7 @@ class AwsStore(ReleaseStore):
             raise ContentError(f"{home.where} carries no tags of a release of ours", hint="./goldsmith image.list")
         said = proofs[home.where].statement.get("predicate", {})
         shown = tuple(_shown(cloud, ami, proofs[ami.where], release.name) for ami in found)
+        proof, untrusted = proof_or_why(lambda: self._proved(release))
         return ShownMachine(
             **as_shown(release, ref, cloud.now),
             linear_digest=home.tags.get(f"{cloud.prefix}{tags.LINEAR}", ""),
@@ -194,7 +218,14 @@ class AwsStore(ReleaseStore):
             proven=all(proof.holds for proof in proofs.values()),
             problems=tuple(dict.fromkeys(problem for one in shown for problem in one.problems)),
             images=shown,
+            untrusted=untrusted,
+            attestations=shown_attestations(proof),
         )
+
+    def _proved(self, release: Release, *policies: str) -> Attested:
+        """What the evidence proves; nothing where AWS alone is asked. Raises UntrustedError, OutsideError."""
+        registry = self.cloud.registry
+        return evidence_at(registry, release, self.now, *policies) if registry else Attested()
 
     def _home_image(self, ref: str) -> Ami:
         """The image at home that a reference means."""

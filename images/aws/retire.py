@@ -18,6 +18,7 @@ from hardening.foundation.settings import Aws
 from images.aws import amis, tags
 from images.aws.client import Client, portions
 from images.aws.cloud import Cloud
+from images.aws.machine_evidence import remove_evidence
 from images.aws.model import Ami
 from images.ledger import GONE, STANDING
 from images.release import lifecycle, retention
@@ -149,7 +150,7 @@ def _forget_missing(cloud: Cloud, region: str) -> None:
 
 
 def _end_releases(cloud: Cloud) -> None:
-    """Releases whose last image has gone: their statement goes too, and the ledger is told."""
+    """Releases whose last image has gone: their statement and evidence go too, and the ledger is told."""
     for release in cloud.ledger.releases():
         lines = cloud.ledger.made(cloud.aws.account, kind="image", release=release.digest)
         if release.pruned_at or not lines or any(line.state != GONE for line in lines):
@@ -157,6 +158,8 @@ def _end_releases(cloud: Cloud) -> None:
         for line in cloud.made(kind="statement", release=release.digest):
             cloud.client("ssm", line.region).call("DeleteParameters", Names=[line.resource])
             cloud.mark(line, state=GONE)
+        if cloud.registry:
+            remove_evidence(cloud.registry, release)
         cloud.ledger.mark_pruned(release.digest, cloud.now)
         cloud.note("prune", f"{release.repository}@{release.digest}", "its last image is gone")
 

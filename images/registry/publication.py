@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.errors import ContentError, MalformedError, UsageError
+from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.hashing import digest_of, hex_of
 from images.artifact import Artifact, Descriptor, Release
 from images.build.workspace import workspace
-from images.documents import Document
 from images.ledger import Begun, Ledger
-from images.registry.answers import NotFoundError
-from images.registry.attestations import bundles, signed_document
 from images.registry.client import REF_NAME, RegistryClient
-from images.registry.referrers import attach
-from images.registry.release_trust import counting_keys, proved, trust_of
+from images.registry.release_trust import attach_proof, is_proved
 from images.registry.releases import release_at, remove
 from images.release import lifecycle
 from images.release.store import Publication
 from images.store.oci import INDEX, MANIFEST, Store, as_json
-from images.trust.envelope import BUNDLE, signed_by
-from images.trust.keys import own_keys, signer
-from images.trust.verification import UntrustedError, verify_release
 
 if TYPE_CHECKING:
     from images.scan.judge import Judgement
@@ -66,33 +59,11 @@ class RegistryPublication(Publication):
         chosen = begun.release
         self._push_content(chosen)
         index = self._push_index(chosen, artifact.platform)
-        self._attach(chosen, index, begun.documents)
+        attach_proof(self.registry, chosen, index, begun.documents)
 
     def proves(self, known: Release, now: datetime) -> bool:
         """Whether all that a release must carry is attached to it, and by a key that counts."""
-        try:
-            proved(self.registry, known, now)
-        except (UntrustedError, MalformedError, NotFoundError):
-            return False
-        return True
-
-    def _attach(self, chosen: Release, index: Descriptor, said: Sequence[Document]) -> None:
-        """Attach what a release says of itself: statements signed, each once, and what other tools read unsigned.
-
-        What a key that counts signed already, such as the one before a rotation, is not signed again. Raises
-        UntrustedError before anything is attached that the floor would not believe, such as what a wrong key signed.
-        """
-        statements = [document for document in said if document.artifact_type == BUNDLE]
-        if not statements:
-            return
-        settings, day = self.registry.settings, chosen.published_at.date()
-        key, found = signer(settings, day), bundles(self.registry, chosen.repository, chosen.digest)
-        present = set[bytes]().union(*(signed_by(one, found) for one in {key.public, *counting_keys(settings, day)}))
-        signed = [signed_document(one.data, key) for one in statements if one.data not in present]
-        both = [*found, *(one.data for one in signed)]
-        verify_release(chosen, both, trust_of(settings), own_keys(settings), chosen.published_at)
-        plain = [document for document in said if document.artifact_type != BUNDLE]
-        attach(self.registry, chosen.repository, index, (*signed, *plain))
+        return is_proved(self.registry, known, now)
 
     def settle(self, chosen: Release) -> None:
         """Set the dated tag, which never moves."""

@@ -10,26 +10,31 @@ from datetime import datetime
 
 from hardening.findings import Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, RefusedError, nearest
+from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, nearest
 from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
-from images import documents
-from images.artifact import Artifact, Release
-from images.documents import Document
-from images.ledger import Ledger, ScanRecord
+from images.artifact import Release
+from images.ledger import Ledger
 from images.registry.client import RegistryClient
 from images.registry.publication import RegistryPublication
-from images.registry.referrers import attach, attached, latest
 from images.registry.release_trust import proved
-from images.registry.releases import READERS, channels_of, reference_of, release_at, releases_in, remove, revocations_in
+from images.registry.releases import (
+    READERS,
+    attach_revocation,
+    channels_of,
+    reference_of,
+    release_at,
+    releases_in,
+    remove,
+    revocations_in,
+)
 from images.registry.show import ShownImage, show
-from images.release import lifecycle
+from images.release.attested import attested_verdict, record_evidence
 from images.release.lifecycle import shown
 from images.release.retention import REMOVE, RetirementDecision, plan
 from images.release.revocations import Ask, said_by_ledger
 from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement
 from images.store.oci import Store
-from images.trust.evidence import Evidence, evidence_of
 
 Decision = RetirementDecision[Release]
 
@@ -84,11 +89,7 @@ class RegistryStore(ReleaseStore):
         The policy that the release itself names is not asked: whoever pushes writes that.
         """
         policies = ("", policy) if policy else ("",)
-        verdict = evidence_of(proved(self.registry, release, self.now, *policies).said).verdict
-        if verdict is None:
-            hint = f"./goldsmith image.publish {release.name} judges it"
-            raise RefusedError(f"{shown(release)} carries no verdict: it was never judged", hint=hint)
-        return verdict
+        return attested_verdict(release, proved(self.registry, release, self.now, *policies))
 
     def move(self, release: Release, channel: str, back: str) -> None:
         """Move a tag; where it came from is written first."""
@@ -107,15 +108,11 @@ class RegistryStore(ReleaseStore):
         if index is None:
             self.ledger.revoke(release.digest, reason, self.now)
             return
-        said = {f"{self.prefix}revoked-at": lifecycle.timestamp(self.now), f"{self.prefix}revoked-reason": reason}
-        revocation = Document(documents.REVOCATION, b"", said)
-        ended = Document(documents.LIFECYCLE, b"", {lifecycle.END_OF_LIFE: f"{self.now:%Y-%m-%d}"})
         content = self.registry.find(f"{release.repository}@{release.content}")
         both = {one.digest: one for one in (content, index) if one}  # content first: it stops what is dated meanwhile
         for subject in both.values():
-            if not latest(attached(self.registry, release.repository, subject.digest), documents.REVOCATION):
-                more = (ended,) if subject.digest == release.digest else ()
-                attach(self.registry, release.repository, subject.descriptor, (*more, revocation))
+            ends = subject.digest == release.digest
+            if attach_revocation(self.registry, release.repository, subject, reason, self.now, ends=ends):
                 self.note("revoke", f"{release.repository}@{subject.digest}", reason)
         self.ledger.record_release(release_at(self.registry, f"{release.repository}@{release.digest}", self.prefix))
 
@@ -168,29 +165,12 @@ class RegistryStore(ReleaseStore):
                 continue
             for release in reversed(releases):  # the oldest first: what was said last of a content stands
                 try:
-                    self._read_documents(release, evidence_of(proved(self.registry, release, self.now).said))
+                    record_evidence(self.ledger, self.store, release, proved(self.registry, release, self.now))
                     found.append(release)
                 except GoldsmithError as error:
                     say(f"{shown(release)} is passed over: {error.message}")
                     errors.append(error)
         return tuple(found), tuple(errors)
-
-    def _read_documents(self, release: Release, found: Evidence) -> None:
-        """The release, the artifact behind it, and what was said of its content."""
-        self.ledger.record_release(said_by_ledger(self.ledger, release))
-        content = release.content
-        if artifact := found.artifact:
-            told = _of(release, artifact)
-            known = self.ledger.artifact_by_input(told.name, told.platform, told.input_digest)
-            if known is None or not self.store.whole(known.digest):  # of what was built here nobody needs to be told
-                self.ledger.record_artifact(told)
-        ours = self.ledger.scan(content)
-        if (scan := found.scan) and not (ours and ours.inputs):  # a scan of our own says what it was made from
-            self.ledger.record_scan(content, ScanRecord(scan.reports, scan.findings), release.published_at)
-        if verdict := found.verdict:
-            self.ledger.record_verdict(content, verdict, told=True)
-        if checks := found.checks:
-            self.ledger.record_checks(content, checks, release.published_at, told=True)
 
     def show(self, ref: str) -> ShownImage:
         """What the registry says of `ref`."""
@@ -218,14 +198,3 @@ def _pointing(tags: Sequence[dict[str, str]], releases: Sequence[Release]) -> di
         if not (tag.endswith(PREVIOUS) and digest in revoked):
             found.setdefault(digest, []).append(tag)
     return found
-
-
-def _of(release: Release, artifact: Artifact) -> Artifact:
-    """The artifact, if it is the release's own. Raises MalformedError: else another content would pass for a build."""
-    wanted = (release.name, release.content, release.input_digest)
-    if (artifact.name, artifact.digest, artifact.input_digest) != wanted:
-        raise MalformedError(
-            f"the provenance of {release.repository}@{release.digest} is about {artifact.name} {artifact.digest[:19]}",
-            hint="who can write to that repository? remove it there, and publish again",
-        )
-    return artifact

@@ -1,17 +1,23 @@
-"""What a release in the registry proves of itself, by the keys that a policy trusts. Edge."""
+"""What proves a release, written to the registry and read from there by the keys that a policy trusts. Edge."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 
 from hardening.catalog import load_policy
+from hardening.foundation.errors import MalformedError
 from hardening.foundation.settings import Settings
 from hardening.trust import Trust
-from images.artifact import Release
-from images.registry.attestations import bundles
-from images.registry.client import RegistryClient
-from images.trust.keys import own_keys
-from images.trust.verification import Attested, verify_release
+from images.artifact import Descriptor, Release
+from images.documents import Document
+from images.registry.answers import NotFoundError
+from images.registry.attestations import bundles, signed_document
+from images.registry.client import RegistryClient, split
+from images.registry.referrers import attach
+from images.trust.envelope import BUNDLE, signed_by
+from images.trust.keys import own_keys, signer
+from images.trust.verification import Attested, UntrustedError, verify, verify_release
 
 
 def proved(registry: RegistryClient, release: Release, now: datetime, *policies: str) -> Attested:
@@ -25,10 +31,49 @@ def proved(registry: RegistryClient, release: Release, now: datetime, *policies:
     return [verify_release(release, found, trust, own, now) for trust in asked][-1]
 
 
+def is_proved(registry: RegistryClient, release: Release, now: datetime) -> bool:
+    """Whether all that a release must carry is attached to it, and by a key that counts."""
+    try:
+        proved(registry, release, now)
+    except (UntrustedError, MalformedError, NotFoundError):
+        return False
+    return True
+
+
+def attach_proof(
+    registry: RegistryClient, release: Release, subject: Descriptor, documents: Sequence[Document]
+) -> None:
+    """Attach to `subject` what a release says of itself: statements signed, each once, and what is read unsigned.
+
+    What a key that counts signed already, such as the one before a rotation, is not signed again. Raises
+    UntrustedError before anything is attached that the floor would not believe, such as what a wrong key signed.
+    """
+    statements = [document for document in documents if document.artifact_type == BUNDLE]
+    if not statements:
+        return
+    settings, day = registry.settings, release.published_at.date()
+    key, found = signer(settings, day), bundles(registry, release.repository, release.digest)
+    present = set[bytes]().union(*(signed_by(one, found) for one in {key.public, *counting_keys(settings, day)}))
+    signed = [signed_document(one.data, key) for one in statements if one.data not in present]
+    both = [*found, *(one.data for one in signed)]
+    verify_release(release, both, trust_of(settings), own_keys(settings), release.published_at)
+    plain = [document for document in documents if document.artifact_type != BUNDLE]
+    attach(registry, release.repository, subject, (*signed, *plain))
+
+
 def counting_keys(settings: Settings, day: date) -> tuple[bytes, ...]:
     """The public keys (DER) whose signatures on a release of `day` count by the floor."""
     keys = trust_of(settings).keys or own_keys(settings)
     return tuple(key.der for key in keys if key.since <= day <= key.until and not key.revoked)
+
+
+def require_upstream_trusted(registry: RegistryClient, reference: str, digest: str, now: datetime) -> bool:
+    """Whether a rule of the floor says who signs `reference`. Raises UntrustedError for a digest not signed so."""
+    trust = trust_of(registry.settings).of_upstream(reference)
+    if trust is None:
+        return False
+    verify(reference, (digest,), bundles(registry, split(reference)[0], digest), trust, (), signed_at=None, now=now)
+    return True
 
 
 def trust_of(settings: Settings, policy: str = "") -> Trust:

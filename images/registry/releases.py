@@ -6,19 +6,21 @@ import re
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime
 
 from hardening.foundation.errors import ContentError, MalformedError, nearest
 from images.artifact import Release
-from images.documents import REVOCATION
+from images.documents import LIFECYCLE, REVOCATION, Document
 from images.registry.answers import NotFoundError
-from images.registry.client import RegistryClient, split
-from images.registry.referrers import attached, detach_all, latest
+from images.registry.client import Manifest, RegistryClient, split
+from images.registry.referrers import attach, attached, detach_all, latest
 from images.release import lifecycle
 from images.release.revocations import Ask, Told
 from images.release.store import CHANNELS, PREVIOUS
 
 DATED = re.compile(r"\d{8}-[0-9a-f]{6}")
 READERS = 8
+MACHINE_RELEASE = "application/vnd.dev.goldsmith.machine.release.v1+json"
 
 
 def reference_of(registry: RegistryClient, ref: str, known: Collection[str] = ()) -> str:
@@ -48,8 +50,13 @@ def release_at(registry: RegistryClient, reference: str, prefix: str) -> Release
 
     Raises NotFoundError, ContentError for a stranger, and MalformedError for a revocation that cannot be read.
     """
-    manifest, repository = registry.get(reference), split(reference)[0]
+    return _release_of(registry, registry.get(reference), split(reference)[0], prefix)
+
+
+def _release_of(registry: RegistryClient, manifest: Manifest, repository: str, prefix: str) -> Release:
     content = manifest.content(registry.settings.platform)
+    if _is_of_machine(manifest):  # it holds no disk, and only names the content
+        content = manifest.annotations.get(f"{prefix}content", content)
     release = lifecycle.parse_annotations(
         manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=content
     )
@@ -60,8 +67,13 @@ def release_at(registry: RegistryClient, reference: str, prefix: str) -> Release
     return release
 
 
+def _is_of_machine(manifest: Manifest) -> bool:
+    """Whether a manifest is that of a machine's release, which stands at AWS."""
+    return manifest.data.get("artifactType") == MACHINE_RELEASE
+
+
 def releases_in(registry: RegistryClient, name: str, prefix: str) -> tuple[Release, ...]:
-    """Every release that a repository holds, the newest first. What is not ours is passed over."""
+    """Every container's release that a repository holds, the newest first. What is not ours is passed over."""
     repository = registry.repository(name)
     tags = [tag for tag in registry.tags(repository) if DATED.fullmatch(tag) or tag.startswith(CHANNELS)]
     with ThreadPoolExecutor(READERS) as pool:
@@ -87,8 +99,10 @@ def remove(registry: RegistryClient, release: Release, *, with_content: bool) ->
 
 
 def _release_or_none(registry: RegistryClient, reference: str, prefix: str) -> Release | None:
+    """The release of a container; of a machine only the evidence stands here."""
     try:
-        return release_at(registry, reference, prefix)
+        manifest = registry.get(reference)
+        return None if _is_of_machine(manifest) else _release_of(registry, manifest, split(reference)[0], prefix)
     except ContentError:  # removed in this moment, or somebody else's tag
         return None
 
@@ -97,6 +111,20 @@ def revocation_of(registry: RegistryClient, repository: str, subject: str, prefi
     """When and why what has the digest `subject` was revoked, as the repository tells it."""
     revocation = latest(attached(registry, repository, subject), REVOCATION)
     return _told(revocation.annotations, prefix, f"{repository}@{subject}") if revocation else None
+
+
+def attach_revocation(
+    registry: RegistryClient, repository: str, subject: Manifest, reason: str, at: datetime, *, ends: bool
+) -> bool:
+    """Attach a revocation, with `ends` also the day as the end that other tools read; False where one is there."""
+    if latest(attached(registry, repository, subject.digest), REVOCATION):
+        return False
+    prefix = registry.settings.annotation_prefix
+    said = {f"{prefix}revoked-at": lifecycle.timestamp(at), f"{prefix}revoked-reason": reason}
+    ended = Document(LIFECYCLE, b"", {lifecycle.END_OF_LIFE: f"{at:%Y-%m-%d}"})
+    revocation = Document(REVOCATION, b"", said)
+    attach(registry, repository, subject.descriptor, (ended, revocation) if ends else (revocation,))
+    return True
 
 
 def revocations_in(registry: RegistryClient) -> Ask:

@@ -7,27 +7,14 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from hardening.findings import Outcome, Reason
-from images.artifact import Release
 from images.registry.client import RegistryClient
 from images.registry.release_trust import proved
 from images.registry.releases import channels_of, reference_of, release_at
 from images.release import lifecycle
+from images.release.attested import ShownAttestation, proof_or_why, shown_attestations
 from images.release.store import ShownRelease, as_shown
-from images.trust.evidence import Evidence, evidence_of, line
-from images.trust.verification import Attested, UntrustedError, Verified
-
-
-class ShownAttestation(BaseModel):
-    """Something that a trusted key said of the release."""
-
-    model_config = ConfigDict(frozen=True)
-
-    predicate_type: str
-    key: str
-    summary: str
+from images.trust.evidence import Evidence, evidence_of
 
 
 class ShownImage(ShownRelease):
@@ -57,7 +44,7 @@ def show(registry: RegistryClient, ref: str, prefix: str, now: datetime, known: 
     """
     reference = reference_of(registry, ref, known)
     release = release_at(registry, reference, prefix)
-    proof, untrusted = _proved(registry, release, now)
+    proof, untrusted = proof_or_why(lambda: proved(registry, release, now))
     found = evidence_of(proof.said)
     tags = sorted(tag for tag, digest in channels_of(registry, release.repository).items() if digest == release.digest)
     return ShownImage(
@@ -65,22 +52,10 @@ def show(registry: RegistryClient, ref: str, prefix: str, now: datetime, known: 
         channels=tuple(tags),
         tag=lifecycle.dated_tag(release),
         untrusted=untrusted,
-        attestations=tuple(_attestation(one) for one in proof.verified),
+        attestations=shown_attestations(proof),
         **_judged(found),
         **_built(found),
     )
-
-
-def _proved(registry: RegistryClient, release: Release, now: datetime) -> tuple[Attested, str]:
-    """What a release proves, and why it proves nothing."""
-    try:
-        return proved(registry, release, now), ""
-    except UntrustedError as error:
-        return Attested(), str(error)
-
-
-def _attestation(one: Verified) -> ShownAttestation:
-    return ShownAttestation(predicate_type=one.said.predicate_type, key=one.key, summary=line(one.said))
 
 
 def _judged(found: Evidence) -> dict[str, Any]:

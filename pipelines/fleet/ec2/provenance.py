@@ -10,6 +10,7 @@ from images.artifact import Release
 from images.aws import tags
 from images.aws.amis import images_in, ours_in
 from images.aws.cloud import Cloud
+from images.aws.machine_evidence import evidence_at
 from images.aws.model import Ami
 from images.aws.release_store import in_channel
 from images.aws.signed_statement import proof_of, public_key
@@ -47,6 +48,7 @@ class AmiProvenance(GoldenStatus):
     _amis: dict[str, dict[str, Ami]] = field(default_factory=dict)
     _known: dict[tuple[str, str], Release | None] = field(default_factory=dict)
     _channels: dict[str, Release | None] = field(default_factory=dict)
+    _proved: set[str] = field(default_factory=set)
 
     def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs."""
@@ -59,12 +61,23 @@ class AmiProvenance(GoldenStatus):
         return self.again(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
 
     def again(self, target: ReplacementImage) -> ReplacementImage:
-        """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine."""
+        """The same pinned replacement, as it is judged now: whoever revoked it, on whichever machine.
+
+        Raises UntrustedError where the evidence of a release does not prove it.
+        """
         if target.golden is None:
             return target
+        if not is_image(target):
+            self._prove(self.context.ledger.release(target.digest) or target.golden)
         known = self.context.ledger.release(target.golden.digest) or target.golden
         golden = self.dated(self._tagged(known)) or known
         return ReplacementImage(target.reference, target.digest, golden, self.forbidden(golden))
+
+    def _prove(self, golden: Release) -> None:
+        """Raise UntrustedError unless a release's evidence proves it by the trust that the fleet's policy asks for."""
+        if self._cloud.registry and golden.digest not in self._proved:
+            evidence_at(self._cloud.registry, golden, self.now, self.fleet.policy)
+            self._proved.add(golden.digest)
 
     @property
     def _cloud(self) -> Cloud:

@@ -26,7 +26,7 @@ from images.release.lifecycle import Status
 from pipelines import nightly
 from tests.strict_aws import StrictAws
 from tests.support.cloud import DAY, HOME, OTHER, at, built, cloud_for, disk, publish, settings_at
-from tests.support.publishing import gate, judged
+from tests.support.publishing import gate, judged, running_registry
 
 NAME = "debian-server"
 
@@ -280,21 +280,23 @@ def test_a_lost_ledger_is_filled_again_from_what_is_signed(aws: StrictAws, cloud
     new.ledger.close()
 
 
-def test_a_machine_is_promoted_by_the_night(aws: StrictAws, cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.needs("docker-registry", "skopeo")
+def test_a_machine_is_promoted_by_the_night(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its definition says so: `stable` names tonight's release in every region, and nothing failed."""
-    context = Context(cloud.settings, cloud.now, lambda: "", lambda: "127.0.0.1:1", "default", "ann", lenient=True)
-    with closing(context.ledger):
-        loaded = context.definitions[NAME]
-        at_once = loaded.definition.lifecycle.model_copy(update={"soak": timedelta(0)})
-        automatic = loaded.definition.model_copy(update={"promote": "auto", "lifecycle": at_once})
-        context.definitions[NAME] = replace(loaded, definition=automatic)
-        artifact, said = built(context.cloud, disk(seed=1)), judged(cloud.now)
-        judgement = replace(said, verdict=replace(said.verdict, subject=NAME))
-        outcome = BuildOutcome(NAME, Action.BUILT, artifact.digest)
-        monkeypatch.setattr(images.release.flow, "build", lambda *_: [outcome])
-        monkeypatch.setattr(images.release.flow, "latest", lambda *_: artifact)
-        monkeypatch.setattr(images.release.flow, "judge", lambda *_: judgement)
-        image, promotion = nightly.publish(context, [NAME])
-        assert (image.line and image.line.status, image.error) == ("published", None)
-        assert (promotion.line, promotion.error, promotion.promoted) == (None, None, NAME)
-        assert pointing(cloud, "stable") == pointing(cloud, "candidate") != set()
+    with running_registry(tmp_path / "registry") as address:
+        context = Context(cloud.settings, cloud.now, lambda: "", lambda: address, "default", "ann", lenient=True)
+        with closing(context.ledger):
+            loaded = context.definitions[NAME]
+            at_once = loaded.definition.lifecycle.model_copy(update={"soak": timedelta(0)})
+            automatic = loaded.definition.model_copy(update={"promote": "auto", "lifecycle": at_once})
+            context.definitions[NAME] = replace(loaded, definition=automatic)
+            artifact, said = built(context.cloud, disk(seed=1)), judged(cloud.now)
+            judgement = replace(said, verdict=replace(said.verdict, subject=NAME))
+            outcome = BuildOutcome(NAME, Action.BUILT, artifact.digest)
+            monkeypatch.setattr(images.release.flow, "build", lambda *_: [outcome])
+            monkeypatch.setattr(images.release.flow, "latest", lambda *_: artifact)
+            monkeypatch.setattr(images.release.flow, "judge", lambda *_: judgement)
+            image, promotion = nightly.publish(context, [NAME])
+            assert (image.line and image.line.status, image.error) == ("published", None)
+            assert (promotion.line, promotion.error, promotion.promoted) == (None, None, NAME)
+            assert pointing(cloud, "stable") == pointing(cloud, "candidate") != set()

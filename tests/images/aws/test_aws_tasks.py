@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hardening.foundation.settings import Settings
+from hardening.trust import PREDICATES
 from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore
+from images.registry.client import RegistryClient
 from images.release.channels import promote
 from pipelines.host import embedded_registry
 from tests.pipelines.cli.test_contract import printed_schema, validator
@@ -25,7 +28,9 @@ NAME = "debian-server"
 @pytest.fixture
 def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
     """Two releases of debian-server, both of which were stable once."""
-    made = cloud_for(settings_at(aws, tmp_path, regions=(OTHER,)))
+    settings = settings_at(aws, tmp_path, regions=(OTHER,))
+    registry = RegistryClient(embedded_registry.registry_address(settings), settings)
+    made = replace(cloud_for(settings), open_registry=lambda: registry)
     for day in (-2, -1):
         then = at(made, made.now + day * DAY)
         publish(then, disk(seed=day))
@@ -57,7 +62,9 @@ def test_a_machines_release_is_shown_moved_back_revoked_and_read_in_again(
     newer, older = cloud.ledger.releases(NAME)
     shown = valid("image.show", inv("image.show", NAME, "--json")).json
     assert (shown["digest"], shown["proven"], len(shown["images"])) == (newer.digest, True, 2)
+    assert {one["predicate_type"] for one in shown["attestations"]} >= set(PREDICATES.values())
     assert "proven" in inv("image.show", NAME).out
+    assert len(inv("image.verify-trust", f"{NAME}:stable", "--json").json) == len(shown["attestations"])
     assert inv("image.show", f"{NAME}:nothing").code == 2
     (back,) = valid("image.rollback", inv("image.rollback", NAME, "--json")).json
     assert (back["after"], back["channel"]) == (older.digest, "stable")

@@ -16,6 +16,7 @@ import pytest
 
 import images.registry.publication
 import images.registry.referrers
+import images.registry.release_trust
 import images.release.publish
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
@@ -189,7 +190,7 @@ def test_what_a_wrong_key_signed_reaches_no_registry(to: RegistryStore, monkeypa
     wrong = signer(settings_in(to.settings.state_dir / "wrong"), NOW.date())
     with monkeypatch.context() as patched:
         liar = SimpleNamespace(public=right.public, sign=wrong.sign)
-        patched.setattr(images.registry.publication, "signer", lambda *_: liar)
+        patched.setattr(images.registry.release_trust, "signer", lambda *_: liar)
         with pytest.raises(UntrustedError) as caught:
             release(to, built(to.store), definition(), judged())
     assert caught.value.fault is Fault.BAD_SIGNATURE

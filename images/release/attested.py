@@ -1,0 +1,85 @@
+"""What a release was proved to be, whichever store holds it: its verdict, what is shown, its lines in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+
+from hardening.findings import Verdict
+from hardening.foundation.errors import MalformedError, RefusedError
+from images.artifact import Artifact, Release
+from images.ledger import Ledger, ScanRecord
+from images.release.lifecycle import shown
+from images.release.revocations import said_by_ledger
+from images.store.oci import Store
+from images.trust.evidence import evidence_of, line
+from images.trust.verification import Attested, UntrustedError
+
+
+class ShownAttestation(BaseModel):
+    """What a trusted key said of a release, in a line."""
+
+    model_config = ConfigDict(frozen=True)
+
+    predicate_type: str
+    key: str
+    summary: str
+
+
+def shown_attestations(proof: Attested) -> tuple[ShownAttestation, ...]:
+    """Each attestation, in the order in which they were attached."""
+    return tuple(
+        ShownAttestation(predicate_type=one.said.predicate_type, key=one.key, summary=line(one.said))
+        for one in proof.verified
+    )
+
+
+def proof_or_why(prove: Callable[[], Attested]) -> tuple[Attested, str]:
+    """What a release proves, and why it proves nothing."""
+    try:
+        return prove(), ""
+    except UntrustedError as error:
+        return Attested(), str(error)
+
+
+def attested_verdict(release: Release, proof: Attested) -> Verdict:
+    """The verdict that a trusted key signed. Raises RefusedError where there is none."""
+    verdict = evidence_of(proof.said).verdict
+    if verdict is None:
+        hint = f"./goldsmith image.publish {release.name} judges it"
+        raise RefusedError(f"{shown(release)} carries no verdict: it was never judged", hint=hint)
+    return verdict
+
+
+def record_evidence(ledger: Ledger, store: Store, release: Release, proof: Attested) -> None:
+    """Write a release, the artifact behind it, and what was said of its content into a lost ledger.
+
+    What was judged and checked elsewhere is kept as told: it lets nothing through. Nothing takes the place of what
+    this ledger was told by a build or a scan of its own. Raises MalformedError.
+    """
+    found, content = evidence_of(proof.said), release.content
+    artifact = _of(release, found.artifact) if found.artifact else None
+    ledger.record_release(said_by_ledger(ledger, release))
+    if artifact:
+        known = ledger.artifact_by_input(artifact.name, artifact.platform, artifact.input_digest)
+        if known is None or not store.whole(known.digest):  # of what was built here nobody needs to be told
+            ledger.record_artifact(artifact)
+    ours = ledger.scan(content)
+    if (scan := found.scan) and not (ours and ours.inputs):  # a scan of our own says what it was made from
+        ledger.record_scan(content, ScanRecord(scan.reports, scan.findings), release.published_at)
+    if verdict := found.verdict:
+        ledger.record_verdict(content, verdict, told=True)
+    if checks := found.checks:
+        ledger.record_checks(content, checks, release.published_at, told=True)
+
+
+def _of(release: Release, artifact: Artifact) -> Artifact:
+    """The artifact, if it is the release's own. Raises MalformedError: else another content would pass for a build."""
+    wanted = (release.name, release.content, release.input_digest)
+    if (artifact.name, artifact.digest, artifact.input_digest) != wanted:
+        raise MalformedError(
+            f"the provenance of {release.repository}@{release.digest} is about {artifact.name} {artifact.digest[:19]}",
+            hint="who can write to that repository? remove it there, and publish again",
+        )
+    return artifact

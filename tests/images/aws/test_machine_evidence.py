@@ -1,0 +1,199 @@
+"""The evidence of a machine's release: complete, read by strangers, and asked wherever the release is used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import images.aws.publish
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from hardening.trust import PREDICATES
+from images.artifact import Release
+from images.aws.cloud import Cloud
+from images.aws.machine_evidence import in_registry
+from images.aws.release_store import AwsStore
+from images.context import Context
+from images.registry.attestations import bundles
+from images.registry.client import RegistryClient
+from images.registry.referrers import attached, detach_all
+from images.registry.releases import MACHINE_RELEASE, release_at
+from images.release.channels import promote, rebuild, revoke, rollback
+from images.trust.envelope import BUNDLE
+from images.trust.verification import Fault, UntrustedError
+from pipelines.cli import signing
+from pipelines.rollout.session import fleet_session
+from tests.strict_aws import StrictAws
+from tests.support.cloud import DAY, HOME, at, cloud_for, disk, publish, settings_at
+from tests.support.publishing import gate, running_registry
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("docker-registry", "skopeo")]
+NAME = "debian-server"
+FLEET = f"""
+title = "The shop"
+owner = "ann"
+kind = "ec2"
+selector = {{ app = "shop" }}
+replacement = {{ definition = "{NAME}", channel = "candidate" }}
+[ec2]
+regions = ["{HOME}"]
+"""
+
+
+@pytest.fixture
+def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
+    """A cloud of one region whose evidence stands in a registry."""
+    with running_registry(tmp_path / "registry") as address:
+        made = cloud_for(settings_at(aws, tmp_path, regions=()))
+        yield replace(made, open_registry=lambda: RegistryClient(address, made.settings))
+        made.ledger.close()
+
+
+def registry_of(cloud: Cloud) -> RegistryClient:
+    assert cloud.registry
+    return cloud.registry
+
+
+def context_of(cloud: Cloud, root: Path) -> Context:
+    """A context over this cloud and a content root with the fleet of `FLEET`."""
+    (folder := root / "pipelines" / "fleets").mkdir(parents=True)
+    (folder / "shop.toml").write_text(FLEET)
+    settings = cloud.settings.model_copy(update={"content": (root,)})
+    context = Context(settings, cloud.now, lambda: "", lambda: registry_of(cloud).address, actor="ann")
+    context.__dict__.update(ledger=cloud.ledger, cloud=cloud)
+    return context
+
+
+@pytest.mark.needs("cosign", "oras")
+def test_a_release_carries_what_a_containers_does(cloud: Cloud, tmp_path: Path) -> None:
+    """Every kind of evidence by one key, under the release's own digest, and others list and pull it."""
+    release, registry = publish(cloud, disk()).release, registry_of(cloud)
+    shown = AwsStore(cloud).show(NAME)
+    assert (shown.proven, shown.untrusted) == (True, "")
+    assert {one.predicate_type for one in shown.attestations} >= set(PREDICATES.values())
+    assert len({one.key for one in shown.attestations}) == 1
+    where = in_registry(registry, release)
+    reference = f"{where.repository}@{release.digest}"
+    manifest = registry.get(reference)
+    assert manifest.data["artifactType"] == MACHINE_RELEASE
+    told = release_at(registry, reference, cloud.prefix)
+    assert told == where  # as whoever has the registry alone reads it
+    plain = ["--plain-http", "--distribution-spec", "v1.1-referrers-tag"]
+    found = json.loads(run(["oras", "discover", *plain, "--format", "json", reference]).stdout)
+    listed = found.get("referrers") or found["manifests"]
+    assert len([one for one in listed if one["artifactType"] == BUNDLE]) == len(shown.attestations)
+    public = next((cloud.settings.state_dir / "keys").glob("*.pub"))
+    run(["cosign", "trusted-root", "create", "--out", str(tmp_path / "root.json")])
+    options = ["--new-bundle-format", "--insecure-ignore-tlog=true", "--trusted-root", str(tmp_path / "root.json"),
+               "--allow-insecure-registry", "--allow-http-registry", "--type", PREDICATES["provenance"]]  # fmt: skip
+    argv = ["cosign", "verify-attestation", "--key", str(public), *options, reference]
+    assert run(argv, env={"COSIGN_EXPERIMENTAL": "1", "HOME": str(tmp_path)}).status == 0
+
+
+def test_published_again_it_is_the_same_release(cloud: Cloud) -> None:
+    """Nothing is attached twice; what is gone from the registry is attached again, with new dates."""
+    first, registry = publish(cloud, disk()), registry_of(cloud)
+    where = in_registry(registry, first.release)
+    listed = attached(registry, where.repository, first.release.digest)
+    assert publish(cloud, disk()).action == "unchanged"
+    assert attached(registry, where.repository, first.release.digest) == listed
+    detach_all(registry, where.repository, first.release.digest)
+    again = publish(at(cloud, cloud.now + DAY), disk())
+    assert again.action == "re-dated"
+    assert bundles(registry, where.repository, again.release.digest)
+
+
+def test_killed_before_its_images_are_made_it_is_taken_up(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evidence stands first; the next run makes the images of the same release and attaches nothing twice."""
+    with monkeypatch.context() as patched:
+        patched.setattr(images.aws.publish, "ensure_snapshot", lambda *_: (_ for _ in ()).throw(OutsideError("gone")))
+        with pytest.raises(OutsideError, match="gone"):
+            publish(cloud, disk())
+    [begun] = cloud.ledger.open_publications(cloud.repository(NAME))
+    registry = registry_of(cloud)
+    before = attached(registry, registry.repository(NAME), begun.release.digest)
+    assert before
+    done = publish(cloud, disk()).release
+    assert done == begun.release
+    assert attached(registry, registry.repository(NAME), done.digest) == before
+
+
+def strip(cloud: Cloud, release: Release) -> None:
+    """Take the evidence of a release away, as whoever may write to the registry can."""
+    registry = registry_of(cloud)
+    detach_all(registry, registry.repository(NAME), release.digest)
+
+
+def test_without_evidence_nothing_uses_it(cloud: Cloud, tmp_path: Path) -> None:
+    """Promotion, rollback, rollouts, a lost ledger and `verify-trust` refuse a release that proves nothing."""
+    one = publish(cloud, disk(seed=1)).release
+    promote(AwsStore(cloud), NAME, "default", gate())
+    later = at(cloud, cloud.now + DAY)
+    two = publish(later, disk(seed=2)).release
+    strip(cloud, two)
+    with pytest.raises(UntrustedError, match="not trusted") as refused:
+        promote(AwsStore(later), NAME, "default", gate())
+    assert refused.value.fault is Fault.UNSIGNED
+    context = context_of(later, tmp_path / "root")
+    with (
+        fleet_session("shop", context, now=lambda: later.now) as session,
+        pytest.raises(UntrustedError, match="unsigned"),
+    ):
+        session.origins().target()
+    shown = AwsStore(later).show(f"{NAME}:candidate")
+    assert shown.proven
+    assert "unsigned" in shown.untrusted
+    assert shown.attestations == ()
+    with closing(cloud_for(later.settings.model_copy(update={"state": tmp_path / "new"})).ledger) as empty:
+        new = replace(later, ledger=empty)
+        found, errors = rebuild(AwsStore(new))
+        assert [release.digest for release in found] == [one.digest]
+        assert [type(error) for error in errors] == [UntrustedError]
+        assert empty.artifact_over(one.content)
+        assert empty.release(two.digest) is None
+    strip(cloud, one)
+    with pytest.raises(UntrustedError):
+        rollback(AwsStore(later), NAME, channel="candidate")
+
+
+def test_retired_its_evidence_goes_with_its_last_image(cloud: Cloud) -> None:
+    """Nothing of a release that is gone is left in the registry."""
+    release, registry = publish(cloud, disk()).release, registry_of(cloud)
+    [line] = cloud.made(kind="image", release=release.digest)
+    cloud.client("ec2").call("DeregisterImage", ImageId=line.resource)
+    AwsStore(cloud).retire(apply=True)
+    assert registry.find(f"{registry.repository(NAME)}@{release.digest}") is None
+    assert attached(registry, registry.repository(NAME), release.digest) == ()
+
+
+def test_a_rollout_takes_what_is_proved(cloud: Cloud, tmp_path: Path) -> None:
+    """With its evidence the same release is a target."""
+    release = publish(cloud, disk()).release
+    with fleet_session("shop", context_of(cloud, tmp_path / "root"), now=lambda: cloud.now) as session:
+        assert session.origins().target().digest == release.digest
+
+
+def test_verify_trust_takes_a_machines_name(
+    cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The channel at AWS names the release, the registry proves it; revoked, strangers are told too."""
+    release = publish(cloud, disk()).release
+    context = context_of(cloud, tmp_path / "root")
+    context.__dict__["settings"] = cloud.settings
+    monkeypatch.setattr(signing, "image_context", lambda: context)
+    monkeypatch.setattr("images.release.stores.store_of", lambda *_: AwsStore(cloud))
+    lines = signing.verify_trust(f"{NAME}:candidate", "")
+    assert {line.digest for line in lines} == {release.digest}
+    assert {line.attestation for line in lines} >= set(PREDICATES.values())
+    assert f"{NAME}:candidate is trusted" in capsys.readouterr().err
+    revoke(AwsStore(cloud), release.digest, "a back door")
+    registry = registry_of(cloud)
+    told = release_at(registry, f"{registry.repository(NAME)}@{release.digest}", cloud.prefix)
+    assert told.revoked_reason == "a back door"
+    with pytest.raises(UntrustedError, match="a back door"):
+        signing.verify_trust(f"{NAME}:candidate", "")
