@@ -23,10 +23,12 @@ from images.artifact import Release
 from images.build.flow import BuildOutcome
 from images.context import Context
 from images.documents import to_json
+from images.feeds.indexed import CHECK_AFTER
 from images.model import Bootstrap
 from images.plan.build_plan import Action, with_ancestors
 from images.plan.planner import Planner
 from images.release.flow import ReleaseOutcome, gate, release_all
+from pipelines.cli.feeds import changes_told, update_feeds
 from pipelines.cli.image import promote_one, publishable
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.report import write_report
@@ -130,10 +132,14 @@ def summary(released: Iterable[ReleaseOutcome], lines: Sequence[NightlyLine]) ->
 
 
 def refresh(context: Context, names: Iterable[str]) -> Iterator[NightResult]:
-    """Ask the mirror for its package index, and the feeds for their data; a last good copy serves where one fails."""
+    """Ask the mirror for its package index and the feeds for their data, and tell what newer data changes.
+
+    A last good copy serves where one fails.
+    """
     for bootstrap in _bootstraps(context, names):
         yield _part("index", bootstrap.suite, partial(_index, context, bootstrap))
         yield _part("feeds", bootstrap.suite, partial(_feeds, context, bootstrap))
+    yield _part("feeds", "changes", lambda: changes_told(update_feeds(context, CHECK_AFTER)))
 
 
 def _bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:

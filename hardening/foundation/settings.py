@@ -86,7 +86,9 @@ DEBIAN, DOWNLOAD, NONE = "debian", "download", "none"  # what feeds are called b
 
 
 class Feeds(Content):
-    """Vulnerability data: a word, an address (https://…) or a directory (docs/feeds.md describes what is in it)."""
+    """Vulnerability data: a word, an address (https://…), a directory (docs/feeds.md describes what is in it), or of
+    debsecan, tracker, kev, epss and osv an OCI artifact (`oci:registry.example.com/feeds:latest`).
+    """
 
     debsecan: str = Field(
         DEBIAN, description="`debian` or empty: Debian's security tracker; `none`: the small dated sample that ships"

@@ -36,6 +36,7 @@ from images.feeds.facts import Facts, require_succession
 from images.feeds.indexed import CHECK_AFTER, SAMPLE, Likelihoods, likelihoods, require_suite, tracker
 from images.feeds.indexed import is_address as _is_address
 from images.feeds.indexed import modified as _modified
+from images.feeds.oci_files import directory_of, is_artifact, told
 from images.model import Bootstrap
 from images.packages.index import PackageIndex
 from images.scan.base import Feed
@@ -89,12 +90,12 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
     address = (TRACKER if place == DEBIAN else place).rstrip("/")
     if _is_address(address):
         return _by_address(settings, address, suite, now, after)
-    directory = ROOT / place
+    directory = directory_of(settings, place, now, after)
     if not (directory / suite).is_file():
         raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}, which would be a file of that name")
     facts.debsecan_facts(directory / suite)
     dated = facts.in_file(directory / "metadata.json", "date") or _modified(directory / suite)
-    return Feed(directory, dated, f"directory {directory}", f"sha256:{file_digest(directory / suite)}")
+    return Feed(directory, dated, told(place, directory), f"sha256:{file_digest(directory / suite)}")
 
 
 def _by_address(settings: Settings, place: str, suite: str, now: datetime, after: timedelta) -> Feed:
@@ -166,10 +167,11 @@ def exploited(settings: Settings, now: datetime, after: timedelta = CHECK_AFTER)
                 raise
             return Exploited(missing=error.message)
         return Exploited(facts.exploited_facts(file).ids, feed)
-    file = ROOT / place
+    named = directory_of(settings, place, now, after)
+    file = named / "kev.json" if is_artifact(place) else named
     try:
         found = facts.exploited_facts(file)
-        return Exploited(found.ids, Feed(file.parent, found.date or _modified(file), f"file {file}"))
+        return Exploited(found.ids, Feed(file.parent, found.date or _modified(file), told(place, file)))
     except OSError as error:
         raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
 

@@ -20,13 +20,12 @@ from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex, write_atomically
 from images.registry.answers import Platform, parsed
-from images.registry.attestations import bundles
 from images.registry.client import Manifest, RegistryClient, split
-from images.registry.release_trust import trust_of
+from images.registry.release_trust import require_upstream_trusted
 from images.store import layers
 from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store
-from images.trust.verification import Fault, UntrustedError, verify
+from images.trust.verification import Fault, UntrustedError
 
 LOCK = Path("images/definitions/images.lock.toml")
 READABLE = 0o644
@@ -103,12 +102,7 @@ class Upstream:
 
     def _require_trusted(self, reference: str, digest: str) -> bool:
         """Whether a rule says who signs `reference`. Raises UntrustedError where the digest is not signed so."""
-        trust = trust_of(self.settings).of_upstream(reference)
-        if trust is None:
-            return False
-        attached = bundles(self._registry(reference), split(reference)[0], digest)
-        verify(reference, (digest,), attached, trust, (), signed_at=None, now=self.now)
-        return True
+        return require_upstream_trusted(self._registry(reference), reference, digest, self.now)
 
     def bring(self, reference: str) -> str:
         """What a registry holds at `reference`, put into the store, for the settings' platform; its content digest."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from hardening.foundation.console import Cell, print_json, print_table, print_text, say
@@ -21,7 +21,7 @@ from pipelines.cli.affected import holders_of
 from pipelines.contract import Line
 from pipelines.wiring import image_context
 
-SHOWN = 20
+SHOWN, NAMED = 20, 3
 FAILED = 4
 
 
@@ -71,16 +71,19 @@ class FeedUpdateOutput(Line):
     unknown: tuple[str, ...]
 
 
-def update_feeds(context: Context | None = None) -> FeedUpdateOutput:
-    """Ask every feed for newer data. Raises OutsideError where the list of exploited ones is set and cannot be had."""
+def update_feeds(context: Context | None = None, after: timedelta = indexed.NOW) -> FeedUpdateOutput:
+    """Ask every feed that was not asked for `after` for newer data, and tell what is new since this was told last.
+
+    Raises OutsideError where the list of exploited ones is set and cannot be had.
+    """
     context = replace(context or image_context(), lenient=True)
     settings, now = context.settings, context.now
     lists = context.ledger.package_lists()
     suites = _suites(context, lists.values())
     say(f"asking the feeds for newer data: {', '.join(suites) or 'no suite is known'}")
-    data = {suite: feeds.refresh(settings, suite, now) for suite in suites}
-    exploited = feeds.exploited(settings, now, indexed.NOW)
-    likelihoods = indexed.likelihoods(settings, now, indexed.NOW)
+    data = {suite: feeds.current(settings, suite, now, after=after) for suite in suites}
+    exploited = feeds.exploited(settings, now, after)
+    likelihoods = indexed.likelihoods(settings, now, after)
     lines = [
         *(line for suite, (found, missing) in data.items() for line in _of_suite(context, suite, found, missing)),
         _line(context, "kev", exploited.feed, exploited.missing),
@@ -203,6 +206,17 @@ def _summary(found: FeedUpdateOutput) -> Iterator[str]:
     if found.unknown:
         why = "an earlier version of Goldsmith built them and did not keep the version of each source package"
         yield f"not all is known of {', '.join(found.unknown)}: {why}"
+
+
+def changes_told(found: FeedUpdateOutput) -> tuple[str, str]:
+    """What newer data changed, in a word and in a sentence: how many of each kind, and the first in full."""
+    if not found.changes:
+        return ("first", "there was no data to compare with") if found.first else ("unchanged", "nothing changed")
+    counts = Counter(line.change for line in found.changes)
+    told = ", ".join(f"{counts[one]} {one}" for one in FeedChange if counts[one])
+    named = "; ".join(f"{line.id} in {line.source} ({', '.join(line.images)})" for line in found.changes[:NAMED])
+    more = f" and {len(found.changes) - NAMED} more" if found.changes[NAMED:] else ""
+    return "changed", f"{told}: {named}{more}"
 
 
 def _show_changes(found: FeedUpdateOutput) -> None:

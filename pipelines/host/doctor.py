@@ -15,6 +15,7 @@ from hardening.foundation.process import run, which
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.catalog import load_definitions
 from images.feeds import KEV, TRACKER, trivy_place
+from images.feeds.oci_files import PREFIX, is_artifact
 from images.feeds.download import OURS
 from images.feeds.indexed import EPSS, TRACKER_JSON, places_of
 from images.model import Bootstrap
@@ -233,6 +234,9 @@ def _trivy_feed(place: str) -> tuple[bool, str]:
 
 def _had(place: str, shown: str) -> tuple[bool, str]:
     """Whether there is a file, or anything answers at an address."""
+    if is_artifact(place):
+        host = place.removeprefix(PREFIX).partition("/")[0]
+        place, shown = f"{'http' if is_loopback(host) else 'https'}://{host}/v2/", f"{PREFIX}{host}"
     if not place.startswith(("http://", "https://")):
         present = (ROOT / place).is_file()
         return present, f"{shown}{'' if present else f': there is no {Path(place).name} in it'}"

@@ -21,6 +21,7 @@ from images.feeds import indexed
 from images.feeds.scanner_data import DIRECTORIES
 from images.ledger import FleetCheck, Move, ScanRecord, tables
 from images.scan import MORE, sandbox
+from pipelines import nightly
 from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.feeds import FeedUpdateOutput, show_update, update_feeds
 from tests.support.publishing import REPORT
@@ -372,6 +373,28 @@ def test_an_update_tells_what_newer_data_changes_the_exploited_ones_first(
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
     assert updated(context).changes == (), "each change is told once"
+
+
+def test_a_night_tells_what_newer_data_changes(context: Context, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a line of its own: how many of each kind, the first of them in full, each told once."""
+    monkeypatch.setattr(nightly, "_bootstraps", lambda *_: [])  # no index is asked here
+
+    def line() -> tuple[str, str]:
+        [part] = nightly.refresh(context, [])
+        assert part.line
+        assert (part.line.kind, part.line.name) == ("feeds", "changes")
+        return part.line.status, part.line.detail
+
+    assert line()[0] == "first"
+    write(data, {"nginx": {CVE: entry("1.26-4"), OPEN: entry("1.26-5")}, "openssl": {OTHER: entry("3.5.5-1")}})
+    opened = f"{OTHER} in openssl (debian-base, nginx-unprivileged)"
+    closed = f"{CVE} in openssl (debian-base, nginx-unprivileged)"
+    status, detail = line()
+    assert status == "changed"
+    assert "1 opened" in detail
+    assert opened in detail
+    assert closed in detail
+    assert line() == ("unchanged", "nothing changed")
 
 
 def test_an_update_says_which_feed_could_not_be_had(context: Context, data: Path) -> None:

@@ -1,0 +1,150 @@
+"""Feeds from an OCI artifact that oras pushed: asked by digest, as old as they say, and never from a stranger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT, Settings
+from images import feeds
+from images.registry.client import RegistryClient
+from images.registry.referrers import EMPTY
+from images.store.oci import MANIFEST, Store, as_json
+from images.trust.verification import Fault, UntrustedError
+from tests.images.feeds.test_feeds import FIRST, NOW
+from tests.support.publishing import running_registry
+from tests.support.scanning import NO_FEEDS
+from tests.support.signing import KeyInMemory
+
+pytestmark = [pytest.mark.slow, pytest.mark.needs("docker-registry", "skopeo", "oras")]
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MADE = "org.opencontainers.image.created"
+KEV = {"catalogVersion": "2026.11.20", "dateReleased": "2026-11-20T10:00:00Z", "count": 1,
+       "vulnerabilities": [{"cveID": "CVE-2026-0001"}]}  # fmt: skip
+RULE = """
+[[trust.upstream]]
+prefix = "127.0.0.1:"
+keys = [{ name = "platform", public = '''
+%s''' }]
+"""
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A registry that hands out feeds, and what asks it."""
+
+    address: str
+    folder: Path
+
+    @property
+    def reference(self) -> str:
+        return f"{self.address}/feeds:latest"
+
+    def push(self, *files: str, made: str = f"{NOW - DAY:%Y-%m-%dT%H:%M:%SZ}", **content: bytes) -> None:
+        """Push files of this folder with oras, as docs/feeds.md shows it."""
+        for name, data in content.items():
+            (self.folder / name).write_bytes(data)
+        named = files or tuple(content)
+        argv = ["oras", "push", "--plain-http", "--annotation", f"{MADE}={made}", self.reference, *named]
+        run(argv, cwd=self.folder)
+
+    def settings(self, **more: object) -> Settings:
+        asked = NO_FEEDS | {"debsecan": f"oci:{self.reference}", "kev": f"oci:{self.reference}"}
+        return Settings(state=self.folder / "state", retry_for="0s", feeds=asked, **more)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    with running_registry(tmp_path / "registry") as address:
+        folder = tmp_path / "files"
+        folder.mkdir()
+        yield Shelf(address, folder)
+
+
+def kev(*ids: str) -> bytes:
+    """CISA's list with these vulnerabilities."""
+    return json.dumps(KEV | {"count": len(ids), "vulnerabilities": [{"cveID": one} for one in ids]}).encode()
+
+
+def test_feeds_come_from_the_artifact_and_are_as_old_as_it(shelf: Shelf) -> None:
+    """Of a file that names no date, the artifact's; of one that does, its own."""
+    shelf.push(trixie=FIRST, **{"kev.json": kev("CVE-2026-0001")})
+    ours = shelf.settings()
+    found, _ = feeds.refresh(ours, "trixie", NOW)
+    feed = found["debsecan"]
+    assert (feed.directory / "trixie").read_bytes() == FIRST
+    assert (feed.date, feed.source, feed.sample) == (NOW - DAY, f"oci:{shelf.reference}", False)
+    exploited = feeds.exploited(ours, NOW)
+    assert exploited.ids == {"CVE-2026-0001"}
+    assert exploited.feed
+    assert exploited.feed.date == datetime(2026, 11, 20, 10, tzinfo=UTC)
+
+
+def test_newer_files_replace_the_old_within_an_hour(shelf: Shelf) -> None:
+    """The registry is asked by the artifact's digest; what was fetched before is removed."""
+    shelf.push(trixie=FIRST, **{"kev.json": kev("CVE-2026-0001")})
+    ours = shelf.settings()
+    assert feeds.exploited(ours, NOW).ids == {"CVE-2026-0001"}
+    shelf.push(trixie=FIRST, **{"kev.json": kev("CVE-2026-0001", "CVE-2026-0002")})
+    assert feeds.exploited(ours, NOW + HOUR / 2).ids == {"CVE-2026-0001"}
+    assert feeds.exploited(ours, NOW + HOUR).ids == {"CVE-2026-0001", "CVE-2026-0002"}
+    assert len(list((shelf.folder / "state/feeds/artifacts").glob("*/[0-9a-f]*/kev.json"))) == 1
+
+
+def test_the_last_good_copy_serves_while_the_registry_does_not(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While the registry does not answer, which is said; without a copy it is an error that names the artifact."""
+    (folder := tmp_path / "files").mkdir()
+    with running_registry(tmp_path / "registry") as address:
+        shelf = Shelf(address, folder)
+        shelf.push(trixie=FIRST, **{"kev.json": kev("CVE-2026-0001")})
+        assert feeds.exploited(shelf.settings(), NOW).ids
+    assert feeds.exploited(shelf.settings(), NOW + 2 * HOUR).ids == {"CVE-2026-0001"}
+    assert f"oci:{shelf.reference}: the last good copy serves" in capfd.readouterr().err
+    with pytest.raises(OutsideError, match=address):
+        feeds.exploited(shelf.settings().model_copy(update={"state": tmp_path / "new"}), NOW)
+
+
+@pytest.mark.parametrize("said", [{}, {MADE: "yesterday"}], ids=["none", "no date"])
+def test_an_artifact_of_no_day_is_refused(shelf: Shelf, said: dict[str, str]) -> None:
+    """Else old data would pass for new."""
+    ours, store = shelf.settings(), Store(shelf.folder / "layout")
+    empty, file = as_json(store.put_bytes(b"{}", EMPTY)), as_json(store.put_bytes(kev("CVE-2026-0001"), "text/json"))
+    layers = [file | {"annotations": {"org.opencontainers.image.title": "kev.json"}}]
+    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "x/y", "config": empty, "layers": layers}
+    pushed = store.put_json(manifest | {"annotations": said}, MANIFEST)
+    RegistryClient(shelf.address, ours).push_root(store.path, pushed, shelf.reference, index_only=False)
+    with pytest.raises(OutsideError, match="does not say when it was made"):
+        feeds.exploited(ours, NOW)
+
+
+def test_what_holds_no_files_is_refused(shelf: Shelf) -> None:
+    """Such as an image, or a name that leads out of the directory."""
+    (shelf.folder / "sub").mkdir()
+    (shelf.folder / "sub" / "kev.json").write_bytes(kev("CVE-2026-0001"))
+    shelf.push("sub/kev.json")
+    with pytest.raises(OutsideError, match="holds no feeds"):
+        feeds.exploited(shelf.settings(), NOW)
+    assert not list((shelf.folder / "state").rglob("kev.json"))
+
+
+def test_a_rule_says_who_signs_the_artifact(shelf: Shelf, tmp_path: Path) -> None:
+    """One that nobody signed, or another key did, gives no data."""
+    root = tmp_path / "root"
+    policy = root / "hardening/policies/strict.toml"
+    policy.parent.mkdir(parents=True)
+    rule = RULE % KeyInMemory().trusted().public
+    policy.write_text((ROOT / "hardening/policies/default.toml").read_text() + rule)
+    shelf.push(**{"kev.json": kev("CVE-2026-0001")})
+    judging = {"floor": "strict", "policies": ["strict"], "roots": [root]}
+    with pytest.raises(UntrustedError) as refused:
+        feeds.exploited(shelf.settings(content=(root,), judging=judging), NOW)
+    assert refused.value.fault is Fault.UNSIGNED
