@@ -15,9 +15,9 @@ from hardening.foundation.process import run, which
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.catalog import load_definitions
 from images.feeds import KEV, TRACKER, trivy_place
-from images.feeds.oci_files import PREFIX, is_artifact
 from images.feeds.download import OURS
 from images.feeds.indexed import EPSS, TRACKER_JSON, places_of
+from images.feeds.oci_files import PREFIX, is_artifact
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
