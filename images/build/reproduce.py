@@ -1,4 +1,4 @@
-"""Rebuilds a published container from its signed provenance, and says where the two begin to differ. Edge.
+"""Rebuilds a published image from its signed provenance, and says where the two begin to differ. Edge.
 
 Of this machine's ledger, store and definitions nothing decides: what the provenance holds only by digest (files of the
 definition, rendered controls) is taken from the content roots where its digest is right there. The parent comes from
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -21,18 +22,20 @@ from hardening.foundation.hashing import digest_of
 from hardening.foundation.settings import Settings
 from hardening.render import Overlay
 from images.artifact import Artifact, Package, Release
-from images.build import build, builder_of, builder_version, require_platform
+from images.build import build, builder_of, builder_version, require_platform, require_tools
 from images.build.build_steps import BuildJob
 from images.build.workspace import sweep, workspace
 from images.catalog import LoadedDefinition, file_digests, mode_of
 from images.context import Context
+from images.machine.trees import private_mounts
 from images.model import Bootstrap, Definition
 from images.packages import debian
 from images.packages.index import PackageIndex
 from images.plan.upstream import Upstream
 from images.plan.validate import DefinitionValidator
 from images.registry.release_trust import proved
-from images.registry.releases import reference_of, release_at
+from images.registry.releases import release_at
+from images.release.stores import evidence_reference
 from images.store.differences import Difference, first_difference
 from images.store.files import room_on
 from images.store.oci import Store
@@ -40,7 +43,7 @@ from images.trust.evidence import evidence_of
 from images.trust.statement import Predicate, read_predicate
 
 PROVENANCE = "the attached provenance"
-MACHINES = "machines cannot be reproduced yet, only containers"
+MACHINES = "a machine is rebuilt where packages alone make it: not on a parent, whose disk is at AWS, and not by mkosi"
 SNAPSHOT_TIME = "%Y%m%dT%H%M%SZ"
 
 
@@ -89,7 +92,7 @@ def reproduce(context: Context, ref: str, policy: str = "") -> Reproduction:
     Raises UntrustedError where it is not proved, ContentError where files that it was built from are not here, and
     OutsideError where packages or the parent cannot be had, or a build fails.
     """
-    reference = reference_of(context.registry, ref, sorted(context.definitions))  # names for a hint, no more
+    reference = evidence_reference(context, ref)
     release = release_at(context.registry, reference, context.settings.annotation_prefix)
     artifact = _proved(context, release, policy)
     inputs = read_predicate(_Inputs, artifact.inputs, f"{PROVENANCE}, its inputs")
@@ -99,7 +102,8 @@ def reproduce(context: Context, ref: str, policy: str = "") -> Reproduction:
     with workspace(context.settings) as work, room_on(work):
         job = _job(context, release, artifact, inputs, definition, work)
         say(f"{artifact.name}: building from {len(job.packages)} packages of its provenance")
-        rebuilt = build(job).digest
+        with private_mounts() if definition.is_machine else nullcontext():
+            rebuilt = build(job).digest
         difference = None if rebuilt == release.content else _difference(context, release, job, rebuilt)
     told = "same" if rebuilt == release.content else f"another: {rebuilt}"
     context.ledger.audit(context.now, context.actor, "reproduce", artifact.name, f"{release.content}: {told}")
@@ -122,10 +126,12 @@ def _proved(context: Context, release: Release, policy: str) -> Artifact:
 
 def _definition(artifact: Artifact, inputs: _Inputs) -> Definition:
     """The definition as it was when it was built; what is no input of a build is made up."""
-    if inputs.definition.get("kind") == "machine":
-        raise ContentError(MACHINES, file=artifact.name)
     unsaid = {"title": artifact.name, "owner": "unknown"}
-    return parse({**unsaid, **inputs.definition, **inputs.verify}, Definition, f"{PROVENANCE}, definition")
+    found = parse({**unsaid, **inputs.definition, **inputs.verify}, Definition, f"{PROVENANCE}, definition")
+    if found.is_machine and (found.is_mkosi or not found.base.bootstrap):
+        raise ContentError(MACHINES, file=artifact.name, hint="docs/trust.md says what can be rebuilt")
+    require_tools(found)
+    return found
 
 
 def _job(
@@ -267,7 +273,12 @@ def snapshot_settings(settings: Settings, at: datetime) -> Settings | None:
 
 
 def _difference(context: Context, release: Release, job: BuildJob, rebuilt: str) -> Difference | None:
-    """Where what was rebuilt begins to differ from what was published, which is fetched to be compared."""
+    """Where what was rebuilt begins to differ from what was published, which is fetched to be compared.
+
+    None of a machine: its disk is at AWS.
+    """
+    if job.definition.is_machine:
+        return None
     say(f"{job.name}: another digest; fetching what was published to compare")
     published = Store(job.work.parent / "published")
     Upstream(context.settings, published, context.now).bring_exactly(release.repository, release.content)

@@ -63,6 +63,20 @@ def store_meant(context: Context, ref: str) -> ReleaseStore:
     return store_of(context, ref.partition(":")[0].partition("@")[0])
 
 
+def evidence_reference(context: Context, ref: str) -> str:
+    """Where the evidence of what `ref` means is: at the image, or, of a machine at AWS, where the registry holds it.
+
+    Raises ContentError where nothing is published under a name, with the nearest one.
+    """
+    store = store_meant(context, ref)
+    if store.place.startswith(AT_AWS):
+        release = store.meant(ref)
+        return f"{context.registry.repository(release.name)}@{release.digest}"
+    from images.registry.releases import reference_of
+
+    return reference_of(context.registry, ref, sorted(context.definitions))
+
+
 def stores(context: Context) -> Iterator[ReleaseStore]:
     """Every store; AWS where it is set."""
     yield _in_registry(context)

@@ -15,8 +15,8 @@ from images.context import Context
 from images.registry.attestations import bundles
 from images.registry.client import split
 from images.registry.release_trust import trust_of
-from images.registry.releases import reference_of, release_at
-from images.release.stores import AT_AWS, store_meant
+from images.registry.releases import release_at
+from images.release.stores import evidence_reference
 from images.trust.evidence import line
 from images.trust.keys import make, own_keys, rotate, signer
 from images.trust.verification import Attested, require_alive, verify
@@ -64,7 +64,7 @@ def verify_trust(ref: str, policy: str) -> list[TrustLine]:
     of ours.
     """
     context = image_context()
-    reference = _reference(context, ref)
+    reference = evidence_reference(context, ref)
     digest, repository = context.registry.get(reference).digest, split(reference)[0]
     release = _release(context, reference)
     if release:
@@ -105,15 +105,6 @@ def _key_lines(settings: Settings, keys: Iterable[TrustedKey]) -> list[KeyLine]:
         KeyLine.of(key, where=str(asked.public_key or asked.key or settings.state_dir / "keys" / f"{key.name}.pub"))
         for key in keys
     ]
-
-
-def _reference(context: Context, ref: str) -> str:
-    """Where the evidence of an image is: at the image, or, of a machine at AWS, where the registry holds it."""
-    store = store_meant(context, ref)
-    if store.place.startswith(AT_AWS):
-        release = store.meant(ref)
-        return f"{context.registry.repository(release.name)}@{release.digest}"
-    return reference_of(context.registry, ref, sorted(context.definitions))
 
 
 def _release(context: Context, reference: str) -> Release | None:

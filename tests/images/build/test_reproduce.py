@@ -324,11 +324,11 @@ def test_the_command_tells_what_became_of_it(
     assert (told.code, told.json["same"], told.json["ref"]) == (code, code == 0, "small")
 
 
-def test_a_machine_is_one_clear_error(tmp_path: Path) -> None:
-    """Before any registry is asked."""
+def test_a_machine_needs_aws_to_be_named(tmp_path: Path) -> None:
+    """Its channels stand there; before any registry is asked, one clear error."""
     answer = Goldsmith(tmp_path, "unix:///nowhere").here("image.reproduce", "debian-server")
     assert answer.code == 2
-    assert answer.err.startswith("debian-server: machines cannot be reproduced yet, only containers")
+    assert "aws.region: machine images are published to AWS, and it is not set" in answer.err
 
 
 def built_last(house: Goldsmith, name: str) -> Artifact:
