@@ -385,7 +385,7 @@ def test_a_provenance_that_contradicts_itself_is_refused(
     said = Attested((Verified("key", provenance(made, changed(artifact))),))
     monkeypatch.setattr(reproducing, "proved", lambda *_: said)
     monkeypatch.setattr(reproducing, "release_at", lambda *_: made)
-    monkeypatch.setattr(reproducing, "reference_of", lambda *_: "r/small:candidate")
+    monkeypatch.setattr(reproducing, "evidence_reference", lambda *_: "r/small:candidate")
     with pytest.raises(MalformedError, match=message):
         reproduce(context_in(tmp_path, "127.0.0.1:9", tmp_path, Packages()), "small")
 
