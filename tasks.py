@@ -122,6 +122,7 @@ Keep = Annotated[bool, "leave what it made running, to look at"]
 Machines = Annotated[bool, "also what machine images need: QEMU, firmware, disk tools"]
 TestPath = Annotated[str, "a test file or folder: only its tests, at once, without lint and setup"]
 TestNames = Annotated[str, "only tests whose names match, as pytest's -k"]
+ContentOnly = Annotated[bool, "only the content, in a second: no linters, no types"]
 Fast = Annotated[bool, "only tests that need no Docker, QEMU, network or build"]
 
 namespace = Collection()
@@ -731,11 +732,11 @@ def schema(c: Context) -> None:
 
 
 @command
-def lint(c: Context) -> int:
+def lint(c: Context, content: ContentOnly = False) -> int:
     """All content cross-checked; linter, formatter and type checker over the whole checkout."""
     from pipelines.lint import LINT, lint_content, run_checks
 
-    return max(lint_content(), run_checks(LINT))
+    return lint_content() if content else max(lint_content(), run_checks(LINT))
 
 
 @command

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import tasks
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Judging, Settings
 from images.context import Context
@@ -257,3 +258,12 @@ def test_it_is_printed_and_ends_with_2(
     monkeypatch.delenv("GOLDSMITH_CONTENT")
     assert lint_content() == 0
     assert "sound" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [True, False])
+def test_whoever_writes_content_needs_no_linters(content: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`lint --content` starts none of the programs that look at the project's own code; `lint` does."""
+    started: list[object] = []
+    monkeypatch.setattr("pipelines.lint.run_checks", lambda checks: started.append(checks) or 0)
+    assert tasks.lint.body(None, content=content) == 0
+    assert bool(started) is not content
