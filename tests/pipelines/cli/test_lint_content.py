@@ -265,5 +265,5 @@ def test_whoever_writes_content_needs_no_linters(content: bool, monkeypatch: pyt
     """`lint --content` starts none of the programs that look at the project's own code; `lint` does."""
     started: list[object] = []
     monkeypatch.setattr("pipelines.lint.run_checks", lambda checks: started.append(checks) or 0)
-    assert tasks.lint.body(None, content=content) == 0
+    tasks.lint.body(None, content=content)
     assert bool(started) is not content
