@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from hardening.foundation.console import say
 
 Steps = dict[str, float]
 SEEN = 0.05  # seconds: what takes less does not show
-_collected: ContextVar[tuple[Steps, list[float]] | None] = ContextVar("_collected", default=None)
+SILENCE = 20.0  # seconds after which whoever waits is told what goes on
+
+
+@dataclass
+class _Collected:
+    """The steps that ended; of those under way, outermost first, name and start, and what their inner ones took."""
+
+    steps: Steps = field(default_factory=Steps)
+    open: list[tuple[str, float]] = field(default_factory=list)
+    within: list[float] = field(default_factory=list)
+
+
+_collected: ContextVar[_Collected | None] = ContextVar("_collected", default=None)
 
 
 @contextmanager
-def collected() -> Iterator[Steps]:
-    """The seconds of each step that this thread does in the block, in the order of their ends."""
-    steps = Steps()
-    before = _collected.set((steps, []))
+def collected(what: str = "") -> Iterator[Steps]:
+    """The seconds of each step that this thread does in the block, in the order of their ends.
+
+    `what` the work is about is said with the step that goes on, as often as that takes another `SILENCE`.
+    """
+    at, over = _Collected(), threading.Event()
+    before = _collected.set(at)
+    watching = threading.Thread(target=_watch, args=(what, at, over), name="steps", daemon=True) if what else None
+    if watching:
+        watching.start()
     try:
-        yield steps
+        yield at.steps
     finally:
         _collected.reset(before)
+        over.set()
+        if watching:
+            watching.join()
+
+
+def _watch(what: str, at: _Collected, over: threading.Event) -> None:
+    """Say, until it is `over`, which step has been going on for long."""
+    while not over.wait(SILENCE):
+        name, start = (at.open[-1:] or [("", 0.0)])[0]
+        if name and (seconds := time.monotonic() - start) >= SILENCE:
+            say(f"{what}: {name} goes on, {seconds:.0f} s by now")
 
 
 @contextmanager
@@ -30,16 +63,17 @@ def step(name: str) -> Iterator[None]:
     if at is None:
         yield
         return
-    steps, within = at
     start = time.monotonic()
-    within.append(0.0)
+    at.open.append((name, start))
+    at.within.append(0.0)
     try:
         yield
     finally:
-        whole, inner = time.monotonic() - start, within.pop()
-        steps[name] = round(steps.get(name, 0.0) + whole - inner, 3)
-        if within:
-            within[-1] += whole
+        whole, inner = time.monotonic() - start, at.within.pop()
+        at.open.pop()
+        at.steps[name] = round(at.steps.get(name, 0.0) + whole - inner, 3)
+        if at.within:
+            at.within[-1] += whole
 
 
 def told(steps: Steps) -> str:

@@ -139,7 +139,7 @@ class _Builder:
             became = "was refused" if parent.action is Action.REFUSED else "failed"
             reasons = (f"its parent {parent.name} {became}",)
             return BuildOutcome(name, Action.FAILED, reasons=reasons, error=parent.error, stopped_by=parent.name)
-        with collected() as steps:
+        with collected(name) as steps:
             try:
                 with room_on(self.context.settings.state_dir):
                     outcome = self._planned(name)

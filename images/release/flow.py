@@ -57,7 +57,7 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
     for name in (known for known in order(context.parents) if known in built):
         start = time.monotonic()
         parent = outcomes.get(context.parents[name] or "")
-        with collected() as steps:
+        with collected(name) as steps:
             outcome = _one(context, built[name], parent)
         outcomes[name] = replace(outcome, seconds=round(time.monotonic() - start, 3))
         if outcome.action in {"published", "re-dated"}:

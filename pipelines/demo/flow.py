@@ -80,7 +80,7 @@ def _loop(base: Settings, *, keep: bool) -> DemoOutput:
 def _part(number: int, name: str, title: str) -> Iterator[None]:
     """A part of the demo, which is a step."""
     print_rule(f"{number}. {title}")
-    with step(name), collected():  # what is a step within it is told where it ends
+    with step(name), collected(name):  # what is a step within it is told where it ends
         yield
 
 

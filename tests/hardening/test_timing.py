@@ -49,3 +49,26 @@ def test_images_that_are_built_side_by_side_have_their_own_steps() -> None:
         thread.start()
         thread.join()
     assert steps == {}
+
+
+def test_whoever_waits_long_is_told_which_step_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Again and again, with the seconds; a step that is over is not told, and no thread is left."""
+    monkeypatch.setattr(timing, "SILENCE", 0.01)
+    told, seen = threading.Event(), list[str]()
+
+    def said(text: str) -> None:
+        seen.append(text)
+        if len(seen) == 2:
+            told.set()
+
+    monkeypatch.setattr(timing, "say", said)
+    with collected("web"), step("build"), step("unpack"):
+        assert told.wait(60)
+    assert seen[0].startswith("web: unpack goes on, ")
+    assert "steps" not in {thread.name for thread in threading.enumerate()}
+    count = len(seen)
+    with collected(), step("build"):
+        assert not threading.Event().wait(0.05)
+    assert len(seen) == count
