@@ -298,7 +298,7 @@ def image_verify_trust(c: Context, ref: Reference, policy: TrustPolicy = "", jso
 
 @command
 def image_reproduce(c: Context, ref: Reference, policy: TrustPolicy = "", json: Json = False) -> int:
-    """Rebuild a published container from its signed provenance: the same digest, or the first file that differs."""
+    """Rebuild a published image from its signed provenance: the same digest, or the first file that differs."""
     from pipelines.cli.reproduction import reproduce_image, show_reproduced
 
     return show_reproduced(reproduce_image(ref, policy), as_json=json)

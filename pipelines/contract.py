@@ -135,10 +135,11 @@ class FleetLine(Line):
 class NightlyLine(Line):
     """`nightly`: one part of the night; `detail` says it in words for people.
 
-    `kind` and its `status`: `index` and `feeds` are refreshed, unchanged or failed; an `image` is published, re-dated,
-    unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks while its candidate is
-    too young, and is promoted where that could not wait; a `fleet` is compliant, empty, rolled, waits (for a person's
-    approval), skipped, refused or failed; a `waiver` ends within 14 days.
+    `kind` and its `status`: `index` and `feeds` are refreshed, unchanged or failed, each by suite; the `feeds` named
+    `changes` are changed or unchanged by newer data, or first, where there was none to compare with; an `image` is
+    published, re-dated, unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks
+    while its candidate is too young, and is promoted where that could not wait; a `fleet` is compliant, empty, rolled,
+    waits (for a person's approval), skipped, refused or failed; a `waiver` ends within 14 days.
     """
 
     kind: str

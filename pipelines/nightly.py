@@ -139,7 +139,7 @@ def refresh(context: Context, names: Iterable[str]) -> Iterator[NightResult]:
     for bootstrap in _bootstraps(context, names):
         yield _part("index", bootstrap.suite, partial(_index, context, bootstrap))
         yield _part("feeds", bootstrap.suite, partial(_feeds, context, bootstrap))
-    yield _part("feeds", "changes", lambda: changes_told(update_feeds(context, CHECK_AFTER)))
+    yield _part("feeds", "changes", partial(_feed_changes, context))
 
 
 def _bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:
@@ -163,6 +163,14 @@ def _feeds(context: Context, bootstrap: Bootstrap) -> tuple[str, str]:
     data, missing = feeds.refresh(context.settings, bootstrap.suite, context.now)
     texts = [f"{name}: {feed.source}{f' ({feed.note})' if feed.note else ''}" for name, feed in sorted(data.items())]
     return "refreshed", "; ".join([*texts, *(f"{name}: none, {why}" for name, why in sorted(missing.items()))])
+
+
+def _feed_changes(context: Context) -> tuple[str, str]:
+    """What newer data changes. It is told once, so at once: a night may be killed before its report."""
+    status, detail = changes_told(update_feeds(context, CHECK_AFTER))
+    if status == "changed":
+        say(detail)
+    return status, detail
 
 
 def publish(context: Context, names: Iterable[str], unsound: Iterable[ReleaseOutcome] = ()) -> Iterator[NightResult]:

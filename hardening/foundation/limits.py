@@ -54,7 +54,6 @@ OSV_NAMES = Limit("osv.names", 16 * MIB, "bytes of the list of names in the arch
 EPSS_LINES = Limit("epss.lines", 2_000_000, "lines")
 FEED_LINE = Limit("feed.line", 64 * KIB, "bytes of one line")
 FEED_SECONDS = Limit("feed.seconds", 300, "seconds for the whole download")
-FEED_FILES = Limit("feed.files", 64, "files of one artifact")
 FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")
 
 REVISION_BYTES = Limit("content.revision", 256 * MIB, "bytes of content in one revision")

@@ -21,7 +21,13 @@ from images.artifact import Artifact, Release
 from images.aws import amis, call_arguments, tags
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud, machine_of
-from images.aws.machine_evidence import attach_evidence, has_evidence, manifest_of, remove_evidence
+from images.aws.machine_evidence import (
+    attach_evidence,
+    has_evidence,
+    manifest_of,
+    refuse_taken_tag,
+    remove_evidence,
+)
 from images.aws.model import Ami, MachineImage
 from images.aws.signed_statement import keep, parameter, prove, public_key, sign, signing_key, statement, statement_name
 from images.aws.snapshots import drop_pending, ensure_snapshot
@@ -61,8 +67,10 @@ class AwsPublication(Publication):
         return registry is None or has_evidence(registry, known, now)
 
     def refuse_taken(self, chosen: Release) -> None:
-        """Raise RefusedError where a stranger's image has the name of the release's."""
+        """Raise RefusedError where a stranger's image has the name of the release's, UsageError for its tag."""
         cloud, name = self.cloud, amis.image_name(self.cloud, chosen)
+        if cloud.registry:
+            refuse_taken_tag(cloud.registry, chosen)
         for region in cloud.aws.all_regions:
             found = amis.named(cloud, region, name)
             begun = cloud.made(region=region, kind="image", token=name)
@@ -95,13 +103,13 @@ class AwsPublication(Publication):
         """Remove the images and snapshots that nothing else stands on."""
         cloud = self.cloud
         say(f"{begun.name}: putting away what a run on {begun.published_at:%Y-%m-%d} left unfinished")
-        cloud.ledger.end_publication(begun)  # first: the content of one that is under way is no orphan
+        if cloud.registry:
+            remove_evidence(cloud.registry, begun)
+        cloud.ledger.end_publication(begun)  # before the rest: the content of one that is under way is no orphan
         for region in cloud.aws.all_regions:
             found = amis.named(cloud, region, amis.image_name(cloud, begun))
             if found and cloud.made(region=region, kind="image", token=found.name):
                 amis.remove_image(cloud, found)
-        if cloud.registry:
-            remove_evidence(cloud.registry, begun)
         cloud.forget(kind="image", release=begun.digest)
         if begun.content != draft.content:
             drop_pending(cloud, begun.content)

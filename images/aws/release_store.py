@@ -116,6 +116,12 @@ class AwsStore(ReleaseStore):
         hint = "./goldsmith image.rebuild fills it from AWS"
         raise ContentError(f"the ledger knows no release {digest}", hint=hint)
 
+    def named(self, ref: str) -> Release:
+        """The release that a digest means, or that an image as `show` finds it is tagged with; the ledger need not know
+        it. Raises ContentError.
+        """
+        return (None if ref.startswith("sha256:") else self._home_image(ref).release) or self.meant(ref)
+
     def evidence(self, release: Release, policy: str = "") -> Verdict:
         """The verdict that a trusted key signed; where AWS alone is asked, that the gate let it through, as it must.
 
@@ -150,11 +156,15 @@ class AwsStore(ReleaseStore):
             if ami.release and not ami.release.revoked_at:
                 put_tags(cloud, ami.region, (ami.id,), tags.of_revocation(reason, cloud.prefix, cloud.now))
                 deprecate(cloud, ami, cloud.now + SOON)
-        if cloud.registry:
-            revoke_evidence(cloud.registry, release, reason, self.now)
         if not release.revoked_at:
             self.ledger.revoke(release.digest, reason, self.now)
             self.note("revoke", f"{release.repository}@{release.digest}", reason)
+        if cloud.registry:
+            try:
+                revoke_evidence(cloud.registry, release, reason, self.now)
+            except GoldsmithError as error:  # AWS and the ledger know; what still has to be done must not wait for it
+                say(f"{shown(release)} is revoked, but its evidence does not say so yet: {error.message}\n"
+                    "revoke it again when the registry answers")  # fmt: skip
 
     def publication(self) -> Publication:
         """What makes a release's images. Asks whether they can be published by these settings."""
@@ -208,7 +218,7 @@ class AwsStore(ReleaseStore):
             raise ContentError(f"{home.where} carries no tags of a release of ours", hint="./goldsmith image.list")
         said = proofs[home.where].statement.get("predicate", {})
         shown = tuple(_shown(cloud, ami, proofs[ami.where], release.name) for ami in found)
-        proof, untrusted = proof_or_why(lambda: self._proved(release))
+        proof, untrusted = proof_or_why(lambda: self._proved(release), GoldsmithError)
         return ShownMachine(
             **as_shown(release, ref, cloud.now),
             linear_digest=home.tags.get(f"{cloud.prefix}{tags.LINEAR}", ""),

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.settings import Aws
+from images.artifact import Release
 from images.aws import amis, tags
 from images.aws.client import Client, portions
 from images.aws.cloud import Cloud
@@ -155,13 +156,24 @@ def _end_releases(cloud: Cloud) -> None:
         lines = cloud.ledger.made(cloud.aws.account, kind="image", release=release.digest)
         if release.pruned_at or not lines or any(line.state != GONE for line in lines):
             continue
+        if not _without_evidence(cloud, release):
+            continue
         for line in cloud.made(kind="statement", release=release.digest):
             cloud.client("ssm", line.region).call("DeleteParameters", Names=[line.resource])
             cloud.mark(line, state=GONE)
-        if cloud.registry:
-            remove_evidence(cloud.registry, release)
         cloud.ledger.mark_pruned(release.digest, cloud.now)
         cloud.note("prune", f"{release.repository}@{release.digest}", "its last image is gone")
+
+
+def _without_evidence(cloud: Cloud, release: Release) -> bool:
+    """Remove a release's evidence; False, which is said, where the registry fails: the next run tries again."""
+    if cloud.registry:
+        try:
+            remove_evidence(cloud.registry, release)
+        except OutsideError as error:
+            say(f"the evidence of {release.name} {release.digest[:19]} stays until the next run: {error.message}")
+            return False
+    return True
 
 
 def uses_in(cloud: Cloud, region: str) -> Uses:

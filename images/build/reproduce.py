@@ -49,7 +49,7 @@ SNAPSHOT_TIME = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What became of a rebuild: `content` was published, `rebuilt` was made here; without a `difference` the same.
+    """What became of a rebuild: `content` was published, `rebuilt` was made here. Of a machine no `difference` is told.
 
     `published_with` and `rebuilt_with` are the builders with the versions of their tools, which may explain one.
     """

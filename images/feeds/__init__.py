@@ -36,7 +36,7 @@ from images.feeds.facts import Facts, require_succession
 from images.feeds.indexed import CHECK_AFTER, SAMPLE, Likelihoods, likelihoods, require_suite, tracker
 from images.feeds.indexed import is_address as _is_address
 from images.feeds.indexed import modified as _modified
-from images.feeds.oci_files import directory_of, is_artifact, told
+from images.feeds.oci_files import is_artifact
 from images.model import Bootstrap
 from images.packages.index import PackageIndex
 from images.scan.base import Feed
@@ -90,19 +90,20 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
     address = (TRACKER if place == DEBIAN else place).rstrip("/")
     if _is_address(address):
         return _by_address(settings, address, suite, now, after)
-    directory = directory_of(settings, place, now, after)
+    directory = ROOT / place
     if not (directory / suite).is_file():
         raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}, which would be a file of that name")
     facts.debsecan_facts(directory / suite)
     dated = facts.in_file(directory / "metadata.json", "date") or _modified(directory / suite)
-    return Feed(directory, dated, told(place, directory), f"sha256:{file_digest(directory / suite)}")
+    return Feed(directory, dated, f"directory {directory}", f"sha256:{file_digest(directory / suite)}")
 
 
 def _by_address(settings: Settings, place: str, suite: str, now: datetime, after: timedelta) -> Feed:
     """What an address gives. The sample, with the reason, where the default one does not answer and never did."""
     kept, look, live = settings.state_dir / "feeds", facts.debsecan_facts, place == TRACKER
     try:
-        return download.fetch(f"{place}/{suite}", kept / "debsecan" / suite, settings, now, after, look=look, live=live)
+        address = place if is_artifact(place) else f"{place}/{suite}"
+        return download.fetch(address, kept / "debsecan" / suite, settings, now, after, look=look, live=live)
     except OutsideError as error:
         if settings.feeds.debsecan != DEBIAN or not (SAMPLE / f"{suite}.json").is_file():
             raise
@@ -167,11 +168,10 @@ def exploited(settings: Settings, now: datetime, after: timedelta = CHECK_AFTER)
                 raise
             return Exploited(missing=error.message)
         return Exploited(facts.exploited_facts(file).ids, feed)
-    named = directory_of(settings, place, now, after)
-    file = named / "kev.json" if is_artifact(place) else named
+    file = ROOT / place
     try:
         found = facts.exploited_facts(file)
-        return Exploited(found.ids, Feed(file.parent, found.date or _modified(file), told(place, file)))
+        return Exploited(found.ids, Feed(file.parent, found.date or _modified(file), f"file {file}"))
     except OSError as error:
         raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
 

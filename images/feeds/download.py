@@ -1,4 +1,6 @@
-"""Downloads from strangers, within limits; the last good copy kept, atomically, with date and digest beside it."""
+"""Downloads from strangers, by HTTP or from a registry, within limits; the last good copy is kept, with its date and
+digest beside it.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +28,7 @@ from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
 from images.feeds import facts
 from images.feeds.facts import Facts, require_succession
+from images.feeds.oci_files import changed_artifact, is_artifact, made_at, write_file
 from images.scan.base import Feed
 from images.store.files import file_digest
 
@@ -173,7 +176,7 @@ def fetch(
         if kept and now - datetime.fromisoformat(kept.confirmed) < after:
             return _feed(file, kept)
         try:
-            once = partial(_ask, kept, address, file, now, look, live=live, most=most)
+            once = partial(_ask, settings, kept, address, file, now, look, live=live, most=most)
             ask = partial(retrying, once, within=settings.retry_for)
             kept = asking_once(str(file), now, ask, again=not after)
         except OutsideError as error:
@@ -218,15 +221,18 @@ def _kept(file: Path, address: str) -> KeptFeed | None:
 
 
 def _ask(
-    kept: KeptFeed | None, address: str, file: Path, now: datetime, look: Callable[[Path], Facts], *, live: bool,
-    most: Limit | None,
+    settings: Settings, kept: KeptFeed | None, address: str, file: Path, now: datetime, look: Callable[[Path], Facts],
+    *, live: bool, most: Limit | None,
 ) -> KeptFeed:  # fmt: skip
-    asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
     fresh = _beside(file)
     try:
         with fresh.open("wb") as sink:
-            given = {key: value for key, value in asked.items() if value}
-            answer = transfer(address, given, sink, most, packed=most is not None)
+            if is_artifact(address):
+                answer = _from_artifact(settings, kept, address, file.name, sink, now, most)
+            else:
+                asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
+                given = {key: value for key, value in asked.items() if value}
+                answer = transfer(address, given, sink, most, packed=most is not None)
             sink.flush()
             os.fsync(sink.fileno())
         if answer.status == NOT_MODIFIED and kept:
@@ -240,6 +246,17 @@ def _ask(
         fresh.unlink(missing_ok=True)
     dated = _dated(found.date, answer, live=live)
     return _confirm(file, KeptFeed(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat()))
+
+
+def _from_artifact(
+    settings: Settings, kept: KeptFeed | None, place: str, name: str, sink: IO[bytes], now: datetime, most: Limit | None
+) -> Answer:
+    """What an OCI artifact gives: its digest is the validator, and when it was made the date."""
+    found = changed_artifact(settings, place, kept.etag if kept else "", now)
+    if found is None:
+        return Answer(NOT_MODIFIED)
+    modified = made_at(found, place)
+    return Answer(OK, found.digest, modified, write_file(settings, place, found, name, sink, most or FEED_BYTES))
 
 
 def _dated(own: datetime | None, answer: Answer, *, live: bool) -> str:

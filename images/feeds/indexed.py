@@ -15,12 +15,12 @@ from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import FEED_BYTES, OSV_BYTES, TRACKER_BYTES, Limit, parse_json
-from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, Settings
+from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.advisories import Advisories, Advisory
 from images.artifact import Package
 from images.feeds import data_index, download, facts
 from images.feeds.facts import Facts
-from images.feeds.oci_files import directory_of, told
+from images.feeds.oci_files import PREFIX
 from images.packages.index import write_atomically
 from images.scan.base import Feed
 from images.store.files import file_digest
@@ -43,8 +43,8 @@ def require_suite(suite: str) -> None:
 
 
 def is_address(place: str) -> bool:
-    """Whether a setting names an address."""
-    return place.startswith(("http://", "https://"))
+    """Whether a setting names an address, of a server or of an artifact in a registry."""
+    return place.startswith(("http://", "https://", PREFIX))
 
 
 def modified(path: Path) -> datetime:
@@ -118,13 +118,12 @@ def _indexed(
         if not _index_of(feed).is_file():  # such as after an update of Goldsmith
             look(file)
         return feed
-    named = directory_of(settings, place, now, after)
-    there = [path for path in places_of(named, file_name) if path.is_file()]
+    there = [path for path in places_of(ROOT / place, file_name) if path.is_file()]
     if not there:
         raise OutsideError(f"feeds.{setting}: there is no file {place}, and no {file_name} in it")
     file = there[0]
     date = look(file).date or facts.in_file(file.parent / "metadata.json", "date") or modified(file)
-    return Feed(folder, date, told(place, file), f"sha256:{file_digest(file)}")
+    return Feed(folder, date, f"file {file}", f"sha256:{file_digest(file)}")
 
 
 def places_of(place: Path, name: str) -> list[Path]:

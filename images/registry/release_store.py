@@ -15,13 +15,14 @@ from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from images.artifact import Release
 from images.ledger import Ledger
-from images.registry.client import RegistryClient
+from images.registry.client import RegistryClient, split
 from images.registry.publication import RegistryPublication
 from images.registry.release_trust import proved
 from images.registry.releases import (
     READERS,
     attach_revocation,
     channels_of,
+    is_of_machine,
     reference_of,
     release_at,
     releases_in,
@@ -81,6 +82,10 @@ class RegistryStore(ReleaseStore):
     def meant(self, ref: str) -> Release:
         """The release at a reference as a person types it, or the one that has a digest."""
         reference = self._located(ref) if ref.startswith("sha256:") else reference_of(self.registry, ref, self.names)
+        if is_of_machine(self.registry.get(reference)):
+            name = split(reference)[0].rpartition("/")[2]
+            hint = f"name it as AWS knows it: {name}:candidate, {name}:stable or {name}:DATE-DIGEST6"
+            raise ContentError(f"{reference} is the evidence of a machine's release, which stands at AWS", hint=hint)
         return release_at(self.registry, reference, self.prefix)
 
     def evidence(self, release: Release, policy: str = "") -> Verdict:

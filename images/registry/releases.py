@@ -55,7 +55,7 @@ def release_at(registry: RegistryClient, reference: str, prefix: str) -> Release
 
 def _release_of(registry: RegistryClient, manifest: Manifest, repository: str, prefix: str) -> Release:
     content = manifest.content(registry.settings.platform)
-    if _is_of_machine(manifest):  # it holds no disk, and only names the content
+    if is_of_machine(manifest):  # it holds no disk, and only names the content
         content = manifest.annotations.get(f"{prefix}content", content)
     release = lifecycle.parse_annotations(
         manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=content
@@ -67,7 +67,7 @@ def _release_of(registry: RegistryClient, manifest: Manifest, repository: str, p
     return release
 
 
-def _is_of_machine(manifest: Manifest) -> bool:
+def is_of_machine(manifest: Manifest) -> bool:
     """Whether a manifest is that of a machine's release, which stands at AWS."""
     return manifest.data.get("artifactType") == MACHINE_RELEASE
 
@@ -102,7 +102,7 @@ def _release_or_none(registry: RegistryClient, reference: str, prefix: str) -> R
     """The release of a container; of a machine only the evidence stands here."""
     try:
         manifest = registry.get(reference)
-        return None if _is_of_machine(manifest) else _release_of(registry, manifest, split(reference)[0], prefix)
+        return None if is_of_machine(manifest) else _release_of(registry, manifest, split(reference)[0], prefix)
     except ContentError:  # removed in this moment, or somebody else's tag
         return None
 

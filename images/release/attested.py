@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import Verdict
-from hardening.foundation.errors import MalformedError, RefusedError
+from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedError
 from images.artifact import Artifact, Release
 from images.ledger import Ledger, ScanRecord
 from images.release.lifecycle import shown
@@ -35,11 +35,11 @@ def shown_attestations(proof: Attested) -> tuple[ShownAttestation, ...]:
     )
 
 
-def proof_or_why(prove: Callable[[], Attested]) -> tuple[Attested, str]:
-    """What a release proves, and why it proves nothing."""
+def proof_or_why(prove: Callable[[], Attested], told: type[GoldsmithError] = UntrustedError) -> tuple[Attested, str]:
+    """What a release proves, and why it proves nothing. `told`: the errors that are told, and not raised."""
     try:
         return prove(), ""
-    except UntrustedError as error:
+    except told as error:
         return Attested(), str(error)
 
 

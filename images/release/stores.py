@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
 
 from hardening.foundation.errors import ContentError
 from images.context import Context
 from images.ledger import Ledger
 from images.release.store import ReleaseStore
+
+if TYPE_CHECKING:
+    from images.aws.release_store import AwsStore
 
 AT_AWS = "aws/"  # so begins the repository of what stands there
 WHOLE, LEAST = 64, 7  # hexadecimal digits; fleets print seven of them
@@ -68,9 +72,8 @@ def evidence_reference(context: Context, ref: str) -> str:
 
     Raises ContentError where nothing is published under a name, with the nearest one.
     """
-    store = store_meant(context, ref)
-    if store.place.startswith(AT_AWS):
-        release = store.meant(ref)
+    if store_meant(context, ref).place.startswith(AT_AWS):
+        release = _at_aws(context).named(ref)
         return f"{context.registry.repository(release.name)}@{release.digest}"
     from images.registry.releases import reference_of
 
@@ -91,7 +94,7 @@ def _in_registry(context: Context) -> ReleaseStore:
     return RegistryStore(context.registry, context.ledger, context.store, context.now, context.actor, names)
 
 
-def _at_aws(context: Context) -> ReleaseStore:
+def _at_aws(context: Context) -> AwsStore:
     from images.aws.release_store import AwsStore  # a command for containers does without boto3
 
     return AwsStore(context.cloud, sorted(context.definitions))

@@ -210,13 +210,18 @@ def _summary(found: FeedUpdateOutput) -> Iterator[str]:
 
 def changes_told(found: FeedUpdateOutput) -> tuple[str, str]:
     """What newer data changed, in a word and in a sentence: how many of each kind, and the first in full."""
+    without = sorted({line.name for line in found.feeds if line.status in ("failed", "kept")})
+    more = [f"no newer data: {', '.join(without)}"] if without else []
+    more += [f"not all is known of {', '.join(found.unknown)}"] if found.unknown else []
     if not found.changes:
-        return ("first", "there was no data to compare with") if found.first else ("unchanged", "nothing changed")
+        told = "there was no data to compare with" if found.first else "nothing changed"
+        told = told if found.images else "no image is known that newer data could change anything for"
+        return "first" if found.first and found.images else "unchanged", "; ".join([told, *more])
     counts = Counter(line.change for line in found.changes)
     told = ", ".join(f"{counts[one]} {one}" for one in FeedChange if counts[one])
     named = "; ".join(f"{line.id} in {line.source} ({', '.join(line.images)})" for line in found.changes[:NAMED])
-    more = f" and {len(found.changes) - NAMED} more" if found.changes[NAMED:] else ""
-    return "changed", f"{told}: {named}{more}"
+    others = f" and {len(found.changes) - NAMED} more" if found.changes[NAMED:] else ""
+    return "changed", "; ".join([f"{told}: {named}{others}", *more])
 
 
 def _show_changes(found: FeedUpdateOutput) -> None:

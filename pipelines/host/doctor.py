@@ -6,18 +6,19 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from hardening.foundation.addresses import is_loopback
 from hardening.foundation.console import print_json, print_table
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.process import run, which
-from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
+from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings, load_settings
 from images.catalog import load_definitions
 from images.feeds import KEV, TRACKER, trivy_place
 from images.feeds.download import OURS
 from images.feeds.indexed import EPSS, TRACKER_JSON, places_of
-from images.feeds.oci_files import PREFIX, is_artifact
+from images.feeds.oci_files import changed_artifact, is_artifact
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
@@ -25,7 +26,7 @@ from images.scan import MORE
 from pipelines.contract import DoctorLine
 from pipelines.host import embedded_registry, provision
 from pipelines.host.private_engine import PrivateEngine
-from pipelines.wiring import other_states, said_by
+from pipelines.wiring import clock, other_states, said_by
 
 NEEDED_BYTES = 5 * 1024**3
 ANSWER_SECONDS = 10
@@ -206,7 +207,7 @@ def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
 def _debsecan(place: str, suite: str) -> tuple[bool, str]:
     if place == NONE:
         return False, "only the sample that ships"
-    address = f"{TRACKER if place == DEBIAN else place.rstrip('/')}/{suite}"
+    address = place if is_artifact(place) else f"{TRACKER if place == DEBIAN else place.rstrip('/')}/{suite}"
     return _had(address, address)
 
 
@@ -232,11 +233,20 @@ def _trivy_feed(place: str) -> tuple[bool, str]:
     return _had(f"https://{trivy_place().partition('/')[0]}/v2/", trivy_place())
 
 
+def _artifact(place: str) -> tuple[bool, str]:
+    """Whether the registry has the artifact; asked once, with its logins and certificates."""
+    settings = load_settings().model_copy(update={"retry_for": timedelta(0)})
+    try:
+        changed_artifact(settings, place, "", clock())
+    except GoldsmithError as error:
+        return False, error.message
+    return True, f"{place}: answers"
+
+
 def _had(place: str, shown: str) -> tuple[bool, str]:
     """Whether there is a file, or anything answers at an address."""
     if is_artifact(place):
-        host = place.removeprefix(PREFIX).partition("/")[0]
-        place, shown = f"{'http' if is_loopback(host) else 'https'}://{host}/v2/", f"{PREFIX}{host}"
+        return _artifact(place)
     if not place.startswith(("http://", "https://")):
         present = (ROOT / place).is_file()
         return present, f"{shown}{'' if present else f': there is no {Path(place).name} in it'}"

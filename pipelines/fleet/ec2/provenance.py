@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,6 +16,7 @@ from images.aws.model import Ami
 from images.aws.release_store import in_channel
 from images.aws.signed_statement import proof_of, public_key
 from images.release.revocations import revoked
+from images.trust.verification import UntrustedError
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, Provenance, ReplacementImage
 
@@ -96,11 +98,14 @@ class AmiProvenance(GoldenStatus):
         return self.context.ledger.release(lines[0].release) if lines else None
 
     def _proven(self, region: str, image: str) -> Release | None:
-        """By the image's tags, where its signed statement agrees with them."""
+        """By the image's tags, where its signed statement agrees with them and the evidence proves the release."""
         ami = self._in(region).get(image)
         if ami is None or ami.release is None or not proof_of(self._cloud, ami, self._public_key).holds:
             return None
-        return ami.release
+        with suppress(UntrustedError):
+            self._prove(ami.release)
+            return ami.release
+        return None
 
     def _tagged(self, release: Release) -> Release:
         """The release, revoked where tags of its content's images say so, or the ledger of what it holds."""

@@ -6,27 +6,32 @@ import json
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 import images.aws.publish
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import ContentError, OutsideError, UsageError
 from hardening.foundation.process import run
 from hardening.trust import PREDICATES
 from images.artifact import Release
 from images.aws.cloud import Cloud
-from images.aws.machine_evidence import in_registry
+from images.aws.machine_evidence import evidence_at, in_registry
 from images.aws.release_store import AwsStore
 from images.context import Context
 from images.registry.attestations import bundles
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached, detach_all
+from images.registry.release_store import RegistryStore
 from images.registry.releases import MACHINE_RELEASE, release_at
+from images.release import lifecycle
 from images.release.channels import promote, rebuild, revoke, rollback
+from images.release.stores import evidence_reference
 from images.trust.envelope import BUNDLE
 from images.trust.verification import Fault, UntrustedError
 from pipelines.cli import signing
+from pipelines.fleet.ec2.provenance import AmiProvenance
 from pipelines.rollout.session import fleet_session
 from tests.strict_aws import StrictAws
 from tests.support.cloud import DAY, HOME, at, cloud_for, disk, publish, settings_at
@@ -197,3 +202,108 @@ def test_verify_trust_takes_a_machines_name(
     assert told.revoked_reason == "a back door"
     with pytest.raises(UntrustedError, match="a back door"):
         signing.verify_trust(f"{NAME}:candidate", "")
+
+
+def without_registry(cloud: Cloud) -> Cloud:
+    """The same cloud, whose registry does not answer."""
+    at_once = cloud.settings.model_copy(update={"retry_for": timedelta(0)})
+    return replace(cloud, open_registry=lambda: RegistryClient("127.0.0.1:1", at_once))
+
+
+def test_without_the_registry_it_is_revoked_all_the_same(cloud: Cloud, capfd: pytest.CaptureFixture[str]) -> None:
+    """Tags, ledger and channels do not wait for it; `show` says what could not be asked, and nothing is promoted."""
+    one = publish(cloud, disk(seed=1)).release
+    promote(AwsStore(cloud), NAME, "default", gate())
+    later = without_registry(at(cloud, cloud.now + DAY))
+    with pytest.raises(OutsideError, match="cannot be reached"):
+        promote(AwsStore(later), NAME, "default", gate())
+    shown = AwsStore(later).show(NAME)
+    assert (shown.digest, shown.proven, shown.attestations) == (one.digest, True, ())
+    assert "cannot be reached" in shown.untrusted
+    revoke(AwsStore(later), one.digest, "a back door")
+    assert "is revoked, but its evidence does not say so yet" in capfd.readouterr().err
+    assert AwsStore(later).show(NAME).revoked_reason == "a back door"
+    known = cloud.ledger.release(one.digest)
+    assert known
+    assert known.revoked_reason == "a back door"
+    again = at(cloud, later.now)
+    revoke(AwsStore(again), one.digest, "a back door")
+    registry = registry_of(cloud)
+    told = release_at(registry, f"{registry.repository(NAME)}@{one.digest}", cloud.prefix)
+    assert told.revoked_reason == "a back door"
+
+
+def test_without_the_registry_the_evidence_stays_until_the_next_run(
+    cloud: Cloud, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Pruning does all else, and takes the release up again."""
+    release, registry = publish(cloud, disk()).release, registry_of(cloud)
+    [line] = cloud.made(kind="image", release=release.digest)
+    cloud.client("ec2").call("DeregisterImage", ImageId=line.resource)
+    AwsStore(without_registry(cloud)).retire(apply=True)
+    assert "stays until the next run" in capfd.readouterr().err
+    known = cloud.ledger.release(release.digest)
+    assert known
+    assert known.pruned_at is None
+    AwsStore(cloud).retire(apply=True)
+    assert registry.find(f"{registry.repository(NAME)}@{release.digest}") is None
+
+
+def test_the_registry_alone_revokes_no_machine(cloud: Cloud, tmp_path: Path) -> None:
+    """What stands there is its evidence: the images at AWS would stay as they are."""
+    release, registry = publish(cloud, disk()).release, registry_of(cloud)
+    with closing(cloud_for(cloud.settings.model_copy(update={"state": tmp_path / "new"})).ledger) as empty:
+        store = RegistryStore(registry, empty, cloud.store, cloud.now, "ann", [NAME])
+        for ref in (release.digest, f"{registry.repository(NAME)}@{release.digest}"):
+            with pytest.raises(ContentError, match="evidence of a machine's release, which stands at AWS"):
+                revoke(store, ref, "a back door")
+        assert empty.release(release.digest) is None
+        assert store.prune(apply=True) == ()
+    assert bundles(registry, registry.repository(NAME), release.digest)
+
+
+def test_a_tag_that_names_another_manifest_refuses_the_publication(cloud: Cloud) -> None:
+    """Before a block is uploaded; nothing is attached to what we did not push."""
+    first, registry = publish(cloud, disk(seed=1)).release, registry_of(cloud)
+    second = at(cloud, cloud.now + DAY)
+    wanted = replace(first, published_at=second.now)
+    real = lifecycle.dated_tag
+    taken = real(wanted)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lifecycle, "dated_tag", lambda _: taken)
+        registry.tag(registry.repository(NAME), first.digest, taken)
+        with pytest.raises(UsageError, match="is another manifest"):
+            publish(second, disk(seed=2))
+    assert len(cloud.made(kind="image")) == 1
+
+
+def test_whoever_has_no_ledger_finds_the_evidence(cloud: Cloud, tmp_path: Path) -> None:
+    """By the tags of the image that a channel names; a registry of its own that is empty says what to set."""
+    release, registry = publish(cloud, disk()).release, registry_of(cloud)
+    context = context_of(cloud, tmp_path / "root")
+    with closing(cloud_for(cloud.settings.model_copy(update={"state": tmp_path / "new"})).ledger) as empty:
+        new = replace(cloud, ledger=empty)
+        context.__dict__.update(ledger=empty, cloud=new, settings=cloud.settings)
+        expected = f"{registry.repository(NAME)}@{release.digest}"
+        assert evidence_reference(context, f"{NAME}:candidate") == expected
+        with running_registry(tmp_path / "other") as address:
+            other = replace(new, open_registry=lambda: RegistryClient(address, cloud.settings))
+            with pytest.raises(UntrustedError) as refused:
+                evidence_at(registry_of(other), release, cloud.now)
+    assert "registry.address" in refused.value.hint
+
+
+def test_an_unknown_members_image_is_believed_by_its_evidence(cloud: Cloud, tmp_path: Path) -> None:
+    """Where the ledger has no line of it: a statement alone makes no golden image."""
+    release = publish(cloud, disk()).release
+    [line] = cloud.made(kind="image", release=release.digest)
+    with closing(cloud_for(cloud.settings.model_copy(update={"state": tmp_path / "new"})).ledger) as empty:
+        new = replace(cloud, ledger=empty)
+        for stripped in (False, True):
+            if stripped:
+                strip(cloud, release)
+            with fleet_session("shop", context_of(new, tmp_path / f"root{stripped}"), now=lambda: new.now) as session:
+                provenance = session.origins()
+                assert isinstance(provenance, AmiProvenance)
+                assert (provenance._proven(HOME, line.resource) is None) is stripped

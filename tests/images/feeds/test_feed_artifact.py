@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.limits import Limit
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
+from hardening.trust import PREDICATES
 from images import feeds
+from images.feeds import download
+from images.registry.attestations import signed_document
 from images.registry.client import RegistryClient
-from images.registry.referrers import EMPTY
+from images.registry.referrers import EMPTY, attach
 from images.store.oci import MANIFEST, Store, as_json
-from images.trust.verification import Fault, UntrustedError
+from images.trust.envelope import statement
 from tests.images.feeds.test_feeds import FIRST, NOW
 from tests.support.publishing import running_registry
 from tests.support.scanning import NO_FEEDS
@@ -88,29 +92,51 @@ def test_feeds_come_from_the_artifact_and_are_as_old_as_it(shelf: Shelf) -> None
 
 
 def test_newer_files_replace_the_old_within_an_hour(shelf: Shelf) -> None:
-    """The registry is asked by the artifact's digest; what was fetched before is removed."""
+    """The registry is asked by the artifact's digest, and nothing that was fetched for it lies about."""
     shelf.push(trixie=FIRST, **{"kev.json": kev("CVE-2026-0001")})
     ours = shelf.settings()
     assert feeds.exploited(ours, NOW).ids == {"CVE-2026-0001"}
     shelf.push(trixie=FIRST, **{"kev.json": kev("CVE-2026-0001", "CVE-2026-0002")})
     assert feeds.exploited(ours, NOW + HOUR / 2).ids == {"CVE-2026-0001"}
     assert feeds.exploited(ours, NOW + HOUR).ids == {"CVE-2026-0001", "CVE-2026-0002"}
-    assert len(list((shelf.folder / "state/feeds/artifacts").glob("*/[0-9a-f]*/kev.json"))) == 1
+    assert {path.name for path in (shelf.folder / "state/feeds").iterdir()} == {"kev"}
 
 
-def test_the_last_good_copy_serves_while_the_registry_does_not(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """While the registry does not answer, which is said; without a copy it is an error that names the artifact."""
+def test_the_last_good_copy_serves_on(tmp_path: Path) -> None:
+    """While the registry does not answer, as its note says; without a copy it is an error that names the artifact."""
     (folder := tmp_path / "files").mkdir()
     with running_registry(tmp_path / "registry") as address:
         shelf = Shelf(address, folder)
         shelf.push(trixie=FIRST, **{"kev.json": kev("CVE-2026-0001")})
         assert feeds.exploited(shelf.settings(), NOW).ids
-    assert feeds.exploited(shelf.settings(), NOW + 2 * HOUR).ids == {"CVE-2026-0001"}
-    assert f"oci:{shelf.reference}: the last good copy serves" in capfd.readouterr().err
+    kept = feeds.exploited(shelf.settings(), NOW + 2 * HOUR)
+    assert kept.ids == {"CVE-2026-0001"}
+    assert kept.feed
+    assert kept.feed.note.startswith("last good copy, 2h old, because oci:")
     with pytest.raises(OutsideError, match=address):
         feeds.exploited(shelf.settings().model_copy(update={"state": tmp_path / "new"}), NOW)
+
+
+@pytest.mark.parametrize("lost", ["the file", "the tag", "most of it", "the format"])
+def test_what_is_worse_does_not_take_the_place_of_the_good_copy(shelf: Shelf, lost: str) -> None:
+    """A file that was forgotten, a tag that is gone, a list that was cut: the good copy serves on, and says why."""
+    many = [f"CVE-2026-{number:04}" for number in range(1000)]
+    shelf.push(**{"kev.json": kev(*many)})
+    ours = shelf.settings()
+    assert len(feeds.exploited(ours, NOW).ids) == len(many)
+    if lost == "the file":
+        shelf.push(trixie=FIRST)
+    elif lost == "the tag":
+        registry = RegistryClient(shelf.address, ours)
+        registry.delete(shelf.reference.rpartition(":")[0], registry.get(shelf.reference).digest)
+    elif lost == "most of it":
+        shelf.push(**{"kev.json": kev(*many[:10])})
+    else:
+        shelf.push(**{"kev.json": b"nothing", "trixie": b"nothing"})
+    found = feeds.exploited(ours, NOW + HOUR)
+    assert len(found.ids) == len(many)
+    assert found.feed
+    assert "last good copy" in found.feed.note
 
 
 @pytest.mark.parametrize("said", [{}, {MADE: "yesterday"}], ids=["none", "no date"])
@@ -126,25 +152,42 @@ def test_an_artifact_of_no_day_is_refused(shelf: Shelf, said: dict[str, str]) ->
         feeds.exploited(ours, NOW)
 
 
-def test_what_holds_no_files_is_refused(shelf: Shelf) -> None:
-    """Such as an image, or a name that leads out of the directory."""
+def test_a_name_that_leads_elsewhere_is_no_file(shelf: Shelf) -> None:
+    """Only the very name is taken; what is there is told."""
     (shelf.folder / "sub").mkdir()
     (shelf.folder / "sub" / "kev.json").write_bytes(kev("CVE-2026-0001"))
     shelf.push("sub/kev.json")
-    with pytest.raises(OutsideError, match="holds no feeds"):
+    with pytest.raises(OutsideError, match=r"holds no file kev\.json") as refused:
         feeds.exploited(shelf.settings(), NOW)
+    assert "sub/kev.json" in refused.value.evidence
     assert not list((shelf.folder / "state").rglob("kev.json"))
 
 
+def test_a_file_over_its_limit_is_not_fetched(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The artifact says how large it is."""
+    shelf.push(**{"kev.json": kev("CVE-2026-0001")})
+    monkeypatch.setattr(download, "FEED_BYTES", Limit("feed.bytes", 10))
+    monkeypatch.setattr(RegistryClient, "download", lambda *_: pytest.fail("it was fetched"))
+    with pytest.raises(OutsideError, match=r"exceeds the limit feed\.bytes|feed\.bytes"):
+        feeds.exploited(shelf.settings(), NOW)
+
+
 def test_a_rule_says_who_signs_the_artifact(shelf: Shelf, tmp_path: Path) -> None:
-    """One that nobody signed, or another key did, gives no data."""
+    """One that nobody signed, or another key did, gives no data; that key's does."""
+    key, other = KeyInMemory(), KeyInMemory()
     root = tmp_path / "root"
     policy = root / "hardening/policies/strict.toml"
     policy.parent.mkdir(parents=True)
-    rule = RULE % KeyInMemory().trusted().public
-    policy.write_text((ROOT / "hardening/policies/default.toml").read_text() + rule)
+    policy.write_text((ROOT / "hardening/policies/default.toml").read_text() + RULE % key.trusted().public)
     shelf.push(**{"kev.json": kev("CVE-2026-0001")})
-    judging = {"floor": "strict", "policies": ["strict"], "roots": [root]}
-    with pytest.raises(UntrustedError) as refused:
-        feeds.exploited(shelf.settings(content=(root,), judging=judging), NOW)
-    assert refused.value.fault is Fault.UNSIGNED
+    ours = shelf.settings(content=(root,), judging={"floor": "strict", "policies": ["strict"], "roots": [root]})
+    registry = RegistryClient(shelf.address, ours)
+    found, repository = registry.get(shelf.reference), shelf.reference.rpartition(":")[0]
+    said = statement(PREDICATES["provenance"], {"by": "us"}, {found.digest: repository})
+    with pytest.raises(OutsideError, match=r"not trusted \(unsigned\)"):
+        feeds.exploited(ours, NOW)
+    attach(registry, repository, found.descriptor, [signed_document(said, other)])
+    with pytest.raises(OutsideError, match=r"not trusted \(unknown-key\)"):
+        feeds.exploited(ours, NOW + HOUR)
+    attach(registry, repository, found.descriptor, [signed_document(said, key)])
+    assert feeds.exploited(ours, NOW + 2 * HOUR).ids == {"CVE-2026-0001"}
