@@ -7,11 +7,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.strict_aws import direct
 from tests.strict_aws.client import StrictAws
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def make_server(port: int = 0) -> Any:
             self.wfile.flush()
 
         def date_time_string(self, timestamp: float | None = None) -> str:
-            return format_datetime(self.server.app.world.clock.now(), usegmt=True)
+            return str(self.server.app.date())
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             pass
@@ -83,13 +83,16 @@ def _make_once() -> None:
 
 @contextmanager
 def in_process() -> Iterator[StrictAws]:
-    """The emulator in a thread of this process."""
+    """The emulator in this process: of its own clients without a socket, for all others in a thread."""
     server = make_server()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    direct.serve(url, server.app)
     try:
-        yield StrictAws(f"http://127.0.0.1:{server.server_port}")
+        yield StrictAws(url)
     finally:
+        direct.end(url)
         server.shutdown()
         thread.join()
         server.server_close()

@@ -1,0 +1,83 @@
+"""Requests of botocore's clients in this very process, answered without a socket; cut or late ones go over the wire."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+NETWORK = {"delay", "reset", "lost", "unreachable"}
+_here: dict[str, Any] = {}  # the emulators of this process by the beginning of their URL
+
+
+def serve(url: str, front: Any) -> None:
+    """From now on `front` answers what clients of this process ask at `url`."""
+    _hook()
+    _here[f"{url}/"] = front
+
+
+def end(url: str) -> None:
+    """Nobody answers there any more."""
+    del _here[f"{url}/"]
+
+
+@cache
+def _hook() -> None:
+    """Let every session that is made from now on ask here before it opens a connection, as those do that moto mocks."""
+    from botocore.handlers import BUILTIN_HANDLERS
+
+    BUILTIN_HANDLERS.append(("before-send", answer))
+
+
+def answer(request: Any, **_: Any) -> Any:
+    """The answer to a request; None where it is to go over the wire, for faults of the network are real ones."""
+    front = next((one for url, one in _here.items() if request.url.startswith(url)), None)
+    if front is None or any(rule.kind in NETWORK for rule in front.world.faults.rules):
+        return None
+    from botocore.awsrequest import AWSResponse
+    from botocore.compat import HTTPHeaders
+    from moto.core.botocore_stubber import MockRawResponse
+
+    said: list[Any] = []
+
+    def start(status: str, headers: Iterable[tuple[str, str]]) -> None:
+        said[:] = [int(status[:3]), headers]
+
+    body = b"".join(front(environ(request), start))
+    status, headers = said
+    shown = HTTPHeaders()
+    for name, value in (*headers, ("Date", front.date())):
+        shown[name] = value
+    return AWSResponse(request.url, status, shown, MockRawResponse(body))
+
+
+def environ(request: Any) -> dict[str, Any]:
+    """What a WSGI server would make of a prepared request."""
+    body = request.body if request.body is not None else b""
+    body = body.read() if hasattr(body, "read") else body
+    body = body.encode() if isinstance(body, str) else bytes(body)
+    url = urlsplit(request.url)
+    made = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote(url.path).encode().decode("latin-1"),
+        "QUERY_STRING": url.query,
+        "REQUEST_URI": request.url.removeprefix(f"{url.scheme}://{url.netloc}"),
+        "SERVER_NAME": url.hostname,
+        "SERVER_PORT": str(url.port),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": url.scheme,
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        "HTTP_HOST": url.netloc,
+    }
+    made["RAW_URI"] = made["REQUEST_URI"]
+    for name, value in request.headers.items():
+        key = name.upper().replace("-", "_")
+        made[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value.decode() if isinstance(value, bytes) else value
+    return {**made, "CONTENT_LENGTH": str(len(body))}
