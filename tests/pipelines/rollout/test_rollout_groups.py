@@ -28,7 +28,7 @@ from pipelines.rollout.state import (
     World,
 )
 from pipelines.rollout.steps import StoppedError
-from tests.simulation.execution import Fate
+from tests.simulation.execution import Fate, Point, distinct
 from tests.simulation.groups import SimulatedGroups, State
 from tests.simulation.ledger import Ledger, SimulatedJournal
 from tests.simulation.memory import Memory, Process
@@ -64,7 +64,7 @@ class Play:
 
     def __init__(self, *, dies_at: int = 0, lost: Sequence[int] = (), cannot: str = "", **limits: Any) -> None:
         self.steps = 0
-        self.points: list[tuple[Any, ...]] = []
+        self.points: list[Point] = []
         self.dies_at = dies_at
         self.memory = Memory(self._fate)
         groups = [Group(f"123456789012/eu-central-1/asg/{name}", name, 10, 10, cannot) for name in ("one", "two")]
@@ -100,11 +100,6 @@ class Play:
         stage = self.ledger.state.stage if self.ledger.state else None
         self.points.append((flow, name, stage, len(self.ledger.events), len(self.service.asked), runs))
         return Fate(0.1, "after" if self.steps == self.dies_at else "")
-
-    def distinct(self, after: int = 0) -> list[int]:
-        """The steps to die at: of the same step taken again and again while nothing changes, the first and the last."""
-        seen = [None, *self.points, None]
-        return [at for at in range(after + 1, self.steps + 1) if not seen[at - 1] == seen[at] == seen[at + 1]]
 
     def says(self, at: float, desired_state: DesiredState) -> None:
         """A person says something at a moment."""
@@ -261,7 +256,7 @@ def test_killed_after_any_step_it_comes_to_the_same_end() -> None:
     """The effect done, its record lost."""
     calm = Play()
     calm.play()
-    numbers = calm.distinct()
+    numbers = distinct(calm.points)
     assert len(numbers) >= 2 * 10 * 2, "after each member at least, the first and the last look"
     for number in numbers:
         play = Play(dies_at=number)
@@ -432,7 +427,7 @@ def test_killed_after_any_step_of_a_canary_it_comes_to_the_same_end(way: str, lo
         assert runs == ({NEW} if way == "approved" else {OLD, "old-two"}), dies_at
         return play
 
-    numbers = played(0).distinct()
+    numbers = distinct(played(0).points)
     assert len(numbers) >= 50
     for number in numbers:
         played(number)
@@ -471,7 +466,7 @@ def test_going_back_killed_after_any_step_comes_to_the_same_end() -> None:
     before = calm.steps
     order = going_back(calm.order, done.members)
     calm.play(order)
-    numbers = calm.distinct(before)
+    numbers = distinct(calm.points, before)
     assert len(numbers) >= 2 * 10 * 2
     for number in numbers:
         play = Play(dies_at=number)
