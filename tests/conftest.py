@@ -222,9 +222,13 @@ def running_aws() -> Iterator[StrictAws]:
 @pytest.fixture
 def aws(running_aws: StrictAws, monkeypatch: pytest.MonkeyPatch) -> StrictAws:
     """The emulator as freshly started, and an environment that leads every client to it."""
+    from images.aws.client import Clients
+    from tests.support.cloud import made_once
+
     running_aws.reset()
     for name, value in running_aws.environment().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Clients, "_make", made_once(Clients._make))
     return running_aws
 
 

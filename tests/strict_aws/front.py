@@ -175,9 +175,10 @@ def asked(dispatch: Any, environ: dict[str, Any]) -> Answer:
 
 
 def cut(wire: Any, entry: Entry, fault: Fault) -> None:
-    """End the connection without a word. Always raises ConnectionResetError, which the server expects."""
+    """End the connection without a word. Always raises ConnectionResetError, which the server and `direct` expect."""
     if entry.outcome == "running":
         entry.outcome = fault.kind
-    with suppress(OSError):
-        wire.shutdown(socket.SHUT_RDWR)
+    if wire is not None:
+        with suppress(OSError):
+            wire.shutdown(socket.SHUT_RDWR)
     raise ConnectionResetError(fault.kind)
