@@ -1,4 +1,4 @@
-"""Requests of botocore's clients in this very process, answered without a socket; while some are to be late, over the wire."""
+"""Requests of clients in this very process, answered without a socket; while some are to be late, over the wire."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _hook() -> None:
 
 
 def answer(request: Any, **_: Any) -> Any:
-    """The answer to a request, as botocore hands it on; None where it is to go over the wire, as only a real client knows when it gives up."""
+    """The answer to a request of botocore's; None: over the wire, as only a real client knows when it gives up."""
     front = next((one for url, one in _here.items() if request.url.startswith(url)), None)
     if front is None or any(rule.kind == "delay" for rule in front.world.faults.rules):
         return None
