@@ -233,6 +233,12 @@ def aws(running_aws: StrictAws, monkeypatch: pytest.MonkeyPatch) -> StrictAws:
 
 
 @pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore asks again without its pauses, of which nothing that is asked depends."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+
+
+@pytest.fixture
 def cloud(aws: StrictAws, tmp_path: Path) -> Iterator[Cloud]:
     """A cloud of three regions to publish machine images to, with an empty ledger."""
     from tests.support.cloud import cloud_for, settings_at

@@ -186,6 +186,7 @@ def test_from_any_point_the_old_one_comes_back_as_it_was(at: Shop, way: str) -> 
     assert ways_back >= LEAST_WAYS_BACK[way]
 
 
+@pytest.mark.usefixtures("at_once")
 def test_lost_answers_and_throttling_change_nothing(at: Shop) -> None:
     """One instance is launched, however often its answer is lost; a fifth of all calls is throttled."""
     port = port_of(at, IN_PLACE)
