@@ -222,10 +222,20 @@ def running_aws() -> Iterator[StrictAws]:
 @pytest.fixture
 def aws(running_aws: StrictAws, monkeypatch: pytest.MonkeyPatch) -> StrictAws:
     """The emulator as freshly started, and an environment that leads every client to it."""
+    from images.aws.client import Clients
+    from tests.support.cloud import made_once
+
     running_aws.reset()
     for name, value in running_aws.environment().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Clients, "_make", made_once(Clients._make))
     return running_aws
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore asks again without its pauses, of which nothing that is asked depends."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.simulation.memory import Process
 
 T = TypeVar("T")
+Point = tuple[Any, ...]
 Answer = tuple[str, Json, "GoldsmithError | None"]
 
 
@@ -31,6 +32,15 @@ class Fate:
 
 
 CALM = Fate()
+
+
+def distinct(points: list[Point], after: int = 0) -> list[int]:
+    """The steps, counted from 1, at which to die, told by what there is at each of them.
+
+    Of the same step that is taken again and again while nothing changes, these are the first and the last.
+    """
+    seen = [None, *points, None]
+    return [at for at in range(after + 1, len(points) + 1) if not seen[at - 1] == seen[at] == seen[at + 1]]
 
 
 @dataclass

@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from email.utils import format_datetime
+from functools import cache
 from typing import Any
 
 from tests.strict_aws import control, groups, rules
@@ -45,6 +47,10 @@ class Front:
     def close(self) -> None:
         self.world.blocks.close()
 
+    def date(self) -> str:
+        """The emulator's time, as the header of an answer says it."""
+        return format_datetime(self.world.clock.now(), usegmt=True)
+
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         from werkzeug.wrappers import Request
 
@@ -62,7 +68,7 @@ class Front:
     def _serve(self, request: Any, environ: dict[str, Any]) -> Answer:
         call = identify(request)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = call.account
-        call.forward = lambda body=None: self._moto(call.body if body is None else body, environ)
+        call.forward = lambda body=None: self._moto(call, call.body if body is None else body, environ)
         refusal: AwsError | None = None
         try:
             if call.model is None and call.service in SERVICES.values():
@@ -74,7 +80,7 @@ class Front:
         entry = self.world.journal.open(call.service, call.operation, call.account, call.region, digest, call.params)
         fault = self.world.faults.strike(call.service, call.operation, call.region, call.account, digest)
         entry.fault = fault.kind if fault else ""
-        return self._faulty(call, entry, fault, refusal, environ["werkzeug.socket"])
+        return self._faulty(call, entry, fault, refusal, environ.get("werkzeug.socket"))
 
     def _faulty(self, call: Call, entry: Entry, fault: Fault | None, refusal: AwsError | None, wire: Any) -> Answer:
         """The answer, or what `fault` makes of it."""
@@ -126,21 +132,53 @@ class Front:
         entry.outcome = "ok" if entry.effect else f"{answer.status}"
         return answer
 
-    def _moto(self, sent: bytes, environ: dict[str, Any]) -> Answer:
-        """What moto says to the same request."""
+    def _moto(self, call: Call, sent: bytes, environ: dict[str, Any]) -> Answer:
+        """What moto says to the same request; of the services with one address for all, without asking which it is."""
         from werkzeug.test import run_wsgi_app
 
         again = {**environ, "wsgi.input": io.BytesIO(sent), "CONTENT_LENGTH": str(len(sent))}
         again.pop("HTTP_TRANSFER_ENCODING", None)
+        if call.path == "/" and (ask := dispatcher(call.service)):
+            return asked(ask, again)
         body, status, headers = run_wsgi_app(self.moto, again, buffered=True)
         kept = [(name, value) for name, value in headers.items() if name.lower() != "content-length"]
         return Answer(int(status.split()[0]), b"".join(body), kept)
 
 
+@cache
+def dispatcher(service: str) -> Any:
+    """What answers all requests of a service in moto; None where that depends on the request's address."""
+    from moto.backends import get_backend
+
+    if service not in SERVICES.values():
+        return None
+    regions = get_backend(service)["123456789012"]
+    return regions["us-east-1" if "us-east-1" in regions else "aws"].flask_paths.get("/")
+
+
+def asked(dispatch: Any, environ: dict[str, Any]) -> Answer:
+    """moto's answer, as its server gives it."""
+    from botocore.exceptions import ClientError
+    from moto.core.request import Request
+    from werkzeug.exceptions import HTTPException
+
+    request = Request(environ)
+    request.from_wsgi_server = True
+    try:
+        status, headers, body = dispatch(request, request.raw_url, dict(request.headers))
+    except ClientError as error:
+        status, headers, body = 400, {}, error.response["Error"]["Message"]
+    except HTTPException as error:
+        status, headers, body = error.code or 500, dict(error.get_headers()), error.get_body()
+    kept = [(name, str(value)) for name, value in headers.items() if name.lower() not in ("content-length", "status")]
+    return Answer(int(status), body.encode() if isinstance(body, str) else bytes(body), kept)
+
+
 def cut(wire: Any, entry: Entry, fault: Fault) -> None:
-    """End the connection without a word. Always raises ConnectionResetError, which the server expects."""
+    """End the connection without a word. Always raises ConnectionResetError, which the server and `direct` expect."""
     if entry.outcome == "running":
         entry.outcome = fault.kind
-    with suppress(OSError):
-        wire.shutdown(socket.SHUT_RDWR)
+    if wire is not None:
+        with suppress(OSError):
+            wire.shutdown(socket.SHUT_RDWR)
     raise ConnectionResetError(fault.kind)

@@ -7,19 +7,19 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from email.utils import format_datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.strict_aws import direct
 from tests.strict_aws.client import StrictAws
+from tests.strict_aws.quick import make_once
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def make_server(port: int = 0) -> Any:
     """A server on loopback, not serving yet; port 0 finds a free one."""
-    _make_once()
+    make_once()
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server as make
     from werkzeug.test import run_wsgi_app
@@ -50,7 +50,7 @@ def make_server(port: int = 0) -> Any:
             self.wfile.flush()
 
         def date_time_string(self, timestamp: float | None = None) -> str:
-            return format_datetime(self.server.app.world.clock.now(), usegmt=True)
+            return str(self.server.app.date())
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             pass
@@ -58,38 +58,18 @@ def make_server(port: int = 0) -> Any:
     return make("127.0.0.1", port, Front(), threaded=True, request_handler=Quiet)
 
 
-@cache
-def _make_once() -> None:
-    """Let what costs processor time and is the same each time be made once a process: botocore's models, which each
-    session reads anew, the names of a moto class's methods and of moto's modules, which each call looks up, and the RSA
-    keys that moto makes for each symmetric key and each key pair and uses nowhere.
-    """
-    from botocore.loaders import JSONFileLoader
-
-    load = cache(JSONFileLoader().load_file)  # by path: each session has a loader of its own
-    JSONFileLoader.load_file = lambda _loader, path: load(path)
-    from moto import backends
-    from moto.core import responses  # moto reads models while it is imported
-    from moto.ec2.models import key_pairs
-    from moto.kms import models
-
-    modules = tuple(backends.list_of_moto_modules())
-    backends.list_of_moto_modules = lambda: modules
-    responses.method_names_from_class = cache(responses.method_names_from_class)
-    key_pairs.random_rsa_key_pair = cache(key_pairs.random_rsa_key_pair)
-    generate, unused = models.generate_private_key, models.generate_private_key("RSA_2048")
-    models.generate_private_key = lambda spec: unused if spec == "SYMMETRIC_DEFAULT" else generate(spec)
-
-
 @contextmanager
 def in_process() -> Iterator[StrictAws]:
-    """The emulator in a thread of this process."""
+    """The emulator in this process: of its own clients without a socket, for all others in a thread."""
     server = make_server()
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    direct.serve(url, server.app)
     try:
-        yield StrictAws(f"http://127.0.0.1:{server.server_port}")
+        yield StrictAws(url)
     finally:
+        direct.end(url)
         server.shutdown()
         thread.join()
         server.server_close()

@@ -211,9 +211,40 @@ def test_a_server_error_has_no_effect(aws: StrictAws) -> None:
     assert not aws.images()
 
 
-def test_a_reset_comes_before_the_effect_and_a_lost_answer_after(aws: StrictAws) -> None:
+@pytest.fixture(params=["in this process", "over the wire"])
+def asked(request: pytest.FixtureRequest, aws: StrictAws) -> StrictAws:
+    """The emulator, asked without a socket as by all other tests, or as by a process that knows its address only."""
+    wired = request.param == "over the wire"
+    return StrictAws(aws.url.replace("127.0.0.1", "localhost")) if wired else aws
+
+
+def test_it_answers_the_same_in_this_process_and_over_the_wire(asked: StrictAws) -> None:
+    """Lists and streams, bytes and headers, moto's answers and its errors, and our own refusals."""
+    ec2, ebs, ssm, name = asked.client("ec2"), asked.client("ebs"), asked.client("ssm"), snapshot(asked)
+    (found,) = ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]
+    assert (found["SnapshotId"], found["State"]) == (name, "completed")
+    token = ebs.list_snapshot_blocks(SnapshotId=name)["Blocks"][0]["BlockToken"]
+    block = ebs.get_snapshot_block(SnapshotId=name, BlockIndex=0, BlockToken=token)
+    assert (len(block["BlockData"].read()), block["DataLength"]) == (len(filled(1)), len(filled(1)))
+    assert "date" in block["ResponseMetadata"]["HTTPHeaders"]
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16", TagSpecifications=[tagged("vpc", "<ä & 'b'>")])["Vpc"]
+    assert (vpc["CidrBlock"], vpc["Tags"]) == ("10.0.0.0/16", [{"Key": "Name", "Value": "<ä & 'b'>"}])
+    for refusing, code in (
+        (lambda: ec2.describe_vpcs(VpcIds=["vpc-12345678"]), "InvalidVpcID.NotFound"),
+        (lambda: ssm.get_parameter(Name="/absent"), "ParameterNotFound"),
+        (lambda: ec2.describe_images(ImageIds=["ami-12345678"]), "InvalidAMIID.NotFound"),
+    ):
+        with refused(code):
+            refusing()
+
+
+def tagged(kind: str, name: str) -> dict[str, Any]:
+    return {"ResourceType": kind, "Tags": [{"Key": "Name", "Value": name}]}
+
+
+def test_a_reset_comes_before_the_effect_and_a_lost_answer_after(asked: StrictAws) -> None:
     """To the client both are a closed connection; the log tells them apart."""
-    ebs = aws.client("ebs")
+    aws, ebs = asked, asked.client("ebs")
     for kind, made in (("reset", 0), ("lost", 1)):
         with aws.faulty(Fault(kind, operation="StartSnapshot", times=1)), pytest.raises(ConnectionClosedError):
             ebs.start_snapshot(VolumeSize=1, ClientToken="t")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from hardening.foundation.durations import duration
 from hardening.foundation.settings import Aws, Settings
 from hardening.model import Kind
 from images.artifact import Artifact
-from images.aws.client import Clients
+from images.aws.client import Client, Clients
 from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore
 from images.ledger import Ledger
@@ -31,6 +32,28 @@ BLOCKS = 12
 DAY = timedelta(days=1)
 MACHINE_CONFIG = "application/vnd.dev.goldsmith.machine.config.v1+json"
 MACHINE_BLOCKS = "application/vnd.dev.goldsmith.disk.blocks.v1"
+
+
+_clients: dict[Any, Client] = {}
+
+
+def made_once(make: Callable[[Clients, str, str, str], Client]) -> Callable[[Clients, str, str, str], Client]:
+    """How `Clients` makes a client, once a process for the same settings and environment: its models cost the most.
+
+    One that assumes a role is made anew, as the emulator forgets its credentials.
+    """
+
+    def once(clients: Clients, service: str, account: str, region: str) -> Client:
+        if account in clients.settings.roles:
+            return make(clients, service, account, region)
+        around = frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+        given = clients.settings
+        asked = (service, account, region, given.attempts, given.timeout, given.parallel, around)
+        if asked not in _clients:
+            _clients[asked] = make(clients, service, account, region)
+        return _clients[asked]
+
+    return once
 
 
 def today() -> datetime:

@@ -36,6 +36,7 @@ def cloud(aws: StrictAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     made.ledger.close()
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     "fault",
     [

@@ -114,6 +114,7 @@ def test_beginning_twice_begins_once(at: Shop, effects: int) -> None:
     assert len(at.aws.calls("ec2", "CreateLaunchTemplateVersion", effect=True)) == 1
 
 
+@pytest.mark.usefixtures("at_once")
 def test_lost_answers_and_throttling_begin_once(at: Shop) -> None:
     """The service takes no token for a refresh: ours is known by its version."""
     groups = Groups(at)

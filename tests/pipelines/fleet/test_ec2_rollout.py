@@ -71,6 +71,7 @@ def images(at: Shop) -> set[str]:
     return {at.shown(name)["ImageId"] for name in at.running()}
 
 
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("way", list(WAYS))
 def test_a_fleet_of_machines_is_rolled_to_the_channels_image(office: Office, way: str) -> None:
     """Canary, bake, and the rest; everything about each member stays, and nothing is left over."""
