@@ -197,7 +197,7 @@ def running_postgres() -> Iterator[Server]:
     """A PostgreSQL of the tests' own, one for all tests of this process."""
     from tests.support.postgres import running
 
-    with running() as server:
+    with running("-F") as server:  # nothing here outlives the machine
         yield server
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +16,6 @@ import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run as command
-from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
 from pipelines.demo.web_service import nginx_config
 from pipelines.fleet.docker.members import DockerFleet
@@ -26,6 +24,8 @@ from pipelines.fleet.model import Method
 from pipelines.rollout.state import Order, Phase, RolloutOutcome
 from tests.support.engines import busybox_image, nginx_image, requests_to
 from tests.support.fleets import keeps_its_word
+from tests.support.forked import one_after_the_other
+from tests.support.rolling import carry_and_die
 from tests.support.yards import LABELS, NOW, Yard, fleet, planned, roll
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
@@ -327,7 +327,7 @@ def test_killed_at_every_point_it_comes_to_the_same_end(
         order = to_json(Order("r1", planned(members, yard.target(image)), of.limits))
     given = {"fleet": of.model_dump(mode="json", exclude_unset=True), "host": yard.host, "order": order}
     (yard.folder / "run.json").write_text(json.dumps(given))
-    command([sys.executable, "-m", "tests.support.rolling", str(yard.folder)], cwd=ROOT, timeout=600)
+    assert one_after_the_other(carry_and_die, yard.folder)[-1] == 0
     points = (yard.folder / "died").read_text().splitlines()
     assert len(points) == len(set(points))
     assert sum(": after " in point for point in points) >= 7, points
