@@ -1,6 +1,7 @@
-"""A small rollout for the engines, whose effects are files; and what a process does that carries it and dies where it is
-told: `FOLDER/deaths` holds a line for each death to come, a step, and whether the process dies before its effect, or
-between the effect and its record.
+"""A small rollout for the engines, whose effects are files, and what a process does that carries it.
+
+It dies where it is told: `FOLDER/deaths` holds a line for each death to come, a step, and whether the process dies
+before its effect, or between the effect and its record.
 """
 
 from __future__ import annotations

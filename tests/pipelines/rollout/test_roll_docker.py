@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from hardening.foundation.process import run as command
 from images.documents import from_json, to_json
 from pipelines.demo.web_service import nginx_config
 from pipelines.fleet.docker.members import DockerFleet
