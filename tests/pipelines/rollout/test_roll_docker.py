@@ -25,7 +25,7 @@ from tests.support.engines import busybox_image, nginx_image, requests_to
 from tests.support.fleets import keeps_its_word
 from tests.support.forked import one_after_the_other
 from tests.support.rolling import carry_and_die
-from tests.support.yards import LABELS, NOW, Yard, fleet, planned, roll
+from tests.support.yards import LABELS, NETWORK, NOW, Yard, fleet, planned, roll
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
@@ -196,20 +196,20 @@ def test_a_new_one_that_is_removed_by_hand_while_the_old_one_drains_costs_nobody
 def test_in_place_keeps_the_published_port_and_the_static_address(yard: Yard) -> None:
     """Stopped first, for the port cannot exist twice; then the same port answers from the new image."""
     yard.api.create_network(
-        "fleet-test-3", labels={"goldsmith-test": "1"}, ipam={"Config": [{"Subnet": "10.213.7.0/24"}]}
+        "fleet-test-3", labels={"goldsmith-test": "1"}, ipam={"Config": [{"Subnet": f"{NETWORK}.0/24"}]}
     )
     port = free_port()
-    yard.start("web-1", "--publish", f"127.0.0.1:{port}:8080", "--network", "fleet-test-3", "--ip", "10.213.7.9")
+    yard.start("web-1", "--publish", f"127.0.0.1:{port}:8080", "--network", "fleet-test-3", "--ip", f"{NETWORK}.9")
     with DockerFleet(fleet(), yard.host) as members, pytest.raises(RefusedError, match="cannot exist twice") as error:
         planned(members, yard.target("two"))
     assert f"host port {port}" in error.value.evidence
-    assert "static address 10.213.7.9" in error.value.evidence
+    assert f"static address {NETWORK}.9" in error.value.evidence
     outcome = roll(yard, fleet(method="in_place", max_unavailable=1), "two")
     assert re.fullmatch(r"down for \d+\.\d s", outcome.members[0].note)
     with requests_to(f"http://127.0.0.1:{port}/") as stream:
         time.sleep(0.5)
     assert set(stream.answers) == {"two"}
-    assert yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test-3"]["IPAddress"] == "10.213.7.9"
+    assert yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test-3"]["IPAddress"] == f"{NETWORK}.9"
     assert yard.names() == ["web-1"]
 
 

@@ -116,13 +116,13 @@ def write_fleet(settings: Settings, text: str) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, docker_host: str) -> Iterator[Place]:
-    docker = Docker(host=docker_host)
+def place(tmp_path: Path, own_engine: str) -> Iterator[Place]:
+    docker = Docker(host=own_engine)
     settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",), docker=docker)
     settings.state_dir.mkdir()
     write_fleet(settings, FLEET)
-    with engine(docker_host) as api:
-        yield Place(settings, embedded_registry.registry_address(settings), docker_host, api)
+    with engine(own_engine) as api:
+        yield Place(settings, embedded_registry.registry_address(settings), own_engine, api)
     embedded_registry.stop(settings)
 
 
