@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import pkgutil
 import signal
+import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from importlib import import_module
 from multiprocessing.context import ForkServerContext
@@ -43,11 +45,17 @@ def _context() -> ForkServerContext:
     return context
 
 
-def run_forked(arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> tuple[int, str, str]:
-    """Exit code (negative: the signal that ended it), standard output and standard error of a command line."""
+def run_forked(
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str], mounts: str = "", then: str = ""
+) -> tuple[int, str, str]:
+    """Exit code (negative: the signal that ended it), standard output and standard error of a command line.
+
+    It may have mounts, which a script makes for it alone; `then` is what a script does among them afterwards.
+    """
     with TemporaryDirectory(prefix="forked-") as place:
         out, err = Path(place, "out"), Path(place, "err")
-        process = _context().Process(target=_child, args=(list(arguments), str(folder), dict(environment), place))
+        given = (list(arguments), str(folder), dict(environment), place, mounts, then)
+        process = _context().Process(target=_child, args=given)
         process.start()
         process.join()
         assert process.exitcode is not None
@@ -91,11 +99,24 @@ def _append_to(file: Path, number: int) -> None:
     os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), number)
 
 
-def _child(arguments: list[str], folder: str, environment: dict[str, str], place: str) -> None:
+def _child(arguments: list[str], folder: str, environment: dict[str, str], place: str, mounts: str, then: str) -> None:
     for number, name in ((1, "out"), (2, "err")):
         _append_to(Path(place, name), number)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     sys.argv = ["./goldsmith", *arguments]
-    import_module("tasks").main(*arguments)
+    with _among(mounts, then) if mounts else nullcontext():
+        import_module("tasks").main(*arguments)
+
+
+@contextmanager
+def _among(mounts: str, then: str) -> Iterator[None]:
+    from images.machine.trees import private_mounts
+
+    with private_mounts():
+        subprocess.run(["sh", "-c", mounts], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["sh", "-c", then], check=True)
