@@ -10,12 +10,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardening.catalog import load_policies, load_policy
+from hardening.catalog import load_controls, load_policies, load_policy
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.catalog import LoadedDefinition, load_definitions, sound_definitions
 
 if TYPE_CHECKING:  # each of these opens a world, and most commands need few of them
+    from hardening.model import LoadedControl
     from hardening.policy import Policy
     from images.aws.cloud import Cloud
     from images.ledger import Ledger
@@ -55,6 +56,11 @@ class Context:
     @cached_property
     def _sound(self) -> tuple[dict[str, LoadedDefinition], dict[str, ContentError]]:
         return sound_definitions(self.settings.roots)
+
+    @cached_property
+    def controls(self) -> dict[str, LoadedControl]:
+        """Every control, by id."""
+        return load_controls(self.settings.roots)
 
     @cached_property
     def parents(self) -> dict[str, str | None]:
@@ -98,7 +104,7 @@ class Context:
         """The same context over the content of other roots, one for each; store, ledger and registry stay."""
         other = copy(self)
         other.__dict__["settings"] = self.settings.over(roots)
-        for known in ("definitions", "parents", "_sound"):
+        for known in ("controls", "definitions", "parents", "_sound"):
             other.__dict__.pop(known, None)
         return other
 

@@ -33,8 +33,7 @@ settings.register_profile(
     "mutation", deadline=None, database=None, derandomize=True, max_examples=15, phases=(Phase.explicit, Phase.generate)
 )  # each of thousands of mutants costs one run
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
-AT_ONE_ENGINE = ("test_roll_docker", "test_roll_docker_kept", "test_roll_flow", "test_orphans_docker")
-HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "server", "yard"})
+HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "own_engine", "server", "yard"})
 """Fixtures that start what costs seconds: an engine, an emulator, a database server, a build."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -73,23 +72,15 @@ def _is_fast(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those that were asked for, in the order in which workers take files.
-
-    Long ones first, so that no worker is left with one in the end; of those that take turns at one engine, the longest
-    at the beginning and the others after all long ones, so that none waits.
+    """Those that were asked for, in the order in which workers take files: long ones first, so that no worker is left
+    with one in the end.
     """
     if config.getoption("--fast"):
         left_out = [item for item in items if not _is_fast(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if _is_fast(item)]
     long = {item.path for item in items if item.get_closest_marker("slow")}
-
-    def rank(item: pytest.Item) -> int:
-        if item.path.stem in AT_ONE_ENGINE:
-            return 2 if AT_ONE_ENGINE.index(item.path.stem) else 0
-        return 1 if item.path in long else 3
-
-    items.sort(key=rank)
+    items.sort(key=lambda item: item.path not in long)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -184,12 +175,30 @@ def docker_host() -> str:
     return find(load_settings(), for_builds=False)
 
 
+@pytest.fixture(scope="session")
+def own_engine(docker_host: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An engine for tests of rollouts, which all call their containers by the same names: one of this process alone,
+    where it may start one and none was given; else they take turns at that of all.
+    """
+    from hardening.foundation.settings import Settings
+    from pipelines.host.private_engine import PrivateEngine
+    from tests.support.engines import forget_kept
+
+    if os.environ.get("GOLDSMITH_TEST_DOCKER") or _lacking("root") or _lacking("dockerd"):
+        yield docker_host
+        forget_kept(docker_host)
+        return
+    own = PrivateEngine(Settings(state=tmp_path_factory.mktemp("engine")))
+    yield own.ensure()
+    own.stop()
+
+
 @pytest.fixture
-def yard(docker_host: str, tmp_path: Path) -> Iterator[Yard]:
+def yard(own_engine: str, tmp_path: Path) -> Iterator[Yard]:
     """A Docker Engine with what tests of rollouts start their containers from."""
     from tests.support.yards import yards
 
-    yield from yards(docker_host, tmp_path)
+    yield from yards(own_engine, tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -197,7 +206,7 @@ def running_postgres() -> Iterator[Server]:
     """A PostgreSQL of the tests' own, one for all tests of this process."""
     from tests.support.postgres import running
 
-    with running() as server:
+    with running("-F") as server:  # nothing here outlives the machine
         yield server
 
 

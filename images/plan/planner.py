@@ -97,7 +97,10 @@ class Planner:
     @cached_property
     def validator(self) -> DefinitionValidator:
         """What must hold of definitions before anything is made of them."""
-        return DefinitionValidator(self.context.settings.roots, self.context.now.date(), self.context.definitions)
+        context = self.context
+        return DefinitionValidator(
+            context.settings.roots, context.now.date(), context.definitions, lambda: context.controls
+        )
 
     def overlay(self, loaded: LoadedDefinition) -> Overlay:
         """The rendered hardening of a definition."""

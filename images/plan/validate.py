@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from hardening.catalog import load_controls, load_policies, load_profile, load_waivers
@@ -26,10 +26,14 @@ UNBUILT = "sha256:" + "0" * 64  # stands for a base's digest, which no content d
 class DefinitionValidator:
     """Cross-checks definitions against everything that they name; what several share is loaded and rendered once."""
 
-    def __init__(self, roots: Sequence[Path], today: date, definitions: Mapping[str, LoadedDefinition]) -> None:
+    def __init__(
+        self, roots: Sequence[Path], today: date, definitions: Mapping[str, LoadedDefinition],
+        controls: Callable[[], Mapping[str, LoadedControl]] | None = None,
+    ) -> None:  # fmt: skip
         self.roots = roots
         self.today = today
         self.definitions = definitions
+        self._load_controls = controls or partial(load_controls, roots)
         self._overlays: dict[bytes, Overlay] = {}
 
     def require(self, loaded: LoadedDefinition) -> None:
@@ -121,8 +125,8 @@ class DefinitionValidator:
                 )  # fmt: skip
 
     @cached_property
-    def _controls(self) -> dict[str, LoadedControl]:
-        return load_controls(self.roots)
+    def _controls(self) -> Mapping[str, LoadedControl]:
+        return self._load_controls()
 
     @cached_property
     def _policies(self) -> dict[str, Policy]:

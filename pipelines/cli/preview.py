@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hardening.catalog import load_controls, load_policies, load_profiles, load_waivers
+from hardening.catalog import load_policies, load_profiles, load_waivers
 from hardening.evaluation import REPRODUCED_EVALUATED, judges, reproduced
 from hardening.findings import Reason, Verdict
 from hardening.foundation.console import out, print_json, print_table, print_text, say
@@ -200,7 +200,7 @@ def _enough(context: Context, name: str, today: datetime, rule: str) -> bool:
 
 def _unknown(sides: Sides, new: Judgements) -> Iterator[UnknownLine]:
     """Who has changed controls of which no result is known."""
-    before, after = (load_controls(side.settings.roots) for side in (sides.before, sides.after))
+    before, after = sides.before.controls, sides.after.controls
     same = {
         name
         for name in before.keys() & after.keys()
@@ -290,8 +290,8 @@ def _of_content(context: Context, then: Context, against: str) -> Iterator[Sides
             return
         with _told_of(Path(folder), compared_with):
             before = then.over_content(roots)
-            loaded = (load(roots) for load in (load_policies, load_profiles, load_waivers, load_controls))
-            _ = [*loaded, before.definitions]
+            loaded = (load(roots) for load in (load_policies, load_profiles, load_waivers))
+            _ = [*loaded, before.controls, before.definitions]
         yield Sides(before, then, compared_with, changed)
 
 

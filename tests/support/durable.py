@@ -1,7 +1,7 @@
-"""A small rollout for the engines, whose effects are files; and a process that carries it and dies where it is told.
+"""A small rollout for the engines, whose effects are files, and what a process does that carries it.
 
-`python -m tests.support.durable URL FOLDER ID` executes it. `FOLDER/deaths` holds a line for each death to come: a
-step, and whether the process dies before its effect, or between the effect and its record.
+It dies where it is told: `FOLDER/deaths` holds a line for each death to come, a step, and whether the process dies
+before its effect, or between the effect and its record.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _slowly(world: World, number: int) -> Callable[[], str]:
     return act
 
 
-def main(url: str, folder: str, flow: str, flow_id: str) -> None:
+def carry_flow(url: str, folder: str, flow: str, flow_id: str) -> None:
     """Carry a flow to its end, from here or from where another process left it."""
     from pipelines.durable.dbos import Worker
 
@@ -157,23 +157,3 @@ def main(url: str, folder: str, flow: str, flow_id: str) -> None:
             worker.execute(flow, flow_id, argument)
         except OutsideError as error:
             sys.exit(str(error))
-
-
-def one_after_the_other(processes: str, *argv: str) -> None:
-    """Carry a flow in so many processes, one after the other, and print how each ended.
-
-    They are forked from this one, which has loaded the engine and opened nothing: loading it is paid once.
-    """
-    import dbos  # noqa: F401 - what a worker loads late
-    import psycopg  # noqa: F401
-
-    for _ in range(int(processes)):
-        child = os.fork()
-        if child == 0:
-            main(*argv)
-            os._exit(0)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -32,24 +32,26 @@ trap 'kill $!; sleep 0.5; exit 0' TERM
 wait
 """
 LABEL = "goldsmith-test"
+KEPT = "goldsmith-test-kept"  # images that stay on an engine as long as its tests: making one costs more than a tag
 PATIENCE = 60  # seconds: a busy machine answers late, and that is no lost request
 
 
 def busybox_image(
-    api: Any, tag: str, answer: str, *changes: str, files: dict[str, str] | None = None, label: str = LABEL
-) -> str:
+    api: Any, tag: str, answer: str, *changes: str, files: dict[str, str] | None = None, label: str = LABEL,
+    keep: bool = True,
+) -> str:  # fmt: skip
     """An image of this host's static busybox whose web server says `answer`; returns its id.
 
-    With another `label` than that of `engine` it outlives the block, and whoever made it removes it.
+    It is made once an engine, where it has a second tag, unless it is not to be kept. With another `label` than that of
+    `engine` it is made anew and outlives the block, and whoever made it removes it.
     """
     busybox = which("busybox")
     assert busybox
     tree = {"web": WEB, **(files or {})}
     programs = ["sh", "wget", "sleep", "mkdir", "cat", "test", "false", "true", "killall"]
     archive = _tar({busybox: "bin/busybox"}, tree, {f"bin/{name}": "busybox" for name in programs})
-    return _import(
-        api, archive, tag, [f"ENV PATH=/bin ANSWER={answer}", 'CMD ["/web"]', "EXPOSE 8080", *changes], label
-    )
+    config = [f"ENV PATH=/bin ANSWER={answer}", 'CMD ["/web"]', "EXPOSE 8080", *changes, f"LABEL {label}=1"]
+    return (_kept if keep and label == LABEL else _made)(api, archive, tag, config)
 
 
 def nginx_image(api: Any, tag: str, config: str) -> str:
@@ -65,7 +67,7 @@ def nginx_image(api: Any, tag: str, config: str) -> str:
         "tmp/empty": "",
     }
     command = 'CMD ["/sbin/nginx", "-c", "/etc/nginx.conf", "-e", "/dev/stderr", "-g", "daemon off; user root;"]'
-    return _import(api, _tar(files, accounts, {}), tag, [command])
+    return _kept(api, _tar(files, accounts, {}), tag, [command, f"LABEL {LABEL}=1"])
 
 
 def _tar(files: dict[Path, str], texts: dict[str, str], links: dict[str, str]) -> bytes:
@@ -91,13 +93,17 @@ def _tar(files: dict[Path, str], texts: dict[str, str], links: dict[str, str]) -
     return buffer.getvalue()
 
 
-def _import(api: Any, archive: bytes, tag: str, changes: list[str], label: str = LABEL) -> str:
-    api.import_image_from_data(
-        archive,
-        repository=tag.partition(":")[0],
-        tag=tag.partition(":")[2],
-        changes=[*changes, f"LABEL {label}=1"],
-    )
+def _kept(api: Any, archive: bytes, tag: str, changes: list[str]) -> str:
+    kept = f"{KEPT}:{hashlib.sha256(archive + repr(changes).encode()).hexdigest()[:16]}"
+    if not api.images(kept):
+        _made(api, archive, kept, changes)
+    api.tag(kept, *tag.split(":"))
+    return str(api.inspect_image(tag)["Id"])
+
+
+def _made(api: Any, archive: bytes, tag: str, changes: list[str]) -> str:
+    repository, version = tag.split(":")
+    api.import_image_from_data(archive, repository=repository, tag=version, changes=changes)
     return str(api.inspect_image(tag)["Id"])
 
 
@@ -155,7 +161,7 @@ def engine(host: str) -> Iterator[Any]:
 
 
 def clean(api: Any) -> None:
-    """Remove what tests made: containers with their volumes, networks, volumes, images."""
+    """Remove what tests made: containers with their volumes, networks, volumes, the names of images."""
     mine = {"label": LABEL}
     for found in api.containers(all=True, filters=mine):
         volumes = [mount["Name"] for mount in found["Mounts"] if mount["Type"] == "volume"]
@@ -167,6 +173,16 @@ def clean(api: Any) -> None:
         api.remove_network(found["Id"])
     for found in api.volumes(filters=mine)["Volumes"] or []:
         api.remove_volume(found["Name"])
-    for tag in {tag for found in api.images(filters=mine) for tag in found["RepoTags"] or []}:
-        with suppress(docker.errors.APIError):
-            api.remove_image(tag, force=True)
+    tags = {tag for found in api.images(filters=mine) for tag in found["RepoTags"] or []}
+    for tag in tags:
+        if not tag.startswith(f"{KEPT}:"):
+            with suppress(docker.errors.APIError):
+                api.remove_image(tag, force=True)
+
+
+def forget_kept(host: str) -> None:
+    """Remove the images that tests have kept on an engine; whoever still needs one makes it anew."""
+    with engine(host) as api:
+        for found in api.images(KEPT):
+            with suppress(docker.errors.APIError):
+                api.remove_image(found["Id"], force=True)

@@ -83,10 +83,13 @@ class Goldsmith:
             **self.settings,
         }
 
-    def __call__(self, *arguments: str, prefix: tuple[str, ...] = ()) -> Answer:
-        """Run `./goldsmith` with `arguments` to its end, without its `setup`; after `prefix`, which starts a Python."""
+    def __call__(self, *arguments: str, prefix: tuple[str, ...] = (), mounts: str = "", then: str = "") -> Answer:
+        """Run `./goldsmith` with `arguments` to its end, without its `setup`; after `prefix`, which starts a Python.
+
+        `mounts` is a script that mounts what is there for this command alone, `then` one that runs there after it.
+        """
         if not prefix:
-            return Answer(*run_forked(arguments, ROOT, self.environment))
+            return Answer(*run_forked(arguments, ROOT, self.environment, mounts, then))
         done = subprocess.run(
             [*prefix, *inv(), *arguments], cwd=ROOT, env=self.environment, capture_output=True, text=True, check=False
         )

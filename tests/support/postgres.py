@@ -24,8 +24,9 @@ def program(name: str) -> str:
 class Server:
     """One cluster, to be started and stopped as a test wants. It never runs as root: PostgreSQL refuses that."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._folder = folder
+        self._options = options
         self._account = "nobody" if os.geteuid() == 0 else None
         self._data = folder / "data"
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -36,9 +37,9 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        options = f"-p {self._port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder}"
+        options = (f"-p {self._port}", "-c listen_addresses=127.0.0.1", f"-c unix_socket_directories={self._folder}")
         log = str(self._folder / "log")
-        self._run("pg_ctl", "start", "-w", "-D", str(self._data), "-l", log, "-o", options)
+        self._run("pg_ctl", "start", "-w", "-D", str(self._data), "-l", log, "-o", " ".join((*options, *self._options)))
 
     def stop(self) -> None:
         """Stop it at once, as a machine that goes down does: whoever is connected is cut off."""
@@ -59,11 +60,11 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """A server that runs for the block."""
+def running(*options: str) -> Iterator[Server]:
+    """A server that runs for the block, with options of `postgres`."""
     folder = Path(tempfile.mkdtemp(prefix="goldsmith-postgres-"))
     try:
-        server = Server(folder)
+        server = Server(folder, *options)
         server.start()
         try:
             yield server

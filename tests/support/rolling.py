@@ -1,15 +1,10 @@
-"""Rollouts of Docker fleets on the durable engine, for tests; and a process that carries one and dies at every point.
-
-`python -m tests.support.rolling FOLDER` executes what FOLDER/run.json says, in one process after the other: each kills
-itself at the first point that FOLDER/died does not name yet, before a step or after a call that changes something.
-"""
+"""Rollouts of Docker fleets on the durable engine, for tests; and what a process does that carries one and dies."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -90,8 +85,10 @@ class Deaths:
         return act
 
 
-def main(folder: Path) -> None:
-    """Carry the rollout, and die at the next point."""
+def carry_and_die(folder: Path) -> None:
+    """Execute what `run.json` in the folder says, in a process of its own, which kills itself at the first point that
+    `died` does not name yet: before a step, or after a call that changes something.
+    """
     from pipelines.durable.dbos import queue
     from pipelines.rollout import steps
 
@@ -110,19 +107,3 @@ def main(folder: Path) -> None:
         with carried(members, folder) as worker:
             outcome = from_json(RolloutOutcome, worker.execute(ROLLOUT, "r1", given["order"]))
     (folder / "outcome.json").write_text(json.dumps(to_json(outcome)))
-
-
-def one_after_the_other(folder: Path) -> int:
-    """Processes until one does not kill itself; its exit status."""
-    status = -signal.SIGKILL
-    while status == -signal.SIGKILL:
-        child = os.fork()
-        if child == 0:
-            main(folder)
-            os._exit(0)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(one_after_the_other(Path(sys.argv[1])))

@@ -1,7 +1,7 @@
 """A process that rolls a fleet of files through the real lease, lock and engine; to be suspended by tests.
 
-`python -m tests.support.sleeping DATABASE FOLDER [HOURS]` executes the one rollout of the fleet in FOLDER to its end.
-Its clock is so many HOURS ahead. What it does waits until FOLDER/well exists: until then no new instance is healthy.
+It executes the one rollout of the fleet in a folder to its end. Its clock may be some hours ahead. What it does waits
+until `well` exists in the folder: until then no new instance is healthy.
 """
 
 from __future__ import annotations
@@ -162,20 +162,15 @@ def set_clock_ahead(hours: int) -> None:
             module.datetime = Ahead  # type: ignore[attr-defined]
 
 
-def main(database: str, folder: str, hours: str = "0") -> int:
-    """Carry the rollout; the exit code is Goldsmith's."""
-    if int(hours):
-        set_clock_ahead(int(hours))
+def carry(database: str, folder: Path, hours: int = 0) -> None:
+    """Carry the rollout and leave with Goldsmith's exit code; for a process of its own."""
+    if hours:
+        set_clock_ahead(hours)
     lease.RENEW_SECONDS = 2.0
-    settings = Settings(state=Path(folder), database=database)
-    context = Context(settings, datetime.now(UTC), str, str)
+    context = Context(Settings(state=folder, database=database), datetime.now(UTC), str, str)
     try:
-        outcome = service.execute(desk_on(context, Path(folder)), order())
+        outcome = service.execute(desk_on(context, folder), order())
     except GoldsmithError as error:
         sys.stderr.write(f"{error}\n")
-        return error.exit_code
-    return 3 if outcome.state.failure else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+        sys.exit(error.exit_code)
+    sys.exit(3 if outcome.state.failure else 0)

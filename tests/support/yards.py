@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", 
 FAINT = WEB.replace("\nwait\n", "\nuntil test -e /tmp/faint; do sleep 1; done\nkill $!; exec sleep 600\n")
 LABELS = ["--label", "goldsmith-test=1", "--label", "app=fleet-test"]
 NOW = datetime.now(UTC)
+NETWORK = f"10.214.{os.getpid() % 256}"  # of this process: the bridges of two engines on one host must not share one
 
 
 def fleet(**limits: Any) -> Fleet:

@@ -15,6 +15,7 @@ from hardening.catalog import load_controls, load_profile
 from hardening.foundation.content import load_toml
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.templating import MOST
 from images.build import build_steps
 from images.catalog import load_definitions
 from images.model import Definition
@@ -107,6 +108,14 @@ def test_a_template_runs_nothing_and_makes_little(name: str, tmp_path: Path) -> 
         with pytest.raises(ContentError, match=r"page\.j2: "):
             build_steps.render(tmp_path / "page.j2", given)
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_a_template_makes_of_its_constants_counts_each_time_that_it_is_rendered() -> None:
+    """Though it is compiled once, and Jinja works that out while it compiles."""
+    text = "{{ '" + "x" * (MOST * 3 // 5) + "' | upper }}"
+    for _ in range(2):
+        with pytest.raises(ContentError, match="makes more than"):
+            rendered(banner(templates={"motd.j2": text}))
 
 
 @pytest.mark.parametrize(

@@ -266,14 +266,14 @@ SHORT = {"min_healthy_time": "1s", "healthy_deadline": "20s", "bake_time": "0s",
 
 
 @pytest.fixture
-def api(docker_host: str) -> Iterator[Any]:
-    with engine(docker_host) as made:
+def api(own_engine: str) -> Iterator[Any]:
+    with engine(own_engine) as made:
         yield made
 
 
 @pytest.fixture
-def place(tmp_path: Path, docker_host: str) -> Iterator[Context]:
-    made = context_in(tmp_path, docker_host)
+def place(tmp_path: Path, own_engine: str) -> Iterator[Context]:
+    made = context_in(tmp_path, own_engine)
     with closing(made.ledger):
         yield made
     embedded_registry.stop(made.settings)
@@ -296,11 +296,11 @@ def publish(context: Context, api: Any, name: str) -> Release:
     return made
 
 
-def start(docker_host: str, folder: Path) -> str:
+def start(own_engine: str, folder: Path) -> str:
     """nginx as root with a volume, a bind mount, a port of the host, an alias and compose's labels; its address."""
     (folder / "site").mkdir()
     (folder / "site/index.html").write_text("of the bind mount")
-    docker = ["docker", "-H", docker_host]
+    docker = ["docker", "-H", own_engine]
     run([*docker, "network", "create", "--label", "goldsmith-test=1", "adopt-test"])
     run([*docker, "volume", "create", "--label", "goldsmith-test=1", "adopt-data"])
     labels = {"goldsmith-test": "1", "com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
@@ -322,11 +322,11 @@ def says(url: str) -> str:
 @pytest.mark.needs("root", "docker", "docker-registry", "skopeo", "nginx")
 @pytest.mark.slow
 def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
-    place: Context, api: Any, docker_host: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Context, api: Any, own_engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The plan names it alone, and why; the history says from which image to which; its mounts and names are kept."""
     nginx_image(api, "adopt-test:1.27", PAGE.format("old"))
-    url = start(docker_host, tmp_path)
+    url = start(own_engine, tmp_path)
     until(lambda: says(f"{url}/who") == "old", "the service", 60)
     before = api.inspect_container("shop-web-1")
     (line,) = adopt(["shop-web-1"], replacement="shop-web", context=place)
@@ -376,7 +376,7 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
 @pytest.mark.slow
 @pytest.mark.parametrize("project", ["myshop", "other"])
 def test_what_compose_made_is_what_its_file_was_read_as(
-    place: Context, api: Any, docker_host: str, tmp_path: Path, project: str
+    place: Context, api: Any, own_engine: str, tmp_path: Path, project: str
 ) -> None:
     """The same labels, ports and mounts; where it runs, under whatever project, the draft is of what runs."""
     busybox_image(api, "fleet-test:one", "one", 'HEALTHCHECK CMD ["wget", "-qO-", "http://127.0.0.1:8080/"]')
@@ -399,8 +399,8 @@ volumes: { data: *all }
 """
     )
     run(
-        ["docker", "--host", docker_host, "compose", "--project-name", project, "--file", str(file), "up", "--detach"],
-        passes=(*os.environ,), env={"DOCKER_HOST": docker_host},
+        ["docker", "--host", own_engine, "compose", "--project-name", project, "--file", str(file), "up", "--detach"],
+        passes=(*os.environ,), env={"DOCKER_HOST": own_engine},
     )  # fmt: skip
     read = compose_services(file.read_text(), file)["web"]
     made = api.inspect_container(f"{project}-web-1")

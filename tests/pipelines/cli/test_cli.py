@@ -190,8 +190,7 @@ def test_a_state_directory_that_cannot_be_used_is_one_error(empty: Goldsmith, co
 def test_a_state_directory_that_cannot_be_written_is_one_error(empty: Goldsmith, command: tuple[str, ...]) -> None:
     """On a read-only disk, which root meets too: exit code 4, before anything is tried."""
     empty.state.mkdir()
-    script = f'mount -t tmpfs -o ro,mode=0700 tmpfs {empty.state} && "$@"'
-    said = refused(empty(*command, prefix=("unshare", "--mount", "sh", "-c", script, "sh")), 4)
+    said = refused(empty(*command, mounts=f"mount -t tmpfs -o ro,mode=0700 tmpfs {empty.state}"), 4)
     assert f"the state directory {empty.state} cannot be used: it cannot be written\n  hint: set `state`" in said
 
 
@@ -273,14 +272,14 @@ class TestOnABuiltHouse:
         """Exit code 4 and the directory; no artifact, no blob, no temporary tree."""
         state = tmp_path / "small"
         state.mkdir()
-        script = (
+        mounts = (
             f"mount -t tmpfs -o mode=0700,size={megabytes}m tmpfs {state} && mkdir {state}/apt && "
-            f'mount --bind "$SHARED_APT" {state}/apt && "$@"; code=$?; '
-            f"cd {state}; find work store -type f 2>/dev/null | sed 's/^/left: /' >&2; exit $code"
+            f'mount --bind "$SHARED_APT" {state}/apt'
         )
+        look = f"cd {state}; find work store -type f 2>/dev/null | sed 's/^/left: /' >&2"
         # By a variable: tests beside this one look for command lines that name the shared state.
         small = Goldsmith(state, house.docker_host, settings={"SHARED_APT": f"{house.state}/apt"})
-        answer = small("image.build", name, "--json", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+        answer = small("image.build", name, "--json", mounts=mounts, then=look)
         assert answer.code == 4, answer.err
         assert answer.by_name()[name]["action"] == "failed"
         assert f"the disk that holds {state}" in answer.err
@@ -292,12 +291,10 @@ class TestOnABuiltHouse:
         inv = house.fork(tmp_path / "state")
         folder = inv.state / "registry"
         folder.mkdir(mode=0o700)
-        script = (
-            f'mount -t tmpfs -o mode=0700,size=1m tmpfs {folder} && "$@"; code=$?; '
-            f"kill $(cut -d' ' -f1 {folder}/docker-registry.pid); exit $code"
-        )
+        mounts = f"mount -t tmpfs -o mode=0700,size=1m tmpfs {folder}"
+        stop = f"kill $(cut -d' ' -f1 {folder}/docker-registry.pid)"
         words = ("image.publish", "debian-static", "--policy", "demo", "--json")
-        answer = inv(*words, prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+        answer = inv(*words, mounts=mounts, then=stop)
         assert (answer.code, answer.by_name()["debian-static"]["action"]) == (4, "failed")
         assert "\na disk is full\n" in answer.err
         assert "no space left on device\n  hint: free space" in answer.err
@@ -306,9 +303,8 @@ class TestOnABuiltHouse:
         """Exit code 4 and the directory."""
         state = tmp_path / "tiny"
         state.mkdir()
-        script = f'mount -t tmpfs -o mode=0700,size=4m tmpfs {state} && "$@"'
         tiny = Goldsmith(state, house.docker_host)
-        answer = tiny("image.plan", "debian-base", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+        answer = tiny("image.plan", "debian-base", mounts=f"mount -t tmpfs -o mode=0700,size=4m tmpfs {state}")
         assert f"the disk that holds {state}" in refused(answer, 4)
 
     def test_an_unknown_package_is_named_with_the_nearest(self, house: Goldsmith, tmp_path: Path) -> None:

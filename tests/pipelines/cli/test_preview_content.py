@@ -121,9 +121,10 @@ class House:
 
     def judge(self, name: str, *found: Finding, failing: tuple[str, ...] = (), data_date: datetime = NOW) -> None:
         """Keep that `name` was built, what its checks said and what scanners found, as real runs keep it."""
-        context, store, scanners = self.context, self.context.store, chosen(self.settings.scanners)
+        ledger, store, scanners = self.context.ledger, self.context.store, chosen(self.settings.scanners)
+        context = self.context.moved(NOW)  # of a run of its own, which has read the content as it is now
         artifact = replace(built(store, name, name), packages=())
-        context.ledger.record_artifact(artifact)
+        ledger.record_artifact(artifact)
         checks = [
             CheckResult(
                 check.control, check.title, check.severity, check.enforcement,
@@ -131,7 +132,7 @@ class House:
             )
             for check in Planner(context).overlay(context.definitions[name]).checks
         ]  # fmt: skip
-        context.ledger.record_checks(artifact.digest, tuple(checks), NOW)
+        ledger.record_checks(artifact.digest, tuple(checks), NOW)
         reports = tuple(
             ScanReport(
                 scanner, one.kind, Outcome.PASS, 9, data_date, "feed", "",
@@ -144,7 +145,7 @@ class House:
         inputs = inputs_of(_subject(artifact, reason, ""), scanners, data, missing)
         sbom = store.put_bytes(b"{}", "application/json")
         record = ScanRecord(reports, found, sbom.digest, "trixie", inputs, sbom.digest)
-        context.ledger.record_scan(artifact.digest, record, NOW)
+        ledger.record_scan(artifact.digest, record, NOW)
 
     def by_commands(self, at: datetime, monkeypatch: pytest.MonkeyPatch) -> dict[str, Verdict]:
         """What the real judgement says of both images by the content as it stands, with the clock moved to `at`."""

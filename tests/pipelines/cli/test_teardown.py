@@ -152,8 +152,7 @@ def test_what_is_mounted_in_the_state_is_not_emptied(used: Goldsmith) -> None:
     """Also where the state's name holds a space, which the kernel's table of mounts writes as `\\040`."""
     moved = replace(used, state=used.state.rename(used.state.with_name("my state")))
     (moved.state / "store").mkdir()
-    script = f'mount -t tmpfs tmpfs "{moved.state}/store" && "$@"'
-    answer = moved("teardown", "--apply", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+    answer = moved("teardown", "--apply", mounts=f'mount -t tmpfs tmpfs "{moved.state}/store"')
     assert (answer.code, f"{moved.state}/store: something is mounted" in answer.err) == (3, True)
     assert (moved.state / "ledger.sqlite").exists()
 

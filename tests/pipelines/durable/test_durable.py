@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +29,8 @@ from pipelines.durable.dbos import Worker, engine_url, queue, wake, worker
 from pipelines.durable.port import BugError, Flow, Json, WorkflowEngine
 from tests.conftest import POSTGRES
 from tests.simulation.memory import EPOCH, Memory
-from tests.support.durable import MEMBERS, RESULT, STEPS, Look, State, World, flows, look
+from tests.support.durable import MEMBERS, RESULT, STEPS, Look, State, World, carry_flow, flows, look
+from tests.support.forked import call_forked, ended, one_after_the_other, start_forked
 from tests.support.loop import until
 from tests.support.postgres import Server
 
@@ -71,19 +74,9 @@ def on_dbos(url: str, known: dict[str, Flow], flow: str, flow_id: str, argument:
         return worker.execute(flow, flow_id, argument)
 
 
-def started(url: str, world: World, flow: str, flow_id: str) -> subprocess.Popen[bytes]:
+def started(url: str, world: World, flow: str, flow_id: str) -> BaseProcess:
     """A process of its own that carries a flow."""
-    argv = [sys.executable, "-m", "tests.support.durable", url, str(world.folder), flow, flow_id]
-    with (world.folder / "stderr").open("ab") as sink:
-        return subprocess.Popen(argv, cwd=ROOT, stderr=sink)
-
-
-def carried_by(processes: int, url: str, world: World) -> list[int]:
-    """How each of so many processes ended that carried the rollout, one after the other."""
-    script = "import sys, tests.support.durable as toy; toy.one_after_the_other(*sys.argv[1:])"
-    argv = [sys.executable, "-c", script, str(processes), url, str(world.folder), "rollout", "r1"]
-    done = subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True, timeout=600)
-    return [int(code) for code in done.stdout.split()]
+    return start_forked(carry_flow, url, str(world.folder), flow, flow_id, stderr=world.folder / "stderr")
 
 
 def test_a_flow_is_the_same_on_every_engine(carry: Carry, world: World) -> None:
@@ -100,7 +93,7 @@ def test_a_process_may_die_at_every_step(url: str, world: World) -> None:
     """
     deaths = [f"{step} {when}" for step in STEPS for when in ("before", "inside")]
     (world.folder / "deaths").write_text("\n".join(deaths))
-    assert carried_by(len(deaths) + 1, url, world) == [-9] * len(deaths) + [0]
+    assert one_after_the_other(carry_flow, url, str(world.folder), "rollout", "r1") == [-9] * len(deaths) + [0]
     assert look(url, "r1") == Look(State.DONE, RESULT)
     assert world.lines("effects") == list(STEPS)
     assert world.lines("begun") == [step for step in STEPS for _ in range(2)]
@@ -113,10 +106,10 @@ def test_what_a_dead_process_left_goes_on_in_another(running_postgres: Server, w
     other = started(url, world, "asleep", "other")
     until(lambda: bool(world.lines("asleep")), "the other process")
     (world.folder / "deaths").write_text("swap a inside")
-    assert started(url, world, "rollout", "r1").wait(600) == -9
+    assert ended(started(url, world, "rollout", "r1")) == -9
     until(lambda: look(url, "r1") == Look(State.DONE, RESULT), "the rollout's end")
     assert wake(url, "other") == 1
-    assert other.wait(600) == 0
+    assert ended(other) == 0
     assert world.lines("effects") == list(STEPS)
 
 
@@ -125,13 +118,13 @@ def test_a_process_that_ends_finishes_what_it_took_over(running_postgres: Server
     """Its own flow is done; the one that it took from a dead process still keeps it until that has ended too."""
     url = engine_url(running_postgres.new_database())
     (world.folder / "deaths").write_text("step 0 inside")
-    assert started(url, world, "many", "m1").wait(600) == -9
+    assert ended(started(url, world, "many", "m1")) == -9
     heir = started(url, world, "asleep", "own")
     until(lambda: "step 1" in world.lines("effects"), "the heir in the second step")
     wake(url, "own")
     until(lambda: look(url, "own") == Look(State.DONE, True), "the end of its own flow")
     (world.folder / "go").touch()
-    assert heir.wait(600) == 0
+    assert ended(heir) == 0
     assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
 
 
@@ -157,10 +150,10 @@ def test_a_flow_outlives_a_database_that_restarts(running_postgres: Server, worl
     running_postgres.stop()
     (world.folder / "go").touch()
     running_postgres.start()
-    assert carrying.wait(600) == 0
+    assert ended(carrying) == 0
     assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
     wake(url, "other")
-    assert other.wait(600) == 0
+    assert ended(other) == 0
     assert world.lines("begun") == [f"step {n}" for n in range(4)]
 
 
@@ -174,26 +167,27 @@ def test_a_process_that_may_do_nothing_more_leaves_the_flow_to_its_owner(
     until(lambda: "step 1" in world.lines("effects"), "the second step")
     (world.folder / "fenced").write_text(str(first.pid))
     (world.folder / "go").touch()
-    assert first.wait(600) == 1, "it ends before anybody else has ended the flow"
+    assert ended(first) == 1, "it ends before anybody else has ended the flow"
     assert "m1 is no longer this process's" in (world.folder / "stderr").read_text()
-    assert started(url, world, "many", "m1").wait(600) == 0
+    assert ended(started(url, world, "many", "m1")) == 0
     assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
     assert world.lines("effects") == [f"step {n}" for n in range(4)]
+
+
+def carry_impatiently(*flow: str) -> None:
+    """Carry a flow that is given up after two attempts; for a process of its own."""
+    queue.ATTEMPTS = 2
+    carry_flow(*flow)
 
 
 @pytest.mark.slow
 def test_a_flow_that_kills_every_process_is_given_up(tmp_path: Path, world: World) -> None:
     """It does not take down one process after the other for ever; whoever asks for it is told."""
     url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
-    script = (
-        "import sys, tests.support.durable as toy, pipelines.durable.dbos.queue as queue; "
-        "queue.ATTEMPTS = 2; toy.main(*sys.argv[1:])"
-    )
-    argv = [sys.executable, "-c", script, url, str(world.folder), "rollout", "r1"]
     codes = []
     for _ in range(5):
         (world.folder / "deaths").write_text("swap a before")
-        codes.append(subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=600).returncode)
+        codes.append(call_forked(carry_impatiently, url, str(world.folder), "rollout", "r1"))
     assert codes == [-9, -9, -9, 1, 1]
     seen = look(url, "r1/a")
     assert seen
@@ -292,7 +286,7 @@ def test_a_flow_is_woken_and_seen_from_another_process(url: str, world: World) -
     assert look(url, "f") is None
     assert wake(url, "f") == 0
     assert wake(url, "f1") == 1
-    assert process.wait(600) == 0
+    assert ended(process) == 0
     assert world.lines("stderr") == []
     assert look(url, "f1") == Look(State.DONE, True)
     assert wake(url, "f1") == 0
@@ -302,10 +296,10 @@ def test_a_process_that_is_interrupted_ends_its_step_and_leaves_the_flow_to_the_
     """What acts is recorded before the process goes; the next one goes on after it, and repeats nothing."""
     first = started(url, world, "many", "m1")
     until(lambda: "step 1" in world.lines("effects"), "the second step")
-    first.send_signal(signal.SIGINT)
+    os.kill(first.pid or 0, signal.SIGINT)
     (world.folder / "go").touch()
-    assert first.wait(600) != 0
-    assert started(url, world, "many", "m1").wait(600) == 0
+    assert ended(first) != 0
+    assert ended(started(url, world, "many", "m1")) == 0
     assert world.lines("begun") == [f"step {n}" for n in range(4)]
 
 
@@ -319,14 +313,14 @@ def test_one_process_at_a_time_has_a_file(tmp_path: Path) -> None:
 def test_flows_of_another_version_are_left_alone(monkeypatch: pytest.MonkeyPatch, url: str, world: World) -> None:
     """What was begun with other steps is for the version that began it, which goes on with it."""
     (world.folder / "deaths").write_text("promote before")
-    assert started(url, world, "rollout", "r1").wait(600) == -9
+    assert ended(started(url, world, "rollout", "r1")) == -9
     monkeypatch.setattr(worker, "VERSION", "2")
     with Worker.launched(url, flows(world)) as another:
         assert another.execute("member", "other", "a") == "a is new"
         assert look(url, "r1") == Look(State.OPEN)
         with pytest.raises(RefusedError, match="another version of Goldsmith began r1"):
             another.execute("rollout", "r1", MEMBERS)
-    assert started(url, world, "rollout", "r1").wait(600) == 0
+    assert ended(started(url, world, "rollout", "r1")) == 0
 
 
 def test_flows_are_not_given_up_for_deaths_of_another_version(
@@ -336,7 +330,7 @@ def test_flows_are_not_given_up_for_deaths_of_another_version(
     url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
     monkeypatch.setattr(queue, "ATTEMPTS", 1)
     (world.folder / "deaths").write_text("promote before")
-    assert started(url, world, "rollout", "r1").wait(600) == -9
+    assert ended(started(url, world, "rollout", "r1")) == -9
     for _ in range(2):
         with monkeypatch.context() as patched:
             patched.setattr(worker, "VERSION", "2")
@@ -349,7 +343,7 @@ def test_flows_are_not_given_up_for_deaths_of_another_version(
 def test_nobody_is_called_home(tmp_path: Path, world: World) -> None:
     """On SQLite a process that carries flows opens no connection at all."""
     guard = "sys.addaudithook(lambda name, _: name in ('socket.connect', 'socket.getaddrinfo') and os._exit(9))"
-    script = f"import os, sys; {guard}; import tests.support.durable as toy; toy.main(*sys.argv[1:])"
+    script = f"import os, sys; {guard}; import tests.support.durable as toy; toy.carry_flow(*sys.argv[1:])"
     url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
     argv = [sys.executable, "-c", script, url, str(world.folder), "rollout", "r1"]
     done = subprocess.run(argv, cwd=ROOT, check=False, capture_output=True, timeout=600)

@@ -23,27 +23,27 @@ NOW = datetime.now(UTC)
 HOUR = timedelta(hours=1)
 
 
-def test_a_container_that_goes_while_all_are_listed_is_none_of_them(docker_host: str) -> None:
+def test_a_container_that_goes_while_all_are_listed_is_none_of_them(own_engine: str) -> None:
     """Other containers of the engine come and go at any moment."""
-    with engine(docker_host) as api:
+    with engine(own_engine) as api:
         busybox_image(api, "leavings-test:one", "one")
         labels = {"goldsmith-test": "1", ROLLOUT: "left-1"}
         made = api.create_container("leavings-test:one", name="left-x.left-1", labels=labels)
-        source = DockerOrphanSource(docker_host)
+        source = DockerOrphanSource(own_engine)
         listed = [*source.api.containers(all=True), {"Id": "f" * 64}]
         source.api.containers = lambda **_words: listed
         assert made["Id"] in {one.id for one in source.orphans()}
 
 
-def test_a_container_that_a_killed_rollout_made_goes_after_its_lease(docker_host: str, tmp_path: Path) -> None:
+def test_a_container_that_a_killed_rollout_made_goes_after_its_lease(own_engine: str, tmp_path: Path) -> None:
     """The member stays, before and after it was replaced; the old one that is kept is shown and stays."""
-    with engine(docker_host) as api:
+    with engine(own_engine) as api:
         image = busybox_image(api, "leavings-test:one", "one")
         labels = {"goldsmith-test": "1", "app": "leavings-test"}
         made = api.create_container("leavings-test:one", name="left-web", labels=labels)
         api.start(made["Id"])
         of = fleet_with().model_copy(update={"selector": {"app": "leavings-test"}})
-        ledger, source = Ledger.open(f"sqlite:///{tmp_path}/ledger"), DockerOrphanSource(docker_host)
+        ledger, source = Ledger.open(f"sqlite:///{tmp_path}/ledger"), DockerOrphanSource(own_engine)
 
         ledger.begin_rollout("left-1", of.name, "ann", {}, NOW)
         ledger.save_rollout("left-1", {}, NOW, is_open=False)
@@ -52,7 +52,7 @@ def test_a_container_that_a_killed_rollout_made_goes_after_its_lease(docker_host
             done = reap([source], ledger, NOW + after, "ann", apply=True)
             return [(one.orphan.name, one.remove) for one in done if one.orphan.name.startswith("left-")]
 
-        with DockerFleet(of, docker_host) as members:
+        with DockerFleet(of, own_engine) as members:
             (member,) = members.describe()
             key = Key("left-1", member.id, member.name, member.handle, Method.SURGE)
             target = ReplacementImage(

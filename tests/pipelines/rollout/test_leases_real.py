@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psycopg
 import pytest
 from sqlalchemy import create_engine
 
-from hardening.foundation.settings import ROOT
 from images.ledger import Lease, Ledger
 from tests.conftest import POSTGRES
+from tests.support.forked import ended, start_forked
 from tests.support.loop import until
 from tests.support.postgres import Server
-from tests.support.sleeping import FLEET, NAMES, ROLLOUT, FileFleet
+from tests.support.sleeping import FLEET, NAMES, ROLLOUT, FileFleet, carry
 
 REPLACED = {name: f"new-{name}" for name in NAMES}
 EFFECTS = [f"{effect} {name}" for name in NAMES for effect in ("create", "swap", "remove")]
@@ -35,34 +34,35 @@ class Place:
     database: str
     fleet: FileFleet
     ledger: Ledger
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    running: list[BaseProcess] = field(default_factory=list)
 
-    def start(self, hours: int = 0) -> subprocess.Popen[bytes]:
+    def start(self, hours: int = 0) -> BaseProcess:
         """A process that carries the rollout."""
-        argv = [sys.executable, "-m", "tests.support.sleeping", self.database, str(self.fleet.folder), str(hours)]
-        with self.said(len(self.running)).open("wb") as sink:
-            self.running.append(subprocess.Popen(argv, cwd=ROOT, stderr=sink))
+        self.said(len(self.running)).touch()
+        self.running.append(
+            start_forked(carry, self.database, self.fleet.folder, hours, stderr=self.said(len(self.running)))
+        )
         return self.running[-1]
 
     def said(self, number: int) -> Path:
         """The file with what a process said."""
         return self.fleet.folder / f"said-{number}"
 
-    def at_work(self) -> subprocess.Popen[bytes]:
+    def at_work(self) -> BaseProcess:
         """A process in the middle of its first member."""
         process = self.start()
-        until(lambda: f"create {NAMES[0]}" in self.fleet.effects or process.poll() is not None, "the first effect")
-        assert process.poll() is None, self.said(0).read_text()
+        until(lambda: f"create {NAMES[0]}" in self.fleet.effects or not process.is_alive(), "the first effect")
+        assert process.is_alive(), self.said(0).read_text()
         return process
 
-    def suspend(self, process: subprocess.Popen[bytes]) -> None:
+    def suspend(self, process: BaseProcess) -> None:
         """Suspend a process between two transactions: one that sleeps in the middle of one has the file for itself."""
         while True:
-            os.kill(process.pid, signal.SIGSTOP)
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+            send(process, signal.SIGSTOP)
+            until(lambda: "State:\tT" in Path(f"/proc/{process.pid}/status").read_text(), "its sleep")
             if self._writable():
                 return
-            os.kill(process.pid, signal.SIGCONT)
+            send(process, signal.SIGCONT)
 
     def _writable(self) -> bool:
         engine = create_engine(self.database, connect_args={"timeout": 0.1} if "sqlite" in self.database else {})
@@ -104,7 +104,7 @@ def place_on(database: str, folder: Path) -> Iterator[Place]:
         yield place
         for process in place.running:
             process.kill()
-            process.wait()
+            process.join()
 
 
 @pytest.fixture
@@ -119,7 +119,13 @@ def on_postgres(tmp_path: Path, running_postgres: Server) -> Iterator[Place]:
     yield from place_on(running_postgres.new_database(), tmp_path / "fleet")
 
 
-def owner(process: subprocess.Popen[bytes]) -> str:
+def send(process: BaseProcess, number: signal.Signals) -> None:
+    """Send it a signal."""
+    assert process.pid
+    os.kill(process.pid, number)
+
+
+def owner(process: BaseProcess) -> str:
     """What stands in the middle of an owner's name."""
     return f":{process.pid}-"
 
@@ -129,14 +135,14 @@ def test_a_process_that_slept_through_its_lease_goes_on_where_nobody_else_could(
     place = on_sqlite
     first = place.at_work()
     place.suspend(first)
-    ended = place.let_lease_end()
+    lost = place.let_lease_end()
     second = place.start()
-    assert second.wait(600) == 3, place.said(1).read_text()
-    assert f"is being rolled by {ended.owner} ({ROLLOUT}), whose process lives" in place.said(1).read_text()
-    assert place.lease() == ended, "who cannot go on takes no lease"
-    os.kill(first.pid, signal.SIGCONT)
+    assert ended(second) == 3, place.said(1).read_text()
+    assert f"is being rolled by {lost.owner} ({ROLLOUT}), whose process lives" in place.said(1).read_text()
+    assert place.lease() == lost, "who cannot go on takes no lease"
+    send(first, signal.SIGCONT)
     place.let_go_on()
-    assert first.wait(600) == 0, place.said(0).read_text()
+    assert ended(first) == 0, place.said(0).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
     assert place.ledger.lease(FLEET.name) is None
 
@@ -145,10 +151,10 @@ def test_a_clock_two_hours_ahead_takes_nobodys_lease_on_a_file(on_sqlite: Place)
     """The second operator is refused, and the first one's rollout goes on as if nothing had been."""
     place = on_sqlite
     first = place.at_work()
-    assert place.start(hours=2).wait(600) == 3, place.said(1).read_text()
+    assert ended(place.start(hours=2)) == 3, place.said(1).read_text()
     assert owner(first) in place.lease().owner
     place.let_go_on()
-    assert first.wait(600) == 0, place.said(0).read_text()
+    assert ended(first) == 0, place.said(0).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
 
 
@@ -158,11 +164,11 @@ def test_a_clock_two_hours_ahead_takes_nobodys_lease_on_a_server(on_postgres: Pl
     place = on_postgres
     first = place.at_work()
     second = place.start(hours=2)
-    assert second.wait(600) == 3, place.said(1).read_text()
+    assert ended(second) == 3, place.said(1).read_text()
     assert "whose lease lasts until" in place.said(1).read_text()
     assert owner(first) in place.lease().owner
     place.let_go_on()
-    assert first.wait(600) == 0, place.said(0).read_text()
+    assert ended(first) == 0, place.said(0).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
 
 
@@ -175,14 +181,14 @@ def test_a_process_that_lost_its_lease_ends_and_says_why_while_the_heir_goes_on(
     place.let_lease_end()
     second = place.start()
     until(lambda: owner(second) in place.lease().owner, "the heir")
-    os.kill(first.pid, signal.SIGCONT)
-    assert first.wait(600) == 4, "long before the heir is done, which waits for the test"
-    assert second.poll() is None
+    send(first, signal.SIGCONT)
+    assert ended(first) == 4, "long before the heir is done, which waits for the test"
+    assert second.is_alive()
     said = place.said(0).read_text()
     assert f"has lost the lease of {FLEET.name} and stopped {ROLLOUT} here: {place.lease().owner} has it now" in said
     assert f"roll.status {FLEET.name}" in said
     place.let_go_on()
-    assert second.wait(600) == 0, place.said(1).read_text()
+    assert ended(second) == 0, place.said(1).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
 
 
@@ -194,9 +200,9 @@ def test_a_process_that_wakes_after_the_heir_is_done_ends_too(on_postgres: Place
     place.suspend(first)
     place.let_lease_end()
     place.let_go_on()
-    assert place.start().wait(600) == 0, place.said(1).read_text()
-    os.kill(first.pid, signal.SIGCONT)
-    assert first.wait(600) == 4, place.said(0).read_text()
+    assert ended(place.start()) == 0, place.said(1).read_text()
+    send(first, signal.SIGCONT)
+    assert ended(first) == 4, place.said(0).read_text()
     assert "no process has it now" in place.said(0).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)
 
@@ -206,8 +212,8 @@ def test_a_process_whose_lease_is_gone_frees_the_lock_of_its_file(on_sqlite: Pla
     place = on_sqlite
     first = place.at_work()
     place.ledger.release_lease(place.lease())
-    assert first.wait(600) == 4, place.said(0).read_text()
+    assert ended(first) == 4, place.said(0).read_text()
     assert "no process has it now" in place.said(0).read_text()
     place.let_go_on()
-    assert place.start().wait(600) == 0, place.said(1).read_text()
+    assert ended(place.start()) == 0, place.said(1).read_text()
     assert (place.fleet.images, place.fleet.effects) == (REPLACED, EFFECTS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,8 +15,6 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from hardening.foundation.process import run as command
-from hardening.foundation.settings import ROOT
 from images.documents import from_json, to_json
 from pipelines.demo.web_service import nginx_config
 from pipelines.fleet.docker.members import DockerFleet
@@ -26,7 +23,9 @@ from pipelines.fleet.model import Method
 from pipelines.rollout.state import Order, Phase, RolloutOutcome
 from tests.support.engines import busybox_image, nginx_image, requests_to
 from tests.support.fleets import keeps_its_word
-from tests.support.yards import LABELS, NOW, Yard, fleet, planned, roll
+from tests.support.forked import one_after_the_other
+from tests.support.rolling import carry_and_die
+from tests.support.yards import LABELS, NETWORK, NOW, Yard, fleet, planned, roll
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 
@@ -197,20 +196,20 @@ def test_a_new_one_that_is_removed_by_hand_while_the_old_one_drains_costs_nobody
 def test_in_place_keeps_the_published_port_and_the_static_address(yard: Yard) -> None:
     """Stopped first, for the port cannot exist twice; then the same port answers from the new image."""
     yard.api.create_network(
-        "fleet-test-3", labels={"goldsmith-test": "1"}, ipam={"Config": [{"Subnet": "10.213.7.0/24"}]}
+        "fleet-test-3", labels={"goldsmith-test": "1"}, ipam={"Config": [{"Subnet": f"{NETWORK}.0/24"}]}
     )
     port = free_port()
-    yard.start("web-1", "--publish", f"127.0.0.1:{port}:8080", "--network", "fleet-test-3", "--ip", "10.213.7.9")
+    yard.start("web-1", "--publish", f"127.0.0.1:{port}:8080", "--network", "fleet-test-3", "--ip", f"{NETWORK}.9")
     with DockerFleet(fleet(), yard.host) as members, pytest.raises(RefusedError, match="cannot exist twice") as error:
         planned(members, yard.target("two"))
     assert f"host port {port}" in error.value.evidence
-    assert "static address 10.213.7.9" in error.value.evidence
+    assert f"static address {NETWORK}.9" in error.value.evidence
     outcome = roll(yard, fleet(method="in_place", max_unavailable=1), "two")
     assert re.fullmatch(r"down for \d+\.\d s", outcome.members[0].note)
     with requests_to(f"http://127.0.0.1:{port}/") as stream:
         time.sleep(0.5)
     assert set(stream.answers) == {"two"}
-    assert yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test-3"]["IPAddress"] == "10.213.7.9"
+    assert yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test-3"]["IPAddress"] == f"{NETWORK}.9"
     assert yard.names() == ["web-1"]
 
 
@@ -327,7 +326,7 @@ def test_killed_at_every_point_it_comes_to_the_same_end(
         order = to_json(Order("r1", planned(members, yard.target(image)), of.limits))
     given = {"fleet": of.model_dump(mode="json", exclude_unset=True), "host": yard.host, "order": order}
     (yard.folder / "run.json").write_text(json.dumps(given))
-    command([sys.executable, "-m", "tests.support.rolling", str(yard.folder)], cwd=ROOT, timeout=600)
+    assert one_after_the_other(carry_and_die, yard.folder)[-1] == 0
     points = (yard.folder / "died").read_text().splitlines()
     assert len(points) == len(set(points))
     assert sum(": after " in point for point in points) >= 7, points

@@ -22,7 +22,7 @@ from pipelines.rollout.state import Phase
 from tests.support.engines import busybox_image
 from tests.support.publishing import running_registry, settings_in
 from tests.support.rolling import MUTATING
-from tests.support.yards import NOW, Yard, fleet, planned, roll
+from tests.support.yards import NETWORK, NOW, Yard, fleet, planned, roll
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
 CHECK = 'HEALTHCHECK --interval={} CMD ["wget", "-qO-", "http://127.0.0.1:8080/"]'
@@ -45,8 +45,10 @@ def registry(tmp_path: Path) -> Iterator[RegistryClient]:
 def forgotten(yard: Yard, registry: RegistryClient) -> str:
     """A member whose tag was pulled again meanwhile; the repository."""
     where = registry.repository("shop")
-    busybox_image(yard.api, "fleet-test:one", "one", CHECK.format("1s"), "USER 0", "LABEL made=one")
-    busybox_image(yard.api, "fleet-test:two", "two", CHECK.format("2s"), "USER 0", "LABEL made=two")
+    for name, interval in (("one", "1s"), ("two", "2s")):
+        busybox_image(
+            yard.api, f"fleet-test:{name}", name, CHECK.format(interval), "USER 0", f"LABEL made={name}", keep=False
+        )
     for tag, image in (("stable", "one"), ("next", "two")):
         yard.api.tag(f"fleet-test:{image}", where, tag)
         assert "error" not in list(yard.api.push(where, tag, stream=True, decode=True))[-1]
@@ -166,9 +168,9 @@ def test_compose_sees_one_instance_while_the_old_one_is_kept(yard: Yard) -> None
 def test_a_rollout_of_a_compose_project_and_its_way_back(yard: Yard) -> None:
     """Nothing of the copy stays; a broken replacement in place gives the address back to the old one."""
     yard.api.create_network(
-        "fleet-test-3", labels={"goldsmith-test": "1"}, ipam={"Config": [{"Subnet": "10.213.7.0/24"}]}
+        "fleet-test-3", labels={"goldsmith-test": "1"}, ipam={"Config": [{"Subnet": f"{NETWORK}.0/24"}]}
     )
-    before = shop(yard, "--network", "fleet-test-3", "--ip", "10.213.7.9")
+    before = shop(yard, "--network", "fleet-test-3", "--ip", f"{NETWORK}.9")
     in_place = {"method": "in_place", "max_unavailable": 1, "shared_mounts": ["/data"]}
     assert roll(yard, fleet(**in_place), "two").members[0].note.startswith("down for ")
     assert (yard.answer("web-1"), project(yard), yard.names()) == ("two", ["web-1"], ["web-1"])

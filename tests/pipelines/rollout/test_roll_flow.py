@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from pipelines.rollout.service import automated, back, execute, start
 from pipelines.rollout.session import FleetSession, check, fleet_session
 from pipelines.rollout.state import Command, Order
 from tests.support.engines import busybox_image, engine
+from tests.support.forked import call_forked, ended, start_forked
 from tests.support.loop import until
 from tests.support.signing import sign_release
 
@@ -116,13 +116,13 @@ def write_fleet(settings: Settings, text: str) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, docker_host: str) -> Iterator[Place]:
-    docker = Docker(host=docker_host)
+def place(tmp_path: Path, own_engine: str) -> Iterator[Place]:
+    docker = Docker(host=own_engine)
     settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",), docker=docker)
     settings.state_dir.mkdir()
     write_fleet(settings, FLEET)
-    with engine(docker_host) as api:
-        yield Place(settings, embedded_registry.registry_address(settings), docker_host, api)
+    with engine(own_engine) as api:
+        yield Place(settings, embedded_registry.registry_address(settings), own_engine, api)
     embedded_registry.stop(settings)
 
 
@@ -368,8 +368,7 @@ def test_what_a_person_says_holds_during_a_bake_and_nobody_else_rolls_meanwhile(
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
-    child = multiprocessing.get_context("spawn").Process(target=rolls, args=(place.settings, place.address, place.host))
-    child.start()
+    child = start_forked(rolls, place.settings, place.address, place.host)
     until(lambda: stage(context) == "baking", "the bake")
     with place.session(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
         start(at, apply=True, as_owner=True)
@@ -379,8 +378,7 @@ def test_what_a_person_says_holds_during_a_bake_and_nobody_else_rolls_meanwhile(
         assert tell(context, "fleet-test", said, "to see").carried
         until(lambda becomes=becomes: stage(context) == becomes, becomes)
     tell(context, "fleet-test", command)
-    child.join(600)
-    assert child.exitcode == 0
+    assert ended(child) == 0
     seen = newest(context, "fleet-test")
     assert [member.phase for member in seen.members] == [phase]
     assert seen.state
@@ -469,12 +467,7 @@ def test_the_next_start_mends_what_a_killed_one_left(place: Place, context: Cont
     old = place.publish(context, "one", days=40, ends=-1)
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
-    child = multiprocessing.get_context("spawn").Process(
-        target=killed_at_stop, args=(place.settings, place.address, place.host)
-    )
-    child.start()
-    child.join(600)
-    assert child.exitcode == -signal.SIGKILL
+    assert call_forked(killed_at_stop, place.settings, place.address, place.host) == -signal.SIGKILL
     assert len(context.ledger.open_rollouts("fleet-test")) == 1
     with place.session(context) as at:
         if by_night:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
 
 import pytest
 from sqlalchemy import NullPool, create_engine, update
@@ -22,6 +22,7 @@ from pipelines.rollout.service import start
 from pipelines.rollout.state import Command
 from tests.conftest import POSTGRES
 from tests.pipelines.rollout.test_roll_flow import FLEET, Place, place, rolls, stage, write_fleet
+from tests.support.forked import ended, start_forked
 from tests.support.loop import until
 from tests.support.postgres import Server
 
@@ -51,7 +52,7 @@ def test_a_rollout_outlives_its_database_and_its_owner(place: Place, running_pos
             until(lambda becomes=becomes: stage(context) == becomes, f"{becomes} after the restart")
         assert owner.is_alive()
         os.kill(owner.pid or 0, signal.SIGKILL)
-        owner.join(600)
+        owner.join()
         with place.session(context) as at, pytest.raises(RefusedError, match=f"is being rolled by {context.actor}:"):
             start(at, apply=True, as_owner=True)
         end_lease(context)
@@ -59,21 +60,16 @@ def test_a_rollout_outlives_its_database_and_its_owner(place: Place, running_pos
         heir = process(place)
         until(lambda: newest(context, "fleet-test").carried, "the heir")
         tell(context, "fleet-test", Command.APPROVE)
-        heir.join(600)
-        assert heir.exitcode == 0
+        assert ended(heir) == 0
         seen = newest(context, "fleet-test")
         assert [member.phase for member in seen.members] == ["new"], seen
         assert not seen.row.open
     assert place.answers() == ["two"]
 
 
-def process(place: Place) -> multiprocessing.process.BaseProcess:
+def process(place: Place) -> BaseProcess:
     """A process that rolls, on long leases."""
-    child = multiprocessing.get_context("spawn").Process(
-        target=rolls_on_long_leases, args=(place.settings, place.address, place.host)
-    )
-    child.start()
-    return child
+    return start_forked(rolls_on_long_leases, place.settings, place.address, place.host)
 
 
 def rolls_on_long_leases(settings: Settings, address: str, host: str) -> None:
