@@ -34,6 +34,7 @@ settings.register_profile(
 )  # each of thousands of mutants costs one run
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
 AT_ONE_ENGINE = ("test_roll_docker", "test_roll_docker_kept", "test_roll_flow", "test_orphans_docker")
+AT_ONE_SERVER = ("test_machine_build", "test_machine_booted", "test_machine_published", "test_machine_export")
 HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "server", "yard"})
 """Fixtures that start what costs seconds: an engine, an emulator, a database server, a build."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -75,8 +76,8 @@ def _is_fast(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Those that were asked for, in the order in which workers take files.
 
-    Long ones first, so that no worker is left with one in the end; of those that take turns at one engine, the longest
-    at the beginning and the others after all long ones, so that none waits.
+    Long ones first, so that no worker is left with one in the end; of those that take turns at one engine, or use what
+    the first of them builds, that one at the beginning and the others after all long ones, so that none waits.
     """
     if config.getoption("--fast"):
         left_out = [item for item in items if not _is_fast(item)]
@@ -85,8 +86,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     long = {item.path for item in items if item.get_closest_marker("slow")}
 
     def rank(item: pytest.Item) -> int:
-        if item.path.stem in AT_ONE_ENGINE:
-            return 2 if AT_ONE_ENGINE.index(item.path.stem) else 0
+        for turns in (AT_ONE_ENGINE, AT_ONE_SERVER):
+            if item.path.stem in turns:
+                return 2 if turns.index(item.path.stem) else 0
         return 1 if item.path in long else 3
 
     items.sort(key=rank)

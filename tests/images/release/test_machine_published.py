@@ -56,7 +56,7 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
     wanted = split(house.store.blob(config["linear"]).read_bytes())
     first = snapshot_of(image_of(aws, HOME))
     assert digests(aws, first, config["size_bytes"]) == wanted
-    assert put_blocks(aws) == list(range(len(wanted)))
+    assert set(put_blocks(aws)) == set(range(len(wanted)))  # what seems lost on a crowded host is sent again
     for region in (HOME, OTHER, THIRD):
         image = image_of(aws, region)
         assert image["State"] == "available"
@@ -67,7 +67,7 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
     newest = next(line.resource for line in cloud.made(kind="snapshot", release=child) if line.region == HOME)
     cloud.ledger.close()
     assert parent_of(aws, newest) == first
-    assert 0 < len(put_blocks(aws, number)) < 0.15 * len(wanted)
+    assert 0 < len(set(put_blocks(aws, number))) < 0.15 * len(wanted)
     assert digest(b"".join(digests(aws, newest, config["size_bytes"]))) == config["linear"]
 
 
