@@ -33,6 +33,7 @@ settings.register_profile(
     "mutation", deadline=None, database=None, derandomize=True, max_examples=15, phases=(Phase.explicit, Phase.generate)
 )  # each of thousands of mutants costs one run
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
+AT_ONE_SERVER = ("test_machine_build", "test_machine_booted", "test_machine_published", "test_machine_export")
 HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "own_engine", "server", "yard"})
 """Fixtures that start what costs seconds: an engine, an emulator, a database server, a build."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -72,15 +73,23 @@ def _is_fast(item: pytest.Item) -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Those that were asked for, in the order in which workers take files: long ones first, so that no worker is left
-    with one in the end.
+    """Those that were asked for, in the order in which workers take files.
+
+    Long ones first, so that no worker is left with one in the end; of those that use what the first of them builds,
+    that one at the beginning and the others after all long ones, so that none waits.
     """
     if config.getoption("--fast"):
         left_out = [item for item in items if not _is_fast(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if _is_fast(item)]
     long = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in long)
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.stem in AT_ONE_SERVER:
+            return 2 if AT_ONE_SERVER.index(item.path.stem) else 0
+        return 1 if item.path in long else 3
+
+    items.sort(key=rank)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

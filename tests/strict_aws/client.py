@@ -15,6 +15,7 @@ from tests.strict_aws.blocks import BLOCK
 from tests.strict_aws.faults import Fault
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
+READ_AT_ONCE = 64  # blocks: 32 MiB
 
 
 class StrictAws:
@@ -138,9 +139,11 @@ class StrictAws:
 
     def read(self, snapshot: str, size_bytes: int) -> Iterator[bytes]:
         """The first `size_bytes` of a volume made from the snapshot, block by block."""
-        for index in range(-(-size_bytes // BLOCK)):
-            with self._open(f"disk/{snapshot}/{index}") as answer:
-                yield answer.read()[: size_bytes - index * BLOCK]
+        count = -(-size_bytes // BLOCK)
+        for first in range(0, count, READ_AT_ONCE):
+            with self._open(f"disk/{snapshot}/{first}/{min(READ_AT_ONCE, count - first)}") as answer:
+                content = memoryview(answer.read())[: size_bytes - first * BLOCK]
+            yield from (bytes(content[start : start + BLOCK]) for start in range(0, len(content), BLOCK))
 
     def _ask(self, path: str, body: Any = None) -> Any:
         with self._open(path, None if body is None else json.dumps(body).encode()) as answer:

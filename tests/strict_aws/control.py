@@ -150,13 +150,16 @@ def images(front: Front, given: dict[str, Any], rest: str) -> Any:
 
 
 def disk(front: Front, given: dict[str, Any], rest: str) -> Any:
-    """Block `index` of a snapshot (`ID/INDEX`) as a volume made from it would read: what nobody wrote is zeros, or
-    noise where the snapshot is encrypted."""
-    name, _, index = rest.partition("/")
+    """Blocks of a snapshot (`ID/FIRST/COUNT`) as a volume made from it would read: what nobody wrote is zeros, or
+    noise where the snapshot is encrypted.
+    """
+    name, first, count = rest.split("/")
     snapshot = front.world.snapshots[name]
-    if not 0 <= int(index) < snapshot.size_gib * PER_GIB:
+    wanted = range(int(first), int(first) + int(count))
+    if wanted.start < 0 or wanted.stop > snapshot.size_gib * PER_GIB:
         return said({"beyond": snapshot.size_gib}, 416)
-    return Answer(200, read(front, snapshot, int(index)), [("Content-Type", "application/octet-stream")])
+    content = b"".join(read(front, snapshot, index) for index in wanted)
+    return Answer(200, content, [("Content-Type", "application/octet-stream")])
 
 
 def read(front: Front, snapshot: Any, index: int) -> bytes:

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from hardening.findings import Outcome
+from hardening.check import run_checks
+from hardening.findings import ImageFacts, Outcome
 from hardening.foundation.errors import ContentError, OutsideError
 from images.artifact import Artifact
-from images.boot import Level
 from images.build import build, mkosi
 from images.machine import trees
 from images.plan.build_plan import changes_between
 from images.plan.planner import Planner
-from images.scan.verify import verify
 from tests.support.building import definition as parsed
 from tests.support.loop import Goldsmith, definition
 from tests.support.servers import NO_ENGINE, Workshop
@@ -45,7 +44,11 @@ Packages=
     udev
     zstd
 """
-PROFILE = 'title = "T"\nowner = "tests"\ncontrols = [{ control = "root-locked" }, { control = "no-documentation" }]\n'
+CONTROLS = ("root-locked", "no-documentation", "no-swap")
+PROFILE = f"""title = "T"
+owner = "tests"
+controls = [{", ".join(f'{{ control = "{name}" }}' for name in CONTROLS)}]
+"""
 
 
 def content(folder: Path, text: str = TEXT, **files: str) -> Path:
@@ -60,19 +63,17 @@ def content(folder: Path, text: str = TEXT, **files: str) -> Path:
 @pytest.mark.slow
 @pytest.mark.needs("root", "mirror", "mkosi", "systemd-repart", "ukify", "qemu-system-x86_64", "qemu-img")
 def test_an_mkosi_configuration_becomes_a_machine_that_is_booted_and_judged(tmp_path: Path) -> None:
-    """What mkosi installs, setuid and sticky bits too, with our files, controls and kernel parameters on top."""
-    house = Goldsmith(tmp_path / "state", NO_ENGINE)
-    shop = Workshop(house, (content(tmp_path / "content", **{"mkosi.conf": CONFIGURATION}),))
-    with shop.job("m-mkosi") as job:
+    """What mkosi installs, setuid and sticky bits too, with our files, controls and kernel parameters on top.
+
+    `image.boot --quick --control` boots it: built as it stands now, asked for that one control, and kept nowhere.
+    """
+    root = content(tmp_path / "content", **{"mkosi.conf": CONFIGURATION})
+    house = Goldsmith(tmp_path / "state", NO_ENGINE).with_(root)
+    with Workshop(house, (root,)).job("m-mkosi") as job:
         built = build(job)
         assert {"systemd", "linux-image-cloud-amd64"} <= {package.name for package in built.packages}
-        results = verify(
-            job.definition, job.overlay, tree=built.tree, digest=built.digest, store=job.store,
-            work=job.work, docker_host="", level=Level.QUICK,
-        )  # fmt: skip
-        assert {check.control: check.outcome for check in results} == dict.fromkeys(
-            ("root-locked", "no-documentation", "boot-completed", "boot-failed-units", "boot-listening"), Outcome.PASS
-        ), results
+        results = run_checks(job.overlay, built.tree, ImageFacts())
+        assert {check.control: check.outcome for check in results} == dict.fromkeys(CONTROLS, Outcome.PASS), results
         assert "panic=30" in job.store.config(built.digest)["command_line"]
 
         own, packages = trees.stack(job.store, trees.key_of(built.digest))
@@ -84,7 +85,22 @@ def test_an_mkosi_configuration_becomes_a_machine_that_is_booted_and_judged(tmp_
         assert not (packages / "usr/share/man/man1/systemctl.1.gz").exists(), (
             "dpkg was not told what controls leave out"
         )
+    before = sorted((house.state / "trees").iterdir())
+    answer = house("image.boot", "m-mkosi", "--quick", "--control", "no-swap", "--json")
+    assert answer.code == 0, answer.err
+    checks = {check["control"]: check for check in answer.json[0]["checks"]}
+    assert {name: check["outcome"] for name, check in checks.items()} == dict.fromkeys(
+        ("no-swap", "boot-completed", "boot-failed-units", "boot-listening"), "pass"
+    ), checks
+    assert "in the booted machine: pass: swap: none" in checks["no-swap"]["evidence"]
+    assert "building for this boot alone" in answer.err
+    assert answer.json[0]["digest"] == built.digest
+    assert (sorted((house.state / "trees").iterdir()), house.blobs(), [*house.state.glob("disks/*")]) == (
+        before, set(), [],
+    )  # fmt: skip
+    assert house.ledger.latest_artifact("m-mkosi", "linux/amd64") is None
     assert house.leftovers() == []
+    assert house("image.boot", "m-mkosi", "--control", "no-swa").err.count("did you mean no-swap") == 1
 
 
 @pytest.mark.needs("mirror", "mkosi")

