@@ -21,7 +21,16 @@ from images.registry.client import RegistryClient
 from images.registry.publication import RegistryPublication
 from images.registry.referrers import attach, attached, latest
 from images.registry.release_trust import proved
-from images.registry.releases import READERS, channels_of, reference_of, release_at, releases_in, remove, revocations_in
+from images.registry.releases import (
+    READERS,
+    channels_of,
+    reference_of,
+    release_at,
+    release_of,
+    releases_in,
+    remove,
+    revocations_in,
+)
 from images.registry.show import ShownImage, show
 from images.release import lifecycle
 from images.release.lifecycle import shown
@@ -70,8 +79,8 @@ class RegistryStore(ReleaseStore):
 
     def find(self, repository: str, digest: str) -> Release | None:
         """A release as its index and the revocations attached to it tell of it."""
-        reference = f"{repository}@{digest}"
-        return release_at(self.registry, reference, self.prefix) if self.registry.find(reference) else None
+        found = self.registry.find(f"{repository}@{digest}")
+        return release_of(self.registry, repository, found, self.prefix) if found else None
 
     def meant(self, ref: str) -> Release:
         """The release at a reference as a person types it, or the one that has a digest."""
@@ -90,7 +99,7 @@ class RegistryStore(ReleaseStore):
             raise RefusedError(f"{shown(release)} carries no verdict: it was never judged", hint=hint)
         return verdict
 
-    def move(self, release: Release, channel: str, back: str) -> None:
+    def move(self, release: Release, channel: str, back: str) -> str:
         """Move a tag; where it came from is written first."""
         repository = release.repository
         before = next(iter(self.pointed(repository, channel)), "")
@@ -98,6 +107,7 @@ class RegistryStore(ReleaseStore):
             if back or before:
                 self.registry.tag(repository, back or before, f"{channel}{PREVIOUS}")
             self.registry.tag(repository, release.digest, channel)
+        return before
 
     def mark_revoked(self, release: Release, reason: str) -> None:
         """Attach the revocation to release and content, and today as the end that other tools read."""
@@ -117,7 +127,7 @@ class RegistryStore(ReleaseStore):
                 more = (ended,) if subject.digest == release.digest else ()
                 attach(self.registry, release.repository, subject.descriptor, (*more, revocation))
                 self.note("revoke", f"{release.repository}@{subject.digest}", reason)
-        self.ledger.record_release(release_at(self.registry, f"{release.repository}@{release.digest}", self.prefix))
+        self.ledger.record_release(release_of(self.registry, release.repository, index, self.prefix))
 
     def publication(self) -> Publication:
         """What pushes a release."""

@@ -11,7 +11,7 @@ from hardening.foundation.errors import ContentError, MalformedError, nearest
 from images.artifact import Release
 from images.documents import REVOCATION
 from images.registry.answers import NotFoundError
-from images.registry.client import RegistryClient, split
+from images.registry.client import Manifest, RegistryClient, split
 from images.registry.referrers import attached, detach_all, latest
 from images.release import lifecycle
 from images.release.revocations import Ask, Told
@@ -48,7 +48,11 @@ def release_at(registry: RegistryClient, reference: str, prefix: str) -> Release
 
     Raises NotFoundError, ContentError for a stranger, and MalformedError for a revocation that cannot be read.
     """
-    manifest, repository = registry.get(reference), split(reference)[0]
+    return release_of(registry, split(reference)[0], registry.get(reference), prefix)
+
+
+def release_of(registry: RegistryClient, repository: str, manifest: Manifest, prefix: str) -> Release:
+    """The same, where its index was read already."""
     content = manifest.content(registry.settings.platform)
     release = lifecycle.parse_annotations(
         manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=content
@@ -65,9 +69,10 @@ def releases_in(registry: RegistryClient, name: str, prefix: str) -> tuple[Relea
     repository = registry.repository(name)
     tags = [tag for tag in registry.tags(repository) if DATED.fullmatch(tag) or tag.startswith(CHANNELS)]
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda tag: _release_or_none(registry, f"{repository}:{tag}", prefix), tags)
-        unique = {release.digest: release for release in found if release}
-    return lifecycle.newest_first(unique.values())
+        tagged = pool.map(lambda tag: registry.find(f"{repository}:{tag}"), tags)
+        unique = {manifest.digest: manifest for manifest in tagged if manifest}
+        found = pool.map(lambda one: _release_or_none(registry, repository, one, prefix), unique.values())
+        return lifecycle.newest_first(release for release in found if release)
 
 
 def channels_of(registry: RegistryClient, repository: str) -> dict[str, str]:
@@ -86,10 +91,10 @@ def remove(registry: RegistryClient, release: Release, *, with_content: bool) ->
     registry.delete(release.repository, release.digest)
 
 
-def _release_or_none(registry: RegistryClient, reference: str, prefix: str) -> Release | None:
+def _release_or_none(registry: RegistryClient, repository: str, manifest: Manifest, prefix: str) -> Release | None:
     try:
-        return release_at(registry, reference, prefix)
-    except ContentError:  # removed in this moment, or somebody else's tag
+        return release_of(registry, repository, manifest, prefix)
+    except ContentError:  # somebody else's tag
         return None
 
 
