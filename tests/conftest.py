@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.strict_aws import StrictAws
     from tests.support.loop import Goldsmith
     from tests.support.postgres import Server
+    from tests.support.publishing import Begin, Stage
     from tests.support.servers import Exported
     from tests.support.yards import Yard
 
@@ -190,6 +191,29 @@ def yard(docker_host: str, tmp_path: Path) -> Iterator[Yard]:
     from tests.support.yards import yards
 
     yield from yards(docker_host, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A registry for all tests of this process, with what they begin with."""
+    from tests.support.publishing import Stage, running_registry
+
+    folder = tmp_path_factory.mktemp("registry")
+    with running_registry(folder) as address:
+        yield Stage(folder, address)
+
+
+@pytest.fixture
+def begin(stage: Stage, tmp_path: Path) -> Iterator[Begin]:
+    """Gives a publisher of releases that has taken some steps at an empty registry, and what each of them made."""
+    with ExitStack() as begun:
+
+        def after(take: Any = None, *steps: tuple[Any, ...]) -> Any:
+            to, made = stage.after(tmp_path, take, *steps)
+            begun.callback(to.ledger.close)
+            return to, made
+
+        yield after
 
 
 @pytest.fixture(scope="session")
