@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.strict_aws import StrictAws
     from tests.support.loop import Goldsmith
     from tests.support.postgres import Server
-    from tests.support.publishing import Begin, Stage
+    from tests.support.publishing import Begin, SharedRegistry
     from tests.support.servers import Exported
     from tests.support.yards import Yard
 
@@ -194,22 +194,22 @@ def yard(docker_host: str, tmp_path: Path) -> Iterator[Yard]:
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def shared_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRegistry]:
     """A registry for all tests of this process, with what they begin with."""
-    from tests.support.publishing import Stage, running_registry
+    from tests.support.publishing import SharedRegistry, running_registry
 
     folder = tmp_path_factory.mktemp("registry")
     with running_registry(folder) as address:
-        yield Stage(folder, address)
+        yield SharedRegistry(folder, address)
 
 
 @pytest.fixture
-def begin(stage: Stage, tmp_path: Path) -> Iterator[Begin]:
+def begin(shared_registry: SharedRegistry, tmp_path: Path) -> Iterator[Begin]:
     """Gives a publisher of releases that has taken some steps at an empty registry, and what each of them made."""
     with ExitStack() as begun:
 
         def after(take: Any = None, *steps: tuple[Any, ...]) -> Any:
-            to, made = stage.after(tmp_path, take, *steps)
+            to, made = shared_registry.after(tmp_path, take, *steps)
             begun.callback(to.ledger.close)
             return to, made
 

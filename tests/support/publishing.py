@@ -92,7 +92,7 @@ def publisher(address: str, folder: Path, now: datetime = NOW, keys_of: Path | N
     )
 
 
-class Stage:
+class SharedRegistry:
     """A registry at one address for many tests, each of which begins with it empty, or after steps that others took.
 
     What stands after a row of steps is made once, really, and then copied: registry, ledger, store and keys are files.

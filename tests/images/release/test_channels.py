@@ -18,8 +18,8 @@ from images.context import Context
 from images.documents import Document
 from images.registry.answers import NotFoundError
 from images.registry.attestations import bundles
-from images.registry.client import RegistryClient
-from images.registry.referrers import attach, attached, detach_all
+from images.registry.client import Manifest, RegistryClient
+from images.registry.referrers import attach, attached, detach_all, tag_of
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
 from images.registry.show import show
@@ -35,7 +35,7 @@ from tests.support.publishing import (
     DAY,
     NOW,
     Begin,
-    Stage,
+    SharedRegistry,
     at,
     built,
     definition,
@@ -75,10 +75,10 @@ def pointing(to: RegistryStore) -> dict[str, str]:
 
 
 @needs_registry
-def test_one_that_cannot_be_promoted_stops_no_other(stage: Stage, tmp_path: Path) -> None:
+def test_one_that_cannot_be_promoted_stops_no_other(shared_registry: SharedRegistry, tmp_path: Path) -> None:
     """Each that was never published is reported, and the one that was is moved."""
-    stage.clear()
-    context = Context(settings_in(tmp_path), NOW, lambda: "", lambda: stage.address)
+    shared_registry.clear()
+    context = Context(settings_in(tmp_path), NOW, lambda: "", lambda: shared_registry.address)
     with closing(context.ledger):
         made = built(context.store, "python-runtime")
         verdict = replace(judged().verdict, subject="python-runtime")
@@ -102,6 +102,24 @@ def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(begin: Begin
     assert promote(to, "web", "default", gate()).note == "already there"
     assert [line.action for line in to.ledger.audit_lines()].count("promote") == 1
     assert show(to.registry, "web", to.prefix, NOW).channels == ("candidate", "stable")
+
+
+@needs_registry
+def test_a_promotion_asks_nothing_twice(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the list of what is attached, which is read again right before what it lists is fetched."""
+    to, (one,) = begin(published, ("one", 0))
+    asked: list[str] = []
+    find = RegistryClient.find
+
+    def counted(registry: RegistryClient, reference: str) -> Manifest | None:
+        asked.append(reference)
+        return find(registry, reference)
+
+    monkeypatch.setattr(RegistryClient, "find", counted)
+    promote(to, "web", "default", gate())
+    attached_to = [f"{one.repository}:{tag_of(subject)}" for subject in (one.digest, one.content)]
+    channels = [f"{one.repository}:{channel}" for channel in ("candidate", "stable")]
+    assert sorted(asked) == sorted([*channels, *attached_to, attached_to[0]])
 
 
 @needs_registry

@@ -24,7 +24,7 @@ from images.release.retention import (
     decide,
     plan,
 )
-from tests.support.publishing import DAY, NOW, Begin, Stage, at, built, definition, judged, published, stored
+from tests.support.publishing import DAY, NOW, Begin, SharedRegistry, at, built, definition, judged, published, stored
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
 
@@ -193,24 +193,27 @@ TWO, THREE = (("one", 0), ("two", 1)), (("one", 0), ("two", 1), ("three", 2))
 
 
 @needs_registry
-def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_it(stage: Stage, begin: Begin) -> None:
+def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_it(
+    shared_registry: SharedRegistry, begin: Begin
+) -> None:
     """Planned first, nothing gone; applied, documents, lists, tags and indexes are gone; the shared content is not."""
     to, (first,) = begin(published, ("one", 0))
     again = published(to, "one", 1, redate=True)
     other = published(to, "two", 2)
     third = published(to, "three", 3)
-    before = stored(stage.folder)
+    before = stored(shared_registry.folder)
     later = at(to, NOW + 3 * DAY)
     to.ledger.seen_fleet("shop", {"a": again.digest}, NOW)
     planned = later.prune(apply=False)
     assert {d.subject.digest for d in planned if d.action is REMOVE} == {first.digest}
-    assert stored(stage.folder) == before
+    assert stored(shared_registry.folder) == before
     assert later.prune(apply=True) == planned
-    assert stored(stage.folder)["manifests"] == before["manifests"] - 12  # index, its 10 documents, their list
+    left = before["manifests"] - 12  # index, its 10 documents, their list
+    assert stored(shared_registry.folder)["manifests"] == left
     to.ledger.seen_fleet("shop", {}, NOW)
     assert [d.subject.digest for d in later.prune(apply=True) if d.action is REMOVE] == [again.digest]
-    left = to.registry.tags(other.repository)
-    assert not [tag for tag in left if again.digest[7:] in tag or again.content[7:] in tag]
+    tags = to.registry.tags(other.repository)
+    assert not [tag for tag in tags if again.digest[7:] in tag or again.content[7:] in tag]
     assert to.registry.find(f"{again.repository}@{again.content}") is None
     assert [r.pruned_at is not None for r in to.ledger.releases("web")] == [False, False, True, True]
     assert not [d for d in later.prune(apply=True) if d.action is REMOVE]
@@ -239,7 +242,7 @@ def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(begin: B
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [1, 8])
 def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
-    stage: Stage, begin: Begin, monkeypatch: pytest.MonkeyPatch, failing: int
+    shared_registry: SharedRegistry, begin: Begin, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     """Whichever deletion fails, the release is still found, and then nothing of it is left."""
     to, _ = begin(published, *THREE)
@@ -256,4 +259,4 @@ def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
     with pytest.raises(OutsideError, match="cut"):
         later.prune(apply=True)
     assert len([d for d in later.prune(apply=True) if d.action is REMOVE]) == 1
-    assert stored(stage.folder) == {"manifests": 26, "tags": 6}
+    assert stored(shared_registry.folder) == {"manifests": 26, "tags": 6}

@@ -40,7 +40,7 @@ from tests.support.publishing import (
     NOW,
     PACKAGES,
     Begin,
-    Stage,
+    SharedRegistry,
     at,
     built,
     definition,
@@ -98,11 +98,11 @@ def test_what_was_said_hangs_on_the_release(begin: Begin) -> None:
     assert ended.annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-12-25"}
 
 
-def test_publishing_again_changes_nothing(stage: Stage, begin: Begin, tmp_path: Path) -> None:
+def test_publishing_again_changes_nothing(shared_registry: SharedRegistry, begin: Begin, tmp_path: Path) -> None:
     """Days later, judged again, by a ledger that was lost: the same release while its dates hold."""
     to, (first,) = begin(published, ONE)
     artifact = built(to.store)
-    assert stored(stage.folder) == WHOLE
+    assert stored(shared_registry.folder) == WHOLE
     later = at(to, NOW + 10 * DAY)
     second = release(later, artifact, definition(), judged(NOW + 10 * DAY))
     lost = publisher(to.registry.address, tmp_path / "lost", NOW + 10 * DAY, keys_of=tmp_path)
@@ -110,7 +110,7 @@ def test_publishing_again_changes_nothing(stage: Stage, begin: Begin, tmp_path: 
     lost.ledger.close()
     assert [second.release, third.release] == [first] * 2
     assert [second.action, third.action] == ["unchanged"] * 2
-    assert stored(stage.folder) == WHOLE
+    assert stored(shared_registry.folder) == WHOLE
     assert len(to.ledger.moves(first.repository, "candidate")) == 1
 
 
@@ -141,7 +141,7 @@ def test_other_dates_or_another_policy_make_another_release(begin: Begin) -> Non
     assert len({first.digest, shorter.digest, stricter.digest}) == 3
 
 
-def test_a_refused_image_is_not_pushed(to: RegistryStore, stage: Stage) -> None:
+def test_a_refused_image_is_not_pushed(to: RegistryStore, shared_registry: SharedRegistry) -> None:
     """Refused by the gate, or past its support: nothing reaches the registry or the ledger."""
     artifact = built(to.store)
     with pytest.raises(RefusedError, match="nothing was published"):
@@ -149,7 +149,7 @@ def test_a_refused_image_is_not_pushed(to: RegistryStore, stage: Stage) -> None:
     ended = definition(lifecycle={"support_until": date(2026, 11, 1)})
     with pytest.raises(RefusedError, match="supported until 2026-11-01"):
         release(to, artifact, ended, judged())
-    assert stored(stage.folder) == {"manifests": 0, "tags": 0}
+    assert stored(shared_registry.folder) == {"manifests": 0, "tags": 0}
     assert to.ledger.releases() == ()
 
 
@@ -174,14 +174,14 @@ def cut_short(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> Release:
 
 
 def test_what_the_key_before_a_rotation_signed_is_not_signed_again(
-    to: RegistryStore, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    to: RegistryStore, shared_registry: SharedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A publication that was cut short is taken up by the new key, which finds all signed."""
     begun = cut_short(to, monkeypatch)
     rotate(to.settings, NOW.date() + DAY)
     done = release(at(to, NOW + DAY / 24), built(to.store), definition(), judged())
     assert done.release == begun
-    assert stored(stage.folder) == WHOLE
+    assert stored(shared_registry.folder) == WHOLE
 
 
 def test_what_a_wrong_key_signed_reaches_no_registry(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +221,7 @@ def test_another_writer_of_the_same_document_lists_it_once(begin: Begin, monkeyp
 
 
 def test_what_an_older_version_began_without_statements_is_put_away(
-    to: RegistryStore, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    to: RegistryStore, shared_registry: SharedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken up, it would become a candidate that nobody signed."""
     with monkeypatch.context() as patched:
@@ -230,7 +230,7 @@ def test_what_an_older_version_began_without_statements_is_put_away(
     done = release(at(to, NOW + DAY / 24), built(to.store), definition(), judged()).release
     assert done.digest != begun.digest
     assert proved(to.registry, done, NOW).said
-    assert stored(stage.folder) == WHOLE
+    assert stored(shared_registry.folder) == WHOLE
 
 
 def killed(address: str, folder: Path, call: int, before: bool) -> bool:
@@ -239,16 +239,18 @@ def killed(address: str, folder: Path, call: int, before: bool) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_at_any_write_the_next_run_completes_the_same_release(stage: Stage, tmp_path: Path) -> None:
+def test_killed_at_any_write_the_next_run_completes_the_same_release(
+    shared_registry: SharedRegistry, tmp_path: Path
+) -> None:
     """kill -9 after each write, an hour later run again: as if nothing had happened, and nothing doubled."""
-    stage.clear()
+    shared_registry.clear()
     calls = 0
-    while killed(f"{stage.address}/k{calls}", tmp_path / f"k{calls}", calls + 1, False):
-        to = publisher(f"{stage.address}/k{calls}", tmp_path / f"k{calls}", NOW + DAY / 24)
+    while killed(f"{shared_registry.address}/k{calls}", tmp_path / f"k{calls}", calls + 1, False):
+        to = publisher(f"{shared_registry.address}/k{calls}", tmp_path / f"k{calls}", NOW + DAY / 24)
         artifact = built(to.store)
         done = release(to, artifact, definition(), judged(NOW + DAY / 24)).release
         assert done.published_at == NOW, f"killed after write {calls + 1}"
-        assert stored(stage.folder, f"k{calls}/web") == WHOLE
+        assert stored(shared_registry.folder, f"k{calls}/web") == WHOLE
         assert channels_of(to.registry, done.repository) == {"candidate": done.digest}
         assert to.ledger.open_publications(done.repository) == ()
         assert len(to.ledger.moves(done.repository, "candidate")) == 1
@@ -260,17 +262,19 @@ def test_killed_at_any_write_the_next_run_completes_the_same_release(stage: Stag
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 3, 5])
-def test_a_killed_publication_of_something_else_is_put_away(stage: Stage, tmp_path: Path, call: int) -> None:
+def test_a_killed_publication_of_something_else_is_put_away(
+    shared_registry: SharedRegistry, tmp_path: Path, call: int
+) -> None:
     """The image changed before the next run: what the killed one pushed and nobody was shown is removed."""
-    stage.clear()
-    assert killed(stage.address, tmp_path, call, True)
-    to = publisher(stage.address, tmp_path, NOW + DAY / 24)
+    shared_registry.clear()
+    assert killed(shared_registry.address, tmp_path, call, True)
+    to = publisher(shared_registry.address, tmp_path, NOW + DAY / 24)
     done = release(to, built(to.store, text="two"), definition(), judged()).release
     shown = {r.digest for r in releases_in(to.registry, "web", to.prefix)}
     assert done.digest in shown
     assert to.ledger.open_publications(done.repository) == ()
     whole = {"manifests": 26, "tags": 5} if call == 5 else WHOLE  # the fifth write is the channel: all was there
-    assert stored(stage.folder) == whole
+    assert stored(shared_registry.folder) == whole
     to.ledger.close()
 
 

@@ -44,7 +44,7 @@ from tests.support.publishing import (
     DAY,
     NOW,
     Begin,
-    Stage,
+    SharedRegistry,
     at,
     built,
     definition,
@@ -62,12 +62,12 @@ Other = Callable[[], RegistryStore]
 
 
 @pytest.fixture
-def elsewhere(stage: Stage, tmp_path: Path) -> Iterator[Other]:
+def elsewhere(shared_registry: SharedRegistry, tmp_path: Path) -> Iterator[Other]:
     """Makes another machine: a ledger and store of its own, at the same registry, with the same key."""
     with ExitStack() as made:
 
         def machine() -> RegistryStore:
-            other = publisher(stage.address, tmp_path / "other", keys_of=tmp_path)
+            other = publisher(shared_registry.address, tmp_path / "other", keys_of=tmp_path)
             made.callback(other.ledger.close)
             return other
 
