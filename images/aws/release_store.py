@@ -140,14 +140,16 @@ class AwsStore(ReleaseStore):
             return attested_verdict(release, self._proved(release, *(("", policy) if policy else ("",))))
         return Verdict(release.name, release.policy, release.published_at, True, (), release.content)
 
-    def move(self, release: Release, channel: str, back: str) -> None:
+    def move(self, release: Release, channel: str, back: str) -> str:
         """Move the parameters of all regions, home last. Raises RefusedError where the release has no image at home."""
+        left = next(iter(self.pointed(release.repository, channel)), "")
         amis = images_of(self.cloud, release)
         if self.cloud.home not in {ami.region for ami in amis}:
             hint = "./goldsmith image.rebuild reads from AWS what there is"
             raise RefusedError(f"{shown(release)} has no image in {self.cloud.home}", hint=hint)
         for ami in sorted(amis, key=lambda ami: ami.region == self.cloud.home):
             _move_in(self.cloud, release, ami, channel, back)
+        return left
 
     def mark_revoked(self, release: Release, reason: str) -> None:
         """Tag the images in every region, deprecate them at once, and tell the ledger."""

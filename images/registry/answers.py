@@ -183,7 +183,9 @@ def child_for(index: Index, platform: str, what: str) -> Listed:
 # A proxy for plain HTTP that is not there: whoever was asked by HTTPS may not send us, and a login, on to HTTP.
 NO_PLAIN_HTTP = "http://127.0.0.1:1"
 # The registry's own words. A bare 404, or a helper that is "not found", says nothing about what the registry holds.
-MISSING = re.compile(r"manifest unknown|name unknown|repository name not known|unknown: artifact \S+ not found", re.I)
+MISSING = re.compile(
+    r"manifest unknown|name unknown|repository name not known|unknown: artifact \S+ not found|Image may not exist", re.I
+)
 CREDENTIALS = re.compile(r"getting credentials|docker-credential-", re.I)
 DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|invalid username", re.I)
 STRANGER = re.compile(r"status\W*(code)?\W*404", re.I)

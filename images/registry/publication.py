@@ -15,7 +15,7 @@ from images.build.workspace import workspace
 from images.ledger import Begun, Ledger
 from images.registry.client import REF_NAME, RegistryClient
 from images.registry.release_trust import attach_proof, is_proved
-from images.registry.releases import release_at, remove
+from images.registry.releases import release_of, remove
 from images.release import lifecycle
 from images.release.store import Publication
 from images.store.oci import INDEX, MANIFEST, Store, as_json
@@ -47,8 +47,10 @@ class RegistryPublication(Publication):
         for known in self.ledger.releases_of_content(draft.content):
             if self.registry.find(f"{known.repository}@{known.digest}"):
                 yield known
-        with suppress(ContentError):
-            yield release_at(self.registry, f"{draft.repository}:candidate", self.prefix)
+        candidate = self.registry.find(f"{draft.repository}:candidate")
+        if candidate and candidate.content(self.registry.settings.platform) == draft.content:
+            with suppress(ContentError):
+                yield release_of(self.registry, draft.repository, candidate, self.prefix)
 
     def refuse_taken(self, chosen: Release) -> None:
         """Raise UsageError where the dated tag names another release."""

@@ -25,6 +25,7 @@ from images.registry.releases import (
     is_of_machine,
     reference_of,
     release_at,
+    release_of,
     releases_in,
     remove,
     revocations_in,
@@ -76,8 +77,8 @@ class RegistryStore(ReleaseStore):
 
     def find(self, repository: str, digest: str) -> Release | None:
         """A release as its index and the revocations attached to it tell of it."""
-        reference = f"{repository}@{digest}"
-        return release_at(self.registry, reference, self.prefix) if self.registry.find(reference) else None
+        found = self.registry.find(f"{repository}@{digest}")
+        return release_of(self.registry, repository, found, self.prefix) if found else None
 
     def meant(self, ref: str) -> Release:
         """The release at a reference as a person types it, or the one that has a digest."""
@@ -96,7 +97,7 @@ class RegistryStore(ReleaseStore):
         policies = ("", policy) if policy else ("",)
         return attested_verdict(release, proved(self.registry, release, self.now, *policies))
 
-    def move(self, release: Release, channel: str, back: str) -> None:
+    def move(self, release: Release, channel: str, back: str) -> str:
         """Move a tag; where it came from is written first."""
         repository = release.repository
         before = next(iter(self.pointed(repository, channel)), "")
@@ -104,6 +105,7 @@ class RegistryStore(ReleaseStore):
             if back or before:
                 self.registry.tag(repository, back or before, f"{channel}{PREVIOUS}")
             self.registry.tag(repository, release.digest, channel)
+        return before
 
     def mark_revoked(self, release: Release, reason: str) -> None:
         """Attach the revocation to release and content, and today as the end that other tools read."""
@@ -119,7 +121,7 @@ class RegistryStore(ReleaseStore):
             ends = subject.digest == release.digest
             if attach_revocation(self.registry, release.repository, subject, reason, self.now, ends=ends):
                 self.note("revoke", f"{release.repository}@{subject.digest}", reason)
-        self.ledger.record_release(release_at(self.registry, f"{release.repository}@{release.digest}", self.prefix))
+        self.ledger.record_release(release_of(self.registry, release.repository, index, self.prefix))
 
     def publication(self) -> Publication:
         """What pushes a release."""

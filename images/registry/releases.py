@@ -50,10 +50,11 @@ def release_at(registry: RegistryClient, reference: str, prefix: str) -> Release
 
     Raises NotFoundError, ContentError for a stranger, and MalformedError for a revocation that cannot be read.
     """
-    return _release_of(registry, registry.get(reference), split(reference)[0], prefix)
+    return release_of(registry, split(reference)[0], registry.get(reference), prefix)
 
 
-def _release_of(registry: RegistryClient, manifest: Manifest, repository: str, prefix: str) -> Release:
+def release_of(registry: RegistryClient, repository: str, manifest: Manifest, prefix: str) -> Release:
+    """The same, where its index was read already."""
     content = manifest.content(registry.settings.platform)
     if is_of_machine(manifest):  # it holds no disk, and only names the content
         content = manifest.annotations.get(f"{prefix}content", content)
@@ -77,9 +78,10 @@ def releases_in(registry: RegistryClient, name: str, prefix: str) -> tuple[Relea
     repository = registry.repository(name)
     tags = [tag for tag in registry.tags(repository) if DATED.fullmatch(tag) or tag.startswith(CHANNELS)]
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda tag: _release_or_none(registry, f"{repository}:{tag}", prefix), tags)
-        unique = {release.digest: release for release in found if release}
-    return lifecycle.newest_first(unique.values())
+        tagged = pool.map(lambda tag: registry.find(f"{repository}:{tag}"), tags)
+        unique = {manifest.digest: manifest for manifest in tagged if manifest}
+        found = pool.map(lambda one: _release_or_none(registry, repository, one, prefix), unique.values())
+        return lifecycle.newest_first(release for release in found if release)
 
 
 def channels_of(registry: RegistryClient, repository: str) -> dict[str, str]:
@@ -98,12 +100,11 @@ def remove(registry: RegistryClient, release: Release, *, with_content: bool) ->
     registry.delete(release.repository, release.digest)
 
 
-def _release_or_none(registry: RegistryClient, reference: str, prefix: str) -> Release | None:
+def _release_or_none(registry: RegistryClient, repository: str, manifest: Manifest, prefix: str) -> Release | None:
     """The release of a container; of a machine only the evidence stands here."""
     try:
-        manifest = registry.get(reference)
-        return None if is_of_machine(manifest) else _release_of(registry, manifest, split(reference)[0], prefix)
-    except ContentError:  # removed in this moment, or somebody else's tag
+        return None if is_of_machine(manifest) else release_of(registry, repository, manifest, prefix)
+    except ContentError:  # somebody else's tag
         return None
 
 

@@ -41,7 +41,7 @@ def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> ChannelMove
     does not become `stable` by the way.
     """
     require_may_publish(to.settings.roots, to.settings.judging, policy, to.now.date())
-    chosen = to.revoked(to.meant(f"{name}:candidate"))
+    chosen = to.revoked(to.meant(f"{name}:candidate"), read=True)
     _require_name(chosen, name, f"what {to.repository(name)}:candidate points to")
     refuse_ended(chosen, to.now, "stable stays where it is")
     refuse_judged(chosen, to.evidence(chosen, policy), policy)
@@ -92,8 +92,7 @@ def point(to: ReleaseStore, release: Release, channel: str, reason: str, back: s
     `back` is where a rollback would go from there; by default to where the channel pointed until now.
     """
     repository = release.repository
-    left = next(iter(to.pointed(repository, channel)), "")
-    to.move(release, channel, back)
+    left = to.move(release, channel, back)
     if _digests(to, repository, channel)[-1:] != [release.digest]:
         to.ledger.record_move(Move(repository, channel, release.digest, to.now, reason))
         to.note(reason, f"{repository}:{channel}", f"{left or 'nothing'} → {release.digest}")
@@ -136,7 +135,7 @@ def _earlier(
     """The releases before the present one that are still there, the nearest first, revoked where anything says so."""
     digests = before(_digests(to, repository, channel), present)
     found = (to.find(repository, digest) for digest in digests if digest not in without)
-    return [to.revoked(release) for release in found if release]
+    return [to.revoked(release, read=True) for release in found if release]
 
 
 def _first_proven(to: ReleaseStore, name: str, releases: Iterable[Release]) -> Release | None:

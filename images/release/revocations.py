@@ -27,12 +27,15 @@ class Link:
     digests: tuple[str, ...]
 
 
-def revoked(ledger: Ledger, release: Release, ask: Ask | None = None) -> Release:
-    """The release, revoked where ledger or registry say so of it, of its content, or of a base of it."""
+def revoked(ledger: Ledger, release: Release, ask: Ask | None = None, *, read: bool = False) -> Release:
+    """The release, revoked where ledger or registry say so of it, of its content, or of a base of it.
+
+    With `read` it was read from the registry just now, which is not asked again of the release and its content.
+    """
     if release.revoked_at:
         return release
     own = Link(release.name, release.repository, tuple(dict.fromkeys((release.digest, release.content))))
-    if said := _said(ledger, own, ask):
+    if said := _said(ledger, own, None if read else ask):
         at, reason = said
     elif found := revoked_base(ledger, release.base_name, release.base_digest, ask):
         base, (at, why) = found

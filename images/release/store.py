@@ -133,8 +133,8 @@ class ReleaseStore(Protocol):
         Raises RefusedError where it carries none.
         """
 
-    def move(self, release: Release, channel: str, back: str) -> None:
-        """Let a channel point to a release. Done again, it changes nothing.
+    def move(self, release: Release, channel: str, back: str) -> str:
+        """Let a channel point to a release; the digest that it pointed to. Done again, it changes nothing.
 
         `back` is the digest that a rollback goes to from there; empty for where the channel pointed until now.
         """
@@ -163,9 +163,12 @@ class ReleaseStore(Protocol):
         """Our own annotations' and tags' prefix."""
         return self.settings.annotation_prefix
 
-    def revoked(self, release: Release) -> Release:
-        """The release, revoked where ledger or store say so of it or of what it stands on. Raises OutsideError."""
-        return revoked(self.ledger, release, self.revocation)
+    def revoked(self, release: Release, *, read: bool = False) -> Release:
+        """The release, revoked where ledger or store say so of it or of what it stands on. Raises OutsideError.
+
+        With `read` it was read from this store just now, and holds what the store says of itself.
+        """
+        return revoked(self.ledger, release, self.revocation, read=read)
 
     def note(self, action: str, subject: str, detail: str = "") -> None:
         """Write an audit line."""

@@ -114,7 +114,7 @@ def _release(context: Context, reference: str) -> Release | None:
 
     with suppress(ContentError):
         told = release_at(context.registry, reference, context.settings.annotation_prefix)
-        return revoked(context.ledger, told, revocations_in(context.registry))
+        return revoked(context.ledger, told, revocations_in(context.registry), read=True)
     return None
 
 

@@ -66,10 +66,13 @@ def watched() -> Iterator[set[str]]:
     over = threading.Event()
 
     def watch() -> None:
+        before = {entry.name for entry in os.scandir("/proc")}  # what ran already is none of what is watched
         while not over.wait(0.05):
-            for file in Path("/proc").glob("[0-9]*/cmdline"):
+            now = {entry.name for entry in os.scandir("/proc")}
+            before &= now
+            for process in filter(str.isdigit, now - before):
                 try:
-                    line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    line = Path("/proc", process, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 except OSError:  # it ended in this moment
                     continue
                 if KEY in line or PASSWORD in line:

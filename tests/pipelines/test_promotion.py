@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,11 +20,11 @@ from hardening.policy import Policy
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.ledger.artifacts import ScanRecord
+from images.registry.release_store import RegistryStore
 from images.release import soak
 from images.release.channels import promote
 from images.release.publish import release
 from images.release.soak import candidate_since, fixed, soaked
-from images.release.stores import store_of
 from pipelines import promotion
 from pipelines.fleet.members import Provenance
 from pipelines.promotion import PromotionDecision
@@ -35,18 +34,20 @@ from tests.support.publishing import (
     FINDING,
     NOW,
     REPORT,
+    Begin,
+    at,
     built,
     definition,
     gate,
     judged,
-    running_registry,
-    settings_in,
 )
 
 NAME = "python-runtime"
 HOUR = timedelta(hours=1)
 CRITICAL = replace(FINDING, id="CVE-9", severity=Severity.CRITICAL, fixed="3.6")
 EXPLOITED = replace(FINDING, id="CVE-7", exploited=True)
+
+Open = Callable[..., "Shop"]
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
 
@@ -86,35 +87,53 @@ def test_only_a_closed_hole_that_is_exploited_or_critical_cannot_wait() -> None:
 # One image, at a real registry
 
 
+def publish(
+    to: RegistryStore, text: str, hours: int = 0, found: Sequence[Finding] = (), *, redate: bool = False
+) -> Release:
+    """Make a release the candidate; `found` is what its scan found."""
+    now = NOW + hours * HOUR
+    said = judged(now)
+    said = replace(said, verdict=replace(said.verdict, subject=NAME))
+    made = built(to.store, NAME, text)
+    to.ledger.record_artifact(made)
+    to.ledger.record_scan(made.digest, ScanRecord((REPORT,), tuple(found)), now)
+    return release(at(to, now), made, definition(NAME), said, redate=redate).release
+
+
+def put(to: RegistryStore, text: str, hours: int, found: Sequence[Finding], stable: bool) -> Release:
+    """The same, and let `stable` point to it where asked."""
+    made = publish(to, text, hours, found)
+    if stable:
+        promote(at(to, NOW + hours * HOUR), NAME, "default", gate())
+    return made
+
+
+GRAVE = ("one", 0, (CRITICAL, FINDING), True)
+BETTER = ("two", 1, (FINDING,), False)
+FIRST = ("one", 0, (), False)
+
+
 class Shop:
     """One image, its releases in a registry, and what the night would do with them at a moment."""
 
-    def __init__(self, folder: Path, address: str) -> None:
-        self.context = Context(settings_in(folder), NOW, lambda: "", lambda: address)
+    def __init__(self, to: RegistryStore, made: tuple[Release, ...]) -> None:
+        self.to, self.made = to, made
+        self.context = Context(to.settings, NOW, lambda: "", lambda: to.registry.address)
 
-    def at(self, now: datetime) -> Context:
-        """The same shop later."""
-        return replace(self.context, now=now)
+    def publish(self, text: str, hours: int, *found: Finding, redate: bool = False) -> Release:
+        return publish(self.to, text, hours, found, redate=redate)
 
-    def publish(self, text: str, now: datetime, *findings: Finding, redate: bool = False) -> Release:
-        """Make a release the candidate; `findings` are what its scan found."""
-        context = self.at(now)
-        said = judged(now)
-        said = replace(said, verdict=replace(said.verdict, subject=NAME))
-        made = built(context.store, NAME, text)
-        self.context.ledger.record_artifact(made)
-        self.context.ledger.record_scan(made.digest, ScanRecord((REPORT,), findings), now)
-        return release(store_of(context, NAME), made, definition(NAME), said, redate=redate).release
+    def promote(self, hours: int) -> None:
+        promote(at(self.to, NOW + hours * HOUR), NAME, "default", gate())
 
-    def promote(self, now: datetime) -> None:
-        promote(store_of(self.at(now), NAME), NAME, "default", gate())
-
-    def decide(self, now: datetime) -> PromotionDecision:
-        return promotion.promotion(self.at(now), NAME)
+    def decide(self, hours: float) -> PromotionDecision:
+        return promotion.promotion(replace(self.context, now=NOW + hours * HOUR), NAME)
 
 
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+def open_shop(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Shop]]:
+    """Opens a shop in which some releases were put."""
+
     def scan_again(context: Context, artifact: Artifact, _policy: Policy) -> ScanRecord:
         found = context.ledger.scan(artifact.digest)
         assert found
@@ -125,91 +144,93 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
 
     monkeypatch.setattr(soak, "artifact_of", artifact_of)  # these images have nothing in them that a scanner reads
     monkeypatch.setattr(soak, "scan_again", scan_again)
-    with running_registry(tmp_path / "registry") as address:
-        made = Shop(tmp_path / "state", address)
-        with closing(made.context.ledger):
-            yield made
+    with ExitStack() as opened:
+
+        def shop(*steps: tuple[Any, ...]) -> Shop:
+            made = Shop(*begin(put, *steps))
+            opened.callback(made.context.ledger.close)
+            return made
+
+        yield shop
 
 
 @needs_registry
-def test_the_first_release_waits_as_every_other_and_says_until_when(shop: Shop) -> None:
+def test_the_first_release_waits_as_every_other_and_says_until_when(open_shop: Open) -> None:
     """And what moves it now."""
-    shop.publish("one", NOW)
-    wait = shop.decide(NOW + 4 * timedelta(minutes=1))
+    shop = open_shop(FIRST)
+    wait = shop.decide(4 / 60)
     assert wait == PromotionDecision(
         waits=True,
         why="candidate since 2026-11-25 12:00 UTC; stable moves after 1d, on 2026-11-26 12:00 UTC, or now: "
         f"./goldsmith image.promote {NAME}",
     )
-    assert shop.decide(NOW + DAY) == PromotionDecision(waits=False)
+    assert shop.decide(24) == PromotionDecision(waits=False)
 
 
 @needs_registry
-def test_new_dates_are_no_new_content_and_restart_nothing(shop: Shop) -> None:
+def test_new_dates_are_no_new_content_and_restart_nothing(open_shop: Open) -> None:
     """What soaked is what is inside; what `stable` names already need not soak at all."""
-    shop.publish("one", NOW)
-    again = shop.publish("one", NOW + 20 * HOUR, redate=True)
-    to = store_of(shop.at(NOW + DAY), NAME)
-    assert candidate_since(to, again) == NOW
-    assert shop.decide(NOW + DAY) == PromotionDecision(waits=False)
-    shop.promote(NOW + DAY)
-    shop.publish("one", NOW + 2 * DAY, redate=True)
-    assert shop.decide(NOW + 2 * DAY) == PromotionDecision(waits=False)
+    shop = open_shop(FIRST)
+    again = shop.publish("one", 20, redate=True)
+    assert candidate_since(shop.to, again) == NOW
+    assert shop.decide(24) == PromotionDecision(waits=False)
+    shop.promote(24)
+    shop.publish("one", 48, redate=True)
+    assert shop.decide(48) == PromotionDecision(waits=False)
 
 
 @needs_registry
-def test_a_content_that_comes_back_soaks_again(shop: Shop) -> None:
+def test_a_content_that_comes_back_soaks_again(open_shop: Open) -> None:
     """Nobody knows whether it ever did: it may have been the candidate for a minute."""
-    shop.publish("one", NOW)
-    shop.publish("two", NOW + HOUR)
-    back = shop.publish("one", NOW + 2 * DAY)
-    assert candidate_since(store_of(shop.at(NOW + 2 * DAY), NAME), back) == NOW + 2 * DAY
-    assert shop.decide(NOW + 2 * DAY + HOUR).waits
+    shop = open_shop(FIRST)
+    shop.publish("two", 1)
+    back = shop.publish("one", 48)
+    assert candidate_since(shop.to, back) == NOW + 2 * DAY
+    assert shop.decide(49).waits
 
 
 @needs_registry
-def test_what_closes_a_grave_hole_of_stable_is_promoted_at_once(shop: Shop) -> None:
+def test_what_closes_a_grave_hole_of_stable_is_promoted_at_once(open_shop: Open) -> None:
     """By what is known of both today; the night's line says which hole."""
-    shop.publish("one", NOW, CRITICAL, FINDING)
-    shop.promote(NOW)
-    shop.publish("two", NOW + HOUR, FINDING)
-    assert shop.decide(NOW + HOUR) == PromotionDecision(waits=False, why="at once, for it fixes CVE-9")
-    shop.publish("three", NOW + 2 * HOUR, CRITICAL)
-    assert shop.decide(NOW + 2 * HOUR).waits, "the hole is still there"
+    shop = open_shop(GRAVE, BETTER)
+    assert shop.decide(1) == PromotionDecision(waits=False, why="at once, for it fixes CVE-9")
+    shop.publish("three", 2, CRITICAL)
+    assert shop.decide(2).waits, "the hole is still there"
 
 
 @needs_registry
-def test_a_candidate_that_cannot_be_scanned_today_closes_no_hole(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_candidate_that_cannot_be_scanned_today_closes_no_hole(
+    open_shop: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its last scan misses what was found since, which would look as if it were closed."""
 
     def silent(*_: object) -> None:
         raise OutsideError("no scanner ran")
 
-    shop.publish("one", NOW, CRITICAL)
-    shop.promote(NOW)
-    shop.publish("two", NOW + HOUR)
-    assert not shop.decide(NOW + HOUR).waits
+    shop = open_shop(GRAVE, BETTER)
+    assert not shop.decide(1).waits
     monkeypatch.setattr(soak, "scan_again", silent)
-    assert shop.decide(NOW + HOUR).waits
+    assert shop.decide(1).waits
 
 
 @needs_registry
-def test_a_candidate_that_a_fleet_could_not_be_rolled_to_stays_one(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_candidate_that_a_fleet_could_not_be_rolled_to_stays_one(
+    open_shop: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not even where it closes a grave hole: no member runs it, since it crashed there. Another one's rollout says
     nothing of it.
     """
-    shop.publish("one", NOW, CRITICAL)
-    shop.promote(NOW)
-    candidate = shop.publish("two", NOW + HOUR)
+    shop = open_shop(GRAVE, BETTER)
+    _, candidate = shop.made
     old = Provenance(release=replace(candidate, content="sha256:old"))
     monkeypatch.setattr(promotion, "_canaries", lambda *_: [("canary", (member("web-1", origin=old),))])
     views = [SimpleNamespace(state=SimpleNamespace(failure="it crashed"), replacement=f"r/web@{candidate.digest}")]
     monkeypatch.setattr(promotion, "history", lambda *_: tuple(views))
     with pytest.raises(RefusedError, match="the fleet canary could not be rolled to the candidate") as caught:
-        shop.decide(NOW + HOUR)
+        shop.decide(1)
     assert caught.value.evidence == "it crashed"
     views[0].replacement = "r/web@sha256:other"
-    assert not shop.decide(NOW + HOUR).waits
+    assert not shop.decide(1).waits
 
 
 def test_a_fleet_of_which_a_part_cannot_be_read_lets_nothing_be_promoted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,21 +245,24 @@ def test_a_fleet_of_which_a_part_cannot_be_read_lets_nothing_be_promoted(monkeyp
 
 
 @needs_registry
-def test_where_a_fleet_runs_the_candidate_all_of_it_must_do_well(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_fleet_runs_the_candidate_all_of_it_must_do_well(
+    open_shop: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A member that is ill is a refusal; a fleet that does not run it yet is waited for, but not with a grave hole."""
-    candidate = shop.publish("one", NOW)
+    shop = open_shop(FIRST)
+    (candidate,) = shop.made
     runs, other = Provenance(release=candidate), Provenance(release=replace(candidate, content="sha256:other"))
     fleets = [("canary", (member("web-1", origin=runs), member("web-2", origin=other, healthy=False)))]
     monkeypatch.setattr(promotion, "_canaries", lambda *_: fleets)
-    assert not shop.decide(NOW + DAY).waits
+    assert not shop.decide(24).waits
     fleets[:] = [("canary", (member("web-1", origin=runs), member("web-2", origin=runs, healthy=False)))]
     with pytest.raises(RefusedError, match=r"1 of 2 member\(s\) of the fleet canary .* unhealthy: web-2") as caught:
-        shop.decide(NOW + DAY)
+        shop.decide(24)
     assert "fleet.check canary" in caught.value.hint
-    assert shop.decide(NOW + HOUR).waits, "what has not soaked is not asked for"
+    assert shop.decide(1).waits, "what has not soaked is not asked for"
     fleets[:] = [("canary", (member("web-1", origin=other),))]
-    assert shop.decide(NOW + DAY).why == "it has soaked, but no member of the fleet canary runs it yet"
-    shop.promote(NOW + DAY)
+    assert shop.decide(24).why == "it has soaked, but no member of the fleet canary runs it yet"
+    shop.promote(24)
     shop.context.ledger.record_scan(candidate.content, ScanRecord((REPORT,), (CRITICAL,)), NOW)
-    shop.publish("two", NOW + DAY)
-    assert shop.decide(NOW + DAY) == PromotionDecision(waits=False, why="at once, for it fixes CVE-9")
+    shop.publish("two", 24)
+    assert shop.decide(24) == PromotionDecision(waits=False, why="at once, for it fixes CVE-9")

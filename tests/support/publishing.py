@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict
@@ -25,6 +26,7 @@ from images.ledger import Ledger
 from images.model import Definition
 from images.registry.client import RegistryClient
 from images.registry.release_store import RegistryStore
+from images.release.publish import release
 from images.scan.flow import ScanResult
 from images.scan.judge import Judgement
 from images.store.oci import LAYER, Store
@@ -32,6 +34,8 @@ from images.trust.keys import make
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
+Take = Callable[..., Release]
+Begin = Callable[..., tuple[RegistryStore, tuple[Release, ...]]]
 CONFIG = """version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
@@ -57,6 +61,7 @@ def running_registry(folder: Path, *, tls: str = "", more: str = "") -> Iterator
     config = folder / "config.yml"
     config.write_text(CONFIG.format(root=folder / "data", port=port, tls=tls, more=more))
     own = {key: value for key, value in os.environ.items() if not key.startswith("REGISTRY_")}  # it reads them itself
+    own["GOGC"] = "400"  # its collector of garbage took a third of its time
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log, env=own)
     try:
@@ -87,6 +92,39 @@ def publisher(address: str, folder: Path, now: datetime = NOW, keys_of: Path | N
     )
 
 
+class SharedRegistry:
+    """A registry at one address for many tests, each of which begins with it empty, or after steps that others took.
+
+    What stands after a row of steps is made once, really, and then copied: registry, ledger, store and keys are files.
+    """
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder, self.address, self._data = folder, address, folder / "data/docker"
+        self._kept: dict[tuple[Any, ...], tuple[Path, tuple[Release, ...]]] = {}
+
+    def clear(self) -> None:
+        """Empty the registry."""
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    def after(self, state: Path, take: Take, *steps: tuple[Any, ...]) -> tuple[RegistryStore, tuple[Release, ...]]:
+        """A publisher with this state directory that has taken these steps, and what each of them made."""
+        if not steps:
+            self.clear()
+            return publisher(self.address, state), ()
+        if (take, steps) not in self._kept:
+            kept = Path(mkdtemp(dir=self.folder))
+            to, made = self.after(kept / "state", take, *steps[:-1])
+            made = (*made, take(to, *steps[-1]))
+            to.ledger.close()
+            shutil.copytree(self._data, kept / "data")
+            self._kept[take, steps] = kept, made
+        kept, made = self._kept[take, steps]
+        shutil.copytree(kept / "state", state, dirs_exist_ok=True)
+        self.clear()
+        shutil.copytree(kept / "data", self._data)
+        return publisher(self.address, state), made
+
+
 def definition(name: str = "web", **more: Any) -> Definition:
     """A definition; 30 days of life."""
     given: dict[str, Any] = {"base": {"bootstrap": {"family": "debian", "suite": "trixie"}}} | more
@@ -109,6 +147,11 @@ def judged(now: datetime = NOW, *, allowed: bool = True) -> Judgement:
     return Judgement(verdict, (CHECK,), ScanResult((REPORT,), (FINDING,), SBOM, spdx=SPDX))
 
 
+def published(to: RegistryStore, text: str = "one", day: int = 0, **more: Any) -> Release:
+    """A release of `web` on a day; it lives for 30."""
+    return release(at(to, NOW + day * DAY), built(to.store, text=text), definition(), judged(), **more).release
+
+
 def gate(now: datetime = NOW, **more: Any) -> Callable[[Release], Verdict]:
     """What the gate says today of whatever is promoted: allowed, unless `more` says otherwise."""
     given: dict[str, Any] = {"policy": "default", "judged_at": now, "allowed": True, "reasons": ()} | more
@@ -120,7 +163,6 @@ def released_and_killed(address: str, folder: Path, call: int, before: bool) -> 
     of its own.
     """
     from hardening.foundation import process
-    from images.release.publish import release
 
     real, left = process.run, call
 

@@ -352,6 +352,16 @@ def test_an_index_with_a_choice_or_without_the_platform_is_no_release(stage: Sta
         refused(lambda children=children: release_at(stage.registry, stage.release(*children), PREFIX), "linux/amd64")
 
 
+def test_what_stays_where_it_was_to_be_removed_is_one_error(stage: Stage) -> None:
+    """That it is unknown is believed only where it is not there afterwards."""
+    mine = stage.image("mine")
+    path = f"/v2/web/manifests/{mine}"
+    served, unknown = stage.server.routes[path], stage.server.fallback
+    stage.server[path] = lambda asked: unknown if asked.method == "DELETE" else served(asked)
+    refused(lambda: stage.registry.delete(stage.repository, mine), "and does not remove it")
+    stage.registry.delete(stage.repository, ZERO)
+
+
 def test_a_list_of_referrers_removes_nothing_that_does_not_refer(stage: Stage) -> None:
     """A list that names a good release as an attached document does not get it deleted."""
     mine = stage.image("mine", stage.blob(b"1"), subject={"mediaType": MANIFEST, "digest": ZERO, "size": 1})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +18,8 @@ from images.context import Context
 from images.documents import Document
 from images.registry.answers import NotFoundError
 from images.registry.attestations import bundles
-from images.registry.client import RegistryClient
-from images.registry.referrers import attach, attached, detach_all
+from images.registry.client import Manifest, RegistryClient
+from images.registry.referrers import attach, attached, detach_all, tag_of
 from images.registry.release_store import RegistryStore
 from images.registry.releases import channels_of, release_at
 from images.registry.show import show
@@ -35,27 +34,20 @@ from pipelines.cli.image_output import finish
 from tests.support.publishing import (
     DAY,
     NOW,
+    Begin,
+    SharedRegistry,
     at,
     built,
     definition,
     gate,
     judged,
     publisher,
-    running_registry,
     settings_in,
 )
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
 LIVES = {"lifecycle": {"expires_after": "100d"}}
-
-
-@pytest.fixture
-def to(tmp_path: Path) -> Iterator[RegistryStore]:
-    """A publisher to an empty registry."""
-    with running_registry(tmp_path / "registry") as address:
-        to = publisher(address, tmp_path)
-        yield to
-        to.ledger.close()
+THREE = (("one", 0), ("two", 1), ("three", 2))
 
 
 def published(to: RegistryStore, text: str, day: int) -> Release:
@@ -83,18 +75,18 @@ def pointing(to: RegistryStore) -> dict[str, str]:
 
 
 @needs_registry
-def test_one_that_cannot_be_promoted_stops_no_other(tmp_path: Path) -> None:
+def test_one_that_cannot_be_promoted_stops_no_other(shared_registry: SharedRegistry, tmp_path: Path) -> None:
     """Each that was never published is reported, and the one that was is moved."""
-    with running_registry(tmp_path / "registry") as address:
-        context = Context(settings_in(tmp_path / "state"), NOW, lambda: "", lambda: address)
-        with closing(context.ledger):
-            made = built(context.store, "python-runtime")
-            verdict = replace(judged().verdict, subject="python-runtime")
-            judgement = replace(judged(), verdict=verdict)
-            release(store_of(context, "python-runtime"), made, definition("python-runtime", **LIVES), judgement)
-            context.store.blob(made.digest).unlink()  # as after garbage was collected: what was said last counts
-            context.ledger.record_verdict(made.digest, verdict)
-            changes, errors = promote_images("all", context=context)
+    shared_registry.clear()
+    context = Context(settings_in(tmp_path), NOW, lambda: "", lambda: shared_registry.address)
+    with closing(context.ledger):
+        made = built(context.store, "python-runtime")
+        verdict = replace(judged().verdict, subject="python-runtime")
+        judgement = replace(judged(), verdict=verdict)
+        release(store_of(context, "python-runtime"), made, definition("python-runtime", **LIVES), judgement)
+        context.store.blob(made.digest).unlink()  # as after garbage was collected: what was said last counts
+        context.ledger.record_verdict(made.digest, verdict)
+        changes, errors = promote_images("all", context=context)
     assert [change.name for change in changes] == ["python-runtime"]
     containers = [loaded for loaded in context.definitions.values() if not loaded.definition.is_machine]
     assert len(errors) == len(containers) - 1
@@ -103,9 +95,9 @@ def test_one_that_cannot_be_promoted_stops_no_other(tmp_path: Path) -> None:
 
 
 @needs_registry
-def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(to: RegistryStore) -> None:
+def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(begin: Begin) -> None:
     """Asked again there is nothing to do, and it says so."""
-    one = published(to, "one", 0)
+    to, (one,) = begin(published, ("one", 0))
     assert promote(to, "web", "default", gate()) == ChannelMove("web", "stable", "", one.digest, applied=True)
     assert promote(to, "web", "default", gate()).note == "already there"
     assert [line.action for line in to.ledger.audit_lines()].count("promote") == 1
@@ -113,9 +105,27 @@ def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(to: Registry
 
 
 @needs_registry
-def test_rollback_goes_back_step_by_step_and_not_forth(to: RegistryStore) -> None:
+def test_a_promotion_asks_nothing_twice(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the list of what is attached, which is read again right before what it lists is fetched."""
+    to, (one,) = begin(published, ("one", 0))
+    asked: list[str] = []
+    find = RegistryClient.find
+
+    def counted(registry: RegistryClient, reference: str) -> Manifest | None:
+        asked.append(reference)
+        return find(registry, reference)
+
+    monkeypatch.setattr(RegistryClient, "find", counted)
+    promote(to, "web", "default", gate())
+    attached_to = [f"{one.repository}:{tag_of(subject)}" for subject in (one.digest, one.content)]
+    channels = [f"{one.repository}:{channel}" for channel in ("candidate", "stable")]
+    assert sorted(asked) == sorted([*channels, *attached_to, attached_to[0]])
+
+
+@needs_registry
+def test_rollback_goes_back_step_by_step_and_not_forth(begin: Begin) -> None:
     """From three to two to one, and then there is nothing earlier, also for a ledger rebuilt in between."""
-    one, two, three = (promoted(to, text, day) for day, text in enumerate(("one", "two", "three")))
+    to, (one, two, three) = begin(promoted, *THREE)
     assert pointing(to)["stable-previous"] == two.digest
     assert rollback(to, "web").after == two.digest
     assert pointing(to)["stable"] == two.digest
@@ -127,10 +137,9 @@ def test_rollback_goes_back_step_by_step_and_not_forth(to: RegistryStore) -> Non
 
 
 @needs_registry
-def test_after_a_rollback_a_rebuilt_ledger_does_not_go_forth(to: RegistryStore, tmp_path: Path) -> None:
+def test_after_a_rollback_a_rebuilt_ledger_does_not_go_forth(begin: Begin, tmp_path: Path) -> None:
     """The registry remembers where a rollback would go, so a lost ledger cannot send it to the bad release."""
-    promoted(to, "one", 0)
-    promoted(to, "two", 1)
+    to, _ = begin(promoted, *THREE[:2])
     rollback(to, "web")
     other = publisher(to.registry.address, tmp_path / "other", NOW)
     rebuild(other)
@@ -140,10 +149,9 @@ def test_after_a_rollback_a_rebuilt_ledger_does_not_go_forth(to: RegistryStore, 
 
 
 @needs_registry
-def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(to: RegistryStore) -> None:
+def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(begin: Begin) -> None:
     """The re-dated release over the same content is just as bad; other tools read an end of life of today."""
-    one = promoted(to, "one", 0)
-    promoted(to, "two", 1)
+    to, (one, _) = begin(promoted, *THREE[:2])
     redated = release(
         at(to, NOW + 2 * DAY), built(to.store, text="two"), definition(**LIVES), judged(), redate=True
     ).release
@@ -164,9 +172,9 @@ def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(to: R
 
 
 @needs_registry
-def test_a_revoked_release_with_nothing_before_it_is_reported(to: RegistryStore) -> None:
+def test_a_revoked_release_with_nothing_before_it_is_reported(begin: Begin) -> None:
     """A registry cannot take a tag away; the person is told that the channel still points there."""
-    promoted(to, "one", 0)
+    to, _ = begin(promoted, *THREE[:1])
     changes = revoke(to, pointing(to)["stable"], "bad")
     assert [change.applied for change in changes] == [False, False]
     assert "still points to the revoked one" in changes[0].note
@@ -175,18 +183,18 @@ def test_a_revoked_release_with_nothing_before_it_is_reported(to: RegistryStore)
 
 
 @needs_registry
-def test_rollback_passes_over_a_revoked_release(to: RegistryStore) -> None:
+def test_rollback_passes_over_a_revoked_release(begin: Begin) -> None:
     """Two was revoked while three was stable: from three it goes to one."""
-    one, two, three = (promoted(to, text, day) for day, text in enumerate(("one", "two", "three")))
+    to, (one, two, three) = begin(promoted, *THREE)
     assert revoke(to, f"{two.repository}@{two.digest}", "bad") == ()
     assert rollback(to, "web").after == one.digest
     assert three.digest == pointing(to)["candidate"]
 
 
 @needs_registry
-def test_nothing_goes_back_to_what_proves_nothing(to: RegistryStore, tmp_path: Path) -> None:
+def test_nothing_goes_back_to_what_proves_nothing(begin: Begin, tmp_path: Path) -> None:
     """Passed over where there is another one, and else said; a revocation leaves the channel, and says why."""
-    one, two, three = (promoted(to, text, day) for day, text in enumerate(("one", "two", "three")))
+    to, (one, two, three) = begin(promoted, *THREE)
     detach_all(to.registry, two.repository, two.digest)
     lost = publisher(to.registry.address, tmp_path / "lost", keys_of=tmp_path)
     rebuild(lost)
@@ -205,9 +213,9 @@ def test_nothing_goes_back_to_what_proves_nothing(to: RegistryStore, tmp_path: P
 
 
 @needs_registry
-def test_a_release_does_not_choose_who_is_asked_about_it(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_does_not_choose_who_is_asked_about_it(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever pushes writes the policy's name onto an index; the floor is asked, and the policy that decides."""
-    made = published(to, "one", 0)
+    to, (made,) = begin(published, ("one", 0))
     trust = {"lax": Trust(predicates=("provenance",)), "strict": Trust(predicates=("https://example.com/more",))}
     monkeypatch.setattr(images.registry.release_trust, "trust_of", lambda _, name="": trust.get(name, Trust()))
     assert to.evidence(made).allowed
@@ -225,16 +233,17 @@ def test_a_release_does_not_choose_who_is_asked_about_it(to: RegistryStore, monk
 
 
 @needs_registry
-def test_what_has_expired_is_not_promoted(to: RegistryStore) -> None:
+def test_what_has_expired_is_not_promoted(begin: Begin) -> None:
     """The hint says how to get a fresh date."""
-    published(to, "one", 0)
+    to, _ = begin(published, ("one", 0))
     with pytest.raises(RefusedError, match=r"expired on 2027-03-05"):
         promote(at(to, NOW + 101 * DAY), "web", "default", gate())
 
 
 @needs_registry
-def test_what_another_policy_let_through_becomes_stable_only_by_name(to: RegistryStore) -> None:
+def test_what_another_policy_let_through_becomes_stable_only_by_name(begin: Begin) -> None:
     """The demo's policy accepts the sample of advisories; nobody promotes that by the way."""
+    to, _ = begin()
     lenient = replace(judged(), verdict=replace(judged().verdict, policy="demo"))
     with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
         release(to, built(to.store, text="one"), definition(**LIVES), lenient)
@@ -250,8 +259,9 @@ def test_what_another_policy_let_through_becomes_stable_only_by_name(to: Registr
 
 
 @needs_registry
-def test_what_is_not_there_is_said(to: RegistryStore) -> None:
+def test_what_is_not_there_is_said(begin: Begin) -> None:
     """No candidate, no such digest, no reason."""
+    to, _ = begin()
     with pytest.raises(NotFoundError, match="nothing is published"):
         promote(to, "web", "default", gate())
     with pytest.raises(ContentError, match="no release has the digest"):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +11,6 @@ from hypothesis import strategies as some
 from hardening.foundation.errors import OutsideError
 from images.artifact import Release
 from images.registry.client import RegistryClient
-from images.registry.release_store import RegistryStore
 from images.release.channels import revoke
 from images.release.lifecycle import Status, status
 from images.release.publish import release
@@ -27,7 +24,7 @@ from images.release.retention import (
     decide,
     plan,
 )
-from tests.support.publishing import DAY, NOW, at, built, definition, judged, publisher, running_registry, stored
+from tests.support.publishing import DAY, NOW, Begin, SharedRegistry, at, built, definition, judged, published, stored
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
 
@@ -192,41 +189,31 @@ def test_nothing_that_stands_on_something_ever_goes(
         assert newest in kept
 
 
-@pytest.fixture
-def to(tmp_path: Path) -> Iterator[RegistryStore]:
-    """A publisher to an empty registry."""
-    with running_registry(tmp_path / "registry") as address:
-        to = publisher(address, tmp_path)
-        yield to
-        to.ledger.close()
-
-
-def published(to: RegistryStore, text: str, day: int, **more: object) -> Release:
-    """A release of `web` on a day."""
-    return release(at(to, NOW + day * DAY), built(to.store, text=text), definition(), judged(), **more).release  # type: ignore[arg-type]
+TWO, THREE = (("one", 0), ("two", 1)), (("one", 0), ("two", 1), ("three", 2))
 
 
 @needs_registry
 def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_it(
-    to: RegistryStore, tmp_path: Path
+    shared_registry: SharedRegistry, begin: Begin
 ) -> None:
     """Planned first, nothing gone; applied, documents, lists, tags and indexes are gone; the shared content is not."""
-    first = published(to, "one", 0)
+    to, (first,) = begin(published, ("one", 0))
     again = published(to, "one", 1, redate=True)
     other = published(to, "two", 2)
     third = published(to, "three", 3)
-    before = stored(tmp_path / "registry")
+    before = stored(shared_registry.folder)
     later = at(to, NOW + 3 * DAY)
     to.ledger.seen_fleet("shop", {"a": again.digest}, NOW)
     planned = later.prune(apply=False)
     assert {d.subject.digest for d in planned if d.action is REMOVE} == {first.digest}
-    assert stored(tmp_path / "registry") == before
+    assert stored(shared_registry.folder) == before
     assert later.prune(apply=True) == planned
-    assert stored(tmp_path / "registry")["manifests"] == before["manifests"] - 12  # index, its 10 documents, their list
+    left = before["manifests"] - 12  # index, its 10 documents, their list
+    assert stored(shared_registry.folder)["manifests"] == left
     to.ledger.seen_fleet("shop", {}, NOW)
     assert [d.subject.digest for d in later.prune(apply=True) if d.action is REMOVE] == [again.digest]
-    left = to.registry.tags(other.repository)
-    assert not [tag for tag in left if again.digest[7:] in tag or again.content[7:] in tag]
+    tags = to.registry.tags(other.repository)
+    assert not [tag for tag in tags if again.digest[7:] in tag or again.content[7:] in tag]
     assert to.registry.find(f"{again.repository}@{again.content}") is None
     assert [r.pruned_at is not None for r in to.ledger.releases("web")] == [False, False, True, True]
     assert not [d for d in later.prune(apply=True) if d.action is REMOVE]
@@ -234,22 +221,19 @@ def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_i
 
 
 @needs_registry
-def test_a_child_of_another_definition_holds_its_base(to: RegistryStore) -> None:
+def test_a_child_of_another_definition_holds_its_base(begin: Begin) -> None:
     """Also when only the base's name was given."""
-    base = published(to, "one", 0)
+    to, (base, *_) = begin(published, *THREE)
     child = definition("app", base={"golden": "web"})
     release(to, built(to.store, "app", "app", parent=base.content), child, judged())
-    for day, text in enumerate(("two", "three"), start=1):
-        published(to, text, day)
     (decision,) = (d for d in at(to, NOW + 3 * DAY).prune(apply=True) if d.subject == base)
     assert (decision.action is REMOVE, "not removed: app" in decision.why) == (False, True)
 
 
 @needs_registry
-def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(to: RegistryStore) -> None:
+def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(begin: Begin) -> None:
     """`candidate-previous` holds nothing that no rollback would take."""
-    one = published(to, "one", 0)
-    published(to, "two", 1)
+    to, (one, _) = begin(published, *TWO)
     revoke(to, f"{one.repository}@{one.digest}", "bad")
     assert [d.subject.digest for d in to.prune(apply=True) if d.action is REMOVE] == [one.digest]
 
@@ -258,11 +242,10 @@ def test_a_revoked_release_is_pruned_though_it_is_the_one_to_go_back_to(to: Regi
 @pytest.mark.slow
 @pytest.mark.parametrize("failing", [1, 8])
 def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
-    to: RegistryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+    shared_registry: SharedRegistry, begin: Begin, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     """Whichever deletion fails, the release is still found, and then nothing of it is left."""
-    for day, text in enumerate(("one", "two", "three")):
-        published(to, text, day)
+    to, _ = begin(published, *THREE)
     real, calls = RegistryClient.delete, [0]
 
     def delete(self: RegistryClient, repository: str, digest: str) -> None:
@@ -276,4 +259,4 @@ def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
     with pytest.raises(OutsideError, match="cut"):
         later.prune(apply=True)
     assert len([d for d in later.prune(apply=True) if d.action is REMOVE]) == 1
-    assert stored(tmp_path / "registry") == {"manifests": 26, "tags": 6}
+    assert stored(shared_registry.folder) == {"manifests": 26, "tags": 6}

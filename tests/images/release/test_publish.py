@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -42,11 +41,14 @@ from tests.support.publishing import (
     DAY,
     NOW,
     PACKAGES,
+    Begin,
+    SharedRegistry,
     at,
     built,
     definition,
     dump,
     judged,
+    published,
     publisher,
     released_and_killed,
     running_registry,
@@ -58,13 +60,13 @@ pytestmark = pytest.mark.needs("docker-registry", "skopeo")
 WHOLE = {"manifests": 13, "tags": 3}  # content, index, 10 documents, their list; candidate, dated, the list
 
 
+ONE = ("one", 0)
+
+
 @pytest.fixture
-def to(tmp_path: Path) -> Iterator[RegistryStore]:
+def to(begin: Begin) -> RegistryStore:
     """A publisher to an empty registry."""
-    with running_registry(tmp_path / "registry") as address:
-        to = publisher(address, tmp_path)
-        yield to
-        to.ledger.close()
+    return begin()[0]
 
 
 def test_a_release_is_an_index_that_carries_the_dates(to: RegistryStore) -> None:
@@ -85,9 +87,9 @@ def test_a_release_is_an_index_that_carries_the_dates(to: RegistryStore) -> None
     assert to.ledger.open_publications(repository) == ()
 
 
-def test_what_was_said_hangs_on_the_release(to: RegistryStore) -> None:
+def test_what_was_said_hangs_on_the_release(begin: Begin) -> None:
     """Attestations on the release, each found by its kind, and the end of life where other tools look for it."""
-    done = release(to, built(to.store), definition(), judged()).release
+    to, (done,) = begin(published, ONE)
     assert attached(to.registry, done.repository, done.content) == ()
     *signed, ended = attached(to.registry, done.repository, done.digest)
     assert {one.artifact_type for one in signed} == {BUNDLE}
@@ -98,26 +100,26 @@ def test_what_was_said_hangs_on_the_release(to: RegistryStore) -> None:
     assert ended.annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-12-25"}
 
 
-def test_publishing_again_changes_nothing(to: RegistryStore, tmp_path: Path) -> None:
+def test_publishing_again_changes_nothing(shared_registry: SharedRegistry, begin: Begin, tmp_path: Path) -> None:
     """Days later, judged again, by a ledger that was lost: the same release while its dates hold."""
+    to, (first,) = begin(published, ONE)
     artifact = built(to.store)
-    first = release(to, artifact, definition(), judged())
-    assert stored(tmp_path / "registry") == WHOLE
+    assert stored(shared_registry.folder) == WHOLE
     later = at(to, NOW + 10 * DAY)
     second = release(later, artifact, definition(), judged(NOW + 10 * DAY))
     lost = publisher(to.registry.address, tmp_path / "lost", NOW + 10 * DAY, keys_of=tmp_path)
     third = release(replace(lost, store=to.store), artifact, definition(), judged())
     lost.ledger.close()
-    assert [second.release, third.release] == [first.release] * 2
+    assert [second.release, third.release] == [first] * 2
     assert [second.action, third.action] == ["unchanged"] * 2
-    assert stored(tmp_path / "registry") == WHOLE
-    assert len(to.ledger.moves(first.release.repository, "candidate")) == 1
+    assert stored(shared_registry.folder) == WHOLE
+    assert len(to.ledger.moves(first.repository, "candidate")) == 1
 
 
-def test_near_its_end_a_release_is_dated_anew_over_the_same_content(to: RegistryStore, tmp_path: Path) -> None:
+def test_near_its_end_a_release_is_dated_anew_over_the_same_content(begin: Begin) -> None:
     """A new index over the same content, signed anew, even where the store no longer holds the content."""
+    to, (first,) = begin(published, ONE)
     artifact = built(to.store)
-    first = release(to, artifact, definition(), judged()).release
     to.store.blob(artifact.digest).unlink()
     later = at(to, NOW + 24 * DAY)
     second = release(later, artifact, definition(), judged(NOW + 24 * DAY))
@@ -130,10 +132,10 @@ def test_near_its_end_a_release_is_dated_anew_over_the_same_content(to: Registry
     assert asked.release.expires_at == NOW + 55 * DAY
 
 
-def test_other_dates_or_another_policy_make_another_release(to: RegistryStore) -> None:
+def test_other_dates_or_another_policy_make_another_release(begin: Begin) -> None:
     """What the annotations would say differently is published, whatever the day."""
+    to, (first,) = begin(published, ONE)
     artifact = built(to.store)
-    first = release(to, artifact, definition(), judged()).release
     shorter = release(to, artifact, definition(lifecycle={"expires_after": "5d"}), judged()).release
     strictly = replace(judged(), verdict=replace(judged().verdict, policy="machine"))
     stricter = release(to, artifact, definition(), strictly).release
@@ -141,7 +143,7 @@ def test_other_dates_or_another_policy_make_another_release(to: RegistryStore) -
     assert len({first.digest, shorter.digest, stricter.digest}) == 3
 
 
-def test_a_refused_image_is_not_pushed(to: RegistryStore, tmp_path: Path) -> None:
+def test_a_refused_image_is_not_pushed(to: RegistryStore, shared_registry: SharedRegistry) -> None:
     """Refused by the gate, or past its support: nothing reaches the registry or the ledger."""
     artifact = built(to.store)
     with pytest.raises(RefusedError, match="nothing was published"):
@@ -149,14 +151,14 @@ def test_a_refused_image_is_not_pushed(to: RegistryStore, tmp_path: Path) -> Non
     ended = definition(lifecycle={"support_until": date(2026, 11, 1)})
     with pytest.raises(RefusedError, match="supported until 2026-11-01"):
         release(to, artifact, ended, judged())
-    assert stored(tmp_path / "registry") == {"manifests": 0, "tags": 0}
+    assert stored(shared_registry.folder) == {"manifests": 0, "tags": 0}
     assert to.ledger.releases() == ()
 
 
-def test_a_revoked_content_does_not_come_back_under_a_new_date(to: RegistryStore) -> None:
+def test_a_revoked_content_does_not_come_back_under_a_new_date(begin: Begin) -> None:
     """The nightly run would otherwise publish tomorrow what was revoked today."""
+    to, (first,) = begin(published, ONE)
     artifact = built(to.store)
-    first = release(to, artifact, definition(), judged()).release
     revoke(to, f"{first.repository}@{first.digest}", "leaked key")
     with pytest.raises(RefusedError, match="revoked: leaked key"):
         release(at(to, NOW + DAY), artifact, definition(), judged())
@@ -174,14 +176,14 @@ def cut_short(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> Release:
 
 
 def test_what_the_key_before_a_rotation_signed_is_not_signed_again(
-    to: RegistryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    to: RegistryStore, shared_registry: SharedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A publication that was cut short is taken up by the new key, which finds all signed."""
     begun = cut_short(to, monkeypatch)
     rotate(to.settings, NOW.date() + DAY)
     done = release(at(to, NOW + DAY / 24), built(to.store), definition(), judged())
     assert done.release == begun
-    assert stored(tmp_path / "registry") == WHOLE
+    assert stored(shared_registry.folder) == WHOLE
 
 
 def test_what_a_wrong_key_signed_reaches_no_registry(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,9 +200,9 @@ def test_what_a_wrong_key_signed_reaches_no_registry(to: RegistryStore, monkeypa
     assert release(to, built(to.store), definition(), judged()).action == "published"
 
 
-def test_another_writer_of_the_same_document_lists_it_once(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_writer_of_the_same_document_lists_it_once(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
     """It came between the reading that says what is missing and the one right before the writing."""
-    done = release(to, built(to.store), definition(), judged()).release
+    to, (done,) = begin(published, ONE)
     index = to.registry.get(f"{done.repository}@{done.digest}").descriptor
     document, reads = Document("a/x", b"{}"), 0
 
@@ -221,7 +223,7 @@ def test_another_writer_of_the_same_document_lists_it_once(to: RegistryStore, mo
 
 
 def test_what_an_older_version_began_without_statements_is_put_away(
-    to: RegistryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    to: RegistryStore, shared_registry: SharedRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken up, it would become a candidate that nobody signed."""
     with monkeypatch.context() as patched:
@@ -230,7 +232,7 @@ def test_what_an_older_version_began_without_statements_is_put_away(
     done = release(at(to, NOW + DAY / 24), built(to.store), definition(), judged()).release
     assert done.digest != begun.digest
     assert proved(to.registry, done, NOW).said
-    assert stored(tmp_path / "registry") == WHOLE
+    assert stored(shared_registry.folder) == WHOLE
 
 
 def killed(address: str, folder: Path, call: int, before: bool) -> bool:
@@ -239,39 +241,43 @@ def killed(address: str, folder: Path, call: int, before: bool) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_at_any_write_the_next_run_completes_the_same_release(tmp_path: Path) -> None:
+def test_killed_at_any_write_the_next_run_completes_the_same_release(
+    shared_registry: SharedRegistry, tmp_path: Path
+) -> None:
     """kill -9 after each write, an hour later run again: as if nothing had happened, and nothing doubled."""
-    with running_registry(tmp_path / "registry") as address:
-        calls = 0
-        while killed(f"{address}/k{calls}", tmp_path / f"k{calls}", calls + 1, False):
-            to = publisher(f"{address}/k{calls}", tmp_path / f"k{calls}", NOW + DAY / 24)
-            artifact = built(to.store)
-            done = release(to, artifact, definition(), judged(NOW + DAY / 24)).release
-            assert done.published_at == NOW, f"killed after write {calls + 1}"
-            assert stored(tmp_path / "registry", f"k{calls}/web") == WHOLE
-            assert channels_of(to.registry, done.repository) == {"candidate": done.digest}
-            assert to.ledger.open_publications(done.repository) == ()
-            assert len(to.ledger.moves(done.repository, "candidate")) == 1
-            assert not [p for p in (tmp_path / f"k{calls}" / "partial").glob("*") if p.is_dir()]
-            to.ledger.close()
-            calls += 1
-        assert calls == 5  # content, index, documents with their list, dated tag, candidate
+    shared_registry.clear()
+    calls = 0
+    while killed(f"{shared_registry.address}/k{calls}", tmp_path / f"k{calls}", calls + 1, False):
+        to = publisher(f"{shared_registry.address}/k{calls}", tmp_path / f"k{calls}", NOW + DAY / 24)
+        artifact = built(to.store)
+        done = release(to, artifact, definition(), judged(NOW + DAY / 24)).release
+        assert done.published_at == NOW, f"killed after write {calls + 1}"
+        assert stored(shared_registry.folder, f"k{calls}/web") == WHOLE
+        assert channels_of(to.registry, done.repository) == {"candidate": done.digest}
+        assert to.ledger.open_publications(done.repository) == ()
+        assert len(to.ledger.moves(done.repository, "candidate")) == 1
+        assert not [p for p in (tmp_path / f"k{calls}" / "partial").glob("*") if p.is_dir()]
+        to.ledger.close()
+        calls += 1
+    assert calls == 5  # content, index, documents with their list, dated tag, candidate
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 3, 5])
-def test_a_killed_publication_of_something_else_is_put_away(tmp_path: Path, call: int) -> None:
+def test_a_killed_publication_of_something_else_is_put_away(
+    shared_registry: SharedRegistry, tmp_path: Path, call: int
+) -> None:
     """The image changed before the next run: what the killed one pushed and nobody was shown is removed."""
-    with running_registry(tmp_path / "registry") as address:
-        assert killed(address, tmp_path, call, True)
-        to = publisher(address, tmp_path, NOW + DAY / 24)
-        done = release(to, built(to.store, text="two"), definition(), judged()).release
-        shown = {r.digest for r in releases_in(to.registry, "web", to.prefix)}
-        assert done.digest in shown
-        assert to.ledger.open_publications(done.repository) == ()
-        whole = {"manifests": 26, "tags": 5} if call == 5 else WHOLE  # the fifth write is the channel: all was there
-        assert stored(tmp_path / "registry") == whole
-        to.ledger.close()
+    shared_registry.clear()
+    assert killed(shared_registry.address, tmp_path, call, True)
+    to = publisher(shared_registry.address, tmp_path, NOW + DAY / 24)
+    done = release(to, built(to.store, text="two"), definition(), judged()).release
+    shown = {r.digest for r in releases_in(to.registry, "web", to.prefix)}
+    assert done.digest in shown
+    assert to.ledger.open_publications(done.repository) == ()
+    whole = {"manifests": 26, "tags": 5} if call == 5 else WHOLE  # the fifth write is the channel: all was there
+    assert stored(shared_registry.folder) == whole
+    to.ledger.close()
 
 
 @pytest.mark.slow
@@ -319,9 +325,9 @@ def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> Non
     assert json.loads(by_digest.model_dump_json())["days_left"] == 30
 
 
-def test_show_names_what_is_near_and_refuses_strangers(to: RegistryStore, tmp_path: Path) -> None:
+def test_show_names_what_is_near_and_refuses_strangers(begin: Begin) -> None:
     """A typing error, a repository that is not there, and an image that is none of ours."""
-    release(to, built(to.store), definition(), judged())
+    to, _ = begin(published, ONE)
     with pytest.raises(NotFoundError, match="did you mean candidate"):
         show(to.registry, "web:candidat", to.prefix, NOW)
     with pytest.raises(NotFoundError, match="nothing is published"):
@@ -333,11 +339,10 @@ def test_show_names_what_is_near_and_refuses_strangers(to: RegistryStore, tmp_pa
         show(to.registry, f"web@{content}", to.prefix, NOW)
 
 
-def test_a_lost_ledger_comes_back_from_the_registry(to: RegistryStore, tmp_path: Path) -> None:
+def test_a_lost_ledger_comes_back_from_the_registry(begin: Begin, tmp_path: Path) -> None:
     """Releases, revocations, channels, artifacts and judgements; twice is once."""
+    to, (first, second) = begin(published, ONE, ("two", 1))
     artifact = built(to.store)
-    first = release(to, artifact, definition(), judged()).release
-    second = release(at(to, NOW + DAY), built(to.store, text="two"), definition(), judged()).release
     revoke(to, f"{second.repository}@{second.digest}", "bad")
     other = publisher(to.registry.address, tmp_path / "other", NOW + DAY, keys_of=tmp_path)
     for _ in range(2):
@@ -350,9 +355,9 @@ def test_a_lost_ledger_comes_back_from_the_registry(to: RegistryStore, tmp_path:
     other.ledger.close()
 
 
-def test_what_nobody_signed_comes_into_no_ledger(to: RegistryStore, tmp_path: Path) -> None:
+def test_what_nobody_signed_comes_into_no_ledger(begin: Begin, tmp_path: Path) -> None:
     """With other keys a ledger takes nothing from the registry, and says of each release why."""
-    made = release(to, built(to.store), definition(), judged()).release
+    to, (made,) = begin(published, ONE)
     other = publisher(to.registry.address, tmp_path / "other", NOW + DAY)
     signer(other.settings, NOW.date())
     _, [error] = rebuild(other)
@@ -363,10 +368,10 @@ def test_what_nobody_signed_comes_into_no_ledger(to: RegistryStore, tmp_path: Pa
     other.ledger.close()
 
 
-def test_a_release_that_another_key_signed_is_signed_anew(to: RegistryStore, tmp_path: Path) -> None:
+def test_a_release_that_another_key_signed_is_signed_anew(begin: Begin, tmp_path: Path) -> None:
     """Its dates hold, and yet it proves nothing here; the same index then carries what both said."""
+    to, (first,) = begin(published, ONE)
     artifact = built(to.store)
-    first = release(to, artifact, definition(), judged()).release
     other = replace(publisher(to.registry.address, tmp_path / "other"), store=to.store)
     second = release(other, artifact, definition(), judged()).release
     assert second == first

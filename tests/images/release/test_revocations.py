@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -43,43 +43,35 @@ from pipelines import nightly
 from tests.support.publishing import (
     DAY,
     NOW,
+    Begin,
+    SharedRegistry,
     at,
     built,
     definition,
     gate,
     judged,
     publisher,
-    running_registry,
     settings_in,
 )
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
 LIVES = {"lifecycle": {"expires_after": "100d"}}
 BASED = {**LIVES, "base": {"golden": "base"}}
-Other = Callable[..., RegistryStore]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry for all tests of this module; each has repositories of its own in it."""
-    with running_registry(tmp_path_factory.mktemp("registry")) as address:
-        yield address
+WEB, BASE, BASES = ("web", 0), ("base", 0), (("base", 0), ("base", 1))
+Other = Callable[[], RegistryStore]
 
 
 @pytest.fixture
-def machine(address: str, tmp_path: Path) -> Iterator[Other]:
-    """Makes machines, by number: each with a ledger and store of its own, at the same registry, with the same key."""
-    made: dict[int, RegistryStore] = {}
+def elsewhere(shared_registry: SharedRegistry, tmp_path: Path) -> Iterator[Other]:
+    """Makes another machine: a ledger and store of its own, at the same registry, with the same key."""
+    with ExitStack() as made:
 
-    def named(number: int = 1) -> RegistryStore:
-        if number not in made:
-            own = f"{address}/{tmp_path.name.lower().replace('_', '-')}"
-            made[number] = publisher(own, tmp_path / str(number), keys_of=tmp_path / "1")
-        return made[number]
+        def machine() -> RegistryStore:
+            other = publisher(shared_registry.address, tmp_path / "other", keys_of=tmp_path)
+            made.callback(other.ledger.close)
+            return other
 
-    yield named
-    for one in made.values():
-        one.ledger.close()
+        yield machine
 
 
 def put(to: RegistryStore, name: str, day: int, text: str = "", base: str = "", **more: Any) -> Release:
@@ -101,12 +93,11 @@ def channels(to: RegistryStore, name: str) -> dict[str, str]:
     return channels_of(to.registry, to.registry.repository(name))
 
 
-def test_children_of_a_revoked_base_go_with_it(machine: Other) -> None:
+def test_children_of_a_revoked_base_go_with_it(begin: Begin) -> None:
     """In registry and ledger, off their channels, to the child on the good base; grandchildren too."""
-    to = machine()
-    good, bad = stable(to, "base", 0), stable(to, "base", 1)
+    to, (good, bad) = begin(put, *BASES)
     old, child = stable(to, "child", 0, base=good.content), stable(to, "child", 1, base=bad.content)
-    grandchild = stable(to, "leaf", 1, base=child.content)
+    grandchild = put(to, "leaf", 1, base=child.content)
     changes = revoke(at(to, NOW + 2 * DAY), f"{bad.repository}@{bad.digest}", "a back door")
     assert {change.name for change in changes} == {"base", "child", "leaf"}
     assert channels(to, "child")["stable"] == old.digest
@@ -120,10 +111,10 @@ def test_children_of_a_revoked_base_go_with_it(machine: Other) -> None:
         put(to, "child", 3, text="more", base=bad.content)
 
 
-def test_a_child_that_another_machine_published_is_reached_too(machine: Other) -> None:
+def test_a_child_that_another_machine_published_is_reached_too(begin: Begin, elsewhere: Other) -> None:
     """The machine that revokes the base has never heard of it; whoever moves the child asks for the base."""
-    one, two = machine(1), machine(2)
-    base = put(one, "base", 0)
+    one, (base,) = begin(put, BASE)
+    two = elsewhere()
     child = put(two, "child", 0, base=base.content)
     revoke(one, f"{base.repository}@{base.digest}", "a back door")
     assert child.revoked_at is None
@@ -133,12 +124,12 @@ def test_a_child_that_another_machine_published_is_reached_too(machine: Other) -
             act()
 
 
-def test_what_is_inside_is_revoked_under_every_date_and_name(machine: Other) -> None:
+def test_what_is_inside_is_revoked_under_every_date_and_name(begin: Begin, elsewhere: Other) -> None:
     """Another machine re-dated the content, and published it under another name; neither stands, nor comes again."""
-    one, two = machine(1), machine(2)
-    first = put(one, "web", 0, text="same")
-    redated = put(two, "web", 1, text="same", redate=True)
-    alias = put(one, "alias", 0, text="same")
+    one, (first,) = begin(put, WEB)
+    two = elsewhere()
+    redated = put(two, "web", 1, text="web0", redate=True)
+    alias = put(one, "alias", 0, text="web0")
     assert redated.digest != first.digest
     revoke(at(one, NOW + 2 * DAY), f"{first.repository}@{first.digest}", "leaked key")
     seen = release_at(two.registry, f"{redated.repository}@{redated.digest}", two.prefix)
@@ -147,13 +138,12 @@ def test_what_is_inside_is_revoked_under_every_date_and_name(machine: Other) -> 
     with pytest.raises(RefusedError, match="was revoked: leaked key"):
         promote(two, "web", "default", gate())
     with pytest.raises(RefusedError, match="was revoked: leaked key; nothing was published"):
-        put(two, "web", 3, text="same", redate=True)
+        put(two, "web", 3, text="web0", redate=True)
 
 
-def test_the_one_that_says_revoked_wins(machine: Other) -> None:
+def test_the_one_that_says_revoked_wins(begin: Begin) -> None:
     """The registry forgot it, and the ledger knows; then a rebuild takes nothing back."""
-    to = machine()
-    one = put(to, "web", 0)
+    to, (one,) = begin(put, WEB)
     revoke(to, f"{one.repository}@{one.digest}", "bad")
     for subject in (one.digest, one.content):
         detach_all(to.registry, one.repository, subject)
@@ -165,11 +155,9 @@ def test_the_one_that_says_revoked_wins(machine: Other) -> None:
     assert known.revoked_reason == "bad"
 
 
-def test_where_the_registry_cannot_be_asked_nothing_moves(machine: Other) -> None:
+def test_where_the_registry_cannot_be_asked_nothing_moves(begin: Begin) -> None:
     """Unasked is not unrevoked, whatever the ledger says."""
-    to = machine()
-    stable(to, "web", 0)
-    stable(to, "web", 1)
+    to, _ = begin(stable, WEB, ("web", 1))
     gone = replace(to, registry=RegistryClient("127.0.0.1:1/x", to.registry.settings))
     for act in (lambda: promote(gone, "web", "default", gate()), lambda: rollback(gone, "web"),
                 lambda: put(gone, "web", 2)):  # fmt: skip
@@ -177,10 +165,9 @@ def test_where_the_registry_cannot_be_asked_nothing_moves(machine: Other) -> Non
             act()
 
 
-def test_a_rollback_to_what_is_over_needs_a_reason(machine: Other) -> None:
+def test_a_rollback_to_what_is_over_needs_a_reason(begin: Begin) -> None:
     """Expired or revoked, it is refused with the reason; with one it goes, and the audit says why."""
-    to = machine()
-    one, two = stable(to, "web", 0), stable(to, "web", 1)
+    to, (one, two) = begin(stable, WEB, ("web", 1))
     late = at(to, NOW + 100 * DAY + DAY / 2)
     with pytest.raises(RefusedError, match=r"(?s)would go back to .*which expired on .*--reason"):
         rollback(late, "web")
@@ -194,20 +181,18 @@ def test_a_rollback_to_what_is_over_needs_a_reason(machine: Other) -> None:
     assert "two loses data" in [line.detail for line in to.ledger.audit_lines() if line.action == "rollback"]
 
 
-def test_a_newer_refusal_stops_the_promotion(machine: Other) -> None:
+def test_a_newer_refusal_stops_the_promotion(begin: Begin) -> None:
     """The release carries an allowed verdict of its own day; today's is asked, and says no."""
-    to = machine()
-    put(to, "web", 0)
+    to, _ = begin(put, WEB)
     with pytest.raises(RefusedError, match="is refused by policy default"):
         promote(to, "web", "default", gate(allowed=False))
     assert "stable" not in channels(to, "web")
 
 
 @pytest.mark.parametrize("about", [{"subject": "other"}, {"content": f"sha256:{0:064x}"}], ids=["name", "content"])
-def test_a_verdict_about_something_else_lets_nothing_through(machine: Other, about: dict[str, str]) -> None:
+def test_a_verdict_about_something_else_lets_nothing_through(begin: Begin, about: dict[str, str]) -> None:
     """Neither one that was signed at its publication, nor one that the gate gives."""
-    to = machine()
-    made = put(to, "web", 0)
+    to, (made,) = begin(put, WEB)
     with pytest.raises(RefusedError, match="its verdict is about"):
         promote(to, "web", "default", lambda one: replace(gate()(one), **about))
     wrong = verdict_attestation(replace(judged().verdict, **({"content": made.content} | about)), "", ())
@@ -228,10 +213,9 @@ def instead(to: RegistryStore, made: Release, other: Attestation) -> None:
     attach(to.registry, made.repository, index, [signed_document(payload, key) for payload in payloads])
 
 
-def test_what_was_said_of_another_release_promotes_nothing(machine: Other) -> None:
+def test_what_was_said_of_another_release_promotes_nothing(begin: Begin) -> None:
     """Signed by our key, and hung on a release that was never judged."""
-    to = machine()
-    judged_one, made = put(to, "web", 0, "one"), put(to, "web", 1, "two")
+    to, (judged_one, made) = begin(put, WEB, ("web", 1))
     index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
     verdicts = [
         one
@@ -246,10 +230,9 @@ def test_what_was_said_of_another_release_promotes_nothing(machine: Other) -> No
         assert caught.value.fault is Fault.OTHER_SUBJECT
 
 
-def test_a_verdict_says_what_it_is_about(machine: Other) -> None:
+def test_a_verdict_says_what_it_is_about(begin: Begin) -> None:
     """The one that publication attaches names the content, so that it cannot be hung on another release."""
-    to = machine()
-    made = put(to, "web", 0)
+    to, (made,) = begin(put, WEB)
     rebuild(to)
     told = to.ledger.verdict(made.content, told=True)
     assert told
@@ -299,10 +282,9 @@ def test_nothing_is_built_on_a_revoked_base(context: Context) -> None:
         assert "its base base was revoked: a back door" in str(revoked_parent(context, parent.name, parent.content))
 
 
-def test_what_was_revoked_elsewhere_is_asked_before_a_build(machine: Other, context: Context) -> None:
+def test_what_was_revoked_elsewhere_is_asked_before_a_build(begin: Begin, context: Context) -> None:
     """At a registry that others write to; one that cannot be asked stops no build, for nothing is moved by that."""
-    to = machine()
-    base = put(to, "base", 0)
+    to, (base,) = begin(put, BASE)
     revoke(to, f"{base.repository}@{base.digest}", "a back door")
     shared = settings_in(context.settings.state_dir / "b", registry={"address": to.registry.address})
     with closing((at_shared := replace(context, settings=shared, registry_address=lambda: to.registry.address)).ledger):
@@ -312,10 +294,12 @@ def test_what_was_revoked_elsewhere_is_asked_before_a_build(machine: Other, cont
         assert revoked_parent(at_away, "base", base.content) is None
 
 
-def test_one_malformed_image_costs_a_rebuild_one_image(machine: Other, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_malformed_image_costs_a_rebuild_one_image(
+    begin: Begin, elsewhere: Other, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The others come back, and it is said; what they were judged is told, and counts for nothing."""
-    to, other = machine(1), machine(2)
-    bad, good = put(to, "bad", 0), put(to, "web", 0)
+    to, (good,) = begin(put, WEB)
+    bad, other = put(to, "bad", 0), elsewhere()
     index = to.registry.get(f"{bad.repository}@{bad.digest}").descriptor
     attach(to.registry, bad.repository, index, [Document(documents.REVOCATION, b"", {"when": "now"})])
     releases, errors = rebuild(replace(other, names=("bad", "web")))
@@ -331,10 +315,12 @@ def test_one_malformed_image_costs_a_rebuild_one_image(machine: Other, capsys: p
     assert not other.ledger.moves(bad.repository, "candidate")
 
 
-def test_one_release_that_cannot_be_read_stops_no_other(machine: Other, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_release_that_cannot_be_read_stops_no_other(
+    begin: Begin, elsewhere: Other, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever of ours goes wrong over it, such as more documents than are read."""
-    to, other = machine(1), machine(2)
-    bad, good = put(to, "web", 0), put(to, "web", 1)
+    _, (bad, good) = begin(put, WEB, ("web", 1))
+    other = elsewhere()
 
     def asked(registry: RegistryClient, one: Release, now: datetime) -> Attested:
         if one.digest == bad.digest:
@@ -347,10 +333,9 @@ def test_one_release_that_cannot_be_read_stops_no_other(machine: Other, monkeypa
     assert [str(error) for error in errors] == ["too large"]
 
 
-def test_provenance_of_another_content_is_not_taken_for_a_build(machine: Other) -> None:
+def test_provenance_of_another_content_is_not_taken_for_a_build(begin: Begin) -> None:
     """Else whoever can push could make the next plan say `unchanged` over what they like."""
-    to = machine()
-    made = put(to, "web", 0)
+    to, (made,) = begin(put, WEB)
     other = replace(built(to.store, "web", "evil"), input_digest=made.input_digest)
     instead(to, made, provenance(made, other))
     _, (error,) = rebuild(to)
@@ -358,10 +343,9 @@ def test_provenance_of_another_content_is_not_taken_for_a_build(machine: Other) 
     assert to.ledger.artifact_by_input("web", "linux/amd64", made.input_digest) is None
 
 
-def test_what_a_registry_tells_replaces_nothing_that_was_found_here(machine: Other) -> None:
+def test_what_a_registry_tells_replaces_nothing_that_was_found_here(begin: Begin) -> None:
     """Whoever may push could else empty a scan, or call another content of this store what these inputs give."""
-    to = machine()
-    made = put(to, "web", 0)
+    to, (made,) = begin(put, WEB)
     found = Finding(FindingKind.VULNERABILITY, "CVE-2026-0666", "openssl", "3.5", "3.6", Severity.CRITICAL, ())
     own = ScanRecord((), (found,), inputs={"trivy": "sha256:in"})
     to.ledger.record_scan(made.content, own, NOW)
@@ -373,10 +357,10 @@ def test_what_a_registry_tells_replaces_nothing_that_was_found_here(machine: Oth
 
 
 def test_one_malformed_image_costs_the_night_one_image(
-    machine: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its line says what is wrong; the other is published and becomes stable."""
-    to, names = machine(), ["debian-base", "python-runtime"]
+    to, names = begin()[0], ["debian-base", "python-runtime"]
     context = Context(settings_in(tmp_path / "night"), NOW, lambda: "", lambda: to.registry.address, lenient=True)
     with closing(context.ledger):
         made = {name: built(context.store, name, name) for name in names}
@@ -407,10 +391,9 @@ def test_one_malformed_image_costs_the_night_one_image(
     assert [type(part.error) for part in parts if part.error] == [MalformedError]
 
 
-def test_whoever_revokes_in_a_hurry_may_give_what_is_on_the_screen(machine: Other) -> None:
+def test_whoever_revokes_in_a_hurry_may_give_what_is_on_the_screen(begin: Begin) -> None:
     """The beginning of a digest, of the release or of its content, with and without a name; or a tag."""
-    to = machine()
-    one, two = put(to, "base", 0), put(to, "base", 1)
+    to, (one, two) = begin(put, *BASES)
     whole = f"{one.repository}@{one.digest}"
     head, content = one.digest.removeprefix("sha256:")[:12], one.content[7:19]
     on_screen = (
@@ -436,10 +419,9 @@ def test_whoever_revokes_in_a_hurry_may_give_what_is_on_the_screen(machine: Othe
     assert full_reference(to.ledger, "2026", []) == "2026"  # rather a slip than a digest
 
 
-def test_releases_over_one_content_are_no_two_answers(machine: Other) -> None:
+def test_releases_over_one_content_are_no_two_answers(begin: Begin) -> None:
     """They are revoked together; the newest is shown."""
-    to = machine()
-    first = put(to, "base", 0)
+    to, (first,) = begin(put, BASE)
     second = put(to, "base", 1, text="base0", redate=True)
     assert first.content == second.content
     assert full_reference(to.ledger, first.content[:20], []) == f"{second.repository}@{second.digest}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -14,11 +13,10 @@ from images.artifact import Release
 from images.plan.upstream import LOCK, Upstream
 from images.registry.referrers import detach_all
 from images.registry.release_store import RegistryStore
-from images.release.publish import release
 from images.store.oci import Store
 from images.trust.keys import own_keys
 from images.trust.verification import Fault, UntrustedError
-from tests.support.publishing import NOW, built, definition, judged, publisher, running_registry
+from tests.support.publishing import NOW, Begin, built, published
 from tests.support.signing import KeyInMemory
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
@@ -64,11 +62,9 @@ class Golden:
 
 
 @pytest.fixture
-def golden(tmp_path: Path) -> Iterator[Golden]:
-    with running_registry(tmp_path / "registry") as address:
-        to = publisher(address, tmp_path / "state")
-        yield Golden(to, release(to, built(to.store), definition(), judged()).release, tmp_path)
-        to.ledger.close()
+def golden(begin: Begin, tmp_path: Path) -> Golden:
+    to, (made,) = begin(published, ("one", 0))
+    return Golden(to, made, tmp_path)
 
 
 def test_a_base_is_pinned_and_fetched_where_the_named_key_signed_it(golden: Golden) -> None:

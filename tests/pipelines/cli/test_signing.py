@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from images.store.oci import Store
 from images.trust.envelope import BUNDLE
 from images.trust.statement import PROVENANCE
 from tests.support.loop import Goldsmith
-from tests.support.publishing import built, definition, judged, publisher, running_registry
+from tests.support.publishing import Begin, at, built, definition, judged
 from tests.support.signing import KeyInMemory
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
@@ -31,21 +31,29 @@ public = '''
 """
 
 
-@pytest.fixture
-def to(tmp_path: Path) -> Iterator[RegistryStore]:
-    """A publisher to an empty registry, by the clock of commands."""
-    from datetime import UTC, datetime
-
-    with running_registry(tmp_path / "registry") as address:
-        to = publisher(address, tmp_path / "state", datetime.now(UTC).replace(microsecond=0))
-        yield to
-        to.ledger.close()
+def published(to: RegistryStore, name: str) -> Release:
+    """A release, by the clock of commands."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    return release(at(to, now), built(to.store, name), definition(name), judged(now)).release
 
 
 @pytest.fixture
-def made(to: RegistryStore) -> Release:
+def publication(begin: Begin) -> tuple[RegistryStore, Release]:
+    """A publisher by the clock of commands, and its release of `web`."""
+    to, (made,) = begin(published, ("web",))
+    return at(to, datetime.now(UTC).replace(microsecond=0)), made
+
+
+@pytest.fixture
+def to(publication: tuple[RegistryStore, Release]) -> RegistryStore:
+    """The publisher."""
+    return publication[0]
+
+
+@pytest.fixture
+def made(publication: tuple[RegistryStore, Release]) -> Release:
     """A release of `web`."""
-    return release(to, built(to.store), definition(), judged(to.now)).release
+    return publication[1]
 
 
 @pytest.fixture
