@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tests.support.loop import Goldsmith
     from tests.support.postgres import Server
     from tests.support.servers import Exported
+    from tests.support.trees import Layers
     from tests.support.yards import Yard
 
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
@@ -34,7 +35,7 @@ settings.register_profile(
 )  # each of thousands of mutants costs one run
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
 AT_ONE_ENGINE = ("test_roll_docker", "test_roll_docker_kept", "test_roll_flow", "test_orphans_docker")
-HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "server", "yard"})
+HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "layers", "server", "yard"})
 """Fixtures that start what costs seconds: an engine, an emulator, a database server, a build."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -156,12 +157,21 @@ def house(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Goldsmi
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Goldsmith:
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Layers:
+    """The packages of debian-base and debian-server as installed, once for all workers. Not to be changed."""
+    from tests.support.trees import make_layers
+
+    with _shared(tmp_path_factory, "layers") as state:
+        return make_layers(state)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, layers: Layers) -> Goldsmith:
     """debian-server, built once for all workers through the command line. Not to be changed: tests `fork` it."""
     from tests.support.servers import build_server
 
     with _shared(tmp_path_factory, "server") as state:
-        return build_server(state)
+        return build_server(state, layers)
 
 
 @pytest.fixture(scope="session")
