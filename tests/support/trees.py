@@ -19,7 +19,6 @@ from pathlib import Path
 from hardening import proof
 from hardening.catalog import load_controls, load_profile, load_profiles
 from hardening.foundation.settings import ROOT, Settings
-from hardening.model import Profile
 from hardening.render import Overlay
 from images import proofs
 from images.context import Context
@@ -100,7 +99,7 @@ def control_shown(folder: Path) -> Path:
 
 
 def make_layers(state: Path) -> Layers:
-    """Both kinds' packages, unless they are there: a container's by `control.test` of a control that no profile lists."""
+    """Both kinds' packages, unless they are there: a container's by `control.test` of what no profile lists."""
     state = Path(os.environ.get(READY, state))
     said = state / DONE
     if not said.exists():
