@@ -32,7 +32,7 @@ def test_a_control_is_proved_without_an_image_and_the_second_time_without_a_boot
     assert first.code == 0, first.err
     assert [(line["profile"], line["passed"]) for line in first.json] == [("container-base", True)] * 2
     assert "no profile uses it" in first.err
-    layers.link_to(inv.state)
+    layers.link_to(inv.state, layers.container)
     cases = inv.content[0] / "hardening/controls/no-core-dumps/cases.toml"
     cases.write_text(cases.read_text() + '[[proof]]\ntitle = "of nothing"\nevidence = "/x"\n')
     second = inv("control.test", "no-core-d*")

@@ -39,7 +39,7 @@ def build_server(state: Path, layers: Layers) -> Goldsmith:
     built = Goldsmith(state, NO_ENGINE)
     if (state / DONE).exists():
         return built
-    layers.link_to(state)
+    layers.link_to(state, layers.machine)
     policies = state / "content/hardening/policies"
     policies.mkdir(parents=True, exist_ok=True)
     text = (ROOT / "hardening/policies/machine.toml").read_text()

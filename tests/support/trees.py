@@ -67,16 +67,21 @@ def trees_on(state: Path, work: Path) -> Iterator[Trees]:
 
 @dataclass(frozen=True)
 class Layers:
-    """A state that holds the packages of definitions as installed, and what the command said that first needed one."""
+    """A state that holds the packages of definitions as installed, and what the command said that first needed one.
+
+    `container` and `machine` are the keys of the two.
+    """
 
     state: Path
     first: Answer
+    container: str
+    machine: str
 
-    def link_to(self, state: Path) -> None:
-        """Let a new state begin with these layers, and with the packages that they were made of."""
-        state.mkdir(parents=True, exist_ok=True)
+    def link_to(self, state: Path, key: str) -> None:
+        """Let a new state begin with a layer, and with the packages that it was made of."""
+        (state / TREES).mkdir(parents=True, mode=0o700)
         (state / "apt").symlink_to(self.state / "apt")
-        hard_linked(self.state / TREES, state / TREES)
+        hard_linked(self.state / TREES / key, state / TREES / key)
 
 
 def files_shown(folder: Path) -> Path:
@@ -105,10 +110,13 @@ def make_layers(state: Path) -> Layers:
     if not said.exists():
         content = control_shown(state / "content")
         first = Goldsmith(state, NO_ENGINE, (content,))("control.test", "no-core-dumps", "--json")
+        [container] = (state / TREES).iterdir()
         work = state / "work/machine"
         work.mkdir()
         with trees_on(state, work) as trees:
             trees.made._of(profile_of("machine-base"), "unhardened")
         shutil.rmtree(work)
-        said.write_text(json.dumps(asdict(first)))
-    return Layers(state, Answer(**json.loads(said.read_text())))
+        [machine] = set((state / TREES).iterdir()) - {container}
+        said.write_text(json.dumps([asdict(first), container.name, machine.name]))
+    answer, *keys = json.loads(said.read_text())
+    return Layers(state, Answer(**answer), *keys)
