@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tests.support.postgres import Server
     from tests.support.publishing import Begin, SharedRegistry
     from tests.support.servers import Exported
+    from tests.support.trees import Layers
     from tests.support.yards import Yard
 
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
@@ -35,7 +36,7 @@ settings.register_profile(
 )  # each of thousands of mutants costs one run
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
 AT_ONE_SERVER = ("test_machine_build", "test_machine_booted", "test_machine_published", "test_machine_export")
-HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "own_engine", "server", "yard"})
+HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "layers", "own_engine", "server", "yard"})
 """Fixtures that start what costs seconds: an engine, an emulator, a database server, a build."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -157,12 +158,21 @@ def house(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Goldsmi
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Goldsmith:
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Layers:
+    """The packages of debian-base and debian-server as installed, once for all workers. Not to be changed."""
+    from tests.support.trees import make_layers
+
+    with _shared(tmp_path_factory, "layers") as state:
+        return make_layers(state)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, layers: Layers) -> Goldsmith:
     """debian-server, built once for all workers through the command line. Not to be changed: tests `fork` it."""
     from tests.support.servers import build_server
 
     with _shared(tmp_path_factory, "server") as state:
-        return build_server(state)
+        return build_server(state, layers)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from hardening.foundation.settings import ROOT
 from hardening.model import Profile
 from hardening.render import render
 from pipelines.lint import content_problems
+from tests.support.trees import files_shown
 
 TODAY = date(2026, 6, 1)
 BASE = "container-base"
@@ -25,19 +25,6 @@ BASE = "container-base"
 def root(tmp_path: Path) -> Path:
     """A content root with the files that the document shows."""
     return files_shown(tmp_path)
-
-
-def files_shown(folder: Path) -> Path:
-    """The files that the document shows, as somebody would copy them into a content root."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    shown = re.findall(
-        r"^( *)```(?:toml|sh)\n *# (hardening/(?:controls|profiles)/\S+)\n(.*?)```", text, re.DOTALL | re.MULTILINE
-    )
-    for indent, name, body in shown:
-        file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(re.sub(rf"^{indent}", "", body, flags=re.MULTILINE))
-    return folder
 
 
 def test_its_files_are_all_there_and_sound(root: Path) -> None:

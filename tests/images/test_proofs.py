@@ -12,26 +12,27 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
 from images.context import Context
 from images.proofs import _stand_in
-from tests.hardening.test_contributing import files_shown
 from tests.support.loop import CHILD, Goldsmith, definition
+from tests.support.trees import NO_ENGINE, Layers, control_shown
 
 
 @pytest.fixture
 def inv(tmp_path: Path) -> Goldsmith:
     """A state of its own, and a content root with the control that CONTRIBUTING.md shows and no profile lists."""
-    root = files_shown(tmp_path / "root")
-    (root / "hardening/profiles/shop-base.toml").unlink()
-    return Goldsmith(tmp_path / "state", "unix:///nowhere", (root,))
+    return Goldsmith(tmp_path / "state", NO_ENGINE, (control_shown(tmp_path / "root"),))
 
 
 @pytest.mark.slow
 @pytest.mark.needs("root", "mmdebstrap", "mirror")
-def test_a_control_is_proved_without_an_image_and_the_second_time_without_a_bootstrap(inv: Goldsmith) -> None:
+def test_a_control_is_proved_without_an_image_and_the_second_time_without_a_bootstrap(
+    inv: Goldsmith, layers: Layers
+) -> None:
     """Its own proof holds; one that proves nothing is told with file and key, and ends with 2."""
-    first = inv("control.test", "no-core-dumps", "--json")
+    first = layers.first
     assert first.code == 0, first.err
     assert [(line["profile"], line["passed"]) for line in first.json] == [("container-base", True)] * 2
     assert "no profile uses it" in first.err
+    layers.link_to(inv.state, layers.container)
     cases = inv.content[0] / "hardening/controls/no-core-dumps/cases.toml"
     cases.write_text(cases.read_text() + '[[proof]]\ntitle = "of nothing"\nevidence = "/x"\n')
     second = inv("control.test", "no-core-d*")
@@ -40,8 +41,8 @@ def test_a_control_is_proved_without_an_image_and_the_second_time_without_a_boot
     assert "installing" in first.err
     assert "installing" not in second.err
     assert max(map(len, second.out.splitlines())) <= 80
-    left = [path for path in (inv.state / "work").iterdir() if path.suffix != ".lock"]
-    assert left == []
+    for state in (layers.state, inv.state):
+        assert [path for path in (state / "work").iterdir() if path.suffix != ".lock"] == []
 
 
 def test_an_unknown_control_is_answered_with_the_nearest(inv: Goldsmith) -> None:

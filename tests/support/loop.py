@@ -131,8 +131,8 @@ class Goldsmith:
         (folder / "apt").symlink_to(self.state / "apt")
         shutil.copytree(self.state / "store", folder / "store", copy_function=os.link)
         for sort in (DISKS, TREES):
-            if (self.state / sort).is_dir():  # trees hold devices and owners, which only cp keeps
-                subprocess.run(["cp", "-al", str(self.state / sort), str(folder / sort)], check=True)
+            if (self.state / sort).is_dir():
+                hard_linked(self.state / sort, folder / sort)
         if (self.state / "keys").is_dir():
             shutil.copytree(self.state / "keys", folder / "keys")
         shutil.copy(self.state / "ledger.sqlite", folder)
@@ -157,6 +157,11 @@ class Goldsmith:
         places = [*(self.state / "work").glob("*"), *(self.state / "store/partial").glob("*")]
         mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(self.state) in line]
         return [*map(str, places), *mounts, *processes(str(self.state))]
+
+
+def hard_linked(tree: Path, to: Path) -> None:
+    """Copy a tree by links; it may hold devices and owners, which only cp keeps."""
+    subprocess.run(["cp", "-al", str(tree), str(to)], check=True)
 
 
 @contextmanager

@@ -21,15 +21,15 @@ from images.plan.planner import Planner
 from images.store.oci import Store
 from tests.support.loop import DONE, Answer, Goldsmith
 from tests.support.scanning import NO_FEEDS
+from tests.support.trees import NO_ENGINE, Layers
 
 READY = "GOLDSMITH_TEST_SERVER"
 """Names a state directory in which debian-server is built already, for quick trials; tests fork it."""
 OLD = "of somebody else"
 SAMPLE = "accept_sample = true\n"
-NO_ENGINE = "unix:///nonexistent/docker.sock"  # machines need none
 
 
-def build_server(state: Path) -> Goldsmith:
+def build_server(state: Path, layers: Layers) -> Goldsmith:
     """debian-server, built by `./goldsmith image.build` into `state`, unless it is there: booted, scanned and judged.
 
     The policy is that of machines, but for the sample of advisories, which counts: tests have no feed.
@@ -39,6 +39,7 @@ def build_server(state: Path) -> Goldsmith:
     built = Goldsmith(state, NO_ENGINE)
     if (state / DONE).exists():
         return built
+    layers.link_to(state, layers.machine)
     policies = state / "content/hardening/policies"
     policies.mkdir(parents=True, exist_ok=True)
     text = (ROOT / "hardening/policies/machine.toml").read_text()

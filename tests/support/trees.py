@@ -1,145 +1,122 @@
-"""The filesystems that controls are proved on: as packages leave them, and as each profile makes them."""
+"""The filesystems that controls are proved on: as packages leave them, and as each profile makes them.
+
+`control.test` makes them, and so do these: from the packages of definitions, which stand in the shared `layers`.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
-from dataclasses import dataclass, field
-from datetime import date
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime, time
+from functools import cache
 from pathlib import Path
 
 from hardening import proof
 from hardening.catalog import load_controls, load_profile, load_profiles
-from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import run
-from hardening.foundation.settings import ROOT
-from hardening.model import Kind
-from hardening.overlay import apply_to
+from hardening.foundation.settings import ROOT, Settings
 from hardening.render import Overlay
-from images.catalog import load_definitions
+from images import proofs
+from images.context import Context
+from images.machine.trees import overlay, private_mounts
+from images.store.oci import TREES
+from tests.support.loop import DONE, Answer, Goldsmith, hard_linked
+from tests.support.scanning import NO_FEEDS
 
 TODAY = date(2026, 1, 1)
 CONTROLS = load_controls([ROOT])
-STATIC_PACKAGES = ("base-files", "libc6", "tzdata", "ca-certificates")
-MACHINE_PACKAGES = load_definitions((ROOT,))["debian-server"].definition.packages
-CONTAINER_ENGINE = "docker.io"
-LAYERS: dict[Path, str] = {}
-"""What the overlay mounts of this process are made of, the uppermost first, as `lowerdir` has it."""
-READY_MACHINE = "GOLDSMITH_TEST_MACHINE_TREE"
-"""Names a machine tree that is there already, for quick trials; it is not changed."""
-
-
 PROFILES = {name: proof.kind_of(profile, CONTROLS) for name, profile in load_profiles([ROOT]).items()}
+READY = "GOLDSMITH_TEST_LAYERS"
+"""Names a state directory in which the layers are made already, for quick trials; it is not changed."""
+NO_ENGINE = "unix:///nonexistent/docker.sock"  # trees need none
+profile_of = cache(lambda name: load_profile([ROOT], name))
 
 
 def overlay_of(profile: str, *, only: str = "", params: dict[str, object] | None = None) -> Overlay:
     """The profile's overlay, or that of one of its controls alone."""
-    whole = load_profile([ROOT], profile)
-    return proof.overlay_of(whole, CONTROLS, TODAY, only=only, params=params)
+    return proof.overlay_of(profile_of(profile), CONTROLS, TODAY, only=only, params=params)
 
 
 @dataclass
 class Trees:
-    """Makes each tree when it is first asked for, and once: a bootstrap, or an overlay mount on another tree."""
+    """The trees of profiles as `control.test` has them: `unhardened`, as packages leave them, or `hardened`."""
 
-    folder: Path
-    made: dict[str, Path] = field(default_factory=dict)
-    mounted: list[Path] = field(default_factory=list)
+    made: proofs._Trees
 
     def of(self, profile: str, state: str) -> Path:
-        """`unhardened`: what packages leave; `hardened`: with the profile applied. Not to be changed: `copy` it."""
-        name = f"{profile}-{state}" if state == "hardened" else self._base(profile)
-        if name not in self.made:
-            self.made[name] = self._harden(profile) if state == "hardened" else self._make(name)
-        return self.made[name]
+        """To be read only; mounted once."""
+        at = self.made.work / f"{profile}-{state}"
+        return at if at.exists() else overlay(self.made._of(profile_of(profile), state), at)
 
-    def copy(self, tree: Path, folder: Path) -> Path:
-        """A copy to change: an overlay mount under `folder`, or a plain copy where the kernel has none.
-
-        It lies on the layers of `tree` and not on its mount: the kernel stacks no third overlay.
-        """
-        for name in ("upper", "work", "merged"):
-            (folder / name).mkdir(parents=True)
-        merged, below = folder / "merged", LAYERS.get(tree, str(tree))
-        options = f"lowerdir={below},upperdir={folder}/upper,workdir={folder}/work"
-        try:
-            run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)])
-            self.mounted.append(merged)
-            LAYERS[merged] = f"{folder}/upper:{below}"
-        except OutsideError:
-            run(["cp", "-a", f"{tree}/.", str(merged)])
-        return merged
-
-    def unmount(self) -> None:
-        """Undo every mount, the last one first."""
-        while self.mounted:
-            run(["umount", str(self.mounted.pop())])
-
-    def _base(self, profile: str) -> str:
-        return {"container-static": "static", "container-host": "engine"}.get(profile, str(PROFILES[profile]))
-
-    def _make(self, name: str) -> Path:
-        tree = self.folder / name
-        if name == "static":
-            unpack_static(self.of("container-base", "unhardened"), tree)
-        elif name == "engine":
-            tree = self.copy(self.of("machine-base", "unhardened"), tree)
-            unpack(CONTAINER_ENGINE, tree)
-        elif name == Kind.MACHINE and (ready := os.environ.get(READY_MACHINE)):
-            return Path(ready)
-        else:
-            bootstrap(tree, MACHINE_PACKAGES if name == Kind.MACHINE else ("ca-certificates",))
-        return tree
-
-    def _harden(self, profile: str) -> Path:
-        tree = self.copy(self.of(profile, "unhardened"), self.folder / f"{profile}-hardened")
-        apply_to(overlay_of(profile), tree, self.folder / f"overlay-{profile}")
-        return tree
+    def copy(self, profile: str, state: str) -> AbstractContextManager[Path]:
+        """A copy to change, for the block."""
+        return self.made._copy(profile_of(profile), state)
 
 
-def bootstrap(tree: Path, packages: tuple[str, ...]) -> None:
-    """A tree of this host's own suite, from where this host's apt has its packages."""
-    suite = next(line for line in Path("/etc/os-release").read_text().splitlines() if "VERSION_CODENAME" in line)
-    sources = sorted(str(path) for path in Path("/etc/apt").glob("sources.list*/*.*") if path.stat().st_size)
-    if Path("/etc/apt/sources.list").is_file():
-        sources.append("/etc/apt/sources.list")
-    options = ["--mode=root", "--variant=minbase", "--dpkgopt=force-unsafe-io", f"--include={','.join(packages)}"]
-    if "linux-image-cloud-amd64" in packages:  # as much documentation as the builder of machines lets in
-        options += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "info", "locale")]
-        options.append("--dpkgopt=path-include=/usr/share/doc/*/copyright")
-    env = {"INITRD": "No"}  # no test boots this tree, and an initial file system takes its time
-    run(["mmdebstrap", *options, suite.partition("=")[2], str(tree), *sources], env=env, timeout=600)
-    (tree / "etc/dpkg/dpkg.cfg.d/99mmdebstrap").unlink(missing_ok=True)  # as the builder does
+@contextmanager
+def trees_on(state: Path, work: Path) -> Iterator[Trees]:
+    """Trees on the layers of a state for the block, mounted where nobody else sees it."""
+    settings, now = Settings(state=state, feeds=NO_FEEDS), datetime.combine(TODAY, time(), UTC)
+    with private_mounts():
+        yield Trees(proofs._Trees(Context(settings, now, str, str), CONTROLS, work))
 
 
-def unpack(package: str, tree: Path) -> None:
-    """Add one package's files to a tree, with dpkg's list and checksums of them, and none of what it depends on."""
-    folder = tree.parent / "packages"
-    folder.mkdir(mode=0o777)
-    run(["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", package], cwd=folder, timeout=600)
-    for archive in folder.glob("*.deb"):
-        run(["dpkg-deb", "-x", str(archive), str(tree)])
-        listed = [
-            line.split(maxsplit=5)[5].partition(" -> ")[0]
-            for line in run(["dpkg-deb", "-c", str(archive)]).stdout.splitlines()
-        ]
-        paths = [path.removeprefix(".").rstrip("/") or "/." for path in listed]
-        info = tree / "var/lib/dpkg/info"
-        (info / f"{package}.list").write_text("".join(f"{path}\n" for path in paths))
-        run(["dpkg-deb", "-e", str(archive), str(folder / "control")])
-        shutil.copyfile(folder / "control/md5sums", info / f"{package}.md5sums")
+@dataclass(frozen=True)
+class Layers:
+    """A state that holds the packages of definitions as installed, and what the command said that first needed one.
+
+    `container` and `machine` are the keys of the two.
+    """
+
+    state: Path
+    first: Answer
+    container: str
+    machine: str
+
+    def link_to(self, state: Path, key: str) -> None:
+        """Let a new state begin with a layer, and with the packages that it was made of."""
+        (state / TREES).mkdir(parents=True, mode=0o700)
+        (state / "apt").symlink_to(self.state / "apt")
+        hard_linked(self.state / TREES / key, state / TREES / key)
 
 
-def unpack_static(base: Path, static: Path) -> None:
-    """A tree of a few packages' files alone, as an image has that unpacks packages and configures none."""
-    static.mkdir()
-    info = base / "var/lib/dpkg/info"
-    lists = [next(iter([*info.glob(f"{name}.list"), *info.glob(f"{name}:*.list")])) for name in STATIC_PACKAGES]
-    paths = sorted({line.lstrip("/") for file in lists for line in file.read_text().splitlines()} - {".", ""})
-    listing = static.parent / "static.list"
-    listing.write_text("\n".join(["bin", "sbin", "lib", "lib64", *paths]) + "\n")
-    archive = static.parent / "static.tar"
-    run(["tar", "-C", str(base), "-cf", str(archive), "--no-recursion", "-T", str(listing)])
-    run(["tar", "-C", str(static), "-xpf", str(archive)])
-    for program in ("usr/bin/ldd", "usr/bin/tzselect"):
-        (static / program).unlink(missing_ok=True)
+def files_shown(folder: Path) -> Path:
+    """The files that the document shows, as somebody would copy them into a content root."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    shown = re.findall(
+        r"^( *)```(?:toml|sh)\n *# (hardening/(?:controls|profiles)/\S+)\n(.*?)```", text, re.DOTALL | re.MULTILINE
+    )
+    for indent, name, body in shown:
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(re.sub(rf"^{indent}", "", body, flags=re.MULTILINE))
+    return folder
+
+
+def control_shown(folder: Path) -> Path:
+    """A content root with the control that CONTRIBUTING.md shows and no profile lists."""
+    (files_shown(folder) / "hardening/profiles/shop-base.toml").unlink()
+    return folder
+
+
+def make_layers(state: Path) -> Layers:
+    """Both kinds' packages, unless they are there: a container's by `control.test` of what no profile lists."""
+    state = Path(os.environ.get(READY, state))
+    said = state / DONE
+    if not said.exists():
+        content = control_shown(state / "content")
+        first = Goldsmith(state, NO_ENGINE, (content,))("control.test", "no-core-dumps", "--json")
+        [container] = (state / TREES).iterdir()
+        work = state / "work/machine"
+        work.mkdir()
+        with trees_on(state, work) as trees:
+            trees.made._of(profile_of("machine-base"), "unhardened")
+        shutil.rmtree(work)
+        [machine] = set((state / TREES).iterdir()) - {container}
+        said.write_text(json.dumps([asdict(first), container.name, machine.name]))
+    answer, *keys = json.loads(said.read_text())
+    return Layers(state, Answer(**answer), *keys)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from hardening.catalog import load_policy
+from hardening.evaluation import explanation
 from hardening.foundation.hashing import digest
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Artifact
 from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore
@@ -69,6 +71,22 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
     assert parent_of(aws, newest) == first
     assert 0 < len(set(put_blocks(aws, number))) < 0.15 * len(wanted)
     assert digest(b"".join(digests(aws, newest, config["size_bytes"]))) == config["linear"]
+
+
+@pytest.mark.needs("oscap")
+def test_the_benchmark_holds_where_level_1_was_applied_or_the_policy_says_why_not(server: Goldsmith) -> None:
+    """OpenSCAP's own rules over the tree of the build: as many hold as the policy demands, and it explains exactly the
+    others, so that no explanation outlives its cause."""
+    scan = server.ledger.scan(content_of(server, DEBIAN))
+    assert scan
+    [report] = [report for report in scan.reports if report.scanner == "openscap"]
+    asked = load_policy([ROOT], "machine").image.benchmark
+    assert asked
+    assert report.evaluated >= asked.minimum_rules, report.reason
+    assert report.score
+    assert report.score >= asked.minimum_score
+    told = [rule for rule in asked.explained if explanation(asked, DEBIAN, rule)]
+    assert sorted(finding.id for finding in report.findings) == sorted(told)
 
 
 def publish_child(house: Goldsmith, cloud: Cloud, folder: Path) -> tuple[str, dict[str, Any]]:

@@ -12,10 +12,9 @@ from hardening.findings import Outcome, ScanReport
 from hardening.foundation.settings import Settings
 from images.scan import MORE
 from images.scan.base import Scanner, ScanTarget
-from images.scan.flow import scan
-from tests.support.scanning import NO_FEEDS, make_machine, make_target
+from tests.support.scanning import NO_FEEDS, make_machine, make_target, scan_without_bill
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs("syft")]
+pytestmark = pytest.mark.slow
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 TOKEN = "ghp_" + "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -23,7 +22,7 @@ TOKEN = "ghp_" + "abcdefghijklmnopqrstuvwxyz0123456789"
 def by(scanner: Scanner, target: ScanTarget, folder: Path) -> ScanReport:
     """The report of one scanner over a small image."""
     settings = Settings(state=folder / "state", retry_for="0s", feeds=NO_FEEDS)
-    [report] = scan(target, settings, {scanner.name: scanner}, now=NOW).reports
+    [report] = scan_without_bill(target, settings, {scanner.name: scanner}, now=NOW).reports
     return report
 
 

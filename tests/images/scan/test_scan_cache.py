@@ -20,8 +20,9 @@ from images.feeds import debsecan_format
 from images.scan import SCANNERS, flow
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import SBOM, ScanResult, at_best, inputs_of, scan, still_valid, unchanged
+from images.scan.syft import Bills
 from tests.support.publishing import CHECK
-from tests.support.scanning import NO_FEEDS, make_target
+from tests.support.scanning import NO_FEEDS, make_target, with_bill
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 FEED = Feed(Path("/feeds"), NOW, "an address", "sha256:1")
@@ -119,11 +120,12 @@ def test_an_error_never_stands() -> None:
 class Clinic:
     """An image, a feed, and two scanners that leave a mark whenever they really run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, bill: Bills) -> None:
         self.folder = folder
         self.settings = Settings(state=folder / "state", feeds=NO_FEEDS | {"debsecan": str(folder / "feed")})
         self.feed(NOW)
         self.target = replace(make_target(folder / "image"), subject="image")
+        self.bill = with_bill(self.target, bill)
         self.scanners = {"debsecan": self._scanner("debsecan"), "other": self._scanner("other")}
 
     def feed(self, date: datetime) -> None:
@@ -141,8 +143,8 @@ class Clinic:
         return [mark.name.removeprefix("ran-") for mark in marks]
 
     def scan(self, known: ScanResult | None = None, now: datetime = NOW) -> ScanResult:
-        """A scan that may rest on an earlier one."""
-        return scan(self.target, self.settings, self.scanners, now=now, known=known)
+        """A scan that may rest on an earlier one, at least for its bill of materials."""
+        return scan(self.target, self.settings, self.scanners, now=now, known=known or self.bill)
 
     def unchanged(self, known: ScanResult, now: datetime = NOW) -> ScanResult | None:
         """The scan without a look at the image."""
@@ -161,10 +163,18 @@ class Clinic:
         return Scanner(name, FindingKind.VULNERABILITY, "true", command, parse)
 
 
+@pytest.fixture(scope="module")
+def bill(tmp_path_factory: pytest.TempPathFactory) -> Bills:
+    """The bill of materials of the clinic's image."""
+    folder = tmp_path_factory.mktemp("bill")
+    made = scan(make_target(folder / "image"), Settings(state=folder / "state", feeds=NO_FEEDS), {}, now=NOW)
+    return Bills(made.sbom, made.spdx)
+
+
 @pytest.fixture
-def clinic(tmp_path: Path) -> Clinic:
+def clinic(tmp_path: Path, bill: Bills) -> Clinic:
     """The clinic, in a folder of the test's own."""
-    return Clinic(tmp_path)
+    return Clinic(tmp_path, bill)
 
 
 @pytest.mark.needs("syft")

@@ -20,7 +20,7 @@ from images.scan import SCANNERS
 from images.scan.base import ScanTarget
 from images.scan.flow import ScanResult, scan
 from tests.images.scan.test_scan_real import KEY
-from tests.support.scanning import CURRENT, NO_FEEDS, OPENSSL, canary_status, make_machine, with_disk
+from tests.support.scanning import CURRENT, NO_FEEDS, OPENSSL, canary_status, make_machine, scan_without_bill, with_disk
 
 DISKS = pytest.mark.needs("systemd-repart", "mkfs.ext4", "trivy", "debsecan", "syft")
 DATA_DATE = datetime(2026, 8, 21, tzinfo=UTC)
@@ -48,7 +48,7 @@ def reports(result: ScanResult) -> dict[str, ScanReport]:
 
 def by(*names: str, target: ScanTarget, settings: Settings) -> dict[str, ScanReport]:
     """The reports of those scanners alone."""
-    return reports(scan(target, settings, {name: SCANNERS[name] for name in names}, now=NOW))
+    return reports(scan_without_bill(target, settings, {name: SCANNERS[name] for name in names}, now=NOW))
 
 
 FROM_TREE = {"sshd_disable_root_login", "package_sudo_installed", "sysctl_kernel_dmesg_restrict", "root_path_no_dot"}
@@ -191,7 +191,7 @@ def judged(target: ScanTarget, of: tuple[ScanReport, ...], now: datetime = NOW) 
 def judge(target: ScanTarget, feeds: dict[str, str], state: Path, now: datetime = NOW) -> tuple[ScanResult, Verdict]:
     """The three judges over a machine, and the gate."""
     settings = Settings(state=state, retry_for="0s", feeds=NO_FEEDS | feeds)
-    result = scan(target, settings, {name: SCANNERS[name] for name in JUDGES}, now=now)
+    result = scan_without_bill(target, settings, {name: SCANNERS[name] for name in JUDGES}, now=now)
     return result, judged(target, result.reports, now)
 
 

@@ -13,7 +13,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 from images.scan import SCANNERS
 from images.scan.flow import scan, suite_of
-from tests.support.scanning import CURRENT, NO_FEEDS, make_target
+from tests.support.scanning import CURRENT, NO_FEEDS, make_target, scan_without_bill
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("trivy", "syft", "hadolint", "debsecan")]
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -69,7 +69,7 @@ def test_a_key_that_a_later_layer_deletes_a_root_user_and_a_bad_dockerfile_are_f
         config={"Env": ["A=b"]},
         dockerfile="FROM scratch\nADD x /x\n",
     )
-    found = {(finding.kind, finding.id) for finding in scan(target, settings, now=NOW).findings}
+    found = {(finding.kind, finding.id) for finding in scan_without_bill(target, settings, now=NOW).findings}
     assert (FindingKind.SECRET, "private-key") in found
     assert (FindingKind.MISCONFIGURATION, "DS-0002") in found
     assert (FindingKind.MISCONFIGURATION, "DL3020") in found
@@ -85,7 +85,8 @@ def test_a_scanner_that_crashes_or_is_absent_is_a_report_and_not_silence(setting
         "babble": replace(secret, name="babble", program="sh", command=lambda *_: ["sh", "-c", "echo hello"]),
         "absent": replace(secret, name="absent", program="no-such-scanner"),
     }
-    reports = {report.scanner: report for report in scan(make_target(tmp_path), settings, broken, now=NOW).reports}
+    made = scan_without_bill(make_target(tmp_path), settings, broken, now=NOW)
+    reports = {report.scanner: report for report in made.reports}
     assert reports["crash"].outcome is Outcome.ERROR
     assert "status 7" in reports["crash"].reason
     assert "no disk" in reports["crash"].reason
@@ -98,7 +99,7 @@ def test_an_image_whose_packages_nobody_can_see_is_not_evaluated(settings, tmp_p
     """A static image without a status file: trivy and debsecan both answer "nothing found" with status 0."""
     data = settings.model_copy(update={"feeds": settings.feeds.model_copy(update={"trivy": str(advisories / "trivy")})})
     target = make_target(tmp_path, "")
-    reports = {report.scanner: report for report in scan(target, data, now=NOW).reports}
+    reports = {report.scanner: report for report in scan_without_bill(target, data, now=NOW).reports}
     assert reports["debsecan"].outcome is reports["matcher"].outcome is Outcome.NOT_EVALUATED
     assert reports["trivy"].outcome is Outcome.NOT_EVALUATED
 
@@ -108,7 +109,7 @@ def test_known_exploitation_marks_the_finding(settings, tmp_path):
     (tmp_path / "kev.json").write_text('[{"cveID": "CVE-2026-75804"}]')
     given = settings.model_copy(update={"feeds": settings.feeds.model_copy(update={"kev": str(tmp_path / "kev.json")})})
     old = CURRENT.replace("Version: 3.5.9-1~deb13u1", "Version: 3.5.7-1~deb13u2")
-    found = scan(make_target(tmp_path, old), given, {"debsecan": SCANNERS["debsecan"]}, now=NOW).findings
+    found = scan_without_bill(make_target(tmp_path, old), given, {"debsecan": SCANNERS["debsecan"]}, now=NOW).findings
     assert {finding.exploited for finding in found if finding.id == "CVE-2026-75804"} == {True}
     assert {finding.exploited for finding in found if finding.id != "CVE-2026-75804"} == {False}
 
