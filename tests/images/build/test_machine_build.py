@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
@@ -14,7 +12,7 @@ from hardening.findings import CheckResult, Outcome
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest
 from hardening.foundation.process import run
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import Settings
 from hardening.gate import explain
 from images.build import BuildJob, Built, build, machine
 from images.build.flow import BuildOutcome, _Builder
@@ -25,7 +23,6 @@ from images.machine.disk import digests_of
 from images.machine.trees import private_mounts
 from images.plan.build_plan import Action
 from images.plan.planner import Planner
-from tests.images.build.test_build_flow import TOMORROW
 from tests.support.loop import Goldsmith, definition, kill_when, processes, until
 from tests.support.servers import NO_ENGINE, Workshop, fingerprint, left_by_build
 
@@ -35,14 +32,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS)]
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "machine"\nprofile = "cis-level1"\npolicy = "machine"\n'
 CHILD = f'{HEAD}base = {{ golden = "debian-server" }}\n'
 OTHER_GROUP = '[profile_params.sshd-access]\ngroups = ["of-a-test"]\n'
-SCRIPT = """
-import sys
-from pathlib import Path
-from datetime import datetime
-from tests.support.loop import Goldsmith
-from tests.support.servers import NO_ENGINE, Workshop
-print(datetime.now().date(), Workshop(Goldsmith(Path(sys.argv[1]), NO_ENGINE)).build("debian-server").digest)
-"""
 
 
 @pytest.fixture
@@ -100,21 +89,6 @@ def test_a_machine_whose_disk_is_gone_is_built_again(fork: Goldsmith) -> None:
     disk.unlink()
     [plan] = fork("image.plan", "debian-server", "--json").json
     assert (plan["action"], plan["why"]) == ("build", ["its content is no longer on this machine"])
-
-
-@pytest.mark.needs("faketime")
-def test_the_same_inputs_give_the_same_disk_on_any_day(server: Goldsmith, tmp_path: Path) -> None:
-    """From empty caches, a day later: nothing of the clock, of this host or of the first build is in it."""
-    empty = tmp_path / "state"
-    empty.mkdir()
-    (empty / "apt").symlink_to(server.state / "apt")
-    argv = [*TOMORROW, sys.executable, "-c", SCRIPT, str(empty)]
-    done = subprocess.run(argv, cwd=ROOT, env=server.environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    day, digest = done.stdout.split()
-    today = run(["date", "+%F"]).stdout.strip()
-    assert day > today, "the clock was not moved"
-    assert digest == content_of(server, "debian-server")
 
 
 def test_a_childs_package_is_a_layer_of_its_own_and_a_changed_control_changes_the_upper_layer_alone(

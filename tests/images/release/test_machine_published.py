@@ -20,16 +20,18 @@ from images.aws.release_store import AwsStore
 from images.machine.blocks import digest_of, split
 from images.plan.planner import Planner
 from images.release.publish import release
-from pipelines.host import embedded_registry
+from images.trust.keys import own_keys
 from tests.images.aws.test_aws_publish import image_of, last_call, put_blocks, snapshot_of, tags_of
+from tests.images.build.test_build_flow import TOMORROW
 from tests.images.build.test_machine_build import CHILD, NEEDS, content_of
+from tests.images.build.test_reproduce import POLICY
 from tests.strict_aws import StrictAws
 from tests.support.cloud import HOME, OTHER, THIRD, cloud_for, settings_at
 from tests.support.loop import Goldsmith, definition
-from tests.support.publishing import judged
-from tests.support.servers import Workshop
+from tests.support.publishing import judged, running_registry
+from tests.support.servers import NO_ENGINE, Workshop
 
-pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS)]
+pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS, "docker-registry", "skopeo", "faketime")]
 DEBIAN = "debian-server"
 
 
@@ -47,13 +49,12 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
 ) -> None:
     """By one command into three regions, every block as it was built; the child sends what differs alone."""
     settings = settings_at(aws, tmp_path)
-    content = server.state / "content"
-    house = server.fork(tmp_path / "state").with_(content, aws=json.dumps(settings.aws.model_dump(mode="json")))
-    try:
+    content, at_aws = server.state / "content", json.dumps(settings.aws.model_dump(mode="json"))
+    with running_registry(tmp_path / "registry") as address:
+        house = server.fork(tmp_path / "state").with_(content, aws=at_aws, registry__address=address)
         answer = house("image.publish", DEBIAN, "--policy", "machine-sample", "--json")
-    finally:
-        embedded_registry.stop(Settings(state=house.state))
-    assert answer.code == 0, answer.err
+        assert answer.code == 0, answer.err
+        a_stranger_rebuilds(house, address, tmp_path)
     config = house.store.config(content_of(house, DEBIAN))["disk"]
     wanted = split(house.store.blob(config["linear"]).read_bytes())
     first = snapshot_of(image_of(aws, HOME))
@@ -71,6 +72,25 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
     assert parent_of(aws, newest) == first
     assert 0 < len(set(put_blocks(aws, number))) < 0.15 * len(wanted)
     assert digest(b"".join(digests(aws, newest, config["size_bytes"]))) == config["linear"]
+
+
+def a_stranger_rebuilds(house: Goldsmith, address: str, folder: Path) -> None:
+    """By the signed provenance alone, a day later, from empty caches but for the files of packages: the same disk, so
+    nothing of the clock, of this host or of the first build is in it.
+    """
+    [key], content = own_keys(Settings(state=house.state)), content_of(house, DEBIAN)
+    (policies := folder / "strangers/hardening/policies").mkdir(parents=True)
+    (policies / "strangers.toml").write_text(POLICY.format(public=key.public))
+    clone = Goldsmith(folder / "clone", NO_ENGINE).with_(folder / "strangers", registry__address=address)
+    (clone.state / "apt").mkdir(parents=True)
+    (clone.state / "apt/pool").symlink_to(house.state / "apt/pool")  # files by their hashes; its index is its own
+    [release] = house.ledger.releases(DEBIAN)
+    ref = f"{address}/{DEBIAN}@{release.digest}"
+    found = clone("image.reproduce", ref, "--policy", "strangers", "--json", prefix=TOMORROW)
+    assert found.code == 0, found.err
+    assert (found.json["same"], found.json["rebuilt"], found.json["content"]) == (True, content, content)
+    assert clone.ledger.artifacts() == ()
+    assert clone.leftovers() == []
 
 
 @pytest.mark.needs("oscap")
