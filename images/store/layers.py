@@ -15,16 +15,13 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import CHUNK, LAYER_WINDOW, SMALL_FILE, Counted, read_all
-from images.store.tars import ATTRIBUTE, Allowance, Tar, Within, ratio
+from hardening.foundation.limits import LAYER_WINDOW, SMALL_FILE, Counted, read_all
+from images.store.tars import ATTRIBUTE, BUFFER, Allowance, Tar, Within, ratio
 
 # Level and threads decide the bytes, as the library's version does, which pyproject.toml pins.
 LEVEL, THREADS = 3, 2
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
-
-# tarfile copies what it holds back at every write: large buffers are slower than none. It has no say in the bytes.
-BUFFER = 1 << 15
 
 # An entry of a layer, and how to open its content if it has any.
 Entry = tuple[tarfile.TarInfo, Callable[[], IO[bytes]] | None]
@@ -149,7 +146,7 @@ def reading(path: Path, media_type: str, allowance: Allowance | None = None) -> 
     with (
         _readable(path),
         opened(path, media_type, allowance) as stream,
-        Tar.open(fileobj=stream, mode="r|", bufsize=CHUNK, what=what, allowance=allowance) as tar,  # type: ignore[call-overload]
+        Tar.open(fileobj=stream, mode="r|", bufsize=BUFFER, what=what, allowance=allowance) as tar,  # type: ignore[call-overload]
     ):
         yield tar
 
@@ -203,8 +200,11 @@ def _apply(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path, within: Wi
         return
     if not info.isdir() or target.is_symlink() or not target.is_dir():
         within.remove(target)
-    fresh.update((str(target), *map(str, within.above(target))))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh.update(within.new(target, fresh))
+    if not target.parent.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+    if info.islnk() or info.issym():
+        within.forget()
     if info.islnk():
         os.link(within.place(info.linkname), target, follow_symlinks=False)
     else:
@@ -229,7 +229,7 @@ def _create(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path) -> None:
         os.mkfifo(target)
     else:
         with target.open("xb") as file, tar.extractfile(info) as content:  # type: ignore[union-attr]
-            shutil.copyfileobj(content, file, 1 << 20)
+            shutil.copyfileobj(content, file, min(info.size, 1 << 20))
     os.chown(target, info.uid, info.gid, follow_symlinks=False)
     if not info.issym():
         target.chmod(info.mode)

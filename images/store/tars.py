@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import IO, Any
 
 from hardening.foundation import limits
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import CHUNK, Counted, Meter
+from hardening.foundation.limits import Counted, Meter
 
 # How many directories are remembered while a layer is unpacked, so that not each of its files looks for its own again.
 FOLDERS = 10_000
+# tarfile copies what it holds at every read and write: large buffers are slower than none. It has no say in the bytes.
+BUFFER = 1 << 15
 
 
 class Within:
@@ -59,10 +62,13 @@ class Within:
             at = step
         return at
 
-    def above(self, path: Path) -> Iterator[Path]:
-        """The directories of `path` below the root, the nearest first."""
-        while (path := path.parent) != self.root and path != path.parent:
-            yield path
+    def new(self, path: Path, known: Set[str]) -> list[str]:
+        """`path` and its directories below the root, up to the first that is `known`, as all above it then are."""
+        found, top, name = [], str(self.root), str(path)
+        while len(name) > len(top) and name not in known:
+            found.append(name)
+            name = name.rpartition("/")[0]
+        return found
 
     def holds(self, folder: Path) -> bool:
         """Whether `folder`, placed before, is a directory still, reached by no link that was put there since."""
@@ -70,10 +76,19 @@ class Within:
 
     def remove(self, path: Path) -> None:
         """Remove what is at `path`, if anything."""
-        if path.is_symlink() or not path.is_dir():
-            path.unlink(missing_ok=True)
-        else:
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(mode):
             shutil.rmtree(path)
+        else:
+            path.unlink()
+        if not stat.S_ISREG(mode):
+            self.forget()
+
+    def forget(self) -> None:
+        """Look for each folder anew: a link or a folder that leads to it was made or removed."""
         self.known = {"": self.root}
 
 
@@ -211,7 +226,7 @@ def members(stream: IO[bytes], what: str, packed_size: int) -> Iterator[Tar]:
     """The members of an uncompressed tar stream, whose packed form has `packed_size` bytes, one after the other."""
     allowance = Allowance(what)
     counted = Counted(stream, ratio(packed_size, what), allowance.bytes)
-    with Tar.open(fileobj=counted, mode="r|", bufsize=CHUNK, what=what, allowance=allowance) as tar:  # type: ignore[call-overload]
+    with Tar.open(fileobj=counted, mode="r|", bufsize=BUFFER, what=what, allowance=allowance) as tar:  # type: ignore[call-overload]
         yield tar
 
 

@@ -179,6 +179,22 @@ def test_a_folder_that_became_a_link_gives_its_time_to_nothing(store: Store, tmp
 
 
 @pytest.mark.needs("root")
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("before", [[("d/.wh.x", "")], [("d/x", "1")], [("d/x", "1"), (".wh.d", "")]])
+def test_a_folder_that_was_met_before_it_became_a_link_leads_nowhere_else(
+    store: Store, tmp_path: Path, before: list[tuple[str, str | None]], hard: bool
+) -> None:
+    """Where its files belong is remembered; a link of that name, of its own or another one's, is followed inside."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    made = [("s", f"->{outside}"), ("d", "=>s")] if hard else [("d", f"->{outside}")]
+    tar = tar_of(tmp_path / "tar", [*before, *made, ("d/f", "of the layer")])
+    store.unpack(image(store, store.put_file(tar, TAR)), tmp_path / "tree")
+    assert list(outside.iterdir()) == []
+    assert (tmp_path / "tree" / outside.relative_to("/") / "f").read_text() == "of the layer"
+
+
+@pytest.mark.needs("root")
 def test_attributes_of_a_link_are_not_those_of_what_it_names(store: Store, tmp_path: Path) -> None:
     """A layer gives no capability to a program of the host."""
     program = tmp_path / "program"
