@@ -20,6 +20,7 @@ from hardening.foundation.content import find_content, parse
 from hardening.foundation.errors import ContentError, MalformedError, OutsideError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.settings import Settings
+from hardening.model import Kind
 from hardening.render import Overlay
 from images.artifact import Artifact, Package, Release
 from images.build import build, builder_of, builder_version, require_platform, require_tools
@@ -28,7 +29,7 @@ from images.build.workspace import sweep, workspace
 from images.catalog import LoadedDefinition, file_digests, mode_of
 from images.context import Context
 from images.machine.trees import private_mounts
-from images.model import Bootstrap, Definition
+from images.model import CONTAINER_ONLY, Bootstrap, Definition
 from images.packages import debian
 from images.packages.index import PackageIndex
 from images.plan.upstream import Upstream
@@ -126,8 +127,10 @@ def _proved(context: Context, release: Release, policy: str) -> Artifact:
 
 def _definition(artifact: Artifact, inputs: _Inputs) -> Definition:
     """The definition as it was when it was built; what is no input of a build is made up."""
-    unsaid = {"title": artifact.name, "owner": "unknown"}
-    found = parse({**unsaid, **inputs.definition, **inputs.verify}, Definition, f"{PROVENANCE}, definition")
+    said = {"title": artifact.name, "owner": "unknown", **inputs.definition, **inputs.verify}
+    if said.get("kind") == Kind.MACHINE:  # of what only containers have, the inputs hold the defaults
+        said = {key: value for key, value in said.items() if key not in CONTAINER_ONLY}
+    found = parse(said, Definition, f"{PROVENANCE}, definition")
     if found.is_machine and (found.is_mkosi or not found.base.bootstrap):
         raise ContentError(MACHINES, file=artifact.name, hint="docs/trust.md says what can be rebuilt")
     require_tools(found)
