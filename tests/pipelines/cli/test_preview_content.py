@@ -181,6 +181,7 @@ class House:
             return images | {f"web/{one.member.name}" for one in check(session) if one.violations}
 
     def preview(self, at: datetime | None = None, against: str = "test-before") -> PreviewOutput:
+        self.context.__dict__.pop("controls", None)  # each command reads them anew
         output, errors = preview(against=against, at=at.isoformat() if at else "", context=self.context)
         assert errors == []
         return output
