@@ -136,10 +136,12 @@ def refresh(context: Context, names: Iterable[str]) -> Iterator[NightResult]:
 
     A last good copy serves where one fails.
     """
-    for bootstrap in _bootstraps(context, names):
+    asked = _bootstraps(context, names)
+    for bootstrap in asked:
         yield _part("index", bootstrap.suite, partial(_index, context, bootstrap))
         yield _part("feeds", bootstrap.suite, partial(_feeds, context, bootstrap))
-    yield _part("feeds", "changes", partial(_feed_changes, context))
+    if asked:
+        yield _part("feeds", "changes", partial(_feed_changes, context))
 
 
 def _bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:

@@ -24,7 +24,6 @@ from images.registry.releases import (
     channels_of,
     is_of_machine,
     reference_of,
-    release_at,
     release_of,
     releases_in,
     remove,
@@ -83,11 +82,12 @@ class RegistryStore(ReleaseStore):
     def meant(self, ref: str) -> Release:
         """The release at a reference as a person types it, or the one that has a digest."""
         reference = self._located(ref) if ref.startswith("sha256:") else reference_of(self.registry, ref, self.names)
-        if is_of_machine(self.registry.get(reference)):
-            name = split(reference)[0].rpartition("/")[2]
+        manifest, repository = self.registry.get(reference), split(reference)[0]
+        if is_of_machine(manifest):
+            name = repository.rpartition("/")[2]
             hint = f"name it as AWS knows it: {name}:candidate, {name}:stable or {name}:DATE-DIGEST6"
             raise ContentError(f"{reference} is the evidence of a machine's release, which stands at AWS", hint=hint)
-        return release_at(self.registry, reference, self.prefix)
+        return release_of(self.registry, repository, manifest, self.prefix)
 
     def evidence(self, release: Release, policy: str = "") -> Verdict:
         """The verdict that a trusted key signed. Raises UntrustedError, and RefusedError where there is none.

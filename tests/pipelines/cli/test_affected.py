@@ -20,6 +20,7 @@ from images.context import Context
 from images.feeds import indexed
 from images.feeds.scanner_data import DIRECTORIES
 from images.ledger import FleetCheck, Move, ScanRecord, tables
+from images.model import Bootstrap
 from images.scan import MORE, sandbox
 from pipelines import nightly
 from pipelines.cli.affected import show_affected, who_is_affected
@@ -377,10 +378,12 @@ def test_an_update_tells_what_newer_data_changes_the_exploited_ones_first(
 
 def test_a_night_tells_what_newer_data_changes(context: Context, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a line of its own: how many of each kind, the first of them in full, each told once."""
-    monkeypatch.setattr(nightly, "_bootstraps", lambda *_: [])  # no index is asked here
+    monkeypatch.setattr(nightly, "_bootstraps", lambda *_: [Bootstrap(family="debian", suite="trixie")])
+    for asked in ("_index", "_feeds"):  # no mirror is asked here
+        monkeypatch.setattr(nightly, asked, lambda *_: ("unchanged", ""))
 
     def line() -> tuple[str, str]:
-        [part] = nightly.refresh(context, [])
+        *_, part = nightly.refresh(context, [])
         assert part.line
         assert (part.line.kind, part.line.name) == ("feeds", "changes")
         return part.line.status, part.line.detail
