@@ -35,11 +35,14 @@ SCRIPT = "goldsmith.boot"
 # systemd drops longer ones without a word (tried with 257: about 30 KB); what is large goes over fw_cfg.
 SMBIOS_LIMIT = 24_000
 FW_CFG = "opt/io.systemd.credentials/"  # before a credential's name; QEMU allows 55 characters in all
+PORT_DEVICE = rf"dev-virtio\x2dports-{PORT}.device"
+# On a crowded host udev may need more than the 90 s after which systemd gives a device up, and nothing would report.
+PATIENT = "[Unit]\nJobRunningTimeoutSec=infinity\n"
 UNIT = rf"""[Unit]
 Description=Boot gate
 ConditionPathExists=!/etc/initrd-release
-Wants=dev-virtio\x2dports-{PORT}.device
-After=dev-virtio\x2dports-{PORT}.device
+Wants={PORT_DEVICE}
+After={PORT_DEVICE}
 
 [Service]
 Type=exec
@@ -94,6 +97,7 @@ def credentials(guest: str, errand: Errand) -> dict[str, str]:
     return {
         "systemd.extra-unit.goldsmith-boot.service": UNIT,
         "systemd.unit-dropin.basic.target": "[Unit]\nWants=goldsmith-boot.service\n",
+        f"systemd.unit-dropin.{PORT_DEVICE}": PATIENT,
         SCRIPT: script(guest, errand),
     }
 

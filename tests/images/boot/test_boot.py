@@ -57,7 +57,12 @@ def test_long_credentials_go_over_fw_cfg_and_short_ones_over_smbios() -> None:
 
 def test_the_gate_itself_plants_nothing() -> None:
     """A unit, what wants it, and the script: no more goes into a machine."""
-    names = ["systemd.extra-unit.goldsmith-boot.service", "systemd.unit-dropin.basic.target", "goldsmith.boot"]
+    names = [
+        "systemd.extra-unit.goldsmith-boot.service",
+        "systemd.unit-dropin.basic.target",
+        r"systemd.unit-dropin.dev-virtio\x2dports-goldsmith.device",
+        "goldsmith.boot",
+    ]
     assert list(credentials(GUEST, Errand())) == names
 
 
