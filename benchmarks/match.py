@@ -175,4 +175,4 @@ def in_ledger(work: Path, feed: Any, images: list[tuple[Package, ...]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))
+    sys.exit(main(Path(*sys.argv[1:2]), *map(int, sys.argv[2:])))
