@@ -14,11 +14,13 @@ import pytest
 from hardening.disagreement import DisagreementCause, disagreements
 from hardening.findings import Outcome
 from hardening.foundation.process import run
+from hardening.foundation.settings import Settings
 from images.documents import from_json
 from images.feeds import debsecan_format
 from images.scan import docker_archive
 from images.scan.flow import image_config
 from pipelines.contract import ScanOutput
+from pipelines.host import embedded_registry
 from tests.images.scan.test_formats import require_cyclonedx, require_sarif
 from tests.support.loop import Goldsmith
 from tests.support.publishing import running_registry
@@ -28,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs("docker-registry", "skopeo", "
 
 
 @pytest.fixture
-def judged(advisories: Path, tmp_path: Path) -> Goldsmith:
+def judged(advisories: Path, tmp_path: Path) -> Iterator[Goldsmith]:
     """A new state whose judges have the real advisories: of the same day, but for the tracker's file."""
     (tmp_path / "data").mkdir()
     shutil.copy(advisories / "debsecan" / "trixie", tmp_path / "data" / "trixie")
@@ -36,7 +38,8 @@ def judged(advisories: Path, tmp_path: Path) -> Goldsmith:
     (tmp_path / "data" / "metadata.json").write_text(json.dumps({"date": date}))
     tracker = str(advisories / "debian-tracker.json.gz")
     feeds = NO_FEEDS | {"debsecan": str(tmp_path / "data"), "trivy": str(advisories / "trivy"), "tracker": tracker}
-    return Goldsmith(tmp_path / "state", "", settings={"GOLDSMITH_FEEDS": json.dumps(feeds)})
+    yield Goldsmith(tmp_path / "state", "", settings={"GOLDSMITH_FEEDS": json.dumps(feeds)})
+    embedded_registry.stop(Settings(state=tmp_path / "state"))
 
 
 @pytest.fixture
