@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +17,19 @@ from hardening.policy import Policy, Rule, RunningRules
 from hardening.running import RunningFacts
 from images.context import Context
 from pipelines.fleet.members import Provenance, newest
-from pipelines.fleet.violations import Judged, checked, facts, judge, named
+from pipelines.fleet.violations import (
+    Judged,
+    MemberVerdict,
+    PolicyState,
+    checked,
+    facts,
+    in_words,
+    judge,
+    named,
+    verdict_of,
+)
 from pipelines.rollout.session import FleetSession
-from tests.support.fleets import NOW, fleet, member, release
+from tests.support.fleets import NOW, fleet, member, reason, release
 
 POLICY = Policy(
     name="default", title="t", owner="o", rationale="r", review_by=date(2027, 1, 1), exception_contact="security"
@@ -218,3 +228,50 @@ def test_what_supersedes_nothing_says_nothing() -> None:
     for origin in origins:
         found = facts(member(), origin)
         assert (found.superseded_since, found.superseded_by) == (None, "")
+
+
+def said_of(*rules: str, deadline: datetime | None = None, healthy: bool = True, newer: bool = False) -> MemberVerdict:
+    """What is said of a member that violates these rules, by its reasons."""
+    minds = [reason(rule, deadline=deadline) for rule in rules]
+    more = [reason("superseded", enforcement=Enforcement.AUDIT)] if newer else []
+    return verdict_of(Judged(member(healthy=healthy), Provenance(), (*minds, *more)))
+
+
+def test_the_verdict_on_a_member_is_one_answer_for_every_screen() -> None:
+    """Within policy, out of it, or unread, which is neither; its rules sorted, its deadline, whether a newer is out."""
+    within, out, unread = said_of(newer=True), said_of("expired", "age", deadline=NOW), said_of("unread", healthy=False)
+    assert within == MemberVerdict(PolicyState.WITHIN, superseded=True)
+    assert out == MemberVerdict(PolicyState.OUT, ("age", "expired"), NOW)
+    assert unread == MemberVerdict(PolicyState.UNREAD, ("unread",), healthy=False)
+    assert said_of("superseded") == MemberVerdict(PolicyState.OUT, ("superseded",), superseded=True)
+    assert said_of(healthy=False) == MemberVerdict(PolicyState.WITHIN, healthy=False)
+    assert [one.ill for one in (within, out, unread, said_of(healthy=False))] == [False, False, False, True]
+
+
+def test_a_fleet_is_told_in_one_sentence() -> None:
+    """How many are out, by which rules, until when the first must be gone, and how many are not healthy."""
+    soon, late = NOW + timedelta(days=1), NOW + timedelta(days=9)
+    out = [said_of("expired", "age", deadline=late), said_of("age", deadline=soon), said_of("unknown", healthy=False)]
+    until = f"{soon:%Y-%m-%d %H:%M} UTC"
+    told = f"3 of 5 member(s) age, expired, unknown, to be replaced by {until}, 2 not healthy"
+    assert in_words([*out, said_of(), said_of(healthy=False)]) == told
+    assert in_words([said_of("unknown")]) == "1 of 1 member(s) unknown"
+    assert in_words([said_of(), said_of()]) == "2 member(s) within policy"
+    assert in_words([]) == "no member runs"
+
+
+def test_what_the_ledger_keeps_of_a_member() -> None:
+    """Its golden image where it has one, else its own image's digest; what it only stands on is said to be that."""
+    one, golden = member(), release(3)
+    own = checked(Judged(one, Provenance(release=golden), ()))
+    assert (own.name, own.image, own.on_base) == (one.name, one.image, False)
+    assert (own.golden, own.release, own.runs) == (golden.name, golden.digest, golden.content)
+    on_base = checked(Judged(one, Provenance(base=golden), ()))
+    assert (on_base.golden, on_base.runs, on_base.on_base) == (golden.name, golden.content, True)
+    unknown = reason("unknown")
+    stranger = checked(Judged(one, Provenance(), (unknown,)))
+    assert (stranger.golden, stranger.release, stranger.runs) == ("", "", one.digests[0] if one.digests else "")
+    assert stranger.reasons == (unknown,)
+    assert stranger.verdict == verdict_of(Judged(one, Provenance(), (unknown,)))
+    assert checked(Judged(replace(one, digests=("sha256:own", "other")), Provenance(), ())).runs == "sha256:own"
+    assert checked(Judged(replace(one, digests=()), Provenance(), ())).runs == ""
