@@ -124,12 +124,21 @@ def _private_engine(settings: Settings) -> Iterator[Remnant]:
         return
     detail = [f"bridges: {', '.join(bridges) or 'none'}"]
     if running:
-        try:
-            names = _names(engine(private.host).api.containers(all=True))
-        except GoldsmithError:
-            names = "unknown, for it does not answer"
+        names, volumes = _held(private)
         detail += [f"its containers end: {names}"] if names else []
+        detail += [f"its volumes are lost: {volumes}"] if volumes else []
     yield Remnant("private engine", str(private.runtime), "; ".join(detail), private.stop)
+
+
+def _held(private: PrivateEngine) -> tuple[str, str]:
+    """The names of an engine's containers, and of its volumes, which hold what services wrote."""
+    try:
+        api = engine(private.host).api
+        volumes = api.volumes().get("Volumes") or ()
+        return _names(api.containers(all=True)), ", ".join(sorted(str(one["Name"]) for one in volumes))
+    except GoldsmithError:
+        unknown = "unknown, for it does not answer"
+        return unknown, unknown
 
 
 def _state(settings: Settings) -> Iterator[Remnant]:

@@ -170,6 +170,7 @@ def test_engine_bridges_registry_and_containers_go(tmp_path: Path) -> None:
         api = engine(private.ensure()).api
         busybox_image(api, "goldsmith-test/web:1", "hello")
         api.create_network("theirs", driver="bridge")
+        api.create_volume("their-data")
         made = api.create_container("goldsmith-test/web:1", name="their-web")
         api.start(made["Id"])
         shown = inv("engine.show", "--json").json
@@ -181,6 +182,7 @@ def test_engine_bridges_registry_and_containers_go(tmp_path: Path) -> None:
         assert set(planned) == {"embedded registry", "private engine", "state"}
         assert private.bridge in planned["private engine"]["detail"]
         assert "its containers end: their-web" in planned["private engine"]["detail"]
+        assert "its volumes are lost: their-data" in planned["private engine"]["detail"]
         assert private.answers()
         bridges = private.bridges()
         assert len(bridges) == 2
