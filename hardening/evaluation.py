@@ -192,7 +192,10 @@ def _judges_todo(sample: bool) -> str:
         "counts) or a directory with current data (docs/feeds.md), or GOLDSMITH_FEEDS__DEBSECAN in the environment, "
         "and run again"
     )
-    trial = "; to try Goldsmith without a feed, add --policy demo, which accepts the sample that ships"
+    trial = (
+        "; to try Goldsmith without a feed, add --policy demo, which accepts the sample that ships and publishes where "
+        "[judging] lets it (README.md, Settings)"
+    )
     return f"{feeds}{trial if sample else ''}; ./goldsmith doctor shows which scanners are missing"
 
 

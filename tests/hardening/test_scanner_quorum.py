@@ -111,7 +111,10 @@ def test_scanners_that_are_silent_for_one_reason_are_told_together() -> None:
 def test_who_has_only_the_sample_is_told_how_to_try_without_a_feed() -> None:
     """And how to get one."""
     [reason] = judges(RULE, "web", [replace(LOOKED, sample=True)], NOW)
-    trial = "; to try Goldsmith without a feed, add --policy demo, which accepts the sample that ships"
+    trial = (
+        "; to try Goldsmith without a feed, add --policy demo, which accepts the sample that ships and publishes where "
+        "[judging] lets it (README.md, Settings)"
+    )
     assert reason.todo == f"{FEEDS}{trial}{DOCTOR}"
 
 
