@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from select import select
@@ -240,7 +239,16 @@ def probe(api: Any, health: Health, container: dict[str, Any]) -> Read:
         over = status in ENDED or exits >= container_spec.MOST_EXITS
         return Read(False, f"{status}, exit status {container['State'].get('ExitCode')}", over)
     seen = _asked(api, health, container)
-    return seen if seen.good else replace(seen, ended=exits >= container_spec.MOST_EXITS)
+    if seen.good or exits < container_spec.MOST_EXITS:
+        return seen
+    return Read(False, f"{seen.text}; it ended {exits} times before, {_last_exit(api, container['Id'])}", ended=True)
+
+
+def _last_exit(api: Any, container: str) -> str:
+    """How a container ended last that runs again by now, which only the engine's events still tell."""
+    asked = {"since": 0, "until": f"{time.time():.6f}", "filters": {"container": container, "event": "die"}}
+    codes = [str(one["Actor"]["Attributes"].get("exitCode", "")) for one in api.events(decode=True, **asked)]
+    return f"exit status {codes[-1]}" if codes else "its exit status is not known any more"
 
 
 def _asked(api: Any, health: Health, container: dict[str, Any]) -> Read:
