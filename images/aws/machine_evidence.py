@@ -11,16 +11,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from hardening.foundation.errors import UsageError
 from hardening.foundation.hashing import digest
 from images.artifact import Descriptor, Release
 from images.aws import tags
 from images.build.workspace import workspace
 from images.documents import Document
-from images.registry.client import Manifest, RegistryClient
+from images.registry.client import RegistryClient
 from images.registry.referrers import EMPTY
 from images.registry.release_trust import attach_proof, is_proved, proved
-from images.registry.releases import MACHINE_RELEASE, attach_revocation, remove
+from images.registry.releases import MACHINE_RELEASE, attach_revocation, dated_tag_of, remove
 from images.release import lifecycle
 from images.store.oci import MANIFEST, Store, as_json
 from images.trust.verification import Attested, Fault, UntrustedError
@@ -53,14 +52,14 @@ def attach_evidence(registry: RegistryClient, release: Release, linear: str, doc
         store = Store(room)
         store.put_bytes(NOTHING, EMPTY)
         subject = store.put_json(manifest_of(release, linear, registry.settings.annotation_prefix), MANIFEST)
-        if _tagged(registry, to) is None:
-            registry.push_root(room, subject, _tag(to), index_only=False)
+        if dated_tag_of(registry, to) is None:
+            registry.push_root(room, subject, f"{to.repository}:{lifecycle.dated_tag(to)}", index_only=False)
     attach_proof(registry, to, subject, documents)
 
 
 def refuse_taken_tag(registry: RegistryClient, release: Release) -> None:
     """Raise UsageError where the dated tag of a release names something else in the registry."""
-    _tagged(registry, in_registry(registry, release))
+    dated_tag_of(registry, in_registry(registry, release))
 
 
 def evidence_at(registry: RegistryClient, release: Release, now: datetime, *policies: str) -> Attested:
@@ -88,18 +87,6 @@ def revoke_evidence(registry: RegistryClient, release: Release, reason: str, at:
 def remove_evidence(registry: RegistryClient, release: Release) -> None:
     """Remove the manifest of a release with all that is attached to it; what is gone already is skipped."""
     remove(registry, in_registry(registry, release), with_content=False)
-
-
-def _tag(to: Release) -> str:
-    return f"{to.repository}:{lifecycle.dated_tag(to)}"
-
-
-def _tagged(registry: RegistryClient, to: Release) -> Manifest | None:
-    """What the dated tag of a release names. Raises UsageError where that is another manifest."""
-    found = registry.find(_tag(to))
-    if found and found.digest != to.digest:
-        raise UsageError(f"{_tag(to)} is another manifest: {found.digest}", hint="who made it? remove it there first")
-    return found
 
 
 def in_registry(registry: RegistryClient, release: Release) -> Release:

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.errors import ContentError, UsageError
+from hardening.foundation.errors import ContentError
 from hardening.foundation.hashing import digest_of, hex_of
 from images.artifact import Artifact, Descriptor, Release
 from images.build.workspace import workspace
 from images.ledger import Begun, Ledger
 from images.registry.client import REF_NAME, RegistryClient
 from images.registry.release_trust import attach_proof, is_proved
-from images.registry.releases import release_of, remove
+from images.registry.releases import dated_tag_of, release_of, remove
 from images.release import lifecycle
 from images.release.store import Publication
 from images.store.oci import INDEX, MANIFEST, Store, as_json
@@ -54,7 +54,7 @@ class RegistryPublication(Publication):
 
     def refuse_taken(self, chosen: Release) -> None:
         """Raise UsageError where the dated tag names another release."""
-        self._tagged(chosen)
+        dated_tag_of(self.registry, chosen)
 
     def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:  # noqa: ARG002
         """Push content and index, the index without a tag, and attach to that what it says."""
@@ -69,21 +69,13 @@ class RegistryPublication(Publication):
 
     def settle(self, chosen: Release) -> None:
         """Set the dated tag, which never moves."""
-        if not self._tagged(chosen):
+        if dated_tag_of(self.registry, chosen) is None:
             self.registry.tag(chosen.repository, chosen.digest, lifecycle.dated_tag(chosen))
 
     def put_away(self, begun: Release, draft: Release) -> None:
         """Remove index, documents, and the content where nothing else needs it."""
         needed = {known.content for known in self.ledger.releases(begun.name) if not known.pruned_at}
         remove(self.registry, begun, with_content=begun.content not in {draft.content, *needed})
-
-    def _tagged(self, chosen: Release) -> bool:
-        """Whether the dated tag is there. Raises UsageError where it names another release."""
-        tag = f"{chosen.repository}:{lifecycle.dated_tag(chosen)}"
-        found = self.registry.find(tag)
-        if found and found.digest != chosen.digest:
-            raise UsageError(f"{tag} is another release: {found.digest}", hint="publish again tomorrow")
-        return found is not None
 
     def _index(self, chosen: Release, platform: str) -> dict[str, Any]:
         """The release's index: one content, and the annotations."""

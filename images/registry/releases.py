@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 
-from hardening.foundation.errors import ContentError, MalformedError, nearest
+from hardening.foundation.errors import ContentError, MalformedError, UsageError, nearest
 from images.artifact import Release
 from images.documents import LIFECYCLE, REVOCATION, Document
 from images.registry.answers import NotFoundError
@@ -66,6 +66,15 @@ def release_of(registry: RegistryClient, repository: str, manifest: Manifest, pr
             at, reason = said
             return replace(release, revoked_at=at, revoked_reason=reason)
     return release
+
+
+def dated_tag_of(registry: RegistryClient, release: Release) -> Manifest | None:
+    """What the dated tag of a release names; None where it is not there. Raises UsageError for another manifest."""
+    tag = f"{release.repository}:{lifecycle.dated_tag(release)}"
+    found = registry.find(tag)
+    if found and found.digest != release.digest:
+        raise UsageError(f"{tag} is another release: {found.digest}", hint="publish again tomorrow")
+    return found
 
 
 def is_of_machine(manifest: Manifest) -> bool:

@@ -63,7 +63,7 @@ def record_evidence(ledger: Ledger, store: Store, release: Release, proof: Attes
     ledger.record_release(said_by_ledger(ledger, release))
     if artifact:
         known = ledger.artifact_by_input(artifact.name, artifact.platform, artifact.input_digest)
-        if known is None or not store.whole(known.digest):  # of what was built here nobody needs to be told
+        if known is None or not store.whole(known.digest):  # what was built here is known already
             ledger.record_artifact(artifact)
     ours = ledger.scan(content)
     if (scan := found.scan) and not (ours and ours.inputs):  # a scan of our own says what it was made from

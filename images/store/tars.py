@@ -88,7 +88,7 @@ class Within:
             self.forget()
 
     def forget(self) -> None:
-        """Look for each folder anew: a link or a folder that leads to it was made or removed."""
+        """Look for each folder again: a link or a folder that leads to it was made or removed."""
         self.known = {"": self.root}
 
 

@@ -13,7 +13,7 @@ from hardening.foundation.addresses import is_loopback
 from hardening.foundation.console import print_json, print_table
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.process import run, which
-from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings, load_settings
+from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.catalog import load_definitions
 from images.feeds import KEV, TRACKER, trivy_place
 from images.feeds.download import OURS
@@ -191,11 +191,14 @@ def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
     """Whether data to judge images of a suite can be had. One that does not answer is not essential: a copy may do."""
     given = settings.feeds
     judges = [
-        ("debsecan", *_debsecan(given.debsecan, bootstrap.suite)),
-        ("tracker", *_tracker_feed(given.tracker)),
-        ("trivy", *_trivy_feed(given.trivy)),
+        ("debsecan", *_debsecan(settings, bootstrap.suite)),
+        ("tracker", *_tracker_feed(settings)),
+        ("trivy", *_trivy_feed(settings)),
     ]
-    more = [("kev", *_listed(given.kev, KEV, "kev.json")), ("epss", *_listed(given.epss, EPSS, "epss.csv.gz"))]
+    more = [
+        ("kev", *_listed(settings, given.kev, KEV, "kev.json")),
+        ("epss", *_listed(settings, given.epss, EPSS, "epss.csv.gz")),
+    ]
     present = any(ok for _, ok, _ in judges)
     detail = "\n".join(f"{name}: {text}" for name, _, text in [*judges, *more])
     hint = "" if present else "\nset feeds.debsecan, feeds.tracker or feeds.trivy (docs/feeds.md)"
@@ -204,49 +207,53 @@ def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
     )
 
 
-def _debsecan(place: str, suite: str) -> tuple[bool, str]:
+def _debsecan(settings: Settings, suite: str) -> tuple[bool, str]:
+    place = settings.feeds.debsecan
     if place == NONE:
         return False, "only the sample that ships"
     address = place if is_artifact(place) else f"{TRACKER if place == DEBIAN else place.rstrip('/')}/{suite}"
-    return _had(address, address)
+    return _had(settings, address, address)
 
 
-def _tracker_feed(place: str) -> tuple[bool, str]:
-    return (False, "only the sample that ships") if place == NONE else _listed(place, TRACKER_JSON, "tracker.json")
+def _tracker_feed(settings: Settings) -> tuple[bool, str]:
+    place = settings.feeds.tracker
+    if place == NONE:
+        return False, "only the sample that ships"
+    return _listed(settings, place, TRACKER_JSON, "tracker.json")
 
 
-def _listed(place: str, default: str, name: str) -> tuple[bool, str]:
+def _listed(settings: Settings, place: str, default: str, name: str) -> tuple[bool, str]:
     """Whether a file can be had, which may also lie in a directory under this name."""
     if place == NONE:
         return False, "none"
     address = default if place in (DEBIAN, DOWNLOAD) else place
     if any(path.is_file() for path in places_of(ROOT / address, name)):
         return True, address
-    return _had(address, address)
+    return _had(settings, address, address)
 
 
-def _trivy_feed(place: str) -> tuple[bool, str]:
+def _trivy_feed(settings: Settings) -> tuple[bool, str]:
+    place = settings.feeds.trivy
     if place == NONE:
         return False, "none"
     if place != DOWNLOAD:
-        return _had(f"{place}/db/trivy.db", place)
-    return _had(f"https://{trivy_place().partition('/')[0]}/v2/", trivy_place())
+        return _had(settings, f"{place}/db/trivy.db", place)
+    return _had(settings, f"https://{trivy_place().partition('/')[0]}/v2/", trivy_place())
 
 
-def _artifact(place: str) -> tuple[bool, str]:
+def _artifact(settings: Settings, place: str) -> tuple[bool, str]:
     """Whether the registry has the artifact; asked once, with its logins and certificates."""
-    settings = load_settings().model_copy(update={"retry_for": timedelta(0)})
     try:
-        changed_artifact(settings, place, "", clock())
+        changed_artifact(settings.model_copy(update={"retry_for": timedelta(0)}), place, "", clock())
     except GoldsmithError as error:
         return False, error.message
     return True, f"{place}: answers"
 
 
-def _had(place: str, shown: str) -> tuple[bool, str]:
+def _had(settings: Settings, place: str, shown: str) -> tuple[bool, str]:
     """Whether there is a file, or anything answers at an address."""
     if is_artifact(place):
-        return _artifact(place)
+        return _artifact(settings, place)
     if not place.startswith(("http://", "https://")):
         present = (ROOT / place).is_file()
         return present, f"{shown}{'' if present else f': there is no {Path(place).name} in it'}"

@@ -25,6 +25,16 @@ from tests.support.cloud import DAY, at, cloud_for, disk, publish, settings_at
 
 NAME = "debian-server"
 ZONE = f"{REGION}a"
+FLEET_FILE = f"""
+title = "The shop"
+owner = "ann"
+kind = "ec2"
+selector = {{ app = "shop" }}
+replacement = {{ definition = "{NAME}", channel = "candidate" }}
+[ec2]
+regions = ["eu-central-1", "us-east-1"]
+"""
+"""The same fleet as people write it, in two regions."""
 SCRIPT = "#!/bin/sh\necho hello"
 
 

@@ -17,6 +17,14 @@ from images.registry.referrers import attach
 from images.trust.envelope import Signer, bundled, statement
 from images.trust.keys import pem_of, signer
 
+UPSTREAM_RULE = """
+[[trust.upstream]]
+prefix = "127.0.0.1:"
+keys = [{ name = "platform", public = '''
+%s''' }]
+"""
+"""A rule for whatever stands in a registry of a test, with the public key (PEM) that must have signed it."""
+
 
 @dataclass(frozen=True)
 class KeyInMemory:

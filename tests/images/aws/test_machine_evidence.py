@@ -35,19 +35,11 @@ from pipelines.fleet.ec2.provenance import AmiProvenance
 from pipelines.rollout.session import fleet_session
 from tests.strict_aws import StrictAws
 from tests.support.cloud import DAY, HOME, at, cloud_for, disk, publish, settings_at
+from tests.support.ec2 import FLEET_FILE
 from tests.support.publishing import gate, running_registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("docker-registry", "skopeo")]
 NAME = "debian-server"
-FLEET = f"""
-title = "The shop"
-owner = "ann"
-kind = "ec2"
-selector = {{ app = "shop" }}
-replacement = {{ definition = "{NAME}", channel = "candidate" }}
-[ec2]
-regions = ["{HOME}"]
-"""
 
 
 @pytest.fixture
@@ -65,9 +57,9 @@ def registry_of(cloud: Cloud) -> RegistryClient:
 
 
 def context_of(cloud: Cloud, root: Path) -> Context:
-    """A context over this cloud and a content root with the fleet of `FLEET`."""
+    """A context over this cloud and a content root with the fleet of `FLEET_FILE`."""
     (folder := root / "pipelines" / "fleets").mkdir(parents=True)
-    (folder / "shop.toml").write_text(FLEET)
+    (folder / "shop.toml").write_text(FLEET_FILE)
     settings = cloud.settings.model_copy(update={"content": (root,)})
     context = Context(settings, cloud.now, lambda: "", lambda: registry_of(cloud).address, actor="ann")
     context.__dict__.update(ledger=cloud.ledger, cloud=cloud)
@@ -273,7 +265,7 @@ def test_a_tag_that_names_another_manifest_refuses_the_publication(cloud: Cloud)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(lifecycle, "dated_tag", lambda _: taken)
         registry.tag(registry.repository(NAME), first.digest, taken)
-        with pytest.raises(UsageError, match="is another manifest"):
+        with pytest.raises(UsageError, match="is another release"):
             publish(second, disk(seed=2))
     assert len(cloud.made(kind="image")) == 1
 

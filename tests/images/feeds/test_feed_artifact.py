@@ -23,21 +23,16 @@ from images.registry.referrers import EMPTY, attach
 from images.store.oci import MANIFEST, Store, as_json
 from images.trust.envelope import statement
 from tests.images.feeds.test_feeds import FIRST, NOW
+from tests.support.loop import Goldsmith
 from tests.support.publishing import running_registry
 from tests.support.scanning import NO_FEEDS
-from tests.support.signing import KeyInMemory
+from tests.support.signing import UPSTREAM_RULE, KeyInMemory
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("docker-registry", "skopeo", "oras")]
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MADE = "org.opencontainers.image.created"
 KEV = {"catalogVersion": "2026.11.20", "dateReleased": "2026-11-20T10:00:00Z", "count": 1,
        "vulnerabilities": [{"cveID": "CVE-2026-0001"}]}  # fmt: skip
-RULE = """
-[[trust.upstream]]
-prefix = "127.0.0.1:"
-keys = [{ name = "platform", public = '''
-%s''' }]
-"""
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,18 @@ class Shelf:
         named = files or tuple(content)
         argv = ["oras", "push", "--plain-http", "--annotation", f"{MADE}={made}", self.reference, *named]
         run(argv, cwd=self.folder)
+
+    def push_by_hand(self, said: dict[str, str], *files: bytes) -> None:
+        """Push files that are all called `kev.json`, with these annotations, as no tool would."""
+        store = Store(self.folder / "layout")
+        named = {"annotations": {"org.opencontainers.image.title": "kev.json"}}
+        layers = [as_json(store.put_bytes(file, "text/json")) | named for file in files]
+        manifest = {
+            "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "x/y", "layers": layers, "annotations": said,
+            "config": as_json(store.put_bytes(b"{}", EMPTY)),
+        }  # fmt: skip
+        pushed = store.put_json(manifest, MANIFEST)
+        RegistryClient(self.address, self.settings()).push_root(store.path, pushed, self.reference, index_only=False)
 
     def settings(self, **more: object) -> Settings:
         asked = NO_FEEDS | {"debsecan": f"oci:{self.reference}", "kev": f"oci:{self.reference}"}
@@ -142,14 +149,45 @@ def test_what_is_worse_does_not_take_the_place_of_the_good_copy(shelf: Shelf, lo
 @pytest.mark.parametrize("said", [{}, {MADE: "yesterday"}], ids=["none", "no date"])
 def test_an_artifact_of_no_day_is_refused(shelf: Shelf, said: dict[str, str]) -> None:
     """Else old data would pass for new."""
-    ours, store = shelf.settings(), Store(shelf.folder / "layout")
-    empty, file = as_json(store.put_bytes(b"{}", EMPTY)), as_json(store.put_bytes(kev("CVE-2026-0001"), "text/json"))
-    layers = [file | {"annotations": {"org.opencontainers.image.title": "kev.json"}}]
-    manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "x/y", "config": empty, "layers": layers}
-    pushed = store.put_json(manifest | {"annotations": said}, MANIFEST)
-    RegistryClient(shelf.address, ours).push_root(store.path, pushed, shelf.reference, index_only=False)
+    shelf.push_by_hand(said, kev("CVE-2026-0001"))
     with pytest.raises(OutsideError, match="does not say when it was made"):
-        feeds.exploited(ours, NOW)
+        feeds.exploited(shelf.settings(), NOW)
+
+
+def test_a_name_that_two_files_have_is_none(shelf: Shelf) -> None:
+    """Which of them is meant would be anybody's choice."""
+    shelf.push_by_hand({MADE: "2026-11-24T12:00:00Z"}, kev("CVE-2026-0001"), kev("CVE-2026-0002"))
+    with pytest.raises(OutsideError, match=r"holds more than one file kev\.json"):
+        feeds.exploited(shelf.settings(), NOW)
+
+
+def test_other_bytes_than_are_listed_are_no_data(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever fetched them."""
+    shelf.push(**{"kev.json": kev("CVE-2026-0001")})
+    download_of = RegistryClient.download
+
+    def spoilt(registry: RegistryClient, reference: str, directory: Path) -> None:
+        download_of(registry, reference, directory)
+        for blob in directory.iterdir():
+            blob.write_bytes(kev("CVE-2026-0002"))
+
+    monkeypatch.setattr(RegistryClient, "download", spoilt)
+    with pytest.raises(OutsideError, match=r"gave other bytes for kev\.json than it lists"):
+        feeds.exploited(shelf.settings(), NOW)
+
+
+def test_doctor_tells_whether_the_artifact_is_there(shelf: Shelf) -> None:
+    """By asking its registry once."""
+    asked = {"GOLDSMITH_FEEDS": json.dumps(shelf.settings().feeds.model_dump(mode="json"))}
+    doctor = Goldsmith(shelf.folder / "state", "", settings=asked)
+
+    def said() -> str:
+        lines = doctor.here("doctor", "--json").json
+        return " ".join(str(line["detail"]) for line in lines if "advisories" in json.dumps(line))
+
+    assert f"debsecan: oci:{shelf.reference}: nothing is published as" in said()
+    shelf.push(trixie=FIRST)
+    assert f"debsecan: oci:{shelf.reference}: answers" in said()
 
 
 def test_a_name_that_leads_elsewhere_is_no_file(shelf: Shelf) -> None:
@@ -178,7 +216,7 @@ def test_a_rule_says_who_signs_the_artifact(shelf: Shelf, tmp_path: Path) -> Non
     root = tmp_path / "root"
     policy = root / "hardening/policies/strict.toml"
     policy.parent.mkdir(parents=True)
-    policy.write_text((ROOT / "hardening/policies/default.toml").read_text() + RULE % key.trusted().public)
+    policy.write_text((ROOT / "hardening/policies/default.toml").read_text() + UPSTREAM_RULE % key.trusted().public)
     shelf.push(**{"kev.json": kev("CVE-2026-0001")})
     ours = shelf.settings(content=(root,), judging={"floor": "strict", "policies": ["strict"], "roots": [root]})
     registry = RegistryClient(shelf.address, ours)

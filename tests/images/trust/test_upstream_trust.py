@@ -17,15 +17,9 @@ from images.store.oci import Store
 from images.trust.keys import own_keys
 from images.trust.verification import Fault, UntrustedError
 from tests.support.publishing import NOW, Begin, built, published
-from tests.support.signing import KeyInMemory
+from tests.support.signing import UPSTREAM_RULE, KeyInMemory
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
-RULE = """
-[[trust.upstream]]
-prefix = "127.0.0.1:"
-keys = [{ name = "platform", public = '''
-%s''' }]
-"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ def golden(begin: Begin, tmp_path: Path) -> Golden:
 def test_a_base_is_pinned_and_fetched_where_the_named_key_signed_it(golden: Golden) -> None:
     """The index that is pinned; what is in the store was checked as it came."""
     [key] = own_keys(golden.to.settings)
-    upstream = golden.upstream(RULE % key.public)
+    upstream = golden.upstream(UPSTREAM_RULE % key.public)
     assert golden.lock(upstream) == golden.made.digest
     assert upstream.fetch(golden.reference) == golden.made.content
     detach_all(golden.to.registry, golden.made.repository, golden.made.digest)
@@ -80,7 +74,7 @@ def test_a_base_is_pinned_and_fetched_where_the_named_key_signed_it(golden: Gold
 def test_a_base_of_another_key_is_neither_pinned_nor_fetched(golden: Golden) -> None:
     """The pin of a time when nobody asked does not let it in."""
     assert golden.lock(golden.upstream()) == golden.made.digest
-    strict = golden.upstream(RULE % KeyInMemory().trusted().public)
+    strict = golden.upstream(UPSTREAM_RULE % KeyInMemory().trusted().public)
     for act in (lambda: golden.lock(strict), lambda: strict.fetch(golden.reference)):
         with pytest.raises(UntrustedError) as caught:
             act()
@@ -91,7 +85,7 @@ def test_a_base_of_another_key_is_neither_pinned_nor_fetched(golden: Golden) -> 
 def test_a_pin_that_was_changed_to_another_content_is_not_fetched(golden: Golden) -> None:
     """The index that it names is signed, and does not list what would be built on."""
     [key] = own_keys(golden.to.settings)
-    upstream = golden.upstream(RULE % key.public)
+    upstream = golden.upstream(UPSTREAM_RULE % key.public)
     golden.lock(upstream)
     evil = built(golden.to.store, text="evil").digest
     layout = golden.to.store.layout_for(evil, golden.folder / "evil", {"org.opencontainers.image.ref.name": "evil"})
@@ -111,5 +105,5 @@ def test_without_a_rule_it_is_said_to_be_trusted_on_first_use(
     golden.lock(golden.upstream())
     assert "trusted on first use" in capsys.readouterr().err
     [key] = own_keys(golden.to.settings)
-    golden.lock(golden.upstream(RULE % key.public))
+    golden.lock(golden.upstream(UPSTREAM_RULE % key.public))
     assert "first use" not in capsys.readouterr().err

@@ -22,17 +22,7 @@ from pipelines.rollout.session import check, fleet_session
 from tests.strict_aws import Fault, StrictAws
 from tests.strict_aws.making import image, snapshot
 from tests.support.cloud import DAY
-from tests.support.ec2 import NAME, Shop, fleet, shop
-
-FLEET = f"""
-title = "The shop"
-owner = "ann"
-kind = "ec2"
-selector = {{ app = "shop" }}
-replacement = {{ definition = "{NAME}", channel = "candidate" }}
-[ec2]
-regions = ["eu-central-1", "us-east-1"]
-"""
+from tests.support.ec2 import FLEET_FILE, Shop, fleet, shop
 
 
 @dataclass
@@ -56,7 +46,7 @@ def office(aws: StrictAws, tmp_path: Path) -> Iterator[Office]:
     folder = tmp_path / "content" / "pipelines" / "fleets"
     folder.mkdir(parents=True)
     file = folder / "shop.toml"
-    file.write_text(FLEET)
+    file.write_text(FLEET_FILE)
     settings = at.cloud.settings.model_copy(update={"content": (tmp_path / "content",)})
     context = Context(settings, at.cloud.now, lambda: "", lambda: "", actor="ann")
     context.__dict__.update(ledger=at.cloud.ledger, cloud=at.cloud)
