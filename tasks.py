@@ -104,6 +104,14 @@ AlsoDefinition = Annotated[bool, "draft the definition of its image too"]
 DraftsInto = Annotated[str, "the content root to draft into; else your first one, or the checkout"]
 OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; else that of the fleets"]
 
+ScheduleTarget = Annotated[str, "cron, systemd, github, gitlab, kubernetes or eventbridge"]
+Scheduled = Annotated[str, "nightly or fleet.check with arguments; else nightly, and in an image fleet.check all"]
+TimeOfDay = Annotated[str, "when, as 02:17"]
+Zone = Annotated[str, "the time zone of that, such as Europe/Berlin"]
+Limit = Annotated[str, "how long a run may take"]
+OwnImage = Annotated[str, "Goldsmith's image for kubernetes and eventbridge; else the newest release of `goldsmith`"]
+IntoFolder = Annotated[str, "the folder to write the files to; else they are printed"]
+
 Apply = Annotated[bool, "act; without it the plan is shown and nothing happens"]
 Adopt = Annotated[list[str], "take over the unknown member of this name, a glob, or `all`; repeatable"]
 AuditReason = Annotated[str, "why, for the audit"]
@@ -672,6 +680,32 @@ def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
     from pipelines.demo.flow import demo
 
     return demo(keep=keep, as_json=json)
+
+
+def _require_task(words: Sequence[str]) -> None:
+    """Raises UsageError for words that are no task with its arguments."""
+    from invoke.parser import Parser
+
+    from hardening.foundation.errors import UsageError
+
+    try:
+        Parser(contexts=namespace.to_contexts()).parse_argv(list(words))
+    except ParseError as error:
+        raise UsageError(f"--run: {error}", hint=f"./goldsmith {words[0]} --help shows its arguments") from None
+
+
+@command
+def pipeline_render(
+    c: Context, target: ScheduleTarget, run: Scheduled = "", at: TimeOfDay = "02:17", zone: Zone = "UTC",
+    limit: Limit = "3h", image: OwnImage = "", output: IntoFolder = "", force: Force = False, json: Json = False,
+) -> None:  # fmt: skip
+    """A schedule for what keeps yours: cron, systemd, GitHub, GitLab, Kubernetes or EventBridge. Holds no secret."""
+    from pipelines.cli.rendering import render_schedule, show_rendered
+
+    lines = render_schedule(
+        target, run, at=at, zone=zone, limit=limit, image=image, output=output, force=force, check=_require_task
+    )
+    show_rendered(lines, as_json=json)
 
 
 # --- this machine ---------------------------------------------------------------------------------------------------
