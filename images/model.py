@@ -132,6 +132,12 @@ class Lifecycle(Content):
     soak: Duration = Field(
         "24h", validate_default=True, description="how long it is `candidate` before a nightly run moves `stable` to it"
     )
+    keep_last: int | None = Field(
+        None, ge=0, le=1000, description="how many different images `image.prune` keeps; else as the settings say"
+    )
+    keep_for: Duration | None = Field(
+        None, description="how long a release stays once it is expired or superseded; else as the settings say"
+    )
 
 
 CONTAINER_ONLY = (

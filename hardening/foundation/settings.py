@@ -235,6 +235,17 @@ class Judging(Content):
     )
 
 
+class Retention(Content):
+    """What `image.prune` keeps beyond what is needed, but for what is revoked.
+
+    Always kept are what runs, what a channel or a launch template names, what a kept image is built on, and the newest
+    that stands.
+    """
+
+    keep_last: int = Field(0, ge=0, le=1000, description="of each definition, the last different images, also expired")
+    keep_for: Duration = Field(duration("0s"), description="how long a release stays once it is expired or superseded")
+
+
 class Settings(BaseSettings):
     """Everything that differs between two installations of Goldsmith."""
 
@@ -262,6 +273,7 @@ class Settings(BaseSettings):
     notify: Notify = Notify()
     judging: Judging = Judging()
     signing: Signing = Signing()
+    retention: Retention = Retention()
     aws: Aws = Aws()
     _instead: tuple[Path, ...] = ()
 

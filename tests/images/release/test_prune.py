@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from images.release.retention import (
     KEEP,
     REMOVE,
     WARN,
+    KeepRule,
     NextAction,
     RetirementDecision,
     decide,
@@ -95,7 +97,7 @@ def test_who_needs_a_release_is_told_with_every_decision() -> None:
     assert decide("x", web, grace, needed, NOW).why == "expires on 2026-12-25; shop/a runs it"
     waits = decide("x", web, grace, needed, NOW + 31 * DAY)
     assert waits.why == "expired on 2026-12-25; to be disabled from 2027-01-08; shop/a runs it"
-    held = decide("x", web, grace, needed, NOW + 50 * DAY, launched="perhaps b")
+    held = decide("x", web, grace, needed, NOW + 50 * DAY, held="perhaps b")
     assert held == RetirementDecision("x", KEEP, "expired on 2026-12-25; not disabled: shop/a runs it", held=True)
     anyway = decide("x", web, NextAction(DISABLE, anyway=True), needed, NOW + 50 * DAY)
     assert anyway == RetirementDecision("x", DISABLE, "expired on 2026-12-25; shop/a runs it")
@@ -187,6 +189,130 @@ def test_nothing_that_stands_on_something_ever_goes(
     for name in {r.name for r in standing}:
         newest = max((r for r in standing if r.name == name), key=lambda r: r.published_at)
         assert newest in kept
+
+
+def test_the_last_images_are_kept_though_they_are_over_and_each_for_a_while() -> None:
+    """Different images count, each by its newest release; what is revoked counts and stays for neither."""
+    releases = [
+        made("web", 0, content="a"),
+        made("web", 10, content="b"),
+        made("web", 20, content="b"),
+        made("web", 30, content="c", revoked_at=NOW + 31 * DAY, revoked_reason="bad"),
+        made("web", 40, content="d"),
+    ]
+    found = plan(releases, {}, {}, NOW + 80 * DAY, {"web": KeepRule(last=2)})
+    assert [(d.action, d.why) for d in found] == [
+        (REMOVE, "expired on 2026-12-25"),
+        (REMOVE, "expired on 2027-01-04"),
+        (KEEP, "expired on 2027-01-14; not removed: the last 2 are kept"),
+        (REMOVE, "revoked on 2026-12-26: bad"),
+        (KEEP, "expired on 2027-02-03; not removed: the last 2 are kept"),
+    ]
+    assert found[2].held
+    only = plan(releases, {}, {}, NOW + 80 * DAY, {"web": KeepRule(last=1), "db": KeepRule(last=5)})
+    assert [d.why for d in only if d.action is KEEP] == ["expired on 2027-02-03; not removed: the last one is kept"]
+
+
+def test_how_long_a_release_stays_does_not_begin_anew_with_every_newer_one() -> None:
+    """It is over from the first that took its place, though it expires later."""
+    rules, first = {"web": KeepRule(for_=40 * DAY)}, made("web", 0)
+    releases = [made("web", day) for day in (25, 20, 10)]
+    for day in (11, 21, 26, 31, 49.9):
+        there = [r for r in releases if r.published_at <= NOW + day * DAY]
+        (decision,) = (d for d in plan([*there, first], {}, {}, NOW + day * DAY, rules) if d.subject == first)
+        assert (decision.action, "to be removed from 2027-01-14" in decision.why) == (KEEP, True), day
+    (decision,) = (d for d in plan([*releases, first], {}, {}, NOW + 50 * DAY, rules) if d.subject == first)
+    assert decision.action is REMOVE
+
+
+class Oracle:
+    """What the rules say, said again: what is kept for itself, and then all that stands below it."""
+
+    def __init__(self, releases: list[Release], used: set[str], now: object, rules: dict[str, KeepRule]) -> None:
+        self.releases, self.used, self.now, self.rules = releases, used, now, rules
+
+    def over_for(self, one: Release) -> timedelta:
+        """How long it has been over; negative where it is not."""
+        moments = [one.expires_at]
+        if one.revoked_at:
+            moments = [one.revoked_at]
+        else:
+            for other in self.releases:
+                counts = self.now >= one.expires_at or self.now < other.expires_at
+                if other.name == one.name and other.published_at > one.published_at and not other.revoked_at and counts:
+                    moments.append(other.published_at)
+        return max(self.now - moment for moment in moments)
+
+    def among_the_last(self, one: Release) -> bool:
+        """Whether fewer different images than the rule keeps are newer, and none of its own content is."""
+        if one.revoked_at:
+            return False
+        newer = [r for r in self.releases if r.name == one.name and not r.revoked_at and self.later(r, one)]
+        return one.content not in {r.content for r in newer} and len({r.content for r in newer}) < self.rule(one).last
+
+    @staticmethod
+    def later(one: Release, other: Release) -> bool:
+        if one.published_at == other.published_at:
+            return one.digest > other.digest
+        return one.published_at > other.published_at
+
+    def rule(self, one: Release) -> KeepRule:
+        return self.rules.get(one.name, KeepRule())
+
+    def for_itself(self, one: Release) -> bool:
+        over = self.over_for(one)
+        waits = timedelta(0) if one.revoked_at else self.rule(one).for_
+        return over < timedelta(0) or over < waits or one.digest in self.used or self.among_the_last(one)
+
+    def kept(self) -> set[str]:
+        kept, pending = set[str](), [one for one in self.releases if self.for_itself(one)]
+        while pending:
+            one = pending.pop()
+            if one.digest in kept:
+                continue
+            kept.add(one.digest)
+            pending += [base for base in self.releases if one.base_digest in (base.content, base.digest)]
+        return kept
+
+
+rules_of = some.dictionaries(
+    names, some.builds(KeepRule, some.integers(0, 3), some.integers(0, 40).map(lambda days: days * DAY))
+)
+shared_contents = some.lists(
+    some.builds(
+        made,
+        names,
+        some.integers(0, 60),
+        content=some.sampled_from(["one", "two", "three", "four"]),
+        base_digest=some.sampled_from(["", "one", "two", "a7", "b9"]),
+        revoked_at=some.none() | some.integers(0, 60).map(lambda day: NOW + day * DAY),
+    ),
+    unique_by=lambda r: r.digest,
+    max_size=12,
+)
+
+
+@given(shared_contents | some_releases, some.sets(some.integers(0, 11)), some.integers(0, 130), rules_of)
+def test_prune_keeps_exactly_what_the_rules_say(
+    releases: list[Release], run: set[int], day: int, rules: dict[str, KeepRule]
+) -> None:
+    """Whoever uses what, whenever it is asked: no release more, none less, in whatever order they come."""
+    used = {releases[i].digest for i in run if i < len(releases)}
+    decisions = plan(releases, dict.fromkeys(used, ("f/m",)), {}, NOW + day * DAY, rules)
+    kept = {decision.subject.digest for decision in decisions if decision.action is not REMOVE}
+    assert kept == Oracle(releases, used, NOW + day * DAY, rules).kept()
+    again = plan(releases[::-1], dict.fromkeys(used, ("f/m",)), {}, NOW + day * DAY, rules)
+    assert {decision.subject.digest for decision in again if decision.action is not REMOVE} == kept
+
+
+@given(shared_contents, some.integers(0, 130), rules_of)
+def test_to_keep_more_removes_nothing_more(releases: list[Release], day: int, rules: dict[str, KeepRule]) -> None:
+    """Beside no rule at all, rules only add to what is kept."""
+
+    def removed(by: dict[str, KeepRule]) -> set[str]:
+        return {d.subject.digest for d in plan(releases, {}, {}, NOW + day * DAY, by) if d.action is REMOVE}
+
+    assert removed(rules) <= removed({})
 
 
 TWO, THREE = (("one", 0), ("two", 1)), (("one", 0), ("two", 1), ("three", 2))
