@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from hardening.foundation.durations import duration
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.settings import Retention, Settings
 from images.artifact import Release
+from images.context import Context
 from images.registry.client import RegistryClient
 from images.release.channels import revoke
 from images.release.lifecycle import Status, status
@@ -26,6 +30,9 @@ from images.release.retention import (
     decide,
     plan,
 )
+from images.release.stores import stores
+from tests.support.loop import HEAD, NONE_BECAUSE
+from tests.support.loop import definition as written_definition
 from tests.support.publishing import DAY, NOW, Begin, SharedRegistry, at, built, definition, judged, published, stored
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
@@ -344,6 +351,43 @@ def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_i
     assert [r.pruned_at is not None for r in to.ledger.releases("web")] == [False, False, True, True]
     assert not [d for d in later.prune(apply=True) if d.action is REMOVE]
     assert to.registry.find(f"{third.repository}:candidate-previous").digest == other.digest  # type: ignore[union-attr]
+
+
+@needs_registry
+def test_29_days_on_a_release_is_dated_anew_and_the_first_stays_as_long_as_the_rule_says(
+    shared_registry: SharedRegistry, begin: Begin
+) -> None:
+    """Then it goes with all its documents, and the content, which the new releases are over, stays."""
+    to, (first,) = begin(published, ("one", 0))
+    artifact, rules = built(to.store, text="one"), {"web": KeepRule(for_=30 * DAY)}
+    for day in (29, 58):  # after which `candidate-previous` does not name the first any more
+        later = replace(at(to, NOW + day * DAY), rules=rules)
+        again = release(later, artifact, definition(), judged(later.now))
+        assert (again.action, again.release.content) == ("re-dated", first.content)
+    full = stored(shared_registry.folder)["manifests"]
+    for day, goes in ((58.9, False), (59, True)):
+        decisions = replace(later, now=NOW + day * DAY).prune(apply=True)
+        assert {d.subject.digest for d in decisions if d.action is REMOVE} == ({first.digest} if goes else set()), day
+    assert stored(shared_registry.folder)["manifests"] == full - 12  # index, its 10 documents, their list
+    assert to.registry.find(f"{first.repository}@{first.content}")
+
+
+def test_a_definition_says_better_than_the_settings_what_is_kept_of_it(tmp_path: Path) -> None:
+    """Each of the two by itself; what says nothing is kept as the settings say."""
+    own = HEAD + NONE_BECAUSE + '[base]\ngolden = "debian-base"\n[lifecycle]\n'
+    for name, text in {"r-last": "keep_last = 5\n", "r-for": 'keep_for = "90d"\n', "r-none": "keep_last = 0\n"}.items():
+        written_definition(tmp_path, name, own + text)
+    settings = Settings(
+        state=tmp_path / "state", content=(tmp_path,), retention=Retention(keep_last=2, keep_for=duration("7d"))
+    )
+    context = Context(settings, NOW, lambda: "", lambda: "127.0.0.1:9/golden")
+    rules = next(iter(stores(context))).rules  # type: ignore[attr-defined]
+    assert {name: rules[name] for name in ("debian-base", "r-last", "r-for", "r-none")} == {
+        "debian-base": KeepRule(2, 7 * DAY),
+        "r-last": KeepRule(5, 7 * DAY),
+        "r-for": KeepRule(2, 90 * DAY),
+        "r-none": KeepRule(0, 7 * DAY),
+    }
 
 
 @needs_registry
