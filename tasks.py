@@ -110,6 +110,7 @@ TimeOfDay = Annotated[str, "when, as 02:17"]
 Zone = Annotated[str, "the time zone of that, such as Europe/Berlin"]
 Limit = Annotated[str, "how long a run may take"]
 OwnImage = Annotated[str, "Goldsmith's image for kubernetes and eventbridge; else the newest release of `goldsmith`"]
+ContentRoot = Annotated[str, "a folder of your own, which `content` in the settings names"]
 IntoFolder = Annotated[str, "the folder to write the files to; else they are printed"]
 
 Apply = Annotated[bool, "act; without it the plan is shown and nothing happens"]
@@ -706,6 +707,14 @@ def pipeline_render(
         target, run, at=at, zone=zone, limit=limit, image=image, output=output, force=force, check=_require_task
     )
     show_rendered(lines, as_json=json)
+
+
+@command
+def pipeline_image(c: Context, output: ContentRoot, force: Force = False, json: Json = False) -> int:
+    """Write the definition of Goldsmith's own image, of this checkout's last commit, into the content root OUTPUT."""
+    from pipelines.cli.rendering import IMAGE_COLUMNS, write_image
+
+    return _show(write_image(output, force=force), columns=IMAGE_COLUMNS, as_json=json)
 
 
 # --- this machine ---------------------------------------------------------------------------------------------------

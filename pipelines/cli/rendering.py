@@ -22,7 +22,6 @@ from pipelines.wiring import image_context
 WORD = re.compile(r"[A-Za-z0-9._*?/@:=,+-]+")  # nothing that a shell, cron, systemd or YAML takes for more than text
 IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
 PLAIN_PATH = re.compile(r"[A-Za-z0-9._/@+-]+")
-OWN_IMAGE = "goldsmith"  # the definition of our own image
 SHORTEST, LONGEST = timedelta(minutes=1), timedelta(hours=23)  # a daily run that takes longer would meet the next
 BUILDS = "images are built by root, with an engine: in this task, which has neither, only what needs no build is done"
 
@@ -34,6 +33,30 @@ class RenderedLine(Line):
     file: str
     path: str
     text: str
+
+
+class OwnImageLine(Line):
+    """`pipeline.image`: the definition that was written, of which commit, in which folder."""
+
+    name: str
+    commit: str
+    folder: str
+
+
+IMAGE_COLUMNS = {"image": "name", "of commit": "commit", "folder": "folder"}
+
+
+def write_image(output: str, *, force: bool) -> list[OwnImageLine]:
+    """Write the definition of our own image into the content root `output`, and say how it is built.
+
+    Raises UsageError where it is there already unless `force`, OutsideError where a package cannot be had.
+    """
+    from pipelines.own_image import NAME, write_definition
+
+    root = Path(output).absolute()
+    commit, folder = write_definition(root, force=force)
+    say(f"next: name {root} in `content` of goldsmith.toml, then ./goldsmith image.publish {NAME}")
+    return [OwnImageLine(name=NAME, commit=commit, folder=str(folder))]
 
 
 def render_schedule(
@@ -134,11 +157,13 @@ def _image(target: str, image: str) -> str:
 
 
 def _newest_own() -> str:
+    from pipelines.own_image import NAME
+
     context = image_context(looks=True)
-    known = context.ledger.releases(OWN_IMAGE)
+    known = context.ledger.releases(NAME)
     releases = [one for one in known if status(one, context.now) in {Status.CURRENT, Status.WARN}]
     if not releases:
-        hint = "--image registry.example.com/golden/goldsmith@sha256:…, or ./goldsmith image.publish goldsmith"
+        hint = "--image registry.example.com/goldsmith@sha256:…, or make it: ./goldsmith pipeline.image --help"
         raise UsageError("--image: which image of Goldsmith, and none was published from here", hint=hint)
     newest = max(releases, key=lambda one: one.published_at)
     return f"{newest.repository}@{newest.digest}"

@@ -30,7 +30,7 @@ from pipelines.cli.feeds import FeedUpdateOutput
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
 from pipelines.cli.preview_output import PreviewOutput
 from pipelines.cli.reap import ReapLine
-from pipelines.cli.rendering import RenderedLine
+from pipelines.cli.rendering import OwnImageLine, RenderedLine
 from pipelines.cli.report_output import ReportOutput
 from pipelines.cli.reproduction import ReproduceOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
@@ -90,6 +90,7 @@ COMMANDS: dict[str, Any] = {
     "roll.simulate": SimulateOutput,
     "adopt": list[AdoptLine],
     "nightly": contract.NightlyOutput,
+    "pipeline.image": list[OwnImageLine],
     "pipeline.render": list[RenderedLine],
     "report": ReportOutput,
     "demo": contract.DemoOutput,

