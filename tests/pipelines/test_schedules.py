@@ -397,7 +397,7 @@ def test_the_image_holds_what_runs_and_not_what_tests() -> None:
     locked = own_image._locked((ROOT / "requirements.lock").read_text(), needed)
     assert set(re.findall(r"^([a-z0-9-]+)", locked, re.MULTILINE)) == needed
     for entry in re.split(r"^(?=[a-z0-9])", locked, flags=re.MULTILINE)[1:]:
-        assert re.match(r"\S+==\S+ \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry), entry
+        assert re.match(r"\S+==[^\\\n]+ \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry), entry
 
 
 def test_the_definition_of_the_image_is_sound_and_takes_the_place_of_none(tmp_path: Path) -> None:
