@@ -12,6 +12,8 @@ import subprocess
 import sys
 import tomllib
 from base64 import b64decode
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,10 @@ from botocore.validate import ParamValidator
 from hardening.foundation.errors import UsageError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
+from images.artifact import Release
 from images.build.buildkit import dockerfile_of
 from images.catalog import load_definition
+from images.ledger import Ledger
 from images.registry.login import login_file
 from pipelines import own_image
 from pipelines.cli.rendering import RenderedLine, render_schedule
@@ -398,6 +402,29 @@ def test_the_image_holds_what_runs_and_not_what_tests() -> None:
     assert set(re.findall(r"^([a-z0-9-]+)", locked, re.MULTILINE)) == needed
     for entry in re.split(r"^(?=[a-z0-9])", locked, flags=re.MULTILINE)[1:]:
         assert re.match(r"\S+==[^\\\n]+ \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry), entry
+
+
+def test_without_an_image_the_newest_release_that_stands_is_run_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a revoked nor an expired one, nor another definition's."""
+    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path))
+    now = datetime.now(UTC)
+
+    def known(name: str, letter: str, days: int, lasts: int, **more: Any) -> Release:
+        start = now - timedelta(days=days)
+        digests = {"digest": f"sha256:{letter * 64}", "content": "sha256:c", "input_digest": "sha256:i"}
+        dates = {"published_at": start, "warn_at": start, "expires_at": start + timedelta(days=lasts)}
+        place = f"registry.example.com/golden/{name}"
+        return Release(name=name, repository=place, profile="p", policy="p", **digests, **dates, **more)
+
+    with closing(Ledger.open(f"sqlite:///{tmp_path}/ledger.sqlite")) as ledger:
+        for release in (
+            known("goldsmith", "1", 9, 30), known("goldsmith", "2", 5, 30), known("goldsmith", "3", 4, 3),
+            known("goldsmith", "4", 3, 30, revoked_at=now, revoked_reason="bad"), known("other", "5", 1, 30),
+        ):  # fmt: skip
+            ledger.record_release(release)
+    assert f"image: registry.example.com/golden/goldsmith@sha256:{'2' * 64}\n" in only("kubernetes", image="")
 
 
 def test_the_definition_of_the_image_is_sound_and_takes_the_place_of_none(tmp_path: Path) -> None:
