@@ -28,6 +28,7 @@ from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.feeds import FeedUpdateOutput
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
+from pipelines.cli.latency import LatencyOutput
 from pipelines.cli.preview_output import PreviewOutput
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.report_output import ReportOutput
@@ -90,6 +91,7 @@ COMMANDS: dict[str, Any] = {
     "adopt": list[AdoptLine],
     "nightly": contract.NightlyOutput,
     "report": ReportOutput,
+    "latency": LatencyOutput,
     "demo": contract.DemoOutput,
     "engine.show": list[EngineLine],
     "teardown": list[TeardownLine],
