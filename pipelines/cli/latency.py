@@ -112,7 +112,7 @@ class LatencyOutput(Line):
 
 def patch_latency(since: str = "", context: Context | None = None) -> LatencyOutput:
     """How long fixes took, by all that the ledger knows. Raises UsageError for a `since` that is no day and no span."""
-    context = replace(context or image_context(looks=True), lenient=True)
+    context = context or replace(image_context(looks=True), lenient=True)
     now = context.now
     begin = beginning(since, now)
     history, fleets = history_of(context), load_fleets(context.settings.roots)
@@ -329,19 +329,33 @@ def _names(names: Sequence[str]) -> str:
 def _rest(found: LatencyOutput) -> Iterator[str]:
     if found.patches:
         by_package = sum(line.dated_by == "package" for line in found.patches)
-        yield "spans: median / nine of ten / longest, from the fix: by the fixed package's own date for "
-        yield f"  {by_package} of {len(found.patches)}, else by our first sight of it"
-    still = [line for line in found.patches if line.waits_for]
+        yield f"median / nine of ten / longest since the fix, of which {by_package} of {len(found.patches)} are dated"
+        yield "by the fixed package itself, the others by our first sight of it"
+    still = list(_alike(line for line in found.patches if line.waits_for))
     if still:
         yield ""
         yield f"open: {len(still)}{f', of which the {WORST} that are due first' if still[WORST:] else ''}"
-    for line in still[:WORST]:
+    for lines in still[:WORST]:
+        line, due = lines[0], min((one.due for one in lines if one.due), default=None)
         exploited = ", exploited" if line.exploited else ""
-        yield f"  {line.vulnerability} in {line.package} ({line.severity}{exploited}), {_briefly(line.age_seconds)} old"
-        due = f"; due {line.due:%Y-%m-%d %H:%M} UTC" if line.due else ""
-        left = f" ({_names(line.left)})" if line.left else ""
-        yield f"    {line.kind} {line.name}{left}: waits for {_waits(line)}{due}"
+        until = f", due {due:%Y-%m-%d %H:%M} UTC" if due else ""
+        about = f"{line.vulnerability} in {line.package} ({line.severity}{exploited})"
+        yield f"  {about}, {_briefly(line.age_seconds)} old{until}"
+        yield f"    {'; '.join(map(_held, lines))}: waits for {_waits(line)}"
         yield f"    {line.acts}: {line.todo}"
+
+
+def _alike(lines: Iterable[PatchLine]) -> Iterable[list[PatchLine]]:
+    """The lines of one fix that one act of one person takes further, together."""
+    groups: dict[tuple[str, ...], list[PatchLine]] = {}
+    for line in lines:
+        groups.setdefault((line.vulnerability, line.package, line.image, line.acts, line.todo), []).append(line)
+    return groups.values()
+
+
+def _held(line: PatchLine) -> str:
+    left = f" ({_names(line.left)})" if line.left else ""
+    return f"{line.kind} {line.name}{left}"
 
 
 def _waits(line: PatchLine) -> str:
