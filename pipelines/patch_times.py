@@ -131,9 +131,10 @@ def _of_image(history: PatchHistory, fix: ClosedFix, now: datetime) -> Patch:
     started, by_package = _start(fix, now)
     if not fix.content:
         return Patch("image", fix.image, fix, started, by_package, None, None, None, Waits.PUBLICATION)
-    promoted, at = _promoted(history, fix, now)
+    published, (promoted, at) = min(fix.published_at, now), _promoted(history, fix, now)
+    at = at and max(at, published)  # one run that does both dates all by its beginning
     waits = Waits.NOTHING if promoted else Waits.PROMOTION
-    return Patch("image", fix.image, fix, started, by_package, min(fix.published_at, now), at, at, waits)
+    return Patch("image", fix.image, fix, started, by_package, published, at, at, waits)
 
 
 def _promoted(history: PatchHistory, fix: ClosedFix, now: datetime) -> tuple[bool, datetime | None]:
@@ -179,8 +180,10 @@ def _end_of_lack(
     if end is None:
         return None
     last = runs[-1]
-    if last.gone or history.has(last.content, fix):
+    if last.gone:
         return end, Waits.NOTHING
+    if history.has(last.content, fix):
+        return max(end, min(fix.published_at, now)), Waits.NOTHING
     lacks = history.has(last.content, fix) is False
     # Another image of ours is another application: it is judged by its own fixes.
     known = last.content in history.published

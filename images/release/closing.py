@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from images.scan.flow import ScanResult
 
 KEPT = timedelta(days=36500)  # a copy of the data that is here is not asked about again
+LONGEST_RUN = timedelta(days=1)
 Closed = dict[tuple[str, str], Finding]
 
 
@@ -106,8 +107,12 @@ def _matched(to: ReleaseStore, before: PreviousRelease, artifact: Artifact, resu
 
 
 def _line(to: ReleaseStore, release: Release, artifact: Artifact, finding: Finding, seen: datetime) -> ClosedFix:
-    """What is kept of one; a day that lies after the release's, as moved clocks leave it, is the release's."""
+    """What is kept of one. A release is dated by the beginning of the run that made it, so where the same run built it,
+    it was published when that was done. A day of first sight after that, as moved clocks leave it, is that day.
+    """
     index, at = PackageIndex(to.settings), release.published_at
+    if at < artifact.built_at < at + LONGEST_RUN:
+        at = artifact.built_at
     held = [package for package in artifact.packages if package.name == finding.package]
     dates = [date for package in held if (date := index.dated(package)) and date <= min(seen, at)]
     return ClosedFix(
