@@ -221,9 +221,12 @@ def patched(at: Street, url: str, version: int) -> Round:
         )
         listening = threading.Thread(target=listen, args=(night, done, start))
         listening.start()
-        watch(at, night, before, done, start)
-        status = night.wait()
-        listening.join()
+        try:
+            watch(at, night, before, done, start)
+            status = night.wait(PATIENCE_SECONDS)
+        finally:
+            night.kill()  # where it has ended this does nothing
+            listening.join()
         time.sleep(1)
     done.requests, done.lost = stream.sent, len(stream.failures)
     if status or [one for one in at.running().items() if one in before.items()] or not done.seconds:
