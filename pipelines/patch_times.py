@@ -114,10 +114,14 @@ class Patch:
 
 def patches(history: PatchHistory, now: datetime) -> Iterator[Patch]:
     """Every fix in every image and fleet that it concerns, without a day by which it is due."""
+    images = {
+        fleet: {history.published.get(run.content, ("",))[0] for runs in members.values() for run in runs}
+        for fleet, members in history.by_fleet.items()
+    }
     for fix in (*history.fixes, *history.found):
         yield _of_image(history, fix, now)
         for fleet, members in history.by_fleet.items():
-            if patch := _of_fleet(history, fix, fleet, members, now):
+            if fix.image in images[fleet] and (patch := _of_fleet(history, fix, fleet, members, now)):
                 yield patch
 
 

@@ -116,7 +116,7 @@ def patch_latency(since: str = "", context: Context | None = None) -> LatencyOut
     now = context.now
     begin = beginning(since, now)
     history, fleets = history_of(context), load_fleets(context.settings.roots)
-    found = recent((_with_due(context.policies, fleets, one) for one in patches(history, now)), begin)
+    found = recent((_by_the_rules(context.policies, fleets, one) for one in patches(history, now)), begin)
     unknown = unknown_members(history)
     lines = [_line(one, unknown.get(one.name, ()) if one.kind == "fleet" else ()) for one in measured(found, now)]
     told = {line.name for line in lines if line.kind == "fleet"}
@@ -201,8 +201,10 @@ def _open(context: Context, image: str, finding: Finding) -> ClosedFix:
     )  # fmt: skip
 
 
-def _with_due(policies: Mapping[str, Policy], fleets: Mapping[str, Fleet], one: Patch) -> Patch:
-    """The fix with the day by which what runs must have it: the policy's window, and its grace for what runs."""
+def _by_the_rules(policies: Mapping[str, Policy], fleets: Mapping[str, Fleet], one: Patch) -> Patch:
+    """The fix with the day by which what runs must have it: the policy's window, and its grace for what runs. A fleet
+    that follows `candidate` waits for no promotion.
+    """
     fix, fleet = one.fix, fleets.get(one.name) if one.kind == "fleet" else None
     policy = policies.get(fix.policy) or policies["default"]
     finding = Finding(
@@ -211,7 +213,8 @@ def _with_due(policies: Mapping[str, Policy], fleets: Mapping[str, Fleet], one: 
     )  # fmt: skip
     due = fix_due(policy, finding, fix.seen_at)
     grace = (policies.get(fleet.policy, policy) if fleet else policy).running.refused.grace
-    return replace(one, due=due and due + grace)
+    early = fleet is not None and fleet.replacement.channel == "candidate" and one.waits is Waits.PROMOTION
+    return replace(one, due=due and due + grace, waits=Waits.ROLLOUT if early else one.waits)
 
 
 def _worst_first(one: Patch) -> tuple[bool, bool, datetime, datetime, str, str, str]:
@@ -232,7 +235,9 @@ def _who_acts(context: Context, fleets: Mapping[str, Fleet], one: Patch) -> tupl
         case Waits.PROMOTION:
             return owner, f"./goldsmith image.promote {image}"
         case Waits.ROLLOUT:
-            return fleet_owner, f"./goldsmith roll.start {fleet}"
+            tag = fleets[fleet].replacement.tag if fleet in fleets else None
+            first = f"build {tag} on the newest {image}, then " if tag else ""
+            return fleet_owner, f"{first}./goldsmith roll.start {fleet}"
         case Waits.UNKNOWN:
             return fleet_owner, f"./goldsmith fleet.check {fleet}"
         case Waits.NOTHING:

@@ -145,6 +145,25 @@ def test_what_is_open_is_named_with_its_age_and_who_acts(context: Context, capsy
     assert held == ("shop team", "./goldsmith roll.start shop", ("web-1",))
 
 
+def test_who_acts_is_by_what_the_fleet_follows(context: Context, tmp_path: Path) -> None:
+    """One of `candidate` waits for no promotion; one of application images has to build its own on the newer base."""
+    file = tmp_path / "content/pipelines/fleets/shop.toml"
+    context.ledger.record_fixes([fix(1)])
+    ran(context.ledger, "web-1", OLD, 15 * DAY)
+
+    def held(replacement: str) -> tuple[str, str]:
+        file.write_text(FLEET.replace(f'{{ definition = "{IMAGE}" }}', replacement))
+        [line] = [one for one in patch_latency("", context).patches if one.kind == "fleet"]
+        return line.waits_for, line.todo
+
+    promotion = ("promotion", f"./goldsmith image.promote {IMAGE}")
+    assert held(f'{{ definition = "{IMAGE}" }}') == promotion
+    assert held(f'{{ definition = "{IMAGE}", channel = "candidate" }}') == ("rollout", "./goldsmith roll.start shop")
+    assert held('{ tag = "r/app:1" }') == promotion
+    context.ledger.record_move(Move(f"r/{IMAGE}", "stable", f"{NEW[:-1]}f", NOW - DAY, "promote"))
+    assert held('{ tag = "r/app:1" }')[1] == f"build r/app:1 on the newest {IMAGE}, then ./goldsmith roll.start shop"
+
+
 def test_since_leaves_out_what_was_closed_before(context: Context) -> None:
     """A span back, a day or a moment; what is neither is a usage error."""
     context.ledger.record_fixes([fix(1)])
