@@ -74,6 +74,8 @@ ContainerImage = Annotated[str, "a container image's name"]
 ControlName = Annotated[str, "a control's id"]
 Checked = Annotated[str, "image or directory"]
 FleetName = Annotated[str, "a fleet's name"]
+Since = Annotated[str, "what was closed since then: a span such as 30d, or a day such as 2026-11-01"]
+MetricsFile = Annotated[str, "also write it into this file, in Prometheus' text format"]
 Fleets = Annotated[str, "a fleet's name, a glob, or `all`"]
 
 Everyone = Annotated[bool, "also list the members within policy, which are only counted else"]
@@ -673,6 +675,14 @@ def report(c: Context, json: Json = False) -> None:
     from pipelines.cli.report import make_report
 
     make_report(as_json=json)
+
+
+@command
+def latency(c: Context, since: Since = "", metrics: MetricsFile = "", json: Json = False) -> int:
+    """How long fixes took from the fixed package to the last member, against the policy's windows; what is open."""
+    from pipelines.cli.latency import patch_latency, show_latency
+
+    return show_latency(patch_latency(since), metrics=metrics, as_json=json)
 
 
 @command

@@ -79,6 +79,7 @@ PURE = {
     "images.trust.vex",
     "pipelines.contract",
     "pipelines.durable.port",
+    "pipelines.patch_times",
     "pipelines.fleet.calendar",
     "pipelines.fleet.port",
     "pipelines.fleet.docker.container_spec",
@@ -136,6 +137,7 @@ WITHOUT = {
     ("adopt", "web-1"): {"yaml", "dbos", *AWS},
     ("roll.reap",): AWS - {"images.aws"},  # whose tags are read on containers too
     ("roll.status", "shop"): {*AWS, "docker", "dbos"},
+    ("latency",): {*AWS, "docker", "dbos", "jinja2", "prometheus_client", "images.scan", "images.build"},
 }
 
 

@@ -7,6 +7,7 @@ processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreS
 from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
+from images.ledger.fixes import Fixes
 from images.ledger.fleets import Fleets, Leases, Plans
 from images.ledger.releases import Begun, Clouds, Releases
 from images.ledger.tables import (
@@ -15,20 +16,22 @@ from images.ledger.tables import (
     STANDING,
     ApprovedPlanRow,
     AuditLine,
+    ClosedFix,
     CommandRow,
     FleetCheck,
     Holder,
     Lease,
     Made,
+    MemberRun,
     Move,
     Rollout,
 )
 
 __all__ = [
-    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "CommandRow", "FleetCheck", "Holder", "Lease",
-    "Ledger", "Made", "Move", "Rollout", "ScanRecord",
+    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "ClosedFix", "CommandRow", "FleetCheck",
+    "Holder", "Lease", "Ledger", "Made", "MemberRun", "Move", "Rollout", "ScanRecord",
 ]  # fmt: skip
 
 
-class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds):
+class Ledger(Artifacts, Releases, Fleets, Fixes, Leases, Plans, Clouds):
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -104,6 +105,11 @@ class PackageIndex:
             with room_on(self.home):
                 retrying(lambda: self._download(bootstrap, missing), within=self.settings.retry_for)
         return paths
+
+    def dated(self, package: Package) -> datetime | None:
+        """The date that the .deb of a package says of itself, which its signed hash covers; None: it is not here."""
+        path = self._pool_path(package) if package.sha256 else None
+        return pool.dated(path) if path else None
 
     def collect(self, bootstrap: Bootstrap, packages: Iterable[Package]) -> dict[Package, tuple[Path, str]]:
         """The verified .debs of `packages` with their index entries, as far as they are here or the archive has them.

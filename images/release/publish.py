@@ -21,6 +21,7 @@ from images.ledger import Begun
 from images.model import Definition
 from images.release import lifecycle
 from images.release.channels import point
+from images.release.closing import before_it, record_closed
 from images.release.lifecycle import refuse_ended
 from images.release.store import Publication, ReleaseStore
 from images.scan.judge import Judgement
@@ -58,7 +59,8 @@ def release(
         begun = _take_up(to, making, draft, artifact, definition)
         standing = None if begun or redate else _standing(to, making, draft, definition)
         chosen = begun.release if begun else standing or draft
-        said = () if begun or standing else release_documents(chosen, artifact, judgement, _before(to, chosen))
+        before = before_it(to.ledger, chosen)
+        said = () if begun or standing else release_documents(chosen, artifact, judgement, before)
         begun = begun or Begun(chosen, said)
         making.refuse_taken(chosen)
         earlier = [known for known in to.ledger.releases_of_content(chosen.content) if known.digest != chosen.digest]
@@ -66,6 +68,8 @@ def release(
             to.ledger.begin_publication(begun)
         making.make(begun, artifact, judgement)
         _record(to, chosen)
+        if not standing:
+            record_closed(to, chosen, artifact, judgement.result, before)
         making.settle(chosen)
         point(to, chosen, "candidate", "publish")
         to.ledger.end_publication(chosen)
@@ -153,15 +157,6 @@ def _standing(to: ReleaseStore, making: Publication, draft: Release, definition:
         same = replace(draft, digest=known.digest, **asdict(dates)) == known
         if same and not lifecycle.near_expiry(known, to.now) and making.proves(known, to.now):
             return known
-    return None
-
-
-def _before(to: ReleaseStore, chosen: Release) -> PreviousRelease | None:
-    """The content that a release takes the place of, as far as the ledger knows it."""
-    for known in to.ledger.releases(chosen.name):
-        if known.content != chosen.content and known.published_at <= chosen.published_at:
-            artifact, scan = to.ledger.artifact_over(known.content), to.ledger.scan(known.content)
-            return PreviousRelease(known, artifact, scan.findings if scan else ()) if artifact else None
     return None
 
 

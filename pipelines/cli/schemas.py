@@ -28,6 +28,7 @@ from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.feeds import FeedUpdateOutput
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
+from pipelines.cli.latency import LatencyOutput
 from pipelines.cli.preview_output import PreviewOutput
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.rendering import OwnImageLine, RenderedLine
@@ -93,6 +94,7 @@ COMMANDS: dict[str, Any] = {
     "pipeline.image": list[OwnImageLine],
     "pipeline.render": list[RenderedLine],
     "report": ReportOutput,
+    "latency": LatencyOutput,
     "demo": contract.DemoOutput,
     "engine.show": list[EngineLine],
     "teardown": list[TeardownLine],

@@ -133,7 +133,7 @@ def execute(at: FleetSession, order: Order) -> RolloutOutcome:
             ledger.begin_rollout(rollout, at.fleet.name, wanted.owner, written, at.now())
         say(f"rollout {rollout} runs in this process; ./goldsmith roll.status {at.fleet.name} --watch shows it")
         now = steady_clock(at.now())
-        with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
+        with Worker.launched(tenure.claim, _flows(at, order, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
                 answer = worker.execute(ROLLOUT, rollout, written)
@@ -175,9 +175,10 @@ def go_on(at: FleetSession) -> tuple[RolloutOutcome, ...]:
     return tuple(ended)
 
 
-def _flows(at: FleetSession, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
+def _flows(at: FleetSession, order: Order, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
     """The flows that a process executes for this fleet."""
-    journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
+    tell, target = notifier(at.context.settings), order.plan.target
+    journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, tell, target)
     world = World(at.members, journal, at, now, at.together, at.groups)
     return flows(world)
 

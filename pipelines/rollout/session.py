@@ -219,6 +219,10 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
     judged = at.judge(seen.members)
     if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
+        if not pretended(at.context.settings):
+            golden = {one.member.name: one.origin.golden for one in judged}
+            contents = {name: release.content if release else "" for name, release in golden.items()}
+            at.context.ledger.record_whole_fleet(at.fleet.name, contents, at.now(), "check")
     places = ((Member(f"{one.id}/*", one.id, "", "", (), healthy=False), one.why) for one in seen.unread)
     found = (*judged, *(_unread(at, place, why) for place, why in places))
     if not pretended(at.context.settings) and not at.context.changed:  # by the fleet's own policy, as of today

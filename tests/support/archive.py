@@ -20,8 +20,14 @@ class Archive:
         self._gpg("--output", str(self.keyring), "--export", "Test archive")
         self.uri = directory.as_uri()
 
-    def add(self, name: str, version: str = "1.0", files: dict[str, str] | None = None, control: str = "") -> Path:
-        """Build a package that holds `files` (path → text); `control` adds fields such as `Depends: libc6`."""
+    def add(
+        self, name: str, version: str = "1.0", files: dict[str, str] | None = None, control: str = "",
+        built: int = 1_700_000_000,
+    ) -> Path:  # fmt: skip
+        """Build a package that holds `files` (path → text); `control` adds fields such as `Depends: libc6`.
+
+        `built` is the date that it says of itself, in seconds since 1970.
+        """
         tree = self.home / f"{name}-{version}"
         (tree / "DEBIAN").mkdir(parents=True, exist_ok=True)
         for path, text in {f"/usr/share/{name}/version": version, **(files or {})}.items():
@@ -34,7 +40,7 @@ class Archive:
         )
         deb = self.directory / f"{name}_{version}_all.deb"
         build = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)]
-        subprocess.run(build, check=True, capture_output=True, env={"SOURCE_DATE_EPOCH": "1700000000", "PATH": PATH})
+        subprocess.run(build, check=True, capture_output=True, env={"SOURCE_DATE_EPOCH": str(built), "PATH": PATH})
         return deb
 
     def publish(self, valid_until: str = "") -> None:
