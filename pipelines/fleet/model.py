@@ -133,7 +133,9 @@ class Limits(Content):
     windows: tuple[Window, ...] = Field((), description="when a rollout may act; none: always")
     freezes: tuple[Freeze, ...] = Field((), description="days on which no rollout acts")
     jitter: Percent = Field(
-        "10%", description="part of a violation's grace over which automated runs spread members of the same age"
+        "50%",
+        description="part of the time until its deadline, within windows, over which automated runs spread members "
+        "that are merely too old; nobody waits so long that a deadline is in danger",
     )
     drain: Duration = _duration("30s", "for the old one to finish what it has begun")
     before_drain: tuple[NonEmpty, ...] = Field(
