@@ -82,6 +82,16 @@ class Plan:
         return len(self.waves) + len(self.groups)
 
     @property
+    def deadlines_met(self) -> int:
+        """How many of its members are replaced by their deadlines."""
+        return sum(step.deadline is not None and step.in_time for step in self.steps)
+
+    @property
+    def overdue(self) -> int:
+        """How many of its members were past their deadlines when it was made."""
+        return sum(not step.in_time for step in self.steps) - len(self.late)
+
+    @property
     def names(self) -> dict[str, str]:
         """Whom it rolls, by id, in its order."""
         members = {step.member.id: step.member.name for step in self.steps}

@@ -218,9 +218,9 @@ def automated(at: FleetSession, *, apply: bool) -> AutoLine:
     if outcome and outcome.state.failure:
         raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
     if outcome:
-        return _line(at, "rolled", f"{found}; {outcome.state.note}{_and_left(plan)}", outcome.state.id)
+        return _line(at, "rolled", f"{found}; {outcome.state.note}{_and_left(plan)}{_and_late(plan)}", outcome.state.id)
     if many := len(plan.names):
-        return _line(at, "planned", f"{found}; {many} would be replaced{_and_left(plan)}")
+        return _line(at, "planned", f"{found}; {many} would be replaced{_and_left(plan)}{_and_late(plan)}")
     return _line(at, "skipped", f"{found}{_and_left(plan)}")
 
 
@@ -239,7 +239,7 @@ def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
         file.parent.mkdir(parents=True, exist_ok=True)
         file_plan(at.context, document, file)
         do = f"./goldsmith roll.approve {name} --plan {file}, then {do}"
-    detail = f"{found}{_and_left(document.plan)}; approval is required: {do}"
+    detail = f"{found}{_and_left(document.plan)}{_and_late(document.plan)}; approval is required: {do}"
     if apply:
         notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
     return _line(at, "waits", detail)
@@ -265,6 +265,15 @@ def _and_left(plan: Plan) -> str:
     skipped = by_reason((skip.member, skip.why) for skip in plan.skipped)
     left = "; ".join(f"{', '.join(names)}: {why}" for why, names in skipped.items())
     return f"; left alone: {left}" if left else ""
+
+
+def _and_late(plan: Plan) -> str:
+    """Who cannot be replaced by the deadline, by the limit that is the cause."""
+    late: dict[str, list[str]] = {}
+    for one in plan.late:
+        late.setdefault(one.cause, []).append(one.member.rpartition("/")[2])
+    told = "; ".join(f"{len(names):,} ({names[0]}, …): {cause}" for cause, names in late.items())
+    return f"; later than the deadline: {told}" if told else ""
 
 
 def _line(at: FleetSession, outcome: str, detail: str, rollout: str = "") -> AutoLine:
