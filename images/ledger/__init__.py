@@ -15,6 +15,7 @@ from images.ledger.tables import (
     STANDING,
     ApprovedPlanRow,
     AuditLine,
+    BaseUptake,
     CommandRow,
     FleetCheck,
     Holder,
@@ -25,8 +26,8 @@ from images.ledger.tables import (
 )
 
 __all__ = [
-    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "CommandRow", "FleetCheck", "Holder", "Lease",
-    "Ledger", "Made", "Move", "Rollout", "ScanRecord",
+    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "BaseUptake", "Begun", "CommandRow", "FleetCheck",
+    "Holder", "Lease", "Ledger", "Made", "Move", "Rollout", "ScanRecord",
 ]  # fmt: skip
 
 

@@ -151,7 +151,7 @@ def without(limits: Limits, keys: Collection[str]) -> Limits:
 # -- automated runs: who has time waits for a turn ---------------------------------------------------------------------
 
 
-def turns(judged: Sequence[Judged], limits: Limits, seconds: float, now: datetime) -> dict[str, datetime]:
+def due_times(judged: Sequence[Judged], limits: Limits, seconds: float, now: datetime) -> dict[str, datetime]:
     """When an automated run comes to each member that is merely too old and has time, by id; the others: at once.
 
     The turns lie evenly over `jitter` of the time from the beginning of a violation to its deadline, counted where

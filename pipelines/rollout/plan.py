@@ -17,7 +17,7 @@ from pipelines.fleet.members import Changes, ReplacementImage, repository
 from pipelines.fleet.model import Fleet, FleetKind, Method, ReplacementStrategy
 from pipelines.fleet.port import Group, Pacing
 from pipelines.fleet.violations import Judged, named
-from pipelines.rollout.forecast import Late, forecast, turns
+from pipelines.rollout.forecast import Late, due_times, forecast
 from pipelines.rollout.schedule import Cap, Hold, caps, gravest, may_act
 from pipelines.rollout.waves import Room, Step, Wave
 
@@ -131,7 +131,7 @@ def plan(
         refuse_implausible(fleet, judged, adopt)
     hold = refuse_standstill(fleet, now) if violating else None
     budgets = caps(fleet.limits, len(judged), hold.until if hold and hold.until else now)
-    later = turns(judged, fleet.limits, step_cost(fleet)[1].total_seconds(), now) if automated else {}
+    later = due_times(judged, fleet.limits, step_cost(fleet)[1].total_seconds(), now) if automated else {}
 
     def why_left(one: Judged) -> str:
         waits = not_yet(fleet, later.get(one.member.id), now)

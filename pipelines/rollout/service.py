@@ -24,6 +24,7 @@ from pipelines.fleet.model import Approval
 from pipelines.fleet.violations import in_words, verdict_of
 from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
 from pipelines.rollout.approved_plan import ApprovedPlan, digest
+from pipelines.rollout.base_uptake import take_up
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
@@ -200,14 +201,15 @@ def automated(at: FleetSession, *, apply: bool) -> AutoLine:
     """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
 
     A rollout whose process died is finished first, also one that a person began: it was approved when it began.
-    Raises RefusedError where a limit forbids the rollout or it failed, and OutsideError.
+    Where applications stand on an older base, their owners are told and rebuilds asked for. Raises RefusedError where a
+    limit forbids the rollout or it failed, and OutsideError.
     """
     if apply:
         with suppress(HeldError):  # the process that rolls the fleet finishes it
             go_on(at)
     judged = check(at)
     verdicts = [verdict_of(one) for one in judged]
-    found = in_words(verdicts)
+    found = in_words(verdicts) + "".join(f"; {line.text}" for line in take_up(at, judged, apply=apply))
     if not judged:
         return _line(at, "empty", f"{found}; nothing was judged")
     if all(one.good for one in verdicts):

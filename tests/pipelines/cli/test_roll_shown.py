@@ -64,8 +64,8 @@ def test_the_heading_says_who_is_too_late_and_what_to_change() -> None:
     shown = roll_output(made)
     assert heading(shown)[3:5] == [
         "deadlines: 7 too late",
-        "too late for 2026-03-01 14:00 UTC: web-0, web-1, web-2, web-3, web-4 and 2 more: limits.windows: open a window "
-        "before that, or a longer one",
+        "too late for 2026-03-01 14:00 UTC: web-0, web-1, web-2, web-3, web-4 and 2 more: limits.windows: open a "
+        "window before that, or a longer one",
     ]
     assert [(one.limits, one.deadline) for one in shown.late] == [(("limits.windows",), due.deadline)] * 7
     assert (shown.deadlines_met, shown.overdue) == (0, 0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pipelines.fleet.model import Limits
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.forecast import BETWEEN_RUNS, Forecast, Late, forecast, limit_keys, turns, without
+from pipelines.rollout.forecast import BETWEEN_RUNS, Forecast, Late, due_times, forecast, limit_keys, without
 from pipelines.rollout.plan import plan
 from pipelines.rollout.schedule import LOOK_AHEAD, caps, may_act
 from pipelines.rollout.timeline import Timeline
@@ -194,7 +194,8 @@ MORE = st.one_of(
 def test_another_limit_makes_no_end_earlier(members: int, freezes: list[Any], budgets: list[Any], more: Any) -> None:
     """Of members that are replaced for one rule and take the same time."""
     have: dict[str, Any] = {"freezes": freezes, "budgets": budgets, "max_parallel": 4}
-    (key, value), steps = *more.items(), [step(number, 100) for number in range(members)]
+    key, value = next(iter(more.items()))
+    steps = [step(number, 100) for number in range(members)]
     added = min(4, value) if key == "max_parallel" else [*have.get(key, []), value]
     before, after = ends(seen(steps, limits(**have))), ends(seen(steps, limits(**(have | {key: added}))))
     assert all(after.get(name, datetime.max.replace(tzinfo=UTC)) >= at for name, at in before.items())
@@ -335,7 +336,7 @@ def aged(count: int, days: float = 10, since: datetime = NOW, rule: str = "expir
 
 def test_turns_lie_evenly_over_the_part_of_the_time_that_jitter_names() -> None:
     """A hundred over half of ten days: every 72 minutes, the first at once."""
-    found = sorted(turns(aged(100), limits(jitter="50%"), 60, NOW).values())
+    found = sorted(due_times(aged(100), limits(jitter="50%"), 60, NOW).values())
     between = [after - before for before, after in pairwise(found)]
     assert found[0] == NOW
     assert found[-1] < NOW + timedelta(days=5)
@@ -345,7 +346,7 @@ def test_turns_lie_evenly_over_the_part_of_the_time_that_jitter_names() -> None:
 def test_turns_come_within_windows_and_not_all_at_the_opening() -> None:
     """Six hours each night."""
     of = limits(jitter="50%", windows=[NIGHT])
-    found = turns(aged(100), of, 60, NOW)
+    found = due_times(aged(100), of, 60, NOW)
     assert all(at == NOW or may_act(of, at) is None for at in found.values())
     assert max(Counter(f"{at:%d %H}" for at in found.values()).values()) <= 4
 
@@ -354,7 +355,7 @@ def test_a_turn_stays_as_it_is_while_others_are_replaced() -> None:
     """By the ids of all members, also of those that violate no more."""
     all_of_them = aged(20)
     some = [replace(one, reasons=()) if number % 3 else one for number, one in enumerate(all_of_them)]
-    before, after = (turns(one, limits(), 60, NOW) for one in (all_of_them, some))
+    before, after = (due_times(one, limits(), 60, NOW) for one in (all_of_them, some))
     assert after == {one: before[one] for one in after}
 
 
@@ -364,7 +365,7 @@ def test_what_is_worse_than_old_waits_for_no_turn(rule: str) -> None:
     one = aged(1)[0]
     both = replace(one, reasons=(*one.reasons, reason(rule, deadline=NOW + timedelta(days=9))))
     undated = replace(one, reasons=(reason("expired", since=None),))
-    assert turns([both, undated, replace(one, reasons=())], limits(), 60, NOW) == {}
+    assert due_times([both, undated, replace(one, reasons=())], limits(), 60, NOW) == {}
 
 
 @settings(max_examples=40, deadline=None)
@@ -387,7 +388,7 @@ def test_runs_of_each_night_meet_every_deadline_that_can_be_met(
         return
     now, left = NOW, {one.member.id: one for one in steps}
     while left:
-        come = turns(ours, of, 3600, now)
+        come = due_times(ours, of, 3600, now)
         due = [one for member, one in left.items() if member not in come or come[member] <= now]
         run = forecast(due, room, now)
         assert not run.late
