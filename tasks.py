@@ -535,6 +535,14 @@ def fleet_check(
 
 
 @command
+def fleet_rebuild(c: Context, name: Fleets, apply: Apply = False, json: Json = False) -> int:
+    """Find application images whose golden base has a newer release; tell their owners, and ask for a new build."""
+    from pipelines.cli.rollout import NO_UPTAKE, UPTAKE_COLUMNS, rebuild_applications
+
+    return _show(*rebuild_applications(name, apply=apply), columns=UPTAKE_COLUMNS, as_json=json, empty=NO_UPTAKE)
+
+
+@command
 def adopt(
     c: Context, what: Adoptable, name: NewFleet = "", replacement: Becomes = "", definition: AlsoDefinition = False,
     content: DraftsInto = "", engine: OtherEngine = "", json: Json = False,

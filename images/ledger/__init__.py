@@ -16,6 +16,7 @@ from images.ledger.tables import (
     STANDING,
     ApprovedPlanRow,
     AuditLine,
+    BaseUptake,
     ClosedFix,
     CommandRow,
     FleetCheck,
@@ -28,8 +29,8 @@ from images.ledger.tables import (
 )
 
 __all__ = [
-    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "ClosedFix", "CommandRow", "FleetCheck",
-    "Holder", "Lease", "Ledger", "Made", "MemberRun", "Move", "Rollout", "ScanRecord",
+    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "BaseUptake", "Begun", "ClosedFix", "CommandRow",
+    "FleetCheck", "Holder", "Lease", "Ledger", "Made", "MemberRun", "Move", "Rollout", "ScanRecord",
 ]  # fmt: skip
 
 

@@ -251,6 +251,26 @@ class ApprovedPlanRow:
 plans = _table("plans", ApprovedPlanRow, keys=["digest"], index=["rollout"])
 
 
+@dataclass(frozen=True)
+class BaseUptake:
+    """What was done so that `subject` takes the content `base` of a golden image: `kind` is told or rebuild.
+
+    The subject is an application image; told: with the fleet whose owner was told. `tries` counts those begun.
+    """
+
+    kind: str
+    subject: str
+    base: str
+    fleet: str
+    at: datetime
+    tries: int = 0
+    done: bool = False
+    detail: str = ""
+
+
+base_uptakes = _table("base_uptakes", BaseUptake, keys=["kind", "subject", "base"])
+
+
 BEGUN, STANDING, GONE = "begun", "standing", "gone"
 
 

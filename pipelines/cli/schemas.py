@@ -41,6 +41,7 @@ from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
 from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
 from pipelines.fleet.model import Fleet
+from pipelines.rollout.base_uptake import UptakeLine
 from pipelines.rollout.service import AutoLine
 
 FOLDER = ROOT / "docs" / "schemas"
@@ -80,6 +81,7 @@ COMMANDS: dict[str, Any] = {
     "waiver.list": list[WaiverLine],
     "waiver.new": NewWaiverOutput,
     "fleet.list": list[contract.FleetLine],
+    "fleet.rebuild": list[UptakeLine],
     "fleet.scan": list[SeenLine],
     "fleet.check": list[MemberLine],
     "roll.plan": RollOutput,

@@ -164,6 +164,7 @@ class Event(StrEnum):
     APPROVAL = "approval"
     FAILED = "failed"
     ENDED = "ended"
+    REBUILD = "rebuild"
 
 
 class Journal(Protocol):
