@@ -9,6 +9,7 @@ from __future__ import annotations
 from images.ledger.artifacts import Artifacts, ScanRecord
 from images.ledger.fleets import Fleets, Leases, Plans
 from images.ledger.releases import Begun, Clouds, Releases
+from images.ledger.sightings import Sightings
 from images.ledger.tables import (
     BEGUN,
     GONE,
@@ -30,5 +31,5 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds):
+class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds, Sightings):
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

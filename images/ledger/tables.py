@@ -114,6 +114,12 @@ first_seen = _table(
     "first_seen", {"vulnerability": str, "package": str, "at": datetime}, keys=["vulnerability", "package"]
 )
 
+# When others' images and packages were first seen here, and last; a version that is empty: when somebody last looked.
+sights = _table(
+    "sights", {"kind": str, "subject": str, "version": str, "since": datetime | None, "last": datetime},
+    keys=["kind", "subject", "version"],
+)  # fmt: skip
+
 running = _table(
     "running", {"fleet": str, "member": str, "digest": str, "at": datetime}, keys=["fleet", "member"], index=["digest"]
 )
