@@ -256,8 +256,8 @@ class Settings(BaseSettings):
     )
     retry_for: Duration = Field(duration("2m"), description="how long mirror, registry and Docker are retried")
     cooldown: Duration = Field(
-        duration("3d"), description="how long an upstream image, or a package of packages.extra_sources, must have been "
-        "seen here before it is taken; 0s: at once. What fixes an exploited or critical hole does not wait",
+        duration("3d"), description="how long an upstream image, or a package of packages.extra_sources, must have "
+        "been seen here before it is taken; 0s: at once. What fixes an exploited or critical hole does not wait",
     )  # fmt: skip
     locks: Literal["manual", "auto"] = Field(
         "manual", description="auto: a nightly run moves images.lock.toml to what has waited out its cooldown; manual: "

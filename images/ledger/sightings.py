@@ -14,8 +14,8 @@ from images.ledger import tables as t
 from images.ledger.database import Database
 from images.plan.cooldown import Sight, Sights, look
 
-TAG, SOURCE = "tag", "source"
-"""The kinds of subjects: a tag in a registry, whose versions are digests; a source of packages, outside the archive."""
+BATCH = 500
+"""How many values one statement names: SQLite takes 999 at the least."""
 
 
 class Sightings(Database):
@@ -50,7 +50,7 @@ class Sightings(Database):
         return after
 
     def _write(self, kind: str, subject: str, known: Sights, after: Sights, *, stamped: bool) -> None:
-        """Write what differs. Not `stamped`: when each version was seen last is not kept, of a source with thousands."""
+        """Write what differs. Not `stamped`: of a source with thousands, when each was seen last is not kept."""
         old = {one.version: one for one in known.seen}
         new = {one.version: one for one in after.seen}
         same = {version for version, one in new.items() if version in old and _unchanged(old[version], one, stamped)}
@@ -65,10 +65,6 @@ class Sightings(Database):
             for start in range(0, len(gone), BATCH):
                 connection.execute(delete(table).where(*where, table.c.version.in_(gone[start : start + BATCH])))
             connection.execute(insert(table), rows)
-
-
-BATCH = 500
-"""How many values one statement names: SQLite takes 999 at the least."""
 
 
 def _unchanged(old: Sight, new: Sight, stamped: bool) -> bool:

@@ -238,7 +238,12 @@ class PackageIndex:
         raise OutsideError(f"no archive has {path} (sha256 {sha256[:12]}…)", evidence="\n".join(refused)[-2000:])
 
     def _resolve(
-        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...], image: str, held: Held
+        self,
+        bootstrap: Bootstrap,
+        wanted: tuple[str, ...],
+        installed: tuple[Package, ...],
+        image: str,
+        held: Held = (),
     ) -> dict[Package, str]:
         """Package → index entry of what apt would fetch. Raises OutsideError where the two are not the same package."""
         static = bootstrap.variant == "static"

@@ -1,6 +1,6 @@
 """The cooldown: how long what others publish is left alone after it was first seen here. Pure.
 
-What counts is our own first sight, or a date that a trusted key signed; never the date that an image or a package claims.
+What counts is our own first sight, or a date that a trusted key signed; never the date that an image or package claims.
 """
 
 from __future__ import annotations
@@ -9,14 +9,20 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from images.artifact import Package
+
 SKEW = timedelta(hours=1)
 """How far the clocks of machines that share a ledger may differ."""
 LEAP = timedelta(days=90)
 """A clock that is further than this after the last look was wrong then or is wrong now: nothing is aged by it."""
 STOOD = 4
-"""A tag's digest that was replaced meanwhile must have stood for this part of the cooldown: what was withdrawn in hours,
-as a poisoned release is, is never taken.
+"""A tag's digest that was replaced meanwhile must have stood for this part of the cooldown: what was withdrawn within
+hours, as a poisoned release is, is never taken.
 """
+
+
+TAG, SOURCE = "tag", "source"
+"""What is seen: a tag in a registry, whose versions are digests; a source of packages outside the archive."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,14 @@ class Sights:
 def look(known: Sights, offered: Collection[str], now: datetime, settled: Collection[str] = ()) -> Sights:
     """What is known after a look at `now` that found the versions `offered`; those `settled` need not wait.
 
-    A clock that went back, or leapt, since the last look says nothing of how long a thing was there: whatever waits then
-    begins again, so that its wait is neither shortened nor longer than one more cooldown.
+    A clock that went back, or leapt, since the last look says nothing of how long a thing was there: whatever waits
+    then begins again, so that its wait is neither shortened nor longer than one more cooldown.
     """
     moved = known.looked is not None and not known.looked - SKEW <= now <= known.looked + LEAP
     present = now if known.looked is None or moved else max(now, known.looked)
-    kept = [replace(one, last=min(one.last, now - SKEW)) for one in known.seen if not one.since] if moved else known.seen
+    kept = (
+        [replace(one, last=min(one.last, now - SKEW)) for one in known.seen if not one.since] if moved else known.seen
+    )
     seen = {one.version: one for one in kept}
     for version in offered:
         one = seen.get(version) or Sight(version, None if version in settled else present, present)
@@ -87,7 +95,7 @@ class TagChoice:
 def choose(
     sights: Sights, pinned: str, newest: str, cooldown: timedelta, now: datetime, urgent: Collection[str] = ()
 ) -> TagChoice:
-    """What the lock of a tag may move to: the newest digest that is old enough, or at once what fixes `urgent` holes."""
+    """What the lock of a tag may move to: the newest digest that is old enough; at once what fixes `urgent` holes."""
     if newest == pinned:
         return TagChoice("", newest, None, "the tag names what is pinned")
     if not pinned:
@@ -131,6 +139,11 @@ class Offer:
     source_version: str = ""
 
     @property
+    def package(self) -> Package:
+        """The package, as far as it is known here."""
+        return Package(self.name, self.version, "", self.sha256, self.built_from, source_version=self.source_version)
+
+    @property
     def key(self) -> str:
         """What tells it from every other package of its source."""
         return f"{self.name}={self.version} {self.sha256}"
@@ -143,7 +156,7 @@ class Waiting:
     name: str
     version: str
     until: datetime
-    source: str = ""
+    offer: Offer
 
     def __str__(self) -> str:
         return f"{self.name} {self.version} waits out its cooldown until {self.until:%Y-%m-%d %H:%M} UTC"
@@ -152,4 +165,4 @@ class Waiting:
 def waiting(offers: Iterable[Offer], sights: Sights, cooldown: timedelta, now: datetime) -> tuple[Waiting, ...]:
     """The offers that have to wait, by name and version."""
     told = ((one, until(sights.of(one.key), cooldown, now, one.signed)) for one in offers)
-    return tuple(sorted(Waiting(one.name, one.version, end, one.source) for one, end in told if end))
+    return tuple(sorted(Waiting(one.name, one.version, end, one) for one, end in told if end))

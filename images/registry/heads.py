@@ -1,6 +1,6 @@
 """What a tag names now, asked by HEAD: no manifest is fetched, and a registry is left alone as it asks for. Edge.
 
-skopeo, which everything else goes through, knows no HEAD, and a GET of a manifest counts as a pull at public registries:
+skopeo, which everything else goes through, knows no HEAD, and a GET of a manifest counts as a pull at public ones:
 https://docs.docker.com/docker-hub/usage/pulls/. A registry may answer 429, Retry-After and how much of a budget remains
 (RateLimit-Remaining, or as https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/ has it).
 """
@@ -150,7 +150,9 @@ def place_of(reference: str) -> tuple[str, str, str]:
     """Host, repository and tag (or digest) of a reference, as Docker reads it: without a host it is Docker Hub's."""
     repository, wanted = split(reference)
     first, slash, rest = repository.partition("/")
-    host, name = (first, rest) if slash and ("." in first or ":" in first or first == "localhost") else (HUB, repository)
+    host, name = (
+        (first, rest) if slash and ("." in first or ":" in first or first == "localhost") else (HUB, repository)
+    )
     if host == HUB:
         return HUB_HOST, name if "/" in name else f"library/{name}", wanted or "latest"
     return host, name, wanted or "latest"
@@ -187,7 +189,9 @@ def _digest_in(answer: requests.Response, reference: str, host: str) -> str:
     if status in (UNAUTHORIZED, FORBIDDEN):
         raise OutsideError(f"{host} does not allow to ask for {reference}", hint=f"log in with `docker login {host}`")
     if status == TOO_MANY:
-        raise OutsideError(f"{host} answers that it was asked too often", hint="it is asked again later; log in for more")
+        raise OutsideError(
+            f"{host} answers that it was asked too often", hint="it is asked again later; log in for more"
+        )
     if status != OK:
         raise OutsideError(f"{host} answers {status} for {reference}")
     digest = answer.headers.get("Docker-Content-Digest", "")
@@ -233,7 +237,7 @@ def _sending(header: str) -> AuthBase:
 
 
 def _login(settings: Settings, reference: str) -> AuthBase | None:
-    """The login of the registry of `reference`, as skopeo finds it: our own, podman's file, or docker's with helpers."""
+    """The login of the registry of `reference`, as skopeo finds it: ours, podman's file, or docker's with helpers."""
     from docker import auth
     from docker.errors import DockerException
     from requests.auth import HTTPBasicAuth
