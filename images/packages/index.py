@@ -136,7 +136,10 @@ class PackageIndex:
             return [one for one in found if (one["name"], one["version"]) not in own]
 
         told = self._told("offers", bootstrap, [sources], ask)
-        return tuple(Offer(**{**one, "signed": debian.dated(one["signed"])}) for one in told)
+        return tuple(
+            Offer(**{key: said for key, said in one.items() if key != "signed"}, signed=debian.dated(one["signed"]))
+            for one in told
+        )
 
     def _in_archive(self, bootstrap: Bootstrap, names: Iterable[str]) -> set[tuple[str, str]]:
         """Name and version of those packages that the distribution's own archive has."""

@@ -15,6 +15,7 @@ from images.artifact import Package
 from images.context import Context
 from images.feeds import indexed
 from images.plan.freshness import Urgency
+from images.scan.base import Feed
 
 
 class KnownHoles:
@@ -98,7 +99,7 @@ class KnownHoles:
             self.missing[what] = why
         return found
 
-    def _unfit(self, feed: feeds.Feed) -> str:
+    def _unfit(self, feed: Feed) -> str:
         """Why the default policy would not judge by the data; empty where it would."""
         if feed.sample:
             return f"only the {feed.source} is here, which knows few"

@@ -18,12 +18,12 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from hardening.foundation.addresses import is_safe
 from hardening.foundation.errors import GoldsmithError, LateError, MalformedError, OutsideError
 from hardening.foundation.hashing import DIGEST
-from hardening.foundation.limits import HEAD_SECONDS, TOKEN_BYTES, Counted, Meter, parse_json
+from hardening.foundation.limits import HEAD_SECONDS, TOKEN_BYTES, parse_json, read_all
 from hardening.foundation.settings import Settings
 from images.packages.index import write_atomically
 from images.registry.answers import NotFoundError
@@ -38,6 +38,7 @@ KINDS = ", ".join((
     "application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json",
     "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
 ))  # fmt: skip
+OURS = {"Accept": KINDS, "Accept-Encoding": "identity", "User-Agent": "goldsmith"}
 CONNECT_SECONDS, READ_SECONDS = 5, 15
 HUB, HUB_HOST = "docker.io", "registry-1.docker.io"
 LONGEST_QUIET = timedelta(days=1)
@@ -118,7 +119,7 @@ class Heads:
         authority = self.settings.registry.ca_file
         try:
             return requests.request(
-                method, address, headers={"Accept": KINDS, "User-Agent": "goldsmith"}, auth=auth or _sending(""),
+                method, address, headers=OURS, auth=auth or _sending(""),
                 timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, stream=True,
                 verify=str(authority) if authority else True, **more,
             )  # fmt: skip
@@ -219,8 +220,7 @@ def _within(ask: partial[requests.Response], host: str) -> requests.Response:
 
 
 def _read(answer: requests.Response, what: str) -> bytes:
-    counted = Counted(answer.raw, Meter(TOKEN_BYTES, what))
-    return b"".join(iter(counted.read, b""))
+    return read_all(cast("IO[bytes]", answer.raw), TOKEN_BYTES, what)
 
 
 def _sending(header: str) -> AuthBase:

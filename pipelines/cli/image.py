@@ -159,9 +159,9 @@ def verify_line(
     return VerifyLine(name=name, digest=digest, passed=not refused, checks=checks)
 
 
-def why_image(name: str) -> WhyOutput:
+def why_image(name: str, context: Context | None = None) -> WhyOutput:
     """Which inputs of `name` differ from its last artifact's."""
-    context = image_context(looks=True)
+    context = context or image_context(looks=True)
     only = one_of(context, name)
     plan = next(p for p in Planner(context).plan_all([only]) if p.name == only)
     last = context.ledger.latest_artifact(only, plan.platform)

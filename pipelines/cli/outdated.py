@@ -272,13 +272,13 @@ class FreshnessQuestion:
     ) -> Newer:  # fmt: skip
         fixes = self.holes.closed(suite, old, new) if old and new else ()
         words = self.holes.words(suite, old) if fixes and old else ()
-        versions = {"old": old.version if old else "", "new": new.version if new else ""}
-        said = f"{versions['old']} → {versions['new']}" if old and new else "is new" if new else "is no longer wanted"
+        said = f"{old.version} → {new.version}" if old and new else "is new" if new else "is no longer wanted"
         closes = f"; closes {', '.join(fixes)}" if fixes else ""
         comes_from = self._from(loaded.name, name)
         return Newer(
             loaded.name, NewerKind.PACKAGE, name, self.holes.urgency(fixes, words), f"{name} {said}{closes}{more}",
-            todo or f"./goldsmith image.publish {loaded.name}", fixes=fixes, comes_from=comes_from, **versions,
+            todo or f"./goldsmith image.publish {loaded.name}", fixes=fixes, comes_from=comes_from,
+            old=old.version if old else "", new=new.version if new else "",
         )  # fmt: skip
 
     def _todo_of_other(self, loaded: LoadedDefinition, name: str) -> str:
