@@ -120,7 +120,7 @@ class Heads:
         try:
             return requests.request(
                 method, address, headers=OURS, auth=auth or _sending(""),
-                timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, stream=True,
+                timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, stream=method == "GET",
                 verify=str(authority) if authority else True, **more,
             )  # fmt: skip
         except (requests.RequestException, OSError, ValueError) as error:
