@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 from hardening.findings import FindingKind
@@ -11,7 +11,7 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.model import Severity
 from images import feeds
 from images.advisories import Advisories, Advisory
-from images.artifact import Package
+from images.artifact import Artifact, Package
 from images.context import Context
 from images.feeds import indexed
 from images.plan.freshness import Urgency
@@ -19,10 +19,14 @@ from images.scan.base import Feed
 
 
 class KnownHoles:
-    """What is known today. `missing` says, by what could not be asked, why; it is filled as questions come."""
+    """What is known today. `missing` says, by what could not be asked, why; it is filled as questions come.
 
-    def __init__(self, context: Context) -> None:
+    `last` gives the newest artifact of a definition.
+    """
+
+    def __init__(self, context: Context, last: Callable[[str], Artifact | None] | None = None) -> None:
         self.context = context
+        self._last = last or (lambda name: context.ledger.latest_artifact(name, context.settings.platform))
         self.missing: dict[str, str] = {}
         self._by_suite: dict[str, Advisories] = {}
 
@@ -74,9 +78,8 @@ class KnownHoles:
     @cached_property
     def critical(self) -> frozenset[str]:
         """The vulnerabilities that a scanner called critical in the newest artifact of a definition."""
-        ledger, platform = self.context.ledger, self.context.settings.platform
-        newest = (ledger.latest_artifact(name, platform) for name in self.context.definitions)
-        scans = (ledger.scan(one.digest) for one in newest if one)
+        newest = map(self._last, self.context.definitions)
+        scans = (self.context.ledger.scan(one.digest) for one in newest if one)
         return frozenset(
             one.id for scan in scans if scan for one in scan.findings
             if one.kind is FindingKind.VULNERABILITY and one.severity is Severity.CRITICAL

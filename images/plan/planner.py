@@ -163,8 +163,8 @@ class Planner:
         )
 
     def last(self, name: str) -> Artifact | None:
-        """The newest artifact of a definition, read once."""
-        if name not in self._last:
+        """The newest artifact of a definition; read once where nothing is built by the plans."""
+        if name not in self._last or not self.roughly:
             self._last[name] = self.context.ledger.latest_artifact(name, self.context.settings.platform)
         return self._last[name]
 
@@ -251,7 +251,7 @@ class Planner:
         """What is known of holes in packages."""
         from images.plan.holes import KnownHoles
 
-        return KnownHoles(self.context)
+        return KnownHoles(self.context, self.last)
 
     def _waits(self, loaded: LoadedDefinition, packages: Iterable[Package]) -> Iterator[str]:
         """What is newer and not taken yet, and until when: a package, or what an upstream tag was last seen to name."""
@@ -282,5 +282,7 @@ class Planner:
     def _known(self, name: str, platform: str, inputs: dict[str, object]) -> Artifact | None:
         if inputs["parent"] == PENDING:
             return None
-        known = self.context.ledger.artifact_by_input(name, platform, digest_of(inputs))
+        wanted, last = digest_of(inputs), self._last.get(name)
+        same = last if last and last.input_digest == wanted else None  # nearly always, and read already
+        known = same or self.context.ledger.artifact_by_input(name, platform, wanted)
         return known if known and self.context.store.whole(known.digest) else None
