@@ -11,7 +11,7 @@ import pytest
 from images.plan.locking import move_locks, nightly_locks
 from images.plan.planner import Planner
 from images.plan.upstream import LOCK
-from pipelines.cli.outdated import what_is_outdated
+from pipelines.cli.outdated import show_outdated, what_is_outdated
 from tests.images.plan.test_upstream import STATUS, debian, publish
 from tests.support.archive import Archive
 from tests.support.catalogs import NOW, Catalog, entry
@@ -19,6 +19,7 @@ from tests.support.publishing import running_registry
 
 DAY, HOUR, COOLDOWN = timedelta(days=1), timedelta(hours=1), timedelta(days=3)
 CVE = "CVE-2026-0001"
+DIGEST = "sha256:" + "d" * 64
 BOOTSTRAP = 'bootstrap = { family = "debian", suite = "trixie" }'
 pytestmark = pytest.mark.needs("docker-registry", "skopeo", "apt-get", "gpg")
 
@@ -189,3 +190,58 @@ def test_what_the_archive_has_too_does_not_wait(tmp_path: Path, outside: tuple[C
     planner.refresh(["web"])
     (plan,) = planner.plan_all(["web"])
     assert {one.version for one in plan.packages if one.name == "apt"} == {"2.0"}
+
+
+# -- an image that others made -----------------------------------------------------------------------------------------
+
+FOREIGN = """\
+Package: base-files
+Essential: yes
+Status: install ok installed
+Source: base-files-source
+Version: 1.0
+Architecture: all
+
+Package: apt
+Status: hold ok installed
+Source: apt-source
+Version: 0.9
+Architecture: all
+Depends: base-files"""
+
+
+def test_an_image_of_others_is_asked_by_its_reference(tmp_path: Path, registry: str, archive: Archive) -> None:
+    """Its packages by its own dpkg status, its holes, and the end of its distribution; nothing of it is built."""
+    catalog = Catalog(tmp_path / "catalog", archive)
+    catalog.tell({"apt-source": {CVE: entry("1.0", "high")}}, [])
+    reference = f"{registry}/team/app:1"
+    publish(tmp_path / "app", reference, debian() | {"var/lib/dpkg/status": FOREIGN})
+    found, errors = what_is_outdated(reference, catalog.context())
+    (line,) = found.lines
+    assert (found.images, errors, found.unasked) == ((reference,), [], ())
+    assert (line.what, line.old, line.new, line.fixes, line.urgency) == ("apt", "0.9", "1.0", (CVE,), "high")
+    assert "held back" in line.reason
+    late, _ = what_is_outdated(reference, catalog.context(NOW + 1400 * DAY))
+    assert [one.urgency for one in late.lines if one.kind == "end-of-life"] == ["critical"]
+
+
+def test_a_base_that_has_moved_is_found_by_the_annotations(tmp_path: Path, registry: str, archive: Archive) -> None:
+    """Those that tools such as BuildKit write: the base's name, and its digest then."""
+    base, reference = f"{registry}/team/base:1", f"{registry}/team/on-it:1"
+    named = {f"org.opencontainers.image.base.{key}": said for key, said in (("name", base), ("digest", DIGEST))}
+    now = publish(tmp_path / "base", base, debian())
+    publish(tmp_path / "on-it", reference, debian(), annotations=named)
+    found, _ = what_is_outdated(reference, Catalog(tmp_path / "catalog", archive).context())
+    assert [(one.kind, one.what, one.old, one.new) for one in found.lines] == [("parent", base, DIGEST, now)]
+
+
+def test_an_image_of_another_distribution_is_not_called_fresh(
+    tmp_path: Path, registry: str, archive: Archive, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its packages are none that our index knows."""
+    reference = f"{registry}/team/alien:1"
+    publish(tmp_path / "app", reference, {"usr/lib/os-release": "ID=alien\n"})
+    found, errors = what_is_outdated(reference, Catalog(tmp_path / "catalog", archive).context())
+    assert [line.what for line in found.unasked] == [f"the packages of {reference}"]
+    assert show_outdated(found, errors, as_json=False) == 4
+    assert "nothing newer is known" in capsys.readouterr().out

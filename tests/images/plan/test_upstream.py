@@ -51,7 +51,9 @@ def upstream(tmp_path: Path) -> Upstream:
     return Upstream(settings, Store(tmp_path / "state/store"), NOW)
 
 
-def publish(directory: Path, reference: str, files: dict[str, str], **claims: str) -> str:
+def publish(
+    directory: Path, reference: str, files: dict[str, str], annotations: dict[str, str] | None = None, **claims: str
+) -> str:
     """Push an image in Docker's own media types, as many upstreams still are; its digest."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as tar:
@@ -73,6 +75,7 @@ def publish(directory: Path, reference: str, files: dict[str, str], **claims: st
         "config": _blob(directory, json.dumps(config).encode(), f"{DOCKER}.container.image.v1+json"),
         "layers": [_blob(directory, gzip.compress(plain.getvalue()), f"{DOCKER}.image.rootfs.diff.tar.gzip")],
     }
+    manifest |= {"annotations": annotations} if annotations else {}
     text = json.dumps(manifest)
     (directory / "manifest.json").write_text(text)
     (directory / "version").write_text("Directory Transport Version: 1.1\n")
