@@ -97,6 +97,7 @@ Force = Annotated[bool, "also where the file is there already, in its place"]
 ScanForm = Annotated[str, "table, json, sarif, cyclonedx or html; by default as the ending of --output says"]
 WaiverForm = Annotated[str, "openvex or trivyignore"]
 WhyOver = Annotated[str, "why, where that release is expired or revoked"]
+TakeNow = Annotated[bool, "take what the tags name now, whatever its cooldown; with --reason"]
 WhyRevoked = Annotated[str, "why, for everyone who meets it"]
 
 Adoptable = Annotated[list[str], "a container's name or a glob, a compose file, a Dockerfile; several may follow"]
@@ -332,6 +333,14 @@ def image_why(c: Context, name: DefinitionName, json: Json = False) -> None:
 
 
 @command
+def image_outdated(c: Context, ref: Scanned, json: Json = False) -> int:
+    """What in the world is newer than an image, with reason and urgency. Builds nothing."""
+    from pipelines.cli.outdated import show_outdated, what_is_outdated
+
+    return show_outdated(*what_is_outdated(ref), as_json=json)
+
+
+@command
 def image_affected(c: Context, vulnerability: Vulnerability, json: Json = False) -> int:
     """Who has a vulnerability: releases and running members, since when, fixed where, due when, who acts."""
     from pipelines.cli.affected import show_affected, who_is_affected
@@ -356,11 +365,14 @@ def image_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
 
 
 @command
-def image_lock(c: Context, name: Names, json: Json = False) -> int:
-    """Move the pinned digests of upstream bases to what their tags name now, in images.lock.toml."""
+def image_lock(
+    c: Context, name: Names, now: TakeNow = False, reason: AuditReason = "", json: Json = False
+) -> int:  # fmt: skip
+    """Move the pinned digests of upstream bases, in images.lock.toml, to the newest that waited out its cooldown."""
     from pipelines.cli.image import LOCK_COLUMNS, lock_upstreams
 
-    return _show(lock_upstreams(name), columns=LOCK_COLUMNS, as_json=json)
+    empty = "no upstream image among the bases of these definitions"
+    return _show(*lock_upstreams(name, now=now, reason=reason), columns=LOCK_COLUMNS, as_json=json, empty=empty)
 
 
 @command

@@ -93,11 +93,24 @@ class ScanOutput(Line):
 
 
 class LockLine(Line):
-    """`image.lock`: the digest that an upstream base is pinned to now."""
+    """`image.lock`: the digest that an upstream base is pinned to now.
+
+    `action` is pinned (for the first time), moved, unchanged, or waits; `newest` is what the tag names, and
+    `waits_until` when that may be taken, if it has to wait out its cooldown.
+    """
 
     name: str
     base: str
     digest: str
+    action: str = ""
+    newest: str = ""
+    waits_until: datetime | None = None
+    why: str = ""
+
+    @property
+    def because(self) -> str:
+        """Why, and until when it waits, in a table."""
+        return f"{self.why}, until {self.waits_until:%Y-%m-%d %H:%M} UTC" if self.waits_until else self.why
 
 
 class ReleaseLine(Line):

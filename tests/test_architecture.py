@@ -56,6 +56,8 @@ PURE = {
     "images.model",
     "images.packages.debian",
     "images.plan.build_plan",
+    "images.plan.cooldown",
+    "images.plan.freshness",
     "images.release.lifecycle",
     "images.release.retention",
     "images.scan.debsecan",

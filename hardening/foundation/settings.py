@@ -266,6 +266,14 @@ class Settings(BaseSettings):
         (), description="scanners to run beside the default ones; what is named must be installed here"
     )
     retry_for: Duration = Field(duration("2m"), description="how long mirror, registry and Docker are retried")
+    cooldown: Duration = Field(
+        duration("3d"), description="how long an upstream image, or a package of packages.extra_sources, must have "
+        "been seen here before it is taken; 0s: at once. What fixes an exploited or critical hole does not wait",
+    )  # fmt: skip
+    locks: Literal["manual", "auto"] = Field(
+        "manual", description="auto: a nightly run moves images.lock.toml to what has waited out its cooldown; manual: "
+        "only `image.lock` does",
+    )  # fmt: skip
     registry: Registry = Registry()
     packages: Packages = Packages()
     docker: Docker = Docker()
@@ -327,6 +335,12 @@ def load_settings(path: Path | None = None) -> Settings:
 
 PREFIX = "GOLDSMITH_"
 MOVED, OF_TESTS = "GOLDSMITH_NOW", "GOLDSMITH_TEST_"  # no settings: a rehearsal's clock, and what tests are told
+REHEARSAL = "rehearsal"  # a file of this name in a state directory says that it was made for rehearsing
+
+
+def pretended(settings: Settings) -> bool:
+    """Whether the clock is moved for a look alone, outside of a rehearsal: what is judged by it must not be kept."""
+    return bool(os.environ.get(MOVED)) and not (settings.state_dir / REHEARSAL).is_file()
 
 
 def _refuse_unknown_variables() -> None:

@@ -10,6 +10,7 @@ from images.ledger.artifacts import Artifacts, ScanRecord
 from images.ledger.fixes import Fixes
 from images.ledger.fleets import Fleets, Leases, Plans
 from images.ledger.releases import Begun, Clouds, Releases
+from images.ledger.sightings import Sightings
 from images.ledger.tables import (
     BEGUN,
     GONE,
@@ -35,4 +36,5 @@ __all__ = [
 
 
 class Ledger(Artifacts, Releases, Fleets, Fixes, Leases, Plans, Clouds):
+class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds, Sightings):
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

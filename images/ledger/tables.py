@@ -162,6 +162,11 @@ class MemberRun:
 
 # What members run since when: a line for each change, in its order. A line is never changed.
 member_runs = _table("member_runs", MemberRun, index=["fleet"])
+# When others' images and packages were first seen here, and last; a version that is empty: when somebody last looked.
+sights = _table(
+    "sights", {"kind": str, "subject": str, "version": str, "since": datetime | None, "last": datetime},
+    keys=["kind", "subject", "version"],
+)  # fmt: skip
 
 running = _table(
     "running", {"fleet": str, "member": str, "digest": str, "at": datetime}, keys=["fleet", "member"], index=["digest"]

@@ -29,6 +29,7 @@ from pipelines.cli.export import ExportLine
 from pipelines.cli.feeds import FeedUpdateOutput
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
 from pipelines.cli.latency import LatencyOutput
+from pipelines.cli.outdated import OutdatedOutput
 from pipelines.cli.preview_output import PreviewOutput
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.rendering import OwnImageLine, RenderedLine
@@ -66,6 +67,7 @@ COMMANDS: dict[str, Any] = {
     "key.rotate": list[KeyLine],
     "image.why": WhyOutput,
     "image.affected": AffectedOutput,
+    "image.outdated": OutdatedOutput,
     "image.prune": list[contract.PruneLine],
     "image.reap": list[ReapLine],
     "image.lock": list[contract.LockLine],

@@ -15,6 +15,7 @@ from hardening.catalog import load_waivers
 from hardening.findings import Reason
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, RefusedError
+from hardening.foundation.settings import pretended
 from hardening.model import Enforcement, Waiver
 from images.context import Context
 from images.documents import to_json
@@ -34,7 +35,7 @@ from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved,
 from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.state import MemberOrder, Together, one_by_one
-from pipelines.wiring import clock, fleet_host, pretended
+from pipelines.wiring import clock, fleet_host
 
 Now = Callable[[], datetime]
 ASK_SECONDS = 5

@@ -43,12 +43,12 @@ class Archive:
         subprocess.run(build, check=True, capture_output=True, env={"SOURCE_DATE_EPOCH": str(built), "PATH": PATH})
         return deb
 
-    def publish(self, valid_until: str = "") -> None:
-        """Write and sign the index of what is there; `valid_until` as RFC 822 has dates."""
+    def publish(self, valid_until: str = "", date: str = "Thu, 01 Jan 2026 00:00:00 UTC") -> None:
+        """Write and sign the index of what is there; `valid_until` and `date` as RFC 822 has dates."""
         text = "\n".join(self._stanza(deb) for deb in sorted(self.directory.glob("*.deb")))
         (self.directory / "Packages").write_text(text)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        release = f"Suite: {self.suite}\nCodename: {self.suite}\nDate: Thu, 01 Jan 2026 00:00:00 UTC\n"
+        release = f"Suite: {self.suite}\nCodename: {self.suite}\nDate: {date}\n"
         release += f"Valid-Until: {valid_until}\nSHA256:\n" if valid_until else "SHA256:\n"
         (self.home / "Release").write_text(f"{release} {digest} {len(text.encode())} Packages\n")
         (self.directory / "InRelease").unlink(missing_ok=True)
