@@ -38,6 +38,7 @@ from pipelines.cli.signing import KeyLine, TrustLine
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
 from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
+from pipelines.cli.worker import WorkerStatus
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.service import AutoLine
 
@@ -89,6 +90,7 @@ COMMANDS: dict[str, Any] = {
     "roll.simulate": SimulateOutput,
     "adopt": list[AdoptLine],
     "nightly": contract.NightlyOutput,
+    "worker.status": WorkerStatus,
     "report": ReportOutput,
     "demo": contract.DemoOutput,
     "engine.show": list[EngineLine],

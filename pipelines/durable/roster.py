@@ -87,7 +87,9 @@ class Roster:
             connection.execute(delete(self._workers).where(self._workers.c.name == row.name))
             connection.execute(self._workers.insert().values(**asdict(row)))
             old = time.time() - KEEP_SECONDS
-            connection.execute(delete(self._workers).where(self._workers.c.since < old, self._workers.c.name != row.name))
+            connection.execute(
+                delete(self._workers).where(self._workers.c.since < old, self._workers.c.name != row.name)
+            )
             connection.execute(delete(self._work).where(self._work.c.since < old))
 
     def leave(self, worker: str) -> None:

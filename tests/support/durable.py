@@ -201,14 +201,30 @@ def offered(folder: Path, *capabilities: str, parallel: int = 2, on_host: int = 
     return Offer(frozenset(capabilities), parallel, on_host, folder / "places", folder / "logs")
 
 
-def share_flow(url: str, folder: str, jobs: str, *capabilities: str) -> None:
+def share_flow(url: str, folder: str, jobs: str, *capabilities: str, kind: str = "") -> None:
     """Carry a flow that shares its children, in a process that takes those whose needs it has, where it has any."""
     from pipelines.durable.dbos import Worker
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     offer = offered(Path(folder), *capabilities) if capabilities else None
-    with Worker.launched(url, shared_flows(World(Path(folder))), offer=offer) as worker:
+    with Worker.launched(url, shared_flows(World(Path(folder))), kind=kind, offer=offer) as worker:
         worker.execute("share", "s1", json.loads(jobs))
+
+
+def share_with_command(url: str, folder: str, jobs: str) -> None:
+    """Carry a flow whose children those take that run as a command."""
+    from pipelines.shared_work import KIND
+
+    share_flow(url, folder, jobs, kind=KIND)
+
+
+def run_command(database: str, folder: str, *, drain: bool = False) -> None:
+    """What `./goldsmith worker` does, on flows of a test."""
+    from pipelines.cli import worker
+
+    os.environ |= {"GOLDSMITH_DATABASE": database, "GOLDSMITH_STATE": f"{folder}/state"}
+    worker.shared_flows = lambda _context: shared_flows(World(Path(folder)))  # type: ignore[assignment]
+    sys.exit(worker.serve("docker,arch:amd64", 1, drain=drain))
 
 
 def work_for_others(url: str, folder: str, *capabilities: str) -> None:

@@ -74,9 +74,7 @@ class WorkQueue:
     def take(self, flow_id: str) -> None:
         """Take the flow and all that it started from whoever has them, but for what it shares with other workers."""
         foreign = [
-            flow.workflow_id
-            for flow in self._under_way(flow_id)
-            if _holder(flow) != self.worker and not needs_of(flow)
+            flow.workflow_id for flow in self._under_way(flow_id) if _holder(flow) != self.worker and not needs_of(flow)
         ]
         if foreign:
             DBOS.resume_workflows(foreign, queue_name=self.worker)

@@ -109,17 +109,24 @@ class Sharing:
         """Whether nothing is taken, and nothing waits that could be."""
         return not self._taken and not any(self._fits(flow) for flow in self._queue.waiting())
 
-    def leave(self) -> None:
-        """Hand back what is between steps, and let those that cannot be ended in time be no death of theirs."""
+    def leave(self) -> tuple[str, ...]:
+        """Hand back what is between steps. The flows of which a step goes on all the same: others take these when this
+        process is gone, and that is no death in their steps.
+        """
+        acting = tuple(taken.flow for taken in self._taken.values() if taken.step)
         try:
-            if any(taken.step for taken in self._taken.values()):
+            if acting:
                 self._roster.forgive(self._queue.worker)
             self._keep_logs()
-            self._queue.hand_back({taken.flow for taken in self._taken.values() if not taken.step})
+            self._queue.hand_back(self._taken.keys() - set(acting))
             if self._offer:
                 self._roster.leave(self._queue.worker)
         except OutsideError as error:
             say(f"{error.message}; other workers take what this one had")
+        for taken in self._taken.values():
+            taken.give_back()
+        self._taken.clear()
+        return acting
 
     # -- flows of ours that others may take ----------------------------------------------------------------------------
 

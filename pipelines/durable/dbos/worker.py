@@ -63,6 +63,7 @@ class Worker:
         self._running_steps = 0
         self._leaving = False
         self._hurries = False
+        self.left_acting: tuple[str, ...] = ()  # after the block: the flows of which a step goes on all the same
         self.leave_seconds: float = LEAVE_SECONDS
         self._lost: Future[None] = Future()
         self._fenced: set[str] = set()
@@ -107,7 +108,7 @@ class Worker:
                 finally:
                     worker._leave()
                     asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
-                    worker.sharing.leave()
+                    worker.left_acting = worker.sharing.leave()
                     work_queue.close()
 
     def execute(self, flow: str, flow_id: str, argument: Json) -> Json:
@@ -227,7 +228,8 @@ class Worker:
         try:
             yield
         finally:
-            self.sharing.is_over(flow_id)
+            if not self._leaving:  # what was forgotten then is not over
+                self.sharing.is_over(flow_id)
             with self._changed:
                 self._carried -= 1
                 self._changed.notify_all()

@@ -92,7 +92,9 @@ def test_a_need_that_nobody_has_is_told_once(url: str, world: World, begin: Begi
     assert ended(owner) != 0
     told = sorted(line for line in world.lines("stderr") if "none that lives" in line)
     assert len(told) == 2
-    assert told[0].startswith("s1/far waits for a worker with docker, region:eu-central-1, and none that lives has that")
+    assert told[0].startswith(
+        "s1/far waits for a worker with docker, region:eu-central-1, and none that lives has that"
+    )
     assert "./goldsmith worker" in told[1]
 
 
@@ -107,7 +109,10 @@ def test_flows_go_to_the_workers_that_have_what_they_need(running_postgres: Serv
     docker, arm = begin(url, "docker", "kvm"), begin(url, "arm")
     until(lambda: {"build a", "build slow"} <= set(world.lines("begun")), "the builds")
     roster = Roster(url, SCHEMA)
-    assert [sorted(row.capabilities) for row in roster.living()] in ([["docker", "kvm"], ["arm"]], [["arm"], ["docker", "kvm"]])
+    assert [sorted(row.capabilities) for row in roster.living()] in (
+        [["docker", "kvm"], ["arm"]],
+        [["arm"], ["docker", "kvm"]],
+    )
     running_postgres.stop()
     running_postgres.start()
     (world.folder / "go").touch()
