@@ -60,15 +60,18 @@ class Roster:
     def __init__(self, url: str, schema: str) -> None:
         location = make_url(url)
         self._postgres = location.get_backend_name() != "sqlite"
-        options = {"connect_timeout": 5} if self._postgres else {"timeout": BUSY_SECONDS}
+        if self._postgres:  # a few connections are kept: marks come often, and one that a restart broke is replaced
+            how: dict[str, Any] = {"pool_size": 2, "pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+        else:
+            how = {"poolclass": NullPool, "connect_args": {"timeout": BUSY_SECONDS}}
         self._shown = location.render_as_string(hide_password=True)
-        self._engine = create_engine(location, poolclass=NullPool, connect_args=options)
+        self._engine = create_engine(location, **how)
         self._schema = schema if self._postgres else None
         tables = MetaData(schema=self._schema)
         self._workers = Table(
-            "workers", tables, Column("name", String, primary_key=True), Column("host", String), Column("pid", BigInteger),
-            Column("version", String), Column("capabilities", JSON), Column("parallel", BigInteger),
-            Column("since", Float),
+            "workers", tables, Column("name", String, primary_key=True), Column("host", String),
+            Column("pid", BigInteger), Column("version", String), Column("capabilities", JSON),
+            Column("parallel", BigInteger), Column("since", Float),
         )  # fmt: skip
         self._work = Table(
             "work", tables, Column("flow", String, primary_key=True), Column("worker", String), Column("host", String),
@@ -78,6 +81,10 @@ class Roster:
             if self._postgres:  # two that make them at once would disturb each other
                 connection.execute(text("select pg_advisory_xact_lock(:space, 0)"), {"space": SPACE})
             tables.create_all(connection)
+
+    def close(self) -> None:
+        """Give the database's connections back."""
+        self._engine.dispose()
 
     # -- workers ------------------------------------------------------------------------------------------------------
 

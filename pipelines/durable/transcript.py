@@ -1,4 +1,4 @@
-"""The log of one flow that a worker runs: what is said in its steps, in a file of that machine, its end also at hand."""
+"""The log of one flow that a worker runs: what is said in its steps, in a file there, and its end for all to read."""
 
 from __future__ import annotations
 

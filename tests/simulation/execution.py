@@ -113,7 +113,7 @@ class Run:
                 await _Ask(lambda: self._sleep(due))
         return bool(self._answer("wait"))
 
-    async def child(self, key: str, flow: str, argument: Json, *, needs: Sequence[str] = ()) -> Handle:  # noqa: ARG002
+    async def child(self, key: str, flow: str, argument: Json, *, needs: Sequence[str] = ()) -> Handle:
         """Start another flow in this process, which has whatever it needs."""
         name = f"{self.id}/{key}"
         if self.stray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 from dbos import DBOSClient, WorkflowStatus
@@ -37,8 +38,7 @@ class SharedStatus:
 
 def shared_status(url: str) -> SharedStatus:
     """How the work stands in the engine's database at `url`. Raises OutsideError where that fails."""
-    with client_of(url) as client:
-        roster = Roster(url, SCHEMA)
+    with client_of(url) as client, closing(Roster(url, SCHEMA)) as roster:
         open_flows = [flow for flow in _listed(client, OPEN) if needs_of(flow)]
         ended = [flow for flow in _listed(client, ["CANCELLED"]) if QUARANTINED in (flow.attributes or {})]
         rows = roster.work([flow.workflow_id for flow in (*open_flows, *ended)])

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -93,8 +93,12 @@ class Worker:
         """
         version = f"{VERSION} {kind}".strip()
         claim = claimed(where) if isinstance(where, str) else nullcontext(where)
-        with claim as ours, _own_loop() as loop, configured(ours.url, ours.name, version):
-            roster = Roster(ours.url, SCHEMA)
+        with (
+            claim as ours,
+            _own_loop() as loop,
+            configured(ours.url, ours.name, version),
+            closing(Roster(ours.url, SCHEMA)) as roster,
+        ):
             work_queue = WorkQueue(ours.name, version, tuple(flows), roster, ours.locks.alone)
             worker = cls(work_queue, flows, loop, now, offer)
             with failing_as_outside(ours.url):
@@ -139,6 +143,10 @@ class Worker:
             raise LostError(f"{flow_id} is no longer this process's: another one may carry it by now")
         with _endings(flow_id):
             return answer.result()
+
+    def begin(self, flow: str, flow_id: str, argument: Json) -> None:
+        """Start a flow that nobody here waits for, or find it."""
+        asyncio.run_coroutine_threadsafe(self.start(flow, flow_id, argument), self._loop).result()
 
     def lose(self) -> None:
         """Tell whoever waits for what this process carries that it may do nothing more; from any thread."""
