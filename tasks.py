@@ -685,7 +685,7 @@ def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
 @command
 def worker_run(c: Context, capabilities: Capabilities = "", parallel: WorkerParallel = 0, drain: Drain = False) -> int:
     """Do the work that nights share over a PostgreSQL, until SIGTERM; on as many machines as you like."""
-    from pipelines.cli.worker import serve
+    from pipelines.cli.work_sharing import serve
 
     return serve(capabilities, parallel, drain=drain)
 
@@ -693,7 +693,7 @@ def worker_run(c: Context, capabilities: Capabilities = "", parallel: WorkerPara
 @command
 def worker_status(c: Context, json: Json = False) -> None:
     """The workers that live, what each does, what waits for whom, and what is quarantined with its log."""
-    from pipelines.cli.worker import show_workers, worker_status
+    from pipelines.cli.work_sharing import show_workers, worker_status
 
     show_workers(worker_status(), as_json=json)
 

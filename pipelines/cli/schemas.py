@@ -38,7 +38,7 @@ from pipelines.cli.signing import KeyLine, TrustLine
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
 from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
-from pipelines.cli.worker import WorkerStatus
+from pipelines.cli.work_sharing import WorkerStatus
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.service import AutoLine
 

@@ -17,6 +17,8 @@ from hardening.foundation.limits import LOG_FILE, LOG_TAIL
 from hardening.foundation.text import hanging
 from pipelines.durable.roster import KEEP_SECONDS
 
+PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")  # of an address
+
 
 def log_file(folder: Path, flow: str) -> Path:
     """Where a flow's log lies. Its name holds what of the id a file's name can, and a hash of all of it."""
@@ -48,7 +50,8 @@ class Transcript:
 
     def write(self, text: str) -> None:
         """Add what was said, with the time."""
-        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {hanging(text)}\n"
+        said = hanging(PASSWORD.sub(r"\1***@", text))
+        line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {said}\n"
         with self._guard:
             self._take(line)
             with suppress(OSError), self.file.open("a") as sink:

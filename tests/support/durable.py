@@ -220,11 +220,11 @@ def share_with_command(url: str, folder: str, jobs: str) -> None:
 
 def run_command(database: str, folder: str, *, drain: bool = False) -> None:
     """What `./goldsmith worker` does, on flows of a test."""
-    from pipelines.cli import worker
+    from pipelines.cli import work_sharing
 
     os.environ |= {"GOLDSMITH_DATABASE": database, "GOLDSMITH_STATE": f"{folder}/state"}
-    worker.shared_flows = lambda _context: shared_flows(World(Path(folder)))  # type: ignore[assignment]
-    sys.exit(worker.serve("docker,arch:amd64", 1, drain=drain))
+    work_sharing.shared_flows = lambda _context: shared_flows(World(Path(folder)))  # type: ignore[assignment]
+    sys.exit(work_sharing.serve("docker,arch:amd64", 1, drain=drain))
 
 
 def work_for_others(url: str, folder: str, *capabilities: str) -> None:

@@ -86,7 +86,7 @@ class WorkQueue:
         )
         return [flow for flow in found if needs_of(flow)]
 
-    def hand_back(self, flows: Collection[str]) -> None:
+    def requeue(self, flows: Collection[str]) -> None:
         """Give shared flows of ours to whoever else has what they need."""
         ours = [flow.workflow_id for flow in self._under_way() if flow.workflow_id in flows and self._is_ours(flow)]
         if ours:

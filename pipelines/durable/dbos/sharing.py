@@ -113,12 +113,12 @@ class Sharing:
         """Hand back what is between steps. The flows of which a step goes on all the same: others take these when this
         process is gone, and that is no death in their steps.
         """
-        acting = tuple(taken.flow for taken in self._taken.values() if taken.step)
+        busy = tuple(taken.flow for taken in self._taken.values() if taken.step)
         try:
-            if acting:
+            if busy:
                 self._roster.forgive(self._queue.worker)
             self._keep_logs()
-            self._queue.hand_back(self._taken.keys() - set(acting))
+            self._queue.requeue(self._taken.keys() - set(busy))
             if self._offer:
                 self._roster.leave(self._queue.worker)
         except OutsideError as error:
@@ -126,7 +126,7 @@ class Sharing:
         for taken in self._taken.values():
             taken.give_back()
         self._taken.clear()
-        return acting
+        return busy
 
     # -- flows of ours that others may take ----------------------------------------------------------------------------
 

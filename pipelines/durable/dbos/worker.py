@@ -63,7 +63,7 @@ class Worker:
         self._running_steps = 0
         self._leaving = False
         self._hurries = False
-        self.left_acting: tuple[str, ...] = ()  # after the block: the flows of which a step goes on all the same
+        self.unfinished: tuple[str, ...] = ()  # after the block: the flows of which a step goes on all the same
         self.leave_seconds: float = LEAVE_SECONDS
         self._lost: Future[None] = Future()
         self._fenced: set[str] = set()
@@ -112,7 +112,7 @@ class Worker:
                 finally:
                     worker._leave()
                     asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
-                    worker.left_acting = worker.sharing.leave()
+                    worker.unfinished = worker.sharing.leave()
                     work_queue.close()
 
     def execute(self, flow: str, flow_id: str, argument: Json) -> Json:

@@ -187,8 +187,10 @@ def test_a_log_keeps_its_end(tmp_path: Path) -> None:
     log.write("first \x1b[31m\n2026-01-01 00:00:00 forged")
     for number in range(3000):
         log.write(f"line {number} of many, each long enough to fill the room there is")
+    log.write("pulling https://ann:hunter2@registry.example.com/a")
     kept = log.news()
     assert kept is not None
+    assert "hunter2" not in kept
     assert log.news() is None
     assert "line 2999 " in kept
     assert "first" not in kept

@@ -12,7 +12,7 @@ import pytest
 
 from hardening.foundation.errors import UsageError
 from hardening.foundation.settings import Settings
-from pipelines.cli.worker import serve, show_workers, status_of, worker_status
+from pipelines.cli.work_sharing import serve, show_workers, status_of, worker_status
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
 from pipelines.durable.roster import WorkerRow, WorkRow

@@ -84,7 +84,7 @@ def serve(capabilities: str = "", parallel: int = 0, *, drain: bool = False) -> 
                 _until_told(worker, signals, drain=drain)
         except ToldToStopError:
             pass
-    if worker and worker.left_acting:  # told twice: what still runs ends with us, and other workers begin it again
+    if worker and worker.unfinished:  # told twice: what still runs ends with us, and other workers begin it again
         say("left at once; what ran here begins again on another worker")
         stop_running()
         os._exit(TERMINATED)
