@@ -130,6 +130,9 @@ Seeds = Annotated[int, "how many rollouts"]
 Seed = Annotated[int, "the first seed; each stands for one rollout"]
 
 OnlyImages = Annotated[str, "only these images (a glob) and what they stand on; fleets are checked always"]
+Capabilities = Annotated[str, "what it takes on, with commas, such as docker,arch:amd64; else all that is found"]
+WorkerParallel = Annotated[int, "how many flows at a time; else as many as the setting `parallel` says"]
+Drain = Annotated[bool, "end as soon as nothing waits that it could do"]
 Keep = Annotated[bool, "leave what it made running, to look at"]
 Machines = Annotated[bool, "also what machine images need: QEMU, firmware, disk tools"]
 TestPath = Annotated[str, "a test file or folder: only its tests, at once, without lint and setup"]
@@ -138,6 +141,7 @@ ContentOnly = Annotated[bool, "only the content, in a second: no linters, no typ
 Fast = Annotated[bool, "only tests that need no Docker, QEMU, network or build"]
 
 namespace = Collection()
+_BY_ROOM_ALONE = {"worker_run"}  # `worker` runs it: Invoke lets no task and no collection share a name
 
 
 def command(body: Callable[..., Any]) -> Any:
@@ -171,7 +175,8 @@ def command(body: Callable[..., Any]) -> Any:
     room, _, name = body.__name__.partition("_") if "_" in body.__name__ else ("", "", body.__name__)
     if room and room not in namespace.collections:
         namespace.add_collection(Collection(room))
-    (namespace.collections[room] if room else namespace).add_task(made, name=name)
+    default = body.__name__ in _BY_ROOM_ALONE or None
+    (namespace.collections[room] if room else namespace).add_task(made, name=name, default=default)
     return made
 
 
@@ -745,6 +750,23 @@ def pipeline_image(c: Context, output: ContentRoot, force: Force = False, json: 
     from pipelines.cli.rendering import IMAGE_COLUMNS, write_image
 
     return _show(write_image(output, force=force), columns=IMAGE_COLUMNS, as_json=json)
+# --- several machines -----------------------------------------------------------------------------------------------
+
+
+@command
+def worker_run(c: Context, capabilities: Capabilities = "", parallel: WorkerParallel = 0, drain: Drain = False) -> int:
+    """Do the work that nights share over a PostgreSQL, until SIGTERM; on as many machines as you like."""
+    from pipelines.cli.work_sharing import serve
+
+    return serve(capabilities, parallel, drain=drain)
+
+
+@command
+def worker_status(c: Context, json: Json = False) -> None:
+    """The workers that live, what each does, what waits for whom, and what is quarantined with its log."""
+    from pipelines.cli.work_sharing import show_workers, worker_status
+
+    show_workers(worker_status(), as_json=json)
 
 
 # --- this machine ---------------------------------------------------------------------------------------------------

@@ -31,9 +31,10 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def tasks() -> set[str]:
-    """The names on the command line."""
+    """The names on the command line; of one that has a shorter name in brackets, that."""
     listing = run([sys.executable, "-m", "invoke", "--list"], cwd=ROOT).stdout
-    return set(re.findall(r"^  (\S+)", listing, re.MULTILINE))
+    found = re.findall(r"^  (\S+)(?: \((\S+)\))?", listing, re.MULTILINE)
+    return {short or name for name, short in found}
 
 
 def test_commands_in_documents_exist() -> None:

@@ -10,7 +10,9 @@ import json
 import os
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -61,9 +63,26 @@ def out() -> Console:
     return careful()(width=width, no_color=not sys.stdout.isatty() or None)
 
 
+Listener = Callable[[str], None]
+listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+"""Who else hears what is said, in this thread and in those that `process.threads` and `timing` start for it."""
+
+
 def say(text: str) -> None:
     """One line of progress; where it has more lines, they are indented."""
     err().print(hanging(text))
+    if (told := listener.get()) is not None:
+        told(text)
+
+
+@contextmanager
+def heard_by(told: Listener) -> Iterator[None]:
+    """Give `told` all that is said in the block."""
+    before = listener.set(told)
+    try:
+        yield
+    finally:
+        listener.reset(before)
 
 
 def print_json(value: Any) -> None:

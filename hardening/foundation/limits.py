@@ -89,6 +89,9 @@ SCANNER_MEMORY = Limit("scanner.memory", 3 * GIB, "bytes of data for each proces
 SCANNER_FILE = Limit("scanner.file", 2 * GIB, "bytes of each file that a scanner writes")
 SCANNER_ANSWER = Limit("scanner.answer", 64 * MIB, "bytes of what a scanner says")
 
+LOG_FILE = Limit("log.file", 16 * MIB, "bytes of the log of one flow; what comes later is not written")
+LOG_TAIL = Limit("log.tail", 64 * KIB, "characters of its end, which are kept in the database too")
+
 IMAGE_BYTES = Limit("image.bytes", 16 * GIB, "bytes of all layers after decompression")
 IMAGE_MEMBERS = Limit("image.members", 1_000_000, "members of all layers")
 IMAGE_LAYERS = Limit("image.layers", 128, "layers")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,3 +26,23 @@ def only_one(path: Path, what: str, *, wait_seconds: float = 0) -> Iterator[None
         raise OutsideError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from None
     with held:
         yield
+
+
+def one_of(folder: Path, most: int) -> Callable[[], None] | None:
+    """One of the `most` places in `folder`, which all processes of this machine share: what gives it back.
+
+    None while all are taken. Raises OutsideError where the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    for number in range(most):
+        lock = FileLock(folder / f"{number}.lock", thread_local=False)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        except OSError as error:
+            raise OutsideError(f"{folder} cannot be written: {error.strerror or error}") from None
+        return lock.release
+    return None

@@ -20,6 +20,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, cast
 
+from hardening.foundation.console import listener
 from hardening.foundation.errors import LateError, OutsideError
 
 PLAIN = (
@@ -133,20 +134,20 @@ def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """Threads for work that runs commands. Whoever tells us to stop (Ctrl-C) does not wait for these commands: each is
     ended, which in its thread is a KeyboardInterrupt too, and what is cleaned up after it runs undisturbed.
     """
-    with ThreadPoolExecutor(most) as pool:
+    with ThreadPoolExecutor(most, initializer=listener.set, initargs=(listener.get(),)) as pool:
         try:
             yield pool
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             while threading.current_thread() is threading.main_thread():
-                _stop_running()
+                stop_running()
                 with suppress(KeyboardInterrupt):  # said again: what runs by now ends too
                     pool.shutdown()
                     break
             raise
 
 
-def _stop_running() -> None:
+def stop_running() -> None:
     """End every command that runs at this moment."""
     for child in tuple(_running):
         if child.returncode is not None:

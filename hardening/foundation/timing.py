@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 
 from hardening.foundation.console import say
@@ -36,8 +36,10 @@ def collected(what: str = "") -> Iterator[Steps]:
     """
     at, over = _Collected(), threading.Event()
     before = _collected.set(at)
-    watching = threading.Thread(target=_watch, args=(what, at, over), name="steps", daemon=True) if what else None
-    if watching:
+    watching = None
+    if what:
+        arguments = (_watch, what, at, over)
+        watching = threading.Thread(target=copy_context().run, args=arguments, name="steps", daemon=True)
         watching.start()
     try:
         yield at.steps

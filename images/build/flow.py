@@ -33,6 +33,7 @@ from images.boot import Level
 from images.build import build as build_image
 from images.build import require_platform, require_tools
 from images.build.build_steps import BuildJob, Built
+from images.build.elsewhere import brought
 from images.build.workspace import sweep, workspace
 from images.context import Context
 from images.machine.trees import private_mounts
@@ -154,6 +155,9 @@ class _Builder:
     def _planned(self, name: str) -> BuildOutcome:
         with self._lock, step("plan"):
             plan = self.planner.plan(name)
+        if name not in self.planner.no_cache and brought(self.context, self.planner.upstream, plan):
+            with self._lock, step("plan"):
+                plan = self.planner.plan(name)
         if plan.artifact:
             self._make_newest(plan.artifact)
             return BuildOutcome(name, Action.UNCHANGED, plan.artifact.digest, plan.input_digest, plan.why)

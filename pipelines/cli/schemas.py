@@ -41,6 +41,7 @@ from pipelines.cli.signing import KeyLine, TrustLine
 from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
 from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
+from pipelines.cli.work_sharing import WorkerStatus
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.base_uptake import UptakeLine
 from pipelines.rollout.service import AutoLine
@@ -97,6 +98,7 @@ COMMANDS: dict[str, Any] = {
     "nightly": contract.NightlyOutput,
     "pipeline.image": list[OwnImageLine],
     "pipeline.render": list[RenderedLine],
+    "worker.status": WorkerStatus,
     "report": ReportOutput,
     "latency": LatencyOutput,
     "demo": contract.DemoOutput,

@@ -8,7 +8,7 @@ calls in the same order: no clock, no randomness, no I/O of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -51,8 +51,13 @@ class WorkflowEngine(Protocol):
     async def wait(self, span: timedelta) -> bool:
         """Let `span` pass; True as soon as somebody wakes the flow. A crash does not restart it."""
 
-    async def child(self, key: str, flow: str, argument: Json) -> Child:
-        """Start the flow registered as `flow` under the id `<own id>/<key>`, or find it there."""
+    async def child(self, key: str, flow: str, argument: Json, *, needs: Sequence[str] = ()) -> Child:
+        """Start the flow registered as `flow` under the id `<own id>/<key>`, or find it there.
+
+        It runs in this process. With `needs`, names of capabilities such as `docker` or `arch:amd64`, it is any
+        worker's that has them all, and takes one of that worker's places until it ends: so it must not itself wait for
+        another that has needs. One that kills two workers in the same step ends with an OutsideError.
+        """
 
 
 Flow = Callable[[WorkflowEngine, Json], Awaitable[Json]]

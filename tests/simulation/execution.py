@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -113,8 +113,8 @@ class Run:
                 await _Ask(lambda: self._sleep(due))
         return bool(self._answer("wait"))
 
-    async def child(self, key: str, flow: str, argument: Json) -> Handle:
-        """Start another flow in this process."""
+    async def child(self, key: str, flow: str, argument: Json, *, needs: Sequence[str] = ()) -> Handle:
+        """Start another flow in this process, which has whatever it needs."""
         name = f"{self.id}/{key}"
         if self.stray:
             raise FencedError

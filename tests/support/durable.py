@@ -6,17 +6,21 @@ before its effect, or between the effect and its record.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.durable.dbos import system_database
+from hardening.foundation.console import say
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from pipelines.durable.dbos import Offer, system_database
 from pipelines.durable.port import FencedError, Flow, Json, WorkflowEngine
 
 MEMBERS = ["a", "bad", "b"]
@@ -30,6 +34,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.here = 0
         folder.mkdir(parents=True, exist_ok=True)
 
     def act(self, name: str) -> str:
@@ -55,6 +60,16 @@ class World:
         """Let others see that the flow is about to wait."""
         self._line("asleep", "asleep")
 
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Write down how many are here at once."""
+        self.here += 1
+        self._line("together", str(self.here))
+        try:
+            yield
+        finally:
+            self.here -= 1
+
     def lines(self, file: str) -> list[str]:
         """What was written to a file so far."""
         path = self.folder / file
@@ -66,7 +81,8 @@ class World:
 
     def _die(self, where: str) -> None:
         if where in (left := self.lines("deaths")):
-            (self.folder / "deaths").write_text("\n".join(line for line in left if line != where))
+            left.remove(where)
+            (self.folder / "deaths").write_text("\n".join(left))
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -144,6 +160,81 @@ def _slowly(world: World, number: int) -> Callable[[], str]:
         return done
 
     return act
+
+
+def shared_flows(world: World) -> dict[str, Flow]:
+    """A flow that shares its children with other workers, `[[name, needs], …]`, and what these do."""
+
+    async def share(engine: WorkflowEngine, jobs: Json) -> Json:
+        children = [await engine.child(name, "build", name, needs=needs) for name, needs in jobs]
+        ends = []
+        for child in children:
+            try:
+                ends.append(await child.result())
+            except GoldsmithError as error:
+                ends.append(error.message)
+        return ends
+
+    async def build(engine: WorkflowEngine, name: Json) -> Json:
+        await engine.step(f"build {name}", lambda: _build(world, name))
+        if name in ("a", "c") and (world.folder / "deaths").exists():
+            await engine.step(f"pack {name}", lambda: world.act(f"pack {name}"))
+        return name
+
+    return {"share": share, "build": build}
+
+
+def _build(world: World, name: str) -> None:
+    say(f"building {name}")
+    with world.counted():
+        if name == "bad":
+            world.refuse("build bad")
+        world.act(f"build {name}")
+        if name == "slow":
+            from tests.support.loop import until
+
+            until((world.folder / "go").exists, "the test to let it go on")
+
+
+def offered(folder: Path, *capabilities: str, parallel: int = 2, on_host: int = 2) -> Offer:
+    """What a worker of a test offers."""
+    return Offer(frozenset(capabilities), parallel, on_host, folder / "places", folder / "logs")
+
+
+def share_flow(url: str, folder: str, jobs: str, *capabilities: str, kind: str = "") -> None:
+    """Carry a flow that shares its children, in a process that takes those whose needs it has, where it has any."""
+    from pipelines.durable.dbos import Worker
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    offer = offered(Path(folder), *capabilities) if capabilities else None
+    with Worker.launched(url, shared_flows(World(Path(folder))), kind=kind, offer=offer) as worker:
+        worker.execute("share", "s1", json.loads(jobs))
+
+
+def share_with_command(url: str, folder: str, jobs: str) -> None:
+    """Carry a flow whose children those take that run as a command."""
+    from pipelines.shared_work import KIND
+
+    share_flow(url, folder, jobs, kind=KIND)
+
+
+def run_command(database: str, folder: str, *, drain: bool = False) -> None:
+    """What `./goldsmith worker` does, on flows of a test."""
+    from pipelines.cli import work_sharing
+
+    os.environ |= {"GOLDSMITH_DATABASE": database, "GOLDSMITH_STATE": f"{folder}/state"}
+    work_sharing.shared_flows = lambda _context: shared_flows(World(Path(folder)))  # type: ignore[assignment]
+    sys.exit(work_sharing.serve("docker,arch:amd64", 1, drain=drain))
+
+
+def work_for_others(url: str, folder: str, *capabilities: str) -> None:
+    """Serve, one flow at a time, until Ctrl-C."""
+    from pipelines.durable.dbos import Worker
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    place = Path(folder)
+    with Worker.launched(url, shared_flows(World(place)), offer=offered(place, *capabilities, parallel=1)):
+        threading.Event().wait()
 
 
 def carry_flow(url: str, folder: str, flow: str, flow_id: str) -> None:

@@ -6,7 +6,8 @@ flows to the others, or to the next (`pipelines.durable.workers`).
 
 from __future__ import annotations
 
+from pipelines.durable.dbos.sharing import Offer
 from pipelines.durable.dbos.system_database import Claim, claimed, engaged, engine_url, wake
 from pipelines.durable.dbos.worker import Flows, Worker
 
-__all__ = ["Claim", "Flows", "Worker", "claimed", "engaged", "engine_url", "wake"]
+__all__ = ["Claim", "Flows", "Offer", "Worker", "claimed", "engaged", "engine_url", "wake"]

@@ -1,81 +1,146 @@
-"""What a worker takes from others: flows of the dead, and flows that it carries on purpose.
+"""What a worker takes from others: flows of the dead, flows that it carries on purpose, and work that is shared.
 
 Each worker has a queue of its own that nobody else listens to. DBOS's common one would give a flow to any process, so
-also back to the one that it was taken from.
+also back to the one that it was taken from. Shared work lies in a queue that DBOS does not listen to anywhere: only a
+worker that has what a flow needs moves it into its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 from dbos import DBOS, WorkflowStatus
 
-from pipelines.durable.dbos.system_database import ATTEMPTS, within
+from pipelines.durable.dbos.system_database import ATTEMPTS, DEATHS, QUARANTINED, STEP, within
+from pipelines.durable.roster import SHARED, Roster, WorkRow
 
 POLL_SECONDS = 0.5
-DEATHS = "deaths"
+POISON = 2  # how many workers a shared flow may kill in the same step
+NEEDS = "needs"
 
 OPEN = ["PENDING", "ENQUEUED"]
 
 
+@dataclass(frozen=True)
 class WorkQueue:
-    """The queue of one worker, for flows of one version."""
+    """The queue of one worker, for flows of one version, as far as it knows them by name.
 
-    def __init__(self, worker: str, version: str) -> None:
-        self._worker = worker
-        self._version = version
-        DBOS.listen_queues([worker])
+    `alone`: deaths may be the user's own doing, who has only this process; a shared flow is then given up as late as
+    any other.
+    """
+
+    worker: str
+    version: str
+    known: Collection[str]
+    roster: Roster
+    alone: bool
+
+    def __post_init__(self) -> None:
+        """Before the launch."""
+        DBOS.listen_queues([self.worker])
 
     def open(self) -> None:
         """Take flows from now on."""
-        DBOS.register_queue(self._worker, polling_interval_sec=POLL_SECONDS)
+        DBOS.register_queue(self.worker, polling_interval_sec=POLL_SECONDS)
 
     def close(self) -> None:
         """Take none any more; what lies here is for whoever finds us dead."""
-        DBOS.delete_queue(self._worker)
+        DBOS.delete_queue(self.worker)
 
     def holders(self) -> set[str]:
-        """Who has flows of our version that are not over, dead or alive."""
-        return {_holder(flow) for flow in self._under_way()}
+        """Who has flows of our version that are not over and that we could go on with, dead or alive."""
+        return {_holder(flow) for flow in self._under_way() if flow.name in self.known or needs_of(flow)} - {SHARED}
 
     def holds(self) -> bool:
         """Whether this worker has flows that are not over."""
-        return self._worker in self.holders()
+        return self.worker in self.holders()
 
     def inherit(self, dead: str) -> None:
         """Take what a dead worker left, but for flows that too many workers have died of: those end.
 
-        To be called under the dead one's lock, so that two living ones do not both take it.
+        What is shared goes back to where any worker that has what it needs finds it. To be called under the dead one's
+        lock, so that two living ones do not both take it.
         """
         for flow in self._under_way():
-            if _holder(flow) == dead:
-                deaths = (flow.attributes or {}).get(DEATHS, 0) + 1
-                DBOS.update_workflow_attributes(flow.workflow_id, {DEATHS: deaths}, merge=True)
-                if deaths > ATTEMPTS:
-                    DBOS.cancel_workflows([flow.workflow_id])
-                else:
-                    DBOS.resume_workflows([flow.workflow_id], queue_name=self._worker)
+            if _holder(flow) != dead:
+                continue
+            if needs_of(flow):
+                self._put_back(flow)
+            elif flow.name in self.known:
+                self._inherit(flow)
         DBOS.delete_queue(dead)
 
     def take(self, flow_id: str) -> None:
-        """Take the flow and all that it started from whoever has them."""
-        foreign = [flow.workflow_id for flow in self._under_way(flow_id) if _holder(flow) != self._worker]
+        """Take the flow and all that it started from whoever has them, but for what it shares with other workers."""
+        foreign = [
+            flow.workflow_id for flow in self._under_way(flow_id) if _holder(flow) != self.worker and not needs_of(flow)
+        ]
         if foreign:
-            DBOS.resume_workflows(foreign, queue_name=self._worker)
+            DBOS.resume_workflows(foreign, queue_name=self.worker)
+
+    def waiting(self) -> list[WorkflowStatus]:
+        """The shared flows that no worker has taken, the oldest first."""
+        found = DBOS.list_workflows(
+            status="ENQUEUED", queue_name=SHARED, app_version=self.version, load_input=False, load_output=False
+        )
+        return [flow for flow in found if needs_of(flow)]
+
+    def requeue(self, flows: Collection[str]) -> None:
+        """Give shared flows of ours to whoever else has what they need."""
+        ours = [flow.workflow_id for flow in self._under_way() if flow.workflow_id in flows and self._is_ours(flow)]
+        if ours:
+            DBOS.resume_workflows(ours, queue_name=SHARED)
 
     def is_of_another_version(self, flow_id: str) -> bool:
         """Whether the flow is under way, and another version of ours began it."""
         found = DBOS.list_workflows(workflow_ids=[flow_id], load_input=False, load_output=False)
-        return any(one.status in OPEN and one.app_version != self._version for one in found)
+        return any(one.status in OPEN and one.app_version != self.version for one in found)
 
     def abandon(self, flow_id: str) -> None:
         """End the flow and all that it started, as far as they are not over."""
         DBOS.cancel_workflows([flow.workflow_id for flow in self._under_way(flow_id)])
 
+    def _is_ours(self, flow: WorkflowStatus) -> bool:
+        return _holder(flow) == self.worker
+
+    def _inherit(self, flow: WorkflowStatus) -> None:
+        deaths = (flow.attributes or {}).get(DEATHS, 0) + 1
+        DBOS.update_workflow_attributes(flow.workflow_id, {DEATHS: deaths}, merge=True)
+        if deaths > ATTEMPTS:
+            DBOS.cancel_workflows([flow.workflow_id])
+        else:
+            DBOS.resume_workflows([flow.workflow_id], queue_name=self.worker)
+
+    def _put_back(self, flow: WorkflowStatus) -> None:
+        """Let any worker have a shared flow, or end it where it has killed too many in one step."""
+        work = self.roster.work([flow.workflow_id]).get(flow.workflow_id)
+        if work and work.step and self._killed(flow, work) >= (ATTEMPTS if self.alone else POISON):
+            log = f"{work.file} on {work.host}"
+            DBOS.update_workflow_attributes(flow.workflow_id, {QUARANTINED: log}, merge=True)
+            DBOS.cancel_workflows([flow.workflow_id])
+        else:
+            DBOS.resume_workflows([flow.workflow_id], queue_name=SHARED)
+
+    def _killed(self, flow: WorkflowStatus, work: WorkRow) -> int:
+        """How many workers have died in the step that the last one was in; a step that went well ends the count."""
+        self.roster.mark(flow.workflow_id, "")
+        before = flow.attributes or {}
+        deaths = before.get(DEATHS, 0) + 1 if before.get(STEP) == work.step else 1
+        DBOS.update_workflow_attributes(flow.workflow_id, {DEATHS: deaths, STEP: work.step}, merge=True)
+        return int(deaths)
+
     def _under_way(self, stem: str | None = None) -> list[WorkflowStatus]:
         """Every flow of our version that is not over; of `stem`, it and all that it started."""
         found = DBOS.list_workflows(
-            status=OPEN, app_version=self._version, workflow_id_prefix=stem, load_input=False, load_output=False
+            status=OPEN, app_version=self.version, workflow_id_prefix=stem, load_input=False, load_output=False
         )
         return [flow for flow in found if stem is None or within(flow.workflow_id, stem)]
+
+
+def needs_of(flow: WorkflowStatus) -> tuple[str, ...]:
+    """The capabilities that a shared flow needs; none for any other."""
+    return tuple((flow.attributes or {}).get(NEEDS, ()))
 
 
 def _holder(flow: WorkflowStatus) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from pipelines.durable.workers import LOOK_SECONDS, Locks, alone, session
 
 SCHEMA = "goldsmith_engine"  # of PostgreSQL, beside the ledger's tables
 ATTEMPTS = 20  # how many deaths of its process a flow survives; one that kills them must not kill all
+DEATHS, STEP, QUARANTINED = "deaths", "step", "quarantined"  # attributes of a flow: how often, in what, its log
 WAKE = "wake"
 UNDER_WAY = ["PENDING", "ENQUEUED", "DELAYED"]
 POLL_SECONDS = 0.2
@@ -200,9 +201,15 @@ def within(flow_id: str, stem: str) -> bool:
     return f"{flow_id}/".startswith(f"{stem}/")
 
 
-def given_up(flow_id: str) -> OutsideError:
-    """What there is to say of a flow that was cancelled: only we do that, and only to one that kills processes."""
+def given_up(flow_id: str, attributes: Mapping[str, Any] | None = None) -> OutsideError:
+    """What there is to say of a flow that was cancelled: only we do that, and only to one that kills processes.
+
+    `attributes`: its own, which say where the log of one lies that was quarantined.
+    """
     hint = "what in it kills processes? memory?"
+    if attributes and (log := attributes.get(QUARANTINED)):
+        what = f"{flow_id} is quarantined: {attributes[DEATHS]} workers died in its step {attributes[STEP]}"
+        return OutsideError(f"{what}; its log is {log}", hint=f"./goldsmith worker.status shows its end; {hint}")
     return OutsideError(f"{flow_id} was given up: {ATTEMPTS} processes died while they carried it", hint=hint)
 
 

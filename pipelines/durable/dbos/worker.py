@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from dbos import DBOS, SetWorkflowID, WorkflowHandleAsync, error
+from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowHandleAsync, error
 
-from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
-from pipelines.durable.dbos.queue import WorkQueue
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
+from pipelines.durable.dbos.queue import NEEDS, WorkQueue
+from pipelines.durable.dbos.sharing import Offer, Sharing
 from pipelines.durable.dbos.system_database import (
     POLL_SECONDS,
+    SCHEMA,
     WAKE,
     Claim,
     claimed,
@@ -27,6 +29,7 @@ from pipelines.durable.dbos.system_database import (
     within,
 )
 from pipelines.durable.port import Child, FencedError, Flow, Json, WorkflowEngine, recorded
+from pipelines.durable.roster import SHARED, Roster
 from pipelines.durable.workers import LostError, Reaper
 
 T = TypeVar("T")
@@ -44,15 +47,24 @@ class Worker:
     """A process that carries flows: `with Worker.launched(…) as worker`."""
 
     def __init__(
-        self, work_queue: WorkQueue, flows: Flows, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime]
+        self,
+        work_queue: WorkQueue,
+        flows: Flows,
+        loop: asyncio.AbstractEventLoop,
+        now: Callable[[], datetime],
+        offer: Offer | None = None,
     ) -> None:
         self._work_queue = work_queue
+        self.sharing = Sharing(work_queue, offer)
         self.now = now
         self._loop = loop
         self._bodies = {flow: self._registered(flow, body) for flow, body in flows.items()}
         self._carried = 0
         self._running_steps = 0
         self._leaving = False
+        self._hurries = False
+        self.unfinished: tuple[str, ...] = ()  # after the block: the flows of which a step goes on all the same
+        self.leave_seconds: float = LEAVE_SECONDS
         self._lost: Future[None] = Future()
         self._fenced: set[str] = set()
         self._own = ""
@@ -67,31 +79,40 @@ class Worker:
         *,
         kind: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        offer: Offer | None = None,
     ) -> Iterator[Worker]:
         """Carry `flows` from the engine's database, by its URL or our claim there, while the block runs; those of dead
         processes included.
 
         A block that ends well drains first: what this process carries runs to its end. One that an exception ends
         leaves as soon as no step acts; the flows stay for the next process. Flows of another `kind` or version are left
-        alone. `now` is the clock that flows see.
+        alone. `now` is the clock that flows see. With an `offer` it also takes flows with needs, its own and those
+        of other processes of its kind.
 
         Raises RefusedError while another process has the SQLite file, OutsideError where the database fails.
         """
         version = f"{VERSION} {kind}".strip()
         claim = claimed(where) if isinstance(where, str) else nullcontext(where)
-        with claim as ours, _own_loop() as loop, configured(ours.url, ours.name, version):
-            work_queue = WorkQueue(ours.name, version)
-            worker = cls(work_queue, flows, loop, now)
+        with (
+            claim as ours,
+            _own_loop() as loop,
+            configured(ours.url, ours.name, version),
+            closing(Roster(ours.url, SCHEMA)) as roster,
+        ):
+            work_queue = WorkQueue(ours.name, version, tuple(flows), roster, ours.locks.alone)
+            worker = cls(work_queue, flows, loop, now, offer)
             with failing_as_outside(ours.url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
                 work_queue.open()
             with Reaper(ours.name, ours.locks, work_queue.holders, work_queue.inherit).at_work():
                 try:
-                    yield worker
+                    with worker.sharing.at_work():
+                        yield worker
                     worker.drain()
                 finally:
                     worker._leave()
                     asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
+                    worker.unfinished = worker.sharing.leave()
                     work_queue.close()
 
     def execute(self, flow: str, flow_id: str, argument: Json) -> Json:
@@ -122,6 +143,10 @@ class Worker:
             raise LostError(f"{flow_id} is no longer this process's: another one may carry it by now")
         with _endings(flow_id):
             return answer.result()
+
+    def begin(self, flow: str, flow_id: str, argument: Json) -> None:
+        """Start a flow that nobody here waits for, or find it."""
+        asyncio.run_coroutine_threadsafe(self.start(flow, flow_id, argument), self._loop).result()
 
     def lose(self) -> None:
         """Tell whoever waits for what this process carries that it may do nothing more; from any thread."""
@@ -157,13 +182,25 @@ class Worker:
         """Let no step begin any more, and those that act end; one that does not is left as a dead process leaves it."""
         with self._changed:
             self._leaving = True
-            seconds = LOST_SECONDS if self._lost.done() else LEAVE_SECONDS
-            self._changed.wait_for(lambda: not self._running_steps, timeout=seconds)
+            seconds = LOST_SECONDS if self._lost.done() else self.leave_seconds
+            until = time.monotonic() + seconds
+            while self._running_steps and not self._hurries and time.monotonic() < until:
+                self._changed.wait(timeout=POLL_SECONDS)
+
+    def hurry(self) -> None:
+        """Let leaving wait for no step; from a signal's handler."""
+        self._hurries = True
+
+    @property
+    def acts(self) -> bool:
+        """Whether a step goes on in this process."""
+        return self._running_steps > 0
 
     def _registered(self, name: str, flow: Flow) -> Body:
         async def body(argument: Json) -> Json:
-            with self._executing():
-                return recorded(await flow(_Engine(self, DBOS.workflow_id or ""), argument))
+            flow_id = DBOS.workflow_id or ""
+            with self._executing(flow_id):
+                return recorded(await flow(_Engine(self, flow_id), argument))
 
         return DBOS.workflow(name=name, max_recovery_attempts=None)(body)
 
@@ -171,6 +208,12 @@ class Worker:
         """Start a flow, or find it."""
         with SetWorkflowID(flow_id):
             return await DBOS.start_workflow_async(self._bodies[flow], recorded(argument))
+
+    async def share(self, flow: str, flow_id: str, argument: Json, needs: Sequence[str]) -> WorkflowHandleAsync[Json]:
+        """Let any worker have a flow that has what it needs, or find it."""
+        self.sharing.lend(flow_id, needs)
+        with SetWorkflowID(flow_id), SetWorkflowAttributes({NEEDS: sorted(needs)}):
+            return await DBOS.enqueue_workflow_async(SHARED, self._bodies[flow], recorded(argument))
 
     async def act(self, call: Callable[[], Awaitable[T]]) -> T:
         """Await `call`, which may act; parked for good where the process is leaving."""
@@ -187,12 +230,14 @@ class Worker:
                 self._changed.notify_all()
 
     @contextmanager
-    def _executing(self) -> Iterator[None]:
+    def _executing(self, flow_id: str) -> Iterator[None]:
         with self._changed:
             self._carried += 1
         try:
             yield
         finally:
+            if not self._leaving:  # what was forgotten then is not over
+                self.sharing.is_over(flow_id)
             with self._changed:
                 self._carried -= 1
                 self._changed.notify_all()
@@ -209,9 +254,12 @@ class _Engine(WorkflowEngine):
         return datetime.fromisoformat(await self.step("now", lambda: self._worker.now().isoformat()))
 
     async def step(self, name: str, act: Callable[[], T]) -> T:
+        taken = self._worker.sharing.taken(self.id)
+
         def acted() -> T:
             try:
-                return recorded(act())  # type: ignore[no-any-return]
+                with self._worker.sharing.step(taken, name) if taken else nullcontext():
+                    return recorded(act())  # type: ignore[no-any-return]
             except GoldsmithError as failure:
                 raise recorded(failure) from failure
 
@@ -225,19 +273,27 @@ class _Engine(WorkflowEngine):
     async def wait(self, span: timedelta) -> bool:
         return await DBOS.recv_async(WAKE, timeout_seconds=max(0.0, span.total_seconds())) is not None
 
-    async def child(self, key: str, flow: str, argument: Json) -> Child:
+    async def child(self, key: str, flow: str, argument: Json, *, needs: Sequence[str] = ()) -> Child:
         name = f"{self.id}/{key}"
-        return _Child(name, await self._worker.start(flow, name, argument))
+        if needs:
+            return _Child(name, await self._worker.share(flow, name, argument, needs), self._worker.sharing)
+        return _Child(name, await self._worker.start(flow, name, argument), self._worker.sharing)
 
 
 class _Child(Child):
-    def __init__(self, flow_id: str, handle: WorkflowHandleAsync[Json]) -> None:
+    def __init__(self, flow_id: str, handle: WorkflowHandleAsync[Json], sharing: Sharing) -> None:
         self._id = flow_id
         self._handle = handle
+        self._sharing = sharing
 
     async def result(self) -> Json:
-        with _endings(self._id):
+        try:
             return await self._handle.get_result(polling_interval_sec=POLL_SECONDS)
+        except error.DBOSAwaitedWorkflowCancelledError:
+            # Off the flow: what it asks DBOS itself would be recorded as a step of it.
+            raise await asyncio.get_running_loop().run_in_executor(None, _why_given_up, self._id) from None
+        finally:
+            self._sharing.ended(self._id)
 
 
 @contextmanager
@@ -282,4 +338,9 @@ def _endings(flow_id: str) -> Iterator[None]:
     try:
         yield
     except error.DBOSAwaitedWorkflowCancelledError:
-        raise given_up(flow_id) from None
+        raise _why_given_up(flow_id) from None
+
+
+def _why_given_up(flow_id: str) -> OutsideError:
+    found = DBOS.list_workflows(workflow_ids=[flow_id], load_input=False, load_output=False)
+    return given_up(flow_id, found[0].attributes if found else None)

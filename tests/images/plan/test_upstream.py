@@ -9,6 +9,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ import pytest
 from hardening.foundation.content import load_toml, read_toml
 from hardening.foundation.errors import ContentError
 from hardening.foundation.process import run
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import ROOT, Registry, Settings
+from images.build.elsewhere import brought
 from images.model import Definition
 from images.plan.upstream import LOCK, Pin, Upstream, render_lock
 from images.store.oci import Store
@@ -168,3 +170,26 @@ def test_a_tag_that_is_not_there_is_content_gone_wrong(upstream: Upstream, regis
     """Whoever wrote the definition can mend it, so that it is no failure of the outside."""
     with pytest.raises(ContentError):
         upstream.lock(f"{registry}/nowhere:1", tmp_path / "root")
+
+
+def test_content_that_another_machine_published_is_brought_and_not_built(
+    registry: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    """By the inputs that the shared ledger knows; where the registry lacks it, it is built here as ever."""
+    digest = publish(tmp_path / "image", f"{registry}/golden/web:2026", debian())
+    settings = upstream.settings.model_copy(update={"registry": Registry(address=f"{registry}/golden")})
+    known: dict[str, Any] = {"a": SimpleNamespace(digest=digest, dockerfile="")}
+    known["b"] = SimpleNamespace(digest="sha256:" + "b" * 64, dockerfile="")
+    known["c"] = SimpleNamespace(digest=digest, dockerfile="sha256:" + "c" * 64)
+    ledger = SimpleNamespace(artifact_by_input=lambda _name, _platform, inputs: known.get(inputs))
+    web = SimpleNamespace(definition=SimpleNamespace(is_machine=False))
+    context: Any = SimpleNamespace(settings=settings, ledger=ledger, store=upstream.store, definitions={"web": web})
+
+    def plan(inputs: str) -> Any:
+        return SimpleNamespace(name="web", platform="linux/amd64", input_digest=inputs, artifact=None)
+
+    assert not any(brought(context, upstream, plan(inputs)) for inputs in ("unknown", "b", "c", ""))
+    assert not upstream.store.has(digest)
+    assert brought(context, upstream, plan("a"))
+    assert upstream.store.whole(digest)
+    assert not brought(context, upstream, plan("a")), "it is here"

@@ -1,0 +1,142 @@
+"""`worker` and `worker.status`: what they refuse, how a worker leaves, and what is seen of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import UsageError
+from hardening.foundation.settings import Settings
+from pipelines.cli.work_sharing import serve, show_workers, status_of, worker_status
+from pipelines.durable.dbos import engine_url
+from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
+from pipelines.durable.roster import WorkerRow, WorkRow
+from pipelines.host.capabilities import found, named, offer
+from pipelines.shared_work import fleet_flow
+from tests.conftest import POSTGRES
+from tests.simulation.memory import EPOCH
+from tests.support.durable import World, run_command, share_with_command
+from tests.support.forked import ended, start_forked
+from tests.support.loop import until
+from tests.support.postgres import Server
+
+NOW = EPOCH.timestamp()
+
+
+@pytest.mark.parametrize("command", [serve, worker_status])
+def test_workers_need_a_database_that_several_processes_share(
+    command: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite is one process's: one clear error says what to set."""
+    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path))
+    with pytest.raises(UsageError, match="workers share a PostgreSQL") as caught:
+        command()  # type: ignore[operator]
+    assert "postgresql+psycopg://" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["dokcer", "arch:", "docker:1", "arch", ","])
+def test_a_capability_that_nothing_needs_is_refused(text: str) -> None:
+    """A worker that offers it would wait for ever."""
+    with pytest.raises(UsageError):
+        named(text)
+
+
+def test_capabilities_are_listed_with_commas() -> None:
+    """Each once."""
+    assert named("docker, arch:amd64,docker") == ("docker", "arch:amd64")
+
+
+def test_a_machine_knows_itself(tmp_path: Path) -> None:
+    """Its architecture, its name, and the regions of its settings."""
+    settings = Settings(state=tmp_path, aws={"account": "123456789012", "region": "eu-central-1"})
+    assert {"region:eu-central-1", f"host:{os.uname().nodename}"} <= set(found(settings))
+    offered = offer(settings, ["docker"], 5)
+    assert (offered.parallel, offered.on_host) == (2, 2), "the machine's setting is the most"
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_worker_leaves_as_it_is_told(running_postgres: Server, tmp_path: Path) -> None:
+    """Told once it ends its step and hands back the rest; told twice it leaves at once, which is no death of the flow's
+    doing; `--drain` ends by itself. The flow ends all the same, and its effects are made once.
+    """
+    database = running_postgres.new_database()
+    world = World(tmp_path / "world")
+    url, folder = engine_url(database), str(world.folder)
+    jobs = '[["slow", ["docker"]], ["c", ["arch:amd64"]], ["vm", ["kvm"]]]'
+    owner = start_forked(share_with_command, url, folder, jobs, stderr=world.folder / "stderr")
+    start = partial(start_forked, run_command, database, folder)
+    first = start(stderr=world.folder / "first")
+    until(lambda: world.lines("begun") == ["build slow"], "the first worker in its step")
+    seen = status_of(shared_status(url), EPOCH)
+    (worker,) = seen.workers
+    assert (worker.pid, worker.capabilities, worker.parallel) == (first.pid, ("arch:amd64", "docker"), 1)
+    assert [(one.flow, one.step) for one in worker.work] == [("s1/slow", "build slow")]
+    assert [(one.needs, one.waiting, one.served) for one in seen.queues] == [
+        (("arch:amd64",), 1, True), (("kvm",), 1, False),
+    ]  # fmt: skip
+    os.kill(first.pid or 0, signal.SIGTERM)
+    until(lambda: "takes nothing more" in "".join(world.lines("first")), "the first worker to hear it")
+    os.kill(first.pid or 0, signal.SIGTERM)
+    assert ended(first) == 143
+    second = start(stderr=world.folder / "second")
+    until(lambda: world.lines("begun").count("build slow") == 2, "the second worker in the same step")
+    os.kill(second.pid or 0, signal.SIGTERM)
+    until(lambda: "takes nothing more" in "".join(world.lines("second")), "the second worker to hear it")
+    (world.folder / "go").touch()
+    assert ended(second) == 0
+    third = start_forked(run_drained, database, folder)
+    assert ended(third) == 0
+    assert world.lines("effects") == ["build slow", "build c"]
+    assert not shared_status(url).workers
+    owner.terminate()
+    ended(owner)
+
+
+def run_drained(database: str, folder: str) -> None:
+    """`./goldsmith worker --drain`."""
+    run_command(database, folder, drain=True)
+
+
+def test_the_status_says_what_a_person_must_know(capsys: pytest.CaptureFixture[str]) -> None:
+    """In 80 columns: who does what for how long, what waits for nobody, and the log of what is quarantined."""
+    row = WorkerRow("one", "builder-with-a-long-name.example.com", 4711, "7", ("arch:amd64", "docker"), 2, NOW - 3600)
+    work = WorkRow("night-20260301/image/nginx", "one", "builder", "/logs/nginx.log", "build nginx", NOW - 75)
+    dead = WorkRow(
+        "night-20260301/image/poison", "two", "builder-2", "/logs/poison.log", "", NOW, "first\nlast words\n"
+    )
+    poison = Quarantined(dead.flow, "build poison", 2, NOW, dead)
+    seen = SharedStatus((row,), {"one": (work,)}, {("docker", "region:eu-central-1"): (NOW - 9, NOW)}, (poison,))
+    show_workers(status_of(seen, EPOCH), as_json=False)
+    told = capsys.readouterr().out
+    assert max(map(len, told.splitlines())) <= 80
+    for part in (
+        "build nginx, 75 s",
+        "no worker",
+        "2 workers died in its step build poison",
+        "/logs/poison.log",
+        "words",
+    ):
+        assert part in " ".join(told.split())
+
+
+def test_no_worker_is_told_how_to_add_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """One command."""
+    show_workers(status_of(SharedStatus((), {}, {}, ()), EPOCH), as_json=False)
+    assert "./goldsmith worker" in capsys.readouterr().err
+
+
+def test_a_fleet_is_rolled_by_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `roll.auto` refuses is the step's failure, in its words."""
+    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path))
+
+    class Engine:
+        async def step(self, _name: str, act: object) -> object:
+            return act()  # type: ignore[operator]
+
+    with pytest.raises(Exception, match="no-such-fleet"):
+        asyncio.run(fleet_flow(Engine(), {"fleet": "no-such-fleet"}))  # type: ignore[arg-type]
