@@ -653,7 +653,7 @@ def roll_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
 @command
 def nightly(c: Context, policy: PolicyName = "", only: OnlyImages = "all", json: Json = False) -> int:
     """Refresh, rebuild, judge, publish, check the fleets, roll what may be rolled, report. Exit code: who must act."""
-    from pipelines.nightly import run_nightly, show_nightly
+    from pipelines.nightly.night_run import run_nightly, show_nightly
 
     return show_nightly(run_nightly(policy, only), as_json=json)
 

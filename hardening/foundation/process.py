@@ -100,6 +100,19 @@ def follow(argv: Sequence[str], *, cwd: Path) -> int:
     return subprocess.run(list(argv), cwd=cwd, stdin=subprocess.DEVNULL, check=False).returncode
 
 
+def run_ours(argv: Sequence[str], *, cwd: Path) -> Completed:
+    """Run a command of Goldsmith's own in another process, which sees our whole environment and says what it says where
+    we do. It ends with us, however that is.
+    """
+    child = subprocess.Popen(
+        dies_with_us(argv), cwd=cwd, text=True, errors="replace", start_new_session=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    _running.add(child)
+    stdout, _ = _ended(child, None, None, "")
+    return Completed(tuple(argv), child.returncode, stdout, "")
+
+
 def failed(done: Completed, hint: str = "") -> OutsideError:
     """The error for a command that ended with a status nobody expected: names it and shows its last lines."""
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:]
@@ -139,14 +152,14 @@ def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             while threading.current_thread() is threading.main_thread():
-                _stop_running()
+                stop_running()
                 with suppress(KeyboardInterrupt):  # said again: what runs by now ends too
                     pool.shutdown()
                     break
             raise
 
 
-def _stop_running() -> None:
+def stop_running() -> None:
     """End every command that runs at this moment."""
     for child in tuple(_running):
         if child.returncode is not None:

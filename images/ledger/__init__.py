@@ -7,7 +7,7 @@ processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreS
 from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
-from images.ledger.fleets import Fleets, Leases, Plans
+from images.ledger.fleets import Fleets, Leases, Nights, Plans
 from images.ledger.releases import Begun, Clouds, Releases
 from images.ledger.tables import (
     BEGUN,
@@ -21,14 +21,15 @@ from images.ledger.tables import (
     Lease,
     Made,
     Move,
+    Night,
     Rollout,
 )
 
 __all__ = [
     "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "CommandRow", "FleetCheck", "Holder", "Lease",
-    "Ledger", "Made", "Move", "Rollout", "ScanRecord",
+    "Ledger", "Made", "Move", "Night", "Rollout", "ScanRecord",
 ]  # fmt: skip
 
 
-class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds):
+class Ledger(Artifacts, Releases, Fleets, Leases, Nights, Plans, Clouds):
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

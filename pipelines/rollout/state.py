@@ -164,6 +164,7 @@ class Event(StrEnum):
     APPROVAL = "approval"
     FAILED = "failed"
     ENDED = "ended"
+    NIGHT = "night"
 
 
 class Journal(Protocol):

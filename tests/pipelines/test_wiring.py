@@ -14,7 +14,7 @@ from hardening.foundation.settings import Aws, Registry, Settings
 from images.ledger import Ledger
 from pipelines import wiring
 from pipelines.cli import image, rollout, rollout_watch
-from pipelines.nightly import run_nightly
+from pipelines.nightly.night_run import run_nightly
 from pipelines.rollout.state import Command
 from pipelines.wiring import REHEARSAL, actor, image_context
 

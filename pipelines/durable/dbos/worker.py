@@ -31,6 +31,7 @@ from pipelines.durable.workers import LostError, Reaper
 
 T = TypeVar("T")
 Flows = Mapping[str, Flow]
+NO_LIMITS: Mapping[str, int] = {}
 Body = Callable[[Json], Coroutine[Any, Any, Json]]
 
 RECORDING_LOOKS = 50  # some seconds; what is not recorded by then, the next process does
@@ -44,11 +45,13 @@ class Worker:
     """A process that carries flows: `with Worker.launched(…) as worker`."""
 
     def __init__(
-        self, work_queue: WorkQueue, flows: Flows, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime]
-    ) -> None:
+        self, work_queue: WorkQueue, flows: Flows, loop: asyncio.AbstractEventLoop, now: Callable[[], datetime],
+        at_once: Mapping[str, int] = NO_LIMITS,
+    ) -> None:  # fmt: skip
         self._work_queue = work_queue
         self.now = now
         self._loop = loop
+        self._limits = {flow: asyncio.Semaphore(most) for flow, most in at_once.items()}
         self._bodies = {flow: self._registered(flow, body) for flow, body in flows.items()}
         self._carried = 0
         self._running_steps = 0
@@ -67,13 +70,14 @@ class Worker:
         *,
         kind: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        at_once: Mapping[str, int] = NO_LIMITS,
     ) -> Iterator[Worker]:
         """Carry `flows` from the engine's database, by its URL or our claim there, while the block runs; those of dead
         processes included.
 
         A block that ends well drains first: what this process carries runs to its end. One that an exception ends
         leaves as soon as no step acts; the flows stay for the next process. Flows of another `kind` or version are left
-        alone. `now` is the clock that flows see.
+        alone. `now` is the clock that flows see; `at_once` says how many flows of a name run side by side here.
 
         Raises RefusedError while another process has the SQLite file, OutsideError where the database fails.
         """
@@ -81,7 +85,7 @@ class Worker:
         claim = claimed(where) if isinstance(where, str) else nullcontext(where)
         with claim as ours, _own_loop() as loop, configured(ours.url, ours.name, version):
             work_queue = WorkQueue(ours.name, version)
-            worker = cls(work_queue, flows, loop, now)
+            worker = cls(work_queue, flows, loop, now, at_once)
             with failing_as_outside(ours.url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
                 work_queue.open()
@@ -162,8 +166,9 @@ class Worker:
 
     def _registered(self, name: str, flow: Flow) -> Body:
         async def body(argument: Json) -> Json:
-            with self._executing():
-                return recorded(await flow(_Engine(self, DBOS.workflow_id or ""), argument))
+            async with self._limits.get(name) or nullcontext():
+                with self._executing():
+                    return recorded(await flow(_Engine(self, DBOS.workflow_id or ""), argument))
 
         return DBOS.workflow(name=name, max_recovery_attempts=None)(body)
 
@@ -225,8 +230,8 @@ class _Engine(WorkflowEngine):
     async def wait(self, span: timedelta) -> bool:
         return await DBOS.recv_async(WAKE, timeout_seconds=max(0.0, span.total_seconds())) is not None
 
-    async def child(self, key: str, flow: str, argument: Json) -> Child:
-        name = f"{self.id}/{key}"
+    async def child(self, key: str, flow: str, argument: Json, *, of: str = "") -> Child:
+        name = f"{of or self.id}/{key}"
         return _Child(name, await self._worker.start(flow, name, argument))
 
 
