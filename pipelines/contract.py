@@ -139,8 +139,9 @@ class NightlyLine(Line):
     `changes` are changed or unchanged by newer data, or first, where there was none to compare with; an `image` is
     published, re-dated, unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks
     while its candidate is too young, and is promoted where that could not wait; a `fleet` is compliant, empty, rolled,
-    waits (for a person's approval), skipped, refused or failed; a `waiver` ends within 14 days; `prune` is due or done.
-    What `report` and `notify` could not do, and what is `urgent` of the `feeds`, has a line of its own.
+    waits (for a person's approval), skipped, refused or failed; a `waiver` ends within 14 days; releases to `prune`
+    are due or removed. What `report` and `notify` could not do, and what is `urgent` of the `feeds`, has a line of its
+    own. With `--dry-run`, `index` and `feeds` would be asked, and what a night would do is planned.
 
     `days_left`, of an image: until its `stable` release ends, below 0 once it has; null where it has none.
     """
@@ -170,6 +171,7 @@ class NightlyOutput(Line):
     report: str
     id: str = ""
     resumed: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 class DemoOutput(Line):

@@ -164,23 +164,27 @@ def _says_the_same(known: Release, draft: Release, definition: Definition, now: 
 
 def stands(
     to: ReleaseStore, artifact: Artifact, definition: Definition, policy: str, *, thorough: bool
-) -> Release | None:
-    """The release that publishing the artifact now would leave as it is, where `candidate` points to it; else None.
+) -> Release | str:
+    """The release that publishing the artifact now would leave as it is, where `candidate` points to it; or why it
+    would not.
 
     `thorough`: the store is asked too whether it was revoked elsewhere, and whether all that proves it is there.
     """
     making = to.publication()
     draft = _draft(to, making, artifact, definition, policy, to.now)
     if to.ledger.open_publications(draft.repository):
-        return None
+        return "its publication was cut short"
     if revoked(to.ledger, draft, to.revocation if thorough else None).revoked_at:
-        return None
+        return "it was revoked"
     pointed = next(iter(to.pointed(draft.repository, "candidate")), "")
     known = to.ledger.release(pointed) if pointed else None
     if known is None or known.content != draft.content:
-        return None
-    same = _says_the_same(known, draft, definition, to.now)
-    return known if same and (not thorough or making.proves(known, to.now)) else None
+        return "it is not published yet"
+    if lifecycle.near_expiry(known, to.now):
+        return f"it expires on {known.expires_at:%Y-%m-%d} and gets new dates"
+    if not _says_the_same(known, draft, definition, to.now):
+        return "its release says what its definition no longer does"
+    return known if not thorough or making.proves(known, to.now) else "what proves its release is missing"
 
 
 def _before(to: ReleaseStore, chosen: Release) -> PreviousRelease | None:

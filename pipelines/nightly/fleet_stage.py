@@ -46,6 +46,12 @@ def bring_into_policy(context: Context, name: str) -> AutoLine:
     return from_json(AutoLine, answer["line"])
 
 
+def look_at(context: Context, name: str) -> tuple[str, str]:
+    """What a night would do with a fleet."""
+    line = _automated(context, name, apply=False)
+    return line.outcome, line.detail
+
+
 def _automated(context: Context, name: str, *, apply: bool) -> AutoLine:
     with fleet_session(name, context, now=lambda: context.now) as at:
         return automated(at, apply=apply)

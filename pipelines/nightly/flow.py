@@ -74,12 +74,15 @@ class Steps:
 async def run_night(stages: NightStages, engine: WorkflowEngine, order: NightOrder) -> NightRecord:
     """Run one night to its end. What fails stops what stands on it, and nothing else."""
     steps = Steps(engine)
-    before = await _news(stages, steps, order)
+    suites = await steps.ask("suites", tuple[str, ...], lambda: stages.suites(order))
+    before = await _feeds(stages, steps, order, suites)
     found = await _urgent(stages, steps, order) if order.urgent else FeedNews()
     before += [found.part] if order.urgent else []
     record = NightRecord(order, tuple(before), (), (), order.started_at)
     if order.urgent and not found.urgent:
         return replace(record, nothing_urgent=True, ended_at=await engine.now())
+    indexes = [await steps.part("index", suite, partial(stages.index, order, suite)) for suite in suites]
+    record = replace(record, before=(*indexes, *before))
     images, failed = await _images(stages, steps, order, found.urgent)
     after = [*failed, await steps.part("prune", "releases", lambda: stages.prune(order))]
     concerned = tuple(image.name for image in images) if order.urgent else ()
@@ -90,12 +93,9 @@ async def run_night(stages: NightStages, engine: WorkflowEngine, order: NightOrd
     return await _told(stages, steps, record)
 
 
-async def _news(stages: NightStages, steps: Steps, order: NightOrder) -> list[NightPart]:
-    """Ask the mirror and the feeds. A last good copy serves where one fails."""
-    parts, suites = list[NightPart](), await steps.ask("suites", tuple[str, ...], lambda: stages.suites(order))
-    for suite in suites:
-        parts.append(await steps.part("index", suite, partial(stages.index, order, suite)))
-        parts.append(await steps.part("feeds", suite, partial(stages.feeds, order, suite)))
+async def _feeds(stages: NightStages, steps: Steps, order: NightOrder, suites: tuple[str, ...]) -> list[NightPart]:
+    """Ask the feeds, before the mirror: where nothing is urgent, a night that is only for that ends here."""
+    parts = [await steps.part("feeds", suite, partial(stages.feeds, order, suite)) for suite in suites]
     if suites:
         parts.append(await steps.part("feeds", "changes", lambda: stages.feed_changes(order)))
     return parts
@@ -159,9 +159,12 @@ async def run_image(stages: NightStages, engine: WorkflowEngine, job: ImageJob) 
             if answer.ended_badly:
                 break
             answer = await steps.ask(f"{name} {job.name}", ImageAnswer, partial(act, job, answer))
-        return await steps.ask(f"promote {job.name}", ImageAnswer, lambda: stages.promote(job, answer))
     except GoldsmithError as error:
         return image_failed(job, error)
+    try:
+        return await steps.ask(f"promote {job.name}", ImageAnswer, lambda: stages.promote(job, answer))
+    except GoldsmithError as error:
+        return replace(answer, parts=(ended_with("channel", job.name, error),))
 
 
 async def _told(stages: NightStages, steps: Steps, record: NightRecord) -> NightRecord:

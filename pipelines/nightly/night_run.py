@@ -22,6 +22,7 @@ from pipelines.cli.image_output import finish
 from pipelines.contract import NightlyOutput
 from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url
 from pipelines.fleet.catalog import load_fleets
+from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NightOrder, NightRecord
 from pipelines.nightly.stages import WorldStages
@@ -132,9 +133,11 @@ def _carried(context: Context, worker: Worker, order: NightOrder) -> NightRecord
     return from_json(NightRecord, answer)
 
 
-def run_nightly(policy: str = "", only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, Failures]:
-    """Run the night with the settings of this machine."""
-    return nightly(image_context(policy=policy), only, urgent=urgent)
+def run_nightly(
+    policy: str = "", only: str = "all", *, urgent: bool = False, dry: bool = False
+) -> tuple[NightlyOutput, Failures]:
+    """Run the night with the settings of this machine, or show what it would do."""
+    return (dry_run if dry else nightly)(image_context(policy=policy), only, urgent=urgent)
 
 
 def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:

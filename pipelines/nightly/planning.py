@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -54,15 +54,14 @@ def bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:
     return [found[suite] for suite in sorted(found)]
 
 
-def plan_night(context: Context, night: NightOrder, urgent: Sequence[str] = ()) -> NightPlan:
-    """Plan the night. What is wrong with one image is that one's answer."""
+def plan_night(context: Context, night: NightOrder, urgent: Sequence[str] = (), *, keep: bool = True) -> NightPlan:
+    """Plan the night. What is wrong with one image is that one's answer. Without `keep` the ledger keeps no verdict."""
     names, unsound = selected(context, night, urgent)
     found = _Planned(context, night, datetime.now(UTC))
     for name in unsound:
         found.settled[name] = image_failed(ImageJob(night, name), context.unsound[name])
-    for name, outcome in blocked(context, names).items():
-        failed = image_failed(found.job(name), outcome.error or ContentError(name))
-        found.settled[name] = replace(failed, action=outcome.action)
+    for name, stopped in blocked(context, names).items():
+        found.settled[name] = image_failed(found.job(name), stopped.error or ContentError(name))
     planner = Planner(context)
     for name, outcome in unsound_ones(planner, [one for one in names if one not in found.settled]).items():
         found.settled[name] = image_failed(found.job(name), outcome.error or ContentError(name))
@@ -70,7 +69,9 @@ def plan_night(context: Context, night: NightOrder, urgent: Sequence[str] = ()) 
     wanted = {*with_ancestors(possible, context.parents)} - found.settled.keys()
     ordered = [name for name in order(context.parents) if name in wanted]
     _plan_builds(found, planner, ordered)
-    _look_at_unchanged(found, planner, ordered)
+    verdicts = _look_at_unchanged(found, planner, ordered)
+    if keep:
+        context.ledger.record_verdicts(verdicts)
     return found.as_trees(ordered)
 
 
@@ -83,7 +84,7 @@ class _Planned:
     at: datetime
     plans: dict[str, BuildPlan] = field(default_factory=dict)
     settled: dict[str, ImageAnswer] = field(default_factory=dict)
-    looked: dict[str, ImageAnswer | None] = field(default_factory=dict)
+    looked: dict[str, ImageAnswer | str] = field(default_factory=dict)
 
     def job(self, name: str, why: tuple[str, ...] = ()) -> ImageJob:
         return ImageJob(self.night, name, why, self.at, days_left(self.context, name))
@@ -102,14 +103,17 @@ class _Planned:
                 continue
             if answer and answer.ended_badly:
                 self.settled[name] = stopped_by(name, answer, days_left(self.context, name))
-            elif looked and parent not in jobs:
+            elif isinstance(looked, ImageAnswer) and parent not in jobs:
                 self.settled[name] = looked
             else:
-                plan = self.plans[name]
-                jobs[name] = plan.why if plan.action is Action.BUILD else ("its release needs work",)
+                jobs[name] = (looked,) if isinstance(looked, str) else self._why(name, parent)
         return NightPlan(tuple(self.settled.values()), self._trees(jobs))
 
-    def _trees(self, jobs: Mapping[str, tuple[str, ...]]) -> tuple[ImageJob, ...]:
+    def _why(self, name: str, parent: str) -> tuple[str, ...]:
+        plan = self.plans[name]
+        return plan.why if plan.action is Action.BUILD else (f"its base {parent} has work",)
+
+    def _trees(self, jobs: dict[str, tuple[str, ...]]) -> tuple[ImageJob, ...]:
         below: dict[str, list[ImageJob]] = {}
         for name in reversed(jobs):
             parent = self.context.parents[name] or ""
@@ -131,8 +135,9 @@ def _plan_builds(found: _Planned, planner: Planner, ordered: Sequence[str]) -> N
             found.settled[name] = image_failed(found.job(name), as_ours(name, error))
 
 
-def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]) -> None:
-    """Look whether the releases of what is not to be built stand as they should; several at once.
+def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]) -> dict[str, Verdict]:
+    """Look whether the releases of what is not to be built stand as they should, several at once; the verdicts over
+    their contents.
 
     A store that does not answer is asked once: each of its images then has that answer.
     """
@@ -141,7 +146,7 @@ def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]
     with threads(ASKED_AT_ONCE) as pool:
         answers = pool.map(lambda name: look.at(name, thorough=name in proved), same)
         found.looked |= dict(zip(same, answers, strict=True))
-    found.context.ledger.record_verdicts(look.verdicts)
+    return look.verdicts
 
 
 def _thorough(names: Sequence[str], now: datetime) -> set[str]:
@@ -161,34 +166,34 @@ class _Look:
         self._silent: dict[str, OutsideError] = {}
         self.verdicts: dict[str, Verdict] = {}
 
-    def at(self, name: str, *, thorough: bool) -> ImageAnswer | None:
-        """What became of an image for which there is nothing to do; None where there is, or that is not known."""
+    def at(self, name: str, *, thorough: bool) -> ImageAnswer | str:
+        """What became of an image for which there is nothing to do; else why there is something."""
         context, artifact = self._found.context, self._found.plans[name].artifact
         if artifact is None:
-            return None
+            return "its content is not here"
         try:
             return self._standing(context, name, artifact, thorough=thorough)
         except OutsideError as error:
             return image_failed(self._found.job(name), error)
-        except GoldsmithError:  # its own stages will meet it again, and tell
-            return None
+        except GoldsmithError as error:  # its own stages will meet it again, and tell
+            return error.message
 
-    def _standing(self, context: Context, name: str, artifact: Artifact, *, thorough: bool) -> ImageAnswer | None:
+    def _standing(self, context: Context, name: str, artifact: Artifact, *, thorough: bool) -> ImageAnswer | str:
         policy = context.policy_named(context.policy_of(name))
         judgement = judge_known(context, artifact, policy, self._planner)
         if judgement is None:
-            return None
+            return "newer data, or a changed control: it is judged again"
         self.verdicts[artifact.digest] = judgement.verdict
         if not judgement.verdict.allowed:
             return image_failed(self._found.job(name), refusal(judgement), content=artifact.digest)
         definition, to = context.definitions[name].definition, store_of(context, name)
         standing = self._ask(to, lambda: stands(to, artifact, definition, policy.name, thorough=thorough))
-        if standing is None:
-            return None
+        if isinstance(standing, str):
+            return standing
         if definition.promote == "auto":
             stable = self._ask(to, lambda: to.pointed(standing.repository, "stable"))
             if standing.digest not in stable[:1]:
-                return None
+                return "stable does not name its release"
         return ImageAnswer(
             name, "unchanged", content=artifact.digest, expires_at=standing.expires_at, reasons=(SETTLED,),
             left=days_left(context, name),

@@ -12,6 +12,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError
 from hardening.waivers import ending_soon
 from images import feeds
+from images.artifact import Release
 from images.build.flow import as_ours
 from images.context import Context
 from images.feeds.indexed import CHECK_AFTER
@@ -75,18 +76,18 @@ class WorldStages(NightStages):
 
     def index(self, order: NightOrder, suite: str) -> NightPart:
         """Ask the mirror; the last index serves where it fails."""
-        return _part("index", suite, lambda: _index(self.at(order), self._bootstrap(order, suite)))
+        return part_of("index", suite, lambda: _index(self.at(order), self._bootstrap(order, suite)))
 
     def _bootstrap(self, order: NightOrder, suite: str) -> Bootstrap:
         return next(one for one in self._bootstraps(order) if one.suite == suite)
 
     def feeds(self, order: NightOrder, suite: str) -> NightPart:
         """Ask every feed now."""
-        return _part("feeds", suite, lambda: _feeds(self.at(order), suite))
+        return part_of("feeds", suite, lambda: _feeds(self.at(order), suite))
 
     def feed_changes(self, order: NightOrder) -> NightPart:
         """It is told once, so at once: a night may be killed before its report."""
-        return _part("feeds", "changes", lambda: _feed_changes(self.at(order)))
+        return part_of("feeds", "changes", lambda: _feed_changes(self.at(order)))
 
     def urgent(self, order: NightOrder) -> FeedNews:
         """By the data that the feeds gave just now."""
@@ -99,7 +100,7 @@ class WorldStages(NightStages):
                 images
             ) or "nothing exploited or critical can be fixed"
 
-        return FeedNews(_part("feeds", "urgent", ask), tuple(found))
+        return FeedNews(part_of("feeds", "urgent", ask), tuple(found))
 
     def plan(self, order: NightOrder, urgent: tuple[str, ...]) -> NightPlan:
         """What is done with already has its line at once."""
@@ -127,7 +128,7 @@ class WorldStages(NightStages):
 
     def prune(self, order: NightOrder) -> NightPart:
         """By the ledger alone, unless it is to be done: then stores and fleets are asked."""
-        return _part("prune", "releases", lambda: _pruned(self.at(order)))
+        return part_of("prune", "releases", lambda: _pruned(self.at(order)))
 
     def fleets(self, order: NightOrder, images: tuple[str, ...]) -> tuple[str, ...]:
         """By name."""
@@ -141,7 +142,7 @@ class WorldStages(NightStages):
             line = bring_into_policy(self.at(order), name)
             return line.outcome, line.detail
 
-        return _part("fleet", name, act)
+        return part_of("fleet", name, act)
 
     def waivers(self, order: NightOrder) -> NightPart:
         """Within 14 days."""
@@ -182,7 +183,7 @@ def _alone(act: Callable[[], Answer]) -> Answer:
         raise FencedError from None
 
 
-def _part(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightPart:
+def part_of(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightPart:
     """One part as a line; its failure is a line too."""
     began = time.monotonic()
     try:
@@ -228,7 +229,7 @@ def _pruned(context: Context) -> tuple[str, str]:
     return ("due", f"{_named(f'{one.name} {one.digest[:19]}' for one in due)}: {hint}") if due else ("", "")
 
 
-def over(context: Context) -> Sequence[retention.RetirementDecision[object]]:
+def over(context: Context) -> Sequence[retention.RetirementDecision[Release]]:
     """The releases that are over, by what the ledger knows of channels and members."""
     releases = newest_first(one for one in context.ledger.releases() if not one.pruned_at)
     pointing: dict[str, list[str]] = {}

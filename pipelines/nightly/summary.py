@@ -24,8 +24,9 @@ def image_line(answer: ImageAnswer) -> NightlyLine:
     if answer.failure:
         left = [answer.left.text] if answer.left else []
         return line(detail="; ".join([shortly(_why(answer)), *left]))
-    until = f"expires {answer.expires_at:%Y-%m-%d}"
-    return line(detail=f"built: {shortly(answer.reasons)}; {until}" if answer.built else f"not built; {until}")
+    until = [f"expires {answer.expires_at:%Y-%m-%d}"] if answer.expires_at else []
+    done = f"built: {shortly(answer.reasons)}" if answer.built else "not built"
+    return line(detail="; ".join([done, *until]))
 
 
 def _why(answer: ImageAnswer) -> Sequence[str]:
