@@ -130,7 +130,9 @@ def judge_known(context: Context, artifact: Artifact, policy: Policy, planner: P
     checks = context.ledger.checks(artifact.digest)
     if not known or not checks or without_result(checks, overlay, context.definitions[artifact.name].definition):
         return None
-    subject, benchmark = _asked(context, artifact, policy, context.store.disk_of(artifact.digest) is not None)
+    subject, benchmark = scan_subject(
+        context, artifact, policy, disk=context.store.disk_of(artifact.digest) is not None
+    )
     result = unchanged(known, subject, context.settings, now=context.now, benchmark=bool(benchmark))
     if result is None:
         return None
@@ -142,7 +144,7 @@ def judge_known(context: Context, artifact: Artifact, policy: Policy, planner: P
     return Judgement(verdict, enforced, replace(result, findings=findings))
 
 
-def _asked(context: Context, artifact: Artifact, policy: Policy | None, disk: bool) -> tuple[str, str]:
+def scan_subject(context: Context, artifact: Artifact, policy: Policy | None, *, disk: bool) -> tuple[str, str]:
     """What stands for all that scanners get to see of an artifact, and the benchmark that a machine is measured by."""
     reason = context.definitions[artifact.name].definition.healthcheck.none_because
     benchmark = policy.image.benchmark.profile if disk and policy and policy.image.benchmark else ""
