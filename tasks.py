@@ -129,6 +129,10 @@ RolloutId = Annotated[str, "what was done in this one, step by step"]
 Seeds = Annotated[int, "how many rollouts"]
 Seed = Annotated[int, "the first seed; each stands for one rollout"]
 
+OnlyUrgent = Annotated[
+    bool, "only images of which an exploited or critical hole can be fixed now; ends at once without any"
+]
+DryRun = Annotated[bool, "show what every stage would do, and do nothing"]
 OnlyImages = Annotated[str, "only these images (a glob) and what they stand on; fleets are checked always"]
 Capabilities = Annotated[str, "what it takes on, with commas, such as docker,arch:amd64; else all that is found"]
 WorkerParallel = Annotated[int, "how many flows at a time; else as many as the setting `parallel` says"]
@@ -687,11 +691,14 @@ def roll_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
 
 
 @command
-def nightly(c: Context, policy: PolicyName = "", only: OnlyImages = "all", json: Json = False) -> int:
-    """Refresh, rebuild, judge, publish, check the fleets, roll what may be rolled, report. Exit code: who must act."""
-    from pipelines.nightly import run_nightly, show_nightly
+def nightly(
+    c: Context, policy: PolicyName = "", only: OnlyImages = "all", only_urgent: OnlyUrgent = False,
+    dry_run: DryRun = False, json: Json = False,
+) -> int:  # fmt: skip
+    """Refresh, rebuild, judge, publish, roll, report; an interrupted night goes on. Exit code: who must act."""
+    from pipelines.nightly.night_run import run_nightly, show_nightly
 
-    return show_nightly(run_nightly(policy, only), as_json=json)
+    return show_nightly(run_nightly(policy, only, urgent=only_urgent, dry=dry_run), as_json=json)
 
 
 @command

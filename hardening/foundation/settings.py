@@ -141,12 +141,20 @@ class Feeds(Content):
 
 
 class Notify(Content):
-    """Who is told when a rollout starts, waits for approval, pauses, fails or ends: JSON with `event` and `text`."""
+    """Who is told when a rollout starts, waits for approval, pauses, fails or ends, and when a night ends: JSON with
+    `event` and `text`.
+    """
 
     command: tuple[str, ...] = Field((), description="program that gets one message on its standard input")
     webhook_file: Path | None = Field(
         None, description="file that holds an address to POST to, which is a secret and so stands in no setting"
     )
+
+
+class Nightly(Content):
+    """What a night may do besides building, publishing and promoting."""
+
+    prune: bool = Field(False, description="true: a night removes what `image.prune` would; false: it names that")
 
 
 class Signing(Content):
@@ -279,6 +287,7 @@ class Settings(BaseSettings):
     docker: Docker = Docker()
     feeds: Feeds = Feeds()
     notify: Notify = Notify()
+    nightly: Nightly = Nightly()
     judging: Judging = Judging()
     signing: Signing = Signing()
     retention: Retention = Retention()

@@ -13,7 +13,17 @@ from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
 from images.ledger.database import Database
-from images.ledger.tables import ApprovedPlanRow, AuditLine, BaseUptake, CommandRow, FleetCheck, Holder, Lease, Rollout
+from images.ledger.tables import (
+    ApprovedPlanRow,
+    AuditLine,
+    BaseUptake,
+    CommandRow,
+    FleetCheck,
+    Holder,
+    Lease,
+    Night,
+    Rollout,
+)
 
 
 class Fleets(Database):
@@ -108,6 +118,22 @@ class Fleets(Database):
 
     def _rollouts(self, **same: Any) -> tuple[Rollout, ...]:
         return self._find(Rollout, t.rollouts, t.rollouts.c.begun_at, t.rollouts.c.id, **same)
+
+
+class Nights(Database):
+    """The ledger's lines about nights: which are not over."""
+
+    def begin_night(self, night: Night) -> None:
+        """Write down that a night is about to begin."""
+        self._insert(t.nights, asdict(night))
+
+    def open_nights(self, host: str) -> tuple[Night, ...]:
+        """The nights of a machine that are not over, the oldest first."""
+        return self._find(Night, t.nights, t.nights.c.begun_at, host=host, open=True)
+
+    def end_night(self, night: str) -> None:
+        """Write down that a night is over. Done again, it changes nothing."""
+        self._change(update(t.nights).where(t.nights.c.id == night).values(open=False))
 
 
 class Plans(Database):

@@ -305,6 +305,21 @@ cloud = _table("cloud", Made, keys=["account", "region", "kind", "token"], index
 
 
 @dataclass(frozen=True)
+class Night:
+    """A night: what was ordered (JSON), on which machine, by which form of its flow; whether it is over."""
+
+    id: str
+    host: str
+    version: str
+    order: Any
+    open: bool
+    begun_at: datetime
+
+
+nights = _table("nights", Night, keys=["id"])
+
+
+@dataclass(frozen=True)
 class AuditLine:
     """One thing that was done, by whom, to what."""
 

@@ -165,6 +165,7 @@ class Event(StrEnum):
     FAILED = "failed"
     ENDED = "ended"
     REBUILD = "rebuild"
+    NIGHT = "night"
 
 
 class Journal(Protocol):

@@ -14,7 +14,7 @@ from hardening.foundation.settings import REHEARSAL, Aws, Registry, Settings
 from images.ledger import Ledger
 from pipelines import wiring
 from pipelines.cli import image, rollout, rollout_watch
-from pipelines.nightly import run_nightly
+from pipelines.nightly.night_run import run_nightly
 from pipelines.rollout.state import Command
 from pipelines.wiring import actor, image_context
 
