@@ -659,6 +659,14 @@ def nightly(c: Context, policy: PolicyName = "", only: OnlyImages = "all", json:
 
 
 @command
+def serve(c: Context) -> int:
+    """Stay, and run the night by a schedule, urgent fixes at once and what webhooks ask for; health and metrics."""
+    from pipelines.cli.serve import serve
+
+    return serve()
+
+
+@command
 def report(c: Context, json: Json = False) -> None:
     """Write the HTML report on images, dates, findings, fleets and rollouts."""
     from pipelines.cli.report import make_report

@@ -22,13 +22,15 @@ from images.ledger.tables import (
     Made,
     Move,
     Rollout,
+    Trigger,
 )
+from images.ledger.triggers import Triggers
 
 __all__ = [
     "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "CommandRow", "FleetCheck", "Holder", "Lease",
-    "Ledger", "Made", "Move", "Rollout", "ScanRecord",
+    "Ledger", "Made", "Move", "Rollout", "ScanRecord", "Trigger",
 ]  # fmt: skip
 
 
-class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds):
+class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds, Triggers):
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

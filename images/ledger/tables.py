@@ -231,6 +231,20 @@ cloud = _table("cloud", Made, keys=["account", "region", "kind", "token"], index
 
 
 @dataclass(frozen=True)
+class Trigger:
+    """What starts work without a person: `kind` is night, urgent or webhook. `outcome` is empty until it is done."""
+
+    id: str
+    kind: str
+    at: datetime
+    done_at: datetime | None = None
+    outcome: str = ""
+
+
+triggers = _table("triggers", Trigger, keys=["id"])
+
+
+@dataclass(frozen=True)
 class AuditLine:
     """One thing that was done, by whom, to what."""
 
