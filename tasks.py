@@ -702,6 +702,14 @@ def nightly(
 
 
 @command
+def serve(c: Context) -> int:
+    """Stay, and run the night by a schedule, urgent fixes at once and what webhooks ask for; health and metrics."""
+    from pipelines.cli.serve import serve
+
+    return serve()
+
+
+@command
 def report(c: Context, json: Json = False) -> None:
     """Write the HTML report on images, dates, findings, fleets and rollouts."""
     from pipelines.cli.report import make_report
@@ -757,6 +765,8 @@ def pipeline_image(c: Context, output: ContentRoot, force: Force = False, json: 
     from pipelines.cli.rendering import IMAGE_COLUMNS, write_image
 
     return _show(write_image(output, force=force), columns=IMAGE_COLUMNS, as_json=json)
+
+
 # --- several machines -----------------------------------------------------------------------------------------------
 
 

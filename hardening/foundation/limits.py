@@ -76,6 +76,11 @@ REGISTRY_MEMORY = Limit("registry.memory", 256 * MIB, "bytes that skopeo takes; 
 ATTESTATIONS = Limit("registry.attestations", 128, "documents attached to one image")
 DOCUMENT_BYTES = Limit("document.bytes", 32 * MIB, "bytes of an attached document such as an SBOM")
 
+WEBHOOK_BYTES = Limit("webhook.bytes", MIB)
+WEBHOOK_ID = Limit("webhook.id", 200, "characters of a call's id")
+WEBHOOK_SECONDS = Limit("webhook.seconds", 10, "seconds for one call to arrive")
+SERVE_CALLS = Limit("serve.calls", 64, "calls at once")
+
 INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")
 APT_SECONDS = Limit("apt.seconds", 1800, "seconds for one call of apt")
 APT_MEMORY = Limit("apt.memory", GIB, "bytes of addresses that one program of apt takes")

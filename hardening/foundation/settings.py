@@ -157,6 +157,22 @@ class Nightly(Content):
     prune: bool = Field(False, description="true: a night removes what `image.prune` would; false: it names that")
 
 
+class Serve(Content):
+    """What `./goldsmith serve` does by itself, and where it answers."""
+
+    listen: Annotated[str, matching(r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$", "ADDRESS:PORT")] = Field(
+        "127.0.0.1:8470", description="where it answers; for other machines, put a proxy with TLS before it"
+    )
+    nightly: str = Field("0 2 * * *", description="when the whole night runs, as in cron; empty: never")
+    urgent: str = Field(
+        "*/15 * * * *", description="when feeds are asked for urgent fixes, which are then released; empty: never"
+    )
+    zone: str = Field("UTC", description="time zone of both")
+    webhook_secret_file: Path | None = Field(
+        None, description="file with the secret (whsec_…, Standard Webhooks) that signs calls of /hooks; empty: none"
+    )
+
+
 class Signing(Content):
     """What signs releases. Empty: a key pair of this installation, made by `setup` and kept in `state`."""
 
@@ -288,6 +304,7 @@ class Settings(BaseSettings):
     feeds: Feeds = Feeds()
     notify: Notify = Notify()
     nightly: Nightly = Nightly()
+    serve: Serve = Serve()
     judging: Judging = Judging()
     signing: Signing = Signing()
     retention: Retention = Retention()

@@ -319,6 +319,19 @@ class Night:
 nights = _table("nights", Night, keys=["id"])
 
 
+class Trigger:
+    """What starts work without a person: `kind` is night, urgent or webhook. `outcome` is empty until it is done."""
+
+    id: str
+    kind: str
+    at: datetime
+    done_at: datetime | None = None
+    outcome: str = ""
+
+
+triggers = _table("triggers", Trigger, keys=["id"])
+
+
 @dataclass(frozen=True)
 class AuditLine:
     """One thing that was done, by whom, to what."""

@@ -51,9 +51,7 @@ class WorkflowEngine(Protocol):
     async def wait(self, span: timedelta) -> bool:
         """Let `span` pass; True as soon as somebody wakes the flow. A crash does not restart it."""
 
-    async def child(
-        self, key: str, flow: str, argument: Json, *, of: str = "", needs: Sequence[str] = ()
-    ) -> Child:
+    async def child(self, key: str, flow: str, argument: Json, *, of: str = "", needs: Sequence[str] = ()) -> Child:
         """Start the flow registered as `flow` under the id `<own id>/<key>`, or find it there.
 
         `of`: the id of a flow that this one was started by, which then stands in the place of its own.

@@ -278,9 +278,7 @@ class _Engine(WorkflowEngine):
     async def wait(self, span: timedelta) -> bool:
         return await DBOS.recv_async(WAKE, timeout_seconds=max(0.0, span.total_seconds())) is not None
 
-    async def child(
-        self, key: str, flow: str, argument: Json, *, of: str = "", needs: Sequence[str] = ()
-    ) -> Child:
+    async def child(self, key: str, flow: str, argument: Json, *, of: str = "", needs: Sequence[str] = ()) -> Child:
         name = f"{of or self.id}/{key}"
         if needs:
             return _Child(name, await self._worker.share(flow, name, argument, needs), self._worker.sharing)
