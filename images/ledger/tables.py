@@ -319,6 +319,7 @@ class Night:
 nights = _table("nights", Night, keys=["id"])
 
 
+@dataclass(frozen=True)
 class Trigger:
     """What starts work without a person: `kind` is night, urgent or webhook. `outcome` is empty until it is done."""
 

@@ -49,7 +49,8 @@ def serve(context: Context | None = None) -> int:
 def _config(answers: Answers) -> uvicorn.Config:
     return uvicorn.Config(
         application(answers), log_level="warning", access_log=False, server_header=False,
-        limit_concurrency=SERVE_CALLS.most, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS, lifespan="off",
+        limit_concurrency=SERVE_CALLS.most, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS,
+        lifespan="off",
     )  # fmt: skip
 
 
