@@ -91,6 +91,7 @@ PURE = {
     "pipelines.fleet.members",
     "pipelines.fleet.model",
     "pipelines.fleet.violations",
+    "pipelines.cli.deadlines_output",
     "pipelines.cli.preview_output",
     "pipelines.cli.report_output",
     "pipelines.cli.rollout_output",
