@@ -98,8 +98,6 @@ PURE = {
     "pipelines.rollout.steps",
     "pipelines.rollout.baking",
     "pipelines.rollout.flow",
-    "pipelines.rollout.forecast",
-    "pipelines.rollout.timeline",
     "pipelines.rollout.group",
     "pipelines.rollout.admission",
     "pipelines.rollout.schedule",

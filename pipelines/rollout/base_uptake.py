@@ -22,7 +22,7 @@ from pipelines.rollout.state import Event
 
 TOLD, REBUILD = "told", "rebuild"
 MOST_TRIES = 5
-BY_HAND = 1000
+ONCE_MORE = 1000
 TRIES_TO_TELL = 2  # the second one only after a crash
 
 

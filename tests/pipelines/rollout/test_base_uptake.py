@@ -18,7 +18,7 @@ from pipelines.fleet.applications import behind
 from pipelines.fleet.members import Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import Fleet, Rebuild
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.base_uptake import BY_HAND, MOST_TRIES, take_up
+from pipelines.rollout.base_uptake import MOST_TRIES, ONCE_MORE, take_up
 from pipelines.rollout.service import automated
 from pipelines.rollout.session import FleetSession
 from tests.pipelines.rollout.test_notify import Hook, hook
@@ -152,7 +152,7 @@ def test_what_fails_is_tried_by_later_runs_and_then_needs_a_person(tmp_path: Pat
     assert "sh ended with status 3" in str(kept)
     assert "s3cr3t" not in str(kept)
     mended = replace(at, fleet=at.fleet.model_copy(update={"rebuild": Rebuild.model_validate(by_program(heard))}))
-    (line,) = take_up(mended, [application()], apply=True, most_tries=BY_HAND)
+    (line,) = take_up(mended, [application()], apply=True, most_tries=ONCE_MORE)
     assert (line.state, line.detail) == ("asked", "")
 
 
