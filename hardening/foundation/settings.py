@@ -141,7 +141,9 @@ class Feeds(Content):
 
 
 class Notify(Content):
-    """Who is told when a rollout starts, waits for approval, pauses, fails or ends: JSON with `event` and `text`."""
+    """Who is told when a rollout starts, waits for approval, pauses, fails or ends, and when an application's base
+    has a newer release: JSON with `event` and `text`.
+    """
 
     command: tuple[str, ...] = Field((), description="program that gets one message on its standard input")
     webhook_file: Path | None = Field(
