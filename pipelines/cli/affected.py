@@ -298,13 +298,11 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
         raise failed
     data = max((feed for feed, _ in found.values()), key=lambda feed: feed.sample)  # what is worse is said
     said = {suite: advisories for suite, (_, advisories) in found.items() if advisories is not None}
-    if not said and data.sample:
-        what = f"{vulnerability} is not in the sample of advisories that ships, which knows few"
-        raise OutsideError(what, evidence=data.source, hint="feeds.tracker of goldsmith.toml names real data")
     if not said:
-        dated = f" of {data.date:%Y-%m-%d}" if data.date else ""
-        hint = "is it misspelt? ./goldsmith feed.update asks for newer data"
-        raise ContentError(f"unknown vulnerability: {vulnerability} is not in {data.source}{dated}", hint=hint)
+        what = f"{vulnerability} is not in {data.source}{f' of {data.date:%Y-%m-%d}' if data.date else ''}"
+        if data.sample:
+            raise OutsideError(f"{what}, which knows few", hint="feeds.tracker of goldsmith.toml names real data")
+        raise ContentError(f"unknown vulnerability: {what}", hint="misspelt? ./goldsmith feed.update asks for newer data")
     # What one suite's data knows, the others of the same data know not to be affected.
     return data, {suite: said.get(suite, ()) for suite in found}
 
