@@ -302,7 +302,9 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
         what = f"{vulnerability} is not in {data.source}{f' of {data.date:%Y-%m-%d}' if data.date else ''}"
         if data.sample:
             raise OutsideError(f"{what}, which knows few", hint="feeds.tracker of goldsmith.toml names real data")
-        raise ContentError(f"unknown vulnerability: {what}", hint="misspelt? ./goldsmith feed.update asks for newer data")
+        raise ContentError(
+            f"unknown vulnerability: {what}", hint="misspelt? ./goldsmith feed.update asks for newer data"
+        )
     # What one suite's data knows, the others of the same data know not to be affected.
     return data, {suite: said.get(suite, ()) for suite in found}
 
