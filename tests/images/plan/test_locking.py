@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hardening.foundation.errors import ContentError
+from images.model import Bootstrap
+from images.plan.cooldown import SOURCE
 from images.plan.locking import move_locks, nightly_locks
 from images.plan.planner import Planner
 from images.plan.upstream import LOCK
@@ -177,6 +180,28 @@ def test_a_package_that_closes_a_grave_hole_does_not_wait(outside: tuple[Catalog
     catalog, _ = outside
     catalog.tell({"agent-source": {CVE: entry("2.0")}}, [CVE])
     assert versions(catalog, HOUR) == ("2.0", ())
+
+
+def test_a_package_that_has_only_to_wait_is_not_called_unknown(outside: tuple[Catalog, Archive]) -> None:
+    """Whoever wants what was published just now is told until when."""
+    catalog, extra = outside
+    extra.add("newcomer")
+    extra.publish(date="Wed, 25 Nov 2026 12:30:00 UTC")
+    catalog.define("web", BOOTSTRAP, ["agent", "newcomer"])
+    with pytest.raises(ContentError, match=r"newcomer 1\.0 waits out its cooldown until 2026-11-28 12:30"):
+        versions(catalog, HOUR)
+    assert versions(catalog, COOLDOWN + HOUR) == ("2.0", ())
+
+
+def test_a_clock_that_is_moved_for_a_look_keeps_nothing(
+    outside: tuple[Catalog, Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was seen on a day that somebody only rehearses is not seen."""
+    catalog, _ = outside
+    monkeypatch.setenv("GOLDSMITH_NOW", "2026-12-25T12:00Z")
+    assert versions(catalog, 30 * DAY) == ("2.0", ())
+    (source,) = {one.source for one in catalog.context().index.offers(Bootstrap(family="debian", suite="trixie"))}
+    assert catalog.context().ledger.sights(SOURCE, source).looked == NOW
 
 
 def test_what_the_archive_has_too_does_not_wait(tmp_path: Path, outside: tuple[Catalog, Archive]) -> None:
