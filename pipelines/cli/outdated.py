@@ -23,7 +23,6 @@ from images.plan.holes import KnownHoles
 from images.plan.locking import TagState, TagWatch
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
-from images.registry.answers import NotFoundError
 from images.registry.client import RegistryClient, split
 from pipelines.cli.image import means_several, named
 from pipelines.cli.image_output import channels_of, finish
@@ -419,9 +418,6 @@ class FreshnessQuestion:
             return
         try:
             now = self.watch.heads.digest(name)
-        except NotFoundError as error:
-            self.unasked[f"its base {name}"] = error.message
-            return
         except GoldsmithError as error:
             self.unasked[f"its base {name}"] = error.message
             return
