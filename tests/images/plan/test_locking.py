@@ -35,7 +35,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    made = Archive(tmp_path_factory.mktemp("distribution") / "archive")
+    return distribution(tmp_path_factory.mktemp("distribution"))
+
+
+def distribution(folder: Path) -> Archive:
+    """An archive that stands for the distribution's."""
+    made = Archive(folder / "archive")
     made.add("base-files", control="Essential: yes\nPriority: required")
     made.add("apt", control="Depends: base-files")
     made.publish()
@@ -204,13 +209,17 @@ def test_a_clock_that_is_moved_for_a_look_keeps_nothing(
     assert catalog.context().ledger.sights(SOURCE, source).looked == NOW
 
 
-def test_what_the_archive_has_too_does_not_wait(tmp_path: Path, outside: tuple[Catalog, Archive]) -> None:
+def test_what_the_archive_has_too_does_not_wait(tmp_path: Path) -> None:
     """Nobody outside can keep a fix of the distribution's away by offering the same version."""
-    catalog, extra = outside
-    extra.add("apt", "2.0", control="Depends: base-files")
-    extra.publish(date="Wed, 25 Nov 2026 12:30:00 UTC")
-    catalog.archive.add("apt", "2.0", control="Depends: base-files")
-    catalog.archive.publish()
+    own, extra = distribution(tmp_path), Archive(tmp_path / "extra")
+    extra.add("agent")
+    extra.publish(date="Wed, 25 Nov 2026 11:00:00 UTC")
+    catalog = Catalog(tmp_path / "catalog", own, extra)
+    catalog.define("web", BOOTSTRAP, ["agent"])
+    catalog.settle()
+    for each, date in ((extra, "Wed, 25 Nov 2026 12:30:00 UTC"), (own, "Thu, 26 Nov 2026 00:00:00 UTC")):
+        each.add("apt", "2.0", control="Depends: base-files")
+        each.publish(date=date)
     planner = Planner(catalog.context(NOW + HOUR))
     planner.refresh(["web"])
     (plan,) = planner.plan_all(["web"])
