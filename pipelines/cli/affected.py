@@ -11,7 +11,6 @@ from typing import Any, Literal
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import BaseImage, Finding, Reason, merge, worst
 from hardening.foundation.console import Cell, print_json, print_table, print_text
-from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Severity, Waiver
@@ -23,6 +22,7 @@ from images.context import Context
 from images.documents import to_json
 from images.feeds import indexed
 from images.ledger.artifacts import PackageList
+from images.plan.holes import unfit
 from images.scan import matcher
 from images.scan.base import Feed, severity
 from pipelines.cli.image_output import channels_of
@@ -247,24 +247,10 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
         likelihood=question.likelihood, data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
         unknown=tuple(sorted({label for holder in untold for label in holder.labels} | unseen)),
-        fleets=looked, sample=data.sample, outdated=_outdated(question, data),
+        fleets=looked, sample=data.sample,
+        outdated=unfit(data, question.policy("default").image.judges.data_max_age, now),
         notes=tuple(_notes(data, exploitation)),
     )  # fmt: skip
-
-
-def _outdated(question: AffectedQuestion, data: Feed) -> str:
-    """Why the default policy would not judge by the data; empty where it would."""
-    judges, now = question.policy("default").image.judges, question.context.now
-    if data.sample:
-        return "it is the sample that ships, which knows few vulnerabilities"
-    if data.date is None:
-        return "its date is not known"
-    age = now - data.date
-    return (
-        f"it is {age.days} days old; the policy accepts {shown(judges.data_max_age)}"
-        if age > judges.data_max_age
-        else ""
-    )
 
 
 def _notes(data: Feed, exploitation: feeds.Exploited) -> Iterator[str]:
