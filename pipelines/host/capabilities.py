@@ -6,9 +6,10 @@ import platform
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from hardening.foundation.errors import UsageError, nearest
+from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError, UsageError, nearest
 from hardening.foundation.settings import Settings
-from pipelines.host.provision import existing_engine, lacking_for_machines
+from pipelines.host.provision import docker_host, lacking_for_machines
 
 if TYPE_CHECKING:
     from images.model import Definition
@@ -25,16 +26,23 @@ def found(settings: Settings) -> tuple[str, ...]:
     """The capabilities of this machine: `docker` (an engine that builds), `machines` (its tools make and boot disks,
     under `kvm` or `emulation`), `arch:…`, `region:…` for each of the settings' AWS regions, and `host:…`, itself.
 
-    Starts nothing. Raises OutsideError where a configured engine does not answer.
+    As any build does, it starts a private engine where none that builds runs.
     """
-    engine = existing_engine(settings, for_builds=True)
     return (
-        *([DOCKER] if engine and engine.containerd_store else []),
+        *([DOCKER] if _builds(settings) else []),
         *_for_machines(),
         f"{ARCH}{ARCHITECTURES.get(platform.machine(), platform.machine())}",
         *(f"{REGION}{region}" for region in settings.aws.all_regions),
         f"{HOST}{platform.node()}",
     )
+
+
+def _builds(settings: Settings) -> bool:
+    try:
+        return bool(docker_host(settings, for_builds=True))
+    except OutsideError as error:
+        say(f"no {DOCKER} here: {error.message}")
+        return False
 
 
 def _for_machines() -> list[str]:

@@ -53,7 +53,9 @@ def test_capabilities_are_listed_with_commas() -> None:
 
 def test_a_machine_knows_itself(tmp_path: Path) -> None:
     """Its architecture, its name, and the regions of its settings."""
-    settings = Settings(state=tmp_path, aws={"account": "123456789012", "region": "eu-central-1"})
+    nowhere = {"build_host": "unix:///nowhere"}
+    settings = Settings(state=tmp_path, docker=nowhere, aws={"account": "123456789012", "region": "eu-central-1"})
+    assert "docker" not in found(settings)
     assert {"region:eu-central-1", f"host:{os.uname().nodename}"} <= set(found(settings))
     offered = offer(settings, ["docker"], 5)
     assert (offered.parallel, offered.on_host) == (2, 2), "the machine's setting is the most"
