@@ -74,6 +74,8 @@ ContainerImage = Annotated[str, "a container image's name"]
 ControlName = Annotated[str, "a control's id"]
 Checked = Annotated[str, "image or directory"]
 FleetName = Annotated[str, "a fleet's name"]
+Since = Annotated[str, "what was closed since then: a span such as 30d, or a day such as 2026-11-01"]
+MetricsFile = Annotated[str, "also write it into this file, in Prometheus' text format"]
 Fleets = Annotated[str, "a fleet's name, a glob, or `all`"]
 
 Everyone = Annotated[bool, "also list the members within policy, which are only counted else"]
@@ -95,6 +97,7 @@ Force = Annotated[bool, "also where the file is there already, in its place"]
 ScanForm = Annotated[str, "table, json, sarif, cyclonedx or html; by default as the ending of --output says"]
 WaiverForm = Annotated[str, "openvex or trivyignore"]
 WhyOver = Annotated[str, "why, where that release is expired or revoked"]
+TakeNow = Annotated[bool, "take what the tags name now, whatever its cooldown; with --reason"]
 WhyRevoked = Annotated[str, "why, for everyone who meets it"]
 
 Adoptable = Annotated[list[str], "a container's name or a glob, a compose file, a Dockerfile; several may follow"]
@@ -103,6 +106,15 @@ Becomes = Annotated[str, "the definition, or the tag of an application image, th
 AlsoDefinition = Annotated[bool, "draft the definition of its image too"]
 DraftsInto = Annotated[str, "the content root to draft into; else your first one, or the checkout"]
 OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; else that of the fleets"]
+
+ScheduleTarget = Annotated[str, "cron, systemd, github, gitlab, kubernetes or eventbridge"]
+Scheduled = Annotated[str, "nightly or fleet.check with arguments; else nightly, and in an image fleet.check all"]
+TimeOfDay = Annotated[str, "when, as 02:17"]
+Zone = Annotated[str, "the time zone of that, such as Europe/Berlin"]
+Limit = Annotated[str, "how long a run may take"]
+OwnImage = Annotated[str, "Goldsmith's image for kubernetes and eventbridge; else the newest release of `goldsmith`"]
+ContentRoot = Annotated[str, "a folder of your own, which `content` in the settings names"]
+IntoFolder = Annotated[str, "the folder to write the files to; else they are printed"]
 
 Apply = Annotated[bool, "act; without it the plan is shown and nothing happens"]
 Adopt = Annotated[list[str], "take over the unknown member of this name, a glob, or `all`; repeatable"]
@@ -117,6 +129,10 @@ RolloutId = Annotated[str, "what was done in this one, step by step"]
 Seeds = Annotated[int, "how many rollouts"]
 Seed = Annotated[int, "the first seed; each stands for one rollout"]
 
+OnlyUrgent = Annotated[
+    bool, "only images of which an exploited or critical hole can be fixed now; ends at once without any"
+]
+DryRun = Annotated[bool, "show what every stage would do, and do nothing"]
 OnlyImages = Annotated[str, "only these images (a glob) and what they stand on; fleets are checked always"]
 Capabilities = Annotated[str, "what it takes on, with commas, such as docker,arch:amd64; else all that is found"]
 WorkerParallel = Annotated[int, "how many flows at a time; else as many as the setting `parallel` says"]
@@ -326,6 +342,14 @@ def image_why(c: Context, name: DefinitionName, json: Json = False) -> None:
 
 
 @command
+def image_outdated(c: Context, ref: Scanned, json: Json = False) -> int:
+    """What in the world is newer than an image, with reason and urgency. Builds nothing."""
+    from pipelines.cli.outdated import show_outdated, what_is_outdated
+
+    return show_outdated(*what_is_outdated(ref), as_json=json)
+
+
+@command
 def image_affected(c: Context, vulnerability: Vulnerability, json: Json = False) -> int:
     """Who has a vulnerability: releases and running members, since when, fixed where, due when, who acts."""
     from pipelines.cli.affected import show_affected, who_is_affected
@@ -350,11 +374,14 @@ def image_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
 
 
 @command
-def image_lock(c: Context, name: Names, json: Json = False) -> int:
-    """Move the pinned digests of upstream bases to what their tags name now, in images.lock.toml."""
+def image_lock(
+    c: Context, name: Names, now: TakeNow = False, reason: AuditReason = "", json: Json = False
+) -> int:  # fmt: skip
+    """Move the pinned digests of upstream bases, in images.lock.toml, to the newest that waited out its cooldown."""
     from pipelines.cli.image import LOCK_COLUMNS, lock_upstreams
 
-    return _show(lock_upstreams(name), columns=LOCK_COLUMNS, as_json=json)
+    empty = "no upstream image among the bases of these definitions"
+    return _show(*lock_upstreams(name, now=now, reason=reason), columns=LOCK_COLUMNS, as_json=json, empty=empty)
 
 
 @command
@@ -529,6 +556,14 @@ def fleet_check(
 
 
 @command
+def fleet_rebuild(c: Context, name: Fleets, apply: Apply = False, json: Json = False) -> int:
+    """Find application images whose golden base has a newer release; tell their owners, and ask for a new build."""
+    from pipelines.cli.rollout import NO_UPTAKE, UPTAKE_COLUMNS, rebuild_applications
+
+    return _show(*rebuild_applications(name, apply=apply), columns=UPTAKE_COLUMNS, as_json=json, empty=NO_UPTAKE)
+
+
+@command
 def adopt(
     c: Context, what: Adoptable, name: NewFleet = "", replacement: Becomes = "", definition: AlsoDefinition = False,
     content: DraftsInto = "", engine: OtherEngine = "", json: Json = False,
@@ -656,11 +691,22 @@ def roll_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
 
 
 @command
-def nightly(c: Context, policy: PolicyName = "", only: OnlyImages = "all", json: Json = False) -> int:
-    """Refresh, rebuild, judge, publish, check the fleets, roll what may be rolled, report. Exit code: who must act."""
-    from pipelines.nightly import run_nightly, show_nightly
+def nightly(
+    c: Context, policy: PolicyName = "", only: OnlyImages = "all", only_urgent: OnlyUrgent = False,
+    dry_run: DryRun = False, json: Json = False,
+) -> int:  # fmt: skip
+    """Refresh, rebuild, judge, publish, roll, report; an interrupted night goes on. Exit code: who must act."""
+    from pipelines.nightly.night_run import run_nightly, show_nightly
 
-    return show_nightly(run_nightly(policy, only), as_json=json)
+    return show_nightly(run_nightly(policy, only, urgent=only_urgent, dry=dry_run), as_json=json)
+
+
+@command
+def serve(c: Context) -> int:
+    """Stay, and run the night by a schedule, urgent fixes at once and what webhooks ask for; health and metrics."""
+    from pipelines.cli.serve import serve
+
+    return serve()
 
 
 @command
@@ -672,11 +718,53 @@ def report(c: Context, json: Json = False) -> None:
 
 
 @command
+def latency(c: Context, since: Since = "", metrics: MetricsFile = "", json: Json = False) -> int:
+    """How long fixes took from the fixed package to the last member, against the policy's windows; what is open."""
+    from pipelines.cli.latency import patch_latency, show_latency
+
+    return show_latency(patch_latency(since), metrics=metrics, as_json=json)
+
+
+@command
 def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
     """The whole loop on this machine: build, publish, run, find out of policy, replace without a lost request."""
     from pipelines.demo.flow import demo
 
     return demo(keep=keep, as_json=json)
+
+
+def _require_task(words: Sequence[str]) -> None:
+    """Raises UsageError for words that are no task with its arguments."""
+    from invoke.parser import Parser
+
+    from hardening.foundation.errors import UsageError
+
+    try:
+        Parser(contexts=namespace.to_contexts()).parse_argv(list(words))
+    except ParseError as error:
+        raise UsageError(f"--run: {error}", hint=f"./goldsmith {words[0]} --help shows its arguments") from None
+
+
+@command
+def pipeline_render(
+    c: Context, target: ScheduleTarget, run: Scheduled = "", at: TimeOfDay = "02:17", zone: Zone = "UTC",
+    limit: Limit = "3h", image: OwnImage = "", output: IntoFolder = "", force: Force = False, json: Json = False,
+) -> None:  # fmt: skip
+    """A schedule for what keeps yours: cron, systemd, GitHub, GitLab, Kubernetes or EventBridge. Holds no secret."""
+    from pipelines.cli.rendering import render_schedule, show_rendered
+
+    lines = render_schedule(
+        target, run, at=at, zone=zone, limit=limit, image=image, output=output, force=force, check=_require_task
+    )
+    show_rendered(lines, as_json=json)
+
+
+@command
+def pipeline_image(c: Context, output: ContentRoot, force: Force = False, json: Json = False) -> int:
+    """Write the definition of Goldsmith's own image, of this checkout's last commit, into the content root OUTPUT."""
+    from pipelines.cli.rendering import IMAGE_COLUMNS, write_image
+
+    return _show(write_image(output, force=force), columns=IMAGE_COLUMNS, as_json=json)
 
 
 # --- several machines -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from hardening import evaluation
 from hardening.evaluation import counts, judges, outdated, unread
@@ -183,6 +183,16 @@ def windows(policy: Policy, finding: Finding) -> list[FixWindow]:
     return covering(policy.image.vulnerabilities, finding.severity, exploited=finding.exploited, epss=finding.epss)
 
 
+def fix_due(policy: Policy, finding: Finding, since: datetime) -> datetime | None:
+    """Until when the policy lets a fix wait that is known since `since`, by the strictest window; None: for ever."""
+    treated = [_in_window(window, since, datetime.max.replace(tzinfo=UTC)) for window in windows(policy, finding)]
+    return _strictest(treated)[1] if treated else None
+
+
+def _strictest(treated: Iterable[tuple[Enforcement, datetime]]) -> tuple[Enforcement, datetime]:
+    return max(treated, key=lambda item: (LENIENT_FIRST.index(item[0]), -item[1].timestamp()))
+
+
 def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
     exploited = f"{', known to be exploited' if finding.exploited else ''}{_likely(policy, finding)}"
     what = f"{finding.id} in {finding.package} {finding.installed}: {_said(finding)}{exploited}{_title(finding)}"
@@ -196,7 +206,7 @@ def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime
     treated = [_in_window(window, since, now) for window in windows(policy, finding)]
     if not treated:
         return replace(base, since=since)
-    enforcement, deadline = max(treated, key=lambda item: (LENIENT_FIRST.index(item[0]), -item[1].timestamp()))
+    enforcement, deadline = _strictest(treated)
     told = f"{what}; {_window_text(since, deadline, now)}"
     return replace(base, enforcement=enforcement, since=since, deadline=deadline, what=told)
 

@@ -124,7 +124,7 @@ class Machine(Content):
 
 
 class Lifecycle(Content):
-    """Dates of a release, counted from the day it is published."""
+    """Dates of a release, counted from the day it is published; and how long what it is made of is left alone first."""
 
     expires_after: Duration = Field("30d", validate_default=True, ge=timedelta(hours=1), le=timedelta(days=3660))
     warn_before: Duration = Field("7d", validate_default=True)
@@ -132,6 +132,16 @@ class Lifecycle(Content):
     soak: Duration = Field(
         "24h", validate_default=True, description="how long it is `candidate` before a nightly run moves `stable` to it"
     )
+    keep_last: int | None = Field(
+        None, ge=0, le=1000, description="how many different images `image.prune` keeps; else as the settings say"
+    )
+    keep_for: Duration | None = Field(
+        None, description="how long a release stays once it is expired or superseded; else as the settings say"
+    )
+    cooldown: Duration | None = Field(
+        None, description="how long its upstream base, and packages from outside the distribution's archive, must have "
+        "been seen before they are taken; else as the settings say",
+    )  # fmt: skip
 
 
 CONTAINER_ONLY = (

@@ -93,11 +93,24 @@ class ScanOutput(Line):
 
 
 class LockLine(Line):
-    """`image.lock`: the digest that an upstream base is pinned to now."""
+    """`image.lock`: the digest that an upstream base is pinned to now.
+
+    `action` is pinned (for the first time), moved, unchanged, or waits; `newest` is what the tag names, and
+    `waits_until` when that may be taken, if it has to wait out its cooldown.
+    """
 
     name: str
     base: str
     digest: str
+    action: str = ""
+    newest: str = ""
+    waits_until: datetime | None = None
+    why: str = ""
+
+    @property
+    def because(self) -> str:
+        """Why, and until when it waits, in a table."""
+        return f"{self.why}, until {self.waits_until:%Y-%m-%d %H:%M} UTC" if self.waits_until else self.why
 
 
 class ReleaseLine(Line):
@@ -139,7 +152,11 @@ class NightlyLine(Line):
     `changes` are changed or unchanged by newer data, or first, where there was none to compare with; an `image` is
     published, re-dated, unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks
     while its candidate is too young, and is promoted where that could not wait; a `fleet` is compliant, empty, rolled,
-    waits (for a person's approval), skipped, refused or failed; a `waiver` ends within 14 days.
+    waits (for a person's approval), skipped, refused or failed; a `waiver` ends within 14 days; releases to `prune`
+    are due or removed. What `report` and `notify` could not do, and what is `urgent` of the `feeds`, has a line of its
+    own. With `--dry-run`, `index` and `feeds` would be asked, and what a night would do is planned.
+
+    `days_left`, of an image: until its `stable` release ends, below 0 once it has; null where it has none.
     """
 
     kind: str
@@ -147,11 +164,13 @@ class NightlyLine(Line):
     status: str
     detail: str
     seconds: float
+    days_left: int | None = None
 
 
 class NightlyOutput(Line):
     """`nightly`: the whole night; the images it built, published (or re-dated) and promoted to `stable`; the exit code
-    that says who must act, and where the report lies.
+    that says who must act, and where the report lies (nowhere after `--only-urgent` without anything urgent, or with
+    `--dry-run`). `resumed` are the interrupted nights that were carried to their end before it.
     """
 
     started_at: datetime
@@ -163,6 +182,9 @@ class NightlyOutput(Line):
     summary: str
     exit_code: int
     report: str
+    id: str = ""
+    resumed: tuple[str, ...] = ()
+    dry_run: bool = False
 
 
 class DemoOutput(Line):

@@ -257,10 +257,12 @@ def _wrong_cases(
                 yield ContentError(reason, file=file, key=key, hint=params[name].help)
 
 
+WORKFLOWS = (".github/workflows/nightly.yml", ".github/workflows/test.yml")
 LINT = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
     ("mypy",),
+    ("check-jsonschema", "--quiet", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS),
 )
 
 

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 from hardening.foundation.console import say
 from hardening.foundation.content import read_toml
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
-from hardening.foundation.settings import MOVED, ROOT, Settings, load_settings
+from hardening.foundation.settings import MOVED, REHEARSAL, ROOT, Settings, load_settings
 
 if TYPE_CHECKING:
     from images.context import Context
 
 LOGIN, NO_LOGIN = Path("/proc/self/loginuid"), 2**32 - 1  # proc(5)
 BY_SUDO = " (sudo by "  # between the user that a process has and the one who logged in, who is in brackets
-REHEARSAL = "rehearsal"  # a file of this name in a state directory says that it was made for rehearsing
 
 
 def clock() -> datetime:
@@ -88,11 +87,6 @@ def _refuse_moved_clock(settings: Settings) -> None:
         hint=f"unset {MOVED}; to rehearse, create an empty file {REHEARSAL} in a state directory of its own "
         "(GOLDSMITH_STATE), with the embedded registry and without `database` and [aws]",
     )
-
-
-def pretended(settings: Settings) -> bool:
-    """Whether the clock is moved for a look alone, outside of a rehearsal: what is judged by it must not be kept."""
-    return bool(os.environ.get(MOVED)) and not (settings.state_dir / REHEARSAL).is_file()
 
 
 def fleet_host(context: Context) -> str:

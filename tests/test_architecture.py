@@ -56,6 +56,8 @@ PURE = {
     "images.model",
     "images.packages.debian",
     "images.plan.build_plan",
+    "images.plan.cooldown",
+    "images.plan.freshness",
     "images.release.lifecycle",
     "images.release.retention",
     "images.scan.debsecan",
@@ -79,6 +81,8 @@ PURE = {
     "images.trust.vex",
     "pipelines.contract",
     "pipelines.durable.port",
+    "pipelines.patch_times",
+    "pipelines.fleet.applications",
     "pipelines.fleet.calendar",
     "pipelines.fleet.port",
     "pipelines.fleet.docker.container_spec",
@@ -93,9 +97,15 @@ PURE = {
     "pipelines.cli.preview_output",
     "pipelines.cli.report_output",
     "pipelines.cli.rollout_output",
+    "pipelines.nightly.flow",
+    "pipelines.nightly.model",
+    "pipelines.nightly.port",
+    "pipelines.nightly.summary",
     "pipelines.rollout.steps",
     "pipelines.rollout.baking",
     "pipelines.rollout.flow",
+    "pipelines.rollout.forecast",
+    "pipelines.rollout.timeline",
     "pipelines.rollout.group",
     "pipelines.rollout.admission",
     "pipelines.rollout.schedule",
@@ -136,6 +146,7 @@ WITHOUT = {
     ("adopt", "web-1"): {"yaml", "dbos", *AWS},
     ("roll.reap",): AWS - {"images.aws"},  # whose tags are read on containers too
     ("roll.status", "shop"): {*AWS, "docker", "dbos"},
+    ("latency",): {*AWS, "docker", "dbos", "jinja2", "prometheus_client", "images.scan", "images.build"},
 }
 
 

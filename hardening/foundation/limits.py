@@ -69,10 +69,17 @@ JSON_VALUES = Limit("json.values", 1_000_000, "values of one document; a large m
 SMALL_FILE = Limit("image.small-file", 16 * MIB, "bytes of one text file such as os-release or dpkg's status")
 
 REGISTRY_SECONDS = Limit("registry.seconds", 120, "seconds for one question to a registry")
+HEAD_SECONDS = Limit("registry.head-seconds", 30, "seconds for the digest of one tag")
+TOKEN_BYTES = Limit("registry.token", 64 * KIB, "bytes of an answer that holds a token")
 REGISTRY_COPY_SECONDS = Limit("registry.copy-seconds", 1800, "seconds for one image from or to a registry")
 REGISTRY_MEMORY = Limit("registry.memory", 256 * MIB, "bytes that skopeo takes; an image needs 50 MB")
 ATTESTATIONS = Limit("registry.attestations", 128, "documents attached to one image")
 DOCUMENT_BYTES = Limit("document.bytes", 32 * MIB, "bytes of an attached document such as an SBOM")
+
+WEBHOOK_BYTES = Limit("webhook.bytes", MIB)
+WEBHOOK_ID = Limit("webhook.id", 200, "characters of a call's id")
+WEBHOOK_SECONDS = Limit("webhook.seconds", 10, "seconds for one call to arrive")
+SERVE_CALLS = Limit("serve.calls", 64, "calls at once")
 
 INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")
 APT_SECONDS = Limit("apt.seconds", 1800, "seconds for one call of apt")

@@ -101,6 +101,19 @@ def follow(argv: Sequence[str], *, cwd: Path) -> int:
     return subprocess.run(list(argv), cwd=cwd, stdin=subprocess.DEVNULL, check=False).returncode
 
 
+def run_ours(argv: Sequence[str], *, cwd: Path) -> Completed:
+    """Run a command of Goldsmith's own in another process, which sees our whole environment and says what it says where
+    we do. It ends with us, however that is.
+    """
+    child = subprocess.Popen(
+        dies_with_us(argv), cwd=cwd, text=True, errors="replace", start_new_session=True, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    _running.add(child)
+    stdout, _ = _ended(child, None, None, "")
+    return Completed(tuple(argv), child.returncode, stdout, "")
+
+
 def failed(done: Completed, hint: str = "") -> OutsideError:
     """The error for a command that ended with a status nobody expected: names it and shows its last lines."""
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:]

@@ -141,11 +141,35 @@ class Feeds(Content):
 
 
 class Notify(Content):
-    """Who is told when a rollout starts, waits for approval, pauses, fails or ends: JSON with `event` and `text`."""
+    """Who is told when a rollout starts, waits for approval, pauses, fails or ends, and when a night ends: JSON with
+    `event` and `text`.
+    """
 
     command: tuple[str, ...] = Field((), description="program that gets one message on its standard input")
     webhook_file: Path | None = Field(
         None, description="file that holds an address to POST to, which is a secret and so stands in no setting"
+    )
+
+
+class Nightly(Content):
+    """What a night may do besides building, publishing and promoting."""
+
+    prune: bool = Field(False, description="true: a night removes what `image.prune` would; false: it names that")
+
+
+class Serve(Content):
+    """What `./goldsmith serve` does by itself, and where it answers."""
+
+    listen: Annotated[str, matching(r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$", "ADDRESS:PORT")] = Field(
+        "127.0.0.1:8470", description="where it answers; for other machines, put a proxy with TLS before it"
+    )
+    nightly: str = Field("0 2 * * *", description="when the whole night runs, as in cron; empty: never")
+    urgent: str = Field(
+        "*/15 * * * *", description="when feeds are asked for urgent fixes, which are then released; empty: never"
+    )
+    zone: str = Field("UTC", description="time zone of both")
+    webhook_secret_file: Path | None = Field(
+        None, description="file with the secret (whsec_…, Standard Webhooks) that signs calls of /hooks; empty: none"
     )
 
 
@@ -235,6 +259,17 @@ class Judging(Content):
     )
 
 
+class Retention(Content):
+    """What `image.prune` keeps beyond what is needed, but for what is revoked.
+
+    Always kept are what runs, what a channel or a launch template names, what a kept image is built on, and the newest
+    that stands.
+    """
+
+    keep_last: int = Field(0, ge=0, le=1000, description="of each definition, the last different images, also expired")
+    keep_for: Duration = Field(duration("0s"), description="how long a release stays once it is expired or superseded")
+
+
 class Settings(BaseSettings):
     """Everything that differs between two installations of Goldsmith."""
 
@@ -255,13 +290,24 @@ class Settings(BaseSettings):
         (), description="scanners to run beside the default ones; what is named must be installed here"
     )
     retry_for: Duration = Field(duration("2m"), description="how long mirror, registry and Docker are retried")
+    cooldown: Duration = Field(
+        duration("3d"), description="how long an upstream image, or a package of packages.extra_sources, must have "
+        "been seen here before it is taken; 0s: at once. What fixes an exploited or critical hole does not wait",
+    )  # fmt: skip
+    locks: Literal["manual", "auto"] = Field(
+        "manual", description="auto: a nightly run moves images.lock.toml to what has waited out its cooldown; manual: "
+        "only `image.lock` does",
+    )  # fmt: skip
     registry: Registry = Registry()
     packages: Packages = Packages()
     docker: Docker = Docker()
     feeds: Feeds = Feeds()
     notify: Notify = Notify()
+    nightly: Nightly = Nightly()
+    serve: Serve = Serve()
     judging: Judging = Judging()
     signing: Signing = Signing()
+    retention: Retention = Retention()
     aws: Aws = Aws()
     _instead: tuple[Path, ...] = ()
 
@@ -315,6 +361,12 @@ def load_settings(path: Path | None = None) -> Settings:
 
 PREFIX = "GOLDSMITH_"
 MOVED, OF_TESTS = "GOLDSMITH_NOW", "GOLDSMITH_TEST_"  # no settings: a rehearsal's clock, and what tests are told
+REHEARSAL = "rehearsal"  # a file of this name in a state directory says that it was made for rehearsing
+
+
+def pretended(settings: Settings) -> bool:
+    """Whether the clock is moved for a look alone, outside of a rehearsal: what is judged by it must not be kept."""
+    return bool(os.environ.get(MOVED)) and not (settings.state_dir / REHEARSAL).is_file()
 
 
 def _refuse_unknown_variables() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -31,6 +31,7 @@ from images.release.attested import (
     shown_attestations,
 )
 from images.release.lifecycle import newest_first, shown
+from images.release.retention import KeepRule
 from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
 from images.trust.verification import Attested
 
@@ -73,12 +74,14 @@ class ShownMachine(ShownRelease):
 class AwsStore(ReleaseStore):
     """The releases of machine images, in every region of the settings; home decides.
 
-    `names` are the definitions', to suggest the nearest. No revocation can be asked for: the images' own tags tell.
+    `names` are the definitions', to suggest the nearest; `rules` what is kept of each beyond need. No revocation can be
+    asked for: the images' own tags tell.
     """
 
     revocation = None
 
-    def __init__(self, cloud: Cloud, names: Sequence[str] = ()) -> None:
+    def __init__(self, cloud: Cloud, names: Sequence[str] = (), rules: Mapping[str, KeepRule] | None = None) -> None:
+        self.rules = rules or {}
         self.cloud, self.ledger, self.now, self.actor, self.names = cloud, cloud.ledger, cloud.now, cloud.actor, names
 
     @property
@@ -175,7 +178,7 @@ class AwsStore(ReleaseStore):
 
     def retire(self, *, apply: bool) -> list[Retirement]:
         """Decide over every image of ours in every region, whatever its definition is called by now."""
-        decisions = retire_images(self.cloud, apply=apply)
+        decisions = retire_images(self.cloud, apply=apply, rules=self.rules)
         return [
             Retirement.of((one.subject.release or one.subject).name, one.subject.where, one, apply=apply)
             for one in decisions

@@ -7,7 +7,7 @@ All of a region is read before anything is decided in it. What cannot be read is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,12 +23,13 @@ from images.aws.machine_evidence import remove_evidence
 from images.aws.model import Ami
 from images.ledger import GONE, STANDING
 from images.release import lifecycle, retention
-from images.release.retention import DONE, KEEP, NextAction, RetirementDecision
+from images.release.retention import DONE, KEEP, NO_RULE, KeepRule, NextAction, RetirementDecision
 from images.release.revocations import said_by_ledger
 from images.release.store import PREVIOUS
 
 Decision = RetirementDecision[Ami]
 Uses = dict[str, tuple[str, ...]]
+Rules = Mapping[str, KeepRule]
 IMAGE_ID = re.compile(r"ami-[0-9a-f]{8,17}")
 NAMED_AT_ONCE = 10  # GetParameters' limit
 UNREAD = "unread"
@@ -36,15 +37,19 @@ SHOWN = 3
 ON_ITS_WAY = timedelta(minutes=5)  # deprecation is asked for a little ahead, since the past is refused
 
 
-def retire_images(cloud: Cloud, *, apply: bool) -> tuple[Decision, ...]:
-    """Decide over every image of ours, and with `apply` take the actions that are due.
+def retire_images(cloud: Cloud, *, apply: bool, rules: Rules | None = None) -> tuple[Decision, ...]:
+    """Decide over every image of ours, and with `apply` take the actions that are due. `rules`: what is kept, by name.
 
     Who names the images of a region is read again right before any of them is touched.
     """
-    regions = {region: _decided_in(cloud, region) for region in cloud.regions(kind="image")}
+    regions = {region: _decided_in(cloud, region, rules or {}) for region in cloud.regions(kind="image")}
     if not apply:
         return tuple(decision for decisions in regions.values() for decision in decisions)
-    done = [decision for region, decisions in regions.items() for decision in _take_all(cloud, region, decisions)]
+    done = [
+        decision
+        for region, decisions in regions.items()
+        for decision in _take_all(cloud, region, decisions, rules or {})
+    ]
     blind = {decision.subject.region for decision in done if decision.subject.state == UNREAD}
     for region in regions.keys() - blind:
         _forget_missing(cloud, region)
@@ -55,7 +60,7 @@ def retire_images(cloud: Cloud, *, apply: bool) -> tuple[Decision, ...]:
     return tuple(done)
 
 
-def _decided_in(cloud: Cloud, region: str) -> list[Decision]:
+def _decided_in(cloud: Cloud, region: str, rules: Rules) -> list[Decision]:
     """The decisions of a region's images; where it cannot be read, all that the ledger knows there is held back."""
     try:
         found = amis.ours_in(cloud, region)
@@ -68,34 +73,45 @@ def _decided_in(cloud: Cloud, region: str) -> list[Decision]:
             for line in cloud.made(region=region, kind="image")
         ]
         return [RetirementDecision(ami, KEEP, why, held=True) for ami in known]
-    return [_decision(cloud, ami, uses) for ami in found]
+    return _decisions(cloud, found, uses, rules)
 
 
-def _decision(cloud: Cloud, ami: Ami, uses: Uses) -> Decision:
-    disabled_at = tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}")
-    told = replace(ami, release=said_by_ledger(cloud.ledger, ami.release)) if ami.release else ami
-    users = _holding(told, uses.get(ami.id, ()))
-    return decide_over(told, users, cloud.aws, cloud.now, disabled_at=disabled_at, unseen=unseen(cloud))
+def _decisions(cloud: Cloud, found: Iterable[Ami], uses: Uses, rules: Rules) -> list[Decision]:
+    """The decisions over all images of ours in a region: the last ones can be told only among all."""
+    told = [replace(ami, release=said_by_ledger(cloud.ledger, ami.release)) if ami.release else ami for ami in found]
+    kept = retention.kept_by_rule((ami.release for ami in told if ami.release), rules)
+    return [
+        decide_over(
+            ami, _holding(ami, uses.get(ami.id, ())), cloud.aws, cloud.now, unseen=unseen(cloud),
+            disabled_at=tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}"),
+            rule=rules.get(ami.release.name, NO_RULE) if ami.release else NO_RULE,
+            kept=kept.get(ami.release, "") if ami.release else "",
+        )
+        for ami in told
+    ]  # fmt: skip
 
 
 def decide_over(
-    ami: Ami, users: Sequence[str], aws: Aws, now: datetime, *, disabled_at: datetime | None, unseen: Sequence[str]
-) -> Decision:
+    ami: Ami, users: Sequence[str], aws: Aws, now: datetime, *, disabled_at: datetime | None, unseen: Sequence[str],
+    rule: KeepRule = NO_RULE, kept: str = "",
+) -> Decision:  # fmt: skip
     """The action that is due for an image of ours: it is deprecated, then disabled, then removed, each after its grace.
 
     `users` is what names it; `disabled_at` when we disabled it; `unseen` whom it is shared with and where nobody could
-    look: a launch there within the grace holds it back too.
+    look: a launch there within the grace holds it back too. `rule` says how long it stays once it is over, `kept`
+    that it is one of the last.
     """
     if ami.state == "disabled" and disabled_at:
         following = NextAction(retention.REMOVE, aws.deregister_after, disabled_at)
     elif ami.state != "disabled" and (ami.deprecated_at is None or ami.deprecated_at > now + ON_ITS_WAY):
         following = NextAction(retention.DEPRECATE, anyway=True)
     else:
-        following = NextAction(retention.DISABLE, aws.disable_after)
+        stays = retention.grace_of(ami.release, rule) if ami.release else rule.for_
+        following = NextAction(retention.DISABLE, max(aws.disable_after, stays))
     launched = ""
     if unseen and ami.launched_at and ami.launched_at + following.grace > now:
         launched = f"launched on {ami.launched_at:%Y-%m-%d}, perhaps by {unseen[0]}, where nobody could look"
-    return retention.decide(ami, ami.release, following, _named(users), now, launched=launched)
+    return retention.decide(ami, ami.release, following, _named(users), now, held=kept or launched)
 
 
 def _named(users: Sequence[str]) -> str:
@@ -109,18 +125,19 @@ def _holding(ami: Ami, users: Iterable[str]) -> tuple[str, ...]:
     return tuple(user for user in users if not (revoked and user.endswith(PREVIOUS)))
 
 
-def _take_all(cloud: Cloud, region: str, decisions: Iterable[Decision]) -> list[Decision]:
+def _take_all(cloud: Cloud, region: str, decisions: Sequence[Decision], rules: Rules) -> list[Decision]:
     """Take the actions that are due in a region, as far as they still are once its users are read again."""
-    decisions = list(decisions)
     if not any(decision.action in DONE for decision in decisions):
-        return decisions
-    uses = uses_in(cloud, region)
-    return [_taken(cloud, decision, uses) if decision.action in DONE else decision for decision in decisions]
+        return list(decisions)
+    again = _decisions(cloud, (decision.subject for decision in decisions), uses_in(cloud, region), rules)
+    return [
+        _taken(cloud, before, now) if before.action in DONE else before
+        for before, now in zip(decisions, again, strict=True)
+    ]
 
 
-def _taken(cloud: Cloud, decision: Decision, uses: Uses) -> Decision:
-    """Take one action; a failure is told and stops no other."""
-    now = _decision(cloud, decision.subject, uses)
+def _taken(cloud: Cloud, decision: Decision, now: Decision) -> Decision:
+    """Take one action that is due by now too; a failure is told and stops no other."""
     try:
         if now.action is decision.action:
             _take(cloud, decision)

@@ -77,7 +77,7 @@ def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> 
     require_platform(context.settings.platform)
     selected = list(names)
     planner = Planner(context, no_cache=selected if no_cache else ())
-    unsound = _unsound(planner, selected)
+    unsound = unsound_ones(planner, selected)
     sound = with_ancestors((name for name in selected if name not in unsound), context.parents)
     sweep(context.settings, context.build_host)
     builder = _Builder(context, planner)
@@ -96,7 +96,7 @@ def build(context: Context, names: Iterable[str], *, no_cache: bool = False) -> 
     return list({**outcomes, **{name: told for name, told in unsound.items() if name not in outcomes}}.values())
 
 
-def _unsound(planner: Planner, selected: Iterable[str]) -> dict[str, BuildOutcome]:
+def unsound_ones(planner: Planner, selected: Iterable[str]) -> dict[str, BuildOutcome]:
     """The outcomes of definitions that are wrong in themselves, before what they stand on is built for them."""
     found = {}
     for name in selected:
@@ -109,7 +109,7 @@ def _unsound(planner: Planner, selected: Iterable[str]) -> dict[str, BuildOutcom
     return found
 
 
-def _as_ours(name: str, error: Exception) -> GoldsmithError:
+def as_ours(name: str, error: Exception) -> GoldsmithError:
     """`error` as one of ours: the world's, or for what nobody foresaw one with all that helps to find it."""
     if isinstance(error, GoldsmithError):
         return error
@@ -122,6 +122,10 @@ def _as_ours(name: str, error: Exception) -> GoldsmithError:
         f"{name} could not be built, by a mistake in Goldsmith: {type(error).__name__}: {error}",
         evidence=evidence, hint="report this with the lines above; other images are not concerned",
     )  # fmt: skip
+
+
+PLANNING = Lock()
+"""Of this process: apt's solver serves one thread at a time, whichever flow asks it."""
 
 
 class _Builder:
@@ -145,7 +149,7 @@ class _Builder:
                 with room_on(self.context.settings.state_dir):
                     outcome = self._planned(name)
             except Exception as error:
-                known = _as_ours(name, error)
+                known = as_ours(name, error)
                 outcome = BuildOutcome(name, Action.FAILED, reasons=(known.message,), error=known)
         seconds = round(time.monotonic() - start, 3)
         if outcome.action is not Action.UNCHANGED:
@@ -153,7 +157,7 @@ class _Builder:
         return replace(outcome, seconds=seconds, steps=steps)
 
     def _planned(self, name: str) -> BuildOutcome:
-        with self._lock, step("plan"):
+        with PLANNING, step("plan"):
             plan = self.planner.plan(name)
         if name not in self.planner.no_cache and brought(self.context, self.planner.upstream, plan):
             with self._lock, step("plan"):

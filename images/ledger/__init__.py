@@ -7,28 +7,37 @@ processes may share a ledger. Plain SQLAlchemy Core: SQLite by default, PostgreS
 from __future__ import annotations
 
 from images.ledger.artifacts import Artifacts, ScanRecord
-from images.ledger.fleets import Fleets, Leases, Plans
+from images.ledger.fixes import Fixes
+from images.ledger.fleets import Fleets, Leases, Nights, Plans
 from images.ledger.releases import Begun, Clouds, Releases
+from images.ledger.sightings import Sightings
 from images.ledger.tables import (
     BEGUN,
     GONE,
     STANDING,
     ApprovedPlanRow,
     AuditLine,
+    BaseUptake,
+    ClosedFix,
     CommandRow,
     FleetCheck,
     Holder,
     Lease,
     Made,
+    MemberRun,
     Move,
+    Night,
     Rollout,
+    Trigger,
 )
+from images.ledger.triggers import Triggers
 
 __all__ = [
-    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "Begun", "CommandRow", "FleetCheck", "Holder", "Lease",
-    "Ledger", "Made", "Move", "Rollout", "ScanRecord",
+    "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "BaseUptake", "Begun", "ClosedFix", "CommandRow",
+    "FleetCheck", "Holder", "Lease", "Ledger", "Made", "MemberRun", "Move", "Night", "Rollout", "ScanRecord",
+    "Trigger",
 ]  # fmt: skip
 
 
-class Ledger(Artifacts, Releases, Fleets, Leases, Plans, Clouds):
+class Ledger(Artifacts, Releases, Fleets, Fixes, Leases, Nights, Plans, Clouds, Sightings, Triggers):
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import literal, select, update
+from sqlalchemy import delete, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
@@ -146,6 +146,19 @@ class Artifacts(Database):
     def record_verdict(self, digest: str, verdict: Verdict, *, told: bool = False) -> None:
         """Keep the gate's answer about a content. `told`: as a registry tells it, which lets nothing through."""
         self._judge(digest, f"{TOLD if told else ''}verdict", verdict.judged_at, to_json(verdict))
+
+    def record_verdicts(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Keep the gate's answers about many contents, in one transaction."""
+        table, kind = t.judgements, "verdict"
+        rows = [
+            {"digest": digest, "kind": kind, "at": one.judged_at, "value": to_json(one)}
+            for digest, one in verdicts.items()
+        ]
+        with self._begin() as connection:
+            for row in rows:
+                connection.execute(delete(table).where(table.c.digest == row["digest"], table.c.kind == kind))
+            if rows:
+                connection.execute(insert(table), rows)
 
     def verdict(self, digest: str, *, told: bool = False) -> Verdict | None:
         """The gate's last answer about a content, made on a machine of this ledger; or `told` by a registry."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,17 @@ from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
 from images.ledger.database import Database
-from images.ledger.tables import ApprovedPlanRow, AuditLine, CommandRow, FleetCheck, Holder, Lease, Rollout
+from images.ledger.tables import (
+    ApprovedPlanRow,
+    AuditLine,
+    BaseUptake,
+    CommandRow,
+    FleetCheck,
+    Holder,
+    Lease,
+    Night,
+    Rollout,
+)
 
 
 class Fleets(Database):
@@ -79,8 +90,50 @@ class Fleets(Database):
         same = {"subject": subject} if subject else {}
         return self._find(AuditLine, t.audit, t.audit.c.id.desc(), limit=limit, **same)[::-1]
 
+    def begin_uptake(self, wanted: BaseUptake, most_tries: int) -> BaseUptake | None:
+        """Begin another try, which is counted before it is made; of many at once one may. None: none is to be made."""
+        with suppress(IntegrityError):
+            self._insert(t.base_uptakes, asdict(wanted))
+        known = self.uptake(wanted)
+        if known is None or known.done or known.tries >= most_tries:
+            return None
+        same = (*self._same_uptake(known), t.base_uptakes.c.tries == known.tries, t.base_uptakes.c.done.is_(False))
+        begun = replace(known, tries=known.tries + 1, at=wanted.at)
+        return (
+            begun if self._change(update(t.base_uptakes).where(*same).values(tries=begun.tries, at=begun.at)) else None
+        )
+
+    def end_uptake(self, begun: BaseUptake, detail: str, *, done: bool) -> None:
+        """Keep what came of a try."""
+        self._change(update(t.base_uptakes).where(*self._same_uptake(begun)).values(done=done, detail=detail))
+
+    def uptake(self, wanted: BaseUptake) -> BaseUptake | None:
+        """What was done of the same kind for the same subject and base."""
+        found = self._find(BaseUptake, t.base_uptakes, kind=wanted.kind, subject=wanted.subject, base=wanted.base)
+        return next(iter(found), None)
+
+    def _same_uptake(self, one: BaseUptake) -> tuple[ColumnElement[bool], ...]:
+        columns = t.base_uptakes.c
+        return columns.kind == one.kind, columns.subject == one.subject, columns.base == one.base
+
     def _rollouts(self, **same: Any) -> tuple[Rollout, ...]:
         return self._find(Rollout, t.rollouts, t.rollouts.c.begun_at, t.rollouts.c.id, **same)
+
+
+class Nights(Database):
+    """The ledger's lines about nights: which are not over."""
+
+    def begin_night(self, night: Night) -> None:
+        """Write down that a night is about to begin."""
+        self._insert(t.nights, asdict(night))
+
+    def open_nights(self, host: str) -> tuple[Night, ...]:
+        """The nights of a machine that are not over, the oldest first."""
+        return self._find(Night, t.nights, t.nights.c.begun_at, host=host, open=True)
+
+    def end_night(self, night: str) -> None:
+        """Write down that a night is over. Done again, it changes nothing."""
+        self._change(update(t.nights).where(t.nights.c.id == night).values(open=False))
 
 
 class Plans(Database):

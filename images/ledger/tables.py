@@ -11,7 +11,7 @@ from sqlalchemy import Column, Dialect, MetaData, Table, UniqueConstraint
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import JSON, BigInteger, Boolean, DateTime, Integer, String, TypeDecorator
+from sqlalchemy.types import JSON, BigInteger, Boolean, DateTime, Float, Integer, String, TypeDecorator
 
 from images.artifact import Artifact, Release
 
@@ -55,7 +55,9 @@ def _machine_now(_element: Now, _compiler: SQLCompiler, **_options: Any) -> str:
 
 
 metadata = MetaData()
-TYPES = {str: String, datetime: UtcTime, datetime | None: UtcTime, int: BigInteger, bool: Boolean}
+TYPES = {
+    str: String, datetime: UtcTime, datetime | None: UtcTime, int: BigInteger, bool: Boolean, float | None: Float
+}  # fmt: skip
 """What a column of each kind of value is; of any other kind it is JSON."""
 
 
@@ -68,7 +70,7 @@ def _table(
     columns: list[Column[Any]] = [
         Column(
             column, _type_of(kind), primary_key=column in keys, index=column in index,
-            nullable=kind == datetime | None,
+            nullable=kind in (datetime | None, float | None),
         )
         for column, kind in (get_type_hints(of) if isinstance(of, type) else of).items()
     ]  # fmt: skip
@@ -113,6 +115,58 @@ channel_moves = _table("channel_moves", Move)
 first_seen = _table(
     "first_seen", {"vulnerability": str, "package": str, "at": datetime}, keys=["vulnerability", "package"]
 )
+
+
+@dataclass(frozen=True)
+class ClosedFix:
+    """A vulnerability of a package that a release closed: `content` of `image` is the first one without it.
+
+    `fixed` is the version that closes it, `severity` and what follows are of the day it was published, by `policy`.
+    `upstream_at` is the fixed package's own date, which the archive's signature covers; None: not known. `seen_at` is
+    when the fix was first known here.
+    """
+
+    vulnerability: str
+    package: str
+    image: str
+    content: str
+    fixed: str
+    severity: str
+    exploited: bool
+    epss: float | None
+    policy: str
+    upstream_at: datetime | None
+    seen_at: datetime
+    built_at: datetime
+    published_at: datetime
+
+
+# What releases closed, and the moments of it that no other table tells. A line is never changed.
+closed_fixes = _table("closed_fixes", ClosedFix, keys=["vulnerability", "package", "image", "content"])
+
+
+@dataclass(frozen=True)
+class MemberRun:
+    """From `at` on, a member runs `content`: empty where that is not known, or where the member is `gone`.
+
+    `told_by`: the rollout that replaced it, or `check`, which found it so.
+    """
+
+    fleet: str
+    member: str
+    content: str
+    gone: bool
+    told_by: str
+    at: datetime
+
+
+# What members run since when: a line for each change, in its order. A line is never changed.
+member_runs = _table("member_runs", MemberRun, index=["fleet"])
+# When others' images and packages were first seen here, and last; a version that is empty: when somebody last looked.
+sights = _table(
+    "sights", {"kind": str, "subject": str, "version": str, "since": datetime | None, "last": datetime},
+    keys=["kind", "subject", "version"],
+)  # fmt: skip
 
 running = _table(
     "running", {"fleet": str, "member": str, "digest": str, "at": datetime}, keys=["fleet", "member"], index=["digest"]
@@ -202,6 +256,26 @@ class ApprovedPlanRow:
 plans = _table("plans", ApprovedPlanRow, keys=["digest"], index=["rollout"])
 
 
+@dataclass(frozen=True)
+class BaseUptake:
+    """What was done so that `subject` takes the content `base` of a golden image: `kind` is told or rebuild.
+
+    The subject is an application image; told: with the fleet whose owner was told. `tries` counts those begun.
+    """
+
+    kind: str
+    subject: str
+    base: str
+    fleet: str
+    at: datetime
+    tries: int = 0
+    done: bool = False
+    detail: str = ""
+
+
+base_uptakes = _table("base_uptakes", BaseUptake, keys=["kind", "subject", "base"])
+
+
 BEGUN, STANDING, GONE = "begun", "standing", "gone"
 
 
@@ -228,6 +302,34 @@ class Made:
 
 # What we made, or are about to make, at a cloud: the line stands before the thing does. `token` makes it only once.
 cloud = _table("cloud", Made, keys=["account", "region", "kind", "token"], index=["resource", "name", "content"])
+
+
+@dataclass(frozen=True)
+class Night:
+    """A night: what was ordered (JSON), on which machine, by which form of its flow; whether it is over."""
+
+    id: str
+    host: str
+    version: str
+    order: Any
+    open: bool
+    begun_at: datetime
+
+
+nights = _table("nights", Night, keys=["id"])
+
+
+class Trigger:
+    """What starts work without a person: `kind` is night, urgent or webhook. `outcome` is empty until it is done."""
+
+    id: str
+    kind: str
+    at: datetime
+    done_at: datetime | None = None
+    outcome: str = ""
+
+
+triggers = _table("triggers", Trigger, keys=["id"])
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,14 @@ def sources_text(settings: Settings, bootstrap: Bootstrap) -> str:
 
 def sources_of(settings: Settings, bootstrap: Bootstrap) -> str:
     """The deb822 text for planning on this host: keyrings by their path here, and the extra sources of the settings."""
+    extra = (_extra(path) for path in settings.packages.extra_sources)
+    return "\n".join([archive_sources(settings, bootstrap), *extra])
+
+
+def archive_sources(settings: Settings, bootstrap: Bootstrap) -> str:
+    """The same of the distribution's archive alone."""
     found = _archives(settings, bootstrap)
-    own = [source.text(source.signed_by or str(_keyring(settings))) for source in found]
-    return "\n".join([*own, *(_extra(path) for path in settings.packages.extra_sources)])
+    return "\n".join(source.text(source.signed_by or str(_keyring(settings))) for source in found)
 
 
 def addresses(settings: Settings, bootstrap: Bootstrap) -> tuple[str, ...]:
@@ -41,14 +46,28 @@ def addresses(settings: Settings, bootstrap: Bootstrap) -> tuple[str, ...]:
     return tuple(dict.fromkeys(uri.rstrip("/") for source in _archives(settings, bootstrap) for uri in source.uris))
 
 
-def configure(settings: Settings, bootstrap: Bootstrap, root: Path, scratch: Path, status: str) -> Path:
-    """Lay out the root and write its apt.conf into `scratch`; returns the file, for APT_CONFIG."""
+def extra_sources(settings: Settings) -> str:
+    """The deb822 text of what is outside the distribution's archive."""
+    return "\n".join(_extra(path) for path in settings.packages.extra_sources)
+
+
+def configure(
+    settings: Settings, bootstrap: Bootstrap, root: Path, scratch: Path, status: str, *, sources: str = "",
+    held: Sequence[tuple[str, str]] = (),
+) -> Path:  # fmt: skip
+    """Lay out the root and write its apt.conf into `scratch`; returns the file, for APT_CONFIG.
+
+    `sources`: no others than these. `held`: packages by name and version that apt shall not take.
+    """
     for name in ("etc/apt.conf.d", "etc/preferences.d", "etc/trusted.gpg.d", "etc/sources.list.d"):
         (scratch / name).mkdir(parents=True, exist_ok=True)
     for name in (UNVERIFIED, "var/cache/apt"):
         (root / name).mkdir(parents=True, exist_ok=True)
     (scratch / "archives/partial").mkdir(parents=True)
-    (scratch / "etc/sources.list.d/goldsmith.sources").write_text(sources_of(settings, bootstrap))
+    (scratch / "etc/sources.list.d/goldsmith.sources").write_text(sources or sources_of(settings, bootstrap))
+    if held:
+        pins = (f"Package: {name}\nPin: version {version}\nPin-Priority: -1\n" for name, version in held)
+        (scratch / "etc/preferences.d/cooldown").write_text("\n".join(pins))
     (scratch / "status").write_text(status + "\n" if status else "")
     config = scratch / "apt.conf"
     config.write_text(_config(root, scratch, settings.platform.removeprefix("linux/")) + _proxy(settings))

@@ -10,6 +10,8 @@ import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
 
 from hardening.foundation.errors import OutsideError
@@ -181,6 +183,46 @@ def parse_uris(text: str) -> dict[str, str]:
             raise OutsideError(f"apt names a file that is no package of Debian's form: {line[:400]!r}", hint=HINT)
         wanted[f"{match[1]}={version}"] = match[4]
     return wanted
+
+
+def upgrades(text: str) -> dict[str, tuple[str, str, bool]]:
+    """Name → (installed, newer, whether it is kept back) of what `apt-get -s -V dist-upgrade` would do, or would not.
+
+    What it would install anew is none.
+    """
+    taken = re.finditer(rf"(?m)^Inst ({NAME})(?::\S+)? \[({VERSION})\] \(({VERSION}) ", text)
+    kept = re.search(r"(?m)^The following packages have been kept back:\n((?:   .*\n)*)", text)
+    held = re.finditer(rf"(?m)^   ({NAME})(?::\S+)? \(({VERSION}) => ({VERSION})\)$", kept[1] if kept else "")
+    found = {one[1]: (one[2], one[3], False) for one in taken}
+    return found | {one[1]: (one[2], one[3], True) for one in held}
+
+
+def candidates(text: str) -> dict[str, str]:
+    """Name → the version that apt would take, as `apt-cache policy` tells it."""
+    return dict(re.findall(rf"(?m)^({NAME}):\n  Installed: .*\n  Candidate: ({VERSION})$", text))
+
+
+def listed(text: str) -> Iterator[tuple[str, str, str]]:
+    """Name, version and address of each place that `apt-cache madison` lists."""
+    for line in text.splitlines():
+        name, version, place = (*(part.strip() for part in line.split("|", 2)), "", "", "")[:3]
+        if place and not place.endswith(" Sources"):
+            yield name, version, place.partition(" ")[0]
+
+
+def date_of(release: str) -> str:
+    """The date of a release file as it stands there; empty where it has none."""
+    found = re.search(r"(?m)^Date: (.{1,64})$", release)
+    return found[1] if found else ""
+
+
+def dated(text: str) -> datetime | None:
+    """A date of a release file, as RFC 822 has them; None where it is none."""
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def package_of(stanza: str) -> Package:

@@ -6,11 +6,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, TypeVar, cast
 
 from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.hashing import DIGEST, digest_of
@@ -21,8 +23,10 @@ from hardening.foundation.settings import Settings
 from images.artifact import Package
 from images.model import Bootstrap
 from images.packages import aptroot, debian, pool
+from images.plan.cooldown import Offer
 from images.store.files import file_digest, room_on
 
+Value = TypeVar("Value")
 HELPER = "/usr/lib/apt/apt-helper"
 MINBASE = ("?essential", "?priority(required)", "apt")
 
@@ -58,23 +62,100 @@ class PackageIndex:
         return digest_of([aptroot.sources_of(self.settings, bootstrap), [file_digest(path) for path in releases]])
 
     def resolve(
-        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...] = (), image: str = ""
-    ) -> tuple[Package, ...]:
+        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...] = (), image: str = "",
+        held: Held = (),
+    ) -> tuple[Package, ...]:  # fmt: skip
         """The packages that installing `wanted` on top of `installed` adds, as apt resolves it, in order of name.
 
         Nothing installed: the base set of the bootstrap's variant is added; a static one gets exactly `wanted`.
-        `image` is the digest of the upstream image that told (`told_by`) what those without a hash are.
+        `image` is the digest of the upstream image that told (`told_by`) what those without a hash are. `held`:
+        packages by name and version that are not taken.
         What was resolved is kept for this state of the index. Raises ContentError for a name that the index does not
         have, or that cannot be installed.
         """
         request = [self.state(bootstrap), sorted(wanted), [vars(p) for p in sorted(installed)], bootstrap.variant]
-        cached = self._root(bootstrap) / "resolved" / digest_of([*request, image]).removeprefix("sha256:")
+        request += [image, *([held] if held else [])]
+        cached = self._root(bootstrap) / "resolved" / digest_of(request).removeprefix("sha256:")
         if not cached.exists() or not all(self._entry_path(package).exists() for package in _read(cached)):
-            found = self._resolve(bootstrap, wanted, installed, image)
+            found = self._resolve(bootstrap, wanted, installed, image, held)
             for package, stanza in found.items():
                 write_atomically(self._entry_path(package), stanza)
             write_atomically(cached, json.dumps([asdict(package) for package in found]))
         return tuple(sorted(_read(cached)))
+
+    def candidates(self, bootstrap: Bootstrap, names: Iterable[str]) -> dict[str, str]:
+        """Name → the version that apt would take now, of all `names` in one question; those without any are left out.
+
+        Kept for this state of the index.
+        """
+        asked = sorted(set(names))
+
+        def ask() -> dict[str, str]:
+            with self._apt(bootstrap) as apt:
+                return debian.candidates(apt(["apt-cache", "policy", "--", *asked], (0,)).stdout)
+
+        return self._told("candidates", bootstrap, asked, ask) if asked else {}
+
+    def upgrades(self, bootstrap: Bootstrap, status: str) -> dict[str, tuple[str, str, bool]]:
+        """Name → (installed, newer, whether it is kept back), by apt's solver over a system with that dpkg status.
+
+        Kept for this state of the index. Raises OutsideError where apt finds no way to upgrade it.
+        """
+
+        def ask() -> dict[str, tuple[str, str, bool]]:
+            with self._apt(bootstrap, status) as apt:
+                argv = ["apt-get", "-s", "-V", "-o", "Debug::NoLocking=1", "dist-upgrade"]
+                return debian.upgrades(apt(argv, (0,)).stdout)
+
+        return {name: (old, new, kept) for name, (old, new, kept) in
+                self._told("upgrades", bootstrap, [status], ask).items()}  # fmt: skip
+
+    def described(self, bootstrap: Bootstrap, versions: Mapping[str, str]) -> dict[str, Package]:
+        """Name → the package of that name and version, as far as the index has it."""
+        asked = [f"{name}={version}" for name, version in sorted(versions.items())]
+
+        def ask() -> list[dict[str, Any]]:
+            with self._apt(bootstrap) as apt:
+                shown = apt(["apt-cache", "show", "--", *asked], (0, 100)).stdout
+            return [asdict(debian.package_of(stanza)) for stanza in debian.stanzas(shown)]
+
+        found = [Package(**one) for one in self._told("described", bootstrap, asked, ask)] if asked else []
+        return {one.name: one for one in found if one.version == versions.get(one.name)}
+
+    def offers(self, bootstrap: Bootstrap) -> tuple[Offer, ...]:
+        """What the settings' extra sources have, but for what the distribution's archive has in the same version."""
+        sources = aptroot.extra_sources(self.settings)
+        if not sources:
+            return ()
+
+        def ask() -> list[dict[str, str]]:
+            with self._apt(bootstrap, sources=sources) as apt:
+                form = "$(FILENAME)|$(METAKEY)|$(BASE_URI)"
+                lines = apt(["apt-get", "indextargets", "--format", form, "Created-By: Packages"], (0,)).stdout
+                found = [one for line in lines.splitlines() for one in _offered(apt, *line.split("|", 2))]
+            own = self._in_archive(bootstrap, {one["name"] for one in found})
+            return [one for one in found if (one["name"], one["version"]) not in own]
+
+        told = self._told("offers", bootstrap, [sources], ask)
+        return tuple(
+            Offer(**{key: said for key, said in one.items() if key != "signed"}, signed=debian.dated(one["signed"]))
+            for one in told
+        )
+
+    def _in_archive(self, bootstrap: Bootstrap, names: Iterable[str]) -> set[tuple[str, str]]:
+        """Name and version of those packages that the distribution's own archive has."""
+        asked = sorted(names)
+        with self._apt(bootstrap, sources=aptroot.archive_sources(self.settings, bootstrap)) as apt:
+            listed = apt(["apt-cache", "madison", "--", *asked], (0,)).stdout if asked else ""
+        return {(name, version) for name, version, _ in debian.listed(listed)}
+
+    def _told(self, what: str, bootstrap: Bootstrap, asked: object, ask: Callable[[], Value]) -> Value:
+        """What apt answers, kept for this state of the index; JSON."""
+        key = digest_of([what, self.state(bootstrap), asked]).removeprefix("sha256:")
+        cached = self._root(bootstrap) / "resolved" / f"{what}-{key}"
+        if not cached.exists():
+            write_atomically(cached, json.dumps(ask()))
+        return cast(Value, json.loads(cached.read_text()))
 
     def stanzas(self, packages: Iterable[Package]) -> str:
         """The index entries of packages that were resolved before, as a Packages file holds them."""
@@ -104,6 +185,11 @@ class PackageIndex:
             with room_on(self.home):
                 retrying(lambda: self._download(bootstrap, missing), within=self.settings.retry_for)
         return paths
+
+    def dated(self, package: Package) -> datetime | None:
+        """The date that the .deb of a package says of itself, which its signed hash covers; None: it is not here."""
+        path = self._pool_path(package) if package.sha256 else None
+        return pool.dated(path) if path else None
 
     def collect(self, bootstrap: Bootstrap, packages: Iterable[Package]) -> dict[Package, tuple[Path, str]]:
         """The verified .debs of `packages` with their index entries, as far as they are here or the archive has them.
@@ -161,7 +247,12 @@ class PackageIndex:
         raise OutsideError(f"no archive has {path} (sha256 {sha256[:12]}…)", evidence="\n".join(refused)[-2000:])
 
     def _resolve(
-        self, bootstrap: Bootstrap, wanted: tuple[str, ...], installed: tuple[Package, ...], image: str
+        self,
+        bootstrap: Bootstrap,
+        wanted: tuple[str, ...],
+        installed: tuple[Package, ...],
+        image: str,
+        held: Held = (),
     ) -> dict[Package, str]:
         """Package → index entry of what apt would fetch. Raises OutsideError where the two are not the same package."""
         static = bootstrap.variant == "static"
@@ -170,7 +261,7 @@ class PackageIndex:
             return {}
         status = "\n\n".join(debian.as_installed(self._described(package, image)) for package in installed)
         verb = ["download"] if static else ["-y", "--no-remove", "install"]
-        with self._apt(bootstrap, status) as apt:
+        with self._apt(bootstrap, status, held=held) as apt:
             done = apt(
                 ["apt-get", "-qq", "--print-uris", "-o", "Acquire::ForceHash=sha256", *verb, "--", *names], (0, 100)
             )
@@ -238,11 +329,15 @@ class PackageIndex:
         file.replace(target)
 
     @contextmanager
-    def _apt(self, bootstrap: Bootstrap, status: str = "") -> Iterator[Apt]:
+    def _apt(
+        self, bootstrap: Bootstrap, status: str = "", *, sources: str = "", held: Held = ()
+    ) -> Iterator[Apt]:  # fmt: skip
         """A runner of apt programs on the private root, with `status` as what is installed."""
         root = self._root(bootstrap)
         with TemporaryDirectory(dir=root) as scratch:
-            config = aptroot.configure(self.settings, bootstrap, root, Path(scratch), status)
+            config = aptroot.configure(
+                self.settings, bootstrap, root, Path(scratch), status, sources=sources, held=held
+            )  # fmt: skip
             if self.past:
                 with config.open("a") as file:
                     file.write('Acquire::Check-Valid-Until "false";\n')
@@ -315,6 +410,21 @@ def _hash_of(package: Package) -> str:
 
 
 Apt = Callable[..., Completed]
+Held = tuple[tuple[str, str], ...]
+
+
+def _offered(apt: Apt, file: str, key: str, source: str) -> Iterator[dict[str, str]]:
+    """The packages of one fetched index of a source, and the date in its release file, which apt has verified."""
+    path = Path(file)
+    before = path.name.rpartition(key.replace("/", "_"))[0]
+    releases = (path.with_name(before + name) for name in ("InRelease", "Release"))
+    signed = next((debian.date_of(one.read_text()) for one in releases if one.is_file()), "")
+    for stanza in debian.stanzas(apt([HELPER, "cat-file", file], (0,)).stdout):
+        told = debian.package_of(stanza)
+        yield {
+            "source": source, "name": told.name, "version": told.version, "sha256": told.sha256, "signed": signed,
+            "built_from": told.source, "source_version": told.source_version,
+        }  # fmt: skip
 
 
 def _read(resolution: Path) -> list[Package]:

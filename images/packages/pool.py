@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hardening.foundation.errors import OutsideError
 from images.artifact import Package
 from images.packages import debian
 from images.store.files import file_digest, link_or_copy
+
+MAGIC, HEADER, DATE = b"!<arch>\n", 68, slice(24, 36)  # ar(5): the magic, then the first member's header
 
 
 def is_whole(package: Package, path: Path) -> bool:
@@ -22,6 +25,20 @@ def require_whole(package: Package, path: Path) -> Path:
         hint = "build again: a changed file is fetched again"
         raise OutsideError(f"{path.name} is not the file that was planned (sha256 {package.sha256[:12]}…)", hint=hint)
     return path
+
+
+def dated(path: Path) -> datetime | None:
+    """The date that a .deb says of itself: of its source's last change, where it was built as Debian builds.
+
+    It stands in the header of the archive's first member (deb(5)). None where there is no such file, or no date.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(HEADER)
+        seconds = int(header[DATE]) if header.startswith(MAGIC) and len(header) == HEADER else 0
+        return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+    except (OSError, ValueError, OverflowError):
+        return None
 
 
 def write_repository(directory: Path, suite: str, packages: Mapping[Package, Path], stanzas: str) -> None:

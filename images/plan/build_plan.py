@@ -110,7 +110,10 @@ class Change:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What would happen to one image, and why. `input_digest` is empty while its parent is yet to be built."""
+    """What would happen to one image, and why. `input_digest` is empty while its parent is yet to be built.
+
+    `waits`: what is newer and not taken yet, since its cooldown is not over, and until when.
+    """
 
     name: str
     platform: str
@@ -123,6 +126,7 @@ class BuildPlan:
     packages: tuple[Package, ...]
     overlay: Overlay
     artifact: Artifact | None = None
+    waits: tuple[str, ...] = ()
 
 
 def inputs_of(

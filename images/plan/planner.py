@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError
 from hardening.foundation.hashing import digest_of
+from hardening.foundation.settings import pretended
 from hardening.render import Overlay
+from images.advisories import is_before
 from images.artifact import Artifact, Package
 from images.build import builder_version
 from images.catalog import LoadedDefinition, file_digests
 from images.context import Context
 from images.model import Base, Bootstrap
 from images.plan.build_plan import BuildPlan, decide, inputs_of, order, with_ancestors
+from images.plan.cooldown import SOURCE, TAG, Offer, Sights, Waiting, until, waiting
 from images.plan.upstream import Upstream
 from images.plan.validate import DefinitionValidator
+
+if TYPE_CHECKING:
+    from images.plan.holes import KnownHoles
 
 PENDING = "pending"  # stands for the content digest of a parent that is yet to be built
 
@@ -24,12 +33,17 @@ PENDING = "pending"  # stands for the content digest of a parent that is yet to 
 class Planner:
     """Plans definitions in order, parents first, so that each child knows what its parent will be.
 
-    `digests` are the contents that stand by now; whoever builds one adds it.
+    `digests` are the contents that stand by now; whoever builds one adds it. `roughly`: what apt resolved for the last
+    artifact stands where apt would take the very same version of each of its packages, for whoever builds nothing by
+    the plan; it costs one question for each distribution.
     """
 
-    def __init__(self, context: Context, *, no_cache: Iterable[str] = ()) -> None:
+    def __init__(self, context: Context, *, no_cache: Iterable[str] = (), roughly: bool = False) -> None:
         self.context = context
-        self.no_cache = frozenset(no_cache)
+        self.no_cache, self.roughly = frozenset(no_cache), roughly
+        self._last: dict[str, Artifact | None] = {}
+        self._candidates: dict[str, Mapping[str, str]] = {}
+        self._waiting: dict[tuple[Bootstrap, timedelta], tuple[Waiting, ...]] = {}
         self.plans: dict[str, BuildPlan] = {}
         self.digests: dict[str, str] = {}
 
@@ -57,12 +71,13 @@ class Planner:
             files=file_digests(loaded.folder), sources=self.sources(loaded),
             builder=builder_version(loaded.definition), archive=self._archive(loaded),
         )  # fmt: skip
-        last = self.context.ledger.latest_artifact(name, platform)
+        last = self.last(name)
         plan = decide(
             name, inputs, added=added, packages=self._packages(loaded, added, last),
             overlay=overlay, known=self._known(name, platform, inputs), last=last,
             parent_pending=parent == PENDING, no_cache=name in self.no_cache,
         )  # fmt: skip
+        plan = replace(plan, waits=tuple(self._waits(loaded, plan.packages)))
         self.plans[name] = plan
         if plan.artifact:
             self.digests[name] = plan.artifact.digest
@@ -139,8 +154,125 @@ class Planner:
         inherited = self._inherited(loaded)
         if inherited and not loaded.definition.packages:
             return ()
-        upstream = self._upstream_digest(loaded)
-        return self.context.index.resolve(self.bootstrap(loaded), loaded.definition.packages, inherited, upstream)
+        bootstrap, held = self.bootstrap(loaded), self.held(loaded)
+        if self.roughly and not held and (before := self._as_before(loaded, bootstrap, inherited)):
+            return before
+        upstream, wanted = self._upstream_digest(loaded), loaded.definition.packages
+        return self.context.index.resolve(
+            bootstrap, wanted, inherited, upstream, tuple((one.name, one.version) for one in held)
+        )
+
+    def last(self, name: str) -> Artifact | None:
+        """The newest artifact of a definition; read once where nothing is built by the plans."""
+        if name not in self._last or not self.roughly:
+            self._last[name] = self.context.ledger.latest_artifact(name, self.context.settings.platform)
+        return self._last[name]
+
+    def added_before(self, name: str) -> tuple[Package, ...]:
+        """What the newest artifact of a definition added to what it stands on."""
+        last = self.last(name)
+        if last is None:
+            return ()
+        resolved = {(purl, sha256) for purl, sha256 in last.inputs.get("packages", ())}
+        return tuple(one for one in last.packages if (one.purl, one.sha256) in resolved)
+
+    def _as_before(
+        self, loaded: LoadedDefinition, bootstrap: Bootstrap, inherited: tuple[Package, ...]
+    ) -> tuple[Package, ...]:
+        """What the last artifact added, where nothing of it could be newer and the same is wanted; else nothing."""
+        last, definition = self.last(loaded.name), loaded.definition
+        wanted = definition.model_dump(mode="json", include={"base", "packages"})
+        if last is None or any(last.inputs.get("definition", {}).get(key) != said for key, said in wanted.items()):
+            return ()
+        added = self.added_before(loaded.name)
+        if {*inherited, *added} != set(last.packages):
+            return ()
+        known = self._candidates_of(bootstrap)
+        return added if all(known.get(one.name) == one.version for one in added) else ()
+
+    def _candidates_of(self, bootstrap: Bootstrap) -> Mapping[str, str]:
+        """What apt would take of every package that any newest artifact added, of one distribution."""
+        key = self.context.index.state(bootstrap)
+        if key not in self._candidates:
+            names = {one.name for name in self.context.definitions for one in self.added_before(name)}
+            self._candidates[key] = self.context.index.candidates(bootstrap, names)
+        return self._candidates[key]
+
+    # -- the cooldown --------------------------------------------------------------------------------------------------
+
+    def cooldown(self, loaded: LoadedDefinition) -> timedelta:
+        """How long what others publish waits before `loaded` takes it."""
+        own = loaded.definition.lifecycle.cooldown
+        return self.context.settings.cooldown if own is None else own
+
+    def held(self, loaded: LoadedDefinition) -> tuple[Waiting, ...]:
+        """The packages from outside the distribution's archive that are not old enough to be taken.
+
+        What closes an exploited or critical hole of the last artifact is not among them.
+        """
+        bootstrap, cooldown = self.bootstrap(loaded), self.cooldown(loaded)
+        if not self.context.settings.packages.extra_sources or not cooldown:
+            return ()
+        if (bootstrap, cooldown) not in self._waiting:
+            self._waiting[bootstrap, cooldown] = self._waiting_of(bootstrap, cooldown)
+        found = self._waiting[bootstrap, cooldown]
+        return tuple(one for one in found if not self._urgent(loaded, bootstrap, one)) if found else ()
+
+    def _waiting_of(self, bootstrap: Bootstrap, cooldown: timedelta) -> tuple[Waiting, ...]:
+        by_source: dict[str, list[Offer]] = {}
+        for one in self.context.index.offers(bootstrap):
+            by_source.setdefault(one.source, []).append(one)
+        found = [
+            one
+            for source, offers in by_source.items()
+            for one in waiting(offers, self._looked(source, offers), cooldown, self.context.now)
+        ]
+        return tuple(sorted(found))
+
+    def _looked(self, source: str, offers: Iterable[Offer]) -> Sights:
+        """The first sights of what a source offers; all that is there at the first look of all need not wait."""
+        ledger, keys = self.context.ledger, {one.key for one in offers}
+        settled = () if ledger.sights(SOURCE, source).looked else keys
+        return ledger.look_at(
+            SOURCE, source, keys, self.context.now, settled=settled, only_offered=True,
+            keep=not pretended(self.context.settings),
+        )  # fmt: skip
+
+    def _urgent(self, loaded: LoadedDefinition, bootstrap: Bootstrap, one: Waiting) -> bool:
+        """Whether a version closes an exploited or critical hole of what the last artifact has."""
+        last = self.last(loaded.name)
+        had = next((package for package in last.packages if package.name == one.name), None) if last else None
+        if had is None or had.version == one.version:
+            return False
+        return bool(self.holes.grave(self.holes.closed(bootstrap.suite, had, one.offer.package)))
+
+    @cached_property
+    def holes(self) -> KnownHoles:
+        """What is known of holes in packages."""
+        from images.plan.holes import KnownHoles
+
+        return KnownHoles(self.context, self.last)
+
+    def _waits(self, loaded: LoadedDefinition, packages: Iterable[Package]) -> Iterator[str]:
+        """What is newer and not taken yet, and until when: a package, or what an upstream tag was last seen to name."""
+        yield from map(str, self.waiting_for(loaded, packages))
+        reference = loaded.definition.base.image
+        if reference:
+            yield from self._tag_waits(reference, self.cooldown(loaded))
+
+    def waiting_for(self, loaded: LoadedDefinition, packages: Iterable[Package]) -> tuple[Waiting, ...]:
+        """What is newer than one of `packages`, and not taken yet."""
+        have = {one.name: one.version for one in packages}
+        held = () if loaded.definition.is_mkosi else self.held(loaded)
+        return tuple(one for one in held if one.name in have and is_before(have[one.name], one.version))
+
+    def _tag_waits(self, reference: str, cooldown: timedelta) -> Iterator[str]:
+        sights = self.context.ledger.sights(TAG, reference)
+        newest = sights.newest
+        if newest and newest != self.upstream.pinned(reference):
+            end = until(sights.of(newest), cooldown, self.context.now)
+            when = f"waits out its cooldown until {end:%Y-%m-%d %H:%M} UTC" if end else "may be taken (image.lock)"
+            yield f"{reference} {newest[:19]} {when}"
 
     def _upstream_digest(self, loaded: LoadedDefinition) -> str:
         """The digest of the upstream image below `loaded`, which alone describes its own packages; else nothing."""
@@ -150,5 +282,7 @@ class Planner:
     def _known(self, name: str, platform: str, inputs: dict[str, object]) -> Artifact | None:
         if inputs["parent"] == PENDING:
             return None
-        known = self.context.ledger.artifact_by_input(name, platform, digest_of(inputs))
+        wanted, last = digest_of(inputs), self._last.get(name)
+        same = last if last and last.input_digest == wanted else None  # nearly always, and read already
+        known = same or self.context.ledger.artifact_by_input(name, platform, wanted)
         return known if known and self.context.store.whole(known.digest) else None

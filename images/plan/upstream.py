@@ -56,11 +56,12 @@ class Upstream:
         self.store = store
         self.index = PackageIndex(settings)
 
-    def lock(self, reference: str, root: Path | None = None) -> Pin:
-        """Pin `reference` to what its tag names now, in the lock file of the content root `root` (else the one that
-        already pins it, else the checkout's). Raises OutsideError or ContentError when the registry has no such tag.
+    def lock(self, reference: str, root: Path | None = None, digest: str = "") -> Pin:
+        """Pin `reference` to what its tag names now, or to `digest`, in the lock file of the content root `root` (else
+        the one that already pins it, else the checkout's). Raises OutsideError or ContentError when the registry has no
+        such tag or digest.
         """
-        found = self._registry(reference).get(reference)
+        found = self._registry(reference).get(f"{split(reference)[0]}@{digest}" if digest else reference)
         if not self._require_trusted(reference, found.digest):
             say(f"{reference}: trusted on first use, for no rule in trust.upstream of the policy says who signs it")
         pin = Pin(digest=found.digest, platforms=self._platforms(reference, found))
@@ -74,6 +75,12 @@ class Upstream:
     def locked(self, reference: str) -> str:
         """The pinned digest of `reference` for the platform of the settings, without any network."""
         return self._of_platform(reference, self._pin(reference).platforms, self._root_of(reference) / LOCK)
+
+    def pinned(self, reference: str) -> str:
+        """The digest that `reference` is pinned to, of all platforms; empty where nothing is pinned."""
+        file = self._root_of(reference) / LOCK
+        pin = _load(file).images.get(reference) if file.exists() else None
+        return pin.digest if pin else ""
 
     def _pin(self, reference: str) -> Pin:
         """What is pinned. Raises ContentError where nothing is."""
@@ -109,6 +116,10 @@ class Upstream:
         platforms = self._platforms(reference, self._registry(reference).get(reference))
         return self.bring_exactly(reference, self._of_platform(reference, platforms))
 
+    def digest_of(self, reference: str) -> str:
+        """What the tag `reference` names now, by its manifest. Raises as `lock`."""
+        return self._registry(reference).get(reference).digest
+
     def _of_platform(self, reference: str, platforms: dict[str, str], file: Path | str = "") -> str:
         wanted = self.settings.platform
         if wanted not in platforms:
@@ -136,7 +147,7 @@ class Upstream:
 
     def bootstrap_of(self, digest: str, reference: str) -> Bootstrap:
         """The distribution of an image in the store, which `reference` names in errors; as `bootstrap`."""
-        release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self._text(digest, "usr/lib/os-release")))
+        release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self.text(digest, "usr/lib/os-release")))
         if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
             raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
         return Bootstrap(family="debian", suite=debian.suite(release["VERSION_CODENAME"], reference))
@@ -145,7 +156,7 @@ class Upstream:
         """What is installed in the image, by its own dpkg status. Raises OutsideError where that is none."""
         digest = self.fetch(reference)
         try:
-            return self.index.told_by(digest, self._text(digest, "var/lib/dpkg/status"))
+            return self.index.told_by(digest, self.text(digest, "var/lib/dpkg/status"))
         except OutsideError as error:
             where = f"{reference}: var/lib/dpkg/status in the image: {error.message}"
             hint = "the image was made by something else than dpkg: build on another one"
@@ -178,7 +189,7 @@ class Upstream:
                 return root
         return self.settings.roots[0]
 
-    def _text(self, digest: str, name: str) -> str:
+    def text(self, digest: str, name: str) -> str:
         """A text file of the image, kept beside the store once found; empty where there is none."""
         kept = self.store.path / "texts" / digest.removeprefix("sha256:") / Path(name).name
         if not kept.exists():

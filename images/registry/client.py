@@ -198,9 +198,7 @@ class RegistryClient:
         return [*login, *plain, *([f"--{side}cert-dir={directory}"] if directory else [])]
 
     def _plain(self, reference: str) -> bool:
-        """Whether plain HTTP is spoken: on loopback, and where the settings say so with the configured registry."""
-        asked = self.settings.registry
-        return is_loopback(reference) or (asked.insecure and _host(reference) == _host(asked.address))
+        return speaks_plain_http(self.settings, reference)
 
     def _skopeo(self, argv: Sequence[str], references: Sequence[str], seconds: float, largest: int = 0) -> str:
         """What skopeo prints. With `largest`, its memory is bounded, and no file that it writes has more bytes."""
@@ -254,6 +252,12 @@ def _as_asked(text: str, wanted: str, what: str) -> str:
     if wanted and found != wanted:
         raise MalformedError(f"the registry gave {found} for {what}", hint="is something between us and it?")
     return found
+
+
+def speaks_plain_http(settings: Settings, reference: str) -> bool:
+    """Whether plain HTTP is spoken: on loopback, and where the settings say so with the configured registry."""
+    asked = settings.registry
+    return is_loopback(reference) or (asked.insecure and _host(reference) == _host(asked.address))
 
 
 def _host(reference: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from hardening.findings import Verdict
@@ -32,7 +32,7 @@ from images.registry.releases import (
 from images.registry.show import ShownImage, show
 from images.release.attested import attested_verdict, record_evidence
 from images.release.lifecycle import shown
-from images.release.retention import REMOVE, RetirementDecision, plan
+from images.release.retention import REMOVE, KeepRule, RetirementDecision, plan
 from images.release.revocations import Ask, said_by_ledger
 from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement
 from images.store.oci import Store
@@ -45,6 +45,7 @@ class RegistryStore(ReleaseStore):
     """The releases of container images.
 
     `names` are all definitions': a release that is not looked at cannot hold its base, nor be found by its digest.
+    `rules` say what is kept of each beyond need.
     """
 
     registry: RegistryClient
@@ -53,6 +54,7 @@ class RegistryStore(ReleaseStore):
     now: datetime
     actor: str
     names: Sequence[str] = ()
+    rules: Mapping[str, KeepRule] = field(default_factory=dict)
 
     @property
     def settings(self) -> Settings:
@@ -139,7 +141,7 @@ class RegistryStore(ReleaseStore):
             found = pool.map(lambda name: releases_in(self.registry, name, self.prefix), every)
             releases = [said_by_ledger(self.ledger, release) for each in found for release in each]
             tags = list(pool.map(lambda name: channels_of(self.registry, self.repository(name)), every))
-        decisions = plan(releases, self.ledger.running_digests(), _pointing(tags, releases), self.now)
+        decisions = plan(releases, self.ledger.running_digests(), _pointing(tags, releases), self.now, self.rules)
         mine = tuple(decision for decision in decisions if decision.subject.name in self.names)
         if apply:
             kept = (decision.subject for decision in decisions if decision.action is not REMOVE)

@@ -13,6 +13,7 @@ from hardening.findings import Verdict
 from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedError, UsageError
 from images.artifact import Release
 from images.ledger import Move
+from images.release.closing import read_in_closed
 from images.release.lifecycle import before, below, chosen_back, refuse_ended, refuse_judged, worse
 from images.release.revocations import with_children
 from images.release.store import CHANNELS, PREVIOUS, ReleaseStore
@@ -184,5 +185,6 @@ def rebuild(to: ReleaseStore) -> tuple[tuple[Release, ...], tuple[GoldsmithError
     releases, errors = to.read_in()
     for repository in sorted({release.repository for release in releases}):
         read_in_moves(to, repository, {release.digest for release in releases})
+    read_in_closed(to, releases)
     to.note("rebuild", "ledger", f"{len(releases)} releases read from {to.place.rstrip('/')}")
     return releases, errors

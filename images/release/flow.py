@@ -19,9 +19,9 @@ from images.context import Context
 from images.plan.build_plan import Action, order
 from images.release.channels import Gate
 from images.release.lifecycle import near_expiry
-from images.release.publish import release
+from images.release.publish import Published, release
 from images.release.stores import store_of
-from images.scan.judge import judge, latest, refusal
+from images.scan.judge import Judgement, judge, latest, refusal
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
     A child is published only on a base that is; what is refused or failed stops its children and nothing else.
     """
     chosen = list(names)
-    outcomes = _blocked(context, chosen)
+    outcomes = blocked(context, chosen)
     possible = [name for name in chosen if name not in outcomes]
     built = {outcome.name: outcome for outcome in (build(context, possible) if possible else ())}
     for name in (known for known in order(context.parents) if known in built):
@@ -65,7 +65,7 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
     return list(outcomes.values())
 
 
-def _blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome]:
+def blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome]:
     """The outcomes of images that could not be published whatever was built, asked before anything is."""
     asked: dict[str, GoldsmithError | None] = {}
     told = {name: _may_not_publish(context, name, asked) for name in names if name in context.definitions}
@@ -120,21 +120,37 @@ def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -
 
 def _publish(context: Context, built: BuildOutcome) -> ReleaseOutcome:
     """Scan, ask the gate, publish. Raises RefusedError when the gate says no: then nothing is pushed."""
-    artifact = latest(context, built.name)
-    with step("scans"):
-        judgement = judge(context, artifact, context.policy_of(built.name))
-    if not judgement.verdict.allowed:
-        raise refusal(judgement)
-    definition = context.definitions[built.name].definition
-    standing = next((r for r in context.ledger.releases_of_content(artifact.digest) if not r.pruned_at), None)
-    redate = standing is not None and near_expiry(standing, context.now)
-    say(f"{built.name}: {'re-dating' if redate else 'publishing'}")
-    with step("push"):
-        published = release(store_of(context, built.name), artifact, definition, judgement, redate=redate)
+    artifact, judgement = judged(context, built.name)
+    published = publish(context, artifact, judgement)
     return ReleaseOutcome(
         built.name, published.action, built, artifact.digest, published.release.digest, published.release.expires_at,
         built.reasons, verdict=judgement.verdict,
     )  # fmt: skip
+
+
+def judged(context: Context, name: str) -> tuple[Artifact, Judgement]:
+    """The newest artifact of an image and the gate's verdict over it. Raises RefusedError where that says no.
+
+    Done again, it scans only what newer data asks for.
+    """
+    artifact = latest(context, name)
+    with step("scans"):
+        judgement = judge(context, artifact, context.policy_of(name))
+    if not judgement.verdict.allowed:
+        raise refusal(judgement)
+    return artifact, judgement
+
+
+def publish(context: Context, artifact: Artifact, judgement: Judgement) -> Published:
+    """Publish what the gate let through, or give the release over it new dates near its end."""
+    name = artifact.name
+    standing = next((r for r in context.ledger.releases_of_content(artifact.digest) if not r.pruned_at), None)
+    redate = standing is not None and near_expiry(standing, context.now)
+    say(f"{name}: {'re-dating' if redate else 'publishing'}")
+    with step("push"):
+        return release(
+            store_of(context, name), artifact, context.definitions[name].definition, judgement, redate=redate
+        )
 
 
 def gate(context: Context, policy: str) -> Gate:

@@ -21,7 +21,9 @@ from images.ledger import Begun
 from images.model import Definition
 from images.release import lifecycle
 from images.release.channels import point
+from images.release.closing import before_it, record_closed
 from images.release.lifecycle import refuse_ended
+from images.release.revocations import revoked
 from images.release.store import Publication, ReleaseStore
 from images.scan.judge import Judgement
 from images.trust.envelope import BUNDLE, statement
@@ -58,7 +60,8 @@ def release(
         begun = _take_up(to, making, draft, artifact, definition)
         standing = None if begun or redate else _standing(to, making, draft, definition)
         chosen = begun.release if begun else standing or draft
-        said = () if begun or standing else release_documents(chosen, artifact, judgement, _before(to, chosen))
+        before = before_it(to.ledger, chosen)
+        said = () if begun or standing else release_documents(chosen, artifact, judgement, before)
         begun = begun or Begun(chosen, said)
         making.refuse_taken(chosen)
         earlier = [known for known in to.ledger.releases_of_content(chosen.content) if known.digest != chosen.digest]
@@ -66,6 +69,8 @@ def release(
             to.ledger.begin_publication(begun)
         making.make(begun, artifact, judgement)
         _record(to, chosen)
+        if not standing:
+            record_closed(to, chosen, artifact, judgement.result, before)
         making.settle(chosen)
         point(to, chosen, "candidate", "publish")
         to.ledger.end_publication(chosen)
@@ -149,20 +154,41 @@ def _take_up(
 def _standing(to: ReleaseStore, making: Publication, draft: Release, definition: Definition) -> Release | None:
     """A release that already says what `draft` would, but for its day, and whose end is not near."""
     for known in making.over(draft):
-        dates = lifecycle.dates(definition.lifecycle, known.published_at)
-        same = replace(draft, digest=known.digest, **asdict(dates)) == known
-        if same and not lifecycle.near_expiry(known, to.now) and making.proves(known, to.now):
+        if _says_the_same(known, draft, definition, to.now) and making.proves(known, to.now):
             return known
     return None
 
 
-def _before(to: ReleaseStore, chosen: Release) -> PreviousRelease | None:
-    """The content that a release takes the place of, as far as the ledger knows it."""
-    for known in to.ledger.releases(chosen.name):
-        if known.content != chosen.content and known.published_at <= chosen.published_at:
-            artifact, scan = to.ledger.artifact_over(known.content), to.ledger.scan(known.content)
-            return PreviousRelease(known, artifact, scan.findings if scan else ()) if artifact else None
-    return None
+def _says_the_same(known: Release, draft: Release, definition: Definition, now: datetime) -> bool:
+    """Whether a release says what `draft` would, but for its day, and its end is not near."""
+    dates = lifecycle.dates(definition.lifecycle, known.published_at)
+    same = replace(draft, digest=known.digest, **asdict(dates)) == known
+    return same and not lifecycle.near_expiry(known, now)
+
+
+def stands(
+    to: ReleaseStore, artifact: Artifact, definition: Definition, policy: str, *, thorough: bool
+) -> Release | str:
+    """The release that publishing the artifact now would leave as it is, where `candidate` points to it; or why it
+    would not.
+
+    `thorough`: the store is asked too whether it was revoked elsewhere, and whether all that proves it is there.
+    """
+    making = to.publication()
+    draft = _draft(to, making, artifact, definition, policy, to.now)
+    if to.ledger.open_publications(draft.repository):
+        return "its publication was cut short"
+    if revoked(to.ledger, draft, to.revocation if thorough else None).revoked_at:
+        return "it was revoked"
+    pointed = next(iter(to.pointed(draft.repository, "candidate")), "")
+    known = to.ledger.release(pointed) if pointed else None
+    if known is None or known.content != draft.content:
+        return "it is not published yet"
+    if lifecycle.near_expiry(known, to.now):
+        return f"it expires on {known.expires_at:%Y-%m-%d} and gets new dates"
+    if not _says_the_same(known, draft, definition, to.now):
+        return "its release says what its definition no longer does"
+    return known if not thorough or making.proves(known, to.now) else "what proves its release is missing"
 
 
 def _record(to: ReleaseStore, release: Release) -> None:

@@ -6,14 +6,14 @@ and who needs the release. Whoever does holds it back, and is named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Generic, TypeVar
 
 from images.artifact import Release
-from images.release.lifecycle import Status, status
+from images.release.lifecycle import Status, newest_first, status
 
 Subject = TypeVar("Subject")
 
@@ -28,6 +28,18 @@ class RetirementAction(StrEnum):
     REMOVE = "remove"
 
 
+@dataclass(frozen=True)
+class KeepRule:
+    """What is kept beyond need: the `last` contents that are not revoked, and what has not been over for `for_`.
+
+    The newest release over a content stands for it. What is revoked is kept by neither.
+    """
+
+    last: int = 0
+    for_: timedelta = timedelta()
+
+
+NO_RULE = KeepRule()
 KEEP, WARN, DEPRECATE, DISABLE, REMOVE = RetirementAction
 DONE = {DEPRECATE: "deprecated", DISABLE: "disabled", REMOVE: "removed"}
 
@@ -57,15 +69,16 @@ class RetirementDecision(Generic[Subject]):
 
 def decide(
     subject: Subject, release: Release | None, following: NextAction, needed: str, now: datetime, *,
-    successor: Release | None = None, launched: str = "",
+    newer: Sequence[Release] = (), held: str = "",
 ) -> RetirementDecision[Subject]:  # fmt: skip
     """The action that is due for a subject, as a `release` tells when it ends.
 
-    `needed` says who needs it, and `launched` who perhaps does; `successor` is the release that took its place.
+    `needed` says who needs it, and `held` what else holds it back once an action is due; `newer` are the releases that
+    may have taken its place.
     """
     if release is None:
         return RetirementDecision(subject, KEEP, "its tags do not tell when it ends")
-    end, because = _end(release, successor, now)
+    end, because = _end(release, newer, now)
     if following.disabled_at:
         end, because = following.disabled_at, f"disabled on {following.disabled_at:%Y-%m-%d}"
     due, and_needed = end + following.grace, f"; {needed}" if needed else ""
@@ -75,7 +88,7 @@ def decide(
     done = DONE[following.action]
     if now < due:
         return RetirementDecision(subject, KEEP, f"{because}; to be {done} from {due:%Y-%m-%d}{and_needed}")
-    if (holder := needed or launched) and not following.anyway:
+    if (holder := needed or held) and not following.anyway:
         return RetirementDecision(subject, KEEP, f"{because}; not {done}: {holder}", held=True)
     return RetirementDecision(subject, following.action, f"{because}{and_needed}")
 
@@ -85,16 +98,20 @@ def plan(
     running: Mapping[str, Sequence[str]],
     channels: Mapping[str, Sequence[str]],
     now: datetime,
+    rules: Mapping[str, KeepRule] | None = None,
 ) -> tuple[RetirementDecision[Release], ...]:
     """Decide over the `releases` of a registry, of all definitions at once: a child elsewhere holds its base here.
 
     `running` maps a digest (release or content) to the members that run it, `channels` a release's digest to the tags
-    that point to it. What is over is removed at once, superseded releases too, unless something stands on it.
+    that point to it, `rules` a definition to what is kept of it beyond that. What is over is removed, superseded
+    releases too, unless something stands on it.
     """
+    rules = rules or {}
+    kept, newer = kept_by_rule(releases, rules), _newer(releases)
 
     def decided(release: Release, needed: str) -> RetirementDecision[Release]:
-        successor = _successor(release, releases, now)
-        return decide(release, release, NextAction(REMOVE), needed, now, successor=successor)
+        following = NextAction(REMOVE, grace_of(release, rules.get(release.name, NO_RULE)))
+        return decide(release, release, following, needed, now, newer=newer[release], held=kept.get(release, ""))
 
     decisions = {release: decided(release, _needed(release, running, channels)) for release in releases}
     while bases := {r: child for r in releases if decisions[r].action is REMOVE and (child := _child(r, decisions))}:
@@ -102,13 +119,45 @@ def plan(
     return tuple(decisions[release] for release in releases)
 
 
-def _end(release: Release, successor: Release | None, now: datetime) -> tuple[datetime, str]:
-    """When a release is over or was, and what is said of it then."""
+def grace_of(release: Release, rule: KeepRule) -> timedelta:
+    """How long a release is kept once it is over."""
+    return timedelta() if release.revoked_at else rule.for_
+
+
+def kept_by_rule(releases: Iterable[Release], rules: Mapping[str, KeepRule]) -> dict[Release, str]:
+    """The releases that stand for the last contents of their repositories, each with how that is told."""
+    kept, contents = dict[Release, str](), dict[str, set[str]]()
+    for release in newest_first(releases):
+        rule, seen = rules.get(release.name, NO_RULE), contents.setdefault(release.repository, set())
+        if release.revoked_at or release.content in seen or len(seen) >= rule.last:
+            continue
+        seen.add(release.content)
+        kept[release] = "the last one is kept" if rule.last == 1 else f"the last {rule.last} are kept"
+    return kept
+
+
+def _newer(releases: Iterable[Release]) -> dict[Release, list[Release]]:
+    """Each release with the newer ones of its repository, the newest first."""
+    found, repositories = dict[Release, list[Release]](), dict[str, list[Release]]()
+    for release in newest_first(releases):
+        above = repositories.setdefault(release.repository, [])
+        found[release] = [one for one in above if one.published_at > release.published_at]
+        above.append(release)
+    return found
+
+
+def _end(release: Release, newer: Sequence[Release], now: datetime) -> tuple[datetime, str]:
+    """When a release is over or was, and what is said of it then: the first of its revocation, successor and expiry.
+
+    While it has not expired, only what stands itself takes its place.
+    """
     if release.revoked_at:
         return release.revoked_at, f"revoked on {release.revoked_at:%Y-%m-%d}: {release.revoked_reason}"
-    if successor and now < release.expires_at:
-        return successor.published_at, f"superseded by {successor.digest[:19]}"
-    return release.expires_at, f"expired on {release.expires_at:%Y-%m-%d}"
+    standing = [one for one in newer if status(one, now) in {Status.CURRENT, Status.WARN}]
+    if standing and now < release.expires_at:
+        return standing[-1].published_at, f"superseded by {standing[-1].digest[:19]}"
+    taken = [one.published_at for one in newer if not one.revoked_at]
+    return min([release.expires_at, *taken]), f"expired on {release.expires_at:%Y-%m-%d}"
 
 
 def _needed(release: Release, running: Mapping[str, Sequence[str]], channels: Mapping[str, Sequence[str]]) -> str:
@@ -118,12 +167,6 @@ def _needed(release: Release, running: Mapping[str, Sequence[str]], channels: Ma
     if tags := channels.get(release.digest, ()):
         return f"{' and '.join(sorted(tags))} {'point' if tags[1:] else 'points'} to it"
     return ""
-
-
-def _successor(release: Release, releases: Sequence[Release], now: datetime) -> Release | None:
-    """A newer release of the same repository that stands."""
-    newer = (r for r in releases if r.repository == release.repository and r.published_at > release.published_at)
-    return next((r for r in newer if status(r, now) in {Status.CURRENT, Status.WARN}), None)
 
 
 def _child(base: Release, decisions: Mapping[Release, RetirementDecision[Release]]) -> Release | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hardening.foundation.errors import ContentError
 from images.context import Context
 from images.ledger import Ledger
+from images.release.retention import KeepRule
 from images.release.store import ReleaseStore
 
 if TYPE_CHECKING:
@@ -91,10 +92,22 @@ def _in_registry(context: Context) -> ReleaseStore:
     from images.registry.release_store import RegistryStore
 
     names = sorted(context.definitions)
-    return RegistryStore(context.registry, context.ledger, context.store, context.now, context.actor, names)
+    return RegistryStore(
+        context.registry, context.ledger, context.store, context.now, context.actor, names, _rules(context)
+    )
 
 
 def _at_aws(context: Context) -> AwsStore:
     from images.aws.release_store import AwsStore  # a command for containers does without boto3
 
-    return AwsStore(context.cloud, sorted(context.definitions))
+    return AwsStore(context.cloud, sorted(context.definitions), _rules(context))
+
+
+def _rules(context: Context) -> dict[str, KeepRule]:
+    """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do."""
+    default, found = context.settings.retention, dict[str, KeepRule]()
+    for name, loaded in context.definitions.items():
+        own = loaded.definition.lifecycle
+        last = default.keep_last if own.keep_last is None else own.keep_last
+        found[name] = KeepRule(last, default.keep_for if own.keep_for is None else own.keep_for)
+    return found

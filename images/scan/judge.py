@@ -122,6 +122,35 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     return Judgement(verdict, checks, result, policy_digest(context.settings.roots, policy_name))
 
 
+def judge_known(context: Context, artifact: Artifact, policy: Policy, planner: Planner) -> Judgement | None:
+    """What `judge` would say where nothing has to be verified or scanned for it; None where something has. It keeps
+    nothing.
+    """
+    overlay, known = planner.overlay(context.definitions[artifact.name]), _last_scan(context, artifact)
+    checks = context.ledger.checks(artifact.digest)
+    if not known or not checks or without_result(checks, overlay, context.definitions[artifact.name].definition):
+        return None
+    subject, benchmark = scan_subject(
+        context, artifact, policy, disk=context.store.disk_of(artifact.digest) is not None
+    )
+    result = unchanged(known, subject, context.settings, now=context.now, benchmark=bool(benchmark))
+    if result is None:
+        return None
+    findings, enforced = _dated(context, result.findings), enforced_by(checks, overlay)
+    verdict = judge_image(
+        policy, artifact.name, enforced, result.reports, findings, load_waivers(context.settings.roots), context.now,
+        context.ledger.bases_from(str(artifact.inputs.get("parent", ""))),
+    )  # fmt: skip
+    return Judgement(verdict, enforced, replace(result, findings=findings))
+
+
+def scan_subject(context: Context, artifact: Artifact, policy: Policy | None, *, disk: bool) -> tuple[str, str]:
+    """What stands for all that scanners get to see of an artifact, and the benchmark that a machine is measured by."""
+    reason = context.definitions[artifact.name].definition.healthcheck.none_because
+    benchmark = policy.image.benchmark.profile if disk and policy and policy.image.benchmark else ""
+    return _subject(artifact, reason, benchmark), benchmark
+
+
 def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: bool = False) -> ScanResult:
     """Scan the artifact, as far as the last scan no longer stands; the ledger keeps it."""
     known = None if afresh else _last_scan(context, artifact)

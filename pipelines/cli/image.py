@@ -16,8 +16,8 @@ from images.build.flow import build
 from images.context import Context
 from images.documents import to_json
 from images.plan.build_plan import Action, Change
+from images.plan.locking import move_locks, require_reason
 from images.plan.planner import Planner
-from images.plan.upstream import Upstream
 from images.release import channels
 from images.release.channels import ChannelMove, Gate, rebuild
 from images.release.flow import gate, release_all
@@ -36,7 +36,7 @@ Errors = Sequence[GoldsmithError | None]
 
 
 class PlanLine(Line):
-    """`image.plan`: what would happen to one image, and why."""
+    """`image.plan`: what would happen to one image, and why; `waits`: what is newer and not taken yet, until when."""
 
     name: str
     platform: str
@@ -44,6 +44,12 @@ class PlanLine(Line):
     why: tuple[str, ...]
     changes: tuple[Change, ...]
     input_digest: str
+    waits: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Why, and what waits out its cooldown, in a table."""
+        return (*self.why, *self.waits)
 
 
 def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str, ...]:
@@ -153,9 +159,9 @@ def verify_line(
     return VerifyLine(name=name, digest=digest, passed=not refused, checks=checks)
 
 
-def why_image(name: str) -> WhyOutput:
+def why_image(name: str, context: Context | None = None) -> WhyOutput:
     """Which inputs of `name` differ from its last artifact's."""
-    context = image_context(looks=True)
+    context = context or image_context(looks=True)
     only = one_of(context, name)
     plan = next(p for p in Planner(context).plan_all([only]) if p.name == only)
     last = context.ledger.latest_artifact(only, plan.platform)
@@ -163,13 +169,13 @@ def why_image(name: str) -> WhyOutput:
     return WhyOutput.of(plan, last_built_at=built_at, last_digest=digest, would=plan.action)
 
 
-PLAN_COLUMNS = {"image": "name", "action": "action", "why": "why"}
+PLAN_COLUMNS = {"image": "name", "action": "action", "why": "told"}
 BUILD_COLUMNS = {"image": "name", "action": "action", "digest": "digest", "seconds": "seconds", "because": "because"}
 PUBLISH_COLUMNS = {
     "image": "name", "action": "action", "release": "release", "expires": "expires_at", "because": "because",
 }  # fmt: skip
 CHANNEL_COLUMNS = {"image": "name", "channel": "channel", "before": "before", "after": "after", "note": "note"}
-LOCK_COLUMNS = {"image": "name", "base": "base", "digest": "digest"}
+LOCK_COLUMNS = {"image": "name", "base": "base", "action": "action", "digest": "digest", "because": "because"}
 RELEASE_COLUMNS = {"image": "name", "release": "release", "content": "content", "expires": "expires_at"}
 PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "because": "why"}
 
@@ -300,16 +306,16 @@ def look_at_fleets(context: Context) -> None:
             raise OutsideError(f"the fleet {name} cannot be read, {why}", evidence=str(error), hint=hint) from error
 
 
-def lock_upstreams(pattern: str) -> list[LockLine]:
-    """Pin the upstream bases of the definitions that `pattern` means to what their tags name now."""
-    context = image_context()
-    upstream = Upstream(context.settings, context.store, context.now)
+def lock_upstreams(pattern: str, *, now: bool = False, reason: str = "") -> tuple[list[LockLine], Errors]:
+    """Pin the upstream bases of the definitions that `pattern` means to the newest digest that is old enough.
+
+    `now`: to what their tags name now, for a `reason` that the audit keeps.
+    """
+    because, context = require_reason(now, reason), image_context()
     chosen = [context.definitions[name].definition for name in select(pattern, context.definitions, "image")]
-    return [
-        LockLine(name=definition.name, base=definition.base.image, digest=upstream.lock(definition.base.image).digest)
-        for definition in chosen
-        if definition.base.image
-    ]
+    bases = {one.name: one.base.image for one in chosen if one.base.image}
+    moves, errors = move_locks(context, bases.values(), now_because=because)
+    return [LockLine.of(moves[base], name=name) for name, base in bases.items() if base in moves], [*errors.values()]
 
 
 def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], list[GoldsmithError]]:

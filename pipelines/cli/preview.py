@@ -165,7 +165,7 @@ def judge_all(context: Context, images: Sequence[str], today: datetime) -> Judge
 def judge_last(planner: Planner, name: str) -> Verdict | None:
     """The gate's answer over the newest artifact of `name`, by its last scan and checks; None without a scan here."""
     context, ledger = planner.context, planner.context.ledger
-    artifact = ledger.latest_artifact(name, context.settings.platform)
+    artifact = planner.last(name)
     scan = ledger.scan(artifact.digest) if artifact else None
     if artifact is None or scan is None or name not in context.definitions:
         return None

@@ -32,6 +32,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, verdict_of
 from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
+from pipelines.rollout.base_uptake import BY_HAND, UptakeLine, take_up
 from pipelines.rollout.plan import by_reason
 from pipelines.rollout.rollout_store import View, newest, require_known, tell
 from pipelines.rollout.service import AutoLine, automated, back, can_go_back, order_back, start
@@ -254,6 +255,37 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
         except GoldsmithError as error:
             failures.append(error)
             lines.append(AutoLine(fleet=fleet, outcome=ended_by(error), detail=error.message))
+    return lines, failures
+
+
+UPTAKE_COLUMNS = {
+    "fleet": "fleet",
+    "application": "image",
+    "newest base": "newest",
+    "rebuild": "state",
+    "why": "detail",
+}
+NO_UPTAKE = "no application image stands on a golden base of which a newer release is out"
+
+
+def rebuild_applications(
+    pattern: str, *, apply: bool, context: Context | None = None
+) -> tuple[list[UptakeLine], list[GoldsmithError]]:
+    """The applications of the fleets that `pattern` means whose base has a newer release; with `apply`, tell and ask.
+
+    One fleet that cannot be read stops no other. Raises ContentError where no fleet has this name.
+    """
+    context = context or image_context(looks=not apply)
+    lines, failures = list[UptakeLine](), list[GoldsmithError]()
+    for fleet in select(pattern, load_fleets(context.settings.roots), "fleet"):
+        try:
+            with fleet_session(fleet, context) as at:
+                lines += take_up(at, check(at), apply=apply, most_tries=BY_HAND)
+        except GoldsmithError as error:
+            failures.append(error)
+    if apply and (failed := [line for line in lines if line.failed]):
+        evidence = "\n".join(f"{line.fleet}: {line.image}: {line.detail}" for line in failed)
+        failures.append(OutsideError(f"{len(failed)} rebuild(s) could not be asked for", evidence=evidence))
     return lines, failures
 
 

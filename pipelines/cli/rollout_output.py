@@ -78,7 +78,8 @@ class StepLine(Line):
     """One member that would be, or was, replaced, and why; `outcome` is empty in a plan.
 
     `rule`: which of its reasons the budgets count. `seconds`: what it takes at least. `changes`: what the new image
-    changes in it beside its files.
+    changes in it beside its files. `deadline`: when the first of its reasons must be gone. `ends_at`: when the new one
+    serves, as predicted; null where limits forbid it for a year.
     """
 
     member: str
@@ -90,6 +91,20 @@ class StepLine(Line):
     changes: tuple[str, ...] = ()
     outcome: Phase | Literal[""] = ""
     note: str = ""
+    deadline: datetime | None = None
+    ends_at: datetime | None = None
+
+
+class LateLine(Line):
+    """One member that cannot be replaced by its deadline. `limits`: the key paths in the fleet's file without which it
+    would be, all together; none: one replacement alone takes longer. `hint`: what to change.
+    """
+
+    member: str
+    deadline: datetime
+    ends_at: datetime | None
+    limits: tuple[str, ...]
+    hint: str
 
 
 class SkipLine(Line):
@@ -106,7 +121,7 @@ def skipped(plan: Plan) -> tuple[SkipLine, ...]:
 
 class WaveLine(Line):
     """One wave: so many members, `parallel` at a time, with the bake after them. The canary wave waits for approval
-    where `auto_promote` is off.
+    where `auto_promote` is off. `begins_at`: as predicted.
     """
 
     wave: int
@@ -116,6 +131,7 @@ class WaveLine(Line):
     zones: tuple[str, ...]
     seconds: int
     bake_seconds: int
+    begins_at: datetime | None = None
 
 
 class CallsLine(Line):
@@ -149,7 +165,9 @@ class RollOutput(Line):
 
     `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that. `afterwards`: what a
     person has to change elsewhere, lest that undo it. `needs_approval`: another user must approve the plan first.
-    `rehearsed`: each new member is tried beside the old one first.
+    `rehearsed`: each new member is tried beside the old one first. `ends_at`: when the last wave of members has baked,
+    as predicted, if nothing goes wrong and nobody is waited for. Of the members that are replaced `deadlines_met` are
+    so by their deadlines, `overdue` were past them before, and the others are `late`.
     """
 
     fleet: str
@@ -170,6 +188,10 @@ class RollOutput(Line):
     rehearsed: bool = False
     rollout: str = ""
     failure: str = ""
+    ends_at: datetime | None = None
+    deadlines_met: int = 0
+    overdue: int = 0
+    late: tuple[LateLine, ...] = ()
 
 
 def member_lines(judged: Iterable[Judged]) -> list[MemberLine]:
@@ -210,6 +232,9 @@ def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput
         waits_for=plan.hold.why if plan.hold else "",
         afterwards=_afterwards(plan),
         groups=tuple(_group(step, done) for step in plan.groups),
+        deadlines_met=plan.deadlines_met,
+        overdue=plan.overdue,
+        late=tuple(map(LateLine.of, plan.late)),
         rollout=outcome.state.id if outcome else "",
         failure=outcome.state.failure if outcome else "",
     )
@@ -240,10 +265,13 @@ def ends(roll: RollOutput) -> str:
 def _wave(number: int, wave: Wave) -> WaveLine:
     zones = tuple(sorted({step.member.zone for step in wave.steps} - {""}))
     bakes = int(wave.bake.total_seconds())
-    return WaveLine.of(wave, wave=number, members=len(wave.steps), zones=zones, bake_seconds=bakes)
+    return WaveLine.of(
+        wave, wave=number, begins_at=wave.begins_at, members=len(wave.steps), zones=zones, bake_seconds=bakes
+    )
 
 
 Table = tuple[list[str], list[list[str]]]
+SHOWN_LATE = 5
 MOST_STEPS = 200  # in markdown: a forge takes some 60,000 characters
 
 
@@ -253,6 +281,7 @@ def heading(roll: RollOutput) -> list[str]:
     if roll.steps:
         many, waves = _many(len(roll.steps), "member"), _many(len(roll.waves), "wave")
         lines.append(f"{many} in {waves}, in {_span(roll.seconds)} or more")
+        lines += deadlines(roll)
     if roll.rehearsed and roll.steps:
         lines.append("each is tried beside the old one first, and the old one stops only if that is healthy")
     if roll.groups:
@@ -260,6 +289,26 @@ def heading(roll: RollOutput) -> list[str]:
     if roll.waits_until:
         lines.append(f"nothing is done before {roll.waits_until:%Y-%m-%d %H:%M} UTC: {roll.waits_for}")
     return [*lines, *roll.afterwards]
+
+
+def deadlines(roll: RollOutput) -> list[str]:
+    """When a plan is over, how many of its members meet their deadlines, and who does not, by cause."""
+    if roll.rollout:
+        return []
+    lines = [f"over on {roll.ends_at:%Y-%m-%d at %H:%M} UTC or later"] if roll.ends_at else []
+    counts = {"in time": roll.deadlines_met, "too late": len(roll.late), "past theirs already": roll.overdue}
+    if told := ", ".join(f"{number:,} {what}" for what, number in counts.items() if number):
+        lines.append(f"deadlines: {told}")
+    for (_, hint), late in groupby(sorted(roll.late, key=_cause), key=_cause):
+        members = list(late)
+        names = ", ".join(one.member.rpartition("/")[2] for one in members[:SHOWN_LATE])
+        more = f" and {len(members) - SHOWN_LATE:,} more" if members[SHOWN_LATE:] else ""
+        lines.append(f"too late for {min(one.deadline for one in members):%Y-%m-%d %H:%M} UTC: {names}{more}: {hint}")
+    return lines
+
+
+def _cause(late: LateLine) -> tuple[tuple[str, ...], str]:
+    return late.limits, late.hint
 
 
 def tables(roll: RollOutput) -> tuple[Table, Table, Table, Table]:
@@ -275,7 +324,7 @@ def tables(roll: RollOutput) -> tuple[Table, Table, Table, Table]:
         ended = [[*name, _ended(step.outcome), step.note] for name, step in named_steps]
         members = ["wave", "member", "outcome", "note"], _once(ended, at=3)
     return (
-        (["wave", "members", "at once", "zone", "takes", "then bakes"], wave_rows(roll)),
+        (["wave", "members", "at once", "zone", "begins, UTC", "takes", "then bakes"], wave_rows(roll)),
         (["place", "calls", "number", "last at least"], calls),
         members,
         (["group", "members", "runs", "healthy", "stops at", "outcome"], [_shown_group(one) for one in roll.groups]),
@@ -305,12 +354,14 @@ def changed(roll: RollOutput) -> list[str]:
 
 
 def wave_rows(roll: RollOutput) -> list[list[str]]:
-    """A row for each wave; equal ones after each other share one, but for canaries."""
+    """A row for each wave; equal ones after each other share one, which begins with the first, but for canaries."""
     rows = []
     for (canary, *cells), same in groupby(roll.waves, lambda wave: (wave.canary and wave.wave, *_shown_wave(wave))):
-        numbers = [wave.wave for wave in same]
-        range_of = f"{numbers[0]}-{numbers[-1]}" if numbers[1:] else f"{numbers[0]}{' canary' if canary else ''}"
-        rows.append([range_of, *cells])
+        alike = list(same)
+        first, last = alike[0].wave, alike[-1].wave
+        range_of = f"{first}-{last}" if alike[1:] else f"{first}{' canary' if canary else ''}"
+        begins = f"{at:%m-%d %H:%M}" if (at := alike[0].begins_at) else ""
+        rows.append([range_of, *cells[:3], begins, *cells[3:]])
     return rows
 
 

@@ -77,7 +77,7 @@ def _scan(context: Context, ref: str) -> Scan:
         digest, result, verdict = artifact.digest, judged.result, judged.verdict
         bases = context.ledger.bases_from(str(artifact.inputs.get("parent", "")))
     else:
-        reference = _reference(context, ref)
+        reference = reference_meant(context, ref)
         digest = Upstream(context.settings, context.store, context.now).bring(reference)
         result, bases = scan_content(context, digest, None), ()
         by = load_policy(context.settings.roots, context.policy or "default")
@@ -92,7 +92,7 @@ def _scan(context: Context, ref: str) -> Scan:
     return output, result.sbom, {key: by for key, by in covering.items() if by}
 
 
-def _reference(context: Context, ref: str) -> str:
+def reference_meant(context: Context, ref: str) -> str:
     """A reference in full; of another registry, one without a tag means `latest`, as everywhere."""
     repository, wanted = split(ref)
     host = repository.partition("/")[0]

@@ -28,8 +28,11 @@ from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine
 from pipelines.cli.export import ExportLine
 from pipelines.cli.feeds import FeedUpdateOutput
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
+from pipelines.cli.latency import LatencyOutput
+from pipelines.cli.outdated import OutdatedOutput
 from pipelines.cli.preview_output import PreviewOutput
 from pipelines.cli.reap import ReapLine
+from pipelines.cli.rendering import OwnImageLine, RenderedLine
 from pipelines.cli.report_output import ReportOutput
 from pipelines.cli.reproduction import ReproduceOutput
 from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
@@ -40,6 +43,7 @@ from pipelines.cli.teardown import TeardownLine
 from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
 from pipelines.cli.work_sharing import WorkerStatus
 from pipelines.fleet.model import Fleet
+from pipelines.rollout.base_uptake import UptakeLine
 from pipelines.rollout.service import AutoLine
 
 FOLDER = ROOT / "docs" / "schemas"
@@ -64,6 +68,7 @@ COMMANDS: dict[str, Any] = {
     "key.rotate": list[KeyLine],
     "image.why": WhyOutput,
     "image.affected": AffectedOutput,
+    "image.outdated": OutdatedOutput,
     "image.prune": list[contract.PruneLine],
     "image.reap": list[ReapLine],
     "image.lock": list[contract.LockLine],
@@ -79,6 +84,7 @@ COMMANDS: dict[str, Any] = {
     "waiver.list": list[WaiverLine],
     "waiver.new": NewWaiverOutput,
     "fleet.list": list[contract.FleetLine],
+    "fleet.rebuild": list[UptakeLine],
     "fleet.scan": list[SeenLine],
     "fleet.check": list[MemberLine],
     "roll.plan": RollOutput,
@@ -90,8 +96,11 @@ COMMANDS: dict[str, Any] = {
     "roll.simulate": SimulateOutput,
     "adopt": list[AdoptLine],
     "nightly": contract.NightlyOutput,
+    "pipeline.image": list[OwnImageLine],
+    "pipeline.render": list[RenderedLine],
     "worker.status": WorkerStatus,
     "report": ReportOutput,
+    "latency": LatencyOutput,
     "demo": contract.DemoOutput,
     "engine.show": list[EngineLine],
     "teardown": list[TeardownLine],

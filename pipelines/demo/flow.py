@@ -14,7 +14,7 @@ from pathlib import Path
 from hardening.foundation.console import out, print_json, print_rule, say
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.locks import only_one
-from hardening.foundation.settings import NONE, Docker, Feeds, Judging, Registry, Settings, load_settings
+from hardening.foundation.settings import NONE, REHEARSAL, Docker, Feeds, Judging, Registry, Settings, load_settings
 from hardening.foundation.timing import collected, step, told
 from images.build.workspace import sweep
 from images.context import Context
@@ -28,7 +28,7 @@ from pipelines.demo import web_service
 from pipelines.demo.web_service import Stream, steady
 from pipelines.host import embedded_registry
 from pipelines.host.provision import docker_host
-from pipelines.wiring import REHEARSAL, fleet_host, image_context
+from pipelines.wiring import fleet_host, image_context
 
 CONTENT = Path(__file__).with_name("content")
 PAGE = Path("images/definitions/demo-web/files/index.html")

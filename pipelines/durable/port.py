@@ -51,8 +51,10 @@ class WorkflowEngine(Protocol):
     async def wait(self, span: timedelta) -> bool:
         """Let `span` pass; True as soon as somebody wakes the flow. A crash does not restart it."""
 
-    async def child(self, key: str, flow: str, argument: Json, *, needs: Sequence[str] = ()) -> Child:
+    async def child(self, key: str, flow: str, argument: Json, *, of: str = "", needs: Sequence[str] = ()) -> Child:
         """Start the flow registered as `flow` under the id `<own id>/<key>`, or find it there.
+
+        `of`: the id of a flow that this one was started by, which then stands in the place of its own.
 
         It runs in this process. With `needs`, names of capabilities such as `docker` or `arch:amd64`, it is any
         worker's that has them all, and takes one of that worker's places until it ends: so it must not itself wait for

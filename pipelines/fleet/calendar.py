@@ -97,6 +97,12 @@ class Cron:
             day -= timedelta(days=1)
         return None
 
+    def beginnings(self, zone: ZoneInfo, day: date) -> list[datetime]:
+        """When it begins on that local day, in UTC and in order."""
+        if not self.on(day):
+            return []
+        return sorted({at for hour in self.hours for minute in self.minutes for at in _shown(day, hour, minute, zone)})
+
     def _last_on(self, day: date, zone: ZoneInfo, at: datetime) -> datetime | None:
         best: datetime | None = None
         for hour in sorted(self.hours, reverse=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, assert_never
 
@@ -76,6 +77,28 @@ class Replacement(Content):
         return self
 
 
+class Rebuild(Content):
+    """How the application images that members run are built again on a newer base: a program, or a webhook.
+
+    It gets one JSON message: on its standard input, or by POST. It may get the same one again after a crash, which its
+    `key` shows.
+    """
+
+    command: tuple[NonEmpty, ...] = Field((), description="program that gets the message on its standard input")
+    webhook_file: NonEmpty | None = Field(
+        None, description="file that holds an address to POST to, which is a secret and so stands in no fleet file"
+    )
+    timeout: Duration = _duration("30s", "for one try; whatever is asked only begins the build")
+
+    @model_validator(mode="after")
+    def _one(self) -> Rebuild:
+        if bool(self.command) == bool(self.webhook_file):
+            raise ValueError("give exactly one of command and webhook_file")
+        if not timedelta() < self.timeout <= timedelta(minutes=10):
+            raise ValueError("timeout must be longer than nothing and at most 10m")
+        return self
+
+
 class Ec2(Content):
     """Where an EC2 fleet runs, and how its standalone instances are replaced; Auto Scaling groups roll themselves."""
 
@@ -133,7 +156,9 @@ class Limits(Content):
     windows: tuple[Window, ...] = Field((), description="when a rollout may act; none: always")
     freezes: tuple[Freeze, ...] = Field((), description="days on which no rollout acts")
     jitter: Percent = Field(
-        "10%", description="part of a violation's grace over which automated runs spread members of the same age"
+        "50%",
+        description="part of the time until its deadline, within windows, over which automated runs spread members "
+        "that are merely too old; nobody waits so long that a deadline is in danger",
     )
     drain: Duration = _duration("30s", "for the old one to finish what it has begun")
     before_drain: tuple[NonEmpty, ...] = Field(
@@ -212,6 +237,7 @@ class Fleet(Content):
     ]
     policy: Name = "default"
     replacement: Replacement
+    rebuild: Rebuild | None = Field(None, description="what builds the application images that members run again")
     approval: Approval = Approval.REQUIRED
     ec2: Ec2 = Ec2()
     health: Health = Health()
@@ -240,6 +266,8 @@ class Fleet(Content):
                     raise ValueError(
                         "limits.before_drain and after_drain run in containers: a fleet of kind docker has them"
                     )
+                if self.rebuild:
+                    raise ValueError("rebuild is for application images: a fleet of kind docker has them")
                 if self.replacement.tag:
                     raise ValueError("an EC2 fleet runs machine images: its replacement is a definition, not a tag")
             case _:

@@ -65,7 +65,7 @@ def facts(member: Member, origin: Provenance, own_registry: str = "") -> Running
     found = RunningFacts(golden is not None, image, source, own_registry, member.since)
     if golden is None:
         return found
-    since, by = _superseded(origin, golden)
+    since, by = superseded(origin, golden)
     return replace(
         found,
         published_at=golden.published_at,
@@ -97,7 +97,7 @@ def named(release: Release) -> str:
     return f"{release.name} of {release.published_at:%Y-%m-%d} ({release.digest[:19]})"
 
 
-def _superseded(origin: Provenance, golden: Release) -> tuple[datetime | None, str]:
+def superseded(origin: Provenance, golden: Release) -> tuple[datetime | None, str]:
     """Since when and by what the golden image is superseded: its channel points to another content.
 
     A base is superseded by something newer only: what its builder took from another channel is no step back.

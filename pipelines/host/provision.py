@@ -22,7 +22,7 @@ CONTAINERD_STORE = "io.containerd.snapshotter.v1"
 BUILDX_FOLDERS = ("/usr/libexec/docker", "/usr/lib/docker", "/usr/local/lib/docker", str(Path.home() / ".docker"))
 ASK_SECONDS = 60
 # Their programs are wanted, not what Debian starts at boot.
-UNWANTED_SERVICES = {"docker-registry", "nginx", "postgresql"}
+UNWANTED_SERVICES = {"cron", "docker-registry", "nginx", "postgresql"}
 SERVICE_POLICY = Path(__file__).with_name("policy-rc.d.sh")
 
 

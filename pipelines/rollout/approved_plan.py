@@ -23,7 +23,7 @@ from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
 from pipelines.rollout.plan import GroupStep, Plan
 
-FORM = "goldsmith.rollout-plan/2"
+FORM = "goldsmith.rollout-plan/3"
 VALID_FOR = timedelta(days=3)
 SHOWN = 10
 

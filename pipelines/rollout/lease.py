@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Protocol, TypeVar
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.retrying import retrying
 from images.documents import to_json
-from images.ledger import Holder, Lease, Ledger
+from images.ledger import Holder, Lease, Ledger, MemberRun
 from pipelines.durable.dbos import Claim, claimed, engine_url
 from pipelines.durable.port import FencedError
 from pipelines.durable.workers import LostError, repeated
+from pipelines.fleet.members import ReplacementImage
 from pipelines.rollout.notify import Message
-from pipelines.rollout.state import STEP, Event, MemberState, OperatorCommands, RolloutStage, RolloutState, doing
+from pipelines.rollout.state import STEP, Event, MemberState, OperatorCommands, Phase, RolloutStage, RolloutState, doing
 
 # -- the lease: its owner may act on the fleet; the next owner gets it when this one gives it back or dies -------------
 
@@ -78,6 +80,7 @@ class LedgerJournal:
     """The ledger for the holder of `lease`. `now` is what the ledger's lines are dated by.
 
     A ledger that does not answer is waited for: the database that restarts under a rollout is no failure of it.
+    `target` is what the rollout replaces members by, where what they run is to be written down.
     """
 
     ledger: Ledger
@@ -85,6 +88,7 @@ class LedgerJournal:
     actor: str
     now: Callable[[], datetime]
     tell: Callable[[Message], None]
+    target: ReplacementImage | None = None
 
     def fence(self, rollout: str) -> None:
         """Raises FencedError when this process does not hold the lease of the rollout's fleet any more."""
@@ -113,8 +117,23 @@ class LedgerJournal:
             say(f"{state.fleet}: {doing(state.stage, state.wave, state.waves, state.note)}")
 
     def mark(self, rollout: str, member: MemberState) -> None:
-        """Write down how far one member is."""
+        """Write down how far one member is, and what it runs since this moment, where that has changed."""
         _patiently(lambda: self.ledger.save_member(rollout, member.id, to_json(member)))
+        if self.target and member.phase in (Phase.SERVING, Phase.NEW, Phase.OLD) and not member.pinned.startswith("{"):
+            _patiently(partial(self._record_run, rollout, member, self.target))
+
+    def _record_run(self, rollout: str, member: MemberState, target: ReplacementImage) -> None:
+        """Of a group, whose pin is JSON, the next check tells what its members run.
+
+        On the way back the new instance is the old version, and what is pinned is the target.
+        """
+        ledger, fleet, new = self.ledger, self.lease.fleet, target.golden.content if target.golden else ""
+        went_back = member.phase is Phase.OLD or member.pinned.endswith(f"@{target.digest}")
+        before = ledger.member_runs(fleet, member.name)[-1:]
+        if went_back and not (before and before[0].content == new):
+            return  # it never ran the new version
+        content = ledger.last_content(fleet, member.name, but=new) if went_back else new
+        ledger.record_run(MemberRun(fleet, member.name, content, gone=False, told_by=rollout, at=self.now()))
 
     def audit(self, rollout: str, action: str, detail: str = "") -> None:
         """Write down that something was done."""

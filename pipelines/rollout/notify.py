@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import requests
 
@@ -54,20 +55,28 @@ def _tell_program(targets: Notify, text: str) -> None:
 
 
 def _tell_webhook(targets: Notify, text: str) -> None:
-    if targets.webhook_file is None:
-        return
-    try:
-        address = targets.webhook_file.read_text().strip()
-    except OSError as error:
-        raise OutsideError(f"notify.webhook_file cannot be read: {error}") from None
-    retrying(lambda: _post(address, text), within=timedelta(seconds=SECONDS))
+    if targets.webhook_file:
+        post(targets.webhook_file, "notify.webhook_file", text)
 
 
-def _post(address: str, text: str) -> None:
-    """Raises OutsideError that does not name the address, which is a secret."""
+def post(file: Path, key: str, text: str, seconds: float = SECONDS) -> None:
+    """POST JSON to the address in `file`, which the setting `key` names; a few times, if need be.
+
+    Raises OutsideError that does not name the address, which is a secret.
+    """
     try:
-        answer = requests.post(address, data=text, headers={"Content-Type": "application/json"}, timeout=SECONDS)
+        address = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OutsideError(f"{key} cannot be read: {error}") from None
+    retrying(lambda: _post(address, key, text, seconds), within=timedelta(seconds=seconds))
+
+
+def _post(address: str, key: str, text: str, seconds: float) -> None:
+    headers = {"Content-Type": "application/json"}
+    try:
+        with requests.post(address, data=text, headers=headers, timeout=seconds, stream=True) as answer:
+            status, good = answer.status_code, answer.ok  # whatever it says at length is not read
     except (requests.RequestException, ValueError) as error:
-        raise OutsideError(f"the webhook of notify.webhook_file: {type(error).__name__}") from None
-    if not answer.ok:
-        raise OutsideError(f"the webhook of notify.webhook_file answers {answer.status_code}")
+        raise OutsideError(f"the webhook of {key}: {type(error).__name__}") from None
+    if not good:
+        raise OutsideError(f"the webhook of {key} answers {status}")

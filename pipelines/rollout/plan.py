@@ -17,8 +17,9 @@ from pipelines.fleet.members import Changes, ReplacementImage, repository
 from pipelines.fleet.model import Fleet, FleetKind, Method, ReplacementStrategy
 from pipelines.fleet.port import Group, Pacing
 from pipelines.fleet.violations import Judged, named
-from pipelines.rollout.schedule import Cap, Hold, caps, gravest, may_act, turn
-from pipelines.rollout.waves import Room, Step, Wave, waves
+from pipelines.rollout.forecast import Late, due_times, forecast
+from pipelines.rollout.schedule import Cap, Hold, caps, gravest, may_act
+from pipelines.rollout.waves import Room, Step, Wave
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,9 @@ class Plan:
     """What a rollout would do: `floor` members serve at every moment, and it takes `seconds` at least.
 
     Members first, wave after wave, then the `groups`, one after the other. `hold`: until when windows, freezes or
-    budgets let it do nothing; the waves are those of that moment's budgets. `calls`: what it asks of a service that
-    limits its callers. `rehearsed`: each new member is tried beside the old one first.
+    budgets let it do nothing. `calls`: what it asks of a service that limits its callers. `rehearsed`: each new member
+    is tried beside the old one first. `ends_at`: when the last wave has baked, as predicted; None without waves, or
+    where that is not within a year. `late`: whose deadlines it cannot meet, of those still to come.
     """
 
     fleet: str
@@ -71,11 +73,23 @@ class Plan:
     calls: tuple[Calls, ...] = ()
     groups: tuple[GroupStep, ...] = ()
     rehearsed: bool = False
+    ends_at: datetime | None = None
+    late: tuple[Late, ...] = ()
 
     @property
     def parts(self) -> int:
         """How many parts it has, one after the other: waves and groups."""
         return len(self.waves) + len(self.groups)
+
+    @property
+    def deadlines_met(self) -> int:
+        """How many of its members are replaced by their deadlines."""
+        return sum(step.deadline is not None and step.in_time for step in self.steps)
+
+    @property
+    def overdue(self) -> int:
+        """How many of its members were past their deadlines when it was made."""
+        return sum(not step.in_time for step in self.steps) - len(self.late)
 
     @property
     def names(self) -> dict[str, str]:
@@ -117,17 +131,21 @@ def plan(
         refuse_implausible(fleet, judged, adopt)
     hold = refuse_standstill(fleet, now) if violating else None
     budgets = caps(fleet.limits, len(judged), hold.until if hold and hold.until else now)
+    later = due_times(judged, fleet.limits, step_cost(fleet)[1].total_seconds(), now) if automated else {}
 
     def why_left(one: Judged) -> str:
-        waits = not_yet(fleet, one, now) if automated else ""
+        waits = not_yet(fleet, later.get(one.member.id), now)
         unfit = changes[one.member.id].forbids if one.member.id in changes else ""
         return why_not(fleet, one, target, now, adopt) or unfit or waits or frozen(one, budgets)
 
     left = {one.member.id: why_left(one) for one in violating}
     rolled = [one for one in violating if not left[one.member.id]]
     refuse_surge(fleet, violating, left)
-    room = Room(fleet.limits, len(judged), sum(one.member.healthy for one in judged), budgets)
-    made, needed = waves(_steps(fleet, rolled, changes), room), calls(fleet, (one.member.id for one in rolled))
+    needed = calls(fleet, (one.member.id for one in rolled))
+    call_seconds = max((call.seconds for call in needed), default=0) / max(1, len(rolled))
+    room = Room(fleet.limits, len(judged), sum(one.member.healthy for one in judged), call_seconds)
+    predicted = forecast(_steps(fleet, rolled, changes), room, now)
+    made = predicted.waves
     return Plan(
         fleet=fleet.name,
         target=target,
@@ -141,6 +159,8 @@ def plan(
         hold=hold if rolled else None,
         calls=needed,
         rehearsed=fleet.kind is FleetKind.DOCKER and fleet.limits.method is Method.IN_PLACE and fleet.limits.rehearsal,
+        ends_at=predicted.ends_at if made else None,
+        late=predicted.late,
     )
 
 
@@ -160,10 +180,11 @@ def frozen(one: Judged, budgets: Sequence[Cap]) -> str:
     return f"{cap.name} allows no member that is {rule}" if cap else ""
 
 
-def not_yet(fleet: Fleet, one: Judged, now: datetime) -> str:
-    """Why an automated run leaves this member to a later one; empty when it is its turn."""
-    at = turn(one.member.id, one.violations, fleet.limits.jitter)
-    return f"its turn comes at {at:%Y-%m-%d %H:%M} UTC (limits.jitter {fleet.limits.jitter})" if at and now < at else ""
+def not_yet(fleet: Fleet, turn: datetime | None, now: datetime) -> str:
+    """Why an automated run leaves a member to a later one; empty when its `turn` has come, or it waits for none."""
+    if turn is None or turn <= now:
+        return ""
+    return f"its turn comes at {turn:%Y-%m-%d %H:%M} UTC (limits.jitter {fleet.limits.jitter})"
 
 
 def _steps(fleet: Fleet, rolled: Sequence[Judged], changes: Mapping[str, Changes]) -> list[Step]:
@@ -171,7 +192,7 @@ def _steps(fleet: Fleet, rolled: Sequence[Judged], changes: Mapping[str, Changes
     return [
         Step(
             one.member, tuple(reason.what for reason in one.violations), gravest(one.rules), seconds,
-            changes.get(one.member.id, nothing).told,
+            changes.get(one.member.id, nothing).told, one.deadline,
         )
         for one in rolled
     ]  # fmt: skip

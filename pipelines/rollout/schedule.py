@@ -1,15 +1,13 @@
-"""When a rollout may act, and on how many members at once: windows, freezes, budgets, jitter. Pure."""
+"""When a rollout may act, and on how many members at once: windows, freezes, budgets. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from zoneinfo import ZoneInfo
 
-from hardening.findings import Reason
-from pipelines.fleet.calendar import Budget, RunningRule, Span, Window, at_least, cron, share
+from pipelines.fleet.calendar import Budget, RunningRule, Span, Window, at_least, cron
 from pipelines.fleet.model import Limits
 
 _GRAVEST_FIRST = ("revoked", "refused", "expired", "max_age", "unknown", "approved_source", "superseded")
@@ -75,22 +73,6 @@ def gravest(reasons: Iterable[str]) -> str:
     """The reason that a member is replaced for, of several: budgets count it there. Empty without a reason."""
     found = set(reasons)
     return next((rule for rule in GRAVEST_FIRST if rule in found), min(found, default=""))
-
-
-def turn(member: str, violations: Sequence[Reason], jitter: str) -> datetime | None:
-    """When an automated run comes to a member that is merely too old: at a part of its grace that its id decides.
-
-    None: at once, since something else is wrong with it, or no grace is left to spread members over.
-    """
-    moments = [_own_moment(member, reason, jitter) for reason in violations]
-    return None if None in moments else min((moment for moment in moments if moment), default=None)
-
-
-def _own_moment(member: str, reason: Reason, jitter: str) -> datetime | None:
-    if reason.rule not in AGES or not reason.since or not reason.deadline:
-        return None
-    part = int.from_bytes(sha256(member.encode()).digest()[:4]) / 2**32 * share(jitter) / 100
-    return reason.since + part * (reason.deadline - reason.since)
 
 
 def _held(limits: Limits, at: datetime) -> Hold | None:

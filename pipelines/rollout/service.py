@@ -24,6 +24,7 @@ from pipelines.fleet.model import Approval
 from pipelines.fleet.violations import in_words, verdict_of
 from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
 from pipelines.rollout.approved_plan import ApprovedPlan, digest
+from pipelines.rollout.base_uptake import take_up
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
@@ -133,7 +134,7 @@ def execute(at: FleetSession, order: Order) -> RolloutOutcome:
             ledger.begin_rollout(rollout, at.fleet.name, wanted.owner, written, at.now())
         say(f"rollout {rollout} runs in this process; ./goldsmith roll.status {at.fleet.name} --watch shows it")
         now = steady_clock(at.now())
-        with Worker.launched(tenure.claim, _flows(at, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
+        with Worker.launched(tenure.claim, _flows(at, order, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
                 answer = worker.execute(ROLLOUT, rollout, written)
@@ -175,9 +176,10 @@ def go_on(at: FleetSession) -> tuple[RolloutOutcome, ...]:
     return tuple(ended)
 
 
-def _flows(at: FleetSession, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
+def _flows(at: FleetSession, order: Order, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
     """The flows that a process executes for this fleet."""
-    journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings))
+    tell, target = notifier(at.context.settings), order.plan.target
+    journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, tell, target)
     world = World(at.members, journal, at, now, at.together, at.groups)
     return flows(world)
 
@@ -200,14 +202,15 @@ def automated(at: FleetSession, *, apply: bool) -> AutoLine:
     """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
 
     A rollout whose process died is finished first, also one that a person began: it was approved when it began.
-    Raises RefusedError where a limit forbids the rollout or it failed, and OutsideError.
+    Where applications stand on an older base, their owners are told and rebuilds asked for. Raises RefusedError where a
+    limit forbids the rollout or it failed, and OutsideError.
     """
     if apply:
         with suppress(HeldError):  # the process that rolls the fleet finishes it
             go_on(at)
     judged = check(at)
     verdicts = [verdict_of(one) for one in judged]
-    found = in_words(verdicts)
+    found = in_words(verdicts) + "".join(f"; {line.text}" for line in take_up(at, judged, apply=apply))
     if not judged:
         return _line(at, "empty", f"{found}; nothing was judged")
     if all(one.good for one in verdicts):
@@ -218,9 +221,9 @@ def automated(at: FleetSession, *, apply: bool) -> AutoLine:
     if outcome and outcome.state.failure:
         raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
     if outcome:
-        return _line(at, "rolled", f"{found}; {outcome.state.note}{_and_left(plan)}", outcome.state.id)
+        return _line(at, "rolled", f"{found}; {outcome.state.note}{_and_left(plan)}{_and_late(plan)}", outcome.state.id)
     if many := len(plan.names):
-        return _line(at, "planned", f"{found}; {many} would be replaced{_and_left(plan)}")
+        return _line(at, "planned", f"{found}; {many} would be replaced{_and_left(plan)}{_and_late(plan)}")
     return _line(at, "skipped", f"{found}{_and_left(plan)}")
 
 
@@ -239,7 +242,7 @@ def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
         file.parent.mkdir(parents=True, exist_ok=True)
         file_plan(at.context, document, file)
         do = f"./goldsmith roll.approve {name} --plan {file}, then {do}"
-    detail = f"{found}{_and_left(document.plan)}; approval is required: {do}"
+    detail = f"{found}{_and_left(document.plan)}{_and_late(document.plan)}; approval is required: {do}"
     if apply:
         notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
     return _line(at, "waits", detail)
@@ -265,6 +268,15 @@ def _and_left(plan: Plan) -> str:
     skipped = by_reason((skip.member, skip.why) for skip in plan.skipped)
     left = "; ".join(f"{', '.join(names)}: {why}" for why, names in skipped.items())
     return f"; left alone: {left}" if left else ""
+
+
+def _and_late(plan: Plan) -> str:
+    """Who cannot be replaced by the deadline, by the limit that is the cause."""
+    late: dict[str, list[str]] = {}
+    for one in plan.late:
+        late.setdefault(one.cause, []).append(one.member.rpartition("/")[2])
+    told = "; ".join(f"{len(names):,} ({names[0]}, …): {cause}" for cause, names in late.items())
+    return f"; later than the deadline: {told}" if told else ""
 
 
 def _line(at: FleetSession, outcome: str, detail: str, rollout: str = "") -> AutoLine:

@@ -15,6 +15,7 @@ from hardening.catalog import load_waivers
 from hardening.findings import Reason
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, RefusedError
+from hardening.foundation.settings import pretended
 from hardening.model import Enforcement, Waiver
 from images.context import Context
 from images.documents import to_json
@@ -34,7 +35,7 @@ from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved,
 from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.state import MemberOrder, Together, one_by_one
-from pipelines.wiring import clock, fleet_host, pretended
+from pipelines.wiring import clock, fleet_host
 
 Now = Callable[[], datetime]
 ASK_SECONDS = 5
@@ -219,6 +220,10 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
     judged = at.judge(seen.members)
     if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
+        if not pretended(at.context.settings):
+            golden = {one.member.name: one.origin.golden for one in judged}
+            contents = {name: release.content if release else "" for name, release in golden.items()}
+            at.context.ledger.record_whole_fleet(at.fleet.name, contents, at.now(), "check")
     places = ((Member(f"{one.id}/*", one.id, "", "", (), healthy=False), one.why) for one in seen.unread)
     found = (*judged, *(_unread(at, place, why) for place, why in places))
     if not pretended(at.context.settings) and not at.context.changed:  # by the fleet's own policy, as of today

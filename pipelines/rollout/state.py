@@ -164,6 +164,8 @@ class Event(StrEnum):
     APPROVAL = "approval"
     FAILED = "failed"
     ENDED = "ended"
+    REBUILD = "rebuild"
+    NIGHT = "night"
 
 
 class Journal(Protocol):

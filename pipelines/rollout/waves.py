@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method, Zones
 from pipelines.rollout.schedule import GRAVEST_FIRST, Cap
+from pipelines.rollout.timeline import Timeline
 
 
 @dataclass(frozen=True)
 class Step:
     """One member that is replaced, why, which of the reasons the budgets count, and the seconds it takes at least.
 
-    `changes`: what the replacement changes in it beside its files.
+    `changes`: what the replacement changes in it beside its files. `deadline`: when the first of the reasons must be
+    gone; `ends_at`: when the new one serves, as predicted, None where the limits let it begin at no time within a year.
     """
 
     member: Member
@@ -25,6 +27,13 @@ class Step:
     rule: str = ""
     seconds: int = 0
     changes: tuple[str, ...] = ()
+    deadline: datetime | None = None
+    ends_at: datetime | None = None
+
+    @property
+    def in_time(self) -> bool:
+        """Whether it is predicted to be replaced by its deadline; one without any always is."""
+        return self.deadline is None or (self.ends_at is not None and self.ends_at <= self.deadline)
 
 
 @dataclass(frozen=True)
@@ -50,17 +59,24 @@ class Wave:
         working = sum(max(step.seconds for step in batch) for batch in self.batches)
         return working + int(self.bake.total_seconds())
 
+    @property
+    def begins_at(self) -> datetime | None:
+        """When its first members are replaced, as predicted."""
+        first = self.steps[0] if self.steps else None
+        return first.ends_at - timedelta(seconds=first.seconds) if first and first.ends_at else None
+
 
 @dataclass(frozen=True)
 class Room:
-    """What a fleet of `desired` members, of which `serving` are healthy, gives a rollout: `most` at once, the budgets,
-    and the `floor`, below which the number of those that serve must not fall.
+    """What a fleet of `desired` members, of which `serving` are healthy, gives a rollout: `most` at once, and the
+    `floor`, below which the number of those that serve must not fall. `call_seconds`: how long the calls for one member
+    last where a service limits its callers.
     """
 
     limits: Limits
     desired: int
     serving: int
-    caps: tuple[Cap, ...] = ()
+    call_seconds: float = 0.0
 
     @property
     def most(self) -> int:
@@ -75,24 +91,49 @@ class Room:
 
 
 @dataclass
+class Prediction:
+    """The predicted time of a rollout: `at` is where it stands; None once limits let nothing begin within a year.
+
+    Without a timeline nothing is predicted, and no budget holds.
+    """
+
+    timeline: Timeline | None = None
+    at: datetime | None = None
+
+    def free(self, rules: Sequence[str]) -> tuple[Cap, ...]:
+        """Wait until a member replaced for one of `rules` may begin; the budgets of that moment."""
+        if self.timeline is None or self.at is None:
+            return ()
+        found = [first for rule in rules if (first := self.timeline.free(self.at, rule))]
+        self.at, caps = min(found, key=lambda one: one[0], default=(None, ()))
+        return caps
+
+    def passes(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.at = self.at + timedelta(seconds=seconds) if self.at else None
+
+
+@dataclass
 class _Batch:
     """Steps that run at the same time, as they are gathered; `serving` meanwhile."""
 
     room: Room
     most: int
     serving: int
+    caps: tuple[Cap, ...] = ()
     steps: list[Step] = field(default_factory=list)
     used: Counter[str] = field(default_factory=Counter)
 
     def take(self, step: Step) -> bool:
         """Whether the step has room beside the others; if so it is one of them."""
-        bound = [cap for cap in self.room.caps if cap.binds(step.rule)]
+        bound = [cap for cap in self.caps if cap.binds(step.rule)]
         stays = self.serving - self._costs(step)
         below = stays < self.serving and stays < self.room.floor
         if below or not self._beside(step) or any(self.used[cap.name] >= cap.most for cap in bound):
             return False
         self.steps.append(step)
-        self.used.update(cap.name for cap in bound)
+        for cap in bound:
+            self.used[cap.name] += 1
         self.serving = stays
         return True
 
@@ -100,6 +141,14 @@ class _Batch:
     def after(self) -> int:
         """How many serve once all of these are replaced: those that were ill, too."""
         return self.serving + sum(self._costs(step) or not step.member.healthy for step in self.steps)
+
+    def end(self, predicted: Prediction) -> None:
+        """Let its time pass, and note when each of its members is replaced."""
+        began, calls = predicted.at, len(self.steps) * self.room.call_seconds
+        predicted.passes(max(*(step.seconds for step in self.steps), calls))
+        if began:
+            taken = [timedelta(seconds=max(step.seconds, calls)) for step in self.steps]
+            self.steps = [replace(step, ends_at=began + span) for step, span in zip(self.steps, taken, strict=True)]
 
     def _costs(self, step: Step) -> int:
         """How many members fewer serve while the step runs."""
@@ -111,20 +160,25 @@ class _Batch:
         return same and len(self.steps) < self.most
 
 
-def waves(steps: Sequence[Step], room: Room) -> tuple[Wave, ...]:
-    """The canary wave, and then one wave after the other, each as wide as every limit allows.
+def waves(steps: Sequence[Step], room: Room, predicted: Prediction | None = None) -> tuple[Wave, ...]:
+    """The canary wave, and then one wave after the other, each as wide as every limit allows when its time comes.
 
-    Raises RefusedError where a step would leave fewer members serving than `max_unavailable` asks for.
+    `predicted` begins now, and stands at the predicted end afterwards. Raises RefusedError where a step would leave
+    fewer members serving than `max_unavailable` asks for.
     """
-    limits, ordered = room.limits, in_order(steps, room.limits.zones)
+    predicted = predicted or Prediction()
+    limits, ordered = room.limits, in_order(steps, room.limits.zones, predicted.at)
     canary, rest = ordered[: limits.canary], ordered[limits.canary :]
     made, serving = [], room.serving
     if canary:
-        first = _canary(canary, room)
-        made.append(Wave(tuple(canary), limits.bake_time, len(first[0].steps), canary=True))
+        first = _canary(canary, room, predicted)
+        together = tuple(step for batch in first for step in batch.steps)
+        made.append(Wave(together, limits.bake_time, len(first[0].steps), canary=True))
         serving = first[-1].after
-    for batch in _batches(rest, room, room.most, serving):
+        predicted.passes(limits.bake_time.total_seconds())
+    for batch in _batches(rest, room, room.most, serving, predicted):
         made.append(Wave(tuple(batch.steps), limits.bake_between_waves, len(batch.steps)))
+        predicted.passes(limits.bake_between_waves.total_seconds())
     return tuple(made)
 
 
@@ -135,46 +189,94 @@ def canary_of(wave: Wave, limits: Limits) -> tuple[Wave, ...]:
     return (canary, replace(wave, steps=rest)) if rest else (canary,)
 
 
-def _canary(steps: Sequence[Step], room: Room) -> list[_Batch]:
+def _canary(steps: Sequence[Step], room: Room, predicted: Prediction) -> list[_Batch]:
     """The canaries in batches of one width, the widest that fits; a width of one always does."""
-    widths = range(min(room.most, len(steps)), 0, -1)
-    tried = ((width, list(_batches(steps, room, width, room.serving))) for width in widths)
-    return next(made for width, made in tried if all(len(batch.steps) == width for batch in made[:-1]))
+    for width in range(min(room.most, len(steps)), 0, -1):
+        tried = replace(predicted)
+        made = list(_batches(steps, room, width, room.serving, tried))
+        if width == 1 or all(len(batch.steps) == width for batch in made[:-1]):
+            predicted.at = tried.at
+            return made
+    raise AssertionError("max_parallel and max_surge are at least 1")
 
 
-def in_order(steps: Sequence[Step], zones: Zones) -> list[Step]:
-    """Members that do not serve come first, for replacing them costs nothing; then by zone, gravest reason and id."""
-    if zones is Zones.ONE_BY_ONE:
-        return sorted(steps, key=lambda step: (step.member.healthy, step.member.zone, _first(step)))
-    met: Counter[tuple[bool, int, str]] = Counter()
-    ranked = []
-    for step in sorted(steps, key=_first):
-        healthy, grave, _ = _first(step)
-        met[healthy, grave, step.member.zone] += 1
-        ranked.append((healthy, grave, met[healthy, grave, step.member.zone], step.member.zone, step))
-    return [step for *_, step in sorted(ranked, key=lambda one: one[:-1])]
-
+# -- the order ---------------------------------------------------------------------------------------------------------
 
 _GRAVITY = {str(rule): number for number, rule in enumerate(GRAVEST_FIRST)}
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+Urgency = tuple[datetime, int, datetime]
 
 
-def _first(step: Step) -> tuple[bool, int, str]:
-    return step.member.healthy, _GRAVITY.get(step.rule, len(_GRAVITY)), step.member.id
+def in_order(steps: Sequence[Step], zones: Zones, now: datetime | None = None) -> list[Step]:
+    """Members that do not serve come first, for replacing them costs nothing; then the earliest deadline, then the id.
+
+    Zone by zone, that of the most urgent member first; or dealt over the zones, where members are equally urgent.
+    """
+    ranked = [(step.member.healthy, urgency(step, now), step.member.id, step) for step in steps]
+    ranked.sort(key=lambda one: one[:3])
+    if zones is Zones.ONE_BY_ONE:
+        first: dict[tuple[bool, str], tuple[Urgency, str]] = {}
+        for healthy, urgent, _, step in ranked:
+            first.setdefault((healthy, step.member.zone), (urgent, step.member.zone))
+        ranked.sort(key=lambda one: (one[0], first[one[0], one[3].member.zone]))
+        return [step for *_, step in ranked]
+    met: Counter[tuple[bool, Urgency, str]] = Counter()
+    dealt = []
+    for healthy, urgent, _, step in ranked:
+        met[healthy, urgent, step.member.zone] += 1
+        dealt.append((healthy, urgent, met[healthy, urgent, step.member.zone], step.member.zone, step))
+    return [step for *_, step in sorted(dealt, key=lambda one: one[:-1])]
 
 
-def _batches(steps: Sequence[Step], room: Room, most: int, serving: int) -> Iterator[_Batch]:
-    """The steps in their order, as many together as have room beside each other."""
-    batch = _Batch(room, most, serving)
-    for step in steps:
-        if batch.take(step):
-            continue
-        if batch.steps:
-            yield batch
-            batch = _Batch(room, most, batch.after)
-        if not batch.take(step):
-            raise _no_room(step, batch)
-    if batch.steps:
+def urgency(step: Step, now: datetime | None) -> Urgency:
+    """What sorts members: the deadline, then the gravest reason; past it at `now`, the gravest reason first."""
+    gravity = _GRAVITY.get(step.rule, len(_GRAVITY))
+    if step.deadline is None or (now is not None and step.deadline <= now):
+        return _LONG_AGO, gravity, step.deadline or _LONG_AGO
+    return step.deadline, gravity, step.deadline
+
+
+def _batches(steps: Sequence[Step], room: Room, most: int, serving: int, predicted: Prediction) -> Iterator[_Batch]:
+    """As many steps together as have room beside each other, the first of each rule in their order.
+
+    A member that waits for a budget lets those pass that are replaced for another rule, but not those of another zone.
+    """
+    queues: dict[str, deque[tuple[int, Step]]] = {}
+    for number, step in enumerate(steps):
+        queues.setdefault(step.rule, deque()).append((number, step))
+    while queues:
+        zone = min(queue[0][0] for queue in queues.values())
+        waiting = _of_zone(queues, steps[zone].member.zone, room.limits.zones)
+        batch = _Batch(room, most, serving, predicted.free(tuple(waiting)))
+        _fill(batch, waiting)
+        if not batch.steps:  # who may begin has no room: it may have some after who waits for a budget
+            batch.caps = predicted.free((steps[zone].rule,))
+            _fill(batch, waiting)
+        if not batch.steps:
+            raise _no_room(steps[zone], batch)
+        for rule in [rule for rule, queue in queues.items() if not queue]:
+            del queues[rule]
+        serving = batch.after
+        batch.end(predicted)
         yield batch
+
+
+def _of_zone(queues: dict[str, deque[tuple[int, Step]]], zone: str, zones: Zones) -> dict[str, deque[tuple[int, Step]]]:
+    """The steps of each rule whose first is in the zone whose turn it is; of all, where zones are mixed."""
+    return {rule: queue for rule, queue in queues.items() if zones is Zones.SPREAD or queue[0][1].member.zone == zone}
+
+
+def _fill(batch: _Batch, queues: dict[str, deque[tuple[int, Step]]]) -> None:
+    open_rules = dict(queues)
+    while open_rules and len(batch.steps) < batch.most:
+        rule = min(open_rules, key=lambda one: open_rules[one][0][0])
+        if batch.take(open_rules[rule][0][1]):
+            open_rules[rule].popleft()
+        else:
+            del open_rules[rule]
+            continue
+        if not open_rules[rule]:
+            del open_rules[rule]
 
 
 def _no_room(step: Step, batch: _Batch) -> RefusedError:

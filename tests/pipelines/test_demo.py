@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from subprocess import PIPE
 
@@ -14,6 +15,7 @@ import requests
 
 from hardening.foundation.settings import Settings
 from images.engine import engine, images_named
+from images.ledger import Ledger
 from pipelines.contract import DemoOutput
 from pipelines.demo import web_service
 from pipelines.demo.flow import _close
@@ -102,6 +104,10 @@ def test_the_member_is_replaced_no_request_is_lost_and_what_is_kept_is_where_it_
         assert word in report
     assert requests.get(said["kept_at"], timeout=600).text.strip().endswith("release two")
     assert {web_service.WEB, web_service.PROXY} <= stage.running()
+    with closing(Ledger.open(f"sqlite:///{stage.state}/ledger.sqlite")) as ledger:
+        one, two = (release.content for release in reversed(ledger.releases("demo-web")))
+        told = [(run.member, run.content, run.told_by[:5]) for run in ledger.member_runs("demo")]
+    assert told == [(web_service.WEB, one, "check"), (web_service.WEB, two, "demo-")]
     assert requests.get(f"http://{stage.registry().partition('/')[0]}/v2/", timeout=600).status_code == 401
 
 

@@ -10,13 +10,13 @@ import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.foundation.locks import only_one
-from hardening.foundation.settings import Aws, Registry, Settings
+from hardening.foundation.settings import REHEARSAL, Aws, Registry, Settings
 from images.ledger import Ledger
 from pipelines import wiring
 from pipelines.cli import image, rollout, rollout_watch
-from pipelines.nightly import run_nightly
+from pipelines.nightly.night_run import run_nightly
 from pipelines.rollout.state import Command
-from pipelines.wiring import REHEARSAL, actor, image_context
+from pipelines.wiring import actor, image_context
 
 
 def test_the_audit_names_a_user_without_a_passwd_line(monkeypatch: pytest.MonkeyPatch) -> None:

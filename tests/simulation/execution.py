@@ -113,9 +113,9 @@ class Run:
                 await _Ask(lambda: self._sleep(due))
         return bool(self._answer("wait"))
 
-    async def child(self, key: str, flow: str, argument: Json, *, needs: Sequence[str] = ()) -> Handle:
+    async def child(self, key: str, flow: str, argument: Json, *, of: str = "", needs: Sequence[str] = ()) -> Handle:
         """Start another flow in this process, which has whatever it needs."""
-        name = f"{self.id}/{key}"
+        name = f"{of or self.id}/{key}"
         if self.stray:
             raise FencedError
         if self._is_new():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from images.documents import from_json
 from pipelines.rollout.flow import UNFINISHED
 from pipelines.rollout.state import Cause, DesiredState, MemberState, Phase, RolloutOutcome
 from tests.simulation.execution import Row
 from tests.simulation.ledger import ViolationError
+from tests.simulation.memory import EPOCH
 from tests.simulation.stage import RENEW, TARGET, Simulation
 from tests.simulation.world import Box
 
 OWNED = (Phase.REPLACING, Phase.SERVING, Phase.NEW, Phase.OLD, Phase.FAILED)
 IN_TIME = 120.0
 ENDS_WITHIN = 3 * RENEW
+SPARE = timedelta(hours=1)  # people approve late, and steps take longer than at least
 
 
 def watch(stage: Simulation) -> None:
@@ -42,6 +46,7 @@ def kept(stage: Simulation, row: Row) -> RolloutOutcome:
             _member(stage, member)
     _went_back(stage, outcome)
     _told(outcome)
+    _explained(stage, outcome)
     return outcome
 
 
@@ -88,6 +93,23 @@ def _told(outcome: RolloutOutcome) -> None:
     left = [one.name for one in outcome.members if one.cause in (Cause.NOT_TAKEN, Cause.COULD_NOT)]
     if left and not outcome.state.failure.startswith(UNFINISHED):
         raise ViolationError("rollback reaches the pinned version", f"{left[0]} was not taken back, and nobody is told")
+
+
+def _explained(stage: Simulation, outcome: RolloutOutcome) -> None:
+    """Every violation ends replaced by its deadline, where nothing went wrong and time was left, or explained."""
+    promise, calm = "every violation ends replaced or explained", not stage.scenario.faults
+    told = bool(outcome.state.failure) or stage.ledger.desired_state is not DesiredState.GO
+    late, steps = {one.member for one in stage.plan.late}, {step.member.id: step for step in stage.plan.steps}
+    new = {box.member: box.named_at[0] for box in stage.estate.boxes.values() if box.label}
+    for member in outcome.members:
+        if member.phase is not Phase.NEW and not (told or member.said):
+            raise ViolationError(promise, f"{member.name} is {member.phase}, and nobody is told why")
+        step = steps.get(member.id)
+        if not (calm and step and step.deadline and step.ends_at and member.id in new):
+            continue
+        replaced = EPOCH + timedelta(seconds=new[member.id])
+        if replaced > step.deadline and member.id not in late and step.deadline - step.ends_at > SPARE:
+            raise ViolationError(promise, f"{member.name} is replaced at {replaced}, due at {step.deadline}")
 
 
 def _went_back(stage: Simulation, outcome: RolloutOutcome) -> None:

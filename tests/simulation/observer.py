@@ -73,6 +73,7 @@ class Observer:
     def begins(self, key: Key, old: Box) -> None:
         """A member is touched for the first time. Raises ViolationError where nobody gave leave for that."""
         self._after_canary(key)
+        self._in_order(key)
         leave = self.leave
         if leave is None or leave.forbidden:
             raise ViolationError("nothing begins without leave", f"create {key.name}")
@@ -90,6 +91,16 @@ class Observer:
     def names(self, new: Box) -> None:
         """A new instance has got its member's name."""
         self.first_new = self.first_new or new.named_at
+
+    def _in_order(self, key: Key) -> None:
+        """The earliest deadline first, as the plan says: nobody of an earlier wave still waits."""
+        for wave in self.plan.waves:
+            if any(step.member.id == key.member for step in wave.steps):
+                return
+            waiting = [one for one in wave.steps if self.estate.ledger.members[one.member.id].phase is Phase.PLANNED]
+            if waiting:
+                how = f"create {key.name} while {waiting[0].member.name} of an earlier wave waits"
+                raise ViolationError("the earliest deadline first", how)
 
     def _after_canary(self, key: Key) -> None:
         """Beyond so many as the canaries are, nothing begins before one of them has baked, and was approved."""

@@ -38,6 +38,7 @@ LONGEST = timedelta(days=30).total_seconds()
 AFTERWARDS = 1000.0
 APPROVES_EVERY = 400.0
 SECOND = 1.0
+DUE_TOGETHER = 4  # members
 LEAVE = "ask for admission"  # the step of a rollout
 FOREVER = datetime.max.replace(tzinfo=UTC)
 NAME = "simulated"
@@ -284,10 +285,11 @@ def _fleet(scenario: Scenario) -> Fleet:
 
 
 def _plan(fleet: Fleet, members: int) -> Plan:
-    """The real plan for members that have all expired."""
-    why = Reason("expired", NAME, Enforcement.ENFORCE, "it is expired", "", "", since=EPOCH, deadline=EPOCH)
+    """The real plan for members that have all expired, each hour the deadline of some."""
     judged = []
     for number in range(members):
+        due = EPOCH + number // DUE_TOGETHER * timedelta(hours=1)
+        why = Reason("expired", NAME, Enforcement.ENFORCE, "it is expired", "", "", since=EPOCH, deadline=due)
         box = _old(number)
         member = Member(box.member, box.name, box.handle, box.exact, (box.digest,), exact=box.exact)
         judged.append(Judged(member, Provenance(release=release(number % 3)), (why,)))

@@ -20,8 +20,14 @@ class Archive:
         self._gpg("--output", str(self.keyring), "--export", "Test archive")
         self.uri = directory.as_uri()
 
-    def add(self, name: str, version: str = "1.0", files: dict[str, str] | None = None, control: str = "") -> Path:
-        """Build a package that holds `files` (path → text); `control` adds fields such as `Depends: libc6`."""
+    def add(
+        self, name: str, version: str = "1.0", files: dict[str, str] | None = None, control: str = "",
+        built: int = 1_700_000_000,
+    ) -> Path:  # fmt: skip
+        """Build a package that holds `files` (path → text); `control` adds fields such as `Depends: libc6`.
+
+        `built` is the date that it says of itself, in seconds since 1970.
+        """
         tree = self.home / f"{name}-{version}"
         (tree / "DEBIAN").mkdir(parents=True, exist_ok=True)
         for path, text in {f"/usr/share/{name}/version": version, **(files or {})}.items():
@@ -34,15 +40,15 @@ class Archive:
         )
         deb = self.directory / f"{name}_{version}_all.deb"
         build = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(deb)]
-        subprocess.run(build, check=True, capture_output=True, env={"SOURCE_DATE_EPOCH": "1700000000", "PATH": PATH})
+        subprocess.run(build, check=True, capture_output=True, env={"SOURCE_DATE_EPOCH": str(built), "PATH": PATH})
         return deb
 
-    def publish(self, valid_until: str = "") -> None:
-        """Write and sign the index of what is there; `valid_until` as RFC 822 has dates."""
+    def publish(self, valid_until: str = "", date: str = "Thu, 01 Jan 2026 00:00:00 UTC") -> None:
+        """Write and sign the index of what is there; `valid_until` and `date` as RFC 822 has dates."""
         text = "\n".join(self._stanza(deb) for deb in sorted(self.directory.glob("*.deb")))
         (self.directory / "Packages").write_text(text)
         digest = hashlib.sha256(text.encode()).hexdigest()
-        release = f"Suite: {self.suite}\nCodename: {self.suite}\nDate: Thu, 01 Jan 2026 00:00:00 UTC\n"
+        release = f"Suite: {self.suite}\nCodename: {self.suite}\nDate: {date}\n"
         release += f"Valid-Until: {valid_until}\nSHA256:\n" if valid_until else "SHA256:\n"
         (self.home / "Release").write_text(f"{release} {digest} {len(text.encode())} Packages\n")
         (self.directory / "InRelease").unlink(missing_ok=True)

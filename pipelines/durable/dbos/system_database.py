@@ -182,6 +182,16 @@ def wake(url: str, flow_id: str) -> int:
         return len(names)
 
 
+def abandon(url: str, flow_id: str) -> None:
+    """End the flow and all that it started, as far as they are not over, before anything carries them on.
+
+    For a process that carries none. Raises OutsideError where the engine's database at `url` fails.
+    """
+    with client_of(url) as client:
+        found = client.list_workflows(workflow_id_prefix=flow_id, status=UNDER_WAY, load_input=False, load_output=False)
+        client.cancel_workflows([one.workflow_id for one in found if within(one.workflow_id, flow_id)])
+
+
 @contextmanager
 def client_of(url: str) -> Iterator[DBOSClient]:
     """The flows in the engine's database at `url`, for a process that carries none. Raises OutsideError."""

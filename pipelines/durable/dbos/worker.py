@@ -34,6 +34,7 @@ from pipelines.durable.workers import LostError, Reaper
 
 T = TypeVar("T")
 Flows = Mapping[str, Flow]
+NO_LIMITS: Mapping[str, int] = {}
 Body = Callable[[Json], Coroutine[Any, Any, Json]]
 
 RECORDING_LOOKS = 50  # some seconds; what is not recorded by then, the next process does
@@ -53,11 +54,13 @@ class Worker:
         loop: asyncio.AbstractEventLoop,
         now: Callable[[], datetime],
         offer: Offer | None = None,
+        at_once: Mapping[str, int] = NO_LIMITS,
     ) -> None:
         self._work_queue = work_queue
         self.sharing = Sharing(work_queue, offer)
         self.now = now
         self._loop = loop
+        self._limits = {flow: asyncio.Semaphore(most) for flow, most in at_once.items()}
         self._bodies = {flow: self._registered(flow, body) for flow, body in flows.items()}
         self._carried = 0
         self._running_steps = 0
@@ -80,14 +83,15 @@ class Worker:
         kind: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         offer: Offer | None = None,
+        at_once: Mapping[str, int] = NO_LIMITS,
     ) -> Iterator[Worker]:
         """Carry `flows` from the engine's database, by its URL or our claim there, while the block runs; those of dead
         processes included.
 
         A block that ends well drains first: what this process carries runs to its end. One that an exception ends
         leaves as soon as no step acts; the flows stay for the next process. Flows of another `kind` or version are left
-        alone. `now` is the clock that flows see. With an `offer` it also takes flows with needs, its own and those
-        of other processes of its kind.
+        alone. `now` is the clock that flows see; `at_once` says how many flows of a name run side by side here. With an
+        `offer` it also takes flows with needs, its own and those of other processes of its kind.
 
         Raises RefusedError while another process has the SQLite file, OutsideError where the database fails.
         """
@@ -100,7 +104,7 @@ class Worker:
             closing(Roster(ours.url, SCHEMA)) as roster,
         ):
             work_queue = WorkQueue(ours.name, version, tuple(flows), roster, ours.locks.alone)
-            worker = cls(work_queue, flows, loop, now, offer)
+            worker = cls(work_queue, flows, loop, now, offer, at_once)
             with failing_as_outside(ours.url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
                 work_queue.open()
@@ -199,8 +203,9 @@ class Worker:
     def _registered(self, name: str, flow: Flow) -> Body:
         async def body(argument: Json) -> Json:
             flow_id = DBOS.workflow_id or ""
-            with self._executing(flow_id):
-                return recorded(await flow(_Engine(self, flow_id), argument))
+            async with self._limits.get(name) or nullcontext():
+                with self._executing(flow_id):
+                    return recorded(await flow(_Engine(self, flow_id), argument))
 
         return DBOS.workflow(name=name, max_recovery_attempts=None)(body)
 
@@ -273,8 +278,8 @@ class _Engine(WorkflowEngine):
     async def wait(self, span: timedelta) -> bool:
         return await DBOS.recv_async(WAKE, timeout_seconds=max(0.0, span.total_seconds())) is not None
 
-    async def child(self, key: str, flow: str, argument: Json, *, needs: Sequence[str] = ()) -> Child:
-        name = f"{self.id}/{key}"
+    async def child(self, key: str, flow: str, argument: Json, *, of: str = "", needs: Sequence[str] = ()) -> Child:
+        name = f"{of or self.id}/{key}"
         if needs:
             return _Child(name, await self._worker.share(flow, name, argument, needs), self._worker.sharing)
         return _Child(name, await self._worker.start(flow, name, argument), self._worker.sharing)

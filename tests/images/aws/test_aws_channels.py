@@ -23,9 +23,10 @@ from images.context import Context
 from images.plan.build_plan import Action
 from images.release.channels import promote, rebuild, revoke, rollback
 from images.release.lifecycle import Status
-from pipelines import nightly
+from pipelines.nightly import image_stages
 from tests.strict_aws import StrictAws
 from tests.support.cloud import DAY, HOME, OTHER, at, built, cloud_for, disk, publish, settings_at
+from tests.support.nights import images_of_a_night
 from tests.support.publishing import gate, judged, running_registry
 
 NAME = "debian-server"
@@ -293,10 +294,12 @@ def test_a_machine_is_promoted_by_the_night(cloud: Cloud, tmp_path: Path, monkey
             artifact, said = built(context.cloud, disk(seed=1)), judged(cloud.now)
             judgement = replace(said, verdict=replace(said.verdict, subject=NAME))
             outcome = BuildOutcome(NAME, Action.BUILT, artifact.digest)
-            monkeypatch.setattr(images.release.flow, "build", lambda *_: [outcome])
+            monkeypatch.setattr(image_stages, "build", lambda *_: [outcome])
             monkeypatch.setattr(images.release.flow, "latest", lambda *_: artifact)
             monkeypatch.setattr(images.release.flow, "judge", lambda *_: judgement)
-            image, promotion = nightly.publish(context, [NAME])
-            assert (image.line and image.line.status, image.error) == ("published", None)
-            assert (promotion.line, promotion.error, promotion.promoted) == (None, None, NAME)
+            context.ledger.record_verdict(artifact.digest, judgement.verdict)
+            (image,) = images_of_a_night(context, [NAME])
+            assert (image.action, image.failure) == ("published", None)
+            (promotion,) = image.parts
+            assert (promotion.lines, promotion.failure, promotion.promoted) == ((), None, NAME)
             assert pointing(cloud, "stable") == pointing(cloud, "candidate") != set()

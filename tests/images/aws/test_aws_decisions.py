@@ -32,6 +32,7 @@ from images.aws.reaping import TaggedResource, decide_leftover
 from images.aws.retire import _holding, decide_over
 from images.aws.signed_statement import prove, statement
 from images.machine.blocks import ZERO, digest_of
+from images.release.retention import KeepRule
 from images.release.retention import RetirementAction as Action
 from images.trust.envelope import enveloped
 from tests.images.ledger.test_ledger import ARTIFACT
@@ -432,3 +433,26 @@ def test_the_statement_of_as_many_regions_as_the_settings_allow_fits_into_a_para
     file.write_text(f"[aws]\nregions = {json.dumps([f'eu-west-{n % 10}' for n in range(20)])}\n")
     with pytest.raises(ContentError, match=r"aws\.regions: must have at most 19 values"):
         load_settings(file)
+
+
+def test_the_last_images_stay_and_each_for_as_long_as_the_rule_says() -> None:
+    """The longer of the grace and the rule counts; neither stays where it is revoked, and all are deprecated."""
+
+    def what(days: int, last: str = "", **rule: timedelta) -> str:
+        decision = decide_over(
+            ami(), (), GRACE, RELEASE.expires_at + days * DAY, disabled_at=None, unseen=(), rule=KeepRule(**rule),
+            kept=last,
+        )  # fmt: skip
+        return f"{decision.action}: {decision.why}"
+
+    assert what(14).startswith("disable: ")
+    assert what(14, for_=20 * DAY) == "keep: expired on 2026-12-25; to be disabled from 2027-01-14"
+    assert what(20, for_=20 * DAY).startswith("disable: ")
+    assert what(14, for_=2 * DAY).startswith("disable: ")
+    assert what(90, "the last 2 are kept") == "keep: expired on 2026-12-25; not disabled: the last 2 are kept"
+    new, end = ami(deprecated_at=None), RELEASE.expires_at
+    kept = decide_over(new, (), GRACE, end, disabled_at=None, unseen=(), kept="the last one is kept")
+    assert kept.action is Action.DEPRECATE
+    bad = ami(release=replace(RELEASE, revoked_at=NOW, revoked_reason="bad"))
+    rule = KeepRule(for_=90 * DAY)
+    assert decide_over(bad, (), GRACE, NOW + 14 * DAY, disabled_at=None, unseen=(), rule=rule).action is Action.DISABLE

@@ -14,12 +14,14 @@ from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
 from hardening.gate import GateError
 from hardening.model import Enforcement
-from images.build.flow import BuildOutcome, build
+from images.build.flow import build
 from images.context import Context
 from images.plan.build_plan import Action
 from images.plan.planner import Planner
-from images.release.flow import ReleaseOutcome
-from pipelines.nightly import _image_line, nightly, refused_together
+from pipelines.nightly.model import Failure, ImageAnswer
+from pipelines.nightly.night_run import nightly
+from pipelines.nightly.stages import WorldStages
+from pipelines.nightly.summary import image_line, refused_together
 
 HEAD = 'title = "t"\nowner = "us"\nkind = "container"\nprofile = "container-base"\nsmoke = ["true"]\n'
 
@@ -122,7 +124,7 @@ def test_a_night_builds_what_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError("no more of it here")
 
     monkeypatch.setattr(Planner, "plan", plan)
-    monkeypatch.setattr("pipelines.nightly.refresh", lambda *_: ())
+    monkeypatch.setattr(WorldStages, "suites", lambda *_: ())
     nightly(context, "o-*")
     assert planned == ["o-fine"]
     with pytest.raises(ContentError):
@@ -149,10 +151,10 @@ def test_a_line_of_the_night_says_what_the_gate_refused_an_image_for() -> None:
     other = replace(hole, rule="key", what="enforce: a key\nin the image", todo="take it out")
     error = GateError("web is refused", (hole, replace(hole, rule="CVE-2", what="CVE-2 in zlib"), other), hint="")
     told = (error.message, *error.evidence.splitlines())
-    refused = ReleaseOutcome("web", "refused", BuildOutcome("web", Action.BUILT), reasons=told, error=error)
-    assert _image_line(refused).detail == "CVE-1 in zlib; enforce: a key\\nin the image"
+    refused = ImageAnswer("web", "refused", built=True, reasons=told, failure=Failure.of(error))
+    assert image_line(refused).detail == "CVE-1 in zlib; enforce: a key\\nin the image"
     child = replace(refused, action="failed", reasons=("its base web was refused",), stopped_by="web")
-    assert _image_line(child).detail == "its base web was refused"
+    assert image_line(child).detail == "its base web was refused"
 
 
 def test_what_a_base_brings_into_many_images_is_told_once_in_the_night() -> None:

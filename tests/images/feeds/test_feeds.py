@@ -127,7 +127,9 @@ def test_a_failure_keeps_the_last_good_copy_and_tells_its_age(fail, server, tmp_
     assert sorted(path.name for path in after.directory.iterdir()) == [".trixie.lock", "trixie", "trixie.kept.json"]
 
 
-SHORT_LINE = zlib.compress(b"VERSION 1\nCVE-2026-1,,\n\nopenssl,0\n\n")  # which debsecan itself ends with a traceback for
+SHORT_LINE = zlib.compress(
+    b"VERSION 1\nCVE-2026-1,,\n\nopenssl,0\n\n"
+)  # which debsecan itself ends with a traceback for
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ def upstream(tmp_path: Path) -> Upstream:
     return Upstream(settings, Store(tmp_path / "state/store"), NOW)
 
 
-def publish(directory: Path, reference: str, files: dict[str, str]) -> str:
+def publish(
+    directory: Path, reference: str, files: dict[str, str], annotations: dict[str, str] | None = None, **claims: str
+) -> str:
     """Push an image in Docker's own media types, as many upstreams still are; its digest."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as tar:
@@ -63,13 +65,19 @@ def publish(directory: Path, reference: str, files: dict[str, str]) -> str:
             tar.addfile(info, io.BytesIO(text.encode()))
     directory.mkdir()
     diff_id = hashlib.sha256(plain.getvalue()).hexdigest()
-    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]}}
+    config: dict[str, Any] = {
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{diff_id}"]},
+    }
+    config |= claims
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": f"{DOCKER}.distribution.manifest.v2+json",
         "config": _blob(directory, json.dumps(config).encode(), f"{DOCKER}.container.image.v1+json"),
         "layers": [_blob(directory, gzip.compress(plain.getvalue()), f"{DOCKER}.image.rootfs.diff.tar.gzip")],
     }
+    manifest |= {"annotations": annotations} if annotations else {}
     text = json.dumps(manifest)
     (directory / "manifest.json").write_text(text)
     (directory / "version").write_text("Directory Transport Version: 1.1\n")

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from hardening.foundation.durations import duration
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.settings import Retention, Settings
 from images.artifact import Release
+from images.context import Context
 from images.registry.client import RegistryClient
 from images.release.channels import revoke
 from images.release.lifecycle import Status, status
@@ -19,11 +24,15 @@ from images.release.retention import (
     KEEP,
     REMOVE,
     WARN,
+    KeepRule,
     NextAction,
     RetirementDecision,
     decide,
     plan,
 )
+from images.release.stores import stores
+from tests.support.loop import HEAD, NONE_BECAUSE
+from tests.support.loop import definition as written_definition
 from tests.support.publishing import DAY, NOW, Begin, SharedRegistry, at, built, definition, judged, published, stored
 
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
@@ -95,7 +104,7 @@ def test_who_needs_a_release_is_told_with_every_decision() -> None:
     assert decide("x", web, grace, needed, NOW).why == "expires on 2026-12-25; shop/a runs it"
     waits = decide("x", web, grace, needed, NOW + 31 * DAY)
     assert waits.why == "expired on 2026-12-25; to be disabled from 2027-01-08; shop/a runs it"
-    held = decide("x", web, grace, needed, NOW + 50 * DAY, launched="perhaps b")
+    held = decide("x", web, grace, needed, NOW + 50 * DAY, held="perhaps b")
     assert held == RetirementDecision("x", KEEP, "expired on 2026-12-25; not disabled: shop/a runs it", held=True)
     anyway = decide("x", web, NextAction(DISABLE, anyway=True), needed, NOW + 50 * DAY)
     assert anyway == RetirementDecision("x", DISABLE, "expired on 2026-12-25; shop/a runs it")
@@ -189,6 +198,130 @@ def test_nothing_that_stands_on_something_ever_goes(
         assert newest in kept
 
 
+def test_the_last_images_are_kept_though_they_are_over_and_each_for_a_while() -> None:
+    """Different images count, each by its newest release; what is revoked counts and stays for neither."""
+    releases = [
+        made("web", 0, content="a"),
+        made("web", 10, content="b"),
+        made("web", 20, content="b"),
+        made("web", 30, content="c", revoked_at=NOW + 31 * DAY, revoked_reason="bad"),
+        made("web", 40, content="d"),
+    ]
+    found = plan(releases, {}, {}, NOW + 80 * DAY, {"web": KeepRule(last=2)})
+    assert [(d.action, d.why) for d in found] == [
+        (REMOVE, "expired on 2026-12-25"),
+        (REMOVE, "expired on 2027-01-04"),
+        (KEEP, "expired on 2027-01-14; not removed: the last 2 are kept"),
+        (REMOVE, "revoked on 2026-12-26: bad"),
+        (KEEP, "expired on 2027-02-03; not removed: the last 2 are kept"),
+    ]
+    assert found[2].held
+    only = plan(releases, {}, {}, NOW + 80 * DAY, {"web": KeepRule(last=1), "db": KeepRule(last=5)})
+    assert [d.why for d in only if d.action is KEEP] == ["expired on 2027-02-03; not removed: the last one is kept"]
+
+
+def test_how_long_a_release_stays_does_not_begin_anew_with_every_newer_one() -> None:
+    """It is over from the first that took its place, though it expires later."""
+    rules, first = {"web": KeepRule(for_=40 * DAY)}, made("web", 0)
+    releases = [made("web", day) for day in (25, 20, 10)]
+    for day in (11, 21, 26, 31, 49.9):
+        there = [r for r in releases if r.published_at <= NOW + day * DAY]
+        (decision,) = (d for d in plan([*there, first], {}, {}, NOW + day * DAY, rules) if d.subject == first)
+        assert (decision.action, "to be removed from 2027-01-14" in decision.why) == (KEEP, True), day
+    (decision,) = (d for d in plan([*releases, first], {}, {}, NOW + 50 * DAY, rules) if d.subject == first)
+    assert decision.action is REMOVE
+
+
+class Oracle:
+    """What the rules say, said again: what is kept for itself, and then all that stands below it."""
+
+    def __init__(self, releases: list[Release], used: set[str], now: object, rules: dict[str, KeepRule]) -> None:
+        self.releases, self.used, self.now, self.rules = releases, used, now, rules
+
+    def over_for(self, one: Release) -> timedelta:
+        """How long it has been over; negative where it is not."""
+        moments = [one.expires_at]
+        if one.revoked_at:
+            moments = [one.revoked_at]
+        else:
+            for other in self.releases:
+                counts = self.now >= one.expires_at or self.now < other.expires_at
+                if other.name == one.name and other.published_at > one.published_at and not other.revoked_at and counts:
+                    moments.append(other.published_at)
+        return max(self.now - moment for moment in moments)
+
+    def among_the_last(self, one: Release) -> bool:
+        """Whether fewer different images than the rule keeps are newer, and none of its own content is."""
+        if one.revoked_at:
+            return False
+        newer = [r for r in self.releases if r.name == one.name and not r.revoked_at and self.later(r, one)]
+        return one.content not in {r.content for r in newer} and len({r.content for r in newer}) < self.rule(one).last
+
+    @staticmethod
+    def later(one: Release, other: Release) -> bool:
+        if one.published_at == other.published_at:
+            return one.digest > other.digest
+        return one.published_at > other.published_at
+
+    def rule(self, one: Release) -> KeepRule:
+        return self.rules.get(one.name, KeepRule())
+
+    def for_itself(self, one: Release) -> bool:
+        over = self.over_for(one)
+        waits = timedelta(0) if one.revoked_at else self.rule(one).for_
+        return over < timedelta(0) or over < waits or one.digest in self.used or self.among_the_last(one)
+
+    def kept(self) -> set[str]:
+        kept, pending = set[str](), [one for one in self.releases if self.for_itself(one)]
+        while pending:
+            one = pending.pop()
+            if one.digest in kept:
+                continue
+            kept.add(one.digest)
+            pending += [base for base in self.releases if one.base_digest in (base.content, base.digest)]
+        return kept
+
+
+rules_of = some.dictionaries(
+    names, some.builds(KeepRule, some.integers(0, 3), some.integers(0, 40).map(lambda days: days * DAY))
+)
+shared_contents = some.lists(
+    some.builds(
+        made,
+        names,
+        some.integers(0, 60),
+        content=some.sampled_from(["one", "two", "three", "four"]),
+        base_digest=some.sampled_from(["", "one", "two", "a7", "b9"]),
+        revoked_at=some.none() | some.integers(0, 60).map(lambda day: NOW + day * DAY),
+    ),
+    unique_by=lambda r: r.digest,
+    max_size=12,
+)
+
+
+@given(shared_contents | some_releases, some.sets(some.integers(0, 11)), some.integers(0, 130), rules_of)
+def test_prune_keeps_exactly_what_the_rules_say(
+    releases: list[Release], run: set[int], day: int, rules: dict[str, KeepRule]
+) -> None:
+    """Whoever uses what, whenever it is asked: no release more, none less, in whatever order they come."""
+    used = {releases[i].digest for i in run if i < len(releases)}
+    decisions = plan(releases, dict.fromkeys(used, ("f/m",)), {}, NOW + day * DAY, rules)
+    kept = {decision.subject.digest for decision in decisions if decision.action is not REMOVE}
+    assert kept == Oracle(releases, used, NOW + day * DAY, rules).kept()
+    again = plan(releases[::-1], dict.fromkeys(used, ("f/m",)), {}, NOW + day * DAY, rules)
+    assert {decision.subject.digest for decision in again if decision.action is not REMOVE} == kept
+
+
+@given(shared_contents, some.integers(0, 130), rules_of)
+def test_to_keep_more_removes_nothing_more(releases: list[Release], day: int, rules: dict[str, KeepRule]) -> None:
+    """Beside no rule at all, rules only add to what is kept."""
+
+    def removed(by: dict[str, KeepRule]) -> set[str]:
+        return {d.subject.digest for d in plan(releases, {}, {}, NOW + day * DAY, by) if d.action is REMOVE}
+
+    assert removed(rules) <= removed({})
+
+
 TWO, THREE = (("one", 0), ("two", 1)), (("one", 0), ("two", 1), ("three", 2))
 
 
@@ -218,6 +351,43 @@ def test_a_pruned_release_is_gone_whole_and_its_content_only_when_nobody_needs_i
     assert [r.pruned_at is not None for r in to.ledger.releases("web")] == [False, False, True, True]
     assert not [d for d in later.prune(apply=True) if d.action is REMOVE]
     assert to.registry.find(f"{third.repository}:candidate-previous").digest == other.digest  # type: ignore[union-attr]
+
+
+@needs_registry
+def test_29_days_on_a_release_is_dated_anew_and_the_first_stays_as_long_as_the_rule_says(
+    shared_registry: SharedRegistry, begin: Begin
+) -> None:
+    """Then it goes with all its documents, and the content, which the new releases are over, stays."""
+    to, (first,) = begin(published, ("one", 0))
+    artifact, rules = built(to.store, text="one"), {"web": KeepRule(for_=30 * DAY)}
+    for day in (29, 58):  # after which `candidate-previous` does not name the first any more
+        later = replace(at(to, NOW + day * DAY), rules=rules)
+        again = release(later, artifact, definition(), judged(later.now))
+        assert (again.action, again.release.content) == ("re-dated", first.content)
+    full = stored(shared_registry.folder)["manifests"]
+    for day, goes in ((58.9, False), (59, True)):
+        decisions = replace(later, now=NOW + day * DAY).prune(apply=True)
+        assert {d.subject.digest for d in decisions if d.action is REMOVE} == ({first.digest} if goes else set()), day
+    assert stored(shared_registry.folder)["manifests"] == full - 12  # index, its 10 documents, their list
+    assert to.registry.find(f"{first.repository}@{first.content}")
+
+
+def test_a_definition_says_better_than_the_settings_what_is_kept_of_it(tmp_path: Path) -> None:
+    """Each of the two by itself; what says nothing is kept as the settings say."""
+    own = HEAD + NONE_BECAUSE + '[base]\ngolden = "debian-base"\n[lifecycle]\n'
+    for name, text in {"r-last": "keep_last = 5\n", "r-for": 'keep_for = "90d"\n', "r-none": "keep_last = 0\n"}.items():
+        written_definition(tmp_path, name, own + text)
+    settings = Settings(
+        state=tmp_path / "state", content=(tmp_path,), retention=Retention(keep_last=2, keep_for=duration("7d"))
+    )
+    context = Context(settings, NOW, lambda: "", lambda: "127.0.0.1:9/golden")
+    rules = next(iter(stores(context))).rules  # type: ignore[attr-defined]
+    assert {name: rules[name] for name in ("debian-base", "r-last", "r-for", "r-none")} == {
+        "debian-base": KeepRule(2, 7 * DAY),
+        "r-last": KeepRule(5, 7 * DAY),
+        "r-for": KeepRule(2, 90 * DAY),
+        "r-none": KeepRule(0, 7 * DAY),
+    }
 
 
 @needs_registry

@@ -39,7 +39,9 @@ from images.trust.results import verdict_attestation
 from images.trust.slsa import provenance
 from images.trust.statement import VERDICT, Attestation
 from images.trust.verification import Attested, Fault, UntrustedError
-from pipelines import nightly
+from pipelines.nightly import image_stages
+from pipelines.nightly.summary import image_line
+from tests.support.nights import images_of_a_night
 from tests.support.publishing import (
     DAY,
     NOW,
@@ -374,21 +376,22 @@ def test_one_malformed_image_costs_the_night_one_image(
         ).release
         content = to.registry.get(f"{first.repository}@{first.content}").descriptor
         attach(to.registry, first.repository, content, [Document(documents.REVOCATION, b"", {"when": "now"})])
-        outcomes = [BuildOutcome(name, Action.BUILT, one.digest) for name, one in made.items()]
-        monkeypatch.setattr(images.release.flow, "build", lambda *_: outcomes)
+        monkeypatch.setattr(image_stages, "build", lambda _, one: [BuildOutcome(one[0], Action.BUILT, "")])
         monkeypatch.setattr(images.release.flow, "latest", lambda _, name: made[name])
         verdicts = {name: replace(judged().verdict, subject=name) for name in names}
         monkeypatch.setattr(
             images.release.flow, "judge", lambda _, one, __: replace(judged(), verdict=verdicts[one.name])
         )
+        for name, one in made.items():
+            context.ledger.record_verdict(one.digest, verdicts[name])
         monkeypatch.setitem(context.__dict__, "parents", dict.fromkeys(names))
-        parts = list(nightly.publish(context, names))
-        lines = {part.line.name: part.line for part in parts if part.line}
-    assert lines["debian-base"].status == "failed"
-    assert "the revocation of" in lines["debian-base"].detail
-    assert lines["python-runtime"].status == "published"
-    assert [part.promoted for part in parts if part.promoted] == ["python-runtime"]
-    assert [type(part.error) for part in parts if part.error] == [MalformedError]
+        base, runtime = images_of_a_night(context, names)
+    assert base.action == "failed"
+    assert "the revocation of" in image_line(base).detail
+    assert base.failure
+    assert type(base.failure.error) is MalformedError
+    assert (runtime.action, runtime.failure) == ("published", None)
+    assert [part.promoted for part in runtime.parts] == ["python-runtime"]
 
 
 def test_whoever_revokes_in_a_hurry_may_give_what_is_on_the_screen(begin: Begin) -> None:

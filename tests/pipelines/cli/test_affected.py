@@ -20,11 +20,11 @@ from images.context import Context
 from images.feeds import indexed
 from images.feeds.scanner_data import DIRECTORIES
 from images.ledger import FleetCheck, Move, ScanRecord, tables
-from images.model import Bootstrap
 from images.scan import MORE, sandbox
-from pipelines import nightly
 from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.feeds import FeedUpdateOutput, show_update, update_feeds
+from pipelines.nightly.stages import WorldStages
+from tests.support.nights import order_of
 from tests.support.publishing import REPORT
 from tests.support.scanning import NO_FEEDS
 
@@ -378,17 +378,13 @@ def test_an_update_tells_what_newer_data_changes_the_exploited_ones_first(
     assert updated(context).changes == (), "each change is told once"
 
 
-def test_a_night_tells_what_newer_data_changes(context: Context, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_night_tells_what_newer_data_changes(context: Context, data: Path) -> None:
     """In a line of its own: how many of each kind, the first of them in full, each told once."""
-    monkeypatch.setattr(nightly, "_bootstraps", lambda *_: [Bootstrap(family="debian", suite="trixie")])
-    for asked in ("_index", "_feeds"):  # no mirror is asked here
-        monkeypatch.setattr(nightly, asked, lambda *_: ("unchanged", ""))
 
     def line() -> tuple[str, str]:
-        *_, part = nightly.refresh(context, [])
-        assert part.line
-        assert (part.line.kind, part.line.name) == ("feeds", "changes")
-        return part.line.status, part.line.detail
+        (told,) = WorldStages(context).feed_changes(order_of(context)).lines
+        assert (told.kind, told.name) == ("feeds", "changes")
+        return told.status, told.detail
 
     assert line()[0] == "first"
     write(data, {"nginx": {CVE: entry("1.26-4"), OPEN: entry("1.26-5")}, "openssl": {OTHER: entry("3.5.5-1")}})

@@ -28,6 +28,7 @@ QUICK = {
     "waiver.list": (),
     "fleet.list": (),
     "report": (),
+    "latency": (),
     "teardown": (),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -39,8 +40,8 @@ def planned(count: int = 3, of: Fleet | None = None, name: str = "web-{}", **mor
 def test_equal_waves_share_a_row() -> None:
     """A fleet of a hundred, one at a time, is two rows: the canary and the rest."""
     assert wave_rows(planned(100)) == [
-        ["1 canary", "1", "1", "", "35s", "5m"],
-        ["2-100", "1", "1", "", "35s", ""],
+        ["1 canary", "1", "1", "", "03-01 12:00", "35s", "5m"],
+        ["2-100", "1", "1", "", "03-01 12:05", "35s", ""],
     ]
 
 
@@ -49,8 +50,28 @@ def test_the_heading_says_how_much_how_long_and_from_when() -> None:
     window = {"start": "03:00", "end": "04:00", "zone": "UTC"}
     assert heading(planned(3, fleet(windows=[window])))[1:] == [
         "3 members in 3 waves, in 6m 45s or more",
+        "over on 2026-03-02 at 03:06 UTC or later",
+        "deadlines: 3 past theirs already",
         "nothing is done before 2026-03-02 03:00 UTC: no window of limits.windows is open",
     ]
+
+
+def test_the_heading_says_who_is_too_late_and_what_to_change() -> None:
+    """Those of one cause together, the first few by name; what was done says nothing of it."""
+    due = reason("expired", since=NOW, deadline=NOW + timedelta(hours=2))
+    known = [replace(judged(f"web-{number}"), reasons=(due,)) for number in range(7)]
+    made = plan(fleet(windows=[{"start": "22:00", "end": "23:00"}]), known, target(), NOW)
+    shown = roll_output(made)
+    assert heading(shown)[3:5] == [
+        "deadlines: 7 too late",
+        "too late for 2026-03-01 14:00 UTC: web-0, web-1, web-2, web-3, web-4 and 2 more: limits.windows: open a "
+        "window before that, or a longer one",
+    ]
+    assert [(one.limits, one.deadline) for one in shown.late] == [(("limits.windows",), due.deadline)] * 7
+    assert (shown.deadlines_met, shown.overdue) == (0, 0)
+    assert shown.waves[0].begins_at == NOW + timedelta(hours=10)
+    done = RolloutOutcome(RolloutState("r1", "web", "t", NOW, 1), ())
+    assert not [line for line in heading(roll_output(made, done)) if "late" in line]
 
 
 def test_what_the_image_changes_stands_once_for_all_whom_it_changes() -> None:
@@ -70,19 +91,19 @@ def test_the_heading_says_that_each_new_one_is_tried_first() -> None:
     """Where it is."""
     rehearsed = planned(1, fleet(method="in_place", max_unavailable=1))
     assert (
-        heading(rehearsed)[2] == "each is tried beside the old one first, and the old one stops only if that is healthy"
+        heading(rehearsed)[4] == "each is tried beside the old one first, and the old one stops only if that is healthy"
     )
-    assert len(heading(planned(1))) == 2
+    assert len(heading(planned(1))) == 4
 
 
 def test_the_heading_says_which_compose_file_must_name_the_new_image() -> None:
     """Each service once: `docker compose up` would bring the old image back."""
     of = {"defined_in": "the service web in /srv/shop/compose.yaml"}
     shown = planned(2, **of)
-    assert heading(shown)[2:] == [
+    assert heading(shown)[4:] == [
         f"the service web in /srv/shop/compose.yaml must name {shown.replacement}, or compose brings the old image back"
     ]
-    assert heading(planned(2))[2:] == []
+    assert heading(planned(2))[4:] == []
 
 
 def test_a_plan_with_long_names_and_reasons_stays_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +166,7 @@ def test_markdown_takes_what_others_wrote_as_plain_text() -> None:
     assert "\\[x\\](http" in text
     assert "<script>" not in text
     assert not re.search(r"^# ", text, re.MULTILINE)
-    assert all(len(re.findall(r"(?<!\\)\|", line)) in (4, 7) for line in text.splitlines() if line.startswith("|"))
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (4, 8) for line in text.splitlines() if line.startswith("|"))
 
 
 def test_markdown_of_a_huge_fleet_stays_short_enough_for_a_forge() -> None:

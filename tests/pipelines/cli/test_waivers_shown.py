@@ -10,7 +10,8 @@ import pytest
 
 from images.context import Context
 from pipelines.contract import NightlyLine
-from pipelines.nightly import ending, summary
+from pipelines.nightly.stages import ending
+from pipelines.nightly.summary import summary
 from tests.support.loop import Goldsmith
 from tests.support.publishing import settings_in
 
@@ -65,12 +66,12 @@ def test_a_waiver_that_ends_within_two_weeks_is_announced(inv: Goldsmith, comman
 def test_the_night_announces_it_too(inv: Goldsmith, tmp_path: Path) -> None:
     """As a line, and in the sentence that sums the night up."""
     settings = settings_in(tmp_path / "night", content=inv.content, judging={"roots": inv.content})
-    [one] = ending(Context(settings, datetime(2026, 11, 25, 12, tzinfo=UTC), str, str))
-    assert one.line == NightlyLine(
+    [line] = ending(Context(settings, datetime(2026, 11, 25, 12, tzinfo=UTC), str, str)).lines
+    assert line == NightlyLine(
         kind="waiver", name="soon", status="ends", seconds=0,
         detail="soon for CVE-2026-0001 in shop ends on 2026-12-09 (web)",
     )  # fmt: skip
-    assert summary([], [one.line]) == "nothing built, nothing published; fleets: none; waivers that end: soon"
+    assert summary([], [line]) == "nothing built, nothing published; fleets: none; waivers that end: soon"
 
 
 def test_what_is_exported_says_affected_unless_a_waiver_says_why_it_is_not(inv: Goldsmith) -> None:

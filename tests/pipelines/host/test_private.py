@@ -157,12 +157,3 @@ def test_workflows_pin_their_actions_and_keep_no_credentials() -> None:
                 assert not action or re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action), f"{file.name}: {action}"
                 if action.startswith("actions/checkout@"):
                     assert step["with"]["persist-credentials"] is False
-
-
-def test_the_unit_keeps_its_state_private() -> None:
-    """systemd makes the state directory for its user alone, before we do."""
-    lines = (ROOT / "pipelines/ci/goldsmith-nightly.service").read_text().splitlines()
-    assert {"StateDirectoryMode=0700", "UMask=0077"} <= set(lines)
-    assert not any("GOLDSMITH_" in line for line in lines), (
-        "whoever types ./goldsmith beside it would use another state"
-    )

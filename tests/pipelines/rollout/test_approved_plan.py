@@ -272,7 +272,7 @@ def test_the_file_says_its_form_and_is_approved_by_the_digest_that_it_carries() 
     text = written(document())
     found = json.loads(text)
     assert list(found) == ["form", "digest", "sealed"]
-    assert found["form"] == "goldsmith.rollout-plan/2"
+    assert found["form"] == "goldsmith.rollout-plan/3"
     assert found["digest"] == digest(document()) == digest_of(found["sealed"])
     assert text == json.dumps(found, indent=1) + "\n"
 
@@ -284,7 +284,7 @@ def test_each_way_in_which_a_file_is_no_plan_of_ours_is_told_with_what_to_do() -
     texts = {
         "": ("not a rollout plan file", "./goldsmith roll.plan FLEET --output FILE"),
         json.dumps(body | {"form": "x/1"}): (
-            "a plan in the form x/1, and this Goldsmith reads goldsmith.rollout-plan/2", "make a new plan"
+            "a plan in the form x/1, and this Goldsmith reads goldsmith.rollout-plan/3", "make a new plan"
         ),
         json.dumps(body | {"sealed": broken, "digest": digest_of(broken)}): (
             "a plan that this Goldsmith cannot read", "make a new plan"

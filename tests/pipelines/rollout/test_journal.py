@@ -13,6 +13,7 @@ from images.documents import from_json
 from images.ledger import CommandRow as Given
 from images.ledger import Holder, Ledger
 from pipelines.durable.port import FencedError
+from pipelines.fleet.members import ReplacementImage
 from pipelines.rollout.lease import LedgerJournal
 from pipelines.rollout.notify import Message
 from pipelines.rollout.state import (
@@ -25,6 +26,7 @@ from pipelines.rollout.state import (
     RolloutState,
 )
 from tests.conftest import POSTGRES
+from tests.support.fleets import release
 from tests.support.postgres import Server
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -175,3 +177,30 @@ def test_a_database_that_restarts_is_waited_for(running_postgres: Server) -> Non
             call.result(timeout=600)
     assert written(ledger) == (STATE, MEMBERS)
     ledger.close()
+
+
+def test_what_a_member_runs_is_told_when_it_changes(ledger: Ledger, journal: LedgerJournal) -> None:
+    """Where the new one serves, and where it goes back: put back at once, or by the way back, whose new instance is the
+    old version. Of what never ran the new one, and of a group, nothing is told; a repeated mark adds nothing.
+    """
+    golden = release(9)
+    journal = replace(journal, target=ReplacementImage(f"web@{golden.digest}", golden.digest, golden))
+    ledger.record_whole_fleet("shop", {"a": "sha256:before", "b": "sha256:before"}, NOW - timedelta(days=1), "check")
+    a, b = (replace(one, pinned="web@sha256:before") for one in MEMBERS)
+    back = replace(a, pinned=f"web@{golden.digest}")
+    group = MemberState("ec2/group", "group", Phase.NEW, pinned='{"version": 3}')
+    marks = [
+        replace(a, phase=Phase.REPLACING), *[replace(a, phase=Phase.SERVING)] * 2, replace(a, phase=Phase.NEW),
+        replace(b, phase=Phase.OLD), group, replace(back, phase=Phase.SERVING), replace(a, phase=Phase.OLD),
+    ]  # fmt: skip
+    for mark in marks:
+        journal.mark("r1", mark)
+    told = [(one.member, one.content, one.told_by) for one in ledger.member_runs("shop")]
+    assert told[2:] == [("a", golden.content, "r1"), ("a", "sha256:before", "r1")]
+    journal.mark("r2", replace(b, phase=Phase.SERVING))
+    journal.mark("r2", replace(b, phase=Phase.OLD))
+    assert [one.content for one in ledger.member_runs("shop", "b")] == [
+        "sha256:before",
+        golden.content,
+        "sha256:before",
+    ]

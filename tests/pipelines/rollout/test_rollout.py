@@ -379,9 +379,10 @@ def test_an_automated_run_leaves_members_that_are_merely_old_to_their_turn() -> 
     since, deadline = NOW - timedelta(seconds=1), NOW + timedelta(days=10)
     old = [replace(one, reasons=(reason("expired", since=since, deadline=deadline),)) for one in several(5, "expired")]
     waiting = plan(fleet(), old, target(), NOW, automated=True)
-    assert len(waiting.skipped) == 5
+    assert [len(waiting.steps), len(waiting.skipped)] == [1, 4], "one now, and the others each in its time"
     assert all("its turn comes at" in skip.why for skip in waiting.skipped)
-    assert len(plan(fleet(), old, target(), NOW + timedelta(days=1), automated=True).steps) == 5
+    assert len(plan(fleet(), old, target(), NOW + timedelta(days=2), automated=True).steps) == 3
+    assert len(plan(fleet(), old, target(), NOW + timedelta(days=5), automated=True).steps) == 5
     assert len(plan(fleet(), old, target(), NOW).steps) == 5
 
 
@@ -573,11 +574,10 @@ def test_a_fleet_that_may_never_act_is_told_so() -> None:
 
 
 def test_the_turn_of_a_member_has_come_at_its_very_moment() -> None:
-    """With a jitter of nothing it is the moment at which it became too old."""
-    of, began = fleet(jitter="0%"), NOW + timedelta(hours=1)
-    one = replace(judged("web-1"), reasons=(reason("expired", since=began, deadline=began + timedelta(days=1)),))
-    assert not_yet(of, one, NOW) == "its turn comes at 2026-03-01 13:00 UTC (limits.jitter 0%)"
-    assert not_yet(of, one, began) == ""
+    """Who is due at once has no turn to wait for."""
+    at = NOW + timedelta(hours=1)
+    assert not_yet(fleet(jitter="20%"), at, NOW) == "its turn comes at 2026-03-01 13:00 UTC (limits.jitter 20%)"
+    assert not_yet(fleet(), at, at) == not_yet(fleet(), None, at) == ""
 
 
 def test_a_plan_says_all_that_it_does() -> None:

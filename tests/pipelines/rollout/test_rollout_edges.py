@@ -5,26 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hardening.foundation.errors import RefusedError
-from pipelines import nightly
+from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.process import Completed
+from images.documents import to_json
 from pipelines.cli.rollout import show_members
 from pipelines.cli.rollout_output import member_lines
 from pipelines.fleet.members import Read
 from pipelines.fleet.model import Method
+from pipelines.nightly import fleet_stage
+from pipelines.nightly.model import Failure
 from pipelines.rollout import member
 from pipelines.rollout.admission import admit
 from pipelines.rollout.approved_plan import Present, compare, opened, seal, written
 from pipelines.rollout.plan import plan, why_not
 from pipelines.rollout.schedule import may_act
+from pipelines.rollout.service import AutoLine
 from pipelines.rollout.state import MemberOrder, Phase
 from pipelines.rollout.waves import Room, Step, waves
 from tests.pipelines.rollout.test_rollout_run import Run, phases
@@ -249,12 +254,32 @@ def test_the_night_rolls_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_session(*_: Any, **__: Any) -> Iterator[str]:
         yield "session"
 
-    def automated(_at: str, *, apply: bool) -> Any:
+    def automated(_at: str, *, apply: bool) -> AutoLine:
         asked.append(apply)
-        return SimpleNamespace(outcome="rolled", detail="")
+        return AutoLine(fleet="web", outcome="waits", detail="")
 
-    monkeypatch.setattr(nightly, "fleet_session", no_session)
-    monkeypatch.setattr(nightly, "automated", automated)
-    context: Any = SimpleNamespace(now=NOW)
-    assert nightly._fleet(context, "web") == ("rolled", "")
-    assert asked == [True]
+    def rolled(argv: Sequence[str], *, cwd: Path) -> Completed:
+        assert argv[-2:] == ["web", NOW.isoformat()]
+        line = AutoLine(fleet="web", outcome="rolled", detail="")
+        return Completed((), 0, json.dumps({"line": line.model_dump()}), "")
+
+    monkeypatch.setattr(fleet_stage, "fleet_session", no_session)
+    monkeypatch.setattr(fleet_stage, "automated", automated)
+    monkeypatch.setattr(fleet_stage, "run_ours", rolled)
+    left: list[str] = []
+    ledger = SimpleNamespace(open_rollouts=lambda _: left)
+    context: Any = SimpleNamespace(now=NOW, ledger=ledger)
+    assert fleet_stage.bring_into_policy(context, "web").outcome == "waits"
+    assert asked == [False, True], "an approval is asked for here"
+    left.append("a rollout whose process died")
+    assert fleet_stage.bring_into_policy(context, "web").outcome == "rolled"
+    failure = Failure.of(RefusedError("too many are ill", evidence="403"))
+    monkeypatch.setattr(
+        fleet_stage, "run_ours", lambda *_, **__: Completed((), 0, json.dumps({"failure": to_json(failure)}), "")
+    )
+    with pytest.raises(RefusedError, match="too many are ill") as error:
+        fleet_stage.bring_into_policy(context, "web")
+    assert error.value.evidence == "403"
+    monkeypatch.setattr(fleet_stage, "run_ours", lambda *_, **__: Completed((), -9, "", ""))
+    with pytest.raises(OutsideError, match="ended with status -9"):
+        fleet_stage.bring_into_policy(context, "web")

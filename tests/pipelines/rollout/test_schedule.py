@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
-from hashlib import sha256
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,8 +14,8 @@ from pydantic import ValidationError
 
 from pipelines.fleet.calendar import Budget, Freeze, Window, cron
 from pipelines.fleet.model import Limits
-from pipelines.rollout.schedule import allowed, caps, gravest, may_act, turn
-from tests.support.fleets import NOW, fleet, reason
+from pipelines.rollout.schedule import allowed, caps, gravest, may_act
+from tests.support.fleets import NOW, fleet
 
 BERLIN = ZoneInfo("Europe/Berlin")
 MOMENTS = st.integers(0, 2 * 366 * 24 * 60).map(
@@ -304,37 +302,6 @@ def test_a_schedule_that_cannot_be_read_is_told_with_its_field(text: str, said: 
     """Strictly: a guess would freeze or free a fleet at the wrong hour."""
     with pytest.raises(ValueError, match=said):
         Budget(nodes=1, schedule=text, duration="1h")
-
-
-def test_members_of_one_age_take_their_turns_over_a_part_of_the_grace() -> None:
-    """Decided by the id alone; never after the deadline."""
-    since, deadline = datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 1, 11, tzinfo=UTC)
-    old = (reason("expired", since=since, deadline=deadline),)
-    backoff = [turn(f"host/local/docker/web-{number}", old, "10%") for number in range(100)]
-    assert backoff == [turn(f"host/local/docker/web-{number}", old, "10%") for number in range(100)]
-    assert all(at is not None and since <= at < since + timedelta(days=1) for at in backoff)
-    assert len({f"{at:%d %H:%M}" for at in backoff if at}) > 90
-
-
-def test_what_is_worse_than_old_waits_for_no_turn() -> None:
-    """Revoked and superseded members are due at once."""
-    since, deadline = datetime(2027, 1, 1, tzinfo=UTC), datetime(2027, 1, 11, tzinfo=UTC)
-    for rule in ("revoked", "superseded", "unknown", "refused"):
-        both = (reason("expired", since=since, deadline=deadline), reason(rule, since=since, deadline=deadline))
-        assert turn("host/local/docker/web", both, "10%") is None
-
-
-def test_a_turn_is_the_part_of_the_grace_that_the_id_decides() -> None:
-    """The first four bytes of its hash, as a part of the jitter's share; the first of several; no grace is no turn."""
-    began, ends = NOW, NOW + timedelta(days=10)
-    age = reason("max_age", since=began, deadline=ends)
-    part = int.from_bytes(sha256(b"web-1").digest()[:4]) / 2**32
-    assert turn("web-1", [age], "50%") == began + part * 0.5 * (ends - began)
-    earlier = replace(age, rule="expired", since=began - timedelta(days=9), deadline=ends - timedelta(days=9))
-    assert turn("web-1", [age, earlier], "50%") == turn("web-1", [earlier], "50%")
-    assert turn("web-1", [replace(age, since=None)], "50%") is None
-    assert turn("web-1", [replace(age, deadline=None)], "50%") is None
-    assert turn("web-1", [], "50%") is None
 
 
 def test_of_several_open_windows_the_one_that_closes_last_counts() -> None:

@@ -1,0 +1,42 @@
+"""What starts work without a person: the schedule's moments and webhooks, each once, until their work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
+
+from images.ledger import tables as t
+from images.ledger.database import Database
+from images.ledger.tables import Trigger
+
+
+class Triggers(Database):
+    """The ledger's lines about what started work, and what still waits for it."""
+
+    def add_trigger(self, trigger_id: str, kind: str, at: datetime) -> bool:
+        """Write down that work is to be done; False where this id was written down before."""
+        try:
+            self._insert(t.triggers, vars(Trigger(trigger_id, kind, at)))
+        except IntegrityError:
+            return False
+        return True
+
+    def waiting_triggers(self) -> tuple[Trigger, ...]:
+        """Those whose work is not done, the oldest first."""
+        return self._find(Trigger, t.triggers, t.triggers.c.at, t.triggers.c.id, done_at=None)
+
+    def finish_triggers(self, ids: Iterable[str], at: datetime, outcome: str) -> None:
+        """Their work is done; `outcome` says how it ended."""
+        self._change(update(t.triggers).where(t.triggers.c.id.in_(list(ids))).values(done_at=at, outcome=outcome))
+
+    def forget_triggers(self, before: datetime) -> None:
+        """Remove the lines of work that was done before a moment."""
+        self._change(delete(t.triggers).where(t.triggers.c.done_at < before))
+
+    def last_triggers(self) -> dict[str, Trigger]:
+        """By kind, the one whose work was done last."""
+        query = select(t.triggers).where(t.triggers.c.done_at.is_not(None)).order_by(t.triggers.c.done_at)
+        return {row.kind: Trigger(**row._mapping) for row in self._rows(query)}

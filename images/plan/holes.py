@@ -1,0 +1,116 @@
+"""Which holes newer packages close, by the tracker's data, CISA's list and the scans that the ledger keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+
+from hardening.findings import FindingKind
+from hardening.foundation.durations import shown
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.model import Severity
+from images import feeds
+from images.advisories import Advisories, Advisory
+from images.artifact import Artifact, Package
+from images.context import Context
+from images.feeds import indexed
+from images.plan.freshness import Urgency
+from images.scan.base import Feed
+
+
+class KnownHoles:
+    """What is known today. `missing` says, by what could not be asked, why; it is filled as questions come.
+
+    `last` gives the newest artifact of a definition.
+    """
+
+    def __init__(self, context: Context, last: Callable[[str], Artifact | None] | None = None) -> None:
+        self.context = context
+        self._last = last or (lambda name: context.ledger.latest_artifact(name, context.settings.platform))
+        self.missing: dict[str, str] = {}
+        self._by_suite: dict[str, Advisories] = {}
+
+    def open_in(self, suite: str, package: Package) -> tuple[Advisory, ...]:
+        """The advisories that concern a package of a suite; none where there is no data, which `missing` then says."""
+        return self._advisories(suite).concerning(package)
+
+    def closed(self, suite: str, old: Package, new: Package) -> tuple[str, ...]:
+        """The vulnerabilities that `old` has, and `new` no longer."""
+        before = {one.id for one in self.open_in(suite, old)}
+        return tuple(sorted(before - {one.id for one in self.open_in(suite, new)})) if before else ()
+
+    def closed_between(self, suite: str, old: Iterable[Package], new: Iterable[Package]) -> tuple[str, ...]:
+        """The vulnerabilities that a system of the `old` packages has, and one of the `new` ones no longer."""
+        was, now = ({one.id for package in both for one in self.open_in(suite, package)} for both in (old, new))
+        return tuple(sorted(was - now))
+
+    def grave(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """Those that are known to be exploited, or that a scanner here called critical: their fix does not wait."""
+        return tuple(one for one in ids if one in self.exploited or one in self.critical)
+
+    def urgency(self, ids: Iterable[str], words: Iterable[str] = ()) -> Urgency:
+        """How urgent a fix of these vulnerabilities is; `words`: what the distribution says of their severity."""
+        known = set(ids)
+        if known & self.exploited:
+            return Urgency.EXPLOITED
+        if known & self.critical:
+            return Urgency.CRITICAL
+        return Urgency.HIGH if "high" in words else Urgency.NORMAL
+
+    def words(self, suite: str, package: Package) -> tuple[str, ...]:
+        """What the distribution says of the severity of what concerns a package."""
+        return tuple(one.word for one in self.open_in(suite, package))
+
+    @cached_property
+    def exploited(self) -> frozenset[str]:
+        """The vulnerabilities that are known to be exploited."""
+        try:
+            found = feeds.exploited(self.context.settings, self.context.now)
+        except OutsideError as error:
+            self.missing["known exploited vulnerabilities"] = error.message
+            return frozenset()
+        if found.feed is None:
+            self.missing["known exploited vulnerabilities"] = found.missing or "turned off by the settings (feeds.kev)"
+        elif found.feed.note:
+            self.missing["known exploited vulnerabilities"] = found.feed.note
+        return found.ids
+
+    @cached_property
+    def critical(self) -> frozenset[str]:
+        """The vulnerabilities that a scanner called critical in the newest artifact of a definition."""
+        newest = map(self._last, self.context.definitions)
+        scans = (self.context.ledger.scan(one.digest) for one in newest if one)
+        return frozenset(
+            one.id for scan in scans if scan for one in scan.findings
+            if one.kind is FindingKind.VULNERABILITY and one.severity is Severity.CRITICAL
+        )  # fmt: skip
+
+    def _advisories(self, suite: str) -> Advisories:
+        if suite not in self._by_suite:
+            self._by_suite[suite] = self._read(suite)
+        return self._by_suite[suite]
+
+    def _read(self, suite: str) -> Advisories:
+        what = f"vulnerabilities of {suite or 'an unknown suite'}"
+        try:
+            feed = indexed.tracker(self.context.settings, suite, self.context.now)
+            found = indexed.advisories(feed, suite)
+        except OutsideError as error:
+            self.missing[what] = error.message
+            return Advisories()
+        if why := feed.note or self._unfit(feed):
+            self.missing[what] = why
+        return found
+
+    def _unfit(self, feed: Feed) -> str:
+        """Why the default policy would not judge by the data; empty where it would."""
+        if feed.sample:
+            return f"only the {feed.source} is here, which knows few"
+        try:
+            most = self.context.policy_named("default").image.judges.data_max_age
+        except ContentError:
+            return ""
+        if feed.date is None:
+            return "the date of the data is not known"
+        age = self.context.now - feed.date
+        return f"the data is {age.days} days old; the policy accepts {shown(most)}" if age > most else ""

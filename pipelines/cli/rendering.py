@@ -1,0 +1,186 @@
+"""What `pipeline.render` calls: a schedule checked, rendered, and written where it is asked for."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, time, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo, available_timezones
+
+from hardening.foundation.console import out, print_json, say
+from hardening.foundation.durations import duration, shown
+from hardening.foundation.errors import OutsideError, UsageError, nearest
+from hardening.foundation.settings import ROOT, load_settings
+from images.documents import to_json
+from images.release.lifecycle import Status, status
+from pipelines.contract import Line
+from pipelines.schedules import COMMANDS, OF_IMAGE, TARGETS, ScheduledRun, rendered
+from pipelines.wiring import image_context
+
+WORD = re.compile(r"[A-Za-z0-9._*?/@:=,+-]+")  # nothing that a shell, cron, systemd or YAML takes for more than text
+IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
+PLAIN_PATH = re.compile(r"[A-Za-z0-9._/@+-]+")
+SHORTEST, LONGEST = timedelta(minutes=1), timedelta(hours=23)  # a daily run that takes longer would meet the next
+BUILDS = "images are built by root, with an engine: in this task, which has neither, only what needs no build is done"
+
+
+class RenderedLine(Line):
+    """`pipeline.render`: one file of a schedule; `path` is where it was written, empty where it was only printed."""
+
+    target: str
+    file: str
+    path: str
+    text: str
+
+
+class OwnImageLine(Line):
+    """`pipeline.image`: the definition that was written, of which commit, in which folder."""
+
+    name: str
+    commit: str
+    folder: str
+
+
+IMAGE_COLUMNS = {"image": "name", "of commit": "commit", "folder": "folder"}
+
+
+def write_image(output: str, *, force: bool) -> list[OwnImageLine]:
+    """Write the definition of our own image into the content root `output`, and say how it is built.
+
+    Raises UsageError where it is there already unless `force`, OutsideError where a package cannot be had.
+    """
+    from pipelines.own_image import NAME, write_definition
+
+    root = Path(output).absolute()
+    commit, folder = write_definition(root, force=force)
+    say(f"next: name {root} in `content` of goldsmith.toml, then ./goldsmith image.publish {NAME}")
+    return [OwnImageLine(name=NAME, commit=commit, folder=str(folder))]
+
+
+def render_schedule(
+    target: str, command: str, *, at: str, zone: str, limit: str, image: str, output: str, force: bool,
+    check: Callable[[Sequence[str]], None],
+) -> list[RenderedLine]:  # fmt: skip
+    """Render the schedule of `command` for `target`, and with `output` write its files into that folder.
+
+    `check` raises UsageError for a command line that does not exist. Raises UsageError for all that cannot be rendered,
+    and for a file that is there already unless `force`.
+    """
+    if target not in TARGETS:
+        raise UsageError(f"no target is named {target}", hint=f"there are {', '.join(TARGETS)}")
+    words = _words(command or ("fleet.check all" if target in OF_IMAGE else "nightly"))
+    check(words)
+    folder, state = _plain(ROOT), _plain(load_settings().state_dir)
+    run = ScheduledRun(words, _time(at), _zone(zone), _limit(limit), folder, state, _image(target, image))
+    files = rendered(target, run)
+    paths = _written(files, Path(output), force=force) if output else {}
+    if target in OF_IMAGE and words[0] == "nightly":
+        say(f"note: {BUILDS}")
+    return [RenderedLine(target=target, file=name, path=str(paths.get(name, "")), text=files[name]) for name in files]
+
+
+def show_rendered(lines: Sequence[RenderedLine], *, as_json: bool) -> None:
+    """Print the files, or where they were written."""
+    if as_json:
+        print_json(to_json(tuple(lines)))
+        return
+    for line in lines:
+        if line.path:
+            say(f"written: {line.path}")
+        else:
+            heading = f"# {line.file}\n" if lines[1:] else ""
+            out().out(heading + line.text, highlight=False, end="")
+
+
+def _words(command: str) -> tuple[str, ...]:
+    """The command line as words. Raises UsageError for another command, or for what a schedule cannot hold."""
+    try:
+        words = tuple(shlex.split(command))
+    except ValueError as error:
+        raise UsageError(f"--run: {error}: {command}") from None
+    if not words or words[0] not in COMMANDS:
+        hint = f"there are {' and '.join(COMMANDS)}, with their arguments: --run 'nightly --only debian-*'"
+        raise UsageError(f"--run: {command} is not what a schedule runs", hint=hint)
+    if strange := next((word for word in words if not WORD.fullmatch(word)), None):
+        hint = "letters, digits and . _ * ? / @ : = , + - mean the same to every scheduler"
+        raise UsageError(f"--run: {strange!r} cannot stand in a schedule", hint=hint)
+    return words
+
+
+def _time(at: str) -> time:
+    try:
+        return datetime.strptime(at, "%H:%M").time()  # noqa: DTZ007 - a time of day, in any zone
+    except ValueError:
+        raise UsageError(f"--at: {at} is no time of day", hint="such as 02:17") from None
+
+
+def _zone(zone: str) -> str:
+    known = available_timezones()
+    if zone not in known:
+        raise UsageError(f"--zone: no time zone is named {zone}", hint=nearest(zone, known))
+    return ZoneInfo(zone).key
+
+
+def _limit(text: str) -> timedelta:
+    try:
+        limit: timedelta = duration(text)
+    except ValueError as error:
+        raise UsageError(f"--limit: {error}") from None
+    if not SHORTEST <= limit <= LONGEST:
+        raise UsageError(f"--limit: {text} is not between {shown(SHORTEST)} and {shown(LONGEST)}")
+    return limit
+
+
+def _plain(folder: Path) -> Path:
+    if not PLAIN_PATH.fullmatch(str(folder)):
+        raise UsageError(f"a schedule cannot name {folder}", hint="use a path of letters, digits and . _ / @ + - alone")
+    return folder
+
+
+def _image(target: str, image: str) -> str:
+    """The image that the target runs: the one given, else the newest release of our own, by digest."""
+    if target not in OF_IMAGE:
+        if image:
+            raise UsageError(
+                f"--image: {target} runs this checkout", hint=f"images are run by {' and '.join(OF_IMAGE)}"
+            )
+        return ""
+    if image and not IMAGE.fullmatch(image):
+        raise UsageError(
+            f"--image: {image} is no image's name", hint="such as registry.example.com/golden/goldsmith@sha256:…"
+        )
+    if image and "@" not in image:
+        say(f"note: {image} is a tag, which moves: name it by digest, as ./goldsmith image.show prints it")
+    return image or _newest_own()
+
+
+def _newest_own() -> str:
+    from pipelines.own_image import NAME
+
+    context = image_context(looks=True)
+    known = context.ledger.releases(NAME)
+    releases = [one for one in known if status(one, context.now) in {Status.CURRENT, Status.WARN}]
+    if not releases:
+        hint = "--image registry.example.com/goldsmith@sha256:…, or make it: ./goldsmith pipeline.image --help"
+        raise UsageError("--image: which image of Goldsmith, and none was published from here", hint=hint)
+    newest = max(releases, key=lambda one: one.published_at)
+    return f"{newest.repository}@{newest.digest}"
+
+
+def _written(files: Mapping[str, str], folder: Path, *, force: bool) -> dict[str, Path]:
+    """Write all files into `folder`, none where one is there already unless `force`; their paths."""
+    paths = {name: folder / name for name in files}
+    for path in paths.values():
+        if path.is_dir():
+            raise UsageError(f"--output: {path} is a folder")
+        if path.is_symlink() or (path.exists() and not force):
+            raise UsageError(f"--output: {path} is there already", hint="--force puts the new one in its place")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, path in paths.items():
+            path.write_text(files[name])
+    except OSError as error:
+        raise OutsideError(f"{folder} cannot be written: {error.strerror}") from None
+    return paths

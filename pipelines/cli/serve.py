@@ -1,0 +1,79 @@
+"""`serve`: the process that stays, wired."""
+
+from __future__ import annotations
+
+import socket
+from base64 import b64decode
+from contextlib import closing
+
+import uvicorn
+from standardwebhooks.webhooks import Webhook
+
+from hardening.foundation.console import say
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.limits import SERVE_CALLS
+from hardening.foundation.locks import only_one
+from hardening.foundation.settings import Serve
+from images.context import Context
+from pipelines.serve.app import Answers, application
+from pipelines.serve.metrics import metrics
+from pipelines.serve.runner import STOP_SECONDS, Runner
+from pipelines.serve.schedule import Schedule
+from pipelines.wiring import clock, image_context
+
+LEAST = 24  # bytes, as Standard Webhooks ask for
+
+
+def serve(context: Context | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; exit code 0.
+
+    Raises ContentError for settings that cannot be, RefusedError where another `serve` has this state, OutsideError
+    where the address is taken.
+    """
+    context = context or image_context()
+    wanted = context.settings.serve
+    schedule, webhook = Schedule.of(wanted), _webhook(wanted)
+    with (
+        only_one(context.settings.state_dir / "locks" / "serve.lock", "serve"),
+        closing(_bound(wanted.listen)) as bound,
+    ):
+        runner = Runner(context.ledger, schedule, clock)
+        answers = Answers(context.ledger, runner, webhook, lambda: metrics(context.ledger, runner), clock)
+        with runner.at_work():
+            host, port, *_ = bound.getsockname()
+            say(f"serve: answers at http://{host}:{port}; /healthz, /metrics{', /hooks' if webhook else ''}")
+            uvicorn.Server(_config(answers)).run([bound])
+    return 0
+
+
+def _config(answers: Answers) -> uvicorn.Config:
+    return uvicorn.Config(
+        application(answers), log_level="warning", access_log=False, server_header=False,
+        limit_concurrency=SERVE_CALLS.most, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS, lifespan="off",
+    )  # fmt: skip
+
+
+def _bound(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    try:
+        return socket.create_server(
+            (host.strip("[]"), int(port)), family=socket.AF_INET6 if "[" in host else socket.AF_INET
+        )
+    except (OSError, OverflowError) as error:
+        raise OutsideError(f"serve.listen: {listen} cannot be had: {error}", hint="is another one running?") from None
+
+
+def _webhook(wanted: Serve) -> Webhook | None:
+    """What verifies calls. Raises ContentError for a secret that cannot be read, or is none."""
+    if wanted.webhook_secret_file is None:
+        return None
+    file = wanted.webhook_secret_file
+    try:
+        secret = file.read_text().strip()
+        key = b64decode(secret.removeprefix("whsec_"), validate=True)  # the library's own way skips what is no base64
+        if len(key) < LEAST:
+            raise ValueError(f"it has {len(key)} bytes, fewer than {LEAST}")
+        return Webhook(key)
+    except (OSError, ValueError) as error:
+        hint = "make one: (printf whsec_; openssl rand -base64 32) > FILE"
+        raise ContentError(f"no secret: {error}", file=file, key="serve.webhook_secret_file", hint=hint) from None

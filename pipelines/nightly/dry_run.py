@@ -1,0 +1,104 @@
+"""What a night would do, stage by stage, by the index and the data that are here. Nothing is changed. Edge."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from hardening.foundation.errors import GoldsmithError
+from images.context import Context
+from pipelines.contract import NightlyLine, NightlyOutput
+from pipelines.fleet.catalog import load_fleets
+from pipelines.nightly.fleet_stage import look_at
+from pipelines.nightly.model import FeedNews, ImageJob, NightOrder, NightPart, NightRecord, ended_with
+from pipelines.nightly.planning import bootstraps, plan_night, selected
+from pipelines.nightly.stages import NOTHING_URGENT, WorldStages, ending, over, part_of
+from pipelines.nightly.summary import output, shortly
+from pipelines.promotion import promotion
+
+PLANNED, WOULD = "planned", "would be asked"
+
+
+def dry_run(context: Context, only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, list[GoldsmithError]]:
+    """Show what `nightly` would do now. Failures that are known already are those that it would meet."""
+    context = replace(context, lenient=True)
+    order = NightOrder("", context.now, only, context.policy, urgent)
+    stages = WorldStages(context)
+    before = [*_left(context), *_asked(context, order)]
+    found = stages.urgent(order) if urgent else FeedNews()
+    before += [found.part] if urgent else []
+    record = NightRecord(order, tuple(before), (), (), context.now, nothing_urgent=urgent and not found.urgent)
+    if not record.nothing_urgent:
+        record = _planned(context, record, found.urgent)
+    night = output(record)
+    many = sum(line.kind == "image" and line.status == PLANNED for line in night.lines)
+    said = NOTHING_URGENT if record.nothing_urgent else f"{many} image(s) have work"
+    if rest := night.summary.partition("; ")[2]:
+        said = f"{said}; {rest}"
+    return night.model_copy(update={"summary": f"nothing was done; {said}", "dry_run": True}), list(record.errors)
+
+
+def _planned(context: Context, record: NightRecord, urgent: Sequence[str]) -> NightRecord:
+    order = record.order
+    try:
+        plan = plan_night(context, order, urgent, keep=False)
+    except GoldsmithError as error:
+        return replace(record, after=(ended_with("image", "all", error),))
+    jobs = [line for tree in plan.trees for line in _of_tree(context, tree)]
+    concerned = {*urgent, *(line.name for line in jobs)} if order.urgent else set[str]()
+    after = [NightPart(tuple(jobs)), _prune(context), *_fleets(context, concerned), ending(context), _told(context)]
+    return replace(record, images=plan.settled, after=tuple(after))
+
+
+def _line(kind: str, name: str, status: str, detail: str) -> NightlyLine:
+    return NightlyLine(kind=kind, name=name, status=status, detail=detail, seconds=0.0)
+
+
+def _left(context: Context) -> Iterator[NightPart]:
+    for night in context.ledger.open_nights(socket.gethostname()):
+        yield NightPart((_line("night", night.id, PLANNED, f"of {night.begun_at:%Y-%m-%d %H:%M} UTC: it is not over"),))
+
+
+def _asked(context: Context, order: NightOrder) -> Iterator[NightPart]:
+    """What mirror and feeds would be asked."""
+    feeds = context.settings.feeds.model_dump()
+    told = "; ".join(f"{name}: {place}" for name, place in sorted(feeds.items()) if place)
+    for bootstrap in bootstraps(context, selected(context, order)[0]):
+        mirror = context.settings.packages.mirror or "the mirror of this host's apt"
+        yield NightPart((_line("index", bootstrap.suite, WOULD, f"{mirror}: its package index"),))
+        yield NightPart((_line("feeds", bootstrap.suite, WOULD, told),))
+
+
+def _of_tree(context: Context, job: ImageJob) -> Iterator[NightlyLine]:
+    """The lines of an image that has work, and of those on it; what its build brings in is not known before it."""
+    yield _line("image", job.name, PLANNED, shortly(job.why))
+    if context.definitions[job.name].definition.promote == "auto" and context.ledger.releases(job.name):
+        try:
+            decided = promotion(context, job.name)
+            status = "soaks" if decided.waits else PLANNED
+            yield _line("channel", job.name, status, decided.why or "stable moves to candidate")
+        except GoldsmithError as error:
+            yield from ended_with("channel", job.name, error).lines
+    for child in job.children:
+        yield from _of_tree(context, child)
+
+
+def _prune(context: Context) -> NightPart:
+    due = [f"{one.subject.name} {one.subject.digest[:19]}: {one.why}" for one in over(context)]
+    kept = "" if context.settings.nightly.prune else "; a night only names them ([nightly] prune)"
+    return NightPart((_line("prune", "releases", PLANNED if not kept else "due", shortly(due) + kept),) if due else ())
+
+
+def _fleets(context: Context, images: set[str]) -> Iterator[NightPart]:
+    for name, fleet in sorted(load_fleets(context.settings.roots).items()):
+        if not images or fleet.replacement.definition in images:
+            yield part_of("fleet", name, lambda name=name: look_at(context, name))  # type: ignore[misc]
+
+
+def _told(context: Context) -> NightPart:
+    notify = context.settings.notify
+    targets = [*(["its program"] if notify.command else []), *(["its webhook"] if notify.webhook_file else [])]
+    report = _line("report", "html", PLANNED, f"in {context.settings.state_dir / 'reports'}")
+    told = [_line("notify", "summary", PLANNED, " and ".join(targets))] if targets else []
+    return NightPart((report, *told))

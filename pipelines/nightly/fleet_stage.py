@@ -1,0 +1,73 @@
+"""A fleet's stage of the night. Its rollout has a flow of its own, which another process runs. Edge.
+
+The workflow engine serves one process's flows from one place at a time: the night's lie in its own engine, and those of
+a fleet where `roll.status` and the next process look for them. So what has to be rolled is rolled by
+`python -m pipelines.nightly.fleet_stage FLEET MOMENT`, which ends with the night, however that ends.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.process import run_ours
+from hardening.foundation.settings import ROOT
+from images.context import Context
+from images.documents import from_json, to_json
+from pipelines.nightly.model import Failure
+from pipelines.rollout.service import AutoLine, automated
+from pipelines.rollout.session import fleet_session
+
+ROLLS = ("planned", "waits")  # what a look at the fleet says where a night has something to do there
+
+
+def bring_into_policy(context: Context, name: str) -> AutoLine:
+    """Check the fleet, and roll it where its file says that an automated run may.
+
+    Raises what the rollout raised: RefusedError where a limit forbids it or it failed, and OutsideError.
+    """
+    if not context.ledger.open_rollouts(name):
+        line = _automated(context, name, apply=False)
+        if line.outcome not in ROLLS:
+            return line
+        if line.outcome == "waits":
+            return _automated(context, name, apply=True)
+    done = run_ours([sys.executable, "-m", __name__, name, context.now.isoformat()], cwd=ROOT)
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        said = f"the process that rolls {name} ended with status {done.status}"
+        hint = f"./goldsmith roll.status {name} shows how far it is; the next nightly goes on"
+        raise OutsideError(said, hint=hint) from None
+    if "failure" in answer:
+        raise from_json(Failure, answer["failure"]).error
+    return from_json(AutoLine, answer["line"])
+
+
+def look_at(context: Context, name: str) -> tuple[str, str]:
+    """What a night would do with a fleet."""
+    line = _automated(context, name, apply=False)
+    return line.outcome, line.detail
+
+
+def _automated(context: Context, name: str, *, apply: bool) -> AutoLine:
+    with fleet_session(name, context, now=lambda: context.now) as at:
+        return automated(at, apply=apply)
+
+
+def main(name: str, moment: str) -> None:
+    """Roll one fleet, and say what came of it as JSON."""
+    from hardening.foundation.console import print_json
+    from pipelines.wiring import image_context
+
+    try:
+        context = image_context().moved(datetime.fromisoformat(moment))
+        print_json({"line": to_json(_automated(context, name, apply=True))})
+    except GoldsmithError as error:
+        print_json({"failure": to_json(Failure.of(error))})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,175 @@
+"""The flow of a night: what is newer, the images that have work, what is over, the fleets, the report, people. Pure.
+
+Each image that has work is a flow of its own, whose argument and answer are data, so that any worker could run it. An
+image's flow begins when that of the image it stands on has ended well; its id is `<night>/image/<name>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+from hardening.foundation.errors import GoldsmithError, UsageError
+from images.documents import from_json, to_json
+from pipelines.durable.port import BugError, Child, Flow, Json, WorkflowEngine
+from pipelines.nightly.model import (
+    BRANCH,
+    IMAGE,
+    NIGHT,
+    FeedNews,
+    ImageAnswer,
+    ImageJob,
+    NightOrder,
+    NightPart,
+    NightPlan,
+    NightRecord,
+    ended_with,
+    image_failed,
+    stopped,
+)
+from pipelines.nightly.port import NightStages
+
+Answer = TypeVar("Answer")
+Images = tuple[ImageAnswer, ...]
+
+
+def flows(stages: NightStages) -> Mapping[str, Flow]:
+    """The flows of nights by name, for a process that acts through `stages`."""
+    return {
+        NIGHT: _flow(NightOrder, partial(run_night, stages)),
+        BRANCH: _flow(ImageJob, partial(run_branch, stages)),
+        IMAGE: _flow(ImageJob, partial(run_image, stages)),
+    }
+
+
+def _flow(kind: type[Any], run: Callable[[WorkflowEngine, Any], Awaitable[object]]) -> Flow:
+    """`run` as the workflow engine executes it: the engine records JSON, and flows take and return values."""
+
+    async def flow(engine: WorkflowEngine, argument: Json) -> Json:
+        return to_json(await run(engine, from_json(kind, argument)))
+
+    return flow
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of one flow: each is recorded under its name, with its answer as data."""
+
+    engine: WorkflowEngine
+
+    async def ask(self, name: str, kind: type[Answer], act: Callable[[], Answer]) -> Answer:
+        """What `act` answers, or answered when this step was done."""
+        return from_json(kind, await self.engine.step(name, lambda: to_json(act())))
+
+    async def part(self, kind: str, name: str, act: Callable[[], NightPart]) -> NightPart:
+        """One part of the night. Its failure is a line of it, and the night goes on."""
+        try:
+            return await self.ask(f"{kind} {name}", NightPart, act)
+        except GoldsmithError as error:
+            return ended_with(kind, name, error)
+
+
+async def run_night(stages: NightStages, engine: WorkflowEngine, order: NightOrder) -> NightRecord:
+    """Run one night to its end. What fails stops what stands on it, and nothing else."""
+    steps = Steps(engine)
+    suites = await steps.ask("suites", tuple[str, ...], lambda: stages.suites(order))
+    before = await _feeds(stages, steps, order, suites)
+    found = await _urgent(stages, steps, order) if order.urgent else FeedNews()
+    before += [found.part] if order.urgent else []
+    record = NightRecord(order, tuple(before), (), (), order.started_at)
+    if order.urgent and not found.urgent:
+        return replace(record, nothing_urgent=True, ended_at=await engine.now())
+    indexes = [await steps.part("index", suite, partial(stages.index, order, suite)) for suite in suites]
+    record = replace(record, before=(*indexes, *before))
+    images, failed = await _images(stages, steps, order, found.urgent)
+    after = [*failed, await steps.part("prune", "releases", lambda: stages.prune(order))]
+    concerned = tuple(image.name for image in images) if order.urgent else ()
+    for fleet in await steps.ask("fleets", tuple[str, ...], lambda: stages.fleets(order, concerned)):
+        after.append(await steps.part("fleet", fleet, partial(stages.fleet, order, fleet)))
+    after.append(await steps.part("waiver", "all", lambda: stages.waivers(order)))
+    record = replace(record, images=images, after=tuple(after), ended_at=await engine.now())
+    return await _told(stages, steps, record)
+
+
+async def _feeds(stages: NightStages, steps: Steps, order: NightOrder, suites: tuple[str, ...]) -> list[NightPart]:
+    """Ask the feeds, before the mirror: where nothing is urgent, a night that is only for that ends here."""
+    parts = [await steps.part("feeds", suite, partial(stages.feeds, order, suite)) for suite in suites]
+    if suites:
+        parts.append(await steps.part("feeds", "changes", lambda: stages.feed_changes(order)))
+    return parts
+
+
+async def _urgent(stages: NightStages, steps: Steps, order: NightOrder) -> FeedNews:
+    try:
+        return await steps.ask("urgent", FeedNews, lambda: stages.urgent(order))
+    except GoldsmithError as error:
+        return FeedNews(ended_with("feeds", "urgent", error))
+
+
+async def _images(
+    stages: NightStages, steps: Steps, order: NightOrder, urgent: tuple[str, ...]
+) -> tuple[Images, list[NightPart]]:
+    """Bring every image that has work to its channels; and the part that says why there was no plan."""
+    try:
+        plan = await steps.ask("plan", NightPlan, lambda: stages.plan(order, urgent))
+    except GoldsmithError as error:
+        return (), [ended_with("image", "all", error)]
+    return (*plan.settled, *await _trees(steps.engine, plan.trees)), []
+
+
+async def run_branch(stages: NightStages, engine: WorkflowEngine, job: ImageJob) -> Images:  # noqa: ARG001
+    """Run an image, and once it has ended well, those that stand on it, side by side."""
+    (answer,) = await _trees(engine, [replace(job, children=())])
+    if answer.ended_badly:
+        return (answer, *stopped(job.children, answer))
+    return (answer, *await _trees(engine, job.children))
+
+
+async def _trees(engine: WorkflowEngine, jobs: Iterable[ImageJob]) -> Images:
+    """Start the images side by side, each with what stands on it, and await them all."""
+    started = [(job, await _started(engine, job)) for job in jobs]
+    return tuple([answer for job, child in started for answer in await _ended(job, child)])
+
+
+async def _started(engine: WorkflowEngine, job: ImageJob) -> Child:
+    flow = BRANCH if job.children else IMAGE
+    return await engine.child(f"{flow}/{job.name}", flow, to_json(job), of=job.night.id)
+
+
+async def _ended(job: ImageJob, child: Child) -> Images:
+    """What became of an image and of those on it. A bug in one flow, or one that was given up, must not end others."""
+    try:
+        found = await child.result()
+        return from_json(Images, found) if job.children else (from_json(ImageAnswer, found),)
+    except GoldsmithError as error:
+        failed = image_failed(job, error)
+    except BugError as error:
+        failed = image_failed(job, UsageError(f"{job.name}: {error}"))
+    return (failed, *stopped(job.children, failed))
+
+
+async def run_image(stages: NightStages, engine: WorkflowEngine, job: ImageJob) -> ImageAnswer:
+    """Build, judge, publish and promote one image."""
+    steps = Steps(engine)
+    try:
+        answer = await steps.ask(f"build {job.name}", ImageAnswer, lambda: stages.build(job))
+        for name, act in (("judge", stages.judge), ("publish", stages.publish)):
+            if answer.ended_badly:
+                break
+            answer = await steps.ask(f"{name} {job.name}", ImageAnswer, partial(act, job, answer))
+    except GoldsmithError as error:
+        return image_failed(job, error)
+    try:
+        return await steps.ask(f"promote {job.name}", ImageAnswer, lambda: stages.promote(job, answer))
+    except GoldsmithError as error:
+        return replace(answer, parts=(ended_with("channel", job.name, error),))
+
+
+async def _told(stages: NightStages, steps: Steps, record: NightRecord) -> NightRecord:
+    """Write the report, and tell people: at least once, since a program or webhook cannot be asked what it got."""
+    report = await steps.part("report", "", lambda: stages.report(record))
+    record = replace(record, report=report.detail, after=(*record.after, *([report] if report.failure else ())))
+    told = await steps.part("notify", "", lambda: stages.notify(record))
+    return replace(record, after=(*record.after, *([told] if told.failure else ())))

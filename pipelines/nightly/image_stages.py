@@ -1,0 +1,153 @@
+"""The stages of one image: build and verify, scan and gate, publish, promote. Edge.
+
+Each finds by input digest, content digest and ledger what an earlier try of it has done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from hardening.findings import Verdict
+from hardening.foundation.console import say
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from images.artifact import Release
+from images.build.flow import as_ours, build
+from images.context import Context
+from images.plan.build_plan import Action
+from images.release.flow import gate, judged, publish
+from pipelines.cli.image import promote_one
+from pipelines.cli.image_output import channels_of
+from pipelines.contract import NightlyLine
+from pipelines.nightly.model import (
+    DaysLeft,
+    Failure,
+    ImageAnswer,
+    ImageJob,
+    NightPart,
+    ended_with,
+    image_failed,
+    stopped_by,
+)
+from pipelines.nightly.summary import image_line
+from pipelines.promotion import promotion
+
+
+def built(context: Context, job: ImageJob) -> ImageAnswer:
+    """Build the image, if its inputs changed. It fails where those of what it stands on changed since the plan."""
+    began = time.monotonic()
+    outcomes = {outcome.name: outcome for outcome in build(context, [job.name])}
+    own = outcomes[job.name]
+    seconds = round(time.monotonic() - began, 1)
+    if own.stopped_by:
+        return replace(stopped_by(job.name, ImageAnswer(own.stopped_by, "failed"), job.left), failure=_of(own.error))
+    if own.error:
+        return replace(
+            image_failed(job, own.error),
+            action=str(own.action),
+            content=own.digest,
+            reasons=own.reasons,
+            seconds=seconds,
+        )
+    moved = [name for name, one in outcomes.items() if name != job.name and one.action is Action.BUILT]
+    if moved:
+        what = f"{job.name} stands on {', '.join(moved)}, whose inputs changed while this night ran"
+        return image_failed(job, OutsideError(what, hint="the next nightly publishes both"))
+    artifact = context.ledger.latest_artifact(job.name, context.settings.platform)
+    tonight = own.action is Action.BUILT or bool(artifact and job.planned_at and artifact.built_at >= job.planned_at)
+    reasons = own.reasons if own.action is Action.BUILT or not tonight else job.why
+    return ImageAnswer(job.name, "unchanged", tonight, own.digest, None, reasons, seconds)
+
+
+def _of(error: GoldsmithError | None) -> Failure | None:
+    return Failure.of(error) if error else None
+
+
+def judged_again(context: Context, job: ImageJob, answer: ImageAnswer) -> ImageAnswer:
+    """Scan the image and ask the gate; the ledger keeps both for the stages that follow."""
+    return _timed(job, answer, lambda: (judged(context, job.name), answer)[1])
+
+
+def published(context: Context, job: ImageJob, answer: ImageAnswer) -> ImageAnswer:
+    """Publish the image, as far as it is not."""
+
+    def act() -> ImageAnswer:
+        artifact, judgement = judged(context, job.name)  # nothing is scanned again
+        done = publish(context, artifact, judgement)
+        published_tonight = done.release.published_at >= context.now.replace(microsecond=0)
+        again = done.action == "unchanged" and published_tonight and answer.built
+        action = "published" if again else done.action
+        return replace(answer, action=action, content=artifact.digest, expires_at=done.release.expires_at)
+
+    return _timed(job, answer, act)
+
+
+def _timed(job: ImageJob, answer: ImageAnswer, act: Callable[[], ImageAnswer]) -> ImageAnswer:
+    """What `act` answers; a failure is the image's own."""
+    began = time.monotonic()
+    try:
+        done = act()
+    except Exception as error:
+        known = as_ours(job.name, error)
+        failed = image_failed(job, known, built=answer.built)
+        done = replace(failed, seconds=answer.seconds)
+    return replace(done, seconds=round(done.seconds + time.monotonic() - began, 1))
+
+
+def promoted(context: Context, answer: ImageAnswer) -> ImageAnswer:
+    """Move `stable` where the definition lets a night do so, and say the image's line."""
+    done = answer
+    if not answer.ended_badly and context.definitions[answer.name].definition.promote == "auto":
+        done = replace(answer, parts=(_promotion(context, answer),))
+    done = replace(done, left=days_left(context, answer.name))
+    for line in (image_line(done), *(line for part in done.parts for line in part.lines)):
+        told(line)
+    return done
+
+
+def days_left(context: Context, name: str) -> DaysLeft | None:
+    """How long the stable release of an image is good for, by the ledger; None where it has none."""
+    stable = channels_of(context, name)[1]
+    return DaysLeft.of(stable, context.now) if stable and not stable.pruned_at else None
+
+
+def _promotion(context: Context, answer: ImageAnswer) -> NightPart:
+    """Move `stable` to what has soaked. A line where it waits or did not: else the image's own has told it all."""
+    try:
+        decided = promotion(context, answer.name)
+        if decided.waits:
+            return NightPart((_channel_line(answer.name, "soaks", decided.why),))
+        move = promote_one(context, answer.name, partial(_of_tonight, context, answer))
+    except Exception as error:
+        return ended_with("channel", answer.name, as_ours(answer.name, error))
+    if move.before == move.after and not _moved_tonight(context, answer.name):
+        return NightPart()
+    lines = (_channel_line(answer.name, "promoted", decided.why),) if decided.why else ()
+    return NightPart(lines, promoted=answer.name)
+
+
+def _moved_tonight(context: Context, name: str) -> bool:
+    """Whether an earlier try of this step, which was killed, moved `stable`."""
+    stable = channels_of(context, name)[1]
+    moves = context.ledger.moves(stable.repository, "stable") if stable else ()
+    return bool(moves) and moves[-1].at == context.now
+
+
+def _channel_line(name: str, status: str, detail: str) -> NightlyLine:
+    return NightlyLine(kind="channel", name=name, status=status, detail=detail, seconds=0.0)
+
+
+def _of_tonight(context: Context, answer: ImageAnswer, release: Release) -> Verdict:
+    """The gate's answer over the release's content: tonight's own, where that is what was judged."""
+    policy, last = context.policy_of(answer.name), context.ledger.verdict(release.content)
+    if last and answer.content == release.content and (last.policy, last.judged_at) == (policy, context.now):
+        return last
+    return gate(context, policy)(release)
+
+
+def told(line: NightlyLine) -> NightlyLine:
+    """The line, which whoever watches has been told at once."""
+    say(f"{line.kind} {line.name}: {line.status} in {line.seconds:.0f} s")
+    return line

@@ -1,0 +1,153 @@
+"""Begin a night and carry it to its end, after those that an earlier process left: lock, engine, ledger. Edge."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from secrets import token_hex
+
+from hardening.catalog import load_policies, load_waivers
+from hardening.foundation.console import out, print_json, print_table, say
+from hardening.foundation.errors import GoldsmithError, UsageError
+from hardening.foundation.locks import only_one
+from hardening.foundation.process import stop_running
+from images.context import Context
+from images.documents import from_json, to_json
+from images.ledger import Night
+from pipelines.cli.image import publishable
+from pipelines.cli.image_output import finish
+from pipelines.contract import NightlyOutput
+from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url
+from pipelines.fleet.catalog import load_fleets
+from pipelines.nightly.dry_run import dry_run
+from pipelines.nightly.flow import flows
+from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NightOrder, NightRecord
+from pipelines.nightly.stages import WorldStages
+from pipelines.nightly.summary import output, refused_together
+from pipelines.rollout.service import steady_clock
+from pipelines.wiring import image_context
+
+Failures = list[GoldsmithError]
+KIND = "nightly"
+
+
+def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, Failures]:
+    """Run the night as one durable flow; what fails stops what stands on it and nothing else.
+
+    A night that an earlier process left is carried to its end first. `only` restricts it to some images, and whatever
+    they stand on; `urgent` to those that an exploited or critical hole can be fixed in.
+    The exit code is the highest of all failures: 2 content wrong, 3 refused by a policy, 4 the outside failed.
+    Raises ContentError, before anything is done, when waivers, policies or fleets cannot be read or `only` names
+    nothing; RefusedError when another night is under way on this machine.
+    """
+    context = replace(context, lenient=True)
+    with only_one(context.settings.state_dir / "locks" / "nightly.lock", "nightly"):
+        publishable(context, only)
+        require_rules(context)
+        with claimed(engine_url(context.settings.database_url, KIND)) as claim:
+            left = _left(context, claim)
+            order = NightOrder(_new_id(context.now), context.now, only, context.policy, urgent)
+            with _worker(context, claim) as worker:
+                for earlier in left:
+                    _go_on(context, worker, earlier)
+                context.ledger.begin_night(
+                    Night(order.id, socket.gethostname(), VERSION, to_json(order), open=True, begun_at=context.now)
+                )
+                record = _carried(context, worker, order)
+    return output(record, [one.id for one in left]), refused_together(record.errors, context.parents)
+
+
+def require_rules(context: Context) -> None:
+    """Raise ContentError unless all that judges images and fleets is readable: none of it may be left out."""
+    roots = context.settings.roots
+    load_policies(roots)
+    load_waivers(roots)
+    load_fleets(roots)
+
+
+def _new_id(now: datetime) -> str:
+    return f"night-{now:%Y%m%d%H%M%S}-{token_hex(3)}"
+
+
+def _left(context: Context, claim: Claim) -> list[NightOrder]:
+    """The nights of this machine that are not over, and that can be continued. All others are abandoned."""
+    found = list[NightOrder]()
+    for night in context.ledger.open_nights(socket.gethostname()):
+        if why := _too_late(context, night):
+            abandon(claim.url, night.id)
+            context.ledger.end_night(night.id)
+            context.ledger.audit(context.now, context.actor, "nightly", night.id, f"abandoned: {why}")
+            say(f"{night.id} is abandoned: {why}")
+        else:
+            found.append(from_json(NightOrder, night.order))
+    return found
+
+
+def _too_late(context: Context, night: Night) -> str:
+    if night.version != VERSION:
+        return "another version of Goldsmith began it"
+    age = context.now - night.begun_at
+    return (
+        f"it began on {night.begun_at:%Y-%m-%d %H:%M} UTC, and a new night knows more" if age > GIVEN_UP_AFTER else ""
+    )
+
+
+@contextmanager
+def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
+    """What carries the flows of nights here, so many images side by side as the settings say."""
+    now, limit = steady_clock(context.now), {IMAGE: context.settings.parallel}
+    with Worker.launched(claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit) as worker:
+        try:
+            yield worker
+        except KeyboardInterrupt:
+            stop_running()
+            raise
+
+
+def _go_on(context: Context, worker: Worker, order: NightOrder) -> None:
+    say(f"{order.id}, of {order.started_at:%Y-%m-%d %H:%M} UTC, is not over; going on with it")
+    try:
+        record = _carried(context, worker, order)
+    except GoldsmithError as error:
+        say(f"{order.id} broke off: {error.message}")
+        return
+    say(f"{order.id} is over: {output(record).summary}; exit code {record.exit_code}")
+
+
+def _carried(context: Context, worker: Worker, order: NightOrder) -> NightRecord:
+    """Carry a night to its end. One that breaks off can never be continued, and is over too."""
+    try:
+        answer = worker.execute(NIGHT, order.id, to_json(order))
+    except Exception as error:
+        if worker.broke_off(order.id):
+            said = f"broke off: {error.message if isinstance(error, GoldsmithError) else error}"
+            context.ledger.end_night(order.id)
+            context.ledger.audit(context.now, context.actor, "nightly", order.id, said)
+            if not isinstance(error, GoldsmithError):
+                raise UsageError(f"{order.id} {said}", hint="report this; the next nightly begins anew") from error
+        raise
+    context.ledger.end_night(order.id)
+    return from_json(NightRecord, answer)
+
+
+def run_nightly(
+    policy: str = "", only: str = "all", *, urgent: bool = False, dry: bool = False
+) -> tuple[NightlyOutput, Failures]:
+    """Run the night with the settings of this machine, or show what it would do."""
+    return (dry_run if dry else nightly)(image_context(policy=policy), only, urgent=urgent)
+
+
+def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:
+    """Print a summary line for each image and fleet; the exit code says who must act."""
+    night, failures = result
+    if as_json:
+        print_json(to_json(night))
+    else:
+        rows = [[line.kind, line.name, line.status, line.detail.splitlines()] for line in night.lines]
+        print_table(["what", "name", "outcome", "detail"], rows)
+        report = f"\nreport: {night.report}" if night.report else ""
+        out().print(f"\n{night.summary}{report}", soft_wrap=True)
+    return finish(failures)

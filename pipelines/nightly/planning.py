@@ -1,0 +1,209 @@
+"""Which images have work tonight, found in one step: the others cost no flow, and of those nothing is scanned. Edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from hardening.findings import Verdict
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
+from hardening.foundation.process import threads
+from images.artifact import Artifact
+from images.build.flow import PLANNING, as_ours, unsound_ones
+from images.context import Context
+from images.model import Bootstrap
+from images.plan.build_plan import Action, BuildPlan, order, with_ancestors
+from images.plan.planner import Planner
+from images.release.flow import blocked
+from images.release.publish import stands
+from images.release.store import ReleaseStore
+from images.release.stores import store_of
+from images.scan.judge import judge_known, refusal
+from pipelines.cli.image import publishable
+from pipelines.nightly.image_stages import days_left
+from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder, NightPlan, image_failed, stopped_by
+
+Answer = TypeVar("Answer")
+THOROUGH = 25  # images of which a night also asks whether all that proves their release is there; all in turn
+ASKED_AT_ONCE = 4
+SETTLED = "it stands as it is"
+
+
+def selected(context: Context, night: NightOrder, urgent: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """The images that a night is about, and of those that do not load the ones that it names.
+
+    Of `urgent` ones, where any are named, only they and what stands on them.
+    """
+    names = publishable(context, night.only)
+    sound = [name for name in names if name in context.definitions]
+    if urgent:
+        return [name for name in sound if with_ancestors([name], context.parents) & set(urgent)], []
+    return sound, [name for name in names if name in context.unsound]
+
+
+def bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:
+    """The distributions that the images take packages from, each suite once."""
+    planner, found = Planner(context), dict[str, Bootstrap]()
+    for name in sorted(with_ancestors(names, context.parents)):
+        with suppress(GoldsmithError):  # such as an upstream base that is not pinned: the image's own line will say it
+            bootstrap = planner.bootstrap(context.definitions[name])
+            found[bootstrap.suite] = bootstrap
+    return [found[suite] for suite in sorted(found)]
+
+
+def plan_night(context: Context, night: NightOrder, urgent: Sequence[str] = (), *, keep: bool = True) -> NightPlan:
+    """Plan the night. What is wrong with one image is that one's answer. Without `keep` the ledger keeps no verdict."""
+    names, unsound = selected(context, night, urgent)
+    found = _Planned(context, night, datetime.now(UTC))
+    for name in unsound:
+        found.settled[name] = image_failed(ImageJob(night, name), context.unsound[name])
+    for name, stopped in blocked(context, names).items():
+        found.settled[name] = image_failed(found.job(name), stopped.error or ContentError(name))
+    planner = Planner(context)
+    for name, outcome in unsound_ones(planner, [one for one in names if one not in found.settled]).items():
+        found.settled[name] = image_failed(found.job(name), outcome.error or ContentError(name))
+    possible = [name for name in names if name not in found.settled]
+    wanted = {*with_ancestors(possible, context.parents)} - found.settled.keys()
+    ordered = [name for name in order(context.parents) if name in wanted]
+    _plan_builds(found, planner, ordered)
+    verdicts = _look_at_unchanged(found, planner, ordered)
+    if keep:
+        context.ledger.record_verdicts(verdicts)
+    return found.as_trees(ordered)
+
+
+@dataclass
+class _Planned:
+    """What is known so far: plans of builds, answers of images that are done with, and who has work."""
+
+    context: Context
+    night: NightOrder
+    at: datetime
+    plans: dict[str, BuildPlan] = field(default_factory=dict)
+    settled: dict[str, ImageAnswer] = field(default_factory=dict)
+    looked: dict[str, ImageAnswer | str] = field(default_factory=dict)
+
+    def job(self, name: str, why: tuple[str, ...] = ()) -> ImageJob:
+        return ImageJob(self.night, name, why, self.at, days_left(self.context, name))
+
+    def parent_answer(self, name: str) -> ImageAnswer | None:
+        """The answer of the image that this one stands on, where it is done with."""
+        return self.settled.get(self.context.parents[name] or "")
+
+    def as_trees(self, ordered: Sequence[str]) -> NightPlan:
+        """Settle what needs nothing, and put what has work below what it stands on."""
+        jobs = dict[str, tuple[str, ...]]()
+        for name in ordered:
+            parent, answer = self.context.parents[name] or "", self.parent_answer(name)
+            looked = self.looked.get(name)
+            if name in self.settled:
+                continue
+            if answer and answer.ended_badly:
+                self.settled[name] = stopped_by(name, answer, days_left(self.context, name))
+            elif isinstance(looked, ImageAnswer) and parent not in jobs:
+                self.settled[name] = looked
+            else:
+                jobs[name] = (looked,) if isinstance(looked, str) else self._why(name, parent)
+        return NightPlan(tuple(self.settled.values()), self._trees(jobs))
+
+    def _why(self, name: str, parent: str) -> tuple[str, ...]:
+        plan = self.plans[name]
+        return plan.why if plan.action is Action.BUILD else (f"its base {parent} has work",)
+
+    def _trees(self, jobs: dict[str, tuple[str, ...]]) -> tuple[ImageJob, ...]:
+        below: dict[str, list[ImageJob]] = {}
+        for name in reversed(jobs):
+            parent = self.context.parents[name] or ""
+            tree = replace(self.job(name, jobs[name]), children=tuple(reversed(below.get(name, []))))
+            below.setdefault(parent if parent in jobs else "", []).append(tree)
+        return tuple(reversed(below.get("", [])))
+
+
+def _plan_builds(found: _Planned, planner: Planner, ordered: Sequence[str]) -> None:
+    """Plan the builds, as far as what they stand on could be planned."""
+    for name in ordered:
+        if (answer := found.parent_answer(name)) and answer.ended_badly:
+            found.settled[name] = stopped_by(name, answer, days_left(found.context, name))
+            continue
+        try:
+            with PLANNING:
+                found.plans[name] = planner.plan(name)
+        except Exception as error:
+            found.settled[name] = image_failed(found.job(name), as_ours(name, error))
+
+
+def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]) -> dict[str, Verdict]:
+    """Look whether the releases of what is not to be built stand as they should, several at once; the verdicts over
+    their contents.
+
+    A store that does not answer is asked once: each of its images then has that answer.
+    """
+    same = [name for name in ordered if name in found.plans and found.plans[name].action is not Action.BUILD]
+    look, proved = _Look(found, planner), _thorough(same, found.context.now)
+    with threads(ASKED_AT_ONCE) as pool:
+        answers = pool.map(lambda name: look.at(name, thorough=name in proved), same)
+        found.looked |= dict(zip(same, answers, strict=True))
+    return look.verdicts
+
+
+def _thorough(names: Sequence[str], now: datetime) -> set[str]:
+    """The images whose proofs are asked for on this day: all, or so many of them in turn."""
+    if len(names) <= THOROUGH:
+        return set(names)
+    start = now.toordinal() * THOROUGH % len(names)
+    return set([*names, *names][start : start + THOROUGH])
+
+
+class _Look:
+    """Looks at images of which nothing has to be built."""
+
+    def __init__(self, found: _Planned, planner: Planner) -> None:
+        self._found = found
+        self._planner = planner
+        self._silent: dict[str, OutsideError] = {}
+        self.verdicts: dict[str, Verdict] = {}
+
+    def at(self, name: str, *, thorough: bool) -> ImageAnswer | str:
+        """What became of an image for which there is nothing to do; else why there is something."""
+        context, artifact = self._found.context, self._found.plans[name].artifact
+        if artifact is None:
+            return "its content is not here"
+        try:
+            return self._standing(context, name, artifact, thorough=thorough)
+        except OutsideError as error:
+            return image_failed(self._found.job(name), error)
+        except GoldsmithError as error:  # its own stages will meet it again, and tell
+            return error.message
+
+    def _standing(self, context: Context, name: str, artifact: Artifact, *, thorough: bool) -> ImageAnswer | str:
+        policy = context.policy_named(context.policy_of(name))
+        judgement = judge_known(context, artifact, policy, self._planner)
+        if judgement is None:
+            return "newer data, or a changed control: it is judged again"
+        self.verdicts[artifact.digest] = judgement.verdict
+        if not judgement.verdict.allowed:
+            return image_failed(self._found.job(name), refusal(judgement), content=artifact.digest)
+        definition, to = context.definitions[name].definition, store_of(context, name)
+        standing = self._ask(to, lambda: stands(to, artifact, definition, policy.name, thorough=thorough))
+        if isinstance(standing, str):
+            return standing
+        if definition.promote == "auto":
+            stable = self._ask(to, lambda: to.pointed(standing.repository, "stable"))
+            if standing.digest not in stable[:1]:
+                return "stable does not name its release"
+        return ImageAnswer(
+            name, "unchanged", content=artifact.digest, expires_at=standing.expires_at, reasons=(SETTLED,),
+            left=days_left(context, name),
+        )  # fmt: skip
+
+    def _ask(self, to: ReleaseStore, ask: Callable[[], Answer]) -> Answer:
+        if to.place in self._silent:
+            raise self._silent[to.place]
+        try:
+            return ask()
+        except OutsideError as error:
+            self._silent.setdefault(to.place, error)
+            raise

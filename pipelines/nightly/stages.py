@@ -1,0 +1,255 @@
+"""The stages of a night as it acts through them: on mirror, feeds, store, registry, fleets, ledger. Edge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from hardening.catalog import load_waivers
+from hardening.foundation.console import say
+from hardening.foundation.errors import GoldsmithError
+from hardening.waivers import ending_soon
+from images import feeds
+from images.artifact import Release
+from images.build.flow import as_ours
+from images.context import Context
+from images.feeds.indexed import CHECK_AFTER
+from images.model import Bootstrap
+from images.release import retention
+from images.release.lifecycle import newest_first
+from pipelines.cli.feeds import changes_told, update_feeds
+from pipelines.cli.image import prune_images
+from pipelines.cli.image_output import channels_of
+from pipelines.cli.report import write_report
+from pipelines.cli.waiving import ending_text
+from pipelines.contract import NightlyLine
+from pipelines.durable.port import FencedError
+from pipelines.fleet.catalog import load_fleets
+from pipelines.nightly.fleet_stage import bring_into_policy
+from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
+from pipelines.nightly.model import (
+    FeedNews,
+    ImageAnswer,
+    ImageJob,
+    NightOrder,
+    NightPart,
+    NightPlan,
+    NightRecord,
+    ended_with,
+)
+from pipelines.nightly.planning import bootstraps, plan_night, selected
+from pipelines.nightly.port import NightStages
+from pipelines.nightly.summary import image_line, output, shortly
+from pipelines.nightly.urgency import urgent_fixes
+from pipelines.rollout.notify import Message, notifier
+from pipelines.rollout.state import Event
+
+Answer = TypeVar("Answer")
+NOTHING_URGENT = "nothing exploited or critical can be fixed"
+
+
+@dataclass
+class WorldStages(NightStages):
+    """The stages over this machine's settings and content. Each night has its own moment."""
+
+    context: Context
+    _of_nights: dict[str, Context] = field(default_factory=dict)
+
+    def at(self, order: NightOrder) -> Context:
+        """The context at the moment of a night; a definition that does not load ends only what stands on it."""
+        if order.id not in self._of_nights:
+            base = self.context
+            if (base.policy, base.lenient) != (order.policy, True):
+                base = replace(base, policy=order.policy, lenient=True)
+            self._of_nights[order.id] = base.moved(order.started_at)
+        return self._of_nights[order.id]
+
+    def suites(self, order: NightOrder) -> tuple[str, ...]:
+        """Of the images that the night is about."""
+        return _alone(lambda: tuple(one.suite for one in self._bootstraps(order)))
+
+    def _bootstraps(self, order: NightOrder) -> list[Bootstrap]:
+        context = self.at(order)
+        return bootstraps(context, selected(context, order)[0])
+
+    def index(self, order: NightOrder, suite: str) -> NightPart:
+        """Ask the mirror; the last index serves where it fails."""
+        return part_of("index", suite, lambda: _index(self.at(order), self._bootstrap(order, suite)))
+
+    def _bootstrap(self, order: NightOrder, suite: str) -> Bootstrap:
+        return next(one for one in self._bootstraps(order) if one.suite == suite)
+
+    def feeds(self, order: NightOrder, suite: str) -> NightPart:
+        """Ask every feed now."""
+        return part_of("feeds", suite, lambda: _feeds(self.at(order), suite))
+
+    def feed_changes(self, order: NightOrder) -> NightPart:
+        """It is told once, so at once: a night may be killed before its report."""
+        return part_of("feeds", "changes", lambda: _feed_changes(self.at(order)))
+
+    def urgent(self, order: NightOrder) -> FeedNews:
+        """By the data that the feeds gave just now."""
+        context, found = self.at(order), dict[str, tuple[str, ...]]()
+
+        def ask() -> tuple[str, str]:
+            found.update(urgent_fixes(context, selected(context, order)[0]))
+            images = [f"{name} ({shortly(ids)})" for name, ids in found.items()]
+            return "changed" if found else "unchanged", "; ".join(
+                images
+            ) or "nothing exploited or critical can be fixed"
+
+        return FeedNews(part_of("feeds", "urgent", ask), tuple(found))
+
+    def plan(self, order: NightOrder, urgent: tuple[str, ...]) -> NightPlan:
+        """What is done with already has its line at once."""
+        plan = _alone(lambda: plan_night(self.at(order), order, urgent))
+        for answer in plan.settled:
+            if answer.action != "unchanged":
+                told(image_line(answer))
+        return plan
+
+    def build(self, job: ImageJob) -> ImageAnswer:
+        """Nothing enters the store before it is verified."""
+        return _alone(lambda: built(self.at(job.night), job))
+
+    def judge(self, job: ImageJob, built: ImageAnswer) -> ImageAnswer:
+        """By the image's own policy, or the night's."""
+        return _alone(lambda: judged_again(self.at(job.night), job, built))
+
+    def publish(self, job: ImageJob, judged: ImageAnswer) -> ImageAnswer:
+        """The ledger knows what was begun."""
+        return _alone(lambda: published(self.at(job.night), job, judged))
+
+    def promote(self, job: ImageJob, published: ImageAnswer) -> ImageAnswer:
+        """Where it has soaked, or cannot wait."""
+        return _alone(lambda: promoted(self.at(job.night), published))
+
+    def prune(self, order: NightOrder) -> NightPart:
+        """By the ledger alone, unless it is to be done: then stores and fleets are asked."""
+        return part_of("prune", "releases", lambda: _pruned(self.at(order)))
+
+    def fleets(self, order: NightOrder, images: tuple[str, ...]) -> tuple[str, ...]:
+        """By name."""
+        fleets = load_fleets(self.at(order).settings.roots)
+        return tuple(name for name in sorted(fleets) if not images or fleets[name].replacement.definition in images)
+
+    def fleet(self, order: NightOrder, name: str) -> NightPart:
+        """The rollout is found where an earlier process left it."""
+
+        def act() -> tuple[str, str]:
+            line = bring_into_policy(self.at(order), name)
+            return line.outcome, line.detail
+
+        return part_of("fleet", name, act)
+
+    def waivers(self, order: NightOrder) -> NightPart:
+        """Within 14 days."""
+        return _alone(lambda: ending(self.at(order)))
+
+    def report(self, record: NightRecord) -> NightPart:
+        """Under the night's own name: written again, it is the same file."""
+        context, night = self.at(record.order), output(record)
+        path = _alone(lambda: str(write_report(context, night)))
+        context.ledger.audit(
+            record.ended_at,
+            context.actor,
+            "nightly",
+            record.order.only,
+            f"exit code {night.exit_code}: {night.summary}",
+        )
+        return NightPart(detail=path)
+
+    def notify(self, record: NightRecord) -> NightPart:
+        """What cannot be sent is said, and stops nothing."""
+        night = output(record)
+        text = f"the night of {night.started_at:%Y-%m-%d %H:%M} UTC: {night.summary}; exit code {night.exit_code}"
+        notifier(self.at(record.order).settings)(Message(Event.NIGHT, "", record.order.id, text, record.ended_at))
+        return NightPart()
+
+
+def _alone(act: Callable[[], Answer]) -> Answer:
+    """What `act` answers; whatever it raises as an error of ours. Who stops us (Ctrl-C) ends its commands: then
+    nothing of it counts, as if the process had died.
+    """
+    try:
+        return act()
+    except GoldsmithError:
+        raise
+    except Exception as error:
+        raise as_ours("a stage of the night", error) from error
+    except KeyboardInterrupt:
+        raise FencedError from None
+
+
+def part_of(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightPart:
+    """One part as a line; its failure is a line too."""
+    began = time.monotonic()
+    try:
+        status, detail = _alone(act)
+    except GoldsmithError as error:
+        part = ended_with(kind, name, error, round(time.monotonic() - began, 1))
+    else:
+        seconds = round(time.monotonic() - began, 1)
+        line = NightlyLine(kind=kind, name=name, status=status, detail=detail, seconds=seconds)
+        part = NightPart((line,) if status else ())
+    for line in part.lines:
+        told(line)
+    return part
+
+
+def _index(context: Context, bootstrap: Bootstrap) -> tuple[str, str]:
+    before = context.index.state(bootstrap)
+    context.index.refresh(bootstrap)
+    changed = context.index.state(bootstrap) != before
+    return ("refreshed", "packages changed") if changed else ("unchanged", "no package changed")
+
+
+def _feeds(context: Context, suite: str) -> tuple[str, str]:
+    data, missing = feeds.refresh(context.settings, suite, context.now)
+    texts = [f"{name}: {feed.source}{f' ({feed.note})' if feed.note else ''}" for name, feed in sorted(data.items())]
+    return "refreshed", "; ".join([*texts, *(f"{name}: none, {why}" for name, why in sorted(missing.items()))])
+
+
+def _feed_changes(context: Context) -> tuple[str, str]:
+    status, detail = changes_told(update_feeds(context, CHECK_AFTER))
+    if status == "changed":
+        say(detail)
+    return status, detail
+
+
+def _pruned(context: Context) -> tuple[str, str]:
+    """What is over. No line where nothing is."""
+    if context.settings.nightly.prune:
+        done = [line for line in prune_images(apply=True, context=context) if line.action not in ("keep", "warn")]
+        return ("removed", _named(f"{line.name} {line.release[:19]}".strip() for line in done)) if done else ("", "")
+    due = [one.subject for one in over(context)]
+    hint = "./goldsmith image.prune shows them, and removes them with --apply"
+    return ("due", f"{_named(f'{one.name} {one.digest[:19]}' for one in due)}: {hint}") if due else ("", "")
+
+
+def over(context: Context) -> Sequence[retention.RetirementDecision[Release]]:
+    """The releases that are over, by what the ledger knows of channels and members."""
+    releases = newest_first(one for one in context.ledger.releases() if not one.pruned_at)
+    pointing: dict[str, list[str]] = {}
+    for name in {release.name for release in releases}:
+        for channel, there in zip(("candidate", "stable"), channels_of(context, name), strict=True):
+            if there:
+                pointing.setdefault(there.digest, []).append(f"{name}:{channel}")
+    decisions = retention.plan(releases, context.ledger.running_digests(), pointing, context.now)
+    return [one for one in decisions if one.action is retention.REMOVE]
+
+
+def _named(names: Iterable[str]) -> str:
+    found = list(names)
+    return f"{len(found)}: {shortly(found)}"
+
+
+def ending(context: Context) -> NightPart:
+    """The waivers that end within 14 days."""
+    lines = [
+        NightlyLine(kind="waiver", name=waiver.id, status="ends", detail=ending_text(waiver), seconds=0.0)
+        for waiver in ending_soon(load_waivers(context.settings.roots), context.now.date())
+    ]
+    return NightPart(tuple(told(line) for line in lines))

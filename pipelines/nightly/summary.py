@@ -1,0 +1,98 @@
+"""What a night says: a line for each part, one sentence for people, and its whole as JSON. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.text import one_line
+from hardening.gate import GateError, by_remedy, explain_shared, shared
+from pipelines.contract import NightlyLine, NightlyOutput
+from pipelines.nightly.model import ImageAnswer, NightRecord
+
+CHANGES = 3  # named in a line; image.why names them all
+
+
+def image_line(answer: ImageAnswer) -> NightlyLine:
+    """What became of one image: whether it was built and why, and how long its release is good for."""
+    line = partial(
+        NightlyLine, kind="image", name=answer.name, status=answer.action, seconds=answer.seconds,
+        days_left=answer.left.days if answer.left else None,
+    )  # fmt: skip
+    if answer.failure:
+        left = [answer.left.text] if answer.left else []
+        return line(detail="; ".join([shortly(_why(answer)), *left]))
+    until = [f"expires {answer.expires_at:%Y-%m-%d}"] if answer.expires_at else []
+    done = f"built: {shortly(answer.reasons)}" if answer.built else "not built"
+    return line(detail="; ".join([done, *until]))
+
+
+def _why(answer: ImageAnswer) -> Sequence[str]:
+    """Why an image was not released: of the gate's reasons, which are explained elsewhere, what each is about."""
+    error = answer.failure.error if answer.failure else None
+    if isinstance(error, GateError) and not answer.stopped_by:
+        return [one_line(reasons[0].what) for reasons in by_remedy(error.reasons)]
+    return answer.reasons
+
+
+def shortly(reasons: Sequence[str]) -> str:
+    """The first reasons, and how many more there are."""
+    more = f" and {len(reasons) - CHANGES} more" if reasons[CHANGES:] else ""
+    return "; ".join(reasons[:CHANGES]) + more
+
+
+def refused_together(failures: Iterable[GoldsmithError], parents: Mapping[str, str | None]) -> list[GoldsmithError]:
+    """The failures, with the images that the gate refused as one: what many have from one base is told once."""
+    found = list(failures)
+    gates = [error for error in found if isinstance(error, GateError)]
+    if len(gates) == 1 or not gates:
+        return found
+    reasons = explain_shared(shared((reason for error in gates for reason in error.reasons), parents))
+    told = "\n".join([*(error.message for error in gates), reasons])
+    together = RefusedError(f"{len(gates)} images are refused by their policies", evidence=told, hint=gates[0].hint)
+    return [together, *(error for error in found if error not in gates)]
+
+
+def summary(images: Sequence[ImageAnswer], lines: Sequence[NightlyLine]) -> str:
+    """The night in one sentence."""
+    counts = Counter(answer.action for answer in images)
+    counts["built"] = sum(answer.built for answer in images)
+
+    def told(*actions: str) -> list[str]:
+        return [f"{counts[action]} {action}" for action in actions if counts[action]]
+
+    done = told("built", "published", "re-dated") or ["nothing built, nothing published"]
+    fleets = [f"{line.name} {line.status}" for line in lines if line.kind == "fleet"]
+    left = told("unchanged", "refused", "failed")
+    near = [f"{one.name} ({one.left.days} d)" for one in images if one.failure and one.left and one.left.near]
+    more = {
+        "soaking": [line.name for line in lines if (line.kind, line.status) == ("channel", "soaks")],
+        "stable near its end": near,
+        "waivers that end": [line.name for line in lines if (line.kind, line.status) == ("waiver", "ends")],
+    }
+    rest = "".join(f"; {what}: {', '.join(names)}" for what, names in more.items() if names)
+    return f"{', '.join([*done, *left])}; fleets: {', '.join(fleets) or 'none'}{rest}"
+
+
+def lines_of(record: NightRecord) -> tuple[NightlyLine, ...]:
+    """A line for each part of the night, in the order of its stages."""
+    images = [line for one in record.images for line in (image_line(one), *(x for p in one.parts for x in p.lines))]
+    before, after = ([line for part in parts for line in part.lines] for parts in (record.before, record.after))
+    return (*before, *images, *after)
+
+
+def output(record: NightRecord, resumed: Sequence[str] = ()) -> NightlyOutput:
+    """The night as programs read it. `resumed` are earlier nights that were carried to their end first."""
+    lines, images = lines_of(record), record.images
+    said = summary(images, lines)
+    if record.nothing_urgent:
+        said = "nothing urgent: no exploited or critical hole of these images can be fixed"
+    return NightlyOutput(
+        id=record.order.id, started_at=record.order.started_at, ended_at=record.ended_at,
+        built=tuple(one.name for one in images if one.built and not one.failure),
+        published=tuple(one.name for one in images if one.action in ("published", "re-dated")),
+        promoted=tuple(part.promoted for one in images for part in one.parts if part.promoted),
+        lines=lines, summary=said, exit_code=record.exit_code, report=record.report, resumed=tuple(resumed),
+    )  # fmt: skip

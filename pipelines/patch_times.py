@@ -1,0 +1,275 @@
+"""How long fixes take, from the fixed version to the last member that runs it. Pure: the history is given.
+
+The clock of a fix starts with the fixed package's own date, where that is known and lies before our first sight; else
+with our first sight. It stops for an image when `stable` points to a content that has the fix, and for a fleet when the
+last member that lacked it has been replaced. Whatever is put back is open again, with its whole age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from math import ceil
+
+from images.ledger.tables import ClosedFix, MemberRun
+
+
+class Waits(StrEnum):
+    """What an open fix waits for."""
+
+    PUBLICATION = "publication"
+    PROMOTION = "promotion"
+    ROLLOUT = "rollout"
+    UNKNOWN = "unknown"  # a member that lacked it runs what nobody knows
+    NOTHING = ""
+
+
+@dataclass(frozen=True)
+class Pointed:
+    """From `at` on, `stable` of an image points to `content`. `exact`: the moment is known, not only that it was."""
+
+    content: str
+    at: datetime
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class PatchHistory:
+    """Everything that the ledger tells of patches.
+
+    `published`: of each content its image, and when it was first published. `found`: what scanners last found, with a
+    fix, in contents of an image of which no release has taken it since: those contents, by a fix without a content.
+    `stable`: by image, where that channel has pointed. `runs`: what members have run.
+    """
+
+    fixes: Sequence[ClosedFix] = ()
+    found: Mapping[ClosedFix, Collection[str]] = field(default_factory=dict)
+    published: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+    stable: Mapping[str, Sequence[Pointed]] = field(default_factory=dict)
+    runs: Sequence[MemberRun] = ()
+
+    def has(self, content: str, fix: ClosedFix) -> bool | None:
+        """Whether a content has a fix, by the order of releases; None where it is of another image, or unknown."""
+        image, at = self.published.get(content, ("", None))
+        if at is None or image != fix.image:
+            return None
+        if not fix.content:
+            return content not in self.found[fix]
+        return content == fix.content or at >= self.published.get(fix.content, (image, fix.published_at))[1]
+
+    @cached_property
+    def by_fleet(self) -> dict[str, dict[str, list[MemberRun]]]:
+        """What each member has run, by fleet and name, the oldest first."""
+        found: dict[str, dict[str, list[MemberRun]]] = {}
+        for run in sorted(self.runs, key=lambda one: one.at):
+            found.setdefault(run.fleet, {}).setdefault(run.member, []).append(run)
+        return found
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A fix on its way through one image, or through one fleet (`kind`, `name`).
+
+    `started_at` is the package's own date (`by_package`) or our first sight. `closed_at` is None while it is `open`,
+    and where it is not and nothing tells when it was closed. `left` names the members that still lack it, or that
+    nobody knows anything of any more.
+    """
+
+    kind: str
+    name: str
+    fix: ClosedFix
+    started_at: datetime
+    by_package: bool
+    published_at: datetime | None
+    promoted_at: datetime | None
+    closed_at: datetime | None
+    waits: Waits
+    members: int = 0
+    left: tuple[str, ...] = ()
+    due: datetime | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it is not everywhere yet."""
+        return self.waits is not Waits.NOTHING
+
+    def after(self, moment: datetime | None) -> timedelta | None:
+        """How long after its start a moment came: never less than nothing, whatever clocks said."""
+        return None if moment is None else max(timedelta(), moment - self.started_at)
+
+    def age(self, now: datetime) -> timedelta:
+        """How long it has been open, or was."""
+        return self.after(now if self.open else self.closed_at) or timedelta()
+
+    def in_time(self, now: datetime) -> bool | None:
+        """Whether it was closed by its `due` day; None where it has none, or that has not come yet."""
+        end = now if self.open else self.closed_at
+        if self.due is None or end is None or (self.open and end <= self.due):
+            return None
+        return end <= self.due
+
+
+def patches(history: PatchHistory, now: datetime) -> Iterator[Patch]:
+    """Every fix in every image and fleet that it concerns, without a day by which it is due."""
+    images = {
+        fleet: {history.published.get(run.content, ("",))[0] for runs in members.values() for run in runs}
+        for fleet, members in history.by_fleet.items()
+    }
+    for fix in (*history.fixes, *history.found):
+        yield _of_image(history, fix, now)
+        for fleet, members in history.by_fleet.items():
+            if fix.image in images[fleet] and (patch := _of_fleet(history, fix, fleet, members, now)):
+                yield patch
+
+
+def _start(fix: ClosedFix, now: datetime) -> tuple[datetime, bool]:
+    known = fix.upstream_at is not None and fix.upstream_at <= fix.seen_at
+    at = fix.upstream_at if known and fix.upstream_at else fix.seen_at
+    return min(at, now), known
+
+
+def _of_image(history: PatchHistory, fix: ClosedFix, now: datetime) -> Patch:
+    started, by_package = _start(fix, now)
+    if not fix.content:
+        return Patch("image", fix.image, fix, started, by_package, None, None, None, Waits.PUBLICATION)
+    published, (promoted, at) = min(fix.published_at, now), _promoted(history, fix, now)
+    at = at and max(at, published)  # one run that does both dates all by its beginning
+    waits = Waits.NOTHING if promoted else Waits.PROMOTION
+    return Patch("image", fix.image, fix, started, by_package, published, at, at, waits)
+
+
+def _promoted(history: PatchHistory, fix: ClosedFix, now: datetime) -> tuple[bool, datetime | None]:
+    """Whether `stable` has the fix, and since when it has had it without a break."""
+    since: Pointed | None = None
+    for pointed in sorted(history.stable.get(fix.image, ()), key=lambda one: one.at):
+        since = (since or pointed) if history.has(pointed.content, fix) else None
+    return since is not None, min(since.at, now) if since and since.exact else None
+
+
+def _of_fleet(
+    history: PatchHistory, fix: ClosedFix, fleet: str, members: Mapping[str, Sequence[MemberRun]], now: datetime
+) -> Patch | None:
+    """A fix in a fleet; None where no member ever ran the image without it since the fix was out."""
+    started, _ = _start(fix, now)
+    ends = {name: end for name, runs in members.items() if (end := _end_of_lack(history, fix, runs, started, now))}
+    if not ends:
+        return None
+    left = tuple(sorted(name for name, (_, waits) in ends.items() if waits))
+    whole, waits = _of_image(history, fix, now), {waits for _, waits in ends.values() if waits}
+    held = Waits.NOTHING
+    if Waits.ROLLOUT in waits:
+        held = whole.waits or Waits.ROLLOUT
+    elif waits:
+        held = Waits.UNKNOWN
+    last = max(at for at, _ in ends.values())
+    return replace(
+        whole, kind="fleet", name=fleet, closed_at=None if held else last, waits=held, members=len(ends), left=left
+    )
+
+
+def _end_of_lack(
+    history: PatchHistory, fix: ClosedFix, runs: Sequence[MemberRun], started: datetime, now: datetime
+) -> tuple[datetime, Waits] | None:
+    """When a member last stopped to run the image without the fix, and what it waits for where that is not over, or
+    nobody knows what it runs; None where it never lacked the fix.
+    """
+    end: datetime | None = None
+    for run, following in zip(runs, [*runs[1:], None], strict=True):
+        until = min(following.at, now) if following else now
+        if history.has(run.content, fix) is False and (until > started or following is None):
+            end = until
+    if end is None:
+        return None
+    last = runs[-1]
+    if last.gone:
+        return end, Waits.NOTHING
+    if history.has(last.content, fix):
+        return max(end, min(fix.published_at, now)), Waits.NOTHING
+    lacks = history.has(last.content, fix) is False
+    # Another image of ours is another application: it is judged by its own fixes.
+    known = last.content in history.published
+    return end, Waits.ROLLOUT if lacks else Waits.NOTHING if known else Waits.UNKNOWN
+
+
+# -- the distribution --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How spans are distributed: by nearest rank, so that each is one that really was."""
+
+    median: timedelta
+    p90: timedelta
+    longest: timedelta
+
+    @classmethod
+    def of(cls, spans: Iterable[timedelta | None]) -> Spread | None:
+        """The distribution; None of nothing."""
+        known = sorted(span for span in spans if span is not None)
+        if not known:
+            return None
+        median, p90 = (known[ceil(len(known) * part) - 1] for part in (0.5, 0.9))
+        return cls(median, p90, known[-1])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One image or fleet: how many fixes, the spans from their start, how many of those `judged` were in time.
+
+    `oldest` is the age of the oldest of the `open` ones.
+    """
+
+    kind: str
+    name: str
+    fixes: int
+    published: Spread | None
+    promoted: Spread | None
+    closed: Spread | None
+    in_time: int
+    judged: int
+    open: int
+    oldest: timedelta | None
+
+
+def measured(found: Iterable[Patch], now: datetime) -> list[Measured]:
+    """The distribution of each image and fleet, images first."""
+    groups: dict[tuple[bool, str, str], list[Patch]] = {}
+    for one in found:
+        groups.setdefault((one.kind == "fleet", one.kind, one.name), []).append(one)
+    return [_measured(kind, name, group, now) for (_, kind, name), group in sorted(groups.items())]
+
+
+def _measured(kind: str, name: str, group: Sequence[Patch], now: datetime) -> Measured:
+    judged = [said for one in group if (said := one.in_time(now)) is not None]
+    ages = [one.age(now) for one in group if one.open]
+    return Measured(
+        kind=kind, name=name, fixes=len(group),
+        published=Spread.of(one.after(one.published_at) for one in group),
+        promoted=Spread.of(one.after(one.promoted_at) for one in group),
+        closed=Spread.of(one.after(one.closed_at) for one in group),
+        in_time=sum(judged), judged=len(judged), open=len(ages), oldest=max(ages, default=None),
+    )  # fmt: skip
+
+
+def recent(found: Iterable[Patch], begin: datetime | None) -> list[Patch]:
+    """What is open, and what was closed at `begin` or later; where nothing tells when, by its publication."""
+    return [
+        one for one in found
+        if begin is None or one.open or (one.closed_at or one.published_at or one.started_at) >= begin
+    ]  # fmt: skip
+
+
+def unknown_members(history: PatchHistory) -> dict[str, tuple[str, ...]]:
+    """By fleet, the members that run an image which nobody knows anything of."""
+    found = {
+        fleet: tuple(sorted(name for name, runs in members.items() if _unknown(history, runs[-1])))
+        for fleet, members in history.by_fleet.items()
+    }
+    return {fleet: names for fleet, names in found.items() if names}
+
+
+def _unknown(history: PatchHistory, run: MemberRun) -> bool:
+    return not run.gone and run.content not in history.published

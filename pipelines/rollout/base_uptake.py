@@ -1,0 +1,120 @@
+"""Edge: tells owners that a base of their application has a newer release, and has the application built again.
+
+Once for each application and base release: the ledger counts each try before it is made, so that a crash repeats it at
+most, with the same key. A try that fails is repeated by the next run, and after the last one a person is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.process import NETWORK, run
+from images.ledger import BaseUptake
+from pipelines.contract import Line
+from pipelines.fleet.applications import Application, behind
+from pipelines.fleet.model import Rebuild
+from pipelines.fleet.violations import Judged, named
+from pipelines.rollout.notify import Message, notifier, post
+from pipelines.rollout.session import FleetSession
+from pipelines.rollout.state import Event
+
+TOLD, REBUILD = "told", "rebuild"
+MOST_TRIES = 5
+BY_HAND = 1000
+TRIES_TO_TELL = 2  # the second one only after a crash
+
+
+class UptakeLine(Line):
+    """`fleet.rebuild`: an application image whose golden base has a newer release, and what is done about it.
+
+    `state`: untold, told (its owner builds it), due, asked, failing (it is tried again), failed (a person is needed).
+    """
+
+    fleet: str
+    owner: str
+    image: str
+    base: str
+    newest: str
+    members: tuple[str, ...]
+    state: str
+    tries: int = 0
+    detail: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last try failed."""
+        return self.state in ("failing", "failed")
+
+    @property
+    def text(self) -> str:
+        """It in a few words."""
+        return f"{self.image} on {self.newest}: rebuild {self.state}" + (f" ({self.detail})" if self.detail else "")
+
+
+def take_up(
+    at: FleetSession, judged: Sequence[Judged], *, apply: bool, most_tries: int = MOST_TRIES
+) -> tuple[UptakeLine, ...]:
+    """The applications of the fleet that stand on an older base; with `apply`, tell and ask where that is to be done.
+
+    `most_tries`: a person who has mended what failed asks for one more. What cannot be asked
+    is a line. Raises OutsideError where the ledger or registry fails.
+    """
+    applications = any(one.on_base for one in judged)
+    tagged = at.origins().target() if applications and at.fleet.replacement.tag else None
+    return tuple(_taken(at, one, most_tries if apply else 0) for one in behind(at.fleet, judged, tagged))
+
+
+def _taken(at: FleetSession, one: Application, most_tries: int) -> UptakeLine:
+    told = BaseUptake(TOLD, f"{one.fleet}/{one.image}", one.newest.content, one.fleet, at.now())
+    asked = BaseUptake(REBUILD, one.image, one.newest.content, one.fleet, at.now())
+    if most_tries:
+        _tell(at, one, told)
+    if most_tries and at.fleet.rebuild:
+        _ask(at, one, at.fleet.rebuild, asked, most_tries)
+    known = at.context.ledger.uptake(asked if at.fleet.rebuild else told)
+    return UptakeLine(
+        fleet=one.fleet, owner=one.owner, image=one.image, base=named(one.base), newest=named(one.newest),
+        members=one.members, state=_state(at.fleet.rebuild, known), tries=known.tries if known else 0,
+        detail=known.detail if known else "",
+    )  # fmt: skip
+
+
+def _state(rebuild: Rebuild | None, known: BaseUptake | None) -> str:
+    if known is None:
+        return "due" if rebuild else "untold"
+    if known.done:
+        return "asked" if rebuild else "told"
+    return "failing" if known.tries < MOST_TRIES else "failed"
+
+
+def _tell(at: FleetSession, one: Application, wanted: BaseUptake) -> None:
+    """Tell people once: who is told by nobody, because no target is set, sees it in the line."""
+    ledger = at.context.ledger
+    if begun := ledger.begin_uptake(wanted, TRIES_TO_TELL):
+        notifier(at.context.settings)(Message(Event.REBUILD, one.fleet, "", f"{one.owner}: {one.text}", at.now()))
+        ledger.end_uptake(begun, "", done=True)
+        ledger.audit(at.now(), at.context.actor, "tell of a newer base", one.fleet, one.text)
+
+
+def _ask(at: FleetSession, one: Application, rebuild: Rebuild, wanted: BaseUptake, most_tries: int) -> None:
+    ledger = at.context.ledger
+    if (begun := ledger.begin_uptake(wanted, most_tries)) is None:
+        return
+    failure = ""
+    try:
+        _trigger(rebuild, one.message(at.now()))
+    except GoldsmithError as error:
+        failure = error.message  # without evidence: what a program prints may hold what nobody should read
+    ledger.end_uptake(begun, failure, done=not failure)
+    said = f"{one.text}; try {begun.tries}" + (f" failed: {failure}" if failure else "")
+    ledger.audit(at.now(), at.context.actor, "ask for a rebuild", one.fleet, said)
+
+
+def _trigger(rebuild: Rebuild, message: str) -> None:
+    seconds = rebuild.timeout.total_seconds()
+    if rebuild.command:
+        run(rebuild.command, passes=NETWORK, stdin=message, timeout=seconds)
+    elif rebuild.webhook_file:
+        post(Path(rebuild.webhook_file), "rebuild.webhook_file", message, seconds)

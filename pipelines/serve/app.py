@@ -1,0 +1,122 @@
+"""Edge: what `serve` answers over HTTP. Read-only, but for webhooks, which must be signed and are served once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from standardwebhooks.webhooks import Webhook
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.limits import WEBHOOK_BYTES, WEBHOOK_ID, WEBHOOK_SECONDS
+from images.ledger import Ledger
+from pipelines.serve.runner import Runner
+from pipelines.serve.schedule import TriggerKind
+
+
+class Answers:
+    """What each path answers. `webhook` is None where no secret is set: then none is accepted."""
+
+    def __init__(
+        self, ledger: Ledger, runner: Runner, webhook: Webhook | None, metrics: Callable[[], str],
+        now: Callable[[], datetime],
+    ) -> None:  # fmt: skip
+        self._ledger = ledger
+        self._runner = runner
+        self._webhook = webhook
+        self._metrics = metrics
+        self._now = now
+
+    async def healthz(self, request: Request) -> Response:  # noqa: ARG002
+        """200 where work is looked for and the ledger answers, else 503; and what runs, waits and was done."""
+        try:
+            told = await run_in_threadpool(self._health)
+        except GoldsmithError as error:
+            return JSONResponse({"status": "failing", "reason": error.message}, status_code=503)
+        return JSONResponse(told, status_code=200 if told["status"] == "ok" else 503)
+
+    async def metrics(self, request: Request) -> Response:  # noqa: ARG002
+        """Prometheus' text format."""
+        try:
+            return PlainTextResponse(await run_in_threadpool(self._metrics))
+        except GoldsmithError as error:
+            return PlainTextResponse(f"# {error.message}\n", status_code=503)
+
+    async def hooks(self, request: Request) -> Response:
+        """202 where the call is signed and will be served, 200 where it was taken before."""
+        if self._webhook is None:
+            return _refused(404, "no serve.webhook_secret_file is set")
+        try:
+            async with asyncio.timeout(WEBHOOK_SECONDS.most):
+                body = await _body(request)
+        except (TimeoutError, ClientDisconnect):
+            return _refused(408, f"the call took longer than {WEBHOOK_SECONDS.most} s")
+        if body is None:
+            return _refused(413, f"more than {WEBHOOK_BYTES.most:,} bytes")
+        if not self._is_signed(body, request):
+            return _refused(401, "not signed by our secret within the last five minutes, as Standard Webhooks say")
+        name = f"{TriggerKind.WEBHOOK} {request.headers['webhook-id']}"
+        try:
+            new = await run_in_threadpool(self._ledger.add_trigger, name, TriggerKind.WEBHOOK, self._now())
+        except GoldsmithError as error:
+            return _refused(503, error.message)
+        self._runner.wake()
+        return JSONResponse({"status": "accepted" if new else "known"}, status_code=202 if new else 200)
+
+    def _is_signed(self, body: bytes, request: Request) -> bool:
+        if self._webhook is None or len(request.headers.get("webhook-id", "")) > WEBHOOK_ID.most:
+            return False
+        try:
+            self._webhook.verify(body, dict(request.headers), json_parse=False)
+        except Exception:  # what a stranger sends may break the library at any point: nothing is signed then
+            return False
+        return True
+
+    def _health(self) -> dict[str, Any]:
+        waiting, last, running = self._ledger.waiting_triggers(), self._ledger.last_triggers(), self._runner.running
+        return {
+            "status": "ok" if self._runner.lives and not self._runner.failure else "failing",
+            "running": running and {"task": running.task, "since": running.since.isoformat()},
+            "waiting": len(waiting),
+            "last": {
+                kind: {
+                    "at": one.at.isoformat(),
+                    "done_at": one.done_at and one.done_at.isoformat(),
+                    "outcome": one.outcome,
+                }
+                for kind, one in sorted(last.items())
+            },
+        }
+
+
+def application(answers: Answers) -> Starlette:
+    """The paths."""
+    return Starlette(
+        routes=[
+            Route("/healthz", answers.healthz),
+            Route("/metrics", answers.metrics),
+            Route("/hooks", answers.hooks, methods=["POST"]),
+        ]
+    )
+
+
+async def _body(request: Request) -> bytes | None:
+    """All that was sent; None where it is too much."""
+    parts, size = list[bytes](), 0
+    async for part in request.stream():
+        size += len(part)
+        if size > WEBHOOK_BYTES.most:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _refused(status: int, why: str) -> Response:
+    return JSONResponse({"status": "refused", "reason": why}, status_code=status)

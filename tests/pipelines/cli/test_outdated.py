@@ -1,0 +1,279 @@
+"""`image.outdated`: what is newer in the world than an image, asked without building anything."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hardening.foundation.errors import ContentError
+from images.model import Bootstrap
+from images.packages.index import PackageIndex
+from images.plan.build_plan import Action
+from images.plan.freshness import NewerKind, Urgency
+from images.plan.planner import Planner
+from pipelines.cli.image import why_image
+from pipelines.cli.outdated import OutdatedOutput, show_outdated, what_is_outdated
+from tests.support.archive import Archive
+from tests.support.catalogs import Catalog, entry
+
+BOOTSTRAP = 'bootstrap = { family = "debian", suite = "trixie" }'
+CVE = "CVE-2026-0001"
+
+
+def archive_in(folder: Path) -> Archive:
+    """What stands for the distribution: a base system, and tools with dependencies, one of them virtual."""
+    archive = Archive(folder / "archive")
+    archive.add("base-files", control="Essential: yes\nPriority: required")
+    archive.add("apt", control="Depends: base-files")
+    archive.add("library")
+    archive.add("tool", control="Depends: library, mail-agent")
+    archive.add("postman", control="Provides: mail-agent")
+    archive.add("editor")
+    archive.add("added")
+    archive.publish()
+    return archive
+
+
+def catalog_in(folder: Path, archive: Archive, **more: object) -> Catalog:
+    """A base, a child, a child of that to which a Dockerfile adds a package and holds it, and a system beside them."""
+    made = Catalog(folder, archive, **more)
+    made.define("base", BOOTSTRAP)
+    made.define("child", "base", ["tool"])
+    (made.define("grandchild", "child", ["editor"]) / "Dockerfile.j2").write_text('{% extends "Dockerfile.j2" %}\n')
+    made.define("other", BOOTSTRAP, ["library"])
+    return made
+
+
+ADDED = """\
+Package: added
+Status: hold ok installed
+Version: 1.0
+Architecture: all
+Maintainer: Tests <tests@example.com>
+Source: added-source
+Description: brought by a Dockerfile"""
+
+
+@pytest.fixture(scope="module")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalog, Path]:
+    """A catalog that is built as it stands, and a copy of all of it: what a test changes is put back."""
+    folder = tmp_path_factory.mktemp("outdated")
+    here, kept = folder / "here", folder / "kept"
+    made = catalog_in(here, archive_in(here))
+    made.settle(added={"grandchild": ADDED})
+    what_is_outdated("all", made.context())
+    shutil.copytree(here, kept, symlinks=True)
+    return made, kept
+
+
+@pytest.fixture
+def catalog(settled: tuple[Catalog, Path]) -> Catalog:
+    made, kept = settled
+    shutil.rmtree(made.folder)
+    shutil.copytree(kept, made.folder, symlinks=True)
+    return made
+
+
+@pytest.fixture
+def archive(catalog: Catalog) -> Archive:
+    return catalog.archive
+
+
+def asked(catalog: Catalog, ref: str = "all") -> OutdatedOutput:
+    return what_is_outdated(ref, catalog.context())[0]
+
+
+def lines(found: OutdatedOutput, *, kind: NewerKind = NewerKind.PACKAGE) -> set[tuple[str, str, str]]:
+    """Image, what, and where from, of the lines of a kind."""
+    return {(line.image, line.what, line.comes_from) for line in found.lines if line.kind is kind}
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_nothing_newer_is_said_where_everything_was_asked(catalog: Catalog, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then the exit code is 0."""
+    found, errors = what_is_outdated("all", catalog.context())
+    assert (found.lines, found.unasked) == ((), ())
+    assert show_outdated(found, errors, as_json=False) == 0
+    assert capsys.readouterr().out == "nothing is newer: 4 image(s) were looked at\n"
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_a_fixed_exploited_hole_comes_first_and_says_why(
+    catalog: Catalog, archive: Archive, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before what was newer anyway, in whatever image; what stands on it is as urgent."""
+    archive.add("base-files", "2.0", control="Essential: yes\nPriority: required")
+    archive.add("library", "2.0")
+    archive.publish()
+    catalog.tell({"library-source": {CVE: entry("2.0")}}, [CVE])
+    found, errors = what_is_outdated("all", catalog.context())
+    urgencies = [line.urgency for line in found.lines]
+    assert urgencies == sorted(urgencies, key=list(Urgency).index)
+    first = found.lines[0]
+    assert (first.what, first.urgency, first.old, first.new, first.fixes) == (
+        "library", Urgency.EXPLOITED, "1.0", "2.0", (CVE,)
+    )  # fmt: skip
+    parents = {line.image: line.urgency for line in found.lines if line.kind is NewerKind.PARENT}
+    assert parents == {"child": Urgency.NORMAL, "grandchild": Urgency.EXPLOITED}
+    assert ("grandchild", "library", "child") in lines(found)
+    assert show_outdated(found, errors, as_json=False) == 1
+    shown = capsys.readouterr().out
+    assert "closes CVE-2026-0001" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_a_fix_that_the_index_lacks_is_told_of_too(catalog: Catalog, archive: Archive) -> None:
+    """A hole became fixable; no mirror has it yet."""
+    catalog.tell({"postman-source": {CVE: entry("1.5", "high")}}, [])
+    found = asked(catalog, "child")
+    (line,) = found.lines
+    assert (line.kind, line.what, line.old, line.new, line.urgency) == (
+        NewerKind.VULNERABILITY, CVE, "1.0", "1.5", Urgency.HIGH
+    )  # fmt: skip
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_what_a_dockerfile_added_and_holds_is_asked_too(catalog: Catalog, archive: Archive) -> None:
+    """No plan knows it; apt's solver over the image's own dpkg status does, and it is not held back for us."""
+    archive.add("added", "2.0")
+    archive.publish()
+    found = asked(catalog)
+    (line,) = found.lines
+    assert (line.image, line.what, line.old, line.new) == ("grandchild", "added", "1.0", "2.0")
+    assert "held back" in line.reason
+    assert "Dockerfile.j2" in line.todo
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_without_a_mirror_nothing_is_called_fresh(
+    catalog: Catalog, archive: Archive, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What could not be asked is named; the index of before answers for the rest, and the exit code is 4."""
+    archive.directory.rename(archive.directory.with_name("gone"))
+    found, errors = what_is_outdated("all", catalog.context())
+    assert [line.what for line in found.unasked] == ["the package index of trixie"]
+    assert show_outdated(found, errors, as_json=False) == 4
+    shown = capsys.readouterr().out
+    assert "nothing newer is known" in shown
+    assert "this could not be asked, so that nothing here is known to be fresh" in shown
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_without_data_of_holes_that_is_said(catalog: Catalog) -> None:
+    """No data is no pass."""
+    (catalog.data / "tracker.json").unlink()
+    (catalog.data / "kev.json").unlink()
+    told = {line.what for line in asked(catalog, "other").unasked}
+    assert told == {"vulnerabilities of trixie"}
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_what_is_wrong_with_one_image_stops_no_other(catalog: Catalog, archive: Archive) -> None:
+    """It and what stands on it are not known; the rest is told, and the error has its own exit code."""
+    catalog.define("child", "base", ["no-such-package"])
+    archive.add("library", "2.0")
+    archive.publish()
+    found, errors = what_is_outdated("all", catalog.context())
+    assert {line.what for line in found.unasked} == {"child", "grandchild"}
+    assert lines(found) == {("other", "library", "")}
+    assert [type(error) for error in errors] == [ContentError]
+    assert show_outdated(found, errors, as_json=True) == 2
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_many_images_cost_few_questions_to_apt(
+    catalog: Catalog, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer package in one of them resolves that one anew, and no other."""
+    archive.add("editor", "2.0")
+    archive.publish()
+    resolved, own = list[tuple[str, ...]](), PackageIndex._resolve
+
+    def resolve(index: PackageIndex, bootstrap: Bootstrap, wanted: tuple[str, ...], *more: Any) -> Any:
+        resolved.append(wanted)
+        return own(index, bootstrap, wanted, *more)
+
+    monkeypatch.setattr(PackageIndex, "_resolve", resolve)
+    assert lines(asked(catalog)) == {("grandchild", "editor", "")}
+    assert resolved == [("editor",)]
+
+
+# -- any package of any image ------------------------------------------------------------------------------------------
+
+WANTED = ("tool", "library", "editor", "postman")
+ANY = ("base-files", "apt", "library", "tool", "postman", "editor", "added")
+CONTROL = {
+    "base-files": "Essential: yes\nPriority: required",
+    "apt": "Depends: base-files",
+    "tool": "Depends: library, mail-agent",
+    "postman": "Provides: mail-agent",
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """An archive in which packages get newer from example to example."""
+    return archive_in(tmp_path_factory.mktemp("shared"))
+
+
+Image = tuple[int, frozenset[str], bool]
+IMAGES = st.lists(
+    st.tuples(st.integers(-1, 2), st.frozensets(st.sampled_from(WANTED)), st.booleans()), min_size=2, max_size=4
+)
+
+
+def catalog_of(images: list[Image], archive: Archive) -> tuple[Catalog, dict[str, str]]:
+    """A catalog of images, each on an earlier one or on nothing; and what Dockerfiles add, which they hold."""
+    made, added = Catalog(Path(mkdtemp()), archive), dict[str, str]()
+    for number, (parent, wanted, by_dockerfile) in enumerate(images):
+        base = f"image-{parent}" if 0 <= parent < number else BOOTSTRAP
+        folder = made.define(f"image-{number}", base, sorted(wanted))
+        if by_dockerfile and base != BOOTSTRAP:
+            (folder / "Dockerfile.j2").write_text('{% extends "Dockerfile.j2" %}\n')
+            added[folder.name] = ADDED
+    return made, added
+
+
+@pytest.mark.needs("apt-get", "gpg")
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(images=IMAGES, newer=st.sampled_from(ANY))
+def test_any_newer_package_of_any_image_rebuilds_exactly_the_right_ones(
+    shared: Archive, images: list[Image], newer: str
+) -> None:
+    """Parents first; `image.why` names the package, and `image.outdated` had said so before."""
+    catalog, added = catalog_of(images, shared)
+    catalog.settle(added=added)
+    before = catalog.context()
+    held = {
+        name: {one.name for one in before.ledger.latest_artifact(name, "linux/amd64").packages}
+        for name in before.parents
+    }  # type: ignore[union-attr]
+    right = {name for name, packages in held.items() if newer in packages}
+    version = f"{2 + len(list(shared.directory.glob(f'{newer}_*')))}.0"
+    shared.add(newer, version, control=CONTROL.get(newer, ""))
+    shared.publish()
+
+    told = {line.image for line in asked(catalog).lines if line.kind is NewerKind.PACKAGE and line.what == newer}
+    beside = {name for name in held if newer == "added" and any(one in added for one in line_of(name, before.parents))}
+    assert told == right | beside, "image.outdated says so first"
+    plans = Planner(catalog.context()).plan_all(held)
+    build = [plan.name for plan in plans if plan.action is Action.BUILD]
+    assert set(build) == right
+    for name in build:
+        assert build.index(name) > max(
+            (build.index(one) for one in line_of(name, before.parents)[1:] if one in build), default=-1
+        )
+        assert newer in {change.name for change in why_image(name, catalog.context()).changes}
+
+
+def line_of(name: str, parents: dict[str, str | None]) -> list[str]:
+    """An image, and all that it stands on."""
+    parent = parents[name]
+    return [name, *(line_of(parent, parents) if parent else [])]

@@ -1,0 +1,157 @@
+"""The flow of a night on the engine in memory: its order, its failures, and kill -9 before and after every step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.gate import GateError
+from images.documents import from_json, to_json
+from pipelines.nightly.flow import flows
+from pipelines.nightly.model import NIGHT, Failure, NightOrder, NightRecord
+from pipelines.nightly.summary import lines_of, output, refused_together
+from tests.simulation.execution import CALM, Fate
+from tests.simulation.memory import Memory
+from tests.support.night_world import DOWN, HOLE, IMAGES, NightWorld
+from tests.support.nights import YEAR, ended
+
+ORDER = NightOrder("night-1", datetime(2026, 11, 27, 2, tzinfo=UTC))
+STAGES = [
+    *("index trixie", "feeds trixie", "feeds changes", "plan"),
+    *(f"{verb} {name}" for name in IMAGES for verb in ("build", "judge", "publish", "promote")),
+    *("prune releases", "fleet tools", "fleet webs", "report night-1"),
+]
+
+
+def whole_night(world: NightWorld, order: NightOrder = ORDER) -> NightRecord:
+    """A night in one undisturbed process."""
+    memory = Memory()
+    memory.process("first", flows(world)).start(NIGHT, order.id, to_json(order))
+    return from_json(NightRecord, ended(memory, order.id))
+
+
+def statuses(record: NightRecord) -> dict[str, str]:
+    """Image → what became of it."""
+    return {image.name: image.action for image in record.images}
+
+
+def test_parents_come_first_and_what_is_refused_stops_its_children_and_nothing_else() -> None:
+    """Each image passes through its stages in order, and begins when what it stands on is promoted."""
+    world = NightWorld()
+    record = whole_night(world)
+    assert statuses(record) == {
+        "still": "unchanged", "base": "published", "web": "published", "app": "published", "tool": "published",
+        "lonely": "published", "broken": "refused", "broken-child": "failed", "broken-grandchild": "failed",
+    }  # fmt: skip
+    at = world.done.index
+    for name in ("base", "web", "app"):
+        assert at(f"build {name}") < at(f"judge {name}") < at(f"publish {name}") < at(f"promote {name}")
+    assert at("promote base") < at("build web")
+    assert at("promote web") < at("build app")
+    assert not [act for act in world.done if "broken" in act and act != "build broken"]
+    assert record.exit_code == 3
+    assert world.messages == ["night-1"]
+
+
+def test_the_reasons_of_a_gate_survive_every_step() -> None:
+    """They are told once, however many images stand on the refused one; days left stand beside."""
+    record = whole_night(NightWorld())
+    (error,) = record.errors
+    assert isinstance(error, GateError)
+    assert (error.reasons, error.hint) == ((HOLE,), "mend it")
+    assert refused_together([error], {}) == [error]
+    lines = {line.name: line for line in lines_of(record) if line.kind == "image"}
+    assert lines["broken"].detail == "CVE-1 in zlib; WARNING: its stable release has 3 days left"
+    assert lines["broken-child"].detail == ("its base broken was refused; WARNING: its stable release has 3 days left")
+    assert lines["broken-grandchild"].detail.startswith("its base broken-child failed; ")
+    assert (lines["broken"].days_left, lines["web"].days_left) == (3, None)
+    said = output(record).summary
+    assert "stable near its end: broken (3 d), broken-child (3 d), broken-grandchild (3 d)" in said
+
+
+@pytest.mark.parametrize("error", [RefusedError("no", hint="why", evidence="told"), OutsideError("away")])
+def test_a_failure_is_the_same_after_it_was_data(error: RefusedError | OutsideError) -> None:
+    """Its class, its words and its exit code."""
+    found = from_json(Failure, to_json(Failure.of(error))).error
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if not stage.startswith("report")])
+def test_a_stage_that_fails_stops_nothing_beside_it(stage: str) -> None:
+    """Mirror, feeds, registry or an engine that is down: all that does not stand on it is done; the exit code is 4."""
+    world = NightWorld(down={stage: DOWN}, refused=())
+    record = whole_night(world)
+    assert record.exit_code == 4
+    image = stage.partition(" ")[2]
+    below = {"base": {"base", "web", "app", "broken", "tool"}, "web": {"web", "app"}}.get(image, {image})
+    left = set(STAGES) - set(world.done) - {stage}
+    if stage == "plan":
+        assert {act.partition(" ")[0] for act in left} == {"build", "judge", "publish", "promote"}
+    else:
+        assert {act.partition(" ")[2] for act in left} <= below
+        if stage.startswith("promote"):
+            assert not left, "stable waits for the next night"
+    assert world.messages == ["night-1"]
+    assert any("it does not answer" in line.detail for line in lines_of(record))
+
+
+def points() -> list[tuple[str, str]]:
+    """Every step of the night, by flow and name."""
+    found: list[tuple[str, str]] = []
+    world = NightWorld()
+    memory = Memory(lambda flow, name: (found.append((flow, name)), CALM)[1])
+    memory.process("first", flows(world)).start(NIGHT, ORDER.id, to_json(ORDER))
+    ended(memory, ORDER.id)
+    return found
+
+
+POINTS = points()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_kill_9_at_every_step_ends_as_an_undisturbed_night(moment: str) -> None:
+    """Nothing is built, published, promoted, rolled or reported twice; a message may come again, but no other act."""
+    undisturbed = whole_night(NightWorld())
+    assert len(POINTS) > 30
+    for flow, name in POINTS:
+        world, killed = NightWorld(), list[str]()
+
+        def fate(at: str, step: str, killed: list[str] = killed, wanted: tuple[str, str] = (flow, name)) -> Fate:
+            if (at, step) == wanted and not killed:
+                killed.append(step)
+                return Fate(dies=moment)
+            return CALM
+
+        memory = Memory(fate)
+        memory.process("first", flows(world)).start(NIGHT, ORDER.id, to_json(ORDER))
+        memory.run(YEAR)
+        assert killed == [name]
+        assert not memory.rows[ORDER.id].ended
+        memory.process("second", flows(world)).recover()
+        record = from_json(NightRecord, ended(memory, ORDER.id))
+        assert replace(record, ended_at=undisturbed.ended_at) == undisturbed, f"killed {moment} {name}"
+        assert [act for act, times in Counter(world.done).items() if times > 1] == []
+        assert len(world.messages) == (2 if (moment, name) == ("after", "notify ") else 1)
+
+
+def test_an_urgent_night_without_anything_urgent_ends_at_once() -> None:
+    """It asks the feeds, and neither the mirror nor anything else; nobody is told."""
+    world = NightWorld()
+    record = whole_night(world, replace(ORDER, urgent=True))
+    assert world.done == ["feeds trixie", "feeds changes", "feeds urgent"]
+    assert (record.nothing_urgent, record.exit_code, world.messages) == (True, 0, [])
+    assert output(record).summary.startswith("nothing urgent")
+
+
+def test_an_urgent_night_is_about_the_images_that_a_fix_concerns_and_their_fleets() -> None:
+    """The others wait for the night."""
+    world = NightWorld(urgents=("tool",))
+    record = whole_night(world, replace(ORDER, urgent=True))
+    assert statuses(record) == {"still": "unchanged", "tool": "published"}
+    assert [act for act in world.done if act.startswith("fleet")] == ["fleet tools"]
+    assert world.messages == ["night-1"]

@@ -1,0 +1,318 @@
+"""`serve`: what starts work, that it is done once whatever is killed, and what strangers can ask of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import requests
+import uvicorn
+from prometheus_client.parser import text_string_to_metric_families
+from standardwebhooks.webhooks import Webhook
+
+from hardening.foundation.errors import ContentError
+from hardening.foundation.limits import WEBHOOK_BYTES, WEBHOOK_ID
+from hardening.foundation.settings import Serve
+from images.ledger import Ledger, Trigger
+from pipelines.cli.serve import _config, _webhook
+from pipelines.serve.app import Answers
+from pipelines.serve.metrics import metrics
+from pipelines.serve.runner import Runner
+from pipelines.serve.schedule import Schedule, TriggerKind, command
+from tests.support.forked import start_forked
+
+NOW = datetime(2026, 11, 25, 12, 7, tzinfo=UTC)
+SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
+NEVER = Schedule.of(Serve(nightly="", urgent=""))
+SOON = 600  # seconds, for what must come: no test's result depends on how busy the machine is
+
+
+def came(what: str, true: object) -> None:
+    """Wait until `true()`."""
+    until = time.monotonic() + SOON
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < until, f"never: {what}"
+        time.sleep(0.02)
+
+
+# When work starts
+
+
+def test_the_last_moment_of_each_kind_is_due() -> None:
+    """The night of two o'clock local time, and the last quarter of an hour, each under an id that stays."""
+    schedule = Schedule.of(Serve(zone="Europe/Berlin"))
+    night, urgent = schedule.due(NOW)
+    assert night == Trigger("night 2026-11-25T01:00:00+00:00", "night", datetime(2026, 11, 25, 1, tzinfo=UTC))
+    assert urgent.at == NOW - timedelta(minutes=7)
+    assert list(schedule.due(NOW + timedelta(minutes=7))) == [night, urgent]
+
+
+def test_a_stop_of_days_is_made_up_for_by_one_night() -> None:
+    """Yesterday's night would only do what today's does again."""
+    schedule = Schedule.of(Serve(urgent=""))
+    assert [one.at.day for one in schedule.due(NOW)] == [25]
+    assert [one.at.day for one in schedule.due(NOW + timedelta(days=3))] == [28]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("nightly", "0 2 * *"), ("urgent", "*/x * * * *"), ("zone", "Mars/Olympus")]
+)
+def test_what_is_no_schedule_is_named_by_its_key(key: str, value: str) -> None:
+    """Before anything is served."""
+    with pytest.raises(ContentError, match=rf"serve\.{key}"):
+        Schedule.of(Serve(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "task"),
+    [
+        ((), []),
+        ((TriggerKind.WEBHOOK, TriggerKind.URGENT), ["nightly", "--only-urgent"]),
+        ((TriggerKind.URGENT, TriggerKind.NIGHT), ["nightly"]),
+    ],
+)
+def test_one_run_serves_all_that_waits(kinds: tuple[TriggerKind, ...], task: list[str]) -> None:
+    """A whole night does what is urgent too."""
+    assert command([Trigger(f"{kind} 1", kind, NOW) for kind in kinds]) == task
+
+
+# That it is done, once
+
+
+@dataclass
+class Site:
+    """A ledger, and a program in the place of the command line, which writes down what it was asked for."""
+
+    folder: Path
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        return Ledger.open(f"sqlite:///{self.folder / 'ledger.sqlite'}")
+
+    @property
+    def program(self) -> tuple[str, str, str]:
+        """Writes its arguments; while `hold` is there it goes on, and it ends as `code` says."""
+        text = (
+            "import sys, time, pathlib; at = pathlib.Path(sys.argv[1]); "
+            "open(at / 'asked', 'a').write(' '.join(sys.argv[2:]) + '\\n')\n"
+            "while (at / 'hold').exists(): time.sleep(0.02)\n"
+            "sys.exit(int((at / 'code').read_text()) if (at / 'code').exists() else 0)"
+        )
+        (self.folder / "program.py").write_text(text)
+        return (sys.executable, str(self.folder / "program.py"), str(self.folder))
+
+    @property
+    def asked(self) -> list[str]:
+        """What the program was asked for."""
+        file = self.folder / "asked"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def runner(self, schedule: Schedule = NEVER) -> Runner:
+        """What has the work done."""
+        return Runner(self.ledger, schedule, lambda: NOW, self.program)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """An empty one."""
+    return Site(tmp_path)
+
+
+def test_a_moment_is_served_once_also_after_a_restart(site: Site) -> None:
+    """Its id stands in the ledger."""
+    for _ in range(2):
+        with site.runner(Schedule.of(Serve(urgent=""))).at_work():
+            came("the night", lambda: "night" in site.ledger.last_triggers())
+    assert site.asked == ["nightly"]
+    assert site.ledger.last_triggers()["night"].outcome == "exit code 0"
+
+
+def test_a_night_that_failed_is_told_and_not_begun_again(site: Site) -> None:
+    """The next moment is soon enough; what it must continue, it continues then."""
+    (site.folder / "code").write_text("4")
+    runner = site.runner(Schedule.of(Serve(urgent="")))
+    with runner.at_work():
+        came("the night", lambda: "night" in site.ledger.last_triggers())
+    assert site.asked == ["nightly"]
+    told = {family.name: family.samples for family in text_string_to_metric_families(metrics(site.ledger, runner))}
+    [sample] = told["goldsmith_last_run_exit_code"]
+    assert (sample.labels, sample.value) == ({"kind": "night"}, 4.0)
+
+
+def test_what_is_stopped_waits_for_the_next_start(site: Site) -> None:
+    """The night is asked to end, and is not taken for done."""
+    (site.folder / "hold").touch()
+    site.ledger.add_trigger("night 1", "night", NOW)
+    with site.runner().at_work():
+        came("the night", lambda: site.asked)
+    assert [one.id for one in site.ledger.waiting_triggers()] == ["night 1"]
+    (site.folder / "hold").unlink()
+    with site.runner().at_work():
+        came("its end", lambda: not site.ledger.waiting_triggers())
+    assert site.asked == ["nightly", "nightly"]
+
+
+def _serve_killed(folder: Path) -> None:
+    with Site(folder).runner().at_work():
+        threading.Event().wait()
+
+
+def test_what_is_killed_leaves_no_night_behind_and_its_work_to_the_next(site: Site) -> None:
+    """By kill -9, in the middle of a night."""
+    (site.folder / "hold").touch()
+    site.ledger.add_trigger("night 1", "night", NOW)
+    process = start_forked(_serve_killed, site.folder)
+    came("the night", lambda: site.asked)
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    program = str(site.folder / "program.py")
+    running = lambda: [  # noqa: E731
+        one for one in Path("/proc").glob("[0-9]*/cmdline") if program in _text(one)
+    ]
+    came("the end of the night", lambda: not running())
+    (site.folder / "hold").unlink()
+    with site.runner().at_work():
+        came("its end", lambda: not site.ledger.waiting_triggers())
+    assert site.asked == ["nightly", "nightly"]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
+
+
+def test_what_came_while_another_ran_is_served_after_it(site: Site) -> None:
+    """The one that ran may have looked before."""
+    (site.folder / "hold").touch()
+    site.ledger.add_trigger("webhook 1", "webhook", NOW)
+    runner = site.runner()
+    with runner.at_work():
+        came("the first", lambda: site.asked)
+        site.ledger.add_trigger("webhook 2", "webhook", NOW)
+        (site.folder / "hold").unlink()
+        came("the second", lambda: not site.ledger.waiting_triggers())
+    assert site.asked == ["nightly --only-urgent"] * 2
+
+
+# What can be asked of it
+
+
+@contextmanager
+def answering(site: Site, webhook: Webhook | None) -> Iterator[str]:
+    """Its address, while it serves."""
+    runner = site.runner()
+    answers = Answers(site.ledger, runner, webhook, lambda: metrics(site.ledger, runner), lambda: NOW)
+    server = uvicorn.Server(_config(answers))
+    bound = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([bound],))
+    with runner.at_work():
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def signed(body: str, name: str = "msg_1", *, at: datetime | None = None, secret: str = SECRET) -> dict[str, str]:
+    """The headers of a call."""
+    at = at or datetime.now(UTC)
+    signature = Webhook(secret).sign(name, at, body)
+    stamp = str(int(at.timestamp()))
+    return {"webhook-id": name, "webhook-timestamp": stamp, "webhook-signature": signature}
+
+
+def test_a_signed_call_is_served_once_however_often_it_is_sent(site: Site) -> None:
+    """Who gets no answer sends again; so does who has recorded it."""
+    with answering(site, Webhook(SECRET)) as address:
+        headers = signed('{"pushed": "debian"}')
+        codes = [
+            requests.post(f"{address}/hooks", '{"pushed": "debian"}', headers=headers, timeout=SOON) for _ in "123"
+        ]
+        assert [one.status_code for one in codes] == [202, 200, 200]
+        came("its end", lambda: not site.ledger.waiting_triggers())
+    assert site.asked == ["nightly --only-urgent"]
+
+
+def _old(body: str) -> dict[str, str]:
+    return signed(body, at=datetime.now(UTC) - timedelta(minutes=6))
+
+
+REFUSED = {
+    "unsigned": (lambda _: {}, 401),
+    "another body": (lambda _: signed("{}"), 401),
+    "another secret": (lambda body: signed(body, secret="whsec_" + b64encode(b"z" * 32).decode()), 401),
+    "recorded": (_old, 401),
+    "no time": (lambda body: signed(body) | {"webhook-timestamp": "soon"}, 401),
+    "another id": (lambda body: signed(body) | {"webhook-id": "msg_2"}, 401),
+    "no signature": (lambda body: signed(body) | {"webhook-signature": "v1"}, 401),
+    "a long id": (lambda body: signed(body, "m" * (WEBHOOK_ID.most + 1)), 401),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_what_is_not_signed_for_this_moment_starts_nothing(why: str, site: Site) -> None:
+    """Nothing of it is kept either."""
+    headers, status = REFUSED[why]
+    with answering(site, Webhook(SECRET)) as address:
+        answer = requests.post(f"{address}/hooks", '{"a": 1}', headers=headers('{"a": 1}'), timeout=SOON)
+    assert answer.status_code == status, answer.text
+    assert not site.ledger.waiting_triggers()
+    assert not site.asked
+
+
+def test_a_call_that_is_too_large_is_refused_before_it_is_read(site: Site) -> None:
+    """By its signature nobody could know yet who sends it."""
+    body = "x" * (WEBHOOK_BYTES.most + 1)
+    with answering(site, Webhook(SECRET)) as address:
+        assert requests.post(f"{address}/hooks", body, headers=signed(body), timeout=SOON).status_code == 413
+
+
+def test_without_a_secret_no_call_is_taken(site: Site) -> None:
+    """Also not one that is signed by an empty one."""
+    with answering(site, None) as address:
+        assert requests.post(f"{address}/hooks", "{}", headers=signed("{}"), timeout=SOON).status_code == 404
+        assert requests.get(f"{address}/hooks", timeout=SOON).status_code == 405
+
+
+def test_health_tells_what_runs_and_what_was_done_last(site: Site) -> None:
+    """And 503 where the ledger does not answer."""
+    site.ledger.add_trigger("webhook 1", "webhook", NOW)
+    with answering(site, None) as address:
+        came("its end", lambda: not site.ledger.waiting_triggers())
+        health = requests.get(f"{address}/healthz", timeout=SOON)
+        assert health.status_code == 200
+        assert health.json() == {
+            "status": "ok", "running": None, "waiting": 0,
+            "last": {"webhook": {"at": NOW.isoformat(), "done_at": NOW.isoformat(), "outcome": "exit code 0"}},
+        }  # fmt: skip
+        assert "goldsmith_waiting 0.0" in requests.get(f"{address}/metrics", timeout=SOON).text
+        (site.folder / "ledger.sqlite").rename(site.folder / "away")
+        (site.folder / "ledger.sqlite").mkdir()
+        assert requests.get(f"{address}/healthz", timeout=SOON).status_code == 503
+        assert requests.get(f"{address}/metrics", timeout=SOON).status_code == 503
+
+
+@pytest.mark.parametrize("text", [None, "", "whsec_c2hvcnQ=", "whsec_!" * 8 + "x"])
+def test_a_secret_that_protects_nothing_is_refused(text: str | None, tmp_path: Path) -> None:
+    """One that is missing, empty, short or no base64, with how to make one."""
+    file = tmp_path / "secret"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ContentError, match="openssl rand"):
+        _webhook(Serve(webhook_secret_file=file))
