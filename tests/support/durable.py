@@ -218,7 +218,7 @@ def share_flow(url: str, folder: str, jobs: str, *capabilities: str, kind: str =
 
 def share_with_command(url: str, folder: str, jobs: str) -> None:
     """Carry a flow whose children those take that run as a command."""
-    from pipelines.shared_work import KIND
+    from pipelines.nightly.night_run import KIND
 
     share_flow(url, folder, jobs, kind=KIND)
 
