@@ -40,14 +40,27 @@ class WorkerStages(WorldStages):
 
     def build(self, job: ImageJob) -> ImageAnswer:
         """Ask what the night asked, then build."""
+        self._ask_once(job.night)
+        return super().build(job)
+
+    def judge(self, job: ImageJob, built: ImageAnswer) -> ImageAnswer:
+        """As `build`: the worker that built it may be another one."""
+        self._ask_once(job.night)
+        return super().judge(job, built)
+
+    def publish(self, job: ImageJob, judged: ImageAnswer) -> ImageAnswer:
+        """As `judge`."""
+        self._ask_once(job.night)
+        return super().publish(job, judged)
+
+    def _ask_once(self, night: NightOrder) -> None:
         with self._ready:
             if not self._asked:
-                for suite in self.suites(job.night):
-                    for part in (self.index(job.night, suite), self.feeds(job.night, suite)):
+                for suite in self.suites(night):
+                    for part in (self.index(night, suite), self.feeds(night, suite)):
                         for line in part.lines:
                             say(f"{line.kind} {line.name}: {line.status} {line.detail}".rstrip())
             self._asked = True
-        return super().build(job)
 
 
 class _Nights:
