@@ -1,6 +1,6 @@
 """The flow of a night: what is newer, the images that have work, what is over, the fleets, the report, people. Pure.
 
-Each image that has work is a flow of its own. Its argument and answer are data, so any worker that has its needs runs it.
+Each image that has work is a flow of its own. Its argument and answer are data: any worker that has its needs runs it.
 An image's flow begins when that of the image it stands on has ended well; its id is `<night>/image/<name>`. A fleet has
 one too where it needs something of a worker.
 """
