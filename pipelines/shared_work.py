@@ -2,52 +2,78 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import threading
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass, field
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import OutsideError, RefusedError
-from hardening.foundation.limits import parse_json
-from hardening.foundation.process import ENGINE, Completed, dies_with_us, failed, run
-from hardening.foundation.settings import ROOT
 from images.context import Context
+from images.documents import from_json
 from pipelines.durable.port import Flow, Json, WorkflowEngine
-
-KIND = "nightly"  # whose flows workers take: those of nights
-FLEET = "fleet"
-OURS = ("GOLDSMITH_", "AWS_")
-
-
-def shared_flows(context: Callable[[], Context]) -> Mapping[str, Flow]:  # noqa: ARG001
-    """What a worker executes. `context` opens a new context, whose moment is that of the call."""
-    return {FLEET: fleet_flow}
+from pipelines.nightly.flow import flows
+from pipelines.nightly.model import FLEET, IMAGE, FleetJob, ImageAnswer, ImageJob, NightOrder
+from pipelines.nightly.stages import WorldStages
 
 
-async def fleet_flow(engine: WorkflowEngine, argument: Json) -> Json:
-    """Bring a fleet back into policy as its file lets an automated run: `{"fleet": NAME}`; what `roll.auto` answers."""
-    return await engine.step(f"roll {argument['fleet']}", lambda: _rolled(argument["fleet"]))
+def shared_flows(context: Callable[[], Context]) -> Mapping[str, Flow]:
+    """What a worker executes. `context` opens a new context: settings and content as they are then."""
+    nights = _Nights(context)
+
+    async def image(engine: WorkflowEngine, argument: Json) -> Json:
+        return await flows(nights.stages(from_json(ImageJob, argument).night))[IMAGE](engine, argument)
+
+    async def fleet(engine: WorkflowEngine, argument: Json) -> Json:
+        return await flows(nights.stages(from_json(FleetJob, argument).night))[FLEET](engine, argument)
+
+    return {IMAGE: image, FLEET: fleet}
 
 
-def _rolled(fleet: str) -> Any:
-    """The line of `roll.auto`, which runs as a process of its own: its rollout has a workflow engine of its own.
+@dataclass
+class WorkerStages(WorldStages):
+    """The stages of a night on a machine that did not begin it: index and feeds are asked here too, once a night.
 
-    It ends with ours; whoever does this again finds by the lease and the ledger what it has done.
+    Without that a worker would plan by yesterday's index, and find nothing to do.
     """
-    argv = [sys.executable, "-m", "invoke", "roll.auto", fleet, "--apply", "--json"]
-    passes = (*ENGINE, *(name for name in os.environ if name.startswith(OURS)))
-    done = run(dies_with_us(argv), cwd=ROOT, passes=passes, ok=range(256))
-    if done.stderr.strip():
-        say(done.stderr.strip())
-    if not done.stdout.strip():
-        raise failed(done)
-    (line,) = parse_json(done.stdout, f"what roll.auto {fleet} prints")
-    if done.status:
-        raise _failure(done, line)
-    return line
+
+    _ready: threading.Lock = field(default_factory=threading.Lock)
+    _asked: bool = False
+
+    def build(self, job: ImageJob) -> ImageAnswer:
+        """Ask what the night asked, then build."""
+        self._ask_once(job.night)
+        return super().build(job)
+
+    def judge(self, job: ImageJob, built: ImageAnswer) -> ImageAnswer:
+        """As `build`: the worker that built it may be another one."""
+        self._ask_once(job.night)
+        return super().judge(job, built)
+
+    def publish(self, job: ImageJob, judged: ImageAnswer) -> ImageAnswer:
+        """As `judge`."""
+        self._ask_once(job.night)
+        return super().publish(job, judged)
+
+    def _ask_once(self, night: NightOrder) -> None:
+        with self._ready:
+            if not self._asked:
+                for suite in self.suites(night):
+                    for part in (self.index(night, suite), self.feeds(night, suite)):
+                        for line in part.lines:
+                            say(f"{line.kind} {line.name}: {line.status} {line.detail}".rstrip())
+            self._asked = True
 
 
-def _failure(done: Completed, line: Any) -> RefusedError | OutsideError:
-    kind = RefusedError if done.status == RefusedError.exit_code else OutsideError
-    return kind(f"{line['fleet']}: {line['detail']}", hint=f"./goldsmith roll.status {line['fleet']} shows it")
+class _Nights:
+    """The stages of the last night that a worker worked for."""
+
+    def __init__(self, context: Callable[[], Context]) -> None:
+        self._context = context
+        self._guard = threading.Lock()
+        self._of: tuple[str, WorkerStages] | None = None
+
+    def stages(self, night: NightOrder) -> WorkerStages:
+        """Those of a night; of a new one from content as it is now."""
+        with self._guard:
+            if self._of is None or self._of[0] != night.id:
+                self._of = (night.id, WorkerStages(self._context()))
+            return self._of[1]

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import FrameType
 
-from sqlalchemy.engine import make_url
-
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.errors import UsageError
 from hardening.foundation.process import stop_running
@@ -22,8 +20,9 @@ from pipelines.contract import Line
 from pipelines.durable.dbos import Worker, engine_url
 from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
 from pipelines.durable.roster import WorkRow
-from pipelines.host.capabilities import found, named, offer
-from pipelines.shared_work import KIND, shared_flows
+from pipelines.host.capabilities import found, named, offer, shares
+from pipelines.nightly.night_run import KIND
+from pipelines.shared_work import shared_flows
 from pipelines.wiring import image_context
 
 LOOK_SECONDS = 0.5
@@ -103,7 +102,7 @@ def _until_told(worker: Worker, signals: Signals, *, drain: bool) -> None:
 
 
 def _shared_database(settings: Settings) -> str:
-    if make_url(settings.database_url).get_backend_name() == "sqlite":
+    if not shares(settings):
         raise UsageError(
             "workers share a PostgreSQL, and `database` is SQLite's: one process on one machine has that to itself",
             hint="set `database` in goldsmith.toml on every machine: postgresql+psycopg://USER@HOST/NAME",

@@ -1,4 +1,4 @@
-"""What this machine can do for flows with needs, and what a fleet or a definition needs of a machine."""
+"""What this machine can do for flows with needs, and what definitions and fleets need of one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import platform
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from hardening.foundation.errors import UsageError, nearest
+from hardening.foundation.console import say
+from hardening.foundation.errors import OutsideError, UsageError, nearest
 from hardening.foundation.settings import Settings
-from pipelines.host.provision import existing_engine, lacking_for_machines
+from pipelines.host.provision import docker_host, lacking_for_machines
 
 if TYPE_CHECKING:
-    from images.model import Definition
+    from images.context import Context
     from pipelines.durable.dbos import Offer
     from pipelines.fleet.model import Fleet
 
@@ -25,16 +26,23 @@ def found(settings: Settings) -> tuple[str, ...]:
     """The capabilities of this machine: `docker` (an engine that builds), `machines` (its tools make and boot disks,
     under `kvm` or `emulation`), `arch:…`, `region:…` for each of the settings' AWS regions, and `host:…`, itself.
 
-    Starts nothing. Raises OutsideError where a configured engine does not answer.
+    As any build does, it starts a private engine where none that builds runs.
     """
-    engine = existing_engine(settings, for_builds=True)
     return (
-        *([DOCKER] if engine and engine.containerd_store else []),
+        *([DOCKER] if _builds(settings) else []),
         *_for_machines(),
         f"{ARCH}{ARCHITECTURES.get(platform.machine(), platform.machine())}",
         *(f"{REGION}{region}" for region in settings.aws.all_regions),
         f"{HOST}{platform.node()}",
     )
+
+
+def _builds(settings: Settings) -> bool:
+    try:
+        return bool(docker_host(settings, for_builds=True))
+    except OutsideError as error:
+        say(f"no {DOCKER} here: {error.message}")
+        return False
 
 
 def _for_machines() -> list[str]:
@@ -57,23 +65,41 @@ def named(text: str) -> tuple[str, ...]:
     return names
 
 
-def of_definition(definition: Definition, architecture: str, settings: Settings) -> tuple[str, ...]:
-    """What a machine must have to build and publish a definition's image; `architecture` is such as linux/amd64."""
-    arch = f"{ARCH}{architecture.rpartition('/')[2]}"
+def needs_of(context: Context, name: str) -> tuple[str, ...]:
+    """What a worker must have to build and publish a definition's image; nothing where work is not shared.
+
+    Only this machine does it where no other sees its registry, or has its key.
+    """
+    settings, definition = context.settings, context.definitions[name].definition
+    if not shares(settings):
+        return ()
+    signing = settings.signing
+    ours_alone = not settings.registry.address or not (signing.key or signing.command)
+    here = [f"{HOST}{platform.node()}"] if ours_alone else []
+    arch = f"{ARCH}{settings.platform.rpartition('/')[2]}"
     if not definition.is_machine:
-        return (DOCKER, arch)
-    return (MACHINES, arch, *([f"{REGION}{settings.aws.region}"] if settings.aws.region else []))
+        return (DOCKER, arch, *here)
+    return (MACHINES, arch, *here, *([f"{REGION}{settings.aws.region}"] if settings.aws.region else []))
 
 
-def of_fleet(fleet: Fleet, settings: Settings) -> tuple[str, ...]:
-    """What a machine must have to roll a fleet. An engine that is reached by a socket is one machine's own."""
+def needs_of_fleet(fleet: Fleet, settings: Settings) -> tuple[str, ...]:
+    """What a worker must have to roll a fleet; nothing where work is not shared.
+
+    A Docker Engine behind a socket is one machine's own; one that is reached by an address is reached from here.
+    """
     from pipelines.fleet.model import FleetKind
 
+    if not shares(settings):
+        return ()
     if fleet.kind is FleetKind.DOCKER:
-        reached = settings.docker.host and not settings.docker.host.startswith("unix:")
-        return () if reached else (f"{HOST}{platform.node()}",)
-    regions = fleet.ec2.regions or settings.aws.all_regions
-    return tuple(f"{REGION}{region}" for region in regions)
+        by_address = settings.docker.host and not settings.docker.host.startswith("unix:")
+        return () if by_address else (f"{HOST}{platform.node()}",)
+    return tuple(f"{REGION}{region}" for region in fleet.ec2.regions or settings.aws.all_regions)
+
+
+def shares(settings: Settings) -> bool:
+    """Whether the database is one that several processes share."""
+    return not settings.database_url.startswith("sqlite")
 
 
 def offer(settings: Settings, capabilities: Iterable[str], parallel: int = 0) -> Offer:

@@ -1,7 +1,8 @@
 """The flow of a night: what is newer, the images that have work, what is over, the fleets, the report, people. Pure.
 
-Each image that has work is a flow of its own, whose argument and answer are data, so that any worker could run it. An
-image's flow begins when that of the image it stands on has ended well; its id is `<night>/image/<name>`.
+Each image that has work is a flow of its own. Its argument and answer are data: any worker that has its needs runs it.
+An image's flow begins when that of the image it stands on has ended well; its id is `<night>/image/<name>`. A fleet has
+one too where it needs something of a worker.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import BugError, Child, Flow, Json, WorkflowEngine
 from pipelines.nightly.model import (
     BRANCH,
+    FLEET,
     IMAGE,
     NIGHT,
     FeedNews,
+    FleetJob,
     ImageAnswer,
     ImageJob,
     NightOrder,
@@ -41,6 +44,7 @@ def flows(stages: NightStages) -> Mapping[str, Flow]:
         NIGHT: _flow(NightOrder, partial(run_night, stages)),
         BRANCH: _flow(ImageJob, partial(run_branch, stages)),
         IMAGE: _flow(ImageJob, partial(run_image, stages)),
+        FLEET: _flow(FleetJob, partial(run_fleet, stages)),
     }
 
 
@@ -87,7 +91,7 @@ async def run_night(stages: NightStages, engine: WorkflowEngine, order: NightOrd
     after = [*failed, await steps.part("prune", "releases", lambda: stages.prune(order))]
     concerned = tuple(image.name for image in images) if order.urgent else ()
     for fleet in await steps.ask("fleets", tuple[str, ...], lambda: stages.fleets(order, concerned)):
-        after.append(await steps.part("fleet", fleet, partial(stages.fleet, order, fleet)))
+        after.append(await _fleet(stages, steps, order, fleet))
     after.append(await steps.part("waiver", "all", lambda: stages.waivers(order)))
     record = replace(record, images=images, after=tuple(after), ended_at=await engine.now())
     return await _told(stages, steps, record)
@@ -119,6 +123,26 @@ async def _images(
     return (*plan.settled, *await _trees(steps.engine, plan.trees)), []
 
 
+async def _fleet(stages: NightStages, steps: Steps, order: NightOrder, name: str) -> NightPart:
+    try:
+        needs = await steps.ask(f"needs {name}", tuple[str, ...], partial(stages.fleet_needs, order, name))
+    except GoldsmithError as error:
+        return ended_with("fleet", name, error)
+    if not needs:
+        return await steps.part("fleet", name, partial(stages.fleet, order, name))
+    job = FleetJob(order, name)
+    child = await steps.engine.child(f"{FLEET}/{name}", FLEET, to_json(job), of=order.id, needs=needs)
+    try:
+        return from_json(NightPart, await child.result())
+    except GoldsmithError as error:  # it was given up: the fleet's own failure is in its answer
+        return ended_with("fleet", name, error)
+
+
+async def run_fleet(stages: NightStages, engine: WorkflowEngine, job: FleetJob) -> NightPart:
+    """Bring one fleet into policy, as its file allows."""
+    return await Steps(engine).part("fleet", job.name, partial(stages.fleet, job.night, job.name))
+
+
 async def run_branch(stages: NightStages, engine: WorkflowEngine, job: ImageJob) -> Images:  # noqa: ARG001
     """Run an image, and once it has ended well, those that stand on it, side by side."""
     (answer,) = await _trees(engine, [replace(job, children=())])
@@ -134,8 +158,8 @@ async def _trees(engine: WorkflowEngine, jobs: Iterable[ImageJob]) -> Images:
 
 
 async def _started(engine: WorkflowEngine, job: ImageJob) -> Child:
-    flow = BRANCH if job.children else IMAGE
-    return await engine.child(f"{flow}/{job.name}", flow, to_json(job), of=job.night.id)
+    flow, needs = (BRANCH, ()) if job.children else (IMAGE, job.needs)
+    return await engine.child(f"{flow}/{job.name}", flow, to_json(job), of=job.night.id, needs=needs)
 
 
 async def _ended(job: ImageJob, child: Child) -> Images:

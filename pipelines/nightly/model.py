@@ -15,7 +15,7 @@ from images.artifact import Release
 from pipelines.contract import NightlyLine
 from pipelines.durable.port import decode, encode
 
-NIGHT, BRANCH, IMAGE = "night", "branch", "image"  # the flows by name
+NIGHT, BRANCH, IMAGE, FLEET = "night", "branch", "image", "fleet"  # the flows by name
 GIVEN_UP_AFTER = timedelta(hours=12)  # a night that is older is not continued: the next one knows more
 ENDED_BADLY = ("refused", "failed")
 
@@ -103,7 +103,7 @@ class DaysLeft:
 @dataclass(frozen=True)
 class ImageJob:
     """One image that has work, with those that stand on it: `why` it has, and by which clock of its machine that was
-    found.
+    found. `needs`: what a worker must have to do it; empty where nights are one machine's.
     """
 
     night: NightOrder
@@ -112,6 +112,15 @@ class ImageJob:
     planned_at: datetime | None = None
     left: DaysLeft | None = None
     children: tuple[ImageJob, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FleetJob:
+    """One fleet to bring into policy."""
+
+    night: NightOrder
+    name: str
 
 
 @dataclass(frozen=True)

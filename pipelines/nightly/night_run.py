@@ -22,6 +22,7 @@ from pipelines.cli.image_output import finish
 from pipelines.contract import NightlyOutput
 from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url
 from pipelines.fleet.catalog import load_fleets
+from pipelines.host.capabilities import found, offer, shares
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NightOrder, NightRecord
@@ -99,7 +100,9 @@ def _too_late(context: Context, night: Night) -> str:
 def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
     """What carries the flows of nights here, so many images side by side as the settings say."""
     now, limit = steady_clock(context.now), {IMAGE: context.settings.parallel}
-    with Worker.launched(claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit) as worker:
+    ours = offer(context.settings, found(context.settings)) if shares(context.settings) else None
+    stages = flows(WorldStages(context))
+    with Worker.launched(claim, stages, kind=KIND, now=now, at_once=limit, offer=ours) as worker:
         try:
             yield worker
         except KeyboardInterrupt:

@@ -23,6 +23,7 @@ from images.release.store import ReleaseStore
 from images.release.stores import store_of
 from images.scan.judge import judge_known, refusal
 from pipelines.cli.image import publishable
+from pipelines.host.capabilities import needs_of
 from pipelines.nightly.image_stages import days_left
 from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder, NightPlan, image_failed, stopped_by
 
@@ -87,7 +88,8 @@ class _Planned:
     looked: dict[str, ImageAnswer | str] = field(default_factory=dict)
 
     def job(self, name: str, why: tuple[str, ...] = ()) -> ImageJob:
-        return ImageJob(self.night, name, why, self.at, days_left(self.context, name))
+        needs = needs_of(self.context, name) if name in self.context.definitions else ()
+        return ImageJob(self.night, name, why, self.at, days_left(self.context, name), needs=needs)
 
     def parent_answer(self, name: str) -> ImageAnswer | None:
         """The answer of the image that this one stands on, where it is done with."""

@@ -51,6 +51,10 @@ class NightStages(Protocol):
     def fleets(self, order: NightOrder, images: tuple[str, ...]) -> tuple[str, ...]:
         """The fleets to look at: all, or those that become one of `images`."""
 
+    def fleet_needs(self, order: NightOrder, name: str) -> tuple[str, ...]:  # noqa: ARG002
+        """What a worker must have to bring a fleet into policy, by its file; empty: this process does it."""
+        return ()
+
     def fleet(self, order: NightOrder, name: str) -> NightPart:
         """Check a fleet, and start or resume its rollout, which is a flow of its own, where its file lets us."""
 

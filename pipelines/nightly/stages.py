@@ -27,6 +27,7 @@ from pipelines.cli.waiving import ending_text
 from pipelines.contract import NightlyLine
 from pipelines.durable.port import FencedError
 from pipelines.fleet.catalog import load_fleets
+from pipelines.host.capabilities import needs_of_fleet
 from pipelines.nightly.fleet_stage import bring_into_policy
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
 from pipelines.nightly.model import (
@@ -134,6 +135,11 @@ class WorldStages(NightStages):
         """By name."""
         fleets = load_fleets(self.at(order).settings.roots)
         return tuple(name for name in sorted(fleets) if not images or fleets[name].replacement.definition in images)
+
+    def fleet_needs(self, order: NightOrder, name: str) -> tuple[str, ...]:
+        """By its file."""
+        settings = self.at(order).settings
+        return needs_of_fleet(load_fleets(settings.roots)[name], settings)
 
     def fleet(self, order: NightOrder, name: str) -> NightPart:
         """The rollout is found where an earlier process left it."""

@@ -184,6 +184,11 @@ def shared_flows(world: World) -> dict[str, Flow]:
     return {"share": share, "build": build}
 
 
+def shared_alone(world: World) -> dict[str, Flow]:
+    """What workers know of it: they do not go on with the flow that shares, where its owner is dead."""
+    return {"build": shared_flows(world)["build"]}
+
+
 def _build(world: World, name: str) -> None:
     say(f"building {name}")
     with world.counted():
@@ -213,7 +218,7 @@ def share_flow(url: str, folder: str, jobs: str, *capabilities: str, kind: str =
 
 def share_with_command(url: str, folder: str, jobs: str) -> None:
     """Carry a flow whose children those take that run as a command."""
-    from pipelines.shared_work import KIND
+    from pipelines.nightly.night_run import KIND
 
     share_flow(url, folder, jobs, kind=KIND)
 
@@ -223,7 +228,7 @@ def run_command(database: str, folder: str, *, drain: bool = False) -> None:
     from pipelines.cli import work_sharing
 
     os.environ |= {"GOLDSMITH_DATABASE": database, "GOLDSMITH_STATE": f"{folder}/state"}
-    work_sharing.shared_flows = lambda _context: shared_flows(World(Path(folder)))  # type: ignore[assignment]
+    work_sharing.shared_flows = lambda _context: shared_alone(World(Path(folder)))  # type: ignore[assignment]
     sys.exit(work_sharing.serve("docker,arch:amd64", 1, drain=drain))
 
 
@@ -233,7 +238,7 @@ def work_for_others(url: str, folder: str, *capabilities: str) -> None:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     place = Path(folder)
-    with Worker.launched(url, shared_flows(World(place)), offer=offered(place, *capabilities, parallel=1)):
+    with Worker.launched(url, shared_alone(World(place)), offer=offered(place, *capabilities, parallel=1)):
         threading.Event().wait()
 
 

@@ -144,13 +144,14 @@ class Sharing:
         if not self._lent:
             return
         waiting = {needs_of(flow): flow.workflow_id for flow in self._queue.waiting() if flow.workflow_id in self._lent}
-        living = [row for row in self._roster.living() if row.version == self._queue.version]
+        living = self._roster.living()
         for needs, flow in waiting.items():
-            if any(set(needs) <= set(row.capabilities) for row in living):
+            versions = {row.version for row in living if set(needs) <= set(row.capabilities)}
+            if self._queue.version in versions:
                 self._lacking.discard(needs)
             elif needs not in self._lacking:
                 self._lacking.add(needs)
-                say(lacking(flow, needs, alone=self._queue.alone))
+                say(lacking(flow, needs, alone=self._queue.alone, outdated=bool(versions)))
 
     # -- flows that we take --------------------------------------------------------------------------------------------
 
@@ -220,9 +221,12 @@ class Sharing:
         del self._over[: len(over)]
 
 
-def lacking(flow: str, needs: Sequence[str], *, alone: bool) -> str:
-    """What is said when a flow waits for what no living worker has."""
-    what = f"{flow} waits for a worker with {', '.join(needs)}, and none that lives has that: on a machine that does, "
+def lacking(flow: str, needs: Sequence[str], *, alone: bool, outdated: bool) -> str:
+    """What is said when a flow waits for what no living worker of our version has; one of another may have it."""
+    what = f"{flow} waits for a worker with {', '.join(needs)}"
+    if outdated:
+        return f"{what}: one that has that runs another version of Goldsmith; update it, and start it again"
+    what = f"{what}, and none that lives has that: on a machine that does, "
     if alone:
         return f"{what}run this command; or set `database` to a PostgreSQL, which ./goldsmith worker there can share"
     return f"{what}./goldsmith worker with the same `database` adds one"

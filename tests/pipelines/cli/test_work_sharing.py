@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hardening.foundation.content import load_toml
 from hardening.foundation.errors import UsageError
 from hardening.foundation.settings import Settings
+from images.context import Context
 from pipelines.cli.work_sharing import serve, show_workers, status_of, worker_status
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
 from pipelines.durable.roster import WorkerRow, WorkRow
-from pipelines.host.capabilities import found, named, offer
-from pipelines.shared_work import fleet_flow
+from pipelines.fleet.model import Fleet
+from pipelines.host.capabilities import found, named, needs_of, needs_of_fleet, offer
 from tests.conftest import POSTGRES
 from tests.simulation.memory import EPOCH
 from tests.support.durable import World, run_command, share_with_command
@@ -53,7 +55,9 @@ def test_capabilities_are_listed_with_commas() -> None:
 
 def test_a_machine_knows_itself(tmp_path: Path) -> None:
     """Its architecture, its name, and the regions of its settings."""
-    settings = Settings(state=tmp_path, aws={"account": "123456789012", "region": "eu-central-1"})
+    nowhere = {"build_host": "unix:///nowhere"}
+    settings = Settings(state=tmp_path, docker=nowhere, aws={"account": "123456789012", "region": "eu-central-1"})
+    assert "docker" not in found(settings)
     assert {"region:eu-central-1", f"host:{os.uname().nodename}"} <= set(found(settings))
     offered = offer(settings, ["docker"], 5)
     assert (offered.parallel, offered.on_host) == (2, 2), "the machine's setting is the most"
@@ -130,13 +134,37 @@ def test_no_worker_is_told_how_to_add_one(capsys: pytest.CaptureFixture[str]) ->
     assert "./goldsmith worker" in capsys.readouterr().err
 
 
-def test_a_fleet_is_rolled_by_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `roll.auto` refuses is the step's failure, in its words."""
-    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path))
+def test_only_machines_that_see_the_same_registry_and_key_share_an_image(tmp_path: Path) -> None:
+    """On SQLite nothing is shared; with all in common any machine that builds takes it, else this one alone."""
 
-    class Engine:
-        async def step(self, _name: str, act: object) -> object:
-            return act()  # type: ignore[operator]
+    def needs(name: str, **more: Any) -> tuple[str, ...]:
+        settings = Settings(state=tmp_path, **more)
+        return needs_of(Context(settings, EPOCH, str, str), name)
 
-    with pytest.raises(Exception, match="no-such-fleet"):
-        asyncio.run(fleet_flow(Engine(), {"fleet": "no-such-fleet"}))  # type: ignore[arg-type]
+    common: dict[str, Any] = {
+        "database": "postgresql+psycopg://db/goldsmith",
+        "registry": {"address": "r.example.com/g"},
+    }
+    signed = {**common, "signing": {"command": ["sign"], "public_key": tmp_path / "key.pem"}}
+    assert needs("debian-base") == ()
+    assert needs("debian-base", **signed) == ("docker", "arch:amd64")
+    assert needs("debian-base", **common)[-1].startswith("host:")
+    assert needs("debian-server", **signed, aws={"region": "eu-central-1"}) == (
+        "machines", "arch:amd64", "region:eu-central-1",
+    )  # fmt: skip
+
+
+def test_a_fleet_is_rolled_where_its_members_can_be_reached(tmp_path: Path) -> None:
+    """Those behind a socket on this machine; those of AWS by any worker of their regions."""
+
+    def fleet(text: str) -> Fleet:
+        owned = 'title = "Of a test"\nowner = "tests"\nreplacement = { definition = "debian-base" }\n'
+        (tmp_path / "f.toml").write_text(owned + text)
+        return load_toml(tmp_path / "f.toml", Fleet, name="f")
+
+    shared = Settings(state=tmp_path, database="postgresql+psycopg://db/g", aws={"region": "eu-central-1"})
+    docker = fleet('kind = "docker"\nselector = { a = "b" }\n')
+    assert needs_of_fleet(docker, shared) == (f"host:{os.uname().nodename}",)
+    assert needs_of_fleet(docker, Settings(state=tmp_path)) == ()
+    ec2 = fleet('kind = "ec2"\nselector = { a = "b" }\n')
+    assert needs_of_fleet(ec2, shared) == ("region:eu-central-1",)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def world(tmp_path: Path) -> World:
 
 
 Begin = Callable[..., BaseProcess]
+Rosters = Callable[[str], Roster]
 
 
 @pytest.fixture
@@ -52,6 +54,13 @@ def begin(world: World) -> Begin:
         return start_forked(function, url, str(world.folder), *given, stderr=world.folder / "stderr")
 
     return started
+
+
+@pytest.fixture
+def roster_of() -> Iterator[Rosters]:
+    """The roster of an engine's database, closed after the test."""
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(closing(Roster(url, SCHEMA)))
 
 
 def said(world: World) -> str:
@@ -68,13 +77,14 @@ def test_who_is_alone_takes_what_it_shares(url: str, world: World) -> None:
     assert world.lines("together") == ["1", "1"]
 
 
-def test_what_is_said_in_a_step_is_kept_by_flow(url: str, world: World) -> None:
+def test_what_is_said_in_a_step_is_kept_by_flow(url: str, world: World, roster_of: Rosters) -> None:
     """In a file of the machine, and its end in the database; so is the failure that ends it."""
     with Worker.launched(url, shared_flows(world), offer=offered(world.folder, "docker")) as worker:
         assert worker.execute("share", "s1", [["a", ["docker"]], ["bad", ["docker"]]]) == ["a", "bad is ill"]
         file = log_file(world.folder / "logs", "s1/bad")
-        until(lambda: "over" in Roster(url, SCHEMA).work(["s1/bad"])["s1/bad"].log, "the log in the database")
-    kept = Roster(url, SCHEMA).work(["s1/a", "s1/bad"])
+        roster = roster_of(url)
+        until(lambda: "over" in roster.work(["s1/bad"])["s1/bad"].log, "the log in the database")
+    kept = roster.work(["s1/a", "s1/bad"])
     assert kept["s1/bad"].log == file.read_text()
     assert "RefusedError: bad is ill" in kept["s1/bad"].log
     assert "log: no" in kept["s1/bad"].log
@@ -99,7 +109,9 @@ def test_a_need_that_nobody_has_is_told_once(url: str, world: World, begin: Begi
 
 
 @pytest.mark.needs(POSTGRES)
-def test_flows_go_to_the_workers_that_have_what_they_need(running_postgres: Server, world: World, begin: Begin) -> None:
+def test_flows_go_to_the_workers_that_have_what_they_need(
+    running_postgres: Server, world: World, begin: Begin, roster_of: Rosters
+) -> None:
     """Over a restart of the database, which makes nobody dead and begins no step twice; workers that are told to stop
     hand back what they have not begun.
     """
@@ -108,7 +120,7 @@ def test_flows_go_to_the_workers_that_have_what_they_need(running_postgres: Serv
     until(lambda: "none that lives has that" in said(world), "the owner to say what it lacks")
     docker, arm = begin(url, "docker", "kvm"), begin(url, "arm")
     until(lambda: {"build a", "build slow"} <= set(world.lines("begun")), "the builds")
-    roster = Roster(url, SCHEMA)
+    roster = roster_of(url)
     assert [sorted(row.capabilities) for row in roster.living()] in (
         [["docker", "kvm"], ["arm"]],
         [["arm"], ["docker", "kvm"]],
@@ -133,15 +145,18 @@ def test_a_dead_workers_flow_moves_and_one_that_kills_is_quarantined(
 ) -> None:
     """Killed before its effect and between its effect and its record, a build ends elsewhere, done once. One that kills
     its worker twice in one step ends with the place of its log, the rest is finished, and a worker without the
-    capability gets none of it.
+    capability gets none of it. The owner dies too, and the next one finds what the workers have done meanwhile.
     """
     url = engine_url(running_postgres.new_database())
     deaths = ["build a before", "pack a inside", "build poison before", "build poison before"]
     (world.folder / "deaths").write_text("\n".join(deaths))
-    owner = begin(url, owns='[["a", ["docker"]], ["poison", ["docker"]], ["c", ["docker"]]]')
-    without = begin(url, "arm")
-    for _ in deaths:
+    jobs = '[["a", ["docker"]], ["poison", ["docker"]], ["c", ["docker"]]]'
+    owner, without = begin(url, owns=jobs), begin(url, "arm")
+    assert ended(begin(url, "docker")) == -signal.SIGKILL
+    owner.kill()
+    for _ in deaths[1:]:
         assert ended(begin(url, "docker")) == -signal.SIGKILL
+    owner = begin(url, owns=jobs)
     last = begin(url, "docker")
     assert ended(owner) == 0
     seen = look(url, "s1")
@@ -209,10 +224,10 @@ def test_flows_are_logged_in_files_of_their_own(tmp_path: Path) -> None:
     assert log_file(tmp_path, "../a").parent == tmp_path
 
 
-def test_a_worker_that_was_told_to_leave_is_told_no_more(url: str, world: World) -> None:
+def test_a_worker_that_was_told_to_leave_is_told_no_more(url: str, world: World, roster_of: Rosters) -> None:
     """The roster says who is there."""
     with Worker.launched(url, shared_flows(world), offer=offered(world.folder, "docker", "arch:amd64")):
-        (row,) = Roster(url, SCHEMA).living()
+        (row,) = roster_of(url).living()
         assert isinstance(row, WorkerRow)
         assert (row.pid, row.capabilities) == (os.getpid(), ("arch:amd64", "docker"))
-    assert Roster(url, SCHEMA).living() == ()
+    assert roster_of(url).living() == ()
