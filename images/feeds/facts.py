@@ -90,6 +90,7 @@ def exploited_facts(path: Path) -> Facts:
 
 DEBSECAN = "the debsecan data"
 VULNERABILITIES, PACKAGES = 1, 2  # sections, which empty lines end
+PACKAGE_COMMAS = 4  # source package, number of the vulnerability, flags, fixed version, other versions
 DEBSECAN_CANARIES = frozenset({"curl", "glibc", "linux", "openssl", "systemd"})
 """Source packages that never are without a line: data that loses one was cut or tampered with."""
 
@@ -108,6 +109,8 @@ def debsecan_facts(path: Path) -> Facts:
         if not line:
             section += 1
         elif section == PACKAGES:
+            if line.count(",") < PACKAGE_COMMAS:
+                raise OutsideError(f"{DEBSECAN} has a line that names no package as debsecan does: {line[:60]}")
             entries += 1
             if (source := line.partition(",")[0]) in DEBSECAN_CANARIES:
                 canaries.add(source)

@@ -298,6 +298,9 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
         raise failed
     data = max((feed for feed, _ in found.values()), key=lambda feed: feed.sample)  # what is worse is said
     said = {suite: advisories for suite, (_, advisories) in found.items() if advisories is not None}
+    if not said and data.sample:
+        what = f"{vulnerability} is not in the sample of advisories that ships, which knows few"
+        raise OutsideError(what, evidence=data.source, hint="feeds.tracker of goldsmith.toml names real data")
     if not said:
         dated = f" of {data.date:%Y-%m-%d}" if data.date else ""
         hint = "is it misspelt? ./goldsmith feed.update asks for newer data"

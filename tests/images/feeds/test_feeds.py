@@ -127,7 +127,12 @@ def test_a_failure_keeps_the_last_good_copy_and_tells_its_age(fail, server, tmp_
     assert sorted(path.name for path in after.directory.iterdir()) == [".trixie.lock", "trixie", "trixie.kept.json"]
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>login</html>", FIRST[:-9], debsecan_format({}), zlib.compress(b"x")])
+SHORT_LINE = zlib.compress(b"VERSION 1\nCVE-2026-1,,\n\nopenssl,0\n\n")  # which debsecan itself ends with a traceback for
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>login</html>", FIRST[:-9], debsecan_format({}), zlib.compress(b"x"), SHORT_LINE]
+)
 def test_an_answer_that_is_no_data_never_replaces_the_copy(content, server, tmp_path):
     """A login page, an empty file, a cut file or data that names no vulnerability, each with status 200."""
     ours = settings(tmp_path, debsecan=server.address)

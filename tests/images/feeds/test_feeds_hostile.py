@@ -364,7 +364,7 @@ def test_real_data_has_its_canaries(advisories: Path, tmp_path: Path) -> None:
     "text",
     [
         b"VERSION 1\nCVE-1,,\n\nopenssl,0,S ?F,1,\nlinux,0,,1,\nzlib,0,,1,\n\nlinux-old,1\n",
-        b"VERSION 1\n\nopenssl,0\nlinux,0\nzlib,0",
+        b"VERSION 1\n\nopenssl,0,,1,\nlinux,0,,1,\nzlib,0,,1,",
     ],
 )
 def test_debsecans_entries_are_the_lines_of_its_packages(text: bytes, tmp_path: Path) -> None:
