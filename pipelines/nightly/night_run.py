@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from pipelines.cli.image import publishable
 from pipelines.cli.image_output import finish
 from pipelines.contract import NightlyOutput
 from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url
+from pipelines.durable.workers import repeated
 from pipelines.fleet.catalog import load_fleets
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
@@ -32,6 +34,7 @@ from pipelines.wiring import image_context
 
 Failures = list[GoldsmithError]
 KIND = "nightly"
+STOP_SECONDS = 0.5
 
 
 def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, Failures]:
@@ -97,13 +100,23 @@ def _too_late(context: Context, night: Night) -> str:
 
 @contextmanager
 def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
-    """What carries the flows of nights here, so many images side by side as the settings say."""
-    now, limit = steady_clock(context.now), {IMAGE: context.settings.parallel}
-    with Worker.launched(claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit) as worker:
+    """What carries the flows of nights here, so many images side by side as the settings say.
+
+    Who stops us (Ctrl-C) waits for no command: each is ended, also those that a step begins after that.
+    """
+    now, limit, interrupted = steady_clock(context.now), {IMAGE: context.settings.parallel}, threading.Event()
+
+    def stop() -> None:
+        if interrupted.is_set():
+            stop_running()
+
+    carrying = Worker.launched(claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit)
+    with repeated("interrupt", stop, STOP_SECONDS), carrying as worker:
         try:
             yield worker
         except KeyboardInterrupt:
-            stop_running()
+            interrupted.set()
+            stop()
             raise
 
 
