@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NightOrder, NightRecord
-from pipelines.nightly.stages import WorldStages
+from pipelines.nightly.stages import WorldStages, here
 from pipelines.nightly.summary import output, refused_together
 from pipelines.rollout.service import steady_clock
 from pipelines.wiring import image_context
@@ -57,7 +56,7 @@ def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tup
                 for earlier in left:
                     _go_on(context, worker, earlier)
                 context.ledger.begin_night(
-                    Night(order.id, socket.gethostname(), VERSION, to_json(order), open=True, begun_at=context.now)
+                    Night(order.id, here(context), VERSION, to_json(order), open=True, begun_at=context.now)
                 )
                 record = _carried(context, worker, order)
     return output(record, [one.id for one in left]), refused_together(record.errors, context.parents)
@@ -78,7 +77,7 @@ def _new_id(now: datetime) -> str:
 def _left(context: Context, claim: Claim) -> list[NightOrder]:
     """The nights of this machine that are not over, and that can be continued. All others are abandoned."""
     found = list[NightOrder]()
-    for night in context.ledger.open_nights(socket.gethostname()):
+    for night in context.ledger.open_nights(here(context)):
         if why := _too_late(context, night):
             abandon(claim.url, night.id)
             context.ledger.end_night(night.id)

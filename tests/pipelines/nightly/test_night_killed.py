@@ -20,6 +20,7 @@ from images.documents import to_json
 from images.ledger import tables
 from pipelines.nightly import night_run
 from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder, NightPlan
+from pipelines.nightly.stages import here
 from tests.support.durable import World
 from tests.support.forked import call_forked, one_after_the_other
 from tests.support.night_world import NightWorld
@@ -99,10 +100,11 @@ def test_kill_9_at_any_stage_leaves_a_night_that_the_next_one_ends(tmp_path: Pat
     (resumed,) = night["resumed"]
     assert night["id"] != resumed
     assert night["summary"].startswith("nothing built, nothing published, 1 unchanged")
-    ledger = context_in(tmp_path, NOW).ledger
+    context = context_in(tmp_path, NOW)
+    ledger = context.ledger
     ended = {line.subject: line.detail for line in ledger.audit_lines() if line.action == "nightly"}
     assert not any(detail.startswith("abandoned") for detail in ended.values())
-    assert ledger.open_nights(night_run.socket.gethostname()) == ()
+    assert ledger.open_nights(here(context)) == ()
 
 
 @pytest.mark.parametrize("why", ["a new night knows more", "another version of Goldsmith began it"])
@@ -114,7 +116,7 @@ def test_a_night_that_comes_too_late_is_abandoned_and_a_new_one_does_the_rest(tm
     if "version" in why:
         context.ledger._change(update(tables.nights).values(version="0"))
         later = NOW + timedelta(hours=1)
-    (left,) = context.ledger.open_nights(night_run.socket.gethostname())
+    (left,) = context.ledger.open_nights(here(context))
     assert call_forked(one_night, str(tmp_path), later.isoformat()) == 0
     (line,) = [line for line in context.ledger.audit_lines() if line.subject == left.id]
     assert line.detail.startswith("abandoned: ")
