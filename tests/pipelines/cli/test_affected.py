@@ -24,6 +24,7 @@ from images.scan import MORE, sandbox
 from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.feeds import FeedUpdateOutput, show_update, update_feeds
 from pipelines.nightly.stages import WorldStages
+from pipelines.nightly.urgency import urgent_fixes
 from tests.support.nights import order_of
 from tests.support.publishing import REPORT
 from tests.support.scanning import NO_FEEDS
@@ -466,3 +467,16 @@ def test_a_source_whose_version_an_earlier_version_did_not_keep_is_unknown(
     assert "not all is known of nginx-unprivileged" in capsys.readouterr().out
     write(data, TRACKER | {"util-linux": {OTHER: entry("2.41-6"), OPEN: entry("2.41-7")}, "openssl": {}})
     assert {(line.change, line.source) for line in updated(context).changes} == {("closed", "openssl")}
+
+
+def test_what_cannot_wait_for_the_night_is_exploited_or_critical_and_has_a_fix(context: Context, data: Path) -> None:
+    """By what holds now, however often it is asked; what no version fixes yet waits, and so does what is neither."""
+    names = list(context.definitions)
+    assert urgent_fixes(context, names) == {"debian-base": (CVE,), "nginx-unprivileged": (CVE,)}
+    assert urgent_fixes(context, ["debian-base"]) == {"debian-base": (CVE,)}
+    write(data, {"nginx": {CVE: entry()}, "openssl": {OTHER: entry("3.5.5-1")}})
+    assert urgent_fixes(context, names) == {}
+    hole = Finding(FindingKind.VULNERABILITY, OPEN, "nginx", "1.26-3", "1.26-5", Severity.CRITICAL, ())
+    context.ledger.record_scan(WEB, ScanRecord((), (hole,), suite="trixie"), NOW)
+    for _ in range(2):
+        assert urgent_fixes(context, names) == {"nginx-unprivileged": (OPEN,)}
