@@ -380,7 +380,7 @@ def image_lock(
     """Move the pinned digests of upstream bases, in images.lock.toml, to the newest that waited out its cooldown."""
     from pipelines.cli.image import LOCK_COLUMNS, lock_upstreams
 
-    empty = "no upstream image among the bases of these definitions"
+    empty = "no pin of an upstream image was looked at"
     return _show(*lock_upstreams(name, now=now, reason=reason), columns=LOCK_COLUMNS, as_json=json, empty=empty)
 
 

@@ -28,6 +28,7 @@ NAME = "goldsmith"
 CLONE = "the image is of a commit: this must be a clone of git"
 TEMPLATES = Path(__file__).parent / "schedules/image"
 SOURCE = ("goldsmith", "hardening", "images", "pipelines", "pyproject.toml", "requirements.lock", "tasks.py")
+INDEX = (*NETWORK, *(f"PIP_{name}" for name in ("CONFIG_FILE", "INDEX_URL", "EXTRA_INDEX_URL", "FIND_LINKS", "CERT")))
 PYTHON = "3.13"  # of the suite that debian-base is made of
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_12_x86_64")
 
@@ -42,7 +43,7 @@ def write_definition(root: Path, *, force: bool = False) -> tuple[str, Path]:
         raise UsageError(f"{folder} is there already", hint="--force writes it anew")
     commit = run(["git", "rev-parse", "HEAD"], cwd=ROOT, hint=CLONE).stdout.strip()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{NAME}-", dir=folder.parent) as made:
+    with TemporaryDirectory(prefix=f".{NAME}-", dir=root) as made:
         new = Path(made) / NAME
         shutil.copytree(TEMPLATES, new)
         _write_source(new / "source", Path(made) / "source.tar", commit)
@@ -70,7 +71,7 @@ def _write_packages(folder: Path, requirements: Path) -> None:
             *("--python-version", PYTHON, *(word for name in PLATFORMS for word in ("--platform", name))),
             *("--target", str(folder), "--requirement", str(requirements)),
         ],
-        passes=NETWORK, hint="does this machine reach a package index? pip's own settings name it",
+        passes=INDEX, hint="does this machine reach a package index? pip's own settings name it",
     )  # fmt: skip
     shutil.rmtree(folder / "bin", ignore_errors=True)  # scripts that name this machine's Python
 

@@ -7,6 +7,7 @@ last member that lacked it has been replaced. Whatever is put back is open again
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -61,12 +62,38 @@ class PatchHistory:
         return content == fix.content or at >= self.published.get(fix.content, (image, fix.published_at))[1]
 
     @cached_property
-    def by_fleet(self) -> dict[str, dict[str, list[MemberRun]]]:
-        """What each member has run, by fleet and name, the oldest first."""
-        found: dict[str, dict[str, list[MemberRun]]] = {}
+    def by_fleet(self) -> dict[str, tuple[Alike, ...]]:
+        """What members have run, by fleet: those that ran the same contents one after the other together."""
+        members: dict[tuple[str, str], list[MemberRun]] = {}
         for run in sorted(self.runs, key=lambda one: one.at):
-            found.setdefault(run.fleet, {}).setdefault(run.member, []).append(run)
-        return found
+            members.setdefault((run.fleet, run.member), []).append(run)
+        groups: dict[str, dict[tuple[tuple[str, bool], ...], list[list[MemberRun]]]] = {}
+        for (fleet, _), runs in members.items():
+            ran = tuple((run.content, run.gone) for run in runs)
+            groups.setdefault(fleet, {}).setdefault(ran, []).append(runs)
+        return {fleet: tuple(map(_alike, found.values())) for fleet, found in groups.items()}
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Members that ran the same `contents`, one after the other; `gone`: they had left, and run nothing.
+
+    `begins`: of each content, when each member began to run it, with its name, the earliest first.
+    """
+
+    contents: tuple[str, ...]
+    gone: tuple[bool, ...]
+    begins: tuple[tuple[tuple[datetime, str], ...], ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(name for _, name in self.begins[0])
+
+
+def _alike(members: Sequence[Sequence[MemberRun]]) -> Alike:
+    begins = tuple(tuple(sorted((run.at, run.member) for run in each)) for each in zip(*members, strict=True))
+    return Alike(tuple(run.content for run in members[0]), tuple(run.gone for run in members[0]), begins)
 
 
 @dataclass(frozen=True)
@@ -114,14 +141,10 @@ class Patch:
 
 def patches(history: PatchHistory, now: datetime) -> Iterator[Patch]:
     """Every fix in every image and fleet that it concerns, without a day by which it is due."""
-    images = {
-        fleet: {history.published.get(run.content, ("",))[0] for runs in members.values() for run in runs}
-        for fleet, members in history.by_fleet.items()
-    }
     for fix in (*history.fixes, *history.found):
         yield _of_image(history, fix, now)
         for fleet, members in history.by_fleet.items():
-            if fix.image in images[fleet] and (patch := _of_fleet(history, fix, fleet, members, now)):
+            if patch := _of_fleet(history, fix, fleet, members, now):
                 yield patch
 
 
@@ -149,49 +172,54 @@ def _promoted(history: PatchHistory, fix: ClosedFix, now: datetime) -> tuple[boo
     return since is not None, min(since.at, now) if since and since.exact else None
 
 
+@dataclass(frozen=True)
+class _Lack:
+    """How many members lacked a fix, when the last of them stopped to, and what those wait for that have not."""
+
+    members: int
+    end: datetime
+    waits: Waits
+    left: tuple[str, ...] = ()
+
+
 def _of_fleet(
-    history: PatchHistory, fix: ClosedFix, fleet: str, members: Mapping[str, Sequence[MemberRun]], now: datetime
+    history: PatchHistory, fix: ClosedFix, fleet: str, members: Sequence[Alike], now: datetime
 ) -> Patch | None:
     """A fix in a fleet; None where no member ever ran the image without it since the fix was out."""
     started, _ = _start(fix, now)
-    ends = {name: end for name, runs in members.items() if (end := _end_of_lack(history, fix, runs, started, now))}
-    if not ends:
+    lacks = [lack for alike in members if (lack := _lack(history, fix, alike, started, now))]
+    if not lacks:
         return None
-    left = tuple(sorted(name for name, (_, waits) in ends.items() if waits))
-    whole, waits = _of_image(history, fix, now), {waits for _, waits in ends.values() if waits}
-    held = Waits.NOTHING
+    whole, waits = _of_image(history, fix, now), {lack.waits for lack in lacks}
+    held = Waits.UNKNOWN if Waits.UNKNOWN in waits else Waits.NOTHING
     if Waits.ROLLOUT in waits:
         held = whole.waits or Waits.ROLLOUT
-    elif waits:
-        held = Waits.UNKNOWN
-    last = max(at for at, _ in ends.values())
+    left = tuple(sorted(name for lack in lacks for name in lack.left))
     return replace(
-        whole, kind="fleet", name=fleet, closed_at=None if held else last, waits=held, members=len(ends), left=left
-    )
+        whole, kind="fleet", name=fleet, closed_at=None if held else max(lack.end for lack in lacks), waits=held,
+        members=sum(lack.members for lack in lacks), left=left,
+    )  # fmt: skip
 
 
-def _end_of_lack(
-    history: PatchHistory, fix: ClosedFix, runs: Sequence[MemberRun], started: datetime, now: datetime
-) -> tuple[datetime, Waits] | None:
-    """When a member last stopped to run the image without the fix, and what it waits for where that is not over, or
-    nobody knows what it runs; None where it never lacked the fix.
-    """
-    end: datetime | None = None
-    for run, following in zip(runs, [*runs[1:], None], strict=True):
-        until = min(following.at, now) if following else now
-        if history.has(run.content, fix) is False and (until > started or following is None):
-            end = until
-    if end is None:
+def _lack(history: PatchHistory, fix: ClosedFix, alike: Alike, started: datetime, now: datetime) -> _Lack | None:
+    """What is to be said of members that ran the image without the fix since it was out; None where they did not."""
+    has = [history.has(content, fix) for content in alike.contents]
+    if False not in has:
         return None
-    last = runs[-1]
-    if last.gone:
-        return end, Waits.NOTHING
-    if history.has(last.content, fix):
-        return max(end, min(fix.published_at, now)), Waits.NOTHING
-    lacks = history.has(last.content, fix) is False
-    # Another image of ours is another application: it is judged by its own fixes.
-    known = last.content in history.published
-    return end, Waits.ROLLOUT if lacks else Waits.NOTHING if known else Waits.UNKNOWN
+    following = len(has) - has[::-1].index(False)
+    if following == len(has):
+        return _Lack(len(alike.names), now, Waits.ROLLOUT, alike.names)
+    begins = alike.begins[following]
+    late = begins[bisect_right(begins, started, key=lambda begin: begin[0]) :]
+    if not late:  # they had stopped before there was a fix
+        return None
+    # Another image of ours is another application: it is judged by its own fixes. What nobody knows patches nothing.
+    known = [gone or content in history.published for content, gone in zip(alike.contents, alike.gone, strict=True)]
+    if not known[-1]:
+        return _Lack(len(late), now, Waits.UNKNOWN, tuple(name for _, name in late))
+    names, patched = {name for _, name in late}, known.index(True, following)
+    end = min(max(at for at, name in alike.begins[patched] if name in names), now)
+    return _Lack(len(late), max(end, min(fix.published_at, now)) if has[-1] else end, Waits.NOTHING)
 
 
 # -- the distribution --------------------------------------------------------------------------------------------------
@@ -265,11 +293,11 @@ def recent(found: Iterable[Patch], begin: datetime | None) -> list[Patch]:
 def unknown_members(history: PatchHistory) -> dict[str, tuple[str, ...]]:
     """By fleet, the members that run an image which nobody knows anything of."""
     found = {
-        fleet: tuple(sorted(name for name, runs in members.items() if _unknown(history, runs[-1])))
+        fleet: tuple(sorted(name for alike in members if _unknown(history, alike) for name in alike.names))
         for fleet, members in history.by_fleet.items()
     }
     return {fleet: names for fleet, names in found.items() if names}
 
 
-def _unknown(history: PatchHistory, run: MemberRun) -> bool:
-    return not run.gone and run.content not in history.published
+def _unknown(history: PatchHistory, alike: Alike) -> bool:
+    return not alike.gone[-1] and alike.contents[-1] not in history.published

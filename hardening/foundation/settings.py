@@ -141,8 +141,8 @@ class Feeds(Content):
 
 
 class Notify(Content):
-    """Who is told when a rollout starts, waits for approval, pauses, fails or ends, and when a night ends: JSON with
-    `event` and `text`.
+    """Who is told when a rollout starts, waits for approval, pauses, fails or ends, when a night ends, and when an
+    application's base has a newer release: JSON with `event` and `text`.
     """
 
     command: tuple[str, ...] = Field((), description="program that gets one message on its standard input")

@@ -306,7 +306,7 @@ cloud = _table("cloud", Made, keys=["account", "region", "kind", "token"], index
 
 @dataclass(frozen=True)
 class Night:
-    """A night: what was ordered (JSON), on which machine, by which form of its flow; whether it is over."""
+    """A night: what was ordered (JSON), on which machine and state (`host`), by which version; whether it is over."""
 
     id: str
     host: str
@@ -319,6 +319,7 @@ class Night:
 nights = _table("nights", Night, keys=["id"])
 
 
+@dataclass(frozen=True)
 class Trigger:
     """What starts work without a person: `kind` is night, urgent or webhook. `outcome` is empty until it is done."""
 

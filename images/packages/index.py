@@ -188,8 +188,10 @@ class PackageIndex:
 
     def dated(self, package: Package) -> datetime | None:
         """The date that the .deb of a package says of itself, which its signed hash covers; None: it is not here."""
-        path = self._pool_path(package) if package.sha256 else None
-        return pool.dated(path) if path else None
+        try:
+            return pool.dated(self._pool_path(package))
+        except OutsideError:  # no archive told its hash
+            return None
 
     def collect(self, bootstrap: Bootstrap, packages: Iterable[Package]) -> dict[Package, tuple[Path, str]]:
         """The verified .debs of `packages` with their index entries, as far as they are here or the archive has them.

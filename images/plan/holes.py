@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from functools import cached_property
 
 from hardening.findings import FindingKind
 from hardening.foundation.durations import shown
-from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.errors import OutsideError
 from hardening.model import Severity
 from images import feeds
 from images.advisories import Advisories, Advisory
@@ -98,19 +99,20 @@ class KnownHoles:
         except OutsideError as error:
             self.missing[what] = error.message
             return Advisories()
-        if why := feed.note or self._unfit(feed):
-            self.missing[what] = why
+        if why := feed.note or unfit(feed, self._longest(), self.context.now):
+            self.missing[what] = f"{feed.source}: {why}"
         return found
 
-    def _unfit(self, feed: Feed) -> str:
-        """Why the default policy would not judge by the data; empty where it would."""
-        if feed.sample:
-            return f"only the {feed.source} is here, which knows few"
-        try:
-            most = self.context.policy_named("default").image.judges.data_max_age
-        except ContentError:
-            return ""
-        if feed.date is None:
-            return "the date of the data is not known"
-        age = self.context.now - feed.date
-        return f"the data is {age.days} days old; the policy accepts {shown(most)}" if age > most else ""
+    def _longest(self) -> timedelta:
+        """How old the default policy accepts data."""
+        return self.context.policy_named("default").image.judges.data_max_age
+
+
+def unfit(data: Feed, most: timedelta, now: datetime) -> str:
+    """Why a policy that accepts data of at most that age would not judge by it; empty where it would."""
+    if data.sample:
+        return "it is the sample that ships, which knows few vulnerabilities"
+    if data.date is None:
+        return "its date is not known"
+    age = now - data.date
+    return f"it is {age.days} days old; the policy accepts {shown(most)}" if age > most else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -158,9 +159,11 @@ class Planner:
         if self.roughly and not held and (before := self._as_before(loaded, bootstrap, inherited)):
             return before
         upstream, wanted = self._upstream_digest(loaded), loaded.definition.packages
-        return self.context.index.resolve(
-            bootstrap, wanted, inherited, upstream, tuple((one.name, one.version) for one in held)
-        )
+        left_out = tuple((one.name, one.version) for one in held)
+        try:
+            return self.context.index.resolve(bootstrap, wanted, inherited, upstream, left_out)
+        except ContentError as error:
+            raise _since_held(error, held) from None
 
     def last(self, name: str) -> Artifact | None:
         """The newest artifact of a definition; read once where nothing is built by the plans."""
@@ -286,3 +289,12 @@ class Planner:
         same = last if last and last.input_digest == wanted else None  # nearly always, and read already
         known = same or self.context.ledger.artifact_by_input(name, platform, wanted)
         return known if known and self.context.store.whole(known.digest) else None
+
+
+def _since_held(error: ContentError, held: Iterable[Waiting]) -> ContentError:
+    """The error, where it names a package that is only not old enough, with that as its reason."""
+    for one in held:
+        if re.search(rf"(?<![\w+.-]){re.escape(one.name)}(?![\w+-])", f"{error.message}\n{error.evidence}"):
+            hint = "wait, or set lifecycle.cooldown in image.toml, for a package that you trust more"
+            return ContentError(f"{error.message}: {one}", hint=hint, evidence=error.evidence)
+    return error

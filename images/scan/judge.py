@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hardening.catalog import load_policy, load_waivers, policy_digest
 from hardening.evaluation import counts, judges, silence
-from hardening.findings import CheckResult, Finding, Verdict
+from hardening.findings import BaseImage, CheckResult, Finding, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError, nearest
 from hardening.foundation.hashing import digest_of
@@ -27,7 +27,7 @@ from images.machine import trees
 from images.machine.trees import private_mounts
 from images.plan.planner import Planner
 from images.scan.base import ScanTarget
-from images.scan.flow import ScanResult, at_best, scan, unchanged
+from images.scan.flow import FeedsOnce, ScanResult, at_best, scan, unchanged
 from images.scan.verify import enforced_by, verify, without_result
 
 TRIAL = "./goldsmith {} {} --policy demo, or ./goldsmith demo"
@@ -122,26 +122,41 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     return Judgement(verdict, checks, result, policy_digest(context.settings.roots, policy_name))
 
 
-def judge_known(context: Context, artifact: Artifact, policy: Policy, planner: Planner) -> Judgement | None:
-    """What `judge` would say where nothing has to be verified or scanned for it; None where something has. It keeps
-    nothing.
-    """
-    overlay, known = planner.overlay(context.definitions[artifact.name]), _last_scan(context, artifact)
-    checks = context.ledger.checks(artifact.digest)
-    if not known or not checks or without_result(checks, overlay, context.definitions[artifact.name].definition):
-        return None
-    subject, benchmark = scan_subject(
-        context, artifact, policy, disk=context.store.disk_of(artifact.digest) is not None
-    )
-    result = unchanged(known, subject, context.settings, now=context.now, benchmark=bool(benchmark))
-    if result is None:
-        return None
-    findings, enforced = _dated(context, result.findings), enforced_by(checks, overlay)
-    verdict = judge_image(
-        policy, artifact.name, enforced, result.reports, findings, load_waivers(context.settings.roots), context.now,
-        context.ledger.bases_from(str(artifact.inputs.get("parent", ""))),
-    )  # fmt: skip
-    return Judgement(verdict, enforced, replace(result, findings=findings))
+class KnownJudge:
+    """Judges many artifacts by what is known of them already, and reads what they share once. It keeps no verdict."""
+
+    def __init__(self, context: Context, planner: Planner) -> None:
+        self._context = context
+        self._planner = planner
+        self._feeds = FeedsOnce()
+        self._bases: dict[str, tuple[BaseImage, ...]] = {}
+        self._waivers = load_waivers(context.settings.roots)
+
+    def judge(self, artifact: Artifact, policy: Policy) -> Judgement | None:
+        """What `judge` would say where nothing has to be verified or scanned for it; None where something has."""
+        context, loaded = self._context, self._context.definitions[artifact.name]
+        overlay, known = self._planner.overlay(loaded), _last_scan(context, artifact)
+        checks = context.ledger.checks(artifact.digest)
+        if not known or not checks or without_result(checks, overlay, loaded.definition):
+            return None
+        disk = context.store.disk_of(artifact.digest) is not None
+        subject, benchmark = scan_subject(context, artifact, policy, disk=disk)
+        result = unchanged(
+            known, subject, context.settings, now=context.now, benchmark=bool(benchmark), source=self._feeds
+        )
+        if result is None:
+            return None
+        findings, enforced = _dated(context, result.findings), enforced_by(checks, overlay)
+        verdict = judge_image(
+            policy, artifact.name, enforced, result.reports, findings, self._waivers, context.now,
+            self._bases_of(str(artifact.inputs.get("parent", ""))),
+        )  # fmt: skip
+        return Judgement(verdict, enforced, replace(result, findings=findings))
+
+    def _bases_of(self, parent: str) -> tuple[BaseImage, ...]:
+        if parent not in self._bases:
+            self._bases[parent] = self._context.ledger.bases_from(parent)
+        return self._bases[parent]
 
 
 def scan_subject(context: Context, artifact: Artifact, policy: Policy | None, *, disk: bool) -> tuple[str, str]:
@@ -233,6 +248,8 @@ def _dockerfile(context: Context, artifact: Artifact, work: Path) -> Path | None
 def _dated(context: Context, findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
     """Findings with the day on which their fix was first known here, from which fix windows are counted."""
     fixed = [(finding.id, finding.package) for finding in findings if finding.fixed]
+    if not fixed:
+        return findings
     seen = context.ledger.first_seen_all(fixed, context.now)
     return tuple(replace(f, fix_known_since=seen.get((f.id, f.package), f.fix_known_since)) for f in findings)
 

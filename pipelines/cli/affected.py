@@ -11,7 +11,6 @@ from typing import Any, Literal
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import BaseImage, Finding, Reason, merge, worst
 from hardening.foundation.console import Cell, print_json, print_table, print_text
-from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Severity, Waiver
@@ -23,6 +22,7 @@ from images.context import Context
 from images.documents import to_json
 from images.feeds import indexed
 from images.ledger.artifacts import PackageList
+from images.plan.holes import unfit
 from images.scan import matcher
 from images.scan.base import Feed, severity
 from pipelines.cli.image_output import channels_of
@@ -247,24 +247,10 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
         likelihood=question.likelihood, data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
         unknown=tuple(sorted({label for holder in untold for label in holder.labels} | unseen)),
-        fleets=looked, sample=data.sample, outdated=_outdated(question, data),
+        fleets=looked, sample=data.sample,
+        outdated=unfit(data, question.policy("default").image.judges.data_max_age, now),
         notes=tuple(_notes(data, exploitation)),
     )  # fmt: skip
-
-
-def _outdated(question: AffectedQuestion, data: Feed) -> str:
-    """Why the default policy would not judge by the data; empty where it would."""
-    judges, now = question.policy("default").image.judges, question.context.now
-    if data.sample:
-        return "it is the sample that ships, which knows few vulnerabilities"
-    if data.date is None:
-        return "its date is not known"
-    age = now - data.date
-    return (
-        f"it is {age.days} days old; the policy accepts {shown(judges.data_max_age)}"
-        if age > judges.data_max_age
-        else ""
-    )
 
 
 def _notes(data: Feed, exploitation: feeds.Exploited) -> Iterator[str]:
@@ -298,13 +284,13 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
         raise failed
     data = max((feed for feed, _ in found.values()), key=lambda feed: feed.sample)  # what is worse is said
     said = {suite: advisories for suite, (_, advisories) in found.items() if advisories is not None}
-    if not said and data.sample:
-        what = f"{vulnerability} is not in the sample of advisories that ships, which knows few"
-        raise OutsideError(what, evidence=data.source, hint="feeds.tracker of goldsmith.toml names real data")
     if not said:
-        dated = f" of {data.date:%Y-%m-%d}" if data.date else ""
-        hint = "is it misspelt? ./goldsmith feed.update asks for newer data"
-        raise ContentError(f"unknown vulnerability: {vulnerability} is not in {data.source}{dated}", hint=hint)
+        what = f"{vulnerability} is not in {data.source}{f' of {data.date:%Y-%m-%d}' if data.date else ''}"
+        if data.sample:
+            raise OutsideError(f"{what}, which knows few", hint="feeds.tracker of goldsmith.toml names real data")
+        raise ContentError(
+            f"unknown vulnerability: {what}", hint="misspelt? ./goldsmith feed.update asks for newer data"
+        )
     # What one suite's data knows, the others of the same data know not to be affected.
     return data, {suite: said.get(suite, ()) for suite in found}
 

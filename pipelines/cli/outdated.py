@@ -23,7 +23,6 @@ from images.plan.holes import KnownHoles
 from images.plan.locking import TagState, TagWatch
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
-from images.registry.answers import NotFoundError
 from images.registry.client import RegistryClient, split
 from pipelines.cli.image import means_several, named
 from pipelines.cli.image_output import channels_of, finish
@@ -273,7 +272,7 @@ class FreshnessQuestion:
         fixes = self.holes.closed(suite, old, new) if old and new else ()
         words = self.holes.words(suite, old) if fixes and old else ()
         said = f"{old.version} → {new.version}" if old and new else "is new" if new else "is no longer wanted"
-        closes = f"; closes {', '.join(fixes)}" if fixes else ""
+        closes = _closes(fixes)
         comes_from = self._from(loaded.name, name)
         return Newer(
             loaded.name, NewerKind.PACKAGE, name, self.holes.urgency(fixes, words), f"{name} {said}{closes}{more}",
@@ -400,7 +399,7 @@ class FreshnessQuestion:
     def _foreign(self, image: str, suite: str, old: Package, new: Package, kept: bool) -> Newer:
         fixes = self.holes.closed(suite, old, new)
         urgency = self.holes.urgency(fixes, self.holes.words(suite, old) if fixes else ())
-        closes, held = f"; closes {', '.join(fixes)}" if fixes else "", "; it is held back there" if kept else ""
+        closes, held = _closes(fixes), "; it is held back there" if kept else ""
         return Newer(
             image, NewerKind.PACKAGE, old.name, urgency, f"{old.name} {old.version} → {new.version}{closes}{held}",
             "ask whoever makes the image", old=old.version, new=new.version, fixes=fixes,
@@ -419,9 +418,6 @@ class FreshnessQuestion:
             return
         try:
             now = self.watch.heads.digest(name)
-        except NotFoundError as error:
-            self.unasked[f"its base {name}"] = error.message
-            return
         except GoldsmithError as error:
             self.unasked[f"its base {name}"] = error.message
             return
@@ -437,6 +433,12 @@ class FreshnessQuestion:
                 old=digest,
                 new=now,
             )
+
+
+def _closes(fixes: Sequence[str]) -> str:
+    """What a newer version closes, at the end of a sentence; the first few by name."""
+    more = f" and {len(fixes) - NAMED} more" if fixes[NAMED:] else ""
+    return f"; closes {', '.join(fixes[:NAMED])}{more}" if fixes else ""
 
 
 # -- for people --------------------------------------------------------------------------------------------------------

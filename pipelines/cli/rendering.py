@@ -16,7 +16,7 @@ from hardening.foundation.settings import ROOT, load_settings
 from images.documents import to_json
 from images.release.lifecycle import Status, status
 from pipelines.contract import Line
-from pipelines.schedules import COMMANDS, OF_IMAGE, TARGETS, ScheduledRun, rendered
+from pipelines.schedules import COMMANDS, OF_IMAGE, SERVE, TARGETS, ScheduledRun, rendered
 from pipelines.wiring import image_context
 
 WORD = re.compile(r"[A-Za-z0-9._*?/@:=,+-]+")  # nothing that a shell, cron, systemd or YAML takes for more than text
@@ -72,6 +72,9 @@ def render_schedule(
         raise UsageError(f"no target is named {target}", hint=f"there are {', '.join(TARGETS)}")
     words = _words(command or ("fleet.check all" if target in OF_IMAGE else "nightly"))
     check(words)
+    if words[0] == SERVE and target != "systemd":
+        hint = "./goldsmith pipeline.render systemd --run serve; in a container it is the command to run"
+        raise UsageError(f"--run: serve stays, and {target} ends what it runs", hint=hint)
     folder, state = _plain(ROOT), _plain(load_settings().state_dir)
     run = ScheduledRun(words, _time(at), _zone(zone), _limit(limit), folder, state, _image(target, image))
     files = rendered(target, run)
@@ -101,7 +104,7 @@ def _words(command: str) -> tuple[str, ...]:
     except ValueError as error:
         raise UsageError(f"--run: {error}: {command}") from None
     if not words or words[0] not in COMMANDS:
-        hint = f"there are {' and '.join(COMMANDS)}, with their arguments: --run 'nightly --only debian-*'"
+        hint = f"there are {', '.join(COMMANDS)}, with their arguments: --run 'nightly --only debian-*'"
         raise UsageError(f"--run: {command} is not what a schedule runs", hint=hint)
     if strange := next((word for word in words if not WORD.fullmatch(word)), None):
         hint = "letters, digits and . _ * ? / @ : = , + - mean the same to every scheduler"

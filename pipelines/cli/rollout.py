@@ -32,7 +32,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, verdict_of
 from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
-from pipelines.rollout.base_uptake import BY_HAND, UptakeLine, take_up
+from pipelines.rollout.base_uptake import ONCE_MORE, UptakeLine, take_up
 from pipelines.rollout.plan import by_reason
 from pipelines.rollout.rollout_store import View, newest, require_known, tell
 from pipelines.rollout.service import AutoLine, automated, back, can_go_back, order_back, start
@@ -280,7 +280,7 @@ def rebuild_applications(
     for fleet in select(pattern, load_fleets(context.settings.roots), "fleet"):
         try:
             with fleet_session(fleet, context) as at:
-                lines += take_up(at, check(at), apply=apply, most_tries=BY_HAND)
+                lines += take_up(at, check(at), apply=apply, most_tries=ONCE_MORE)
         except GoldsmithError as error:
             failures.append(error)
     if apply and (failed := [line for line in lines if line.failed]):

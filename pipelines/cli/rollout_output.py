@@ -11,6 +11,7 @@ from typing import Any, Literal
 from hardening.findings import Reason
 from hardening.foundation import text
 from hardening.foundation.durations import in_short
+from pipelines.cli.deadlines_output import LateLine, deadlines
 from pipelines.contract import Line
 from pipelines.fleet.violations import Judged, MemberVerdict, PolicyState, named, verdict_of
 from pipelines.rollout.plan import GroupStep, Plan
@@ -93,18 +94,6 @@ class StepLine(Line):
     note: str = ""
     deadline: datetime | None = None
     ends_at: datetime | None = None
-
-
-class LateLine(Line):
-    """One member that cannot be replaced by its deadline. `limits`: the key paths in the fleet's file without which it
-    would be, all together; none: one replacement alone takes longer. `hint`: what to change.
-    """
-
-    member: str
-    deadline: datetime
-    ends_at: datetime | None
-    limits: tuple[str, ...]
-    hint: str
 
 
 class SkipLine(Line):
@@ -271,7 +260,6 @@ def _wave(number: int, wave: Wave) -> WaveLine:
 
 
 Table = tuple[list[str], list[list[str]]]
-SHOWN_LATE = 5
 MOST_STEPS = 200  # in markdown: a forge takes some 60,000 characters
 
 
@@ -281,7 +269,7 @@ def heading(roll: RollOutput) -> list[str]:
     if roll.steps:
         many, waves = _many(len(roll.steps), "member"), _many(len(roll.waves), "wave")
         lines.append(f"{many} in {waves}, in {_span(roll.seconds)} or more")
-        lines += deadlines(roll)
+        lines += [] if roll.rollout else deadlines(roll.ends_at, roll.deadlines_met, roll.overdue, roll.late)
     if roll.rehearsed and roll.steps:
         lines.append("each is tried beside the old one first, and the old one stops only if that is healthy")
     if roll.groups:
@@ -289,26 +277,6 @@ def heading(roll: RollOutput) -> list[str]:
     if roll.waits_until:
         lines.append(f"nothing is done before {roll.waits_until:%Y-%m-%d %H:%M} UTC: {roll.waits_for}")
     return [*lines, *roll.afterwards]
-
-
-def deadlines(roll: RollOutput) -> list[str]:
-    """When a plan is over, how many of its members meet their deadlines, and who does not, by cause."""
-    if roll.rollout:
-        return []
-    lines = [f"over on {roll.ends_at:%Y-%m-%d at %H:%M} UTC or later"] if roll.ends_at else []
-    counts = {"in time": roll.deadlines_met, "too late": len(roll.late), "past theirs already": roll.overdue}
-    if told := ", ".join(f"{number:,} {what}" for what, number in counts.items() if number):
-        lines.append(f"deadlines: {told}")
-    for (_, hint), late in groupby(sorted(roll.late, key=_cause), key=_cause):
-        members = list(late)
-        names = ", ".join(one.member.rpartition("/")[2] for one in members[:SHOWN_LATE])
-        more = f" and {len(members) - SHOWN_LATE:,} more" if members[SHOWN_LATE:] else ""
-        lines.append(f"too late for {min(one.deadline for one in members):%Y-%m-%d %H:%M} UTC: {names}{more}: {hint}")
-    return lines
-
-
-def _cause(late: LateLine) -> tuple[tuple[str, ...], str]:
-    return late.limits, late.hint
 
 
 def tables(roll: RollOutput) -> tuple[Table, Table, Table, Table]:

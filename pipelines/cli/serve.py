@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from base64 import b64decode
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 
 import uvicorn
 from standardwebhooks.webhooks import Webhook
@@ -15,12 +17,15 @@ from hardening.foundation.limits import SERVE_CALLS
 from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Serve
 from images.context import Context
+from images.ledger import Ledger
+from pipelines.cli.latency import metrics_of, patch_latency
 from pipelines.serve.app import Answers, application
 from pipelines.serve.metrics import metrics
 from pipelines.serve.runner import STOP_SECONDS, Runner
 from pipelines.serve.schedule import Schedule
 from pipelines.wiring import clock, image_context
 
+MEASURED = "90d"  # how long ago a fix came out at most that /metrics counts
 LEAST = 24  # bytes, as Standard Webhooks ask for
 
 
@@ -38,7 +43,8 @@ def serve(context: Context | None = None) -> int:
         closing(_bound(wanted.listen)) as bound,
     ):
         runner = Runner(context.ledger, schedule, clock)
-        answers = Answers(context.ledger, runner, webhook, lambda: metrics(context.ledger, runner), clock)
+        told = partial(_metrics, context.ledger, runner)
+        answers = Answers(context.ledger, runner, webhook, told, clock)
         with runner.at_work():
             host, port, *_ = bound.getsockname()
             say(f"serve: answers at http://{host}:{port}; /healthz, /metrics{', /hooks' if webhook else ''}")
@@ -46,10 +52,19 @@ def serve(context: Context | None = None) -> int:
     return 0
 
 
+def _metrics(ledger: Ledger, runner: Runner) -> str:
+    fresh = replace(image_context(looks=True), lenient=True)  # policies and fleets as they are now
+    try:
+        return metrics(ledger, runner) + metrics_of(patch_latency(MEASURED, fresh))
+    finally:
+        fresh.ledger.close()
+
+
 def _config(answers: Answers) -> uvicorn.Config:
     return uvicorn.Config(
         application(answers), log_level="warning", access_log=False, server_header=False,
-        limit_concurrency=SERVE_CALLS.most, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS, lifespan="off",
+        limit_concurrency=SERVE_CALLS.most, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS,
+        lifespan="off",
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.nightly.fleet_stage import look_at
 from pipelines.nightly.model import FeedNews, ImageJob, NightOrder, NightPart, NightRecord, ended_with
 from pipelines.nightly.planning import bootstraps, plan_night, selected
-from pipelines.nightly.stages import NOTHING_URGENT, WorldStages, ending, over, part_of
+from pipelines.nightly.stages import NOTHING_URGENT, WorldStages, ending, here, over, part_of
 from pipelines.nightly.summary import output, shortly
 from pipelines.promotion import promotion
 
@@ -56,7 +55,7 @@ def _line(kind: str, name: str, status: str, detail: str) -> NightlyLine:
 
 
 def _left(context: Context) -> Iterator[NightPart]:
-    for night in context.ledger.open_nights(socket.gethostname()):
+    for night in context.ledger.open_nights(here(context)):
         yield NightPart((_line("night", night.id, PLANNED, f"of {night.begun_at:%Y-%m-%d %H:%M} UTC: it is not over"),))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,18 +21,20 @@ from pipelines.cli.image import publishable
 from pipelines.cli.image_output import finish
 from pipelines.contract import NightlyOutput
 from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url
+from pipelines.durable.workers import repeated
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host.capabilities import found, offer, shares
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NightOrder, NightRecord
-from pipelines.nightly.stages import WorldStages
+from pipelines.nightly.stages import WorldStages, here
 from pipelines.nightly.summary import output, refused_together
 from pipelines.rollout.service import steady_clock
 from pipelines.wiring import image_context
 
 Failures = list[GoldsmithError]
 KIND = "nightly"
+STOP_SECONDS = 0.5
 
 
 def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, Failures]:
@@ -55,7 +57,7 @@ def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tup
                 for earlier in left:
                     _go_on(context, worker, earlier)
                 context.ledger.begin_night(
-                    Night(order.id, socket.gethostname(), VERSION, to_json(order), open=True, begun_at=context.now)
+                    Night(order.id, here(context), VERSION, to_json(order), open=True, begun_at=context.now)
                 )
                 record = _carried(context, worker, order)
     return output(record, [one.id for one in left]), refused_together(record.errors, context.parents)
@@ -76,7 +78,7 @@ def _new_id(now: datetime) -> str:
 def _left(context: Context, claim: Claim) -> list[NightOrder]:
     """The nights of this machine that are not over, and that can be continued. All others are abandoned."""
     found = list[NightOrder]()
-    for night in context.ledger.open_nights(socket.gethostname()):
+    for night in context.ledger.open_nights(here(context)):
         if why := _too_late(context, night):
             abandon(claim.url, night.id)
             context.ledger.end_night(night.id)
@@ -98,15 +100,24 @@ def _too_late(context: Context, night: Night) -> str:
 
 @contextmanager
 def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
-    """What carries the flows of nights here, so many images side by side as the settings say."""
-    now, limit = steady_clock(context.now), {IMAGE: context.settings.parallel}
+    """What carries the flows of nights here, so many images side by side as the settings say.
+
+    Who stops us (Ctrl-C) waits for no command: each is ended, also those that a step begins after that.
+    """
+    now, limit, interrupted = steady_clock(context.now), {IMAGE: context.settings.parallel}, threading.Event()
+
+    def stop() -> None:
+        if interrupted.is_set():
+            stop_running()
+
     ours = offer(context.settings, found(context.settings)) if shares(context.settings) else None
-    stages = flows(WorldStages(context))
-    with Worker.launched(claim, stages, kind=KIND, now=now, at_once=limit, offer=ours) as worker:
+    carrying = Worker.launched(claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit, offer=ours)
+    with repeated("interrupt", stop, STOP_SECONDS), carrying as worker:
         try:
             yield worker
         except KeyboardInterrupt:
-            stop_running()
+            interrupted.set()
+            stop()
             raise
 
 

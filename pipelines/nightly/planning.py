@@ -21,11 +21,11 @@ from images.release.flow import blocked
 from images.release.publish import stands
 from images.release.store import ReleaseStore
 from images.release.stores import store_of
-from images.scan.judge import judge_known, refusal
+from images.scan.judge import KnownJudge, refusal
 from pipelines.cli.image import publishable
 from pipelines.host.capabilities import needs_of
 from pipelines.nightly.image_stages import days_left
-from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder, NightPlan, image_failed, stopped_by
+from pipelines.nightly.model import DaysLeft, ImageAnswer, ImageJob, NightOrder, NightPlan, image_failed, stopped_by
 
 Answer = TypeVar("Answer")
 THOROUGH = 25  # images of which a night also asks whether all that proves their release is there; all in turn
@@ -164,7 +164,7 @@ class _Look:
 
     def __init__(self, found: _Planned, planner: Planner) -> None:
         self._found = found
-        self._planner = planner
+        self._judge = KnownJudge(found.context, planner)
         self._silent: dict[str, OutsideError] = {}
         self.verdicts: dict[str, Verdict] = {}
 
@@ -182,7 +182,7 @@ class _Look:
 
     def _standing(self, context: Context, name: str, artifact: Artifact, *, thorough: bool) -> ImageAnswer | str:
         policy = context.policy_named(context.policy_of(name))
-        judgement = judge_known(context, artifact, policy, self._planner)
+        judgement = self._judge.judge(artifact, policy)
         if judgement is None:
             return "newer data, or a changed control: it is judged again"
         self.verdicts[artifact.digest] = judgement.verdict
@@ -192,13 +192,17 @@ class _Look:
         standing = self._ask(to, lambda: stands(to, artifact, definition, policy.name, thorough=thorough))
         if isinstance(standing, str):
             return standing
-        if definition.promote == "auto":
+        left: DaysLeft | None
+        if definition.promote != "auto":
+            left = days_left(context, name)
+        else:
+            left = DaysLeft.of(standing, context.now)
             stable = self._ask(to, lambda: to.pointed(standing.repository, "stable"))
             if standing.digest not in stable[:1]:
                 return "stable does not name its release"
         return ImageAnswer(
             name, "unchanged", content=artifact.digest, expires_at=standing.expires_at, reasons=(SETTLED,),
-            left=days_left(context, name),
+            left=left,
         )  # fmt: skip
 
     def _ask(self, to: ReleaseStore, ask: Callable[[], Answer]) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -173,6 +174,11 @@ class WorldStages(NightStages):
         text = f"the night of {night.started_at:%Y-%m-%d %H:%M} UTC: {night.summary}; exit code {night.exit_code}"
         notifier(self.at(record.order).settings)(Message(Event.NIGHT, "", record.order.id, text, record.ended_at))
         return NightPart()
+
+
+def here(context: Context) -> str:
+    """The machine and state directory that a night belongs to: only who holds the lock there may go on with it."""
+    return f"{socket.gethostname()}:{context.settings.state_dir}"
 
 
 def _alone(act: Callable[[], Answer]) -> Answer:

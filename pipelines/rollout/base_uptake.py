@@ -7,9 +7,10 @@ most, with the same key. A try that fails is repeated by the next run, and after
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
 from hardening.foundation.process import NETWORK, run
 from images.ledger import BaseUptake
 from pipelines.contract import Line
@@ -22,7 +23,7 @@ from pipelines.rollout.state import Event
 
 TOLD, REBUILD = "told", "rebuild"
 MOST_TRIES = 5
-BY_HAND = 1000
+ONCE_MORE = 1000
 TRIES_TO_TELL = 2  # the second one only after a crash
 
 
@@ -61,8 +62,10 @@ def take_up(
     `most_tries`: a person who has mended what failed asks for one more. What cannot be asked
     is a line. Raises OutsideError where the ledger or registry fails.
     """
-    applications = any(one.on_base for one in judged)
-    tagged = at.origins().target() if applications and at.fleet.replacement.tag else None
+    tagged = None
+    if at.fleet.replacement.tag and any(one.on_base for one in judged):
+        with suppress(ContentError, RefusedError):  # who plans a rollout to it is told
+            tagged = at.origins().target()
     return tuple(_taken(at, one, most_tries if apply else 0) for one in behind(at.fleet, judged, tagged))
 
 

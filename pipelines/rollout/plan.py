@@ -7,19 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
+from hashlib import sha256
 from math import ceil
 from types import MappingProxyType
 from typing import assert_never
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
+from pipelines.fleet.calendar import share
 from pipelines.fleet.members import Changes, ReplacementImage, repository
-from pipelines.fleet.model import Fleet, FleetKind, Method, ReplacementStrategy
+from pipelines.fleet.model import Fleet, FleetKind, Limits, Method, ReplacementStrategy
 from pipelines.fleet.port import Group, Pacing
 from pipelines.fleet.violations import Judged, named
-from pipelines.rollout.forecast import Late, due_times, forecast
-from pipelines.rollout.schedule import Cap, Hold, caps, gravest, may_act
-from pipelines.rollout.waves import Room, Step, Wave
+from pipelines.rollout.schedule import AGES, LOOK_AHEAD, Cap, Hold, Timeline, caps, gravest, may_act
+from pipelines.rollout.waves import Late, Room, Step, Wave, forecast
 
 
 @dataclass(frozen=True)
@@ -383,3 +384,72 @@ def step_cost(fleet: Fleet) -> tuple[Mapping[Bucket, int], timedelta]:
             return _NEW_INSTANCE, each + limits.drain + _INSTANCE_BOOTS
         case _:
             assert_never(fleet.kind)
+
+
+# -- automated runs: who has time waits for a turn ---------------------------------------------------------------------
+
+
+BETWEEN_RUNS = timedelta(days=1)  # a night that fails, or comes late, costs no deadline
+
+
+def due_times(judged: Sequence[Judged], limits: Limits, seconds: float, now: datetime) -> dict[str, datetime]:
+    """When an automated run comes to each member that is merely too old and has time, by id; the others: at once.
+
+    The turns lie evenly over `jitter` of the time from the beginning of a violation to its deadline, counted where
+    windows and freezes let a rollout act. Nobody's turn comes later than a day, so that a night may fail, before the
+    moment at which the member must begin at last: `seconds` before its deadline, with room for all that are due after
+    it. All members' ids decide the order, so that turns stay as they are while others are replaced.
+    """
+    aged = {one.member.id: one for one in judged if _has_time(one)}
+    if not aged:
+        return {}
+    starts = min(now, *(reason.since for one in aged.values() for reason in one.violations if reason.since))
+    timeline = Timeline(limits, len(judged), starts, now - starts + LOOK_AHEAD)
+    last = _last_beginnings(timeline, list(aged.values()), limits, len(judged), seconds)
+    rank = {one: number for number, one in enumerate(sorted((one.member.id for one in judged), key=_scattered))}
+    return {
+        member: _turn(timeline, one, last[member], rank[member] / len(rank) * share(limits.jitter) / 100)
+        for member, one in aged.items()
+    }
+
+
+def _scattered(member: str) -> tuple[bytes, str]:
+    """What sorts members by nothing that they have in common."""
+    return sha256(member.encode()).digest()[:8], member
+
+
+def _has_time(one: Judged) -> bool:
+    """Whether it is merely too old: what is worse is due at once, and without dates nobody knows of any time."""
+    return bool(one.violations) and all(
+        reason.rule in AGES and reason.since and reason.deadline for reason in one.violations
+    )
+
+
+def _last_beginnings(
+    timeline: Timeline, aged: Sequence[Judged], limits: Limits, desired: int, seconds: float
+) -> Mapping[str, float]:
+    """When each must begin at last, in seconds in which a rollout may act since the timeline's start.
+
+    Backwards from the deadlines, as many side by side as the tightest budget before the last deadline allows.
+    """
+    due = {one.member.id: (one.deadline or timeline.end, gravest(one.rules)) for one in aged}
+    until = max(deadline for deadline, _ in due.values())
+    budgets = [timeline.least(rule, until) for rule in sorted({rule for _, rule in due.values()})]
+    most = Room(limits, desired, desired).most
+    wide = min([most, *(budget for budget in budgets if budget)])
+    takes = seconds + limits.bake_between_waves.total_seconds()
+    last: dict[str, float] = {}
+    begun: list[float] = []
+    opened = {deadline: timeline.opened(deadline) for deadline, _ in due.values()}
+    for member, (deadline, _) in sorted(due.items(), key=lambda one: (one[1][0], one[0]), reverse=True):
+        ends = min(opened[deadline], begun[-wide]) if len(begun) >= wide else opened[deadline]
+        begun.append(ends - takes)
+        last[member] = begun[-1]
+    return last
+
+
+def _turn(timeline: Timeline, one: Judged, last: float, part: float) -> datetime:
+    since = min(reason.since for reason in one.violations if reason.since)
+    began, due = timeline.opened(since), timeline.opened(one.deadline or timeline.end)
+    spread = timeline.moment(began + part * (due - began)) if part else since
+    return min(spread, timeline.moment(max(0.0, last)) - BETWEEN_RUNS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from heapq import merge
 from zoneinfo import ZoneInfo
 
 from pipelines.fleet.calendar import Budget, RunningRule, Span, Window, at_least, cron
@@ -120,3 +122,161 @@ def _around(window: Window, at: datetime, days: Iterable[int]) -> list[Span]:
 
 def _within(span: Span, at: datetime) -> bool:
     return span[0] <= at < span[1]
+
+
+# -- the time ahead, cut where windows, freezes and budgets begin or end  -------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A time in which the same holds: the budgets as `caps`, and the key path of what forbids to act; empty: nothing.
+
+    `opened`: the seconds from the timeline's start to its beginning in which nothing forbade that.
+    """
+
+    begins: datetime
+    ends: datetime
+    held_by: str
+    caps: tuple[Cap, ...]
+    opened: float
+
+
+class Timeline:
+    """What holds when for a fleet of `desired` members, from `start` (aware UTC) on; read as far as asked."""
+
+    def __init__(self, limits: Limits, desired: int, start: datetime, span: timedelta = LOOK_AHEAD) -> None:
+        self.start, self.end = start, start + span
+        self._ahead = _stretches(limits, desired, start, self.end)
+        self._known: list[Stretch] = []
+        self._begins: list[datetime] = []
+
+    def at(self, moment: datetime) -> Stretch | None:
+        """What holds at `moment`; what is before the start counts as the start. None: it is beyond the end."""
+        if moment >= self.end:
+            return None
+        while not self._known or self._known[-1].ends <= moment:
+            self._read()
+        return self._known[max(0, bisect_right(self._begins, moment) - 1)]
+
+    def free(self, moment: datetime, rule: str) -> tuple[datetime, tuple[Cap, ...]] | None:
+        """The first time from `moment` on at which a member replaced for `rule` may begin, and the budgets then."""
+        found = self.at(moment)
+        while found and (found.held_by or any(not cap.most and cap.binds(rule) for cap in found.caps)):
+            moment = found.ends
+            found = self.at(moment)
+        return (moment, found.caps) if found else None
+
+    def opened(self, moment: datetime) -> float:
+        """The seconds from the start to `moment` in which a rollout may act."""
+        found = self.at(min(max(moment, self.start), self.end - timedelta(microseconds=1)))
+        if found is None or found.held_by:
+            return found.opened if found else 0.0
+        return found.opened + (min(max(moment, self.start), self.end) - found.begins).total_seconds()
+
+    def moment(self, opened: float) -> datetime:
+        """When so many seconds have passed in which a rollout may act, and it still may; at most the end."""
+        at = self.start
+        while found := self.at(at):
+            if not found.held_by and opened < found.opened + (found.ends - found.begins).total_seconds():
+                return found.begins + timedelta(seconds=max(0.0, opened - found.opened))
+            at = found.ends
+        return self.end
+
+    def least(self, rule: str, until: datetime) -> int | None:
+        """The smallest budget above 0 that binds members replaced for `rule` before `until`; None: none does."""
+        found, at = list[int](), self.start
+        while at < until and (stretch := self.at(at)):
+            found += [] if stretch.held_by else [cap.most for cap in stretch.caps if cap.most and cap.binds(rule)]
+            at = stretch.ends
+        return min(found, default=None)
+
+    def _read(self) -> None:
+        stretch = next(self._ahead)
+        self._known.append(stretch)
+        self._begins.append(stretch.begins)
+
+
+class _Signal:
+    """Whether something holds, asked of ever later moments."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        self._spans = iter(spans)
+        self._span = next(self._spans, None)
+
+    def at(self, moment: datetime) -> tuple[bool, datetime]:
+        """Whether it holds then, and until when that is so."""
+        while self._span and self._span[1] <= moment:
+            self._span = next(self._spans, None)
+        if self._span is None:
+            return False, _NEVER
+        return (True, self._span[1]) if self._span[0] <= moment else (False, self._span[0])
+
+
+def _stretches(limits: Limits, desired: int, start: datetime, end: datetime) -> Iterator[Stretch]:
+    freezes = [_Signal([freeze.span]) for freeze in limits.freezes]
+    windows = _Signal(_openings_of(limits.windows, start, end) if limits.windows else [(start, _NEVER)])
+    budgets = [_Signal(_holding(budget, start, end)) for budget in limits.budgets]
+    every = [
+        Cap(f"limits.budgets[{number}]", at_least(budget.nodes, desired), budget.reasons)
+        for number, budget in enumerate(limits.budgets)
+    ]
+    at, opened = start, 0.0
+    while at < end:
+        frozen, window, held = ([one.at(at) for one in signals] for signals in (freezes, [windows], budgets))
+        until = min(end, *(moment for _, moment in (*frozen, *window, *held)))
+        caps = tuple(cap for cap, (holds, _) in zip(every, held, strict=True) if holds)
+        forbids = [f"limits.freezes[{number}]" for number, (holds, _) in enumerate(frozen) if holds]
+        forbids += [] if window[0][0] else ["limits.windows"]
+        forbids += [cap.name for cap in caps if _of_nobody(limits, cap)]
+        yield Stretch(at, until, forbids[0] if forbids else "", caps, opened)
+        opened += 0.0 if forbids else (until - at).total_seconds()
+        at = until
+
+
+def _of_nobody(limits: Limits, cap: Cap) -> bool:
+    """Whether it is an explicit 0 for everybody."""
+    number = int(cap.name.removeprefix("limits.budgets[").removesuffix("]"))
+    return not cap.reasons and limits.budgets[number].nodes in (0, "0%")
+
+
+def _holding(budget: Budget, start: datetime, end: datetime) -> Iterable[Span]:
+    """When the budget holds, in order."""
+    if budget.windows:
+        return _openings_of(budget.windows, start, end)
+    if not budget.schedule or budget.duration is None:
+        return [(start, _NEVER)]
+    return _merged(_scheduled(budget.schedule, budget.duration, ZoneInfo(budget.zone), start, end))
+
+
+def _scheduled(schedule: str, duration: timedelta, zone: ZoneInfo, start: datetime, end: datetime) -> Iterator[Span]:
+    when, day = cron(schedule), (start - duration).astimezone(zone).date() - _DAY
+    while day <= end.date() + _DAY:
+        yield from ((began, began + duration) for began in when.beginnings(zone, day))
+        day += _DAY
+
+
+def _openings_of(windows: Sequence[Window], start: datetime, end: datetime) -> Iterator[Span]:
+    """When one of the windows is open, in order."""
+    return _merged(merge(*(_openings(window, start, end) for window in windows)))
+
+
+def _openings(window: Window, start: datetime, end: datetime) -> Iterator[Span]:
+    day = start.astimezone(ZoneInfo(window.zone)).date() - 2 * _DAY
+    while day <= end.date() + _DAY:
+        if span := window.on(day):
+            yield span
+        day += _DAY
+
+
+def _merged(spans: Iterable[Span]) -> Iterator[Span]:
+    """Spans by their beginning, those that touch as one."""
+    held: Span | None = None
+    for span in spans:
+        if held and span[0] <= held[1]:
+            held = (held[0], max(held[1], span[1]))
+            continue
+        if held:
+            yield held
+        held = span
+    if held:
+        yield held

@@ -1,17 +1,18 @@
-"""Which members are replaced together: waves that keep every limit at once. Pure."""
+"""Which members are replaced together, when, and whose deadline that does not meet because of which limit. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method, Zones
-from pipelines.rollout.schedule import GRAVEST_FIRST, Cap
-from pipelines.rollout.timeline import Timeline
+from pipelines.rollout.schedule import GRAVEST_FIRST, Cap, Timeline
 
 
 @dataclass(frozen=True)
@@ -288,3 +289,136 @@ def _no_room(step: Step, batch: _Batch) -> RefusedError:
         evidence="\n".join(f"{member.name}: {what}" for what in member.forced_in_place),
         hint="raise limits.max_unavailable" + ("" if member.forced_in_place else ', or set limits.method = "surge"'),
     )
+
+
+# -- whose deadline cannot be met, and because of which limit ----------------------------------------------------------
+
+UNLIMITED = 1_000_000_000
+HINTS = {
+    "limits.freezes": "let the freeze end earlier, or replace them before it begins",
+    "limits.windows": "open a window before that, or a longer one",
+    "limits.budgets": "raise its nodes, or let it hold at other times",
+    "limits.max_parallel": "raise it",
+    "limits.max_surge": "raise it",
+    "limits.max_unavailable": "raise it",
+    "limits.bake_time": "shorten it",
+    "limits.bake_between_waves": "shorten it",
+    "limits.zones": 'set it to "spread"',
+}
+
+
+@dataclass(frozen=True)
+class Late:
+    """A member whose deadline cannot be met. `limits`: the key paths of those without which it would be, all together;
+    none: no limit is the cause, for one replacement alone takes longer. `hint`: what to change.
+    """
+
+    member: str
+    deadline: datetime
+    ends_at: datetime | None
+    limits: tuple[str, ...]
+    hint: str
+
+    @property
+    def cause(self) -> str:
+        """What keeps it, in words."""
+        return " and ".join(self.limits) or "no limit: one replacement alone takes longer"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Waves with predicted times; who cannot be in time; and the end after the last bake, None: not within a year."""
+
+    waves: tuple[Wave, ...]
+    late: tuple[Late, ...]
+    ends_at: datetime | None
+
+
+def forecast(steps: Sequence[Step], room: Room, now: datetime) -> Forecast:
+    """The waves of a rollout that begins at `now`, the earliest deadline first, and the times that they come at.
+
+    All times are the least that each step takes; a canary that waits for a person is approved right after its bake.
+    Who is past the deadline at `now` is not among the late: nothing could be changed about that. Raises RefusedError.
+    """
+    made, ends_at = _predicted(steps, room, now)
+    late = {
+        step.member.id: step
+        for wave in made
+        for step in wave.steps
+        if step.deadline and step.deadline > now and not step.in_time
+    }
+    if not late:
+        return Forecast(made, (), ends_at)
+
+    def met_without(keys: Collection[str]) -> set[str]:
+        limits = without(room.limits, keys)
+        again, _ = _predicted(steps, Room(limits, room.desired, room.serving, room.call_seconds), now)
+        return {one.member.id for wave in again for one in wave.steps if one.member.id in late and one.in_time}
+
+    causes = _causes(late, limit_keys(room.limits), met_without)
+    found = (_late(step, causes.get(step.member.id, ()), now) for step in late.values())
+    return Forecast(made, tuple(sorted(found, key=lambda one: (one.deadline, one.member))), ends_at)
+
+
+def _predicted(steps: Sequence[Step], room: Room, now: datetime) -> tuple[tuple[Wave, ...], datetime | None]:
+    predicted = Prediction(Timeline(room.limits, room.desired, now), now)
+    return waves(steps, room, predicted), predicted.at
+
+
+def _late(step: Step, limits: tuple[str, ...], now: datetime) -> Late:
+    deadline = step.deadline or now
+    hints = [f"{key}: {HINTS[key.partition('[')[0]]}" for key in limits]
+    takes = f"it takes {shown(timedelta(seconds=step.seconds))} at least, and {shown(deadline - now)} are left"
+    return Late(step.member.id, deadline, step.ends_at, limits, "; ".join(hints) or takes)
+
+
+def _causes(
+    late: Collection[str], keys: Sequence[str], met_without: Callable[[Collection[str]], set[str]]
+) -> dict[str, tuple[str, ...]]:
+    """By member the first limit without which it is in time; else the fewest that have to go together."""
+    causes: dict[str, tuple[str, ...]] = {}
+    for key in keys:
+        if len(causes) == len(late):
+            return causes
+        causes |= {one: (key,) for one in met_without({key}) if one not in causes}
+    if len(causes) == len(late) or not (left := met_without(keys) - causes.keys()):
+        return causes
+    gone = list(keys)
+    for key in keys:
+        fewer = [one for one in gone if one != key]
+        if left <= met_without(fewer):
+            gone = fewer
+    return causes | dict.fromkeys(left, tuple(gone))
+
+
+# -- limits, and a fleet without some of them --------------------------------------------------------------------------
+
+
+def limit_keys(limits: Limits) -> list[str]:
+    """The key paths of the limits that take a rollout time, those first that no faster pace makes up for."""
+    return [
+        *(f"limits.freezes[{number}]" for number in range(len(limits.freezes))),
+        *(["limits.windows"] if limits.windows else []),
+        *(f"limits.budgets[{number}]" for number in range(len(limits.budgets))),
+        "limits.max_parallel",
+        "limits.max_surge" if limits.method is Method.SURGE else "limits.max_unavailable",
+        *(["limits.bake_time"] if limits.canary and limits.bake_time else []),
+        *(["limits.bake_between_waves"] if limits.bake_between_waves else []),
+        *(["limits.zones"] if limits.zones is Zones.ONE_BY_ONE else []),
+    ]
+
+
+_ABSENT: dict[str, Any] = {
+    "max_parallel": UNLIMITED, "max_surge": UNLIMITED, "max_unavailable": UNLIMITED, "windows": (),
+    "bake_time": timedelta(), "bake_between_waves": timedelta(), "zones": Zones.SPREAD,
+}  # fmt: skip
+
+
+def without(limits: Limits, keys: Collection[str]) -> Limits:
+    """The limits without those of these key paths."""
+    lists = {
+        name: tuple(one for number, one in enumerate(getattr(limits, name)) if f"limits.{name}[{number}]" not in keys)
+        for name in ("budgets", "freezes")
+    }
+    absent = {name: value for name, value in _ABSENT.items() if f"limits.{name}" in keys}
+    return limits.model_copy(update=lists | absent)

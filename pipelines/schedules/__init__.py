@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-COMMANDS = ("nightly", "fleet.check")
+SERVE = "serve"  # has a schedule of its own, and so no target but a service that stays
+COMMANDS = ("nightly", "fleet.check", SERVE)
 SPREAD = timedelta(minutes=15)  # how much later than `at` a run may start, where the target can spread its runs
 FILES = {
     "cron": {"crontab.j2": "{name}.crontab"},
@@ -57,7 +58,8 @@ class ScheduledRun:
             "command": self.words[0],
             "words": self.words,
             "line": shlex.join(self.words),
-            "nightly": self.words[0] == "nightly",
+            "nightly": self.words[0] in ("nightly", SERVE),
+            "stays": self.words[0] == SERVE,
             "hour": self.at.hour,
             "minute": self.at.minute,
             "clock": f"{self.at:%H:%M}",
@@ -83,4 +85,5 @@ def rendered(target: str, run: ScheduledRun) -> dict[str, str]:
     return {
         name.format(name=run.name): templating.render((folder / template).read_text(), run.values(), sandbox)
         for template, name in FILES[target].items()
+        if run.words[0] != SERVE or template != "timer.j2"
     }

@@ -105,6 +105,8 @@ def test_a_member_whose_image_nobody_knows_is_unknown_and_never_patched() -> Non
     found = of("fleet", told)
     assert (found.waits, found.left, found.closed_at) == (Waits.UNKNOWN, ("lost",), None)
     assert unknown_members(told) == {"shop": ("lost", "never")}
+    found_again = of("fleet", history(*runs("a", (OLD, 20 * DAY), ("", 3 * DAY), (FIXED, DAY))))
+    assert (found_again.open, found_again.closed_at) == (False, NOW - DAY)
     gone = of("fleet", history(*runs("a", (OLD, 20 * DAY), gone=DAY)))
     moved = of("fleet", history(*runs("a", (OLD, 20 * DAY), (OTHER, DAY))))
     assert (gone.open, gone.closed_at, moved.open) == (False, NOW - DAY, False)

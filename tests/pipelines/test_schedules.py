@@ -109,6 +109,17 @@ def test_systemd_takes_the_units(command: str, tmp_path: Path) -> None:
         run(["systemd-analyze", "security", "--offline=yes", "--threshold=25", unit])  # of 100: 1.9 of 10 and a little
 
 
+@pytest.mark.needs("systemd-analyze")
+def test_serve_is_a_unit_that_stays(tmp_path: Path) -> None:
+    """It keeps its own schedule, so no timer starts it; stopping it leaves the engine and the fleets' containers."""
+    [(name, service)] = texts("systemd", "serve").items()
+    (tmp_path / name).write_text(service)
+    done = run(["systemd-analyze", "verify", str(tmp_path / name)], ok=range(256))
+    assert "goldsmith" not in done.stderr, done.stderr
+    assert {"Restart=always", "KillMode=process", "WantedBy=multi-user.target"} <= set(service.splitlines())
+    assert "oneshot" not in service
+
+
 @pytest.mark.parametrize("target", ["github", "gitlab"])
 def test_the_forges_schemas_take_the_pipelines(target: str, tmp_path: Path) -> None:
     """By the schemas that check-jsonschema brings along."""
@@ -362,6 +373,7 @@ def test_files_are_written_over_nothing_that_is_there(target: str, tmp_path: Pat
         ({"command": "nightly --only $(reboot)"}, "cannot stand in a schedule"),
         ({"command": "nightly --only a%b"}, "cannot stand in a schedule"),
         ({"command": "nightly --only 'a\nb'"}, "cannot stand in a schedule"),
+        ({"command": "serve"}, "serve stays, and cron ends what it runs"),
         ({"command": "nightly '"}, "--run: No closing quotation"),
         ({"at": "25:00"}, "--at: 25:00"),
         ({"zone": "Europe/Berlim"}, "did you mean Europe/Berlin"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -215,6 +215,25 @@ def no_bake_without_an_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rolling, "new", Rolling.pairs)
 
 
+def last_deadline_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the canary the waves come backwards."""
+
+    def backwards(waves: Sequence[Any], start: int = 0) -> list[tuple[int, Any]]:
+        first, *others = list(enumerate(waves, start))
+        return [first, *reversed(others)]
+
+    monkeypatch.setattr(flow, "enumerate", backwards, raising=False)
+
+
+def a_lost_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last wave is forgotten."""
+
+    def shorter(waves: Sequence[Any], start: int = 0) -> list[tuple[int, Any]]:
+        return list(enumerate(waves, start))[: max(1, len(waves) - 1)]
+
+    monkeypatch.setattr(flow, "enumerate", shorter, raising=False)
+
+
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, int]] = {
     no_proof: ("proved before terminated", 1),
     one_good_read: ("proved before terminated", 1),
@@ -236,6 +255,8 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, int]] = {
     no_lock_of_the_file: ("who lost its lease ends", 81),
     no_canary_passed_on: ("a canary comes first", 116),
     no_bake_without_an_old_one: ("a canary comes first", 251),
+    last_deadline_first: ("the earliest deadline first", 1),
+    a_lost_deadline: ("every violation ends replaced or explained", 1),
 }
 """Bug → the promise that it breaks, and a seed that has shown it."""
 

@@ -18,6 +18,7 @@ from images.aws.reaping import reap
 from images.aws.release_store import AwsStore, channel_name
 from images.aws.retire import retire_images, uses_in
 from images.release.channels import revoke
+from images.release.retention import KeepRule
 from images.release.retention import RetirementAction as Action
 from tests.images.aws.test_aws_faults import Killed, dying
 from tests.strict_aws import Fault, StrictAws
@@ -72,6 +73,16 @@ def test_an_image_is_warned_deprecated_disabled_and_removed_each_in_its_time(aws
 
 def _state_on(day: int) -> str:
     return "available" if day < DISABLED else "disabled" if day <= REMOVED else "gone"
+
+
+def test_one_of_the_last_is_neither_disabled_nor_removed(aws: StrictAws, cloud: Cloud) -> None:
+    """As the rule of its definition says; without one its time goes on."""
+    image, rules = image_of(cloud), {NAME: KeepRule(last=1)}
+    store = AwsStore(on(aws, cloud, REMOVED + 1), [NAME], rules)
+    (kept,) = store.retire(apply=True)
+    assert (kept.action, kept.why.partition("; ")[2]) == ("keep", "not disabled: the last one is kept")
+    assert aws.images()[image]["state"] == "available"
+    assert [one.action for one in AwsStore(store.cloud, [NAME]).retire(apply=True)] == ["disabled"]
 
 
 def test_a_deprecation_that_somebody_took_away_comes_back(aws: StrictAws, cloud: Cloud) -> None:

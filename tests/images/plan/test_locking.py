@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hardening.foundation.errors import ContentError
+from images.model import Bootstrap
+from images.plan.cooldown import SOURCE
 from images.plan.locking import move_locks, nightly_locks
 from images.plan.planner import Planner
 from images.plan.upstream import LOCK
@@ -32,7 +35,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    made = Archive(tmp_path_factory.mktemp("distribution") / "archive")
+    return distribution(tmp_path_factory.mktemp("distribution"))
+
+
+def distribution(folder: Path) -> Archive:
+    """An archive that stands for the distribution's."""
+    made = Archive(folder / "archive")
     made.add("base-files", control="Essential: yes\nPriority: required")
     made.add("apt", control="Depends: base-files")
     made.publish()
@@ -179,13 +187,39 @@ def test_a_package_that_closes_a_grave_hole_does_not_wait(outside: tuple[Catalog
     assert versions(catalog, HOUR) == ("2.0", ())
 
 
-def test_what_the_archive_has_too_does_not_wait(tmp_path: Path, outside: tuple[Catalog, Archive]) -> None:
-    """Nobody outside can keep a fix of the distribution's away by offering the same version."""
+def test_a_package_that_has_only_to_wait_is_not_called_unknown(outside: tuple[Catalog, Archive]) -> None:
+    """Whoever wants what was published just now is told until when."""
     catalog, extra = outside
-    extra.add("apt", "2.0", control="Depends: base-files")
+    extra.add("newcomer")
     extra.publish(date="Wed, 25 Nov 2026 12:30:00 UTC")
-    catalog.archive.add("apt", "2.0", control="Depends: base-files")
-    catalog.archive.publish()
+    catalog.define("web", BOOTSTRAP, ["agent", "newcomer"])
+    with pytest.raises(ContentError, match=r"newcomer 1\.0 waits out its cooldown until 2026-11-28 12:30"):
+        versions(catalog, HOUR)
+    assert versions(catalog, COOLDOWN + HOUR) == ("2.0", ())
+
+
+def test_a_clock_that_is_moved_for_a_look_keeps_nothing(
+    outside: tuple[Catalog, Archive], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was seen on a day that somebody only rehearses is not seen."""
+    catalog, _ = outside
+    monkeypatch.setenv("GOLDSMITH_NOW", "2026-12-25T12:00Z")
+    assert versions(catalog, 30 * DAY) == ("2.0", ())
+    (source,) = {one.source for one in catalog.context().index.offers(Bootstrap(family="debian", suite="trixie"))}
+    assert catalog.context().ledger.sights(SOURCE, source).looked == NOW
+
+
+def test_what_the_archive_has_too_does_not_wait(tmp_path: Path) -> None:
+    """Nobody outside can keep a fix of the distribution's away by offering the same version."""
+    own, extra = distribution(tmp_path), Archive(tmp_path / "extra")
+    extra.add("agent")
+    extra.publish(date="Wed, 25 Nov 2026 11:00:00 UTC")
+    catalog = Catalog(tmp_path / "catalog", own, extra)
+    catalog.define("web", BOOTSTRAP, ["agent"])
+    catalog.settle()
+    for each, date in ((extra, "Wed, 25 Nov 2026 12:30:00 UTC"), (own, "Thu, 26 Nov 2026 00:00:00 UTC")):
+        each.add("apt", "2.0", control="Depends: base-files")
+        each.publish(date=date)
     planner = Planner(catalog.context(NOW + HOUR))
     planner.refresh(["web"])
     (plan,) = planner.plan_all(["web"])

@@ -102,7 +102,13 @@ def closed(to: RegistryStore, before: Judgement, after: Judgement, *packages: Pa
 
 def test_what_only_the_data_no_longer_says_is_not_closed(to: RegistryStore) -> None:
     """The package is still the same."""
-    assert closed(to, scanned(HOLE), scanned(), OLD) == []
+    assert closed(to, scanned(HOLE), scanned(), replace(OLD, sha256="")) == []
+
+
+def test_a_package_of_which_no_archive_told_a_hash_has_no_date(to: RegistryStore) -> None:
+    """As one from an upstream image; what it closes is closed all the same."""
+    assert closed(to, scanned(HOLE), scanned(), replace(NEW, sha256="")) == [("CVE-2026-0001", "openssl", NEW.version)]
+    assert to.ledger.closed_fixes()[0].upstream_at is None
 
 
 def test_a_package_that_is_no_longer_there_closes_what_had_a_fix(to: RegistryStore) -> None:

@@ -32,7 +32,7 @@ from images.registry.releases import channels_of, release_at, releases_in
 from images.registry.show import show
 from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
-from images.release.publish import release
+from images.release.publish import release, stands
 from images.trust.envelope import BUNDLE
 from images.trust.keys import rotate, signer
 from images.trust.verification import Fault, UntrustedError
@@ -98,6 +98,27 @@ def test_what_was_said_hangs_on_the_release(begin: Begin) -> None:
     assert kinds == [one.annotations["dev.sigstore.bundle.predicateType"] for one in signed]
     assert ended.artifact_type == documents.LIFECYCLE
     assert ended.annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-12-25"}
+
+
+def test_a_night_is_told_why_a_release_does_not_stand(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a push it knows what publishing would change; where nothing, the release itself is the answer."""
+    to, (done,) = begin(published, ONE)
+    artifact, policy = built(to.store), done.policy
+
+    def said(day: int = 10, profile: str = "container-base") -> object:
+        wanted = definition().model_copy(update={"profile": profile})
+        return stands(at(to, NOW + day * DAY), artifact, wanted, policy, thorough=True)
+
+    assert said() == done
+    assert said(24) == "it expires on 2026-12-25 and gets new dates"
+    assert said(profile="other") == "its release says what its definition no longer does"
+    assert stands(to, built(to.store, "web", "two"), definition(), policy, thorough=False) == "it is not published yet"
+    with monkeypatch.context() as lost:
+        lost.setattr(images.registry.publication, "is_proved", lambda *_: False)
+        assert said() == "what proves its release is missing"
+        assert stands(to, artifact, definition(), policy, thorough=False) == done, "it is not asked every night"
+    revoke(to, done.digest, "a hole")
+    assert said() == "it was revoked"
 
 
 def test_publishing_again_changes_nothing(shared_registry: SharedRegistry, begin: Begin, tmp_path: Path) -> None:

@@ -38,9 +38,11 @@ class Checkout:
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
         (self.folder / "requirements.lock").write_text(f"tiny-inv @ {wheel.as_uri()} --hash=sha256:{digest}\n")
 
-    def start(self, *arguments: str, cwd: Path | None = None, path: str = "") -> subprocess.CompletedProcess[str]:
+    def start(
+        self, *arguments: str, cwd: Path | None = None, path: str = "", **env: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run the launcher."""
-        env = {**os.environ, "PATH": path or os.environ["PATH"], "PIP_NO_INDEX": "1"}
+        env = {**os.environ, "PATH": path or os.environ["PATH"], "PIP_NO_INDEX": "1", **env}
         return subprocess.run(
             [str(self.folder / "goldsmith"), *arguments], cwd=cwd, env=env, text=True, capture_output=True, check=False
         )
@@ -195,7 +197,7 @@ def test_without_python_it_says_so_and_stops(tmp_path: Path) -> None:
     programs.mkdir()
     for name in ("sh", "dirname", "readlink", "sha256sum", "cat", "flock"):
         (programs / name).symlink_to(shutil.which(name) or "")
-    done = checkout.start("--list", path=str(programs))
+    done = checkout.start("--list", path=str(programs), PYTHON="absent")  # this machine's own cannot be hidden
     assert done.returncode == 4
     assert "needs Python 3.11 or newer" in done.stderr
 

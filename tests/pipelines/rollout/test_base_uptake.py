@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Notify, Settings
 from images.context import Context
 from images.ledger import BaseUptake
@@ -18,7 +19,7 @@ from pipelines.fleet.applications import behind
 from pipelines.fleet.members import Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import Fleet, Rebuild
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.base_uptake import BY_HAND, MOST_TRIES, take_up
+from pipelines.rollout.base_uptake import MOST_TRIES, ONCE_MORE, take_up
 from pipelines.rollout.service import automated
 from pipelines.rollout.session import FleetSession
 from tests.pipelines.rollout.test_notify import Hook, hook
@@ -152,7 +153,7 @@ def test_what_fails_is_tried_by_later_runs_and_then_needs_a_person(tmp_path: Pat
     assert "sh ended with status 3" in str(kept)
     assert "s3cr3t" not in str(kept)
     mended = replace(at, fleet=at.fleet.model_copy(update={"rebuild": Rebuild.model_validate(by_program(heard))}))
-    (line,) = take_up(mended, [application()], apply=True, most_tries=BY_HAND)
+    (line,) = take_up(mended, [application()], apply=True, most_tries=ONCE_MORE)
     assert (line.state, line.detail) == ("asked", "")
 
 
@@ -184,6 +185,19 @@ def test_a_fleet_of_a_tag_asks_what_the_tag_points_to(tmp_path: Path, heard: Pat
     """A build on the newest base is there: nothing to ask for."""
     tagged = replace(target(), reference=f"{SHOP}@sha256:{'1' * 64}", golden=NEW)
     assert take_up(session(tmp_path, by_program(heard), tagged), [application()], apply=True) == ()
+
+
+def test_a_tag_that_is_not_there_keeps_no_application_from_being_found(tmp_path: Path, heard: Path) -> None:
+    """Who plans a rollout to it is told."""
+    tagged = replace(target(), golden=None)
+
+    def target_of() -> ReplacementImage:
+        raise ContentError("no such tag")
+
+    at = session(tmp_path, by_program(heard), tagged)
+    broken: Any = SimpleNamespace(target=target_of)
+    (line,) = take_up(replace(at, look=lambda *_: broken), [application()], apply=True)
+    assert line.state == "asked"
 
 
 def test_an_automated_run_tells_and_asks_and_says_so(

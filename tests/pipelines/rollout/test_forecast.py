@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 
 from pipelines.fleet.model import Limits
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.forecast import BETWEEN_RUNS, Forecast, Late, due_times, forecast, limit_keys, without
-from pipelines.rollout.plan import plan
-from pipelines.rollout.schedule import LOOK_AHEAD, caps, may_act
-from pipelines.rollout.timeline import Timeline
-from pipelines.rollout.waves import Room, Step
+from pipelines.rollout.plan import BETWEEN_RUNS, due_times, plan
+from pipelines.rollout.schedule import LOOK_AHEAD, Timeline, caps, may_act
+from pipelines.rollout.waves import Forecast, Late, Room, Step, forecast, limit_keys, without
 from tests.pipelines.rollout.test_schedule import MOMENTS, WINDOWS, ZONES
 from tests.support.fleets import NOW, fleet, judged, member, reason, target
 

@@ -1,0 +1,126 @@
+"""Nights in processes of their own, on a real engine in SQLite: kill -9 at a few stages, too late, another version."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from hardening.foundation.settings import Settings
+from images.context import Context
+from images.documents import to_json
+from images.ledger import tables
+from pipelines.nightly import night_run
+from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder, NightPlan
+from pipelines.nightly.stages import here
+from tests.support.durable import World
+from tests.support.forked import call_forked, one_after_the_other
+from tests.support.night_world import NightWorld
+
+NOW = datetime(2026, 11, 27, 2, tzinfo=UTC)
+DEATHS = (
+    "feeds changes inside", "plan before", "build base inside", "publish base inside", "promote web before",
+    "judge app inside", "fleet tools inside", "fleet webs before", "report inside",
+)  # fmt: skip
+
+
+@dataclass
+class FileWorld(NightWorld):
+    """The world of nights as files, so that it outlives who acts on it. What is promoted has no work any more."""
+
+    folder: Path = Path()
+    _building: list[str] = field(default_factory=list)
+    _lock: Any = field(default_factory=threading.Lock)
+
+    def _act(self, key: str) -> None:
+        World(self.folder).act("report" if key.startswith("report") else key)
+
+    def plan(self, order: NightOrder, urgent: tuple[str, ...]) -> NightPlan:
+        """All have work, until it is done."""
+        plan = super().plan(order, urgent)
+        return NightPlan(plan.settled, () if (self.folder / "promote app").exists() else plan.trees)
+
+    def build(self, job: ImageJob) -> ImageAnswer:
+        """So many at once as were seen together."""
+        with self._lock:
+            self._building.append(job.name)
+            many = len(self._building)
+        time.sleep(0.1)
+        with (self.folder / "together").open("a") as file:
+            file.write(f"{many}\n")
+        answer = super().build(job)
+        with self._lock:
+            self._building.remove(job.name)
+        return answer
+
+
+def context_in(folder: Path, now: datetime) -> Context:
+    """The shipped catalog, over a state of its own."""
+    return Context(Settings(state=folder / "state"), now, lambda: "", lambda: "", actor="ann")
+
+
+def one_night(folder: str, now: str) -> None:
+    """A night in this process, on the world in `folder`; what it says is written there."""
+    world = FileWorld(folder=Path(folder, "world"))
+    night_run.WorldStages = lambda _: world  # type: ignore[assignment,misc]
+    night, _ = night_run.nightly(context_in(Path(folder), datetime.fromisoformat(now)), "debian-base")
+    Path(folder, "night.json").write_text(json.dumps(to_json(night)))
+
+
+def world_of(folder: Path, *deaths: str) -> World:
+    """A world in which who acts dies at these moments, one after the other."""
+    world = World(folder / "world")
+    (world.folder / "deaths").write_text("".join(f"{death}\n" for death in deaths))
+    return world
+
+
+def said(folder: Path) -> dict[str, Any]:
+    """What the last night to end said."""
+    found: dict[str, Any] = json.loads((folder / "night.json").read_text())
+    return found
+
+
+def test_kill_9_at_any_stage_leaves_a_night_that_the_next_one_ends(tmp_path: Path) -> None:
+    """Nothing is built, published, promoted or rolled twice; the next night says which one it finished."""
+    world = world_of(tmp_path, *DEATHS)
+    assert one_after_the_other(one_night, str(tmp_path), NOW.isoformat()) == [-9] * len(DEATHS) + [0]
+    effects = Counter(world.lines("effects"))
+    assert set(effects.values()) == {1}
+    assert {"build lonely", "promote app", "fleet webs", "report"} <= effects.keys()
+    assert max(map(int, world.lines("together"))) <= 2, "as many builds side by side as the settings say"
+    night = said(tmp_path)
+    (resumed,) = night["resumed"]
+    assert night["id"] != resumed
+    assert night["summary"].startswith("nothing built, nothing published, 1 unchanged")
+    context = context_in(tmp_path, NOW)
+    ledger = context.ledger
+    ended = {line.subject: line.detail for line in ledger.audit_lines() if line.action == "nightly"}
+    assert not any(detail.startswith("abandoned") for detail in ended.values())
+    assert ledger.open_nights(here(context)) == ()
+
+
+@pytest.mark.parametrize("why", ["a new night knows more", "another version of Goldsmith began it"])
+def test_a_night_that_comes_too_late_is_abandoned_and_a_new_one_does_the_rest(tmp_path: Path, why: str) -> None:
+    """With a line in the audit; what was done stays done."""
+    world = world_of(tmp_path, "publish base inside")
+    assert call_forked(one_night, str(tmp_path), NOW.isoformat()) == -9
+    context, later = context_in(tmp_path, NOW), NOW + timedelta(hours=13)
+    if "version" in why:
+        context.ledger._change(update(tables.nights).values(version="0"))
+        later = NOW + timedelta(hours=1)
+    (left,) = context.ledger.open_nights(here(context))
+    assert call_forked(one_night, str(tmp_path), later.isoformat()) == 0
+    (line,) = [line for line in context.ledger.audit_lines() if line.subject == left.id]
+    assert line.detail.startswith("abandoned: ")
+    assert line.detail.endswith(why)
+    assert said(tmp_path)["resumed"] == []
+    assert "app" in said(tmp_path)["published"]
+    assert set(Counter(world.lines("effects")).values()) == {1}
