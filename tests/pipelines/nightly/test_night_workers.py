@@ -58,7 +58,9 @@ def test_a_worker_that_is_killed_in_a_build_leaves_it_to_the_others(
         answer = inv("worker.status", "--json")
         assert (answer.json["workers"], answer.json["queues"], answer.json["quarantined"]) == ([], [], [])
         logs = [file.read_text() for file in (tmp_path / "state/logs").glob("*image_w-*.log")]
-        assert sorted(text.count("taken by") for text in logs) == [1, 2]
+        taken = {text.count("taken by") for text in logs}
+        assert taken <= {1, 2}, "the worker may have had both"
+        assert 2 in taken
     finally:
         with suppress(ProcessLookupError):
             worker.kill()
