@@ -124,13 +124,10 @@ def move_locks(
     return moves, errors
 
 
-def nightly_locks(context: Context) -> tuple[dict[str, LockMove], Mapping[str, GoldsmithError]]:
-    """What a night moves: every pin, where the settings let it (`locks = "auto"`); nothing else."""
-    if context.settings.locks != "auto":
-        return {}, {}
-    return move_locks(
-        context, sorted(one for each in context.definitions.values() if (one := each.definition.base.image))
-    )
+def nightly_upstreams(context: Context) -> tuple[str, ...]:
+    """The upstream images whose pins a night moves: all, where the settings let it (`locks = "auto"`); else none."""
+    found = {one for each in context.definitions.values() if (one := each.definition.base.image)}
+    return tuple(sorted(found)) if context.settings.locks == "auto" else ()
 
 
 def _move(watch: TagWatch, state: TagState, now_because: str) -> LockMove:

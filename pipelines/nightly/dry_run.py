@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from hardening.foundation.errors import GoldsmithError
 from images.context import Context
+from images.plan.locking import nightly_upstreams
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.nightly.fleet_stage import look_at
@@ -67,6 +68,8 @@ def _asked(context: Context, order: NightOrder) -> Iterator[NightPart]:
         mirror = context.settings.packages.mirror or "the mirror of this host's apt"
         yield NightPart((_line("index", bootstrap.suite, WOULD, f"{mirror}: its package index"),))
         yield NightPart((_line("feeds", bootstrap.suite, WOULD, told),))
+    for reference in nightly_upstreams(context):
+        yield NightPart((_line("lock", reference, WOULD, "what the tag names, and since when it has been seen"),))
 
 
 def _of_tree(context: Context, job: ImageJob) -> Iterator[NightlyLine]:

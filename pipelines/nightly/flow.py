@@ -86,7 +86,8 @@ async def run_night(stages: NightStages, engine: WorkflowEngine, order: NightOrd
     if order.urgent and not found.urgent:
         return replace(record, nothing_urgent=True, ended_at=await engine.now())
     indexes = [await steps.part("index", suite, partial(stages.index, order, suite)) for suite in suites]
-    record = replace(record, before=(*indexes, *before))
+    moved = await _locks(stages, steps, order)
+    record = replace(record, before=(*indexes, *before, *moved))
     images, failed = await _images(stages, steps, order, found.urgent)
     after = [*failed, await steps.part("prune", "releases", lambda: stages.prune(order))]
     concerned = tuple(image.name for image in images) if order.urgent else ()
@@ -103,6 +104,12 @@ async def _feeds(stages: NightStages, steps: Steps, order: NightOrder, suites: t
     if suites:
         parts.append(await steps.part("feeds", "changes", lambda: stages.feed_changes(order)))
     return parts
+
+
+async def _locks(stages: NightStages, steps: Steps, order: NightOrder) -> list[NightPart]:
+    """Move the pins of upstream images, before the images on them are planned."""
+    upstreams = await steps.ask("upstreams", tuple[str, ...], lambda: stages.upstreams(order))
+    return [await steps.part("lock", reference, partial(stages.lock, order, reference)) for reference in upstreams]
 
 
 async def _urgent(stages: NightStages, steps: Steps, order: NightOrder) -> FeedNews:

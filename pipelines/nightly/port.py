@@ -30,6 +30,12 @@ class NightStages(Protocol):
     def urgent(self, order: NightOrder) -> FeedNews:
         """The images in which something exploited or critical can be fixed."""
 
+    def upstreams(self, order: NightOrder) -> tuple[str, ...]:
+        """The upstream images whose pins the night moves."""
+
+    def lock(self, order: NightOrder, reference: str) -> NightPart:
+        """Move the pin of an upstream image to the newest digest that has been seen for long enough."""
+
     def plan(self, order: NightOrder, urgent: tuple[str, ...]) -> NightPlan:
         """Which images have work. Of `urgent` ones, where any are named, only they and what stands on them."""
 

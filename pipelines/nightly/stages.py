@@ -18,6 +18,7 @@ from images.build.flow import as_ours
 from images.context import Context
 from images.feeds.indexed import CHECK_AFTER
 from images.model import Bootstrap
+from images.plan.locking import move_locks, nightly_upstreams
 from images.release import retention
 from images.release.lifecycle import newest_first
 from pipelines.cli.feeds import changes_told, update_feeds
@@ -103,6 +104,14 @@ class WorldStages(NightStages):
             ) or "nothing exploited or critical can be fixed"
 
         return FeedNews(part_of("feeds", "urgent", ask), tuple(found))
+
+    def upstreams(self, order: NightOrder) -> tuple[str, ...]:
+        """All, where the settings say so."""
+        return _alone(lambda: nightly_upstreams(self.at(order)))
+
+    def lock(self, order: NightOrder, reference: str) -> NightPart:
+        """The registry is asked by HEAD; a fix of what is exploited does not wait."""
+        return part_of("lock", reference, lambda: _locked(self.at(order), reference))
 
     def plan(self, order: NightOrder, urgent: tuple[str, ...]) -> NightPlan:
         """What is done with already has its line at once."""
@@ -209,6 +218,17 @@ def part_of(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightPa
     for line in part.lines:
         told(line)
     return part
+
+
+def _locked(context: Context, reference: str) -> tuple[str, str]:
+    moves, errors = move_locks(context, [reference])
+    if error := errors.get(reference):
+        raise error
+    move = moves[reference]
+    if move.action == "unchanged":
+        return "", ""
+    until = f", until {move.waits_until:%Y-%m-%d %H:%M} UTC" if move.waits_until else ""
+    return move.action, f"{move.newest if move.action == 'waits' else move.digest}: {move.why}{until}"
 
 
 def _index(context: Context, bootstrap: Bootstrap) -> tuple[str, str]:

@@ -77,6 +77,14 @@ class NightWorld(NightStages):
         """As the test says."""
         return FeedNews(self._part("feeds", "urgent", "changed"), self.urgents)
 
+    def upstreams(self, order: NightOrder) -> tuple[str, ...]:
+        """One."""
+        return ("debian:13",)
+
+    def lock(self, order: NightOrder, reference: str) -> NightPart:
+        """Move its pin."""
+        return self._part("lock", reference, "moved")
+
     def plan(self, order: NightOrder, urgent: tuple[str, ...]) -> NightPlan:
         """All have work, but for one."""
         self._act("plan")

@@ -11,7 +11,7 @@ import pytest
 from hardening.foundation.errors import ContentError
 from images.model import Bootstrap
 from images.plan.cooldown import SOURCE
-from images.plan.locking import move_locks, nightly_locks
+from images.plan.locking import move_locks, nightly_upstreams
 from images.plan.planner import Planner
 from images.plan.upstream import LOCK
 from pipelines.cli.outdated import show_outdated, what_is_outdated
@@ -128,8 +128,10 @@ def test_a_night_moves_locks_only_where_the_settings_let_it(tmp_path: Path, regi
     auto = Tag(tmp_path / "auto", registry, archive, locks="auto", cooldown="0s")
     manual.move()
     second = auto.move()
-    assert nightly_locks(manual.catalog.context(NOW + 9 * DAY)) == ({}, {})
-    moves, errors = nightly_locks(auto.catalog.context(NOW + HOUR))
+    assert nightly_upstreams(manual.catalog.context(NOW + 9 * DAY)) == ()
+    later = auto.catalog.context(NOW + HOUR)
+    assert nightly_upstreams(later) == (auto.reference,)
+    moves, errors = move_locks(later, nightly_upstreams(later))
     assert (moves[auto.reference].digest, dict(errors)) == (second, {})
 
 

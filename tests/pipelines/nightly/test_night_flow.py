@@ -21,7 +21,7 @@ from tests.support.nights import YEAR, ended
 
 ORDER = NightOrder("night-1", datetime(2026, 11, 27, 2, tzinfo=UTC))
 STAGES = [
-    *("index trixie", "feeds trixie", "feeds changes", "plan"),
+    *("index trixie", "feeds trixie", "feeds changes", "lock debian:13", "plan"),
     *(f"{verb} {name}" for name in IMAGES for verb in ("build", "judge", "publish", "promote")),
     *("prune releases", "fleet tools", "fleet webs", "report night-1"),
 ]
