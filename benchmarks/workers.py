@@ -121,10 +121,10 @@ def _end(workers: list[subprocess.Popen[bytes]]) -> None:
 
 def serve(url: str, marks: str, seconds: str) -> None:
     """Be one worker, two builds at a time, until killed."""
-    from pipelines.durable.dbos import Offer, Worker
+    from pipelines.durable.dbos import Capacity, Worker
 
     place = Path(marks).parent
-    offer = Offer(frozenset({"network"}), 2, 4, place / "places", place / "logs")
+    offer = Capacity(frozenset({"network"}), 2, 4, place / "places", place / "logs")
     with Worker.launched(url, flows(Path(marks), float(seconds)), offer=offer):
         signal.pause()
 

@@ -13,7 +13,7 @@ from pipelines.host.provision import docker_host, lacking_for_machines
 
 if TYPE_CHECKING:
     from images.context import Context
-    from pipelines.durable.dbos import Offer
+    from pipelines.durable.dbos import Capacity
     from pipelines.fleet.model import Fleet
 
 DOCKER, MACHINES, KVM, EMULATION = "docker", "machines", "kvm", "emulation"
@@ -102,13 +102,13 @@ def shares(settings: Settings) -> bool:
     return not settings.database_url.startswith("sqlite")
 
 
-def offer(settings: Settings, capabilities: Iterable[str], parallel: int = 0) -> Offer:
+def offer(settings: Settings, capabilities: Iterable[str], parallel: int = 0) -> Capacity:
     """What a process of this machine offers: at most `parallel` flows (0: as many as its settings' `parallel`).
 
     All processes with the same state directory together run no more than the settings' `parallel`.
     """
-    from pipelines.durable.dbos import Offer
+    from pipelines.durable.dbos import Capacity
 
     state = settings.state_dir
     most = settings.parallel
-    return Offer(frozenset(capabilities), min(parallel or most, most), most, state / "places", state / "logs")
+    return Capacity(frozenset(capabilities), min(parallel or most, most), most, state / "places", state / "logs")

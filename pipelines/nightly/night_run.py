@@ -111,8 +111,8 @@ def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
             stop_running()
 
     ours = offer(context.settings, found(context.settings)) if shares(context.settings) else None
-    carrying = Worker.launched(claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit, offer=ours)
-    with repeated("interrupt", stop, STOP_SECONDS), carrying as worker:
+    launched = Worker.launched(claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit, offer=ours)
+    with repeated("interrupt", stop, STOP_SECONDS), launched as worker:
         try:
             yield worker
         except KeyboardInterrupt:

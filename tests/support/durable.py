@@ -20,7 +20,7 @@ from pathlib import Path
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
-from pipelines.durable.dbos import Offer, system_database
+from pipelines.durable.dbos import Capacity, system_database
 from pipelines.durable.port import FencedError, Flow, Json, WorkflowEngine
 
 MEMBERS = ["a", "bad", "b"]
@@ -201,9 +201,9 @@ def _build(world: World, name: str) -> None:
             until((world.folder / "go").exists, "the test to let it go on")
 
 
-def offered(folder: Path, *capabilities: str, parallel: int = 2, on_host: int = 2) -> Offer:
+def offered(folder: Path, *capabilities: str, parallel: int = 2, on_host: int = 2) -> Capacity:
     """What a worker of a test offers."""
-    return Offer(frozenset(capabilities), parallel, on_host, folder / "places", folder / "logs")
+    return Capacity(frozenset(capabilities), parallel, on_host, folder / "places", folder / "logs")
 
 
 def share_flow(url: str, folder: str, jobs: str, *capabilities: str, kind: str = "") -> None:

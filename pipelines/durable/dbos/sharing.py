@@ -29,7 +29,7 @@ PATIENCE = timedelta(minutes=10)  # for a database that restarts under a step
 
 
 @dataclass(frozen=True)
-class Offer:
+class Capacity:
     """What a process offers to flows with needs: its capabilities, and at most so many flows at a time.
 
     `on_host` places in the folder `places` are all that the machine has, for every process of it that names the same
@@ -57,7 +57,7 @@ class Taken:
 class Sharing:
     """What is shared by one process, and what it has taken from others."""
 
-    def __init__(self, queue: WorkQueue, offer: Offer | None) -> None:
+    def __init__(self, queue: WorkQueue, offer: Capacity | None) -> None:
         self._queue = queue
         self._offer = offer
         self._taken: dict[str, Taken] = {}

@@ -16,7 +16,7 @@ from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowHandleAsync
 
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from pipelines.durable.dbos.queue import NEEDS, WorkQueue
-from pipelines.durable.dbos.sharing import Offer, Sharing
+from pipelines.durable.dbos.sharing import Capacity, Sharing
 from pipelines.durable.dbos.system_database import (
     POLL_SECONDS,
     SCHEMA,
@@ -53,7 +53,7 @@ class Worker:
         flows: Flows,
         loop: asyncio.AbstractEventLoop,
         now: Callable[[], datetime],
-        offer: Offer | None = None,
+        offer: Capacity | None = None,
         at_once: Mapping[str, int] = NO_LIMITS,
     ) -> None:
         self._work_queue = work_queue
@@ -82,7 +82,7 @@ class Worker:
         *,
         kind: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        offer: Offer | None = None,
+        offer: Capacity | None = None,
         at_once: Mapping[str, int] = NO_LIMITS,
     ) -> Iterator[Worker]:
         """Carry `flows` from the engine's database, by its URL or our claim there, while the block runs; those of dead
