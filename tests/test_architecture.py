@@ -113,7 +113,6 @@ PURE = {
     "pipelines.rollout.state",
     "pipelines.rollout.steps",
     "pipelines.rollout.waves",
-    "pipelines.serve.schedule",
 }
 WORLD = {
     *("os", "subprocess", "socket", "shutil", "tempfile", "time", "urllib", "http", "random", "secrets", "threading"),

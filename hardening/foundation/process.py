@@ -51,6 +51,7 @@ def allowed(environment: Mapping[str, str], more: Iterable[str] = ()) -> dict[st
     return {name: environment[name] for name in (*PLAIN, *more) if name in environment}
 
 
+LOOK_SECONDS = 0.2
 LAST_LINES = 20
 _running: set[subprocess.Popen[str]] = set()
 _stopped: set[subprocess.Popen[str]] = set()
@@ -112,6 +113,24 @@ def run_ours(argv: Sequence[str], *, cwd: Path) -> Completed:
     _running.add(child)
     stdout, _ = _ended(child, None, None, "")
     return Completed(tuple(argv), child.returncode, stdout, "")
+
+
+def run_until(argv: Sequence[str], stopped: Callable[[float], bool], patience: float) -> int | None:
+    """Run a command of Goldsmith's own, which says what it says where we do; its exit status. It ends with us.
+
+    None where `stopped(seconds)`, which waits that long, was true before: then it is asked to end as by Ctrl-C, and
+    killed after `patience` seconds.
+    """
+    hears = ["env", "--default-signal=INT", *argv]  # also where we were started by what ignores it, as `nohup … &` does
+    with subprocess.Popen(dies_with_us(hears), stdin=subprocess.DEVNULL) as child:
+        while child.poll() is None:
+            if stopped(LOOK_SECONDS):
+                child.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(patience)
+                child.kill()
+                return None
+    return child.returncode
 
 
 def failed(done: Completed, hint: str = "") -> OutsideError:

@@ -21,8 +21,8 @@ from images.ledger import Ledger
 from pipelines.cli.latency import metrics_of, patch_latency
 from pipelines.serve.app import Answers, application
 from pipelines.serve.metrics import metrics
+from pipelines.serve.moments import Schedule
 from pipelines.serve.runner import STOP_SECONDS, Runner
-from pipelines.serve.schedule import Schedule
 from pipelines.wiring import clock, image_context
 
 MEASURED = "90d"  # how long ago a fix came out at most that /metrics counts

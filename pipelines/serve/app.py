@@ -17,8 +17,8 @@ from starlette.routing import Route
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.limits import WEBHOOK_BYTES, WEBHOOK_ID, WEBHOOK_SECONDS
 from images.ledger import Ledger
+from pipelines.serve.moments import TriggerKind
 from pipelines.serve.runner import Runner
-from pipelines.serve.schedule import TriggerKind
 
 
 class Answers:

@@ -6,8 +6,6 @@ in between finds it again. `nightly` itself goes on where a killed one stopped.
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +15,15 @@ from datetime import datetime, timedelta
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError
-from hardening.foundation.process import dies_with_us
+from hardening.foundation.process import run_until
 from hardening.foundation.settings import ROOT
 from images.ledger import Ledger
-from pipelines.serve.schedule import Schedule, command
+from pipelines.serve.moments import Schedule, command
 
 PROGRAM = (sys.executable, str(ROOT / "tasks.py"))
 LOOK_SECONDS = 5.0
 STOP_SECONDS = 60
+MOST_DEATHS = 3  # in a row, such as by too little memory: then the next moment is soon enough
 KEPT = timedelta(days=30)
 
 
@@ -40,9 +39,11 @@ class Runner:
     """Looks for what is due or waits, and has it done."""
 
     def __init__(
-        self, ledger: Ledger, schedule: Schedule, now: Callable[[], datetime], program: Sequence[str] = PROGRAM
-    ) -> None:
+        self, ledger: Ledger, schedule: Schedule, now: Callable[[], datetime], program: Sequence[str] = PROGRAM,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:  # fmt: skip
         self._program = program
+        self._look_seconds = look_seconds
         self._ledger = ledger
         self._schedule = schedule
         self._now = now
@@ -51,6 +52,7 @@ class Runner:
         self._thread = threading.Thread(target=self._work, name="runner")
         self.running: Running | None = None
         self.failure = ""
+        self._deaths = 0
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -83,7 +85,7 @@ class Runner:
                     say(f"serve: {error.message}")
                 self.failure = error.message
             if not served:
-                self._wake.wait(LOOK_SECONDS)
+                self._wake.wait(self._look_seconds)
             self._wake.clear()
 
     def _serve(self) -> bool:
@@ -95,30 +97,21 @@ class Runner:
         if not (task := command(waiting)):
             return False
         code = self._run(task)
-        if code is None:
+        self._deaths = self._deaths + 1 if code is not None and code < 0 else 0
+        if code is None or 0 < self._deaths < MOST_DEATHS:
             return False
         self._ledger.finish_triggers([trigger.id for trigger in waiting], self._now(), f"exit code {code}")
         self._ledger.forget_triggers(now - KEPT)
         return True
 
     def _run(self, task: list[str]) -> int | None:
-        """The exit code of a task; None where we were told to stop before it ended."""
+        """The exit code of a task, negative for the signal that killed it; None where we were told to stop first."""
         self.running = Running(" ".join(task), self._now())
         say(f"serve: {self.running.task} begins")
         try:
-            with subprocess.Popen(dies_with_us([*self._program, *task]), stdin=subprocess.DEVNULL) as child:
-                return self._watched(child)
+            code = run_until([*self._program, *task], self._stopping.wait, STOP_SECONDS)
+            if code is not None:
+                say(f"serve: {self.running.task} ended with exit code {code}")
+            return code
         finally:
             self.running = None
-
-    def _watched(self, child: subprocess.Popen[bytes]) -> int | None:
-        while child.poll() is None:
-            if self._stopping.wait(0.2):
-                child.send_signal(signal.SIGINT)
-                try:
-                    child.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                return None
-        say(f"serve: {self.running.task if self.running else ''} ended with exit code {child.returncode}")
-        return child.returncode if child.returncode >= 0 else None  # killed by a signal: it goes on at the next look

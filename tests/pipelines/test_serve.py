@@ -28,8 +28,8 @@ from images.ledger import Ledger, Trigger
 from pipelines.cli.serve import _config, _webhook
 from pipelines.serve.app import Answers
 from pipelines.serve.metrics import metrics
-from pipelines.serve.runner import Runner
-from pipelines.serve.schedule import Schedule, TriggerKind, command
+from pipelines.serve.moments import Schedule, TriggerKind, command
+from pipelines.serve.runner import LOOK_SECONDS, Runner
 from tests.support.forked import start_forked
 
 NOW = datetime(2026, 11, 25, 12, 7, tzinfo=UTC)
@@ -108,6 +108,7 @@ class Site:
             "import sys, time, pathlib; at = pathlib.Path(sys.argv[1]); "
             "open(at / 'asked', 'a').write(' '.join(sys.argv[2:]) + '\\n')\n"
             "while (at / 'hold').exists(): time.sleep(0.02)\n"
+            "(at / 'dies').exists() and __import__('os').kill(__import__('os').getpid(), 9)\n"
             "sys.exit(int((at / 'code').read_text()) if (at / 'code').exists() else 0)"
         )
         (self.folder / "program.py").write_text(text)
@@ -119,9 +120,9 @@ class Site:
         file = self.folder / "asked"
         return file.read_text().splitlines() if file.exists() else []
 
-    def runner(self, schedule: Schedule = NEVER) -> Runner:
+    def runner(self, schedule: Schedule = NEVER, looks: float = LOOK_SECONDS) -> Runner:
         """What has the work done."""
-        return Runner(self.ledger, schedule, lambda: NOW, self.program)
+        return Runner(self.ledger, schedule, lambda: NOW, self.program, looks)
 
 
 @pytest.fixture
@@ -149,6 +150,16 @@ def test_a_night_that_failed_is_told_and_not_begun_again(site: Site) -> None:
     told = {family.name: family.samples for family in text_string_to_metric_families(metrics(site.ledger, runner))}
     [sample] = told["goldsmith_last_run_exit_code"]
     assert (sample.labels, sample.value) == ({"kind": "night"}, 4.0)
+
+
+def test_a_night_that_is_killed_again_and_again_is_left_to_the_next_moment(site: Site) -> None:
+    """Such as by too little memory: it is tried three times, not for ever."""
+    site.ledger.add_trigger("night 1", "night", NOW)
+    (site.folder / "dies").touch()
+    with site.runner(looks=0.01).at_work():
+        came("its end", lambda: not site.ledger.waiting_triggers())
+    assert site.asked == ["nightly"] * 3
+    assert site.ledger.last_triggers()["night"].outcome == "exit code -9"
 
 
 def test_what_is_stopped_waits_for_the_next_start(site: Site) -> None:

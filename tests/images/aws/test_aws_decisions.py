@@ -453,6 +453,6 @@ def test_the_last_images_stay_and_each_for_as_long_as_the_rule_says() -> None:
     new, end = ami(deprecated_at=None), RELEASE.expires_at
     kept = decide_over(new, (), GRACE, end, disabled_at=None, unseen=(), kept="the last one is kept")
     assert kept.action is Action.DEPRECATE
-    bad = ami(release=replace(RELEASE, revoked_at=NOW, revoked_reason="bad"))
+    bad = ami(release=replace(RELEASE, revoked_at=NOW, revoked_reason="bad"), deprecated_at=NOW)
     rule = KeepRule(for_=90 * DAY)
     assert decide_over(bad, (), GRACE, NOW + 14 * DAY, disabled_at=None, unseen=(), rule=rule).action is Action.DISABLE
