@@ -288,7 +288,9 @@ def _run(api: Any, container: dict[str, Any], command: list[str], seconds: float
     run = api.exec_create(container["Id"], command)
     output, until = b"", time.monotonic() + seconds
     stream: Any = api.exec_start(run["Id"], socket=True)
-    with closing(getattr(stream, "_sock", stream)), closing(stream):  # the socket, and the file over it
+    # The response first: over what is closed already, the end of it would be told on standard error.
+    response = getattr(stream, "_response", stream)
+    with closing(getattr(stream, "_sock", stream)), closing(stream), closing(response):
         frames: Iterator[tuple[int, bytes]] = sockets.frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]
         while select([stream], [], [], max(0.0, until - time.monotonic()))[0]:
             if (frame := next(frames, None)) is None:

@@ -282,7 +282,9 @@ def test_a_plan_judges_each_member_once(office: Office, monkeypatch: pytest.Monk
         asked.extend(member.id for member in members)
         return judge(at, members)
 
-    with opened(office, "surge") as fleet:
+    with opened(office, "surge") as opening:
+        moment = opening.now()
+        fleet = replace(opening, now=lambda: moment)  # plans say when they would end
         alone, before = fleet.plan(()), check(fleet)
         monkeypatch.setattr(FleetSession, "judge", counted)
         both = plan_all(fleet)
