@@ -135,7 +135,7 @@ class KnownHoles:
 def _is_fixed(
     one: Advisory, old: Iterable[Package], new: Iterable[Package], archive: Collection[tuple[str, str]]
 ) -> bool:
-    """Whether `new` has all of the source package of `old` that an advisory is about, fixed, as the `archive` has it."""
+    """Whether `new` has the source package of `old` that an advisory is about, all of it fixed, as in the `archive`."""
     names = {package.name for package in old if package.built_from[0] == one.source}
     same = [package for package in new if package.name in names or package.built_from[0] == one.source]
     return bool(one.fixed and same) and all(

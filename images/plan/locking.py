@@ -90,7 +90,8 @@ class TagWatch:
         try:
             content = self.upstream.fetch(reference)
             bootstrap, old = self.upstream.bootstrap(reference), self._packages(content)
-            if not self.holes.grave({one.id for package in old for one in self.holes.open_in(bootstrap.suite, package)}):
+            there = {one.id for package in old for one in self.holes.open_in(bootstrap.suite, package)}
+            if not self.holes.grave(there):
                 return ()
             fresh = self.upstream.bring(f"{split(reference)[0]}@{newest}")
             if self.may_pull:

@@ -34,7 +34,7 @@ class NightStages(Protocol):
         """The upstream images whose tags the night asks for."""
 
     def lock(self, order: NightOrder, reference: str) -> NightPart:
-        """Ask what the tag of an upstream image names; move the pin to what is old enough, where the settings let it."""
+        """Ask what an upstream tag names; move its pin to what is old enough, where the settings let it."""
 
     def plan(self, order: NightOrder, urgent: tuple[str, ...]) -> NightPlan:
         """Which images have work. Of `urgent` ones, where any are named, only they and what stands on them."""

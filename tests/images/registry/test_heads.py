@@ -192,8 +192,8 @@ def test_a_private_repository_does_not_silence_its_registry(tmp_path: Path, refu
     def answer(asked: Registry) -> tuple[int, dict[str, str], bytes]:
         if asked.path.startswith("/token"):
             return refusal[0], {}, refusal[1]
-        host = asked.headers["Host"]
-        return (401, {"WWW-Authenticate": f'Bearer realm="http://{host}/token"'}, b"") if "one" in asked.path else found()
+        challenge = f'Bearer realm="http://{asked.headers["Host"]}/token"'
+        return (401, {"WWW-Authenticate": challenge}, b"") if "one" in asked.path else found()
 
     with serving(answer) as (address, _):
         ask = Heads(settings_in(tmp_path), NOW)
