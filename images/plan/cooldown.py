@@ -138,15 +138,21 @@ def choose(
         return TagChoice(newest, newest, None, "it was seen for long enough" if cooldown else "there is no cooldown")
     if urgent:
         return TagChoice(newest, newest, None, f"it fixes {', '.join(sorted(urgent))}, which does not wait")
+    return _while_it_waits(sights, pinned, newest, cooldown, now, wait)
+
+
+def _while_it_waits(
+    sights: Sights, pinned: str, newest: str, cooldown: timedelta, now: datetime, wait: datetime
+) -> TagChoice:
+    """An older digest than the one that waits, where the tag named one for long enough after what is pinned."""
     later = _later(sights, pinned)
     older = [one for one in later if _stood(one, newest, cooldown, now)] if sights.of(pinned) else []
     if older:
         digest = max(older, key=lambda one: one.last).version
         return TagChoice(digest, newest, wait, "an older one than the tag names now was seen for long enough")
-    if any(since + RESTLESS * cooldown <= now for one in later if (since := one.since)):
-        because = "the tag moves so often that nothing was seen for long enough, and this one waits out its cooldown"
-        return TagChoice("", newest, wait, because, restless=True)
-    return TagChoice("", newest, wait, "it waits out its cooldown")
+    restless = any(since + RESTLESS * cooldown <= now for one in later if (since := one.since))
+    often = "the tag moves so often that nothing was seen for long enough, and this one waits out its cooldown"
+    return TagChoice("", newest, wait, often if restless else "it waits out its cooldown", restless)
 
 
 def _later(sights: Sights, pinned: str) -> list[Sight]:

@@ -323,7 +323,8 @@ def test_a_base_that_has_moved_is_found_by_the_annotations(tmp_path: Path, regis
     base, reference = f"{registry}/team/base:1", f"{registry}/team/on-it:1"
     named = {f"org.opencontainers.image.base.{key}": said for key, said in (("name", base), ("digest", DIGEST))}
     now = publish(tmp_path / "base", base, debian())
-    publish(tmp_path / "on-it", reference, debian(), annotations=named)
+    files = debian() | {"var/lib/dpkg/status": STATUS.replace("2.41-12", "2.41-13")}
+    publish(tmp_path / "on-it", reference, files, annotations=named)
     found, _ = what_is_outdated(reference, Catalog(tmp_path / "catalog", archive).context())
     assert [(one.kind, one.what, one.old, one.new) for one in found.lines] == [("parent", base, DIGEST, now)]
 
