@@ -138,7 +138,20 @@ def test_a_definition_may_wait_for_longer_and_one_pin_waits_for_all(tag: Tag) ->
     tag.catalog.define("slow", f'image = "{tag.reference}"', more='lifecycle = { cooldown = "10d" }\n')
     second = tag.move()
     assert [tag.lock(after)[0] for after in (HOUR, 4 * DAY, 9 * DAY)] == ["waits"] * 3
+    (plan,) = Planner(tag.catalog.context(NOW + 9 * DAY)).plan_all(["web"])
+    assert plan.waits == (f"{tag.reference} {second[:19]} waits out its cooldown until 2026-12-05 13:00 UTC",)
     assert tag.lock(11 * DAY) == ("moved", second)
+
+
+def test_a_tag_that_moves_too_often_is_no_longer_said_to_wait(tag: Tag) -> None:
+    """By itself its lock would never move: a person has to act."""
+    said = []
+    for day in (1, 3, 5, 7):
+        tag.move()
+        found, _ = what_is_outdated("web", tag.catalog.context(NOW + day * DAY))
+        said += [(one.urgency, one.todo.partition(" --reason")[0]) for one in found.lines if one.kind == "upstream"]
+    assert said == [("waits", "wait")] * 3 + [("normal", "./goldsmith image.lock web --now")]
+    assert tag.lock(7 * DAY) == ("waits", tag.first)
 
 
 def night(tag: Tag, after: timedelta) -> list[str]:
