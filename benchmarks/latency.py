@@ -109,7 +109,7 @@ class Street:
         self.publish(1)
         none = dict.fromkeys(("debsecan", "trivy", "kev", "epss"), "none")
         self.inv = Goldsmith(folder / "state", docker_host).with_(
-            content, packages__extra_sources=json.dumps([str(self.archive.sources())]),
+            content, cooldown="0s", packages__extra_sources=json.dumps([str(self.archive.sources())]),
             feeds=json.dumps({**none, "tracker": str(self.feeds)}),
         )  # fmt: skip
 

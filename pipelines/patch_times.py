@@ -53,12 +53,16 @@ class PatchHistory:
     runs: Sequence[MemberRun] = ()
 
     def has(self, content: str, fix: ClosedFix) -> bool | None:
-        """Whether a content has a fix, by the order of releases; None where it is of another image, or unknown."""
+        """Whether a content has a fix, by the order of releases; None where it is of another image, or unknown.
+
+        A fix that no release has taken is missing in all up to the last one in which a scanner found it: of others,
+        such as old ones that were last scanned before it was known, nobody has asked.
+        """
         image, at = self.published.get(content, ("", None))
         if at is None or image != fix.image:
             return None
         if not fix.content:
-            return content not in self.found[fix]
+            return at > max(self.published[lacking][1] for lacking in self.found[fix])
         return content == fix.content or at >= self.published.get(fix.content, (image, fix.published_at))[1]
 
     @cached_property

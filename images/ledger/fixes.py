@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
@@ -15,10 +15,12 @@ from images.ledger.database import Database
 from images.ledger.tables import ClosedFix, MemberRun
 
 LEAST = timedelta(microseconds=1)
+GONE_FOR = timedelta(days=365)
+"""What members ran that are gone for longer is forgotten: fleets whose members come and go would fill the ledger."""
 
 
 class Fixes(Database):
-    """The ledger's lines about closed vulnerabilities and about what members run. Nothing of it is ever changed."""
+    """The ledger's lines about closed vulnerabilities and about what members run. No line of it is ever changed."""
 
     def record_fixes(self, fixes: Collection[ClosedFix]) -> None:
         """Keep what a release closed; what is known of one already stands."""
@@ -47,11 +49,15 @@ class Fixes(Database):
             for member, content in contents.items()
         ]
         self._record_runs(last, [*gone, *seen])
+        for one in last.values():
+            if one.gone and one.at < at - GONE_FOR and one.member not in contents:
+                lines = (t.member_runs.c.fleet == fleet, t.member_runs.c.member == one.member)
+                self._change(delete(t.member_runs).where(*lines))
 
     def last_content(self, fleet: str, member: str, *, but: str = "") -> str:
         """What a member ran last, other than `but`; empty where that is not known."""
-        known = (run.content for run in reversed(self.member_runs(fleet, member)) if run.content not in ("", but))
-        return next(known, "")
+        runs = reversed(self.member_runs(fleet, member))
+        return next((run.content for run in runs if not run.gone and run.content != but), "")
 
     def member_runs(self, fleet: str = "", member: str = "") -> tuple[MemberRun, ...]:
         """What members (of a fleet, or one of them) have run, in the order in which it was told."""

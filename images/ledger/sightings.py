@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from sqlalchemy import delete, insert, select
@@ -12,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
 from images.ledger.database import Database
-from images.plan.cooldown import Sight, Sights, look
+from images.plan.cooldown import SOURCE, TAG, Sight, Sights, look, look_at_index
 
 BATCH = 500
 """How many values one statement names: SQLite takes 999 at the least."""
@@ -25,28 +24,34 @@ class Sightings(Database):
         """What was ever seen of a subject."""
         table = t.sights
         rows = self._rows(select(table).where(table.c.kind == kind, table.c.subject == subject))
-        looked = next((row.last for row in rows if not row.version), None)
-        return Sights(tuple(Sight(row.version, row.since, row.last) for row in rows if row.version), looked)
+        looked = next((row for row in rows if not row.version), None)
+        seen = tuple(Sight(row.version, row.since, row.last) for row in rows if row.version)
+        return Sights(seen, looked.last, looked.since) if looked else Sights(seen)
 
-    def look_at(
-        self, kind: str, subject: str, offered: Collection[str], now: datetime, *, settled: Collection[str] = (),
-        only_offered: bool = False, keep: bool = True,
+    def look_at_tag(
+        self, reference: str, offered: Collection[str], now: datetime, *, settled: Collection[str] = (),
+        keep: bool = True,
     ) -> Sights:  # fmt: skip
-        """What is known of a subject after a look that found `offered` (`images.plan.cooldown.look`); it is kept.
+        """What is known of a tag after a look that found `offered` (`images.plan.cooldown.look`); it is kept.
 
-        `only_offered`: what is no longer there is forgotten, so that it waits anew when it comes back. `keep` false:
-        nothing is written, such as where the clock is only said to be another one.
+        `keep` false: nothing is written, such as where the clock is only said to be another one.
         """
+        return self._looked(TAG, reference, lambda known: look(known, offered, now, settled), keep=keep)
+
+    def look_at_index(
+        self, subject: str, offered: Mapping[str, datetime | None], now: datetime, *, keep: bool = True
+    ) -> Sights:  # fmt: skip
+        """The same of a source of packages (`images.plan.cooldown.look_at_index`)."""
+        return self._looked(SOURCE, subject, lambda known: look_at_index(known, offered, now), keep=keep)
+
+    def _looked(self, kind: str, subject: str, looking: Callable[[Sights], Sights], *, keep: bool) -> Sights:
         known = self.sights(kind, subject)
-        after = look(known, offered, now, settled)
-        if only_offered:
-            after = Sights(tuple(one for one in after.seen if one.version in offered), after.looked)
+        after = looking(known)
         if keep:
             try:
-                self._write(kind, subject, known, after, stamped=not only_offered)
+                self._write(kind, subject, known, after, stamped=kind == TAG)
             except IntegrityError:  # another run looked in this moment: its first sight stands
-                again = partial(self.look_at, kind, subject, offered, now, settled=settled)
-                return again(only_offered=only_offered)
+                return self._looked(kind, subject, looking, keep=keep)
         return after
 
     def _write(self, kind: str, subject: str, known: Sights, after: Sights, *, stamped: bool) -> None:
@@ -57,9 +62,10 @@ class Sightings(Database):
         table, where = t.sights, (t.sights.c.kind == kind, t.sights.c.subject == subject)
         rows: list[dict[str, Any]] = [
             {"kind": kind, "subject": subject, "version": one.version, "since": one.since, "last": one.last}
-            for one in (*after.seen, *([Sight("", None, after.looked)] if after.looked else []))
+            for one in (*after.seen, *([Sight("", after.dated, after.looked)] if after.looked else []))
             if one.version not in same
         ]
+        rows.sort(key=lambda row: str(row["version"]))  # in one order: two that write at once do not lock each other
         gone = sorted((old.keys() - same) | {""})
         with self._begin() as connection:
             for start in range(0, len(gone), BATCH):

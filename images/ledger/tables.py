@@ -160,7 +160,8 @@ class MemberRun:
     at: datetime
 
 
-# What members run since when: a line for each change, in its order. A line is never changed.
+# What members run since when: a line for each change, in its order. A line is never changed; those of who is gone for
+# long are removed.
 member_runs = _table("member_runs", MemberRun, index=["fleet"])
 # When others' images and packages were first seen here, and last; a version that is empty: when somebody last looked.
 sights = _table(

@@ -140,6 +140,12 @@ def sources_of(text: str) -> Iterator[Source]:
             )
 
 
+def may_be_unsigned(text: str) -> bool:
+    """Whether a deb822 `.sources` file lets apt take an index that no key signed: then its date proves nothing."""
+    no = r"[ \t]*(?:no|false|without|off|disable|0)[ \t]*$"
+    return bool(re.search(rf"(?im)^(?:trusted|allow-insecure|allow-weak)[ \t]*:(?!{no})", text))
+
+
 def one_line_sources(text: str) -> Iterator[Source]:
     """The signed sources of a one-line `.list` file."""
     for line in text.splitlines():

@@ -133,18 +133,22 @@ class PackageIndex:
                 form = "$(FILENAME)|$(METAKEY)|$(BASE_URI)"
                 lines = apt(["apt-get", "indextargets", "--format", form, "Created-By: Packages"], (0,)).stdout
                 found = [one for line in lines.splitlines() for one in _offered(apt, *line.split("|", 2))]
-            own = self._in_archive(bootstrap, {one["name"] for one in found})
+            own = self.in_archive(bootstrap, {one["name"] for one in found})
             return [one for one in found if (one["name"], one["version"]) not in own]
 
-        told = self._told("offers", bootstrap, [sources], ask)
+        told, dates = self._told("offers", bootstrap, [sources], ask), not debian.may_be_unsigned(sources)
         return tuple(
-            Offer(**{key: said for key, said in one.items() if key != "signed"}, signed=debian.dated(one["signed"]))
+            Offer(
+                **{key: said for key, said in one.items() if key != "signed"},
+                signed=debian.dated(one["signed"]) if dates else None,
+            )
             for one in told
         )
 
-    def _in_archive(self, bootstrap: Bootstrap, names: Iterable[str]) -> set[tuple[str, str]]:
+    def in_archive(self, bootstrap: Bootstrap, names: Iterable[str]) -> set[tuple[str, str]]:
         """Name and version of those packages that the distribution's own archive has."""
         asked = sorted(names)
+        self._fetched(bootstrap)
         with self._apt(bootstrap, sources=aptroot.archive_sources(self.settings, bootstrap)) as apt:
             listed = apt(["apt-cache", "madison", "--", *asked], (0,)).stdout if asked else ""
         return {(name, version) for name, version, _ in debian.listed(listed)}

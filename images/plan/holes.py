@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from functools import cached_property
 
@@ -11,10 +11,11 @@ from hardening.foundation.durations import shown
 from hardening.foundation.errors import OutsideError
 from hardening.model import Severity
 from images import feeds
-from images.advisories import Advisories, Advisory
+from images.advisories import Advisories, Advisory, is_before
 from images.artifact import Artifact, Package
 from images.context import Context
 from images.feeds import indexed
+from images.model import Bootstrap
 from images.plan.freshness import Urgency
 from images.scan.base import Feed
 
@@ -40,10 +41,33 @@ class KnownHoles:
         before = {one.id for one in self.open_in(suite, old)}
         return tuple(sorted(before - {one.id for one in self.open_in(suite, new)})) if before else ()
 
-    def closed_between(self, suite: str, old: Iterable[Package], new: Iterable[Package]) -> tuple[str, ...]:
-        """The vulnerabilities that a system of the `old` packages has, and one of the `new` ones no longer."""
-        was, now = ({one.id for package in both for one in self.open_in(suite, package)} for both in (old, new))
-        return tuple(sorted(was - now))
+    def grave_closed_between(
+        self, bootstrap: Bootstrap, old: Iterable[Package], new: Iterable[Package]
+    ) -> tuple[str, ...]:  # fmt: skip
+        """The grave ones that a system of the `old` packages has, and one of the `new` ones provably no longer.
+
+        What an image says of itself proves nothing: the fixed source package must still be there, all of it in
+        versions that the distribution's own archive has.
+        """
+        was, now = list(old), list(new)
+        found = {one for package in was for one in self.open_in(bootstrap.suite, package) if self.grave([one.id])}
+        still = {one.id for package in now for one in self.open_in(bootstrap.suite, package)}
+        if not {one.id for one in found} - still:
+            return ()
+        archive = self.context.index.in_archive(bootstrap, {package.name for package in now})
+        still |= {one.id for one in found if not _is_fixed(one, was, now, archive)}
+        return tuple(sorted({one.id for one in found} - still))
+
+    def grave_closed_by_offer(self, bootstrap: Bootstrap, old: Package, new: Package) -> tuple[str, ...]:
+        """The grave ones that `old` has, and the same of a newer version from outside the archive no longer.
+
+        None of another source package, and none where the distribution's archive has the package: it fixes that itself.
+        """
+        known = {one.id for one in self.open_in(bootstrap.suite, old) if one.fixed}
+        found = self.grave(one for one in self.closed(bootstrap.suite, old, new) if one in known)
+        if not found or new.built_from[0] != old.built_from[0]:
+            return ()
+        return () if self.context.index.in_archive(bootstrap, [new.name]) else found
 
     def grave(self, ids: Iterable[str]) -> tuple[str, ...]:
         """Those that are known to be exploited, or that a scanner here called critical: their fix does not wait."""
@@ -106,6 +130,20 @@ class KnownHoles:
     def _longest(self) -> timedelta:
         """How old the default policy accepts data."""
         return self.context.policy_named("default").image.judges.data_max_age
+
+
+def _is_fixed(
+    one: Advisory, old: Iterable[Package], new: Iterable[Package], archive: Collection[tuple[str, str]]
+) -> bool:
+    """Whether `new` has the source package of `old` that an advisory is about, all of it fixed, as in the `archive`."""
+    names = {package.name for package in old if package.built_from[0] == one.source}
+    same = [package for package in new if package.name in names or package.built_from[0] == one.source]
+    return bool(one.fixed and same) and all(
+        package.built_from[0] == one.source
+        and not is_before(package.built_from[1], one.fixed)
+        and (package.name, package.version) in archive
+        for package in same
+    )
 
 
 def unfit(data: Feed, most: timedelta, now: datetime) -> str:

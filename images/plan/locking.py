@@ -12,7 +12,7 @@ from hardening.foundation.settings import pretended
 from images.artifact import Package
 from images.context import Context
 from images.packages import debian
-from images.plan.cooldown import TAG, TagChoice, choose, until
+from images.plan.cooldown import TagChoice, choose, until
 from images.plan.holes import KnownHoles
 from images.plan.upstream import Upstream
 from images.registry.client import split
@@ -49,21 +49,24 @@ class LockMove:
 class TagWatch:
     """Asks what the tags of upstream bases name now. The ledger keeps when each digest was first seen.
 
-    `may_pull`: where a registry tells no digest by HEAD, its manifest is fetched.
+    `may_pull`: where a registry tells no digest by HEAD, its manifest is fetched. `at_once`: a person will not wait, so
+    that a registry is asked which wants to be left alone.
     """
 
-    def __init__(self, context: Context, holes: KnownHoles | None = None, *, may_pull: bool = False) -> None:
+    def __init__(
+        self, context: Context, holes: KnownHoles | None = None, *, may_pull: bool = False, at_once: bool = False
+    ) -> None:
         self.context, self.may_pull = context, may_pull
         self.upstream = Upstream(context.settings, context.store, context.now)
-        self.heads = Heads(context.settings, context.now)
+        self.heads = Heads(context.settings, context.now, at_once=at_once)
         self.holes = holes or KnownHoles(context)
 
     def look(self, reference: str) -> TagState:
         """What may be taken of a tag. Raises NotFoundError where it is gone, OutsideError where it cannot be asked."""
         context, pinned, newest = self.context, self.upstream.pinned(reference), self._newest(reference)
-        sights = context.ledger.look_at(
-            TAG, reference, [newest], context.now, settled={pinned or newest}, keep=not pretended(context.settings)
-        )  # fmt: skip
+        sights = context.ledger.look_at_tag(
+            reference, [newest], context.now, settled={pinned or newest}, keep=not pretended(context.settings)
+        )
         cooldown = cooldown_of(context, reference)
         young = pinned and newest != pinned and until(sights.of(newest), cooldown, context.now)
         urgent = self._urgent(reference, newest) if young else ()
@@ -79,18 +82,21 @@ class TagWatch:
         return self.upstream.digest_of(reference)
 
     def _urgent(self, reference: str, newest: str) -> tuple[str, ...]:
-        """The exploited or critical holes of what is pinned that the newest image closes.
+        """The exploited or critical holes of what is pinned that the newest image closes, by versions of the archive.
 
         That one is fetched only where the pinned one has such a hole. None where either cannot be looked into: a fix
         that is not proved waits.
         """
         try:
             content = self.upstream.fetch(reference)
-            suite, old = self.upstream.bootstrap(reference).suite, self._packages(content)
-            if not self.holes.grave({one.id for package in old for one in self.holes.open_in(suite, package)}):
+            bootstrap, old = self.upstream.bootstrap(reference), self._packages(content)
+            there = {one.id for package in old for one in self.holes.open_in(bootstrap.suite, package)}
+            if not self.holes.grave(there):
                 return ()
             fresh = self.upstream.bring(f"{split(reference)[0]}@{newest}")
-            return self.holes.grave(self.holes.closed_between(suite, old, self._packages(fresh)))
+            if self.may_pull:
+                self.context.index.refresh(bootstrap)
+            return self.holes.grave_closed_between(bootstrap, old, self._packages(fresh))
         except GoldsmithError as error:
             self.holes.missing[f"what {reference} {newest[:19]} closes"] = error.message
             return ()
@@ -115,7 +121,8 @@ def move_locks(
 
     `now_because`: a person will not wait, and why; the audit keeps it. One that fails stops no other.
     """
-    watch, moves, errors = TagWatch(context, may_pull=True), dict[str, LockMove](), dict[str, GoldsmithError]()
+    watch = TagWatch(context, may_pull=True, at_once=bool(now_because))
+    moves, errors = dict[str, LockMove](), dict[str, GoldsmithError]()
     for reference in dict.fromkeys(references):
         try:
             moves[reference] = _move(watch, watch.look(reference), now_because)
@@ -125,9 +132,8 @@ def move_locks(
 
 
 def nightly_upstreams(context: Context) -> tuple[str, ...]:
-    """The upstream images whose pins a night moves: all, where the settings let it (`locks = "auto"`); else none."""
-    found = {one for each in context.definitions.values() if (one := each.definition.base.image)}
-    return tuple(sorted(found)) if context.settings.locks == "auto" else ()
+    """The upstream images that a night asks for: all. It moves their pins where the settings let it."""
+    return tuple(sorted({one for each in context.definitions.values() if (one := each.definition.base.image)}))
 
 
 def _move(watch: TagWatch, state: TagState, now_because: str) -> LockMove:

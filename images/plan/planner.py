@@ -21,7 +21,7 @@ from images.catalog import LoadedDefinition, file_digests
 from images.context import Context
 from images.model import Base, Bootstrap
 from images.plan.build_plan import BuildPlan, decide, inputs_of, order, with_ancestors
-from images.plan.cooldown import SOURCE, TAG, Offer, Sights, Waiting, until, waiting
+from images.plan.cooldown import TAG, Offer, Sights, Waiting, until, waiting
 from images.plan.upstream import Upstream
 from images.plan.validate import DefinitionValidator
 
@@ -228,18 +228,19 @@ class Planner:
         found = [
             one
             for source, offers in by_source.items()
-            for one in waiting(offers, self._looked(source, offers), cooldown, self.context.now)
+            for one in waiting(offers, self._looked(bootstrap, source, offers), cooldown, self.context.now)
         ]
         return tuple(sorted(found))
 
-    def _looked(self, source: str, offers: Iterable[Offer]) -> Sights:
-        """The first sights of what a source offers; all that is there at the first look of all need not wait."""
-        ledger, keys = self.context.ledger, {one.key for one in offers}
-        settled = () if ledger.sights(SOURCE, source).looked else keys
-        return ledger.look_at(
-            SOURCE, source, keys, self.context.now, settled=settled, only_offered=True,
-            keep=not pretended(self.context.settings),
-        )  # fmt: skip
+    def _looked(self, bootstrap: Bootstrap, source: str, offers: Iterable[Offer]) -> Sights:
+        """The first sights of what a source offers; all that is there at the first look of all need not wait.
+
+        Each suite and platform has its own index, of which the ledger may be shared.
+        """
+        subject = f"{source} {bootstrap.suite} {self.context.settings.platform}"
+        offered = {one.key: one.signed for one in offers}
+        keep = not pretended(self.context.settings)
+        return self.context.ledger.look_at_index(subject, offered, self.context.now, keep=keep)
 
     def _urgent(self, loaded: LoadedDefinition, bootstrap: Bootstrap, one: Waiting) -> bool:
         """Whether a version closes an exploited or critical hole of what the last artifact has."""
@@ -247,7 +248,7 @@ class Planner:
         had = next((package for package in last.packages if package.name == one.name), None) if last else None
         if had is None or had.version == one.version:
             return False
-        return bool(self.holes.grave(self.holes.closed(bootstrap.suite, had, one.offer.package)))
+        return bool(self.holes.grave_closed_by_offer(bootstrap, had, one.offer.package))
 
     @cached_property
     def holes(self) -> KnownHoles:
@@ -261,7 +262,7 @@ class Planner:
         yield from map(str, self.waiting_for(loaded, packages))
         reference = loaded.definition.base.image
         if reference:
-            yield from self._tag_waits(reference, self.cooldown(loaded))
+            yield from self._tag_waits(reference)
 
     def waiting_for(self, loaded: LoadedDefinition, packages: Iterable[Package]) -> tuple[Waiting, ...]:
         """What is newer than one of `packages`, and not taken yet."""
@@ -269,11 +270,13 @@ class Planner:
         held = () if loaded.definition.is_mkosi else self.held(loaded)
         return tuple(one for one in held if one.name in have and is_before(have[one.name], one.version))
 
-    def _tag_waits(self, reference: str, cooldown: timedelta) -> Iterator[str]:
+    def _tag_waits(self, reference: str) -> Iterator[str]:
+        from images.plan.locking import cooldown_of
+
         sights = self.context.ledger.sights(TAG, reference)
         newest = sights.newest
         if newest and newest != self.upstream.pinned(reference):
-            end = until(sights.of(newest), cooldown, self.context.now)
+            end = until(sights.of(newest), cooldown_of(self.context, reference), self.context.now)
             when = f"waits out its cooldown until {end:%Y-%m-%d %H:%M} UTC" if end else "may be taken (image.lock)"
             yield f"{reference} {newest[:19]} {when}"
 

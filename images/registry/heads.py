@@ -20,11 +20,12 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from hardening.foundation.addresses import is_safe
+from hardening.foundation.addresses import is_loopback, is_safe
 from hardening.foundation.errors import GoldsmithError, LateError, MalformedError, OutsideError
 from hardening.foundation.hashing import DIGEST
 from hardening.foundation.limits import HEAD_SECONDS, TOKEN_BYTES, parse_json, read_all
 from hardening.foundation.settings import Settings
+from images.model import Base
 from images.packages.index import write_atomically
 from images.registry.answers import NotFoundError
 from images.registry.client import speaks_plain_http, split
@@ -49,11 +50,12 @@ OK, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY, UNAVAILABLE = 200, 401, 403, 4
 class Heads:
     """What tags name now. Each is asked once, and a host that failed or wants to be left alone is not asked again.
 
-    `now` is the flow's one clock reading. Until when a host wants to be left alone is kept for the next process.
+    `now` is the flow's one clock reading. Until when a host wants to be left alone is kept for the next process;
+    `at_once` asks it all the same, for a person.
     """
 
-    def __init__(self, settings: Settings, now: datetime) -> None:
-        self.settings, self.now = settings, now
+    def __init__(self, settings: Settings, now: datetime, *, at_once: bool = False) -> None:
+        self.settings, self.now, self.at_once = settings, now, at_once
         self._known: dict[str, str | GoldsmithError] = {}
         self._failed: dict[str, GoldsmithError] = {}
 
@@ -73,12 +75,12 @@ class Heads:
         host, repository, tag = place_of(reference)
         if known := self._failed.get(host):
             raise known
-        if quiet := self._quiet().get(host):
+        if not self.at_once and (quiet := self._quiet().get(host)):
             raise OutsideError(f"{host} asks to be left alone until {quiet:%Y-%m-%d %H:%M} UTC", hint="ask again then")
         scheme = "http" if speaks_plain_http(self.settings, reference) else "https"
         try:
             answer = _within(partial(self._head, f"{scheme}://{host}/v2/{repository}/manifests/{tag}", reference), host)
-        except OutsideError as error:
+        except LateError as error:
             self._failed[host] = error
             raise
         self._mind(host, answer.headers, answer.status_code)
@@ -116,7 +118,9 @@ class Heads:
     def _request(self, method: str, address: str, auth: AuthBase | None, **more: Any) -> requests.Response:
         import requests
 
-        authority = self.settings.registry.ca_file
+        host, authority = address.partition("//")[2].partition("/")[0], self.settings.registry.ca_file
+        if known := self._failed.get(host):
+            raise known
         try:
             return requests.request(
                 method, address, headers=OURS, auth=auth or _sending(""),
@@ -124,7 +128,8 @@ class Heads:
                 verify=str(authority) if authority else True, **more,
             )  # fmt: skip
         except (requests.RequestException, OSError, ValueError) as error:
-            raise OutsideError(f"{address} does not answer: {type(error).__name__}") from None
+            self._failed[host] = OutsideError(f"{address} does not answer: {type(error).__name__}")
+            raise self._failed[host] from None
 
     def _mind(self, host: str, headers: Mapping[str, str], status: int) -> None:
         """Keep until when a host wants to be left alone, if its answer says so."""
@@ -157,6 +162,22 @@ def place_of(reference: str) -> tuple[str, str, str]:
     if host == HUB:
         return HUB_HOST, name if "/" in name else f"library/{name}", wanted or "latest"
     return host, name, wanted or "latest"
+
+
+def require_askable(base: str, digest: str, of: str) -> None:
+    """Raise OutsideError unless what an image, `of`, says of its base is a reference and a digest.
+
+    Whoever made it does not choose what is asked on this machine, unless it is here itself.
+    """
+    try:
+        Base(image=base)
+    except ValueError:
+        raise MalformedError(f"{base[:200]!r} is no reference") from None
+    if not re.fullmatch(DIGEST, digest):
+        raise MalformedError(f"it is said to have been {digest[:200]!r}, which is no digest")
+    host = place_of(base)[0]
+    if is_loopback(host) and host != place_of(of)[0]:
+        raise OutsideError(f"{host} is this machine, from which {of} does not come")
 
 
 def rest_wanted(headers: Mapping[str, str], now: datetime) -> timedelta:

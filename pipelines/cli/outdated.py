@@ -24,6 +24,7 @@ from images.plan.locking import TagState, TagWatch
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
 from images.registry.client import RegistryClient, split
+from images.registry.heads import require_askable
 from pipelines.cli.image import means_several, named
 from pipelines.cli.image_output import channels_of, finish
 from pipelines.cli.preview import judge_last
@@ -320,12 +321,16 @@ class FreshnessQuestion:
         if state and state.choice.newest != state.pinned:
             choice = state.choice
             waits = choice.until and not choice.digest
-            urgency = self.holes.urgency(state.urgent) if state.urgent else Urgency.WAITS if waits else Urgency.NORMAL
+            urgency = Urgency.WAITS if waits and not choice.restless else Urgency.NORMAL
+            urgency = self.holes.urgency(state.urgent) if state.urgent else urgency
+            todo = f"./goldsmith image.lock {lowest.name}"
+            if choice.restless:
+                todo += ' --now --reason "…", or set a shorter lifecycle.cooldown'
             told = f"the tag has moved to {choice.newest[:19]}: {choice.because}"
             more = f" until {choice.until:%Y-%m-%d %H:%M} UTC" if waits and choice.until else ""
             yield Newer(
                 loaded.name, NewerKind.UPSTREAM, state.reference, urgency, told + more,
-                "wait" if waits else f"./goldsmith image.lock {lowest.name}", old=state.pinned, new=choice.newest,
+                "wait" if urgency is Urgency.WAITS else todo, old=state.pinned, new=choice.newest,
                 fixes=state.urgent, comes_from="" if lowest is loaded else lowest.name,
                 until=choice.until if waits else None,
             )  # fmt: skip
@@ -417,9 +422,10 @@ class FreshnessQuestion:
         if not name or not digest:
             return
         try:
+            require_askable(name, digest, reference)
             now = self.watch.heads.digest(name)
         except GoldsmithError as error:
-            self.unasked[f"its base {name}"] = error.message
+            self.unasked[f"its base {name[:200]}"] = error.message
             return
         if now != digest:
             why = f"its base has moved to {now[:19]} since it was built on {digest[:19]}"

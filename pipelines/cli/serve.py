@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from base64 import b64decode
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 
 import uvicorn
 from standardwebhooks.webhooks import Webhook
@@ -17,7 +19,6 @@ from hardening.foundation.limits import SERVE_CALLS
 from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Serve
 from images.context import Context
-from images.ledger import Ledger
 from pipelines.cli.latency import metrics_of, patch_latency
 from pipelines.serve.app import Answers, application
 from pipelines.serve.metrics import metrics
@@ -26,6 +27,7 @@ from pipelines.serve.runner import STOP_SECONDS, Runner
 from pipelines.wiring import clock, image_context
 
 MEASURED = "90d"  # how long ago a fix came out at most that /metrics counts
+MINUTE = 60.0
 LEAST = 24  # bytes, as Standard Webhooks ask for
 
 
@@ -43,7 +45,11 @@ def serve(context: Context | None = None) -> int:
         closing(_bound(wanted.listen)) as bound,
     ):
         runner = Runner(context.ledger, schedule, clock)
-        told = partial(_metrics, context.ledger, runner)
+        patches = OnceAMinute(_patch_metrics)
+
+        def told() -> str:
+            return metrics(context.ledger, runner) + patches()
+
         answers = Answers(context.ledger, runner, webhook, told, clock)
         with runner.at_work():
             host, port, *_ = bound.getsockname()
@@ -52,10 +58,26 @@ def serve(context: Context | None = None) -> int:
     return 0
 
 
-def _metrics(ledger: Ledger, runner: Runner) -> str:
+class OnceAMinute:
+    """What `ask` answers, worked out at most once a minute and by one at a time: whoever can reach us may want it."""
+
+    def __init__(self, ask: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask, self._clock, self._alone = ask, clock, threading.Lock()
+        self._answer, self._until = "", float("-inf")
+
+    def __call__(self) -> str:
+        """The answer of this minute. Raises what `ask` raises; that is not kept."""
+        with self._alone:
+            if self._clock() >= self._until:
+                self._answer = self._ask()
+                self._until = self._clock() + MINUTE
+            return self._answer
+
+
+def _patch_metrics() -> str:
     fresh = replace(image_context(looks=True), lenient=True)  # policies and fleets as they are now
     try:
-        return metrics(ledger, runner) + metrics_of(patch_latency(MEASURED, fresh))
+        return metrics_of(patch_latency(MEASURED, fresh))
     finally:
         fresh.ledger.close()
 

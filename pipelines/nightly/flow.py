@@ -107,7 +107,7 @@ async def _feeds(stages: NightStages, steps: Steps, order: NightOrder, suites: t
 
 
 async def _locks(stages: NightStages, steps: Steps, order: NightOrder) -> list[NightPart]:
-    """Move the pins of upstream images, before the images on them are planned."""
+    """Ask for upstream images, and move their pins, before the images on them are planned."""
     upstreams = await steps.ask("upstreams", tuple[str, ...], lambda: stages.upstreams(order))
     return [await steps.part("lock", reference, partial(stages.lock, order, reference)) for reference in upstreams]
 

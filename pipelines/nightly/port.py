@@ -31,10 +31,10 @@ class NightStages(Protocol):
         """The images in which something exploited or critical can be fixed."""
 
     def upstreams(self, order: NightOrder) -> tuple[str, ...]:
-        """The upstream images whose pins the night moves."""
+        """The upstream images whose tags the night asks for."""
 
     def lock(self, order: NightOrder, reference: str) -> NightPart:
-        """Move the pin of an upstream image to the newest digest that has been seen for long enough."""
+        """Ask what an upstream tag names; move its pin to what is old enough, where the settings let it."""
 
     def plan(self, order: NightOrder, urgent: tuple[str, ...]) -> NightPlan:
         """Which images have work. Of `urgent` ones, where any are named, only they and what stands on them."""

@@ -18,7 +18,7 @@ from images.build.flow import as_ours
 from images.context import Context
 from images.feeds.indexed import CHECK_AFTER
 from images.model import Bootstrap
-from images.plan.locking import move_locks, nightly_upstreams
+from images.plan.locking import TagWatch, move_locks, nightly_upstreams
 from images.release import retention
 from images.release.lifecycle import newest_first
 from pipelines.cli.feeds import changes_told, update_feeds
@@ -106,11 +106,11 @@ class WorldStages(NightStages):
         return FeedNews(part_of("feeds", "urgent", ask), tuple(found))
 
     def upstreams(self, order: NightOrder) -> tuple[str, ...]:
-        """All, where the settings say so."""
+        """All."""
         return _alone(lambda: nightly_upstreams(self.at(order)))
 
     def lock(self, order: NightOrder, reference: str) -> NightPart:
-        """The registry is asked by HEAD; a fix of what is exploited does not wait."""
+        """The registry is asked by HEAD; a fix of what is exploited does not wait. Only `locks = "auto"` moves."""
         return part_of("lock", reference, lambda: _locked(self.at(order), reference))
 
     def plan(self, order: NightOrder, urgent: tuple[str, ...]) -> NightPlan:
@@ -221,6 +221,8 @@ def part_of(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightPa
 
 
 def _locked(context: Context, reference: str) -> tuple[str, str]:
+    if context.settings.locks != "auto":
+        return _seen(context, reference)
     moves, errors = move_locks(context, [reference])
     if error := errors.get(reference):
         raise error
@@ -229,6 +231,20 @@ def _locked(context: Context, reference: str) -> tuple[str, str]:
         return "", ""
     until = f", until {move.waits_until:%Y-%m-%d %H:%M} UTC" if move.waits_until else ""
     return move.action, f"{move.newest if move.action == 'waits' else move.digest}: {move.why}{until}"
+
+
+def _seen(context: Context, reference: str) -> tuple[str, str]:
+    """Look at a tag, so that its wait begins; nothing moves, so that a registry that is down fails nothing."""
+    try:
+        state = TagWatch(context).look(reference)
+    except GoldsmithError as error:
+        return "unasked", error.message
+    choice = state.choice
+    if choice.newest == state.pinned:
+        return "", ""
+    if choice.digest:
+        return "newer", f"{choice.digest}: {choice.because}; ./goldsmith image.lock takes it"
+    return "waits", f"{choice.newest}: {choice.because}, until {choice.until:%Y-%m-%d %H:%M} UTC"
 
 
 def _index(context: Context, bootstrap: Bootstrap) -> tuple[str, str]:

@@ -220,7 +220,7 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
     judged = at.judge(seen.members)
     if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
-        if not pretended(at.context.settings):
+        if judged and not pretended(at.context.settings):  # a fleet that seems empty has hardly lost every member
             golden = {one.member.name: one.origin.golden for one in judged}
             contents = {name: release.content if release else "" for name, release in golden.items()}
             at.context.ledger.record_whole_fleet(at.fleet.name, contents, at.now(), "check")

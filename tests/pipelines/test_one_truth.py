@@ -169,6 +169,14 @@ def test_the_report_tells_how_old_its_word_on_a_fleet_is(tmp_path: Path) -> None
     assert [action.owner for action in report.actions if "by-demo" in action.what] == ["web team"]
 
 
+def test_a_check_that_sees_no_member_calls_none_gone(tmp_path: Path, context: Context) -> None:
+    """A label that was mistyped for an hour would else close every fix of the fleet."""
+    alone = Context(Settings(state=tmp_path, content=context.settings.content), NOW, lambda: "", lambda: "")
+    for running in ([(member("web-1"), Provenance())], []):
+        check(session(alone, "by-demo", running, unread=False))
+    assert [(run.member, run.gone) for run in alone.ledger.member_runs("by-demo")] == [("web-1", False)]
+
+
 def test_what_is_judged_by_a_moved_clock_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: Context
 ) -> None:

@@ -86,6 +86,16 @@ def test_what_is_open_says_what_it_waits_for_and_has_its_age() -> None:
     assert of("image", history(*old, stable=stable)).promoted_at == NOW - DAY
 
 
+def test_what_was_last_scanned_before_a_fix_was_known_does_not_have_it() -> None:
+    """Nobody has asked of the old content: what came out before one that lacks the fix lacks it too."""
+    found = {replace(FIX, content="", upstream_at=None): (FIXED,)}
+    for content, lacks in ((OLD, ("a",)), (FIXED, ("a",))):
+        patch = of("fleet", history(*runs("a", (content, 20 * DAY)), fixes=(), found=found))
+        assert (patch.waits, patch.left) == (Waits.PUBLICATION, lacks)
+    told = history(*runs("a", (LATER, 20 * DAY)), fixes=(), found=found)
+    assert [one.kind for one in patches(told, NOW)] == ["image"], "a later one was looked at, and does not lack it"
+
+
 def test_what_was_rolled_back_is_open_again() -> None:
     """A member, and a channel; with its whole age, not only from then on."""
     there_and_back = ((OLD, 20 * DAY), (FIXED, 3 * DAY), (OLD, 2 * DAY))

@@ -10,6 +10,7 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +26,7 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.limits import WEBHOOK_BYTES, WEBHOOK_ID
 from hardening.foundation.settings import Serve
 from images.ledger import Ledger, Trigger
-from pipelines.cli.serve import _config, _webhook
+from pipelines.cli.serve import OnceAMinute, _config, _webhook
 from pipelines.serve.app import Answers
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule, TriggerKind, command
@@ -85,6 +86,21 @@ def test_what_is_no_schedule_is_named_by_its_key(key: str, value: str) -> None:
 def test_one_run_serves_all_that_waits(kinds: tuple[TriggerKind, ...], task: list[str]) -> None:
     """A whole night does what is urgent too."""
     assert command([Trigger(f"{kind} 1", kind, NOW) for kind in kinds]) == task
+
+
+def test_what_anybody_may_ask_is_worked_out_once_a_minute() -> None:
+    """However many ask at once; a failure is not kept."""
+    answers, at = iter(("one", "two")), [0.0]
+    told = OnceAMinute(lambda: next(answers), lambda: at[0])
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: told(), range(32))) == {"one"}
+    at[0] = 61.0
+    assert told() == "two"
+    at[0] = 122.0
+    with pytest.raises(StopIteration):
+        told()
+    with pytest.raises(StopIteration):
+        told()
 
 
 # That it is done, once

@@ -99,7 +99,7 @@ class Newer:
         self.archive = Archive(folder)
         self.sources = self.archive.sources()
         self.pool = house.state / "apt/pool"
-        self.house = house.with_(packages__extra_sources=json.dumps([str(self.sources)]))
+        self.house = house.with_(packages__extra_sources=json.dumps([str(self.sources)]), cooldown="0s")
 
     def release(self, name: str) -> tuple[str, str]:
         """Publish a newer version of a package that was built in; the old and the new version."""

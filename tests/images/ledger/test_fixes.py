@@ -59,6 +59,22 @@ def test_a_line_is_added_when_what_runs_has_changed(ledger: Ledger) -> None:
     assert ledger.last_content("shop", "nobody") == ""
 
 
+def test_what_a_member_ran_before_may_be_unknown(ledger: Ledger) -> None:
+    """It is not what it ran earlier still."""
+    for content in ("c1", "", "c2"):
+        ledger.record_run(run("a", content))
+    assert (ledger.last_content("shop", "a", but="c2"), ledger.last_content("shop", "a", but="")) == ("", "c2")
+
+
+def test_who_is_gone_for_more_than_a_year_is_forgotten(ledger: Ledger) -> None:
+    """In a fleet whose members come and go every day the lines would never end."""
+    ledger.record_whole_fleet("shop", {"a": "c1", "b": "c1"}, NOW, "check")
+    ledger.record_whole_fleet("shop", {"b": "c1"}, NOW + HOUR, "check")
+    for days, kept in ((360, {"a", "b"}), (370, {"b"})):
+        ledger.record_whole_fleet("shop", {"b": "c1"}, NOW + timedelta(days=days), "check")
+        assert {one.member for one in ledger.member_runs("shop")} == kept
+
+
 def test_a_clock_that_is_put_back_does_not_turn_the_order_round(ledger: Ledger) -> None:
     """What is told later is later, if only by a moment."""
     ledger.record_run(run("a", "c1", NOW))

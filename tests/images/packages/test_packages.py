@@ -107,6 +107,14 @@ Trusted: yes
     assert [(s.suites, s.components) for s in found] == [(("trixie", "trixie-updates"), ("main",))]
 
 
+def test_a_source_that_apt_trusts_unsigned_is_known() -> None:
+    """Its dates prove nothing."""
+    text = "Types: deb\nURIs: https://a.example.com\nSuites: ./\n"
+    for field in ("Trusted: yes", "trusted:  Yes", "Allow-Insecure: true", "TRUSTED: 1"):
+        assert debian.may_be_unsigned(f"{text}{field}\nSigned-By: /k\n")
+    assert not any(debian.may_be_unsigned(f"{text}{more}\n") for more in ("", "Trusted: no", "# Trusted: yes"))
+
+
 def test_one_line_sources_are_read_too() -> None:
     """Options, comments and deb-src lines as apt reads them."""
     text = """\

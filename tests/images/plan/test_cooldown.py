@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.foundation.errors import UsageError
-from images.plan.cooldown import LEAP, SKEW, Offer, Sight, Sights, choose, look, until, waiting
+from images.plan.cooldown import LEAP, SKEW, Offer, Sight, Sights, choose, look, look_at_index, until, waiting
 from images.plan.locking import require_reason
 from tests.support.catalogs import NOW
 
 DAY, HOUR, COOLDOWN = timedelta(days=1), timedelta(hours=1), timedelta(days=3)
-ONE, TWO, THREE = (f"sha256:{digit * 64}" for digit in "123")
+ONE, TWO, THREE, FOUR = (f"sha256:{digit * 64}" for digit in "1234")
 CVE = "CVE-2026-0001"
 
 
@@ -45,6 +45,36 @@ def test_the_newest_that_is_old_enough_is_taken() -> None:
     assert choose(withdrawn, ONE, THREE, COOLDOWN, NOW + 4 * DAY).digest == ""
     assert choose(withdrawn, ONE, THREE, COOLDOWN, NOW + 5 * DAY).digest == THREE
     assert choose(stood, TWO, THREE, COOLDOWN, NOW + 5 * DAY).digest == "", "it never goes back"
+
+
+def test_a_digest_that_returns_waits_again() -> None:
+    """Named for minutes and withdrawn, it is no older for the days in between; nor is one that was pinned before."""
+    back = seen((0 * DAY, ONE), (1 * DAY, TWO), (1 * DAY, ONE), (4 * DAY, ONE), (5 * DAY, TWO))
+    found = choose(back, ONE, TWO, COOLDOWN, NOW + 5 * DAY)
+    assert (found.digest, found.until) == ("", NOW + 8 * DAY)
+    set_back = seen((0 * DAY, ONE), (1 * DAY, TWO), (4 * DAY, TWO), (5 * DAY, ONE))
+    assert choose(set_back, TWO, ONE, COOLDOWN, NOW + 5 * DAY).digest == ""
+    assert choose(set_back, TWO, ONE, COOLDOWN, NOW + 8 * DAY).digest == ONE
+
+
+def test_a_lock_that_was_moved_elsewhere_never_goes_back() -> None:
+    """Pinned by a commit, it was never seen to wait; what the tag named for long before it is older all the same."""
+    known = seen((0 * DAY, TWO), (1 * DAY, ONE), (3 * DAY, ONE))
+    pinned = look(known, [THREE], NOW + 4 * DAY, settled=[THREE])
+    moved = look(pinned, [FOUR], NOW + 5 * DAY)
+    assert choose(moved, THREE, FOUR, COOLDOWN, NOW + 6 * DAY).digest == ""
+
+
+def test_a_tag_that_moves_too_often_says_so() -> None:
+    """By itself its lock would never move; one that was withdrawn once is no such tag."""
+    daily = [(day * DAY, f"sha256:{day:064}") for day in range(9)]
+    told = [
+        choose(seen(*daily[: day + 1]), daily[0][1], daily[day][1], COOLDOWN, NOW + day * DAY) for day in range(1, 9)
+    ]
+    assert [(one.digest, one.restless) for one in told] == [("", False)] * 6 + [("", True)] * 2
+    assert "so often" in told[-1].because
+    elsewhere = choose(seen(*daily[1:]), daily[0][1], daily[8][1], COOLDOWN, NOW + 10 * DAY)
+    assert elsewhere.restless, "also where what is pinned was never seen here"
 
 
 def test_a_grave_fix_and_a_first_pin_do_not_wait() -> None:
@@ -89,13 +119,28 @@ def test_a_first_sight_that_lies_ahead_begins_again() -> None:
     assert until(look(ahead, [TWO], NOW).of(TWO), COOLDOWN, NOW) == NOW + COOLDOWN
 
 
-def test_a_date_that_is_signed_counts_and_one_ahead_does_not() -> None:
-    """What a source's signed index held days ago was there then."""
-    old, young = (Offer("s", "a", "1", "h", NOW - age) for age in (4 * DAY, -DAY))
-    sights = look(look(Sights(), [], NOW - DAY), [old.key], NOW)
-    assert waiting([old], sights, COOLDOWN, NOW) == ()
-    (told,) = waiting([young], sights, COOLDOWN, NOW)
-    assert str(told) == "a 1 waits out its cooldown until 2026-11-28 12:00 UTC"
+def test_a_signed_date_counts_back_to_the_last_look_and_one_ahead_does_not() -> None:
+    """What was not there at the look before is not older, whatever date its signer chose."""
+    old, dated, young = (
+        Offer("s", name, "1", "h", NOW - age) for name, age in (("a", 9 * DAY), ("b", DAY), ("c", -DAY))
+    )
+    sights = look_at_index(Sights(), {}, NOW - 2 * DAY)
+    sights = look_at_index(sights, {one.key: one.signed for one in (old, dated, young)}, NOW)
+    told = {one.name: one.until for one in waiting([old, dated, young], sights, COOLDOWN, NOW)}
+    assert told == {"a": NOW + DAY, "b": NOW + 2 * DAY, "c": NOW + 3 * DAY}
+    (line,) = waiting([young], sights, COOLDOWN, NOW)
+    assert str(line) == "c 1 waits out its cooldown until 2026-11-28 12:00 UTC"
+
+
+def test_an_index_that_is_older_than_anothers_forgets_nothing() -> None:
+    """Two machines that share a ledger would else begin each other's waits again for ever."""
+    first, second = NOW - 2 * DAY, NOW - DAY
+    known = look_at_index(look_at_index(Sights(), {"1": first}, first), {"1": second, "2": second}, second)
+    stale = look_at_index(known, {"1": first}, NOW)
+    assert (stale.of("2"), stale.dated) == (known.of("2"), second)
+    newer = look_at_index(stale, {"1": NOW}, NOW)
+    assert newer.of("2") is None, "it is gone"
+    assert look_at_index(newer, {"1": NOW, "2": NOW}, NOW + DAY).of("2") == Sight("2", NOW, NOW + DAY)
 
 
 def test_who_will_not_wait_says_why() -> None:

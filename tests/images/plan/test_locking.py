@@ -15,6 +15,8 @@ from images.plan.locking import move_locks, nightly_upstreams
 from images.plan.planner import Planner
 from images.plan.upstream import LOCK
 from pipelines.cli.outdated import show_outdated, what_is_outdated
+from pipelines.nightly.model import NightOrder
+from pipelines.nightly.stages import WorldStages
 from tests.images.plan.test_upstream import STATUS, debian, publish
 from tests.support.archive import Archive
 from tests.support.catalogs import NOW, Catalog, entry
@@ -43,6 +45,7 @@ def distribution(folder: Path) -> Archive:
     made = Archive(folder / "archive")
     made.add("base-files", control="Essential: yes\nPriority: required")
     made.add("apt", control="Depends: base-files")
+    made.add("libc6", "2.41-13")
     made.publish()
     return made
 
@@ -104,6 +107,22 @@ def test_a_fix_of_a_known_exploited_hole_does_not_wait(tag: Tag) -> None:
     assert tag.lock(2 * HOUR) == ("moved", fixed)
 
 
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "", STATUS.replace("install ok installed", "deinstall ok config-files"), STATUS.replace("2.41-12", "9999"),
+        STATUS.replace("Source: glibc", "Source: other").replace("2.41-12", "2.41-13"),
+        STATUS.replace("libc6", "libc7").replace("2.41-12", "2.41-13"),
+    ],
+    ids=["none", "removed", "beyond the archive", "of another source", "of another name"],
+)  # fmt: skip
+def test_what_an_image_says_of_itself_proves_no_fix(tag: Tag, claim: str) -> None:
+    """Only a version that the distribution's own archive has, of the source package that had the hole."""
+    tag.catalog.tell({"glibc": {CVE: entry("2.41-13")}}, [CVE])
+    tag.move(claim)
+    assert tag.lock(HOUR) == ("waits", tag.first)
+
+
 def test_a_person_need_not_wait_and_the_audit_says_why(tag: Tag) -> None:
     """`image.lock --now --reason`."""
     second = tag.move()
@@ -119,20 +138,44 @@ def test_a_definition_may_wait_for_longer_and_one_pin_waits_for_all(tag: Tag) ->
     tag.catalog.define("slow", f'image = "{tag.reference}"', more='lifecycle = { cooldown = "10d" }\n')
     second = tag.move()
     assert [tag.lock(after)[0] for after in (HOUR, 4 * DAY, 9 * DAY)] == ["waits"] * 3
+    (plan,) = Planner(tag.catalog.context(NOW + 9 * DAY)).plan_all(["web"])
+    assert plan.waits == (f"{tag.reference} {second[:19]} waits out its cooldown until 2026-12-05 13:00 UTC",)
     assert tag.lock(11 * DAY) == ("moved", second)
 
 
-def test_a_night_moves_locks_only_where_the_settings_let_it(tmp_path: Path, registry: str, archive: Archive) -> None:
-    """By default a person does."""
+def test_a_tag_that_moves_too_often_is_no_longer_said_to_wait(tag: Tag) -> None:
+    """By itself its lock would never move: a person has to act."""
+    said = []
+    for day in (1, 3, 5, 7):
+        tag.move()
+        found, _ = what_is_outdated("web", tag.catalog.context(NOW + day * DAY))
+        said += [(one.urgency, one.todo.partition(" --reason")[0]) for one in found.lines if one.kind == "upstream"]
+    assert said == [("waits", "wait")] * 3 + [("normal", "./goldsmith image.lock web --now")]
+    assert tag.lock(7 * DAY) == ("waits", tag.first)
+
+
+def night(tag: Tag, after: timedelta) -> list[str]:
+    """What a night says of the tag; nothing of it fails the night."""
+    stages = WorldStages(tag.catalog.context())
+    part = stages.lock(NightOrder(f"night {after}", NOW + after), tag.reference)
+    assert part.failure is None
+    return [line.status for line in part.lines]
+
+
+def test_a_night_looks_at_every_tag_and_moves_locks_only_where_the_settings_let_it(
+    tmp_path: Path, registry: str, archive: Archive
+) -> None:
+    """By default a person moves them; the wait has begun by then."""
     manual = Tag(tmp_path / "manual", registry, archive)
     auto = Tag(tmp_path / "auto", registry, archive, locks="auto", cooldown="0s")
-    manual.move()
-    second = auto.move()
-    assert nightly_upstreams(manual.catalog.context(NOW + 9 * DAY)) == ()
-    later = auto.catalog.context(NOW + HOUR)
-    assert nightly_upstreams(later) == (auto.reference,)
-    moves, errors = move_locks(later, nightly_upstreams(later))
-    assert (moves[auto.reference].digest, dict(errors)) == (second, {})
+    assert night(manual, HOUR) == []
+    second = manual.move()
+    auto.move()
+    assert nightly_upstreams(manual.catalog.context(NOW + HOUR)) == (manual.reference,)
+    assert [night(manual, after) for after in (2 * HOUR, COOLDOWN + 2 * HOUR)] == [["waits"], ["newer"]]
+    assert second not in (manual.catalog.root / LOCK).read_text()
+    assert manual.lock(COOLDOWN + 2 * HOUR) == ("moved", second)
+    assert night(auto, HOUR) == ["moved"]
 
 
 def test_a_registry_that_is_down_is_said_and_not_fresh(tmp_path: Path, archive: Archive) -> None:
@@ -144,6 +187,7 @@ def test_a_registry_that_is_down_is_said_and_not_fresh(tmp_path: Path, archive: 
     assert [line.what for line in found.unasked] == [f"the tag {tag.reference}"]
     moves, errors = move_locks(tag.catalog.context(NOW + HOUR), [tag.reference])
     assert (moves, list(errors)) == ({}, [tag.reference])
+    assert night(tag, HOUR) == ["unasked"]
 
 
 # -- packages from outside the distribution's archive ------------------------------------------------------------------
@@ -189,6 +233,14 @@ def test_a_package_that_closes_a_grave_hole_does_not_wait(outside: tuple[Catalog
     assert versions(catalog, HOUR) == ("2.0", ())
 
 
+def test_a_date_that_no_key_signs_does_not_count(outside: tuple[Catalog, Archive]) -> None:
+    """Of a source that apt trusts without a signature; a first sight counts."""
+    catalog, extra = outside
+    with extra.sources().open("a") as file:
+        file.write("Trusted: yes\n")
+    assert versions(catalog, DAY) == ("1.0", ("agent 2.0 waits out its cooldown until 2026-11-29 12:00 UTC",))
+
+
 def test_a_package_that_has_only_to_wait_is_not_called_unknown(outside: tuple[Catalog, Archive]) -> None:
     """Whoever wants what was published just now is told until when."""
     catalog, extra = outside
@@ -208,7 +260,8 @@ def test_a_clock_that_is_moved_for_a_look_keeps_nothing(
     monkeypatch.setenv("GOLDSMITH_NOW", "2026-12-25T12:00Z")
     assert versions(catalog, 30 * DAY) == ("2.0", ())
     (source,) = {one.source for one in catalog.context().index.offers(Bootstrap(family="debian", suite="trixie"))}
-    assert catalog.context().ledger.sights(SOURCE, source).looked == NOW
+    of_its_index = f"{source} trixie {catalog.settings.platform}"
+    assert catalog.context().ledger.sights(SOURCE, of_its_index).looked == NOW
 
 
 def test_what_the_archive_has_too_does_not_wait(tmp_path: Path) -> None:
@@ -226,6 +279,23 @@ def test_what_the_archive_has_too_does_not_wait(tmp_path: Path) -> None:
     planner.refresh(["web"])
     (plan,) = planner.plan_all(["web"])
     assert {one.version for one in plan.packages if one.name == "apt"} == {"2.0"}
+
+
+def test_what_the_archive_has_itself_is_not_fixed_from_outside(tmp_path: Path) -> None:
+    """Whatever version an extra source claims."""
+    own, extra = distribution(tmp_path), Archive(tmp_path / "extra")
+    extra.add("agent")
+    extra.publish(date="Wed, 25 Nov 2026 11:00:00 UTC")
+    catalog = Catalog(tmp_path / "catalog", own, extra)
+    catalog.define("web", BOOTSTRAP, ["agent"])
+    catalog.settle()
+    catalog.tell({"apt-source": {CVE: entry("2.0")}}, [CVE])
+    extra.add("apt", "9999", control="Depends: base-files")
+    extra.publish(date="Wed, 25 Nov 2026 12:30:00 UTC")
+    planner = Planner(catalog.context(NOW + HOUR))
+    planner.refresh(["web"])
+    (plan,) = planner.plan_all(["web"])
+    assert {one.version for one in plan.packages if one.name == "apt"} == {"1.0"}
 
 
 # -- an image that others made -----------------------------------------------------------------------------------------
@@ -266,7 +336,8 @@ def test_a_base_that_has_moved_is_found_by_the_annotations(tmp_path: Path, regis
     base, reference = f"{registry}/team/base:1", f"{registry}/team/on-it:1"
     named = {f"org.opencontainers.image.base.{key}": said for key, said in (("name", base), ("digest", DIGEST))}
     now = publish(tmp_path / "base", base, debian())
-    publish(tmp_path / "on-it", reference, debian(), annotations=named)
+    files = debian() | {"var/lib/dpkg/status": STATUS.replace("2.41-12", "2.41-13")}
+    publish(tmp_path / "on-it", reference, files, annotations=named)
     found, _ = what_is_outdated(reference, Catalog(tmp_path / "catalog", archive).context())
     assert [(one.kind, one.what, one.old, one.new) for one in found.lines] == [("parent", base, DIGEST, now)]
 

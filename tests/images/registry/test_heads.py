@@ -19,7 +19,7 @@ from hardening.foundation.errors import LateError, MalformedError, OutsideError
 from hardening.foundation.limits import Limit
 from images.registry import heads
 from images.registry.answers import NotFoundError
-from images.registry.heads import Heads, place_of, rest_wanted, spent
+from images.registry.heads import Heads, place_of, require_askable, rest_wanted, spent
 from tests.support.publishing import NOW, settings_in
 
 DIGEST = "sha256:" + "a" * 64
@@ -183,6 +183,58 @@ def test_a_token_that_is_none_is_refused(tmp_path: Path, token: bytes) -> None:
     """Not text, more than one line, or more of it than any token has."""
     with serving(wanting_token(token)) as (address, _), pytest.raises(OutsideError):
         Heads(settings_in(tmp_path), NOW).digest(f"{address}/one:1")
+
+
+@pytest.mark.parametrize("refusal", [(403, b""), (200, b"[]"), (200, b"{")])
+def test_a_private_repository_does_not_silence_its_registry(tmp_path: Path, refusal: tuple[int, bytes]) -> None:
+    """No token for one says nothing of the others."""
+
+    def answer(asked: Registry) -> tuple[int, dict[str, str], bytes]:
+        if asked.path.startswith("/token"):
+            return refusal[0], {}, refusal[1]
+        challenge = f'Bearer realm="http://{asked.headers["Host"]}/token"'
+        return (401, {"WWW-Authenticate": challenge}, b"") if "one" in asked.path else found()
+
+    with serving(answer) as (address, _):
+        ask = Heads(settings_in(tmp_path), NOW)
+        with pytest.raises(OutsideError, match=r"token|/token"):
+            ask.digest(f"{address}/one:1")
+        assert ask.digest(f"{address}/two:1") == DIGEST
+
+
+def test_a_registry_that_is_down_is_asked_once(tmp_path: Path) -> None:
+    """However many images it has."""
+    with serving(lambda _: found()) as (address, _):
+        pass
+    ask = Heads(settings_in(tmp_path), NOW)
+    for name in ("one", "two"):
+        with pytest.raises(OutsideError, match=r"/one/.*does not answer"):
+            ask.digest(f"{address}/{name}:1")
+
+
+def test_a_person_who_will_not_wait_may_ask_a_registry_that_is_left_alone(tmp_path: Path) -> None:
+    """For `--now`."""
+    with serving(lambda _: found(**{"RateLimit-Remaining": "0;w=21600"})) as (address, _):
+        assert Heads(settings_in(tmp_path), NOW).digest(f"{address}/one:1") == DIGEST
+        with pytest.raises(OutsideError, match="left alone"):
+            Heads(settings_in(tmp_path), NOW).digest(f"{address}/one:1")
+        assert Heads(settings_in(tmp_path), NOW, at_once=True).digest(f"{address}/one:1") == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("base", "digest", "told"),
+    [
+        ("127.0.0.1:9/a:1", DIGEST, "this machine"), ("[::1]:9/a:1", DIGEST, "this machine"),
+        ("evil.example.com/a?b=../c:1", DIGEST, "no reference"), ("evil.example.com/a:1\n", DIGEST, "no reference"),
+        ("registry.example.com/a:1", "sha256:../x", "no digest"),
+    ],
+)  # fmt: skip
+def test_somebody_elses_image_does_not_choose_what_is_asked(base: str, digest: str, told: str) -> None:
+    """By the base that it names."""
+    with pytest.raises(OutsideError, match=told):
+        require_askable(base, digest, "registry.example.com/app:1")
+    require_askable("registry.example.com/a:1", DIGEST, "other.example.com/app:1")
+    require_askable("127.0.0.1:9/a:1", DIGEST, "127.0.0.1:9/app:1")
 
 
 def test_a_login_is_the_one_that_docker_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

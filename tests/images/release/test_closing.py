@@ -130,6 +130,17 @@ def test_the_packages_before_are_matched_by_todays_data(to: RegistryStore, tmp_p
     assert to.ledger.closed_fixes()[0].seen_at == NOW + DAY
 
 
+def test_what_is_only_dated_anew_was_published_when_its_content_first_was(to: RegistryStore) -> None:
+    """Though what it closes became known only later."""
+    known_release(to, artifact(to, "one", scanned(HOLE), OLD))
+    later, last = at(to, NOW + DAY), at(to, NOW + 9 * DAY)
+    made = artifact(later, "two", scanned(), NEW)
+    first = known_release(later, made)
+    again = replace(first, digest="sha256:again", published_at=last.now)
+    record_closed(last, again, made, scanned().result, before_it(last.ledger, again))
+    assert [one.published_at for one in to.ledger.closed_fixes()] == [NOW + DAY]
+
+
 @pytest.mark.needs("docker-registry", "skopeo")
 def test_a_publication_writes_it_once_and_a_lost_ledger_gets_it_back(
     begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

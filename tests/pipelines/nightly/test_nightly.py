@@ -61,7 +61,7 @@ class Town:
         for name, approval in (("night-rolls", "none"), ("night-waits", "required")):
             (fleets / f"{name}.toml").write_text(FLEET.format(name=name, label=LABEL, approval=approval))
         sources = json.dumps([str(self.archive.sources())])
-        self.inv = house.fork(folder / "state").with_(root, packages__extra_sources=sources)
+        self.inv = house.fork(folder / "state").with_(root, packages__extra_sources=sources, cooldown="0s")
 
     def publish(self, version: str, mode: int = 0o644) -> None:
         """The archive holds the page in a newer version."""
