@@ -62,7 +62,7 @@ def seen(steps: Sequence[Step], of: Limits, now: datetime = NOW) -> Forecast:
 def begun(found: Forecast) -> dict[str, datetime]:
     """When each begins."""
     steps = [one for wave in found.waves for one in wave.steps]
-    return {one.member.name: one.ends_at - timedelta(seconds=one.seconds) for one in steps if one.ends_at}
+    return {one.member.name: one.begins_at for one in steps if one.begins_at}
 
 
 def ends(found: Forecast) -> dict[str, datetime]:
@@ -250,6 +250,7 @@ def test_canaries_and_bakes_take_their_time_and_calls_theirs() -> None:
     assert found.ends_at == NOW + HOUR + timedelta(seconds=2 * TAKES) + timedelta(minutes=10)
     slow = forecast([step(number, 9) for number in range(4)], Room(limits(), 4, 4, call_seconds=1000.0), NOW)
     assert slow.ends_at == NOW + timedelta(seconds=4000)
+    assert slow.waves[0].begins_at == NOW
 
 
 # -- whose deadline cannot be met, and why -----------------------------------------------------------------------------
