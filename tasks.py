@@ -108,7 +108,10 @@ DraftsInto = Annotated[str, "the content root to draft into; else your first one
 OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; else that of the fleets"]
 
 ScheduleTarget = Annotated[str, "cron, systemd, github, gitlab, kubernetes or eventbridge"]
-Scheduled = Annotated[str, "nightly or fleet.check with arguments (else nightly, and in an image fleet.check all); serve or worker for systemd"]
+Scheduled = Annotated[
+    str,
+    "nightly or fleet.check with arguments, for systemd serve or worker too; else nightly, and in an image fleet.check all",
+]
 TimeOfDay = Annotated[str, "when, as 02:17"]
 Zone = Annotated[str, "the time zone of that, such as Europe/Berlin"]
 Limit = Annotated[str, "how long a run may take"]

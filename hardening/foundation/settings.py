@@ -299,8 +299,8 @@ class Settings(BaseSettings):
         "only `image.lock` does",
     )  # fmt: skip
     rebuild_programs: tuple[str, ...] = Field(
-        (), description="programs that `command` under a fleet's `[rebuild]` may name, as it does: whoever writes a fleet "
-        "gives them their arguments, so no shell",
+        (), description="programs that `command` under a fleet's `[rebuild]` may name, as it does: whoever writes a "
+        "fleet gives them their arguments, so no shell",
     )  # fmt: skip
     registry: Registry = Registry()
     packages: Packages = Packages()

@@ -1,8 +1,8 @@
 """Edge: tells owners that a base of their application has a newer release, and has the application built again.
 
 Once for each application and base release: the ledger counts each try before it is made, so that a crash repeats it at
-most, with the same key; a lease keeps other processes from making it meanwhile. A try that fails is repeated by the next
-run, and after the last one a person is needed.
+most, with the same key; a lease keeps other processes from making it meanwhile. A try that fails is repeated by the
+next run, and after the last one a person is needed.
 """
 
 from __future__ import annotations

@@ -398,7 +398,7 @@ def due_times(judged: Sequence[Judged], limits: Limits, seconds: float, now: dat
     The turns lie evenly over `jitter` of the time from the beginning of a violation to its deadline, counted where
     windows, freezes and budgets let a rollout act. Nobody's turn comes later than two days, so that a night may fail,
     before the moment at which the member must begin at last: `seconds` before its deadline, with room for a canary and
-    all that are due after it. All members' ids decide the order, so that turns stay as they are while others are replaced.
+    all that are due after it. All members' ids decide the order, so that turns stay while others are replaced.
     """
     aged = {one.member.id: one for one in judged if _has_time(one)}
     if not aged:
@@ -408,8 +408,9 @@ def due_times(judged: Sequence[Judged], limits: Limits, seconds: float, now: dat
     timelines = {rule: Timeline(limits, len(judged), starts, span, rule) for rule in sorted(rules)}
     last = _last_beginnings(timelines, list(aged.values()), limits, len(judged), seconds)
     rank = {one: number for number, one in enumerate(sorted((one.member.id for one in judged), key=_scattered))}
+    part = share(limits.jitter) / 100 / len(rank)
     return {
-        member: _turn(timelines[gravest(one.rules)], one, last[member], rank[member] / len(rank) * share(limits.jitter) / 100)
+        member: _turn(timelines[gravest(one.rules)], one, last[member], rank[member] * part)
         for member, one in aged.items()
     }
 

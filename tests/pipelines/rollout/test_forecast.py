@@ -406,7 +406,7 @@ def test_runs_of_each_night_meet_every_deadline_that_can_be_met(
 def test_one_of_the_nights_may_fail(
     days: list[int], jitter: str, more: Any, wide: int, minutes: int, failing: int
 ) -> None:
-    """Whenever the first of them comes: who would be in time if all began at it is in time, whichever later one fails."""
+    """Whenever the first of them comes: who is in time if all begin at it is in time, whichever later one fails."""
     of = limits(jitter=jitter, max_parallel=wide, **more)
     ours = [
         replace(one, reasons=aged(1, days=due)[0].reasons)
