@@ -110,7 +110,7 @@ OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; else that
 ScheduleTarget = Annotated[str, "cron, systemd, github, gitlab, kubernetes or eventbridge"]
 Scheduled = Annotated[
     str,
-    "nightly or fleet.check with arguments, for systemd serve or worker too; else nightly, and in an image fleet.check all",
+    "nightly or fleet.check with arguments, for systemd serve or worker; else nightly, and in an image fleet.check all",
 ]
 TimeOfDay = Annotated[str, "when, as 02:17"]
 Zone = Annotated[str, "the time zone of that, such as Europe/Berlin"]
