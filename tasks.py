@@ -108,11 +108,14 @@ DraftsInto = Annotated[str, "the content root to draft into; else your first one
 OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; else that of the fleets"]
 
 ScheduleTarget = Annotated[str, "cron, systemd, github, gitlab, kubernetes or eventbridge"]
-Scheduled = Annotated[str, "nightly or fleet.check with arguments; else nightly, and in an image fleet.check all"]
+Scheduled = Annotated[
+    str,
+    "nightly or fleet.check with arguments, for systemd serve or worker; else nightly, and in an image fleet.check all",
+]
 TimeOfDay = Annotated[str, "when, as 02:17"]
 Zone = Annotated[str, "the time zone of that, such as Europe/Berlin"]
 Limit = Annotated[str, "how long a run may take"]
-OwnImage = Annotated[str, "Goldsmith's image for kubernetes and eventbridge; else the newest release of `goldsmith`"]
+OwnImage = Annotated[str, "Goldsmith's image for kubernetes and eventbridge; else what `stable` names of `goldsmith`"]
 ContentRoot = Annotated[str, "a folder of your own, which `content` in the settings names"]
 IntoFolder = Annotated[str, "the folder to write the files to; else they are printed"]
 

@@ -140,7 +140,7 @@ def test_the_picture_is_well_formed() -> None:
 def test_what_runs_at_night_exists() -> None:
     """The workflow runs a task that exists, and CI runs the script that a person would."""
     text = (ROOT / ".github/workflows/nightly.yml").read_text()
-    assert re.findall(r"\./goldsmith (.*)$", text, re.MULTILINE) == ["nightly"]
+    assert re.findall(r'"\./goldsmith (.*)"$', text, re.MULTILINE) == ["nightly"]
     assert "nightly" in tasks()
     assert ".ci/run" in (ROOT / ".github/workflows/test.yml").read_text()
     assert os.access(ROOT / ".ci/run", os.X_OK)

@@ -298,6 +298,10 @@ class Settings(BaseSettings):
         "manual", description="auto: a nightly run moves images.lock.toml to what has waited out its cooldown; manual: "
         "only `image.lock` does",
     )  # fmt: skip
+    rebuild_programs: tuple[str, ...] = Field(
+        (), description="programs that `command` under a fleet's `[rebuild]` may name, as it does: whoever writes a "
+        "fleet gives them their arguments, so no shell",
+    )  # fmt: skip
     registry: Registry = Registry()
     packages: Packages = Packages()
     docker: Docker = Docker()

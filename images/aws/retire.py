@@ -84,7 +84,7 @@ def _decisions(cloud: Cloud, found: Iterable[Ami], uses: Uses, rules: Rules) -> 
         decide_over(
             ami, _holding(ami, uses.get(ami.id, ())), cloud.aws, cloud.now, unseen=unseen(cloud),
             disabled_at=tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}"),
-            rule=rules.get(ami.release.name, NO_RULE) if ami.release else NO_RULE,
+            rule=retention.rule_of(ami.release, rules) if ami.release else NO_RULE,
             kept=kept.get(ami.release, "") if ami.release else "",
         )
         for ami in told

@@ -104,13 +104,18 @@ class Fleets(Database):
         )
 
     def end_uptake(self, begun: BaseUptake, detail: str, *, done: bool) -> None:
-        """Keep what came of a try."""
-        self._change(update(t.base_uptakes).where(*self._same_uptake(begun)).values(done=done, detail=detail))
+        """Keep what came of a try, unless another has succeeded meanwhile."""
+        same = (*self._same_uptake(begun), t.base_uptakes.c.done.is_(False))
+        self._change(update(t.base_uptakes).where(*same).values(done=done, detail=detail))
 
     def uptake(self, wanted: BaseUptake) -> BaseUptake | None:
         """What was done of the same kind for the same subject and base."""
         found = self._find(BaseUptake, t.base_uptakes, kind=wanted.kind, subject=wanted.subject, base=wanted.base)
         return next(iter(found), None)
+
+    def uptakes(self, kind: str, base: str) -> tuple[BaseUptake, ...]:
+        """What was done of a kind for every subject on the way to that base."""
+        return self._find(BaseUptake, t.base_uptakes, t.base_uptakes.c.subject, kind=kind, base=base)
 
     def _same_uptake(self, one: BaseUptake) -> tuple[ColumnElement[bool], ...]:
         columns = t.base_uptakes.c

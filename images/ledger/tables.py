@@ -261,7 +261,7 @@ plans = _table("plans", ApprovedPlanRow, keys=["digest"], index=["rollout"])
 class BaseUptake:
     """What was done so that `subject` takes the content `base` of a golden image: `kind` is told or rebuild.
 
-    The subject is an application image; told: with the fleet whose owner was told. `tries` counts those begun.
+    The subject is a fleet and an application image that runs there. `tries` counts those begun.
     """
 
     kind: str

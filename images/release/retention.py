@@ -40,6 +40,8 @@ class KeepRule:
 
 
 NO_RULE = KeepRule()
+ANY = ""
+"""In the place of a definition's name: the rule for those that have none of their own, or are there no more."""
 KEEP, WARN, DEPRECATE, DISABLE, REMOVE = RetirementAction
 DONE = {DEPRECATE: "deprecated", DISABLE: "disabled", REMOVE: "removed"}
 
@@ -110,13 +112,18 @@ def plan(
     kept, newer = kept_by_rule(releases, rules), _newer(releases)
 
     def decided(release: Release, needed: str) -> RetirementDecision[Release]:
-        following = NextAction(REMOVE, grace_of(release, rules.get(release.name, NO_RULE)))
+        following = NextAction(REMOVE, grace_of(release, rule_of(release, rules)))
         return decide(release, release, following, needed, now, newer=newer[release], held=kept.get(release, ""))
 
     decisions = {release: decided(release, _needed(release, running, channels)) for release in releases}
     while bases := {r: child for r in releases if decisions[r].action is REMOVE and (child := _child(r, decisions))}:
         decisions |= {r: decided(r, f"{child.name} {child.digest[:19]} is built on it") for r, child in bases.items()}
     return tuple(decisions[release] for release in releases)
+
+
+def rule_of(release: Release, rules: Mapping[str, KeepRule]) -> KeepRule:
+    """What is kept of a release's definition; of one that is gone, what is kept of ANY."""
+    return rules.get(release.name, rules.get(ANY, NO_RULE))
 
 
 def grace_of(release: Release, rule: KeepRule) -> timedelta:
@@ -128,7 +135,7 @@ def kept_by_rule(releases: Iterable[Release], rules: Mapping[str, KeepRule]) -> 
     """The releases that stand for the last contents of their repositories, each with how that is told."""
     kept, contents = dict[Release, str](), dict[str, set[str]]()
     for release in newest_first(releases):
-        rule, seen = rules.get(release.name, NO_RULE), contents.setdefault(release.repository, set())
+        rule, seen = rule_of(release, rules), contents.setdefault(release.repository, set())
         if release.revoked_at or release.content in seen or len(seen) >= rule.last:
             continue
         seen.add(release.content)
@@ -154,7 +161,9 @@ def _end(release: Release, newer: Sequence[Release], now: datetime) -> tuple[dat
     if release.revoked_at:
         return release.revoked_at, f"revoked on {release.revoked_at:%Y-%m-%d}: {release.revoked_reason}"
     standing = [one for one in newer if status(one, now) in {Status.CURRENT, Status.WARN}]
-    if standing and now < release.expires_at:
+    if now < release.expires_at:
+        if not standing:
+            return release.expires_at, ""
         return standing[-1].published_at, f"superseded by {standing[-1].digest[:19]}"
     taken = [one.published_at for one in newer if not one.revoked_at]
     return min([release.expires_at, *taken]), f"expired on {release.expires_at:%Y-%m-%d}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hardening.foundation.errors import ContentError
 from images.context import Context
 from images.ledger import Ledger
-from images.release.retention import KeepRule
+from images.release.retention import ANY, KeepRule
 from images.release.store import ReleaseStore
 
 if TYPE_CHECKING:
@@ -104,8 +104,9 @@ def _at_aws(context: Context) -> AwsStore:
 
 
 def _rules(context: Context) -> dict[str, KeepRule]:
-    """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do."""
-    default, found = context.settings.retention, dict[str, KeepRule]()
+    """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do (ANY)."""
+    default = context.settings.retention
+    found = {ANY: KeepRule(default.keep_last, default.keep_for)}
     for name, loaded in context.definitions.items():
         own = loaded.definition.lifecycle
         last = default.keep_last if own.keep_last is None else own.keep_last

@@ -16,7 +16,7 @@ from hardening.foundation.settings import ROOT, load_settings
 from images.documents import to_json
 from images.release.lifecycle import Status, status
 from pipelines.contract import Line
-from pipelines.schedules import COMMANDS, OF_IMAGE, SERVE, TARGETS, ScheduledRun, rendered
+from pipelines.schedules import COMMANDS, OF_IMAGE, STAYING, TARGETS, ScheduledRun, rendered
 from pipelines.wiring import image_context
 
 WORD = re.compile(r"[A-Za-z0-9._*?/@:=,+-]+")  # nothing that a shell, cron, systemd or YAML takes for more than text
@@ -72,9 +72,9 @@ def render_schedule(
         raise UsageError(f"no target is named {target}", hint=f"there are {', '.join(TARGETS)}")
     words = _words(command or ("fleet.check all" if target in OF_IMAGE else "nightly"))
     check(words)
-    if words[0] == SERVE and target != "systemd":
-        hint = "./goldsmith pipeline.render systemd --run serve; in a container it is the command to run"
-        raise UsageError(f"--run: serve stays, and {target} ends what it runs", hint=hint)
+    if words[0] in STAYING and target != "systemd":
+        hint = f"./goldsmith pipeline.render systemd --run {words[0]}; in a container it is the command to run"
+        raise UsageError(f"--run: {words[0]} stays, and {target} ends what it runs", hint=hint)
     folder, state = _plain(ROOT), _plain(load_settings().state_dir)
     run = ScheduledRun(words, _time(at), _zone(zone), _limit(limit), folder, state, _image(target, image))
     files = rendered(target, run)
@@ -143,7 +143,7 @@ def _plain(folder: Path) -> Path:
 
 
 def _image(target: str, image: str) -> str:
-    """The image that the target runs: the one given, else the newest release of our own, by digest."""
+    """The image that the target runs: the one given, else our own that `stable` names, by digest."""
     if target not in OF_IMAGE:
         if image:
             raise UsageError(
@@ -156,20 +156,25 @@ def _image(target: str, image: str) -> str:
         )
     if image and "@" not in image:
         say(f"note: {image} is a tag, which moves: name it by digest, as ./goldsmith image.show prints it")
-    return image or _newest_own()
+    return image or _stable_own()
 
 
-def _newest_own() -> str:
+def _stable_own() -> str:
     from pipelines.own_image import NAME
 
     context = image_context(looks=True)
     known = context.ledger.releases(NAME)
-    releases = [one for one in known if status(one, context.now) in {Status.CURRENT, Status.WARN}]
-    if not releases:
-        hint = "--image registry.example.com/goldsmith@sha256:…, or make it: ./goldsmith pipeline.image --help"
-        raise UsageError("--image: which image of Goldsmith, and none was published from here", hint=hint)
-    newest = max(releases, key=lambda one: one.published_at)
-    return f"{newest.repository}@{newest.digest}"
+    moves = [move for place in {one.repository for one in known} for move in context.ledger.moves(place, "stable")]
+    last = sorted(moves, key=lambda move: move.at)[-1:]
+    stands = {one.digest: one for one in known if status(one, context.now) in {Status.CURRENT, Status.WARN}}
+    if not last or not (stable := stands.get(last[0].digest)):
+        hint = (
+            f"--image registry.example.com/goldsmith@sha256:…, or ./goldsmith image.promote {NAME}; "
+            "./goldsmith pipeline.image --help says how it is made"
+        )
+        raise UsageError("--image: which image of Goldsmith, and no release of it stands as `stable` here", hint=hint)
+    say(f"note: it runs {stable.digest[:19]} until it is rendered again: do that after each image.promote {NAME}")
+    return f"{stable.repository}@{stable.digest}"
 
 
 def _written(files: Mapping[str, str], folder: Path, *, force: bool) -> dict[str, Path]:

@@ -84,7 +84,9 @@ class Rebuild(Content):
     `key` shows.
     """
 
-    command: tuple[NonEmpty, ...] = Field((), description="program that gets the message on its standard input")
+    command: tuple[NonEmpty, ...] = Field(
+        (), description="program that gets the message on its standard input; the setting rebuild_programs must name it"
+    )
     webhook_file: NonEmpty | None = Field(
         None, description="file that holds an address to POST to, which is a secret and so stands in no fleet file"
     )

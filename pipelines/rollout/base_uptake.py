@@ -1,18 +1,23 @@
 """Edge: tells owners that a base of their application has a newer release, and has the application built again.
 
 Once for each application and base release: the ledger counts each try before it is made, so that a crash repeats it at
-most, with the same key. A try that fails is repeated by the next run, and after the last one a person is needed.
+most, with the same key; a lease keeps other processes from making it meanwhile. A try that fails is repeated by the
+next run, and after the last one a person is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from secrets import token_hex
 
 from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
 from hardening.foundation.process import NETWORK, run
-from images.ledger import BaseUptake
+from hardening.foundation.settings import Settings
+from images.ledger import BaseUptake, Holder
 from pipelines.contract import Line
 from pipelines.fleet.applications import Application, behind
 from pipelines.fleet.model import Rebuild
@@ -24,13 +29,14 @@ from pipelines.rollout.state import Event
 TOLD, REBUILD = "told", "rebuild"
 MOST_TRIES = 5
 ONCE_MORE = 1000
-TRIES_TO_TELL = 2  # the second one only after a crash
+MARGIN = timedelta(minutes=2)  # more than telling takes, and what a try takes beyond its timeouts
 
 
 class UptakeLine(Line):
     """`fleet.rebuild`: an application image whose golden base has a newer release, and what is done about it.
 
     `state`: untold, told (its owner builds it), due, asked, failing (it is tried again), failed (a person is needed).
+    `detail`: why the last try, of asking or telling, failed.
     """
 
     fleet: str
@@ -71,12 +77,12 @@ def take_up(
 
 def _taken(at: FleetSession, one: Application, most_tries: int) -> UptakeLine:
     told = BaseUptake(TOLD, f"{one.fleet}/{one.image}", one.newest.content, one.fleet, at.now())
-    asked = BaseUptake(REBUILD, one.image, one.newest.content, one.fleet, at.now())
+    asked = replace(told, kind=REBUILD)
     if most_tries:
-        _tell(at, one, told)
+        _tell(at, one, told, most_tries)
     if most_tries and at.fleet.rebuild:
         _ask(at, one, at.fleet.rebuild, asked, most_tries)
-    known = at.context.ledger.uptake(asked if at.fleet.rebuild else told)
+    known = _asked(at, one, asked) if at.fleet.rebuild else at.context.ledger.uptake(told)
     return UptakeLine(
         fleet=one.fleet, owner=one.owner, image=one.image, base=named(one.base), newest=named(one.newest),
         members=one.members, state=_state(at.fleet.rebuild, known), tries=known.tries if known else 0,
@@ -89,35 +95,68 @@ def _state(rebuild: Rebuild | None, known: BaseUptake | None) -> str:
         return "due" if rebuild else "untold"
     if known.done:
         return "asked" if rebuild else "told"
+    if not rebuild:
+        return "untold"
     return "failing" if known.tries < MOST_TRIES else "failed"
 
 
-def _tell(at: FleetSession, one: Application, wanted: BaseUptake) -> None:
-    """Tell people once: who is told by nobody, because no target is set, sees it in the line."""
-    ledger = at.context.ledger
-    if begun := ledger.begin_uptake(wanted, TRIES_TO_TELL):
-        notifier(at.context.settings)(Message(Event.REBUILD, one.fleet, "", f"{one.owner}: {one.text}", at.now()))
-        ledger.end_uptake(begun, "", done=True)
-        ledger.audit(at.now(), at.context.actor, "tell of a newer base", one.fleet, one.text)
+def _asked(at: FleetSession, one: Application, wanted: BaseUptake) -> BaseUptake | None:
+    """What came of asking: for any fleet that runs the application where that was done, else for this one."""
+    known = at.context.ledger.uptakes(REBUILD, wanted.base)
+    anywhere = (other for other in known if other.done and other.subject == f"{other.fleet}/{one.image}")
+    return next(anywhere, None) or at.context.ledger.uptake(wanted)
+
+
+@contextmanager
+def _alone(at: FleetSession, what: str, wanted: BaseUptake, lasting: timedelta) -> Iterator[bool]:
+    """Whether no other process makes such a try meanwhile; of one that died, `lasting` has to pass."""
+    ledger, ours = at.context.ledger, token_hex(8)
+    holder = Holder(f"{wanted.kind} {what} {wanted.base}", at.context.actor, ours)
+    try:
+        yield ledger.acquire_lease(holder, lasting).rollout == ours
+    finally:
+        ledger.release_lease(holder)
+
+
+def _tell(at: FleetSession, one: Application, wanted: BaseUptake, most_tries: int) -> None:
+    """Tell people once: who is told by nobody, because no target is set or takes it, sees it in the line."""
+    ledger, settings = at.context.ledger, at.context.settings
+    if not (settings.notify.command or settings.notify.webhook_file):
+        return
+    with _alone(at, wanted.subject, wanted, MARGIN) as alone:
+        if alone and (begun := ledger.begin_uptake(wanted, most_tries)):
+            told = notifier(settings)(Message(Event.REBUILD, one.fleet, "", f"{one.owner}: {one.text}", at.now()))
+            failure = "" if told else "no target of [notify] took the message"
+            ledger.end_uptake(begun, failure, done=told)
+            _audit(at, one, "tell of a newer base", one.text, failure)
 
 
 def _ask(at: FleetSession, one: Application, rebuild: Rebuild, wanted: BaseUptake, most_tries: int) -> None:
     ledger = at.context.ledger
-    if (begun := ledger.begin_uptake(wanted, most_tries)) is None:
-        return
-    failure = ""
-    try:
-        _trigger(rebuild, one.message(at.now()))
-    except GoldsmithError as error:
-        failure = error.message  # without evidence: what a program prints may hold what nobody should read
-    ledger.end_uptake(begun, failure, done=not failure)
-    said = f"{one.text}; try {begun.tries}" + (f" failed: {failure}" if failure else "")
-    ledger.audit(at.now(), at.context.actor, "ask for a rebuild", one.fleet, said)
+    with _alone(at, one.image, wanted, 4 * rebuild.timeout + MARGIN) as alone:
+        if not alone or ((known := _asked(at, one, wanted)) and known.done):
+            return
+        if (begun := ledger.begin_uptake(wanted, most_tries)) is None:
+            return
+        failure = ""
+        try:
+            _trigger(at.context.settings, rebuild, one.message(at.now()))
+        except GoldsmithError as error:
+            failure = error.message  # without evidence: what a program prints may hold what nobody should read
+        ledger.end_uptake(begun, failure, done=not failure)
+        _audit(at, one, "ask for a rebuild", f"{one.text}; try {begun.tries}", failure)
 
 
-def _trigger(rebuild: Rebuild, message: str) -> None:
+def _audit(at: FleetSession, one: Application, action: str, said: str, failure: str) -> None:
+    failed = f" failed: {failure}" if failure else ""
+    at.context.ledger.audit(at.now(), at.context.actor, action, one.fleet, f"{said}{failed}")
+
+
+def _trigger(settings: Settings, rebuild: Rebuild, message: str) -> None:
     seconds = rebuild.timeout.total_seconds()
     if rebuild.command:
+        if (program := rebuild.command[0]) not in settings.rebuild_programs:
+            raise RefusedError(f"rebuild.command: {program} is not one of the settings' rebuild_programs")
         run(rebuild.command, passes=NETWORK, stdin=message, timeout=seconds)
     elif rebuild.webhook_file:
         post(Path(rebuild.webhook_file), "rebuild.webhook_file", message, seconds)

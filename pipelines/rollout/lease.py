@@ -87,7 +87,7 @@ class LedgerJournal:
     lease: Lease
     actor: str
     now: Callable[[], datetime]
-    tell: Callable[[Message], None]
+    tell: Callable[[Message], object]
     target: ReplacementImage | None = None
 
     def fence(self, rollout: str) -> None:

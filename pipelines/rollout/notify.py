@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +20,7 @@ from hardening.foundation.settings import Notify, Settings
 from pipelines.rollout.state import Event
 
 SECONDS = 10
+LONGEST_ADDRESS = 4096
 
 
 @dataclass(frozen=True)
@@ -36,27 +39,33 @@ class Message:
         return json.dumps({**asdict(self), "at": self.at.astimezone(UTC).isoformat()})
 
 
-def notifier(settings: Settings) -> Callable[[Message], None]:
-    """A function that tells every target of `[notify]`; what fails is said here, and nowhere else."""
+def notifier(settings: Settings) -> Callable[[Message], bool]:
+    """A function that tells every target of `[notify]`, and whether one took it; what fails is said here."""
 
-    def notify(message: Message) -> None:
+    def notify(message: Message) -> bool:
+        took = False
         for tell in (_tell_program, _tell_webhook):
             try:
-                tell(settings.notify, message.json)
+                took = tell(settings.notify, message.json) or took
             except GoldsmithError as error:
-                say(f"no notification that {message.rollout} {message.event}: {error.message}")
+                what = f"that {message.rollout} {message.event}"
+                what = what if message.rollout else f"of {message.fleet}: {message.event}"
+                say(f"no notification {what}: {error.message}")
+        return took
 
     return notify
 
 
-def _tell_program(targets: Notify, text: str) -> None:
+def _tell_program(targets: Notify, text: str) -> bool:
     if targets.command:
         run(targets.command, passes=NETWORK, stdin=text, timeout=SECONDS)
+    return bool(targets.command)
 
 
-def _tell_webhook(targets: Notify, text: str) -> None:
+def _tell_webhook(targets: Notify, text: str) -> bool:
     if targets.webhook_file:
         post(targets.webhook_file, "notify.webhook_file", text)
+    return bool(targets.webhook_file)
 
 
 def post(file: Path, key: str, text: str, seconds: float = SECONDS) -> None:
@@ -64,11 +73,22 @@ def post(file: Path, key: str, text: str, seconds: float = SECONDS) -> None:
 
     Raises OutsideError that does not name the address, which is a secret.
     """
+    address = _address(file, key)
+    retrying(lambda: _post(address, key, text, seconds), within=timedelta(seconds=seconds))
+
+
+def _address(file: Path, key: str) -> str:
+    """What stands in the file: a fleet's author may name any, so nothing that blocks or has no end is read."""
     try:
-        address = file.read_text().strip()
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+            if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
+                raise OutsideError(f"{key} names no regular file")
+            found = opened.read(LONGEST_ADDRESS + 1)
+        if len(found) > LONGEST_ADDRESS:
+            raise OutsideError(f"{key} names a file that is too long for an address")
+        return found.decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise OutsideError(f"{key} cannot be read: {error}") from None
-    retrying(lambda: _post(address, key, text, seconds), within=timedelta(seconds=seconds))
 
 
 def _post(address: str, key: str, text: str, seconds: float) -> None:

@@ -137,7 +137,7 @@ def plan(
     def why_left(one: Judged) -> str:
         waits = not_yet(fleet, later.get(one.member.id), now)
         unfit = changes[one.member.id].forbids if one.member.id in changes else ""
-        return why_not(fleet, one, target, now, adopt) or unfit or waits or frozen(one, budgets)
+        return why_not(fleet, one, target, now, adopt) or unfit or frozen(one, budgets) or waits
 
     left = {one.member.id: why_left(one) for one in violating}
     rolled = [one for one in violating if not left[one.member.id]]
@@ -389,26 +389,28 @@ def step_cost(fleet: Fleet) -> tuple[Mapping[Bucket, int], timedelta]:
 # -- automated runs: who has time waits for a turn ---------------------------------------------------------------------
 
 
-BETWEEN_RUNS = timedelta(days=1)  # a night that fails, or comes late, costs no deadline
+TWO_NIGHTS = timedelta(days=2)  # a night that fails, or comes late, costs no deadline
 
 
 def due_times(judged: Sequence[Judged], limits: Limits, seconds: float, now: datetime) -> dict[str, datetime]:
     """When an automated run comes to each member that is merely too old and has time, by id; the others: at once.
 
     The turns lie evenly over `jitter` of the time from the beginning of a violation to its deadline, counted where
-    windows and freezes let a rollout act. Nobody's turn comes later than a day, so that a night may fail, before the
-    moment at which the member must begin at last: `seconds` before its deadline, with room for all that are due after
-    it. All members' ids decide the order, so that turns stay as they are while others are replaced.
+    windows, freezes and budgets let a rollout act. Nobody's turn comes later than two days, so that a night may fail,
+    before the moment at which the member must begin at last: `seconds` before its deadline, with room for a canary and
+    all that are due after it. All members' ids decide the order, so that turns stay while others are replaced.
     """
     aged = {one.member.id: one for one in judged if _has_time(one)}
     if not aged:
         return {}
     starts = min(now, *(reason.since for one in aged.values() for reason in one.violations if reason.since))
-    timeline = Timeline(limits, len(judged), starts, now - starts + LOOK_AHEAD)
-    last = _last_beginnings(timeline, list(aged.values()), limits, len(judged), seconds)
+    span, rules = now - starts + LOOK_AHEAD, {gravest(one.rules) for one in aged.values()}
+    timelines = {rule: Timeline(limits, len(judged), starts, span, rule) for rule in sorted(rules)}
+    last = _last_beginnings(timelines, list(aged.values()), limits, len(judged), seconds)
     rank = {one: number for number, one in enumerate(sorted((one.member.id for one in judged), key=_scattered))}
+    part = share(limits.jitter) / 100 / len(rank)
     return {
-        member: _turn(timeline, one, last[member], rank[member] / len(rank) * share(limits.jitter) / 100)
+        member: _turn(timelines[gravest(one.rules)], one, last[member], rank[member] * part)
         for member, one in aged.items()
     }
 
@@ -426,30 +428,30 @@ def _has_time(one: Judged) -> bool:
 
 
 def _last_beginnings(
-    timeline: Timeline, aged: Sequence[Judged], limits: Limits, desired: int, seconds: float
-) -> Mapping[str, float]:
-    """When each must begin at last, in seconds in which a rollout may act since the timeline's start.
+    timelines: Mapping[str, Timeline], aged: Sequence[Judged], limits: Limits, desired: int, seconds: float
+) -> Mapping[str, datetime]:
+    """When each must begin at last, by the timelines of the rules that they are replaced for.
 
-    Backwards from the deadlines, as many side by side as the tightest budget before the last deadline allows.
+    Backwards from the deadlines, as many side by side as the tightest budget before the last deadline allows; and the
+    rollout that it is of begins with a canary, if it has one.
     """
-    due = {one.member.id: (one.deadline or timeline.end, gravest(one.rules)) for one in aged}
-    until = max(deadline for deadline, _ in due.values())
-    budgets = [timeline.least(rule, until) for rule in sorted({rule for _, rule in due.values()})]
-    most = Room(limits, desired, desired).most
-    wide = min([most, *(budget for budget in budgets if budget)])
+    due = [(one.deadline, one.member.id, gravest(one.rules)) for one in aged if one.deadline]
+    budgets = [timeline.least(rule, max(due)[0]) for rule, timeline in timelines.items()]
+    wide = min([Room(limits, desired, desired).most, *(budget for budget in budgets if budget)])
     takes = seconds + limits.bake_between_waves.total_seconds()
-    last: dict[str, float] = {}
-    begun: list[float] = []
-    opened = {deadline: timeline.opened(deadline) for deadline, _ in due.values()}
-    for member, (deadline, _) in sorted(due.items(), key=lambda one: (one[1][0], one[0]), reverse=True):
-        ends = min(opened[deadline], begun[-wide]) if len(begun) >= wide else opened[deadline]
-        begun.append(ends - takes)
-        last[member] = begun[-1]
+    canary = ceil(limits.canary / wide) * seconds + limits.bake_time.total_seconds() if limits.canary else 0.0
+    last: dict[str, datetime] = {}
+    begun: list[datetime] = []
+    for deadline, member, rule in sorted(due, reverse=True):
+        timeline = timelines[rule]
+        ends = timeline.opened(min(deadline, begun[-wide]) if len(begun) >= wide else deadline)
+        begun.append(timeline.moment(max(0.0, ends - takes)))
+        last[member] = timeline.moment(max(0.0, ends - takes - canary))
     return last
 
 
-def _turn(timeline: Timeline, one: Judged, last: float, part: float) -> datetime:
+def _turn(timeline: Timeline, one: Judged, last: datetime, part: float) -> datetime:
     since = min(reason.since for reason in one.violations if reason.since)
     began, due = timeline.opened(since), timeline.opened(one.deadline or timeline.end)
     spread = timeline.moment(began + part * (due - began)) if part else since
-    return min(spread, timeline.moment(max(0.0, last)) - BETWEEN_RUNS)
+    return min(spread, last - TWO_NIGHTS)

@@ -142,11 +142,16 @@ class Stretch:
 
 
 class Timeline:
-    """What holds when for a fleet of `desired` members, from `start` (aware UTC) on; read as far as asked."""
+    """What holds when for a fleet of `desired` members, from `start` (aware UTC) on; read as far as asked.
 
-    def __init__(self, limits: Limits, desired: int, start: datetime, span: timedelta = LOOK_AHEAD) -> None:
+    With a `rule`, a budget of 0 for members that are replaced for it forbids to act, too.
+    """
+
+    def __init__(
+        self, limits: Limits, desired: int, start: datetime, span: timedelta = LOOK_AHEAD, rule: str = ""
+    ) -> None:
         self.start, self.end = start, start + span
-        self._ahead = _stretches(limits, desired, start, self.end)
+        self._ahead = _stretches(limits, desired, start, self.end, rule)
         self._known: list[Stretch] = []
         self._begins: list[datetime] = []
 
@@ -212,7 +217,7 @@ class _Signal:
         return (True, self._span[1]) if self._span[0] <= moment else (False, self._span[0])
 
 
-def _stretches(limits: Limits, desired: int, start: datetime, end: datetime) -> Iterator[Stretch]:
+def _stretches(limits: Limits, desired: int, start: datetime, end: datetime, rule: str = "") -> Iterator[Stretch]:
     freezes = [_Signal([freeze.span]) for freeze in limits.freezes]
     windows = _Signal(_openings_of(limits.windows, start, end) if limits.windows else [(start, _NEVER)])
     budgets = [_Signal(_holding(budget, start, end)) for budget in limits.budgets]
@@ -227,7 +232,7 @@ def _stretches(limits: Limits, desired: int, start: datetime, end: datetime) -> 
         caps = tuple(cap for cap, (holds, _) in zip(every, held, strict=True) if holds)
         forbids = [f"limits.freezes[{number}]" for number, (holds, _) in enumerate(frozen) if holds]
         forbids += [] if window[0][0] else ["limits.windows"]
-        forbids += [cap.name for cap in caps if _of_nobody(limits, cap)]
+        forbids += [cap.name for cap in caps if _of_nobody(limits, cap) or (rule and not cap.most and cap.binds(rule))]
         yield Stretch(at, until, forbids[0] if forbids else "", caps, opened)
         opened += 0.0 if forbids else (until - at).total_seconds()
         at = until

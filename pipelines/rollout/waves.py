@@ -20,7 +20,8 @@ class Step:
     """One member that is replaced, why, which of the reasons the budgets count, and the seconds it takes at least.
 
     `changes`: what the replacement changes in it beside its files. `deadline`: when the first of the reasons must be
-    gone; `ends_at`: when the new one serves, as predicted, None where the limits let it begin at no time within a year.
+    gone; `begins_at` and `ends_at`: when it begins and the new one serves, as predicted, None where the limits let it
+    begin at no time within a year.
     """
 
     member: Member
@@ -29,6 +30,7 @@ class Step:
     seconds: int = 0
     changes: tuple[str, ...] = ()
     deadline: datetime | None = None
+    begins_at: datetime | None = None
     ends_at: datetime | None = None
 
     @property
@@ -63,8 +65,7 @@ class Wave:
     @property
     def begins_at(self) -> datetime | None:
         """When its first members are replaced, as predicted."""
-        first = self.steps[0] if self.steps else None
-        return first.ends_at - timedelta(seconds=first.seconds) if first and first.ends_at else None
+        return self.steps[0].begins_at if self.steps else None
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,10 @@ class _Batch:
         began, calls = predicted.at, len(self.steps) * self.room.call_seconds
         predicted.passes(max(*(step.seconds for step in self.steps), calls))
         if began:
-            taken = [timedelta(seconds=max(step.seconds, calls)) for step in self.steps]
-            self.steps = [replace(step, ends_at=began + span) for step, span in zip(self.steps, taken, strict=True)]
+            self.steps = [
+                replace(step, begins_at=began, ends_at=began + timedelta(seconds=max(step.seconds, calls)))
+                for step in self.steps
+            ]
 
     def _costs(self, step: Step) -> int:
         """How many members fewer serve while the step runs."""

@@ -5,6 +5,7 @@ Each target is the templates of its folder here. What stands in them by default 
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from datetime import time, timedelta
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SERVE = "serve"  # has a schedule of its own, and so no target but a service that stays
-COMMANDS = ("nightly", "fleet.check", SERVE)
+WORKER = "worker"
+STAYING = ("serve", WORKER)  # run until they are told to stop, and so have no target but a service
+COMMANDS = ("nightly", "fleet.check", *STAYING)
 SPREAD = timedelta(minutes=15)  # how much later than `at` a run may start, where the target can spread its runs
 FILES = {
     "cron": {"crontab.j2": "{name}.crontab"},
@@ -52,14 +54,16 @@ class ScheduledRun:
 
     def values(self) -> dict[str, Any]:
         """What a template may use."""
-        limit = int(self.limit.total_seconds())
+        limit, line = int(self.limit.total_seconds()), shlex.join(self.words)
         return {
             "name": self.name,
             "command": self.words[0],
             "words": self.words,
-            "line": shlex.join(self.words),
-            "nightly": self.words[0] in ("nightly", SERVE),
-            "stays": self.words[0] == SERVE,
+            "line": line,
+            "step": json.dumps(f"./goldsmith {line}"),  # as YAML takes it, whatever ends in a colon
+            "nightly": self.words[0] in ("nightly", *STAYING),
+            "stays": self.words[0] in STAYING,
+            "worker": self.words[0] == WORKER,
             "hour": self.at.hour,
             "minute": self.at.minute,
             "clock": f"{self.at:%H:%M}",
@@ -85,5 +89,5 @@ def rendered(target: str, run: ScheduledRun) -> dict[str, str]:
     return {
         name.format(name=run.name): templating.render((folder / template).read_text(), run.values(), sandbox)
         for template, name in FILES[target].items()
-        if run.words[0] != SERVE or template != "timer.j2"
+        if run.words[0] not in STAYING or template != "timer.j2"
     }

@@ -31,7 +31,7 @@ from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Release
 from images.build.buildkit import dockerfile_of
 from images.catalog import load_definition
-from images.ledger import Ledger
+from images.ledger import Ledger, Move
 from images.registry.login import login_file
 from pipelines import own_image
 from pipelines.cli.rendering import RenderedLine, render_schedule
@@ -118,6 +118,20 @@ def test_serve_is_a_unit_that_stays(tmp_path: Path) -> None:
     assert "goldsmith" not in done.stderr, done.stderr
     assert {"Restart=always", "KillMode=process", "WantedBy=multi-user.target"} <= set(service.splitlines())
     assert "oneshot" not in service
+
+
+@pytest.mark.needs("systemd-analyze")
+def test_a_worker_is_a_unit_that_stays_and_ends_the_step_under_way(tmp_path: Path) -> None:
+    """SIGTERM reaches itself alone, and not the programs of its builds; what failed starts again."""
+    [(name, service)] = texts("systemd", "worker --capabilities docker").items()
+    assert name == "goldsmith-worker.service"
+    (tmp_path / name).write_text(service)
+    done = run(["systemd-analyze", "verify", str(tmp_path / name)], ok=range(256))
+    assert "goldsmith" not in done.stderr, done.stderr
+    written = service.splitlines()
+    assert {"Restart=on-failure", "KillMode=mixed", "TimeoutStopSec=1h", "WantedBy=multi-user.target"} <= set(written)
+    assert f"ExecStart={ROOT}/goldsmith worker --capabilities docker" in written
+    assert [line for line in written if line.startswith(("KillMode", "Type", "TimeoutStartSec"))] == ["KillMode=mixed"]
 
 
 @pytest.mark.parametrize("target", ["github", "gitlab"])
@@ -236,10 +250,22 @@ def test_gitlab_runs_one_at_a_time_and_only_when_it_is_scheduled(command: str) -
     """The schedule itself is made by the line that the file shows."""
     text = only("gitlab", command)
     [job] = yaml.safe_load(text).values()
-    assert job["rules"] == [{"if": '$CI_PIPELINE_SOURCE == "schedule"'}]
+    name = command.partition(" ")[0]
+    only_this = f'$CI_PIPELINE_SOURCE == "schedule" && $RUN_GOLDSMITH == "{name}"'
+    assert job["rules"] == [{"if": only_this}], "else each schedule runs every job"
+    assert f"--variable RUN_GOLDSMITH:{name} " in text
     assert job["resource_group"]
     assert job["timeout"] == "180 minutes"
-    assert '-f cron="17 2 * * *" -f cron_timezone=Europe/Berlin' in text
+    assert '--cron "17 2 * * *" --cronTimeZone Europe/Berlin' in text
+
+
+@pytest.mark.parametrize(("target", "key"), [("github", "run"), ("gitlab", "script")])
+def test_a_word_that_ends_in_a_colon_stays_a_word(target: str, key: str) -> None:
+    """YAML takes it for a key, unless the whole line is a quoted text."""
+    command = "nightly --only a: --json"
+    [job] = document(target, command)["jobs"].values() if target == "github" else document(target, command).values()
+    steps = [step.get(key) for step in job["steps"]] if target == "github" else job[key]
+    assert f"./goldsmith {command}" in steps
 
 
 @EACH
@@ -374,6 +400,7 @@ def test_files_are_written_over_nothing_that_is_there(target: str, tmp_path: Pat
         ({"command": "nightly --only a%b"}, "cannot stand in a schedule"),
         ({"command": "nightly --only 'a\nb'"}, "cannot stand in a schedule"),
         ({"command": "serve"}, "serve stays, and cron ends what it runs"),
+        ({"target": "gitlab", "command": "worker"}, "worker stays, and gitlab ends what it runs"),
         ({"command": "nightly '"}, "--run: No closing quotation"),
         ({"at": "25:00"}, "--at: 25:00"),
         ({"zone": "Europe/Berlim"}, "did you mean Europe/Berlin"),
@@ -416,10 +443,10 @@ def test_the_image_holds_what_runs_and_not_what_tests() -> None:
         assert re.match(r"\S+==[^\\\n]+ \\\n(    --hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry), entry
 
 
-def test_without_an_image_the_newest_release_that_stands_is_run_by_its_digest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_an_image_what_stable_names_is_run_by_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Neither a revoked nor an expired one, nor another definition's."""
+    """No newer candidate, which nobody promoted; none where that is over. It is said when to render anew."""
     monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path))
     now = datetime.now(UTC)
 
@@ -430,13 +457,23 @@ def test_without_an_image_the_newest_release_that_stands_is_run_by_its_digest(
         place = f"registry.example.com/golden/{name}"
         return Release(name=name, repository=place, profile="p", policy="p", **digests, **dates, **more)
 
+    releases = (
+        known("goldsmith", "1", 9, 30), known("goldsmith", "2", 5, 30), known("goldsmith", "3", 4, 3),
+        known("goldsmith", "4", 3, 30, revoked_at=now, revoked_reason="bad"), known("goldsmith", "5", 1, 30),
+    )  # fmt: skip
     with closing(Ledger.open(f"sqlite:///{tmp_path}/ledger.sqlite")) as ledger:
-        for release in (
-            known("goldsmith", "1", 9, 30), known("goldsmith", "2", 5, 30), known("goldsmith", "3", 4, 3),
-            known("goldsmith", "4", 3, 30, revoked_at=now, revoked_reason="bad"), known("other", "5", 1, 30),
-        ):  # fmt: skip
+        for release in releases:
             ledger.record_release(release)
-    assert f"image: registry.example.com/golden/goldsmith@sha256:{'2' * 64}\n" in only("kubernetes", image="")
+        with pytest.raises(UsageError, match="no release of it stands as `stable`"):
+            only("kubernetes", image="")
+        for number, name in ((0, "stable"), (1, "stable"), (4, "candidate")):
+            ledger.record_move(Move(releases[0].repository, name, releases[number].digest, now, "promote"))
+        assert f"image: registry.example.com/golden/goldsmith@sha256:{'2' * 64}\n" in only("kubernetes", image="")
+        assert "image.promote goldsmith" in " ".join(capsys.readouterr().err.split())
+        for number in (2, 3):
+            ledger.record_move(Move(releases[0].repository, "stable", releases[number].digest, now, "promote"))
+            with pytest.raises(UsageError, match="no release of it stands as `stable`"):
+                only("kubernetes", image="")
 
 
 def test_the_definition_of_the_image_is_sound_and_takes_the_place_of_none(tmp_path: Path) -> None:

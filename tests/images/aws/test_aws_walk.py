@@ -18,7 +18,7 @@ from images.aws.reaping import reap
 from images.aws.release_store import AwsStore, channel_name
 from images.aws.retire import retire_images, uses_in
 from images.release.channels import revoke
-from images.release.retention import KeepRule
+from images.release.retention import ANY, KeepRule
 from images.release.retention import RetirementAction as Action
 from tests.images.aws.test_aws_faults import Killed, dying
 from tests.strict_aws import Fault, StrictAws
@@ -75,9 +75,10 @@ def _state_on(day: int) -> str:
     return "available" if day < DISABLED else "disabled" if day <= REMOVED else "gone"
 
 
-def test_one_of_the_last_is_neither_disabled_nor_removed(aws: StrictAws, cloud: Cloud) -> None:
-    """As the rule of its definition says; without one its time goes on."""
-    image, rules = image_of(cloud), {NAME: KeepRule(last=1)}
+@pytest.mark.parametrize("name", [NAME, ANY])
+def test_one_of_the_last_is_neither_disabled_nor_removed(aws: StrictAws, cloud: Cloud, name: str) -> None:
+    """As the rule of its definition says, or that of the settings where the definition is gone; without one it goes."""
+    image, rules = image_of(cloud), {name: KeepRule(last=1)}
     store = AwsStore(on(aws, cloud, REMOVED + 1), [NAME], rules)
     (kept,) = store.retire(apply=True)
     assert (kept.action, kept.why.partition("; ")[2]) == ("keep", "not disabled: the last one is kept")

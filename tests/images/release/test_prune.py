@@ -20,6 +20,7 @@ from images.release.channels import revoke
 from images.release.lifecycle import Status, status
 from images.release.publish import release
 from images.release.retention import (
+    ANY,
     DISABLE,
     KEEP,
     REMOVE,
@@ -38,8 +39,8 @@ from tests.support.publishing import DAY, NOW, Begin, SharedRegistry, at, built,
 needs_registry = pytest.mark.needs("docker-registry", "skopeo")
 
 
-def made(name: str, day: int, **more: object) -> Release:
-    """A release of `name` on a day, 30 days valid; its digest is `name` and the day."""
+def made(name: str, day: int, lasts: int = 30, **more: object) -> Release:
+    """A release of `name` on a day, valid for as many days; its digest is `name` and the day."""
     start = NOW + day * DAY
     plain = Release(
         name=name,
@@ -50,8 +51,8 @@ def made(name: str, day: int, **more: object) -> Release:
         profile="p",
         policy="p",
         published_at=start,
-        warn_at=start + 23 * DAY,
-        expires_at=start + 30 * DAY,
+        warn_at=start + max(0, lasts - 7) * DAY,
+        expires_at=start + lasts * DAY,
     )
     return replace(plain, **more)  # type: ignore[arg-type]
 
@@ -80,6 +81,13 @@ def test_a_revoked_or_expired_successor_supersedes_nothing() -> None:
     """What stands is not taken away in favour of what must not run."""
     releases = [made("web", 0), made("web", 1, revoked_at=NOW, revoked_reason="bad")]
     assert decided(releases, 2)["web0"] == (False, "expires on 2026-12-25")
+
+
+def test_what_stands_is_not_taken_by_successors_that_stood_for_less_long() -> None:
+    """Two newer ones of seven days come and go: the first stands alone again."""
+    releases = [made("web", 0, 60), made("web", 9, 7), made("web", 11, 7)]
+    assert decided(releases, 12)["web0"] == (True, "superseded by web9")
+    assert decided(releases, 19)["web0"] == (False, "expires on 2027-01-24")
 
 
 def test_a_releases_days_are_exact_to_the_moment() -> None:
@@ -168,6 +176,7 @@ some_releases = some.lists(
         made,
         names,
         some.integers(0, 60),
+        some.sampled_from([1, 7, 30, 60]),
         base_digest=some.sampled_from(["", "a1-content", "b2-content", "a3-content"]),
         revoked_at=some.none() | some.just(NOW),
     ),
@@ -290,6 +299,7 @@ shared_contents = some.lists(
         made,
         names,
         some.integers(0, 60),
+        some.sampled_from([1, 7, 30, 60]),
         content=some.sampled_from(["one", "two", "three", "four"]),
         base_digest=some.sampled_from(["", "one", "two", "a7", "b9"]),
         revoked_at=some.none() | some.integers(0, 60).map(lambda day: NOW + day * DAY),
@@ -382,11 +392,12 @@ def test_a_definition_says_better_than_the_settings_what_is_kept_of_it(tmp_path:
     )
     context = Context(settings, NOW, lambda: "", lambda: "127.0.0.1:9/golden")
     rules = next(iter(stores(context))).rules  # type: ignore[attr-defined]
-    assert {name: rules[name] for name in ("debian-base", "r-last", "r-for", "r-none")} == {
+    assert {name: rules[name] for name in ("debian-base", "r-last", "r-for", "r-none", ANY)} == {
         "debian-base": KeepRule(2, 7 * DAY),
         "r-last": KeepRule(5, 7 * DAY),
         "r-for": KeepRule(2, 90 * DAY),
         "r-none": KeepRule(0, 7 * DAY),
+        ANY: KeepRule(2, 7 * DAY),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Notify, Settings
 from images.context import Context
-from images.ledger import BaseUptake
+from images.ledger import BaseUptake, Holder
 from pipelines.fleet.applications import behind
 from pipelines.fleet.members import Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import Fleet, Rebuild
@@ -46,7 +47,7 @@ def session(folder: Path, rebuild: dict[str, Any] | None, tagged: ReplacementIma
     """A fleet whose ledger lies in `folder`; people are told by a program that writes `told`."""
     of = fleet(replacement={"tag": f"{SHOP}:1"} if tagged else {"definition": "nginx"})
     notify = Notify(command=("sh", "-c", f"cat >>{folder}/told; echo >>{folder}/told"))
-    context = Context(Settings(state=folder, notify=notify), NOW, str, str)
+    context = Context(Settings(state=folder, notify=notify, rebuild_programs=("sh", "sleep")), NOW, str, str)
     origins: Any = SimpleNamespace(target=lambda: tagged)
     made = of.model_copy(update={"rebuild": Rebuild.model_validate(rebuild) if rebuild else None})
     return FleetSession(made, context, None, lambda: NOW, "", lambda *_: origins, lambda: Seen(()))  # type: ignore[arg-type]
@@ -160,11 +161,79 @@ def test_what_fails_is_tried_by_later_runs_and_then_needs_a_person(tmp_path: Pat
 def test_a_try_that_a_crash_cut_off_is_counted_and_repeated_with_its_key(tmp_path: Path, heard: Path) -> None:
     """The ledger's line stands before anything is done."""
     at = session(tmp_path, by_program(heard))
-    wanted = BaseUptake("rebuild", SHOP, NEW.content, "web", NOW)
+    wanted = BaseUptake("rebuild", f"web/{SHOP}", NEW.content, "web", NOW)
     assert at.context.ledger.begin_uptake(wanted, MOST_TRIES) == replace(wanted, tries=1)
     (line,) = take_up(at, [application()], apply=True)
     assert (line.state, line.tries, len(lines_of(heard))) == ("asked", 2, 1)
     assert at.context.ledger.begin_uptake(wanted, MOST_TRIES) is None
+
+
+def test_two_processes_make_no_try_at_the_same_time(tmp_path: Path, heard: Path) -> None:
+    """While one asks or tells, another that comes by does neither."""
+    at = session(tmp_path, None)
+    inner: list[str] = []
+
+    def others() -> None:
+        again = replace(at, fleet=at.fleet.model_copy(update={"rebuild": Rebuild.model_validate(by_program(heard))}))
+        (line,) = take_up(again, [application()], apply=True)
+        inner.append(line.state)
+
+    key = [f"{kind} {NEW.content}" for kind in (f"told web/{SHOP}", f"rebuild {SHOP}")]
+    held = [Holder(one, "another", "try") for one in key]
+    for one in held:
+        at.context.ledger.acquire_lease(one, timedelta(minutes=5))
+    others()
+    assert (inner, lines_of(heard), lines_of(tmp_path / "told")) == (["due"], [], [])
+    for one in held:
+        at.context.ledger.release_lease(one)
+    others()
+    assert (inner[-1], len(lines_of(heard)), len(lines_of(tmp_path / "told"))) == ("asked", 1, 1)
+
+
+def test_a_try_that_fails_late_does_not_undo_one_that_succeeded(tmp_path: Path) -> None:
+    """Whatever the order in which they end, the first success stands."""
+    ledger, wanted = session(tmp_path, None).context.ledger, BaseUptake("rebuild", "web/x", NEW.content, "web", NOW)
+    first, second = (ledger.begin_uptake(wanted, MOST_TRIES) for _ in range(2))
+    assert first
+    assert second
+    ledger.end_uptake(first, "", done=True)
+    ledger.end_uptake(second, "it broke", done=False)
+    assert ledger.uptake(wanted) == replace(second, done=True)
+
+
+def test_a_fleet_whose_program_is_broken_keeps_no_other_from_asking(tmp_path: Path, heard: Path) -> None:
+    """Each fleet's tries are counted for itself; what one has asked for, no other asks for again."""
+    broken = session(tmp_path, {"command": ["sh", "-c", "exit 3"]})
+    for _ in range(MOST_TRIES):
+        (line,) = take_up(broken, [application()], apply=True)
+    assert line.state == "failed"
+    changed = {"name": "blue", "rebuild": Rebuild.model_validate(by_program(heard))}
+    (line,) = take_up(replace(broken, fleet=broken.fleet.model_copy(update=changed)), [application()], apply=True)
+    assert (line.state, line.tries, len(lines_of(heard))) == ("asked", 1, 1)
+    assert take_up(broken, [application()], apply=False)[0].state == "asked"
+
+
+def test_a_program_that_the_settings_do_not_name_is_not_run(tmp_path: Path, heard: Path) -> None:
+    """Whoever writes a fleet's file runs nothing on this machine by it."""
+    at = session(tmp_path, by_program(heard))
+    unnamed = at.context.settings.model_copy(update={"rebuild_programs": ("/bin/sh",)})
+    (line,) = take_up(replace(at, context=replace(at.context, settings=unnamed)), [application()], apply=True)
+    assert (line.state, line.detail) == ("failing", "rebuild.command: sh is not one of the settings' rebuild_programs")
+    assert lines_of(heard) == []
+
+
+def test_who_was_told_by_nobody_is_told_by_a_later_run(tmp_path: Path) -> None:
+    """Where no target takes the message, or none is set."""
+    at = session(tmp_path, None)
+    for notify, detail in (
+        (Notify(), ""),
+        (Notify(command=("false",)), "no target of [notify] took the message"),
+    ):
+        settings = at.context.settings.model_copy(update={"notify": notify})
+        for _ in range(2):
+            (line,) = take_up(replace(at, context=replace(at.context, settings=settings)), [application()], apply=True)
+            assert (line.state, line.detail) == ("untold", detail)
+    assert (take_up(at, [application()], apply=True)[0].state, len(lines_of(tmp_path / "told"))) == ("told", 1)
 
 
 @pytest.mark.parametrize(("status", "state"), [(204, "asked"), (500, "failing")])

@@ -10,18 +10,18 @@ from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipelines.fleet.model import Limits
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.plan import BETWEEN_RUNS, due_times, plan
+from pipelines.rollout.plan import due_times, plan
 from pipelines.rollout.schedule import LOOK_AHEAD, Timeline, caps, may_act
 from pipelines.rollout.waves import Forecast, Late, Room, Step, forecast, limit_keys, without
 from tests.pipelines.rollout.test_schedule import MOMENTS, WINDOWS, ZONES
 from tests.support.fleets import NOW, fleet, judged, member, reason, target
 
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 TAKES = 600
 NIGHT = {"start": "22:00", "end": "04:00"}
 FREEZES = st.integers(0, 20).map(
@@ -62,7 +62,7 @@ def seen(steps: Sequence[Step], of: Limits, now: datetime = NOW) -> Forecast:
 def begun(found: Forecast) -> dict[str, datetime]:
     """When each begins."""
     steps = [one for wave in found.waves for one in wave.steps]
-    return {one.member.name: one.ends_at - timedelta(seconds=one.seconds) for one in steps if one.ends_at}
+    return {one.member.name: one.begins_at for one in steps if one.begins_at}
 
 
 def ends(found: Forecast) -> dict[str, datetime]:
@@ -250,6 +250,7 @@ def test_canaries_and_bakes_take_their_time_and_calls_theirs() -> None:
     assert found.ends_at == NOW + HOUR + timedelta(seconds=2 * TAKES) + timedelta(minutes=10)
     slow = forecast([step(number, 9) for number in range(4)], Room(limits(), 4, 4, call_seconds=1000.0), NOW)
     assert slow.ends_at == NOW + timedelta(seconds=4000)
+    assert slow.waves[0].begins_at == NOW
 
 
 # -- whose deadline cannot be met, and why -----------------------------------------------------------------------------
@@ -392,4 +393,60 @@ def test_runs_of_each_night_meet_every_deadline_that_can_be_met(
         assert not run.late
         assert all(one.deadline and one.deadline > now for one in due)
         left = {member: one for member, one in left.items() if one not in due}
-        now = max(now + BETWEEN_RUNS, run.ends_at or now)
+        now = max(now + DAY, run.ends_at or now)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=30), st.sampled_from(["0%", "50%", "100%"]),
+    st.sampled_from([{}, {"windows": [NIGHT]}, {"canary": 2, "bake_time": "2h"}]), st.integers(1, 3),
+    st.integers(0, 12 * 24 * 60), st.integers(1, 12),
+)  # fmt: skip
+@example([2, 2], "100%", {}, 1, 0, 1)
+def test_one_of_the_nights_may_fail(
+    days: list[int], jitter: str, more: Any, wide: int, minutes: int, failing: int
+) -> None:
+    """Whenever the first of them comes: who is in time if all begin at it is in time, whichever later one fails."""
+    of = limits(jitter=jitter, max_parallel=wide, **more)
+    ours = [
+        replace(one, reasons=aged(1, days=due)[0].reasons)
+        for one, due in zip(aged(len(days)), days, strict=True)
+    ]  # fmt: skip
+    steps = [replace(step(0), member=one.member, deadline=one.deadline, seconds=60) for one in ours]
+    room, first = Room(of, len(steps), len(steps)), NOW + timedelta(minutes=minutes)
+    if forecast(steps, room, first).late or any(one.deadline <= first for one in steps if one.deadline):
+        return
+    left = {one.member.id: one for one in steps}
+    for night in range(12):
+        now = first + night * DAY
+        come = due_times(ours, of, 60, now)
+        due = [one for member, one in left.items() if come[member] <= now]
+        if night == failing or not due:
+            continue
+        run = forecast(due, room, now)
+        assert not run.late
+        assert all(one.deadline and one.deadline > now for one in due)
+        assert run.ends_at
+        assert run.ends_at <= now + DAY
+        left = {member: one for member, one in left.items() if one not in due}
+    assert not left
+
+
+def test_hours_in_which_a_budget_allows_nobody_are_not_counted() -> None:
+    """A budget of 0 for some reasons alone closes as a window does for those who are replaced for them."""
+    day = {"nodes": 0, "reasons": ["expired"], "windows": [{"start": "04:00", "end": "22:00"}]}
+    ours = aged(40)
+    by_budget, by_window = (
+        due_times(ours, limits(jitter="100%", max_parallel=1, **more), 3600, NOW)
+        for more in ({"budgets": [day]}, {"windows": [NIGHT]})
+    )
+    assert by_budget == by_window
+    others = due_times(aged(40, rule="max_age"), limits(jitter="100%", max_parallel=1, budgets=[day]), 3600, NOW)
+    assert others == due_times(ours, limits(jitter="100%", max_parallel=1), 3600, NOW)
+
+
+def test_a_canary_bakes_before_the_last_moment() -> None:
+    """Whoever is not the canary begins once it has baked."""
+    bakes = limits(jitter="100%", canary=1, bake_time="18h")
+    plain, baking = (max(due_times(aged(50), of, 60, NOW).values()) for of in (limits(jitter="100%"), bakes))
+    assert plain - baking >= 17 * HOUR

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -101,6 +103,32 @@ def test_a_webhook_that_fails_is_said_without_its_address_and_stops_nothing(
     assert "no notification that web-1 paused" in told
     assert said in told
     assert "s3cr3t" not in told
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "long"])
+def test_an_address_is_read_from_a_short_regular_file_alone(
+    tmp_path: Path, hook: Hook, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """A pipe would wait for ever, a device never end."""
+    file = tmp_path / "address"
+    if kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "folder":
+        file.mkdir()
+    else:
+        file.write_text(f"{hook.address}{' ' * 5000}")
+    assert not notifier(Settings(notify=Notify(webhook_file=file)))(MESSAGE)
+    assert "notify.webhook_file" in capsys.readouterr().err
+    assert not hook.got
+
+
+def test_whether_a_target_took_it_is_told_and_who_was_not_told_of_what(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of what concerns a fleet and no rollout."""
+    assert not notifier(Settings())(MESSAGE)
+    assert notifier(Settings(notify=Notify(command=("true",))))(MESSAGE)
+    about = replace(MESSAGE, event=Event.REBUILD, rollout="")
+    assert not notifier(Settings(notify=Notify(command=("false",))))(about)
+    assert "no notification of web: rebuild: false ended" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_program_that_fails_does_not_keep_the_webhook_from_hearing(tmp_path: Path, hook: Hook) -> None:
