@@ -16,6 +16,7 @@ from pipelines.contract import NightlyLine
 from pipelines.durable.port import decode, encode
 
 NIGHT, BRANCH, IMAGE, FLEET = "night", "branch", "image", "fleet"  # the flows by name
+NIGHT_LOCK = "locks/nightly.lock"  # in the state directory: one night at a time
 GIVEN_UP_AFTER = timedelta(hours=12)  # a night that is older is not continued: the next one knows more
 ENDED_BADLY = ("refused", "failed")
 

@@ -26,7 +26,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.host.capabilities import found, offer, shares
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
-from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NightOrder, NightRecord
+from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NIGHT_LOCK, NightOrder, NightRecord
 from pipelines.nightly.stages import WorldStages, here
 from pipelines.nightly.summary import output, refused_together
 from pipelines.rollout.service import steady_clock
@@ -47,7 +47,7 @@ def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tup
     nothing; RefusedError when another night is under way on this machine.
     """
     context = replace(context, lenient=True)
-    with only_one(context.settings.state_dir / "locks" / "nightly.lock", "nightly"):
+    with only_one(context.settings.state_dir / NIGHT_LOCK, "nightly"):
         publishable(context, only)
         require_rules(context)
         with claimed(engine_url(context.settings.database_url, KIND)) as claim:
