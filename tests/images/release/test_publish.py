@@ -100,7 +100,9 @@ def test_what_was_said_hangs_on_the_release(begin: Begin) -> None:
     assert ended.annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-12-25"}
 
 
-def test_a_night_is_told_why_a_release_does_not_stand(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_night_is_told_why_a_release_does_not_stand(
+    shared_registry: SharedRegistry, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a push it knows what publishing would change; where nothing, the release itself is the answer."""
     to, (done,) = begin(published, ONE)
     artifact, policy = built(to.store), done.policy
@@ -117,6 +119,16 @@ def test_a_night_is_told_why_a_release_does_not_stand(begin: Begin, monkeypatch:
         lost.setattr(images.registry.publication, "is_proved", lambda *_: False)
         assert said() == "what proves its release is missing"
         assert stands(to, artifact, definition(), policy, thorough=False) == done, "it is not asked every night"
+    tags = shared_registry.folder / "data/docker/registry/v2/repositories" / done.name / "_manifests/tags"
+    for lose in (
+        lambda: to.registry.delete(done.repository, done.content),
+        lambda: shutil.rmtree(tags / f"20261125-{done.digest[7:13]}"),
+    ):
+        lose()
+        assert said() == LACKING
+        assert stands(to, artifact, definition(), policy, thorough=False) == done
+        assert release(to, artifact, definition(), judged()).release == done, "publishing makes it whole"
+        assert said() == done
     revoke(to, done.digest, "a hole")
     assert said() == "it was revoked"
 
