@@ -4,8 +4,8 @@ The workflow engine serves one process's flows from one place at a time: the nig
 a fleet where `roll.status` and the next process look for them. So what has to be rolled is rolled by
 `python -m pipelines.nightly.fleet_stage FLEET POLICY`, which ends with the night, however that ends.
 
-Releases are dated by the night's own moment. Fleets live by the real clock: windows, freezes, budgets and waivers of the
-evening say nothing of the noon at which a night goes on that lost its power.
+Releases are dated by the night's own moment. Fleets live by the real clock: the windows, freezes, budgets and waivers
+of a night say nothing of the noon at which it goes on, where it lost its power meanwhile.
 """
 
 from __future__ import annotations

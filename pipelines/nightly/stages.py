@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from hardening.catalog import load_waivers
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.hashing import digest_of
 from hardening.waivers import ending_soon
 from images import feeds
 from images.artifact import Release
@@ -33,6 +34,7 @@ from pipelines.host.capabilities import needs_of_fleet
 from pipelines.nightly.fleet_stage import bring_into_policy
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
 from pipelines.nightly.model import (
+    NOTHING_URGENT,
     FeedNews,
     ImageAnswer,
     ImageJob,
@@ -50,7 +52,7 @@ from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.state import Event
 
 Answer = TypeVar("Answer")
-NOTHING_URGENT = "nothing exploited or critical can be fixed"
+URGENT = "urgent"  # where the ledger keeps what was tried in vain
 
 
 @dataclass
@@ -99,11 +101,37 @@ class WorldStages(NightStages):
         def ask() -> tuple[str, str]:
             found.update(urgent_fixes(context, selected(context, order)[0]))
             images = [f"{name} ({shortly(ids)})" for name, ids in found.items()]
-            return "changed" if found else "unchanged", "; ".join(
-                images
-            ) or "nothing exploited or critical can be fixed"
+            return "changed" if found else "unchanged", "; ".join(images) or NOTHING_URGENT
 
-        return FeedNews(part_of("feeds", "urgent", ask), tuple(found))
+        part = part_of("feeds", "urgent", ask)
+        return FeedNews(part, tuple(found), tuple(digest_of(list(ids)) for ids in found.values()))
+
+    def untried(self, order: NightOrder, found: FeedNews) -> tuple[str, ...]:
+        """By the ledger."""
+        context = self.at(order)
+        return tuple(
+            name
+            for name, tried in self._tries(order, found).items()
+            if not context.ledger.sights(URGENT, name).of(tried)
+        )
+
+    def in_vain(self, record: NightRecord, found: FeedNews) -> bool:
+        """What failed but by an image's own content is tried again, and told only once."""
+        context, news = self.at(record.order), False
+        fails = any(isinstance(error, OutsideError) for error in record.errors) or any(
+            part.failure for part in record.parts
+        )
+        for name, tried in self._tries(record.order, found).items():
+            version = f"{tried} failed" if fails else tried
+            known = context.ledger.sights(URGENT, name).of(version)
+            news = news or known is None or known.since == context.now
+            context.ledger.look_at(URGENT, name, [version], context.now, only_offered=True)
+        return news and bool(record.errors)
+
+    def _tries(self, order: NightOrder, found: FeedNews) -> dict[str, str]:
+        """Each urgent image with what is tried for it: these fixes, by the indexes as they are now."""
+        indexes = [self.at(order).index.state(bootstrap) for bootstrap in self._bootstraps(order)]
+        return {name: digest_of([fixes, indexes]) for name, fixes in zip(found.urgent, found.fixes, strict=True)}
 
     def upstreams(self, order: NightOrder) -> tuple[str, ...]:
         """All, where the settings say so."""

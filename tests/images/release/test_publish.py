@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -32,7 +33,7 @@ from images.registry.releases import channels_of, release_at, releases_in
 from images.registry.show import show
 from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
-from images.release.publish import release, stands
+from images.release.publish import LACKING, release, stands
 from images.trust.envelope import BUNDLE
 from images.trust.keys import rotate, signer
 from images.trust.verification import Fault, UntrustedError

@@ -13,13 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardening.foundation.errors import LateError, MalformedError, OutsideError, SilentError
+from hardening.foundation.errors import (
+    GoldsmithError,
+    LateError,
+    MalformedError,
+    OutsideError,
+    RefusedError,
+    SilentError,
+)
 from images.ledger import Ledger
 from images.registry.answers import explain
 from images.release.publish import ELSEWHERE, LACKING, UNPROVED
 from pipelines.nightly import planning
-from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder
+from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
 from pipelines.nightly.planning import ASKED, THOROUGH, longest_ago
+from pipelines.nightly.stages import WorldStages
 
 NIGHT = datetime(2026, 11, 27, 2, tzinfo=UTC)
 STANDS = SimpleNamespace(expires_at=NIGHT)
@@ -78,7 +86,7 @@ def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Look]:
     st.lists(st.integers(-5, 200), min_size=4, max_size=4) | st.just([2] * 4) | st.just([0] * 4),
 )
 def test_whatever_the_days_of_nights_all_images_are_asked_in_turn(many: int, days: list[int]) -> None:
-    """Every second night, twice a day, after months, by a clock that goes back; in three nights at most 75 are asked."""
+    """Every second night, twice a day, after months, by a clock that goes back."""
     names, now, asked = NAMES[:many] + [f"more-{n}" for n in range(many - len(NAMES))], NIGHT, set[str]()
     with TemporaryDirectory() as folder:
         ledger = Ledger.open(f"sqlite:///{folder}/ledger.sqlite")
@@ -128,3 +136,37 @@ def test_as_soon_as_one_lost_something_all_are_looked_at_thoroughly(lost: str, l
     assert look.asked == set(NAMES)
     sight, look = looks(lambda *_: STANDS)
     assert len(look.asked) == THOROUGH
+
+
+def test_what_was_tried_in_vain_is_tried_again_by_another_index_or_for_another_hole(tmp_path: Path) -> None:
+    """What the world failed in, or a fleet, is tried again all the same; each failure is told once, also after a kill."""
+    index, ledger = ["one"], Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    stages = WorldStages(SimpleNamespace())  # type: ignore[arg-type]
+    stages._bootstraps = lambda _: ["trixie"]  # type: ignore[assignment, list-item, method-assign]
+
+    def order(minutes: int) -> NightOrder:
+        made = NightOrder(f"night-{minutes}", NIGHT + timedelta(minutes=minutes), urgent=True)
+        context: Any = SimpleNamespace(now=made.started_at, ledger=ledger, index=SimpleNamespace(state=lambda _: index[0]))
+        stages._of_nights[made.id] = context
+        return made
+
+    def record(of: NightOrder, error: GoldsmithError | None = None, part: GoldsmithError | None = None) -> NightRecord:
+        images = (image_failed(ImageJob(of, "web"), error),) if error else ()
+        after = (ended_with("fleet", "shop", part),) if part else ()
+        return NightRecord(of, (), images, after, of.started_at)
+
+    found = FeedNews(urgent=("web",), fixes=("a",))
+    first, second = order(0), order(15)
+    for trial in (record(first, LateError("slow")), record(first, part=RefusedError("ill"))):
+        assert stages.in_vain(trial, found)
+        assert stages.untried(first, found) == ("web",)
+    assert stages.in_vain(record(first, LateError("slow")), found), "killed before it was told"
+    assert not stages.in_vain(record(second, LateError("slow")), found)
+    assert stages.in_vain(record(second, RefusedError("no")), found)
+    assert stages.untried(order(30), found) == ()
+    assert stages.untried(order(30), FeedNews(urgent=("web",), fixes=("a, b",))) == ("web",)
+    index[0] = "two"
+    assert stages.untried(order(45), found) == ("web",)
+    assert not stages.in_vain(record(order(45)), found), "nothing failed"
+    assert stages.untried(order(60), found) == ()
+    ledger.close()
