@@ -21,10 +21,11 @@ from images.feeds.indexed import CHECK_AFTER
 from images.model import Bootstrap
 from images.plan.locking import move_locks, nightly_upstreams
 from images.release import retention
-from images.release.lifecycle import newest_first
+from images.release.lifecycle import before, newest_first
+from images.release.store import CHANNELS, PREVIOUS
+from images.release.stores import keep_rules
 from pipelines.cli.feeds import changes_told, update_feeds
 from pipelines.cli.image import prune_images
-from pipelines.cli.image_output import channels_of
 from pipelines.cli.report import write_report
 from pipelines.cli.waiving import ending_text
 from pipelines.contract import NightlyLine
@@ -293,11 +294,17 @@ def over(context: Context) -> Sequence[retention.RetirementDecision[Release]]:
     """The releases that are over, by what the ledger knows of channels and members."""
     releases = newest_first(one for one in context.ledger.releases() if not one.pruned_at)
     pointing: dict[str, list[str]] = {}
-    for name in {release.name for release in releases}:
-        for channel, there in zip(("candidate", "stable"), channels_of(context, name), strict=True):
-            if there:
-                pointing.setdefault(there.digest, []).append(f"{name}:{channel}")
-    decisions = retention.plan(releases, context.ledger.running_digests(), pointing, context.now)
+    revoked = {release.digest for release in releases if release.revoked_at}
+    for place, name in {(release.repository, release.name) for release in releases}:
+        for channel in CHANNELS:
+            moves = [move.digest for move in context.ledger.moves(place, channel)]
+            for digest in moves[-1:]:
+                pointing.setdefault(digest, []).append(f"{name}:{channel}")
+            for digest in before(moves, moves[-1])[:1] if moves else ():
+                if digest not in revoked:  # which is nothing to go back to
+                    pointing.setdefault(digest, []).append(f"{name}:{channel}{PREVIOUS}")
+    running = context.ledger.running_digests()
+    decisions = retention.plan(releases, running, pointing, context.now, keep_rules(context))
     return [one for one in decisions if one.action is retention.REMOVE]
 
 

@@ -21,13 +21,14 @@ from hardening.foundation.errors import (
     RefusedError,
     SilentError,
 )
-from images.ledger import Ledger
+from images.ledger import Ledger, Move
 from images.registry.answers import explain
 from images.release.publish import ELSEWHERE, LACKING, UNPROVED
 from pipelines.nightly import planning
 from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
 from pipelines.nightly.planning import ASKED, THOROUGH, longest_ago
-from pipelines.nightly.stages import WorldStages
+from pipelines.nightly.stages import WorldStages, over
+from tests.support.fleets import release
 
 NIGHT = datetime(2026, 11, 27, 2, tzinfo=UTC)
 STANDS = SimpleNamespace(expires_at=NIGHT)
@@ -169,4 +170,30 @@ def test_what_was_tried_in_vain_is_tried_again_by_another_index_or_for_another_h
     assert stages.untried(order(45), found) == ("web",)
     assert not stages.in_vain(record(order(45)), found), "nothing failed"
     assert stages.untried(order(60), found) == ()
+    ledger.close()
+
+
+def test_a_night_names_nothing_as_over_that_pruning_would_keep(tmp_path: Path) -> None:
+    """What a rollback goes to, and what the rules keep; a revoked one is nothing to go back to."""
+    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    made = [release(number) for number in range(1, 5)]
+    for one in made:
+        ledger.record_release(one)
+        ledger.record_move(Move(one.repository, "stable", one.digest, one.published_at, "promote"))
+
+    def named(keep: int) -> list[str]:
+        retention = SimpleNamespace(keep_last=keep, keep_for=timedelta())
+        own = SimpleNamespace(keep_last=None, keep_for=None)
+        loaded = SimpleNamespace(definition=SimpleNamespace(lifecycle=own))
+        context: Any = SimpleNamespace(
+            ledger=ledger, now=made[-1].published_at + timedelta(days=1), definitions={"nginx": loaded},
+            settings=SimpleNamespace(retention=retention),
+        )  # fmt: skip
+        return sorted(one.subject.digest for one in over(context))
+
+    first, second, third, _ = (one.digest for one in made)
+    assert named(0) == [first, second]
+    assert named(3) == [first]
+    ledger.revoke(third, "a hole", made[-1].published_at)
+    assert named(0) == [first, second, third]
     ledger.close()
