@@ -81,7 +81,8 @@ def test_what_is_no_schedule_is_named_by_its_key(key: str, value: str) -> None:
     ("kinds", "task"),
     [
         ((), []),
-        ((TriggerKind.WEBHOOK, TriggerKind.URGENT), ["nightly", "--only-urgent"]),
+        ((TriggerKind.URGENT,), ["nightly", "--only-urgent"]),
+        ((TriggerKind.WEBHOOK, TriggerKind.URGENT), ["nightly"]),
         ((TriggerKind.URGENT, TriggerKind.NIGHT), ["nightly"]),
     ],
 )
@@ -279,7 +280,7 @@ def test_what_came_while_another_ran_is_served_after_it(site: Site) -> None:
         site.ledger.add_trigger("webhook 2", "webhook", NOW)
         (site.folder / "hold").unlink()
         came("the second", lambda: not site.ledger.waiting_triggers())
-    assert site.asked == ["nightly --only-urgent"] * 2
+    assert site.asked == ["nightly"] * 2
 
 
 # What can be asked of it
@@ -319,7 +320,7 @@ def test_a_signed_call_is_served_once_however_often_it_is_sent(site: Site) -> No
         ]
         assert [one.status_code for one in codes] == [202, 200, 200]
         came("its end", lambda: not site.ledger.waiting_triggers())
-    assert site.asked == ["nightly --only-urgent"]
+    assert site.asked == ["nightly"]
 
 
 def _old(body: str) -> dict[str, str]:
