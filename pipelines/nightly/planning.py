@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ THOROUGH = 25  # images of which a night also asks whether their release is whol
 ASKED = ("thorough", "images")  # where the ledger keeps of each image when that was last asked
 LOST = (ELSEWHERE, UNPROVED, LACKING)
 ASKED_AT_ONCE = 4
+BELIEVED_AFTER = 20  # images in a row that get no answer: then none of the store's is asked any more
 NEVER = datetime.min.replace(tzinfo=UTC)
 SETTLED = "it stands as it is"
 
@@ -144,7 +146,7 @@ def _plan_builds(found: _Planned, planner: Planner, ordered: Sequence[str]) -> N
 def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]) -> _Look:
     """Look whether the releases of what is not to be built stand as they should, several at once.
 
-    A store that does not answer is asked once: each of its images then has that answer. Where a thorough look finds
+    A store to which there is no connection is asked once: each of its images then has that answer. Where a thorough look finds
     that something was lost, such as with a registry that was restored from a backup, all are looked at so.
     """
     same = [name for name in ordered if name in found.plans and found.plans[name].action is not Action.BUILD]
@@ -172,7 +174,8 @@ class _Look:
     def __init__(self, found: _Planned, planner: Planner) -> None:
         self._found = found
         self._judge = KnownJudge(found.context, planner)
-        self._silent: dict[str, SilentError] = {}
+        self._silent: dict[str, OutsideError] = {}
+        self._failed = Counter[str]()
         self.verdicts: dict[str, Verdict] = {}
         self.asked = set[str]()
 
@@ -186,7 +189,7 @@ class _Look:
         try:
             return self._standing(context, name, artifact, thorough=thorough)
         except OutsideError as error:
-            if isinstance(error, SilentError):
+            if isinstance(error, SilentError) or error in self._silent.values():
                 self.asked.discard(name)  # it was not
             return image_failed(self._found.job(name), error)
         except GoldsmithError as error:  # its own stages will meet it again, and tell
@@ -223,7 +226,11 @@ class _Look:
         if to.place in self._silent:
             raise self._silent[to.place]
         try:
-            return ask()
-        except SilentError as error:  # any other answer is about this image, and the next may have another
-            self._silent.setdefault(to.place, error)
+            answer = ask()
+        except OutsideError as error:  # it may be about this image alone
+            self._failed[to.place] += 1
+            if isinstance(error, SilentError) or self._failed[to.place] >= BELIEVED_AFTER:
+                self._silent.setdefault(to.place, error)
             raise
+        self._failed[to.place] = 0
+        return answer

@@ -26,7 +26,7 @@ from images.registry.answers import explain
 from images.release.publish import ELSEWHERE, LACKING, UNPROVED
 from pipelines.nightly import planning
 from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
-from pipelines.nightly.planning import ASKED, THOROUGH, longest_ago
+from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, THOROUGH, longest_ago
 from pipelines.nightly.stages import WorldStages, over
 from tests.support.fleets import release
 
@@ -117,9 +117,16 @@ def test_a_store_to_which_there_is_no_connection_is_asked_once(looks: Look) -> N
     assert isinstance(silence, SilentError)
     assert not isinstance(explain("unknown: 500 Internal Server Error", "r.example"), SilentError)
     sight, look = looks(lambda *_: silence)
-    assert len(sight.asked) <= planning.ASKED_AT_ONCE
+    assert len(sight.asked) <= ASKED_AT_ONCE
     assert {one.action for one in sight.found.looked.values()} == {"failed"}
     assert look.asked == set()
+
+
+def test_a_store_that_fails_for_everyone_is_left_alone_after_a_while(looks: Look) -> None:
+    """Each try takes as long as the settings let it."""
+    sight, _ = looks(lambda *_: OutsideError("the registry failed"))
+    assert len(sight.asked) < BELIEVED_AFTER + ASKED_AT_ONCE
+    assert {one.action for one in sight.found.looked.values()} == {"failed"}
 
 
 def test_a_slip_of_ours_over_one_image_keeps_the_plan_of_the_others(looks: Look) -> None:
