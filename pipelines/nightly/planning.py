@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from hardening.findings import Verdict
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, SilentError
+from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, OutsideError, SilentError
 from hardening.foundation.process import threads
 from images.artifact import Artifact
 from images.build.flow import PLANNING, as_ours, unsound_ones
@@ -228,7 +228,7 @@ class _Look:
         try:
             answer = ask()
         except OutsideError as error:  # it may be about this image alone
-            self._failed[to.place] += 1
+            self._failed[to.place] += not isinstance(error, MalformedError)  # which is an answer
             if isinstance(error, SilentError) or self._failed[to.place] >= BELIEVED_AFTER:
                 self._silent.setdefault(to.place, error)
             raise
