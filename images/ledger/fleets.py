@@ -129,7 +129,8 @@ class Nights(Database):
 
     def open_nights(self, host: str = "") -> tuple[Night, ...]:
         """The nights of a machine, by default of all, that are not over, the oldest first."""
-        return self._find(Night, t.nights, t.nights.c.begun_at, open=True, **({"host": host} if host else {}))
+        same: dict[str, Any] = {"host": host} if host else {}
+        return self._find(Night, t.nights, t.nights.c.begun_at, open=True, **same)
 
     def ended_nights(self, before: datetime, most: int) -> tuple[str, ...]:
         """The oldest nights that are over, and began before a moment."""

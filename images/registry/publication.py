@@ -68,7 +68,7 @@ class RegistryPublication(Publication):
         return is_proved(self.registry, known, now)
 
     def whole(self, known: Release) -> bool:
-        """Whether its content's manifest and its dated tag are there. Raises UsageError for a tag of another release."""
+        """Whether its content's manifest and dated tag are there. Raises UsageError for a tag of another release."""
         content = self.registry.find(f"{known.repository}@{known.content}")
         return content is not None and dated_tag_of(self.registry, known) is not None
 

@@ -183,10 +183,8 @@ def stands(
     draft = _draft(to, making, artifact, definition, policy, to.now)
     if to.ledger.open_publications(draft.repository):
         return "its publication was cut short"
-    if revoked(to.ledger, draft).revoked_at:
-        return "it was revoked"
-    if thorough and revoked(to.ledger, draft, to.revocation).revoked_at:
-        return ELSEWHERE
+    if gone := _revoked(to, draft, thorough=thorough):
+        return gone
     pointed = next(iter(to.pointed(draft.repository, "candidate")), "")
     known = to.ledger.release(pointed) if pointed else None
     if known is None or known.content != draft.content:
@@ -195,9 +193,19 @@ def stands(
         return f"it expires on {known.expires_at:%Y-%m-%d} and gets new dates"
     if not _says_the_same(known, draft, definition, to.now):
         return "its release says what its definition no longer does"
-    if thorough and not making.proves(known, to.now):
+    return _lost(to, making, known) or known if thorough else known
+
+
+def _lost(to: ReleaseStore, making: Publication, known: Release) -> str:
+    if not making.proves(known, to.now):
         return UNPROVED
-    return LACKING if thorough and not making.whole(known) else known
+    return "" if making.whole(known) else LACKING
+
+
+def _revoked(to: ReleaseStore, draft: Release, *, thorough: bool) -> str:
+    if revoked(to.ledger, draft).revoked_at:
+        return "it was revoked"
+    return ELSEWHERE if thorough and revoked(to.ledger, draft, to.revocation).revoked_at else ""
 
 
 def _record(to: ReleaseStore, release: Release) -> None:

@@ -150,17 +150,18 @@ def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]
     that something was lost, such as with a registry that was restored from a backup, all are looked at so.
     """
     same = [name for name in ordered if name in found.plans and found.plans[name].action is not Action.BUILD]
-    look, context = _Look(found, planner), found.context
-    asked = {one.version: one.last for one in context.ledger.sights(*ASKED).seen}
+    look, asked = _Look(found, planner), {one.version: one.last for one in found.context.ledger.sights(*ASKED).seen}
     thorough = set(longest_ago(same, asked))
-    for names in (same, [name for name in same if name not in thorough]):
-        with threads(ASKED_AT_ONCE) as pool:
-            answers = pool.map(lambda name: look.at(name, thorough=name in thorough), names)
-            found.looked |= dict(zip(names, answers, strict=True))
-        if not any(found.looked[name] in LOST for name in thorough):
-            break
-        thorough = set(same)
+    _look_at(found, look, same, thorough)
+    if any(found.looked[name] in LOST for name in thorough):
+        _look_at(found, look, [name for name in same if name not in thorough], set(same))
     return look
+
+
+def _look_at(found: _Planned, look: _Look, names: Sequence[str], thorough: set[str]) -> None:
+    with threads(ASKED_AT_ONCE) as pool:
+        answers = pool.map(lambda name: look.at(name, thorough=name in thorough), names)
+        found.looked |= dict(zip(names, answers, strict=True))
 
 
 def longest_ago(names: Sequence[str], asked: Mapping[str, datetime]) -> list[str]:

@@ -147,14 +147,16 @@ def test_as_soon_as_one_lost_something_all_are_looked_at_thoroughly(lost: str, l
 
 
 def test_what_was_tried_in_vain_is_tried_again_by_another_index_or_for_another_hole(tmp_path: Path) -> None:
-    """What the world failed in, or a fleet, is tried again all the same; each failure is told once, also after a kill."""
+    """What the world failed in, or a fleet, is tried again; each failure is told once, also after a kill."""
     index, ledger = ["one"], Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     stages = WorldStages(SimpleNamespace())  # type: ignore[arg-type]
     stages._bootstraps = lambda _: ["trixie"]  # type: ignore[assignment, list-item, method-assign]
 
     def order(minutes: int) -> NightOrder:
         made = NightOrder(f"night-{minutes}", NIGHT + timedelta(minutes=minutes), urgent=True)
-        context: Any = SimpleNamespace(now=made.started_at, ledger=ledger, index=SimpleNamespace(state=lambda _: index[0]))
+        context: Any = SimpleNamespace(
+            now=made.started_at, ledger=ledger, index=SimpleNamespace(state=lambda _: index[0])
+        )
         stages._of_nights[made.id] = context
         return made
 
