@@ -146,8 +146,9 @@ def _plan_builds(found: _Planned, planner: Planner, ordered: Sequence[str]) -> N
 def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]) -> _Look:
     """Look whether the releases of what is not to be built stand as they should, several at once.
 
-    A store to which there is no connection is asked once: each of its images then has that answer. Where a thorough look finds
-    that something was lost, such as with a registry that was restored from a backup, all are looked at so.
+    A store to which there is no connection is asked once: each of its images then has that answer. Where a thorough
+    look finds that something was lost, such as with a registry that was restored from a backup, all are
+    looked at so.
     """
     same = [name for name in ordered if name in found.plans and found.plans[name].action is not Action.BUILD]
     look, asked = _Look(found, planner), {one.version: one.last for one in found.context.ledger.sights(*ASKED).seen}
