@@ -6,6 +6,7 @@ GoldsmithError
 ├── RefusedError     3  a policy, gate or limit says no
 └── OutsideError     4  the world failed: mirror, registry, Docker, disk, a tool
     ├── LateError       a command did not finish in its time
+    ├── SilentError     nothing answers at an address: it concerns all that would be asked there
     └── MalformedError  an answer is not what its format says: it concerns one image, and no other
 """
 
@@ -75,6 +76,10 @@ class OutsideError(GoldsmithError):
 
 class LateError(OutsideError):
     """A command, which was ended, or something else that was waited for did not finish in its time."""
+
+
+class SilentError(OutsideError):
+    """There is no connection to an address. It concerns all that would be asked there."""
 
 
 class MalformedError(OutsideError):

@@ -28,6 +28,15 @@ def only_one(path: Path, what: str, *, wait_seconds: float = 0) -> Iterator[None
         yield
 
 
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock at `path`. Raises OutsideError where that cannot be asked."""
+    try:
+        with only_one(path, path.name):
+            return False
+    except RefusedError:
+        return True
+
+
 def one_of(folder: Path, most: int) -> Callable[[], None] | None:
     """One of the `most` places in `folder`, which all processes of this machine share: what gives it back.
 

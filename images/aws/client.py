@@ -18,7 +18,7 @@ from datetime import timedelta
 from threading import Lock
 from typing import Any
 
-from hardening.foundation.errors import ContentError, LateError, OutsideError, RefusedError, UsageError
+from hardening.foundation.errors import ContentError, LateError, OutsideError, RefusedError, SilentError, UsageError
 from hardening.foundation.settings import Aws
 
 CONNECT_SECONDS = 5
@@ -41,7 +41,7 @@ class DeniedError(RefusedError):
         self.permission = permission
 
 
-class UnreachableError(OutsideError):
+class UnreachableError(SilentError):
     """A region's endpoint gave no answer, however often it was asked."""
 
     def __init__(self, service: str, region: str, evidence: str) -> None:

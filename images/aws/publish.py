@@ -66,6 +66,12 @@ class AwsPublication(Publication):
         registry = self.cloud.registry
         return registry is None or has_evidence(registry, known, now)
 
+    def whole(self, known: Release) -> bool:
+        """Whether its image stands in every region, open to those whom the settings share images with."""
+        found = amis.images_of(self.cloud, known)
+        there = {ami.region for ami in found} >= set(self.cloud.aws.all_regions)
+        return there and all(_is_shared(self.cloud, ami) for ami in found)
+
     def refuse_taken(self, chosen: Release) -> None:
         """Raise RefusedError where a stranger's image has the name of the release's, UsageError for its tag."""
         cloud, name = self.cloud, amis.image_name(self.cloud, chosen)
@@ -153,6 +159,15 @@ def _share(cloud: Cloud, ami: Ami) -> None:
     for snapshot in ami.snapshots if aws.share_accounts else ():
         ec2.call("ModifySnapshotAttribute", **call_arguments.share_snapshot(snapshot, aws.share_accounts))
     _refuse_public(cloud, ami)
+
+
+def _is_shared(cloud: Cloud, ami: Ami) -> bool:
+    """Whether those of the settings may launch an image."""
+    wanted = call_arguments.share_image(ami.id, cloud.aws.share_accounts, cloud.aws.share_organizations)
+    launch = cloud.client("ec2", ami.region).call(
+        "DescribeImageAttribute", ImageId=ami.id, Attribute="launchPermission"
+    )
+    return all(one in launch["LaunchPermissions"] for one in wanted["LaunchPermission"]["Add"])
 
 
 def _refuse_public(cloud: Cloud, ami: Ami) -> None:

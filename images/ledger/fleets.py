@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
@@ -132,9 +132,20 @@ class Nights(Database):
         """Write down that a night is about to begin."""
         self._insert(t.nights, asdict(night))
 
-    def open_nights(self, host: str) -> tuple[Night, ...]:
-        """The nights of a machine that are not over, the oldest first."""
-        return self._find(Night, t.nights, t.nights.c.begun_at, host=host, open=True)
+    def open_nights(self, host: str = "") -> tuple[Night, ...]:
+        """The nights of a machine, by default of all, that are not over, the oldest first."""
+        same: dict[str, Any] = {"host": host} if host else {}
+        return self._find(Night, t.nights, t.nights.c.begun_at, open=True, **same)
+
+    def ended_nights(self, before: datetime, most: int) -> tuple[str, ...]:
+        """The oldest nights that are over, and began before a moment."""
+        where = (t.nights.c.open.is_(False), t.nights.c.begun_at < before)
+        query = select(t.nights.c.id).where(*where).order_by(t.nights.c.begun_at).limit(most)
+        return tuple(row.id for row in self._rows(query))
+
+    def forget_nights(self, nights: Collection[str]) -> None:
+        """Remove their lines."""
+        self._change(delete(t.nights).where(t.nights.c.id.in_(nights)))
 
     def end_night(self, night: str) -> None:
         """Write down that a night is over. Done again, it changes nothing."""

@@ -15,7 +15,7 @@ from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field, T
 from pydantic.alias_generators import to_camel
 from pydantic_core import SchemaValidator
 
-from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, OutsideError
+from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, OutsideError, SilentError
 from hardening.foundation.hashing import DIGEST
 from hardening.foundation.limits import JSON_VALUES, keys_once
 
@@ -194,6 +194,7 @@ FULL = re.compile(r'[^"\n]*(no space left|disk quota)[^"\n]*', re.I)
 LARGE = re.compile(r"file too large|SIGXFSZ|exceeded maximum allowed size|out of memory|cannot allocate memory", re.I)
 REDIRECT = re.compile(rf"proxyconnect tcp: dial tcp {re.escape(NO_PLAIN_HTTP.removeprefix('http://'))}:", re.I)
 LIE = re.compile(r"digest did not match|does not match provided manifest digest|invalid checksum digest", re.I)
+NO_CONNECTION = re.compile(r"dial tcp|no such host|no route to host|network is unreachable|handshake timeout", re.I)
 PERMANENT = (FULL, LARGE, REDIRECT, LIE, CREDENTIALS, DENIED, CERTIFICATE, MISSING, STRANGER)
 ANSWERS = (
     (FULL, "a disk is full", "free space on the registry's or on this machine; ./goldsmith image.prune helps"),
@@ -241,4 +242,5 @@ def explain(stderr: str, address: str) -> GoldsmithError:
     if MISSING.search(evidence):
         return NotFoundError("not in the registry", evidence=evidence)
     what, hint = next((answer for reason, *answer in ANSWERS if reason.search(evidence)), UNREACHABLE)
-    return OutsideError(what.format(address), hint=hint.format(host), evidence=evidence)
+    silent = what is UNREACHABLE[0] and NO_CONNECTION.search(evidence)
+    return (SilentError if silent else OutsideError)(what.format(address), hint=hint.format(host), evidence=evidence)

@@ -67,6 +67,11 @@ class RegistryPublication(Publication):
         """Whether all that a release must carry is attached to it, and by a key that counts."""
         return is_proved(self.registry, known, now)
 
+    def whole(self, known: Release) -> bool:
+        """Whether its content's manifest and dated tag are there. Raises UsageError for a tag of another release."""
+        content = self.registry.find(f"{known.repository}@{known.content}")
+        return content is not None and dated_tag_of(self.registry, known) is not None
+
     def settle(self, chosen: Release) -> None:
         """Set the dated tag, which never moves."""
         if dated_tag_of(self.registry, chosen) is None:

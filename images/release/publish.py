@@ -31,6 +31,10 @@ from images.trust.evidence import attestations
 from images.trust.vex import PreviousRelease
 
 TAKEN_UP_WITHIN = timedelta(days=1)
+ELSEWHERE, UNPROVED, LACKING = (
+    "it was revoked elsewhere", "what proves its release is missing", "a part of its release is missing",
+)  # fmt: skip
+"""What only a thorough look finds: where one release lost that, others may have lost it with it."""
 Action = Literal["published", "re-dated", "unchanged"]
 
 
@@ -172,14 +176,15 @@ def stands(
     """The release that publishing the artifact now would leave as it is, where `candidate` points to it; or why it
     would not.
 
-    `thorough`: the store is asked too whether it was revoked elsewhere, and whether all that proves it is there.
+    `thorough`: the store is asked too whether it was revoked elsewhere, and whether all of it and all that proves it is
+    there.
     """
     making = to.publication()
     draft = _draft(to, making, artifact, definition, policy, to.now)
     if to.ledger.open_publications(draft.repository):
         return "its publication was cut short"
-    if revoked(to.ledger, draft, to.revocation if thorough else None).revoked_at:
-        return "it was revoked"
+    if gone := _revoked(to, draft, thorough=thorough):
+        return gone
     pointed = next(iter(to.pointed(draft.repository, "candidate")), "")
     known = to.ledger.release(pointed) if pointed else None
     if known is None or known.content != draft.content:
@@ -188,7 +193,19 @@ def stands(
         return f"it expires on {known.expires_at:%Y-%m-%d} and gets new dates"
     if not _says_the_same(known, draft, definition, to.now):
         return "its release says what its definition no longer does"
-    return known if not thorough or making.proves(known, to.now) else "what proves its release is missing"
+    return _lost(to, making, known) or known if thorough else known
+
+
+def _lost(to: ReleaseStore, making: Publication, known: Release) -> str:
+    if not making.proves(known, to.now):
+        return UNPROVED
+    return "" if making.whole(known) else LACKING
+
+
+def _revoked(to: ReleaseStore, draft: Release, *, thorough: bool) -> str:
+    if revoked(to.ledger, draft).revoked_at:
+        return "it was revoked"
+    return ELSEWHERE if thorough and revoked(to.ledger, draft, to.revocation).revoked_at else ""
 
 
 def _record(to: ReleaseStore, release: Release) -> None:

@@ -83,6 +83,9 @@ class Publication(Protocol):
     def proves(self, known: Release, now: datetime) -> bool:
         """Whether a release that stands carries all that proves it."""
 
+    def whole(self, known: Release) -> bool:
+        """Whether all is there that making a release that stands would leave, but for what proves it."""
+
     def refuse_taken(self, chosen: Release) -> None:
         """Raise an error where something else has the name that a release would get."""
 

@@ -93,17 +93,17 @@ def _in_registry(context: Context) -> ReleaseStore:
 
     names = sorted(context.definitions)
     return RegistryStore(
-        context.registry, context.ledger, context.store, context.now, context.actor, names, _rules(context)
+        context.registry, context.ledger, context.store, context.now, context.actor, names, keep_rules(context)
     )
 
 
 def _at_aws(context: Context) -> AwsStore:
     from images.aws.release_store import AwsStore  # a command for containers does without boto3
 
-    return AwsStore(context.cloud, sorted(context.definitions), _rules(context))
+    return AwsStore(context.cloud, sorted(context.definitions), keep_rules(context))
 
 
-def _rules(context: Context) -> dict[str, KeepRule]:
+def keep_rules(context: Context) -> dict[str, KeepRule]:
     """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do (ANY)."""
     default = context.settings.retention
     found = {ANY: KeepRule(default.keep_last, default.keep_for)}

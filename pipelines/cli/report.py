@@ -55,6 +55,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 STYLE = Path(__file__).with_name("report.css")
 LAST = "last.json"
 AUDIT_LINES = 40
+KEPT = 90  # pages; those before are removed as the next is written
 SCALE_DAYS = 60
 Checked = dict[str, tuple[datetime, tuple[CheckedMember, ...]]]
 
@@ -215,12 +216,17 @@ def _done(context: Context) -> tuple[AuditReport, ...]:
 
 
 def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
-    """Write the page under the state directory, and what the next one is compared to; returns the page's path."""
+    """Write the page under the state directory, and what the next one is compared to; returns the page's path.
+
+    The last 90 pages stay.
+    """
     folder = _folder(context)
     folder.mkdir(parents=True, exist_ok=True)
     path, report = folder / f"report-{context.now:%Y%m%d-%H%M%S}.html", gather(context, night)
     path.write_text(render_html(report), encoding="utf-8")
     (folder / LAST).write_text(json.dumps(to_json(report)), encoding="utf-8")
+    for old in sorted(folder.glob("report-*.html"))[:-KEPT]:
+        old.unlink(missing_ok=True)
     return path
 
 

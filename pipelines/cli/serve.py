@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
+from types import FrameType
 
 import uvicorn
 from standardwebhooks.webhooks import Webhook
@@ -16,10 +19,11 @@ from standardwebhooks.webhooks import Webhook
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.limits import SERVE_CALLS
-from hardening.foundation.locks import only_one
+from hardening.foundation.locks import is_held, only_one
 from hardening.foundation.settings import Serve
 from images.context import Context
 from pipelines.cli.latency import metrics_of, patch_latency
+from pipelines.nightly.model import NIGHT_LOCK
 from pipelines.serve.app import Answers, application
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule
@@ -44,17 +48,18 @@ def serve(context: Context | None = None) -> int:
         only_one(context.settings.state_dir / "locks" / "serve.lock", "serve"),
         closing(_bound(wanted.listen)) as bound,
     ):
-        runner = Runner(context.ledger, schedule, clock)
+        runner = Runner(context.ledger, schedule, clock, busy=partial(is_held, context.settings.state_dir / NIGHT_LOCK))
         patches = OnceAMinute(_patch_metrics)
 
         def told() -> str:
             return metrics(context.ledger, runner) + patches()
 
         answers = Answers(context.ledger, runner, webhook, told, clock)
-        with runner.at_work():
+        server = uvicorn.Server(_config(answers))
+        with _stopped_by_signals(server), runner.at_work():
             host, port, *_ = bound.getsockname()
             say(f"serve: answers at http://{host}:{port}; /healthz, /metrics{', /hooks' if webhook else ''}")
-            uvicorn.Server(_config(answers)).run([bound])
+            server.run([bound])
     return 0
 
 
@@ -72,6 +77,25 @@ class OnceAMinute:
                 self._answer = self._ask()
                 self._until = self._clock() + MINUTE
             return self._answer
+
+
+@contextmanager
+def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """Let SIGTERM and SIGINT end the server for the block, and nothing else.
+
+    uvicorn, once it has ended, raises them again for the handlers that were there before: these would kill us before
+    the night that runs is asked to end.
+    """
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _patch_metrics() -> str:

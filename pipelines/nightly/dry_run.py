@@ -11,9 +11,9 @@ from images.plan.locking import nightly_upstreams
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.nightly.fleet_stage import look_at
-from pipelines.nightly.model import FeedNews, ImageJob, NightOrder, NightPart, NightRecord, ended_with
+from pipelines.nightly.model import NOTHING_URGENT, FeedNews, ImageJob, NightOrder, NightPart, NightRecord, ended_with
 from pipelines.nightly.planning import bootstraps, plan_night, selected
-from pipelines.nightly.stages import NOTHING_URGENT, WorldStages, ending, here, over, part_of
+from pipelines.nightly.stages import WorldStages, ending, here, over, part_of
 from pipelines.nightly.summary import output, shortly
 from pipelines.promotion import promotion
 

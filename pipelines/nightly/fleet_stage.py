@@ -2,14 +2,16 @@
 
 The workflow engine serves one process's flows from one place at a time: the night's lie in its own engine, and those of
 a fleet where `roll.status` and the next process look for them. So what has to be rolled is rolled by
-`python -m pipelines.nightly.fleet_stage FLEET MOMENT`, which ends with the night, however that ends.
+`python -m pipelines.nightly.fleet_stage FLEET POLICY`, which ends with the night, however that ends.
+
+Releases are dated by the night's own moment. Fleets live by the real clock: the windows, freezes, budgets and waivers
+of a night say nothing of the noon at which it goes on, where it lost its power meanwhile.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.process import run_ours
@@ -17,10 +19,9 @@ from hardening.foundation.settings import ROOT
 from images.context import Context
 from images.documents import from_json, to_json
 from pipelines.nightly.model import Failure
-from pipelines.rollout.service import AutoLine, automated
+from pipelines.rollout.service import WORK, AutoLine, automated
 from pipelines.rollout.session import fleet_session
-
-ROLLS = ("planned", "waits")  # what a look at the fleet says where a night has something to do there
+from pipelines.wiring import clock
 
 
 def bring_into_policy(context: Context, name: str) -> AutoLine:
@@ -29,12 +30,12 @@ def bring_into_policy(context: Context, name: str) -> AutoLine:
     Raises what the rollout raised: RefusedError where a limit forbids it or it failed, and OutsideError.
     """
     if not context.ledger.open_rollouts(name):
-        line = _automated(context, name, apply=False)
-        if line.outcome not in ROLLS:
+        line = _automated(context, name, apply=False, tells=True)
+        if line.outcome not in WORK:
             return line
         if line.outcome == "waits":
             return _automated(context, name, apply=True)
-    done = run_ours([sys.executable, "-m", __name__, name, context.now.isoformat()], cwd=ROOT)
+    done = run_ours([sys.executable, "-m", __name__, name, context.policy], cwd=ROOT)
     try:
         answer = json.loads(done.stdout)
     except ValueError:
@@ -52,19 +53,18 @@ def look_at(context: Context, name: str) -> tuple[str, str]:
     return line.outcome, line.detail
 
 
-def _automated(context: Context, name: str, *, apply: bool) -> AutoLine:
-    with fleet_session(name, context, now=lambda: context.now) as at:
-        return automated(at, apply=apply)
+def _automated(context: Context, name: str, *, apply: bool, tells: bool = False) -> AutoLine:
+    with fleet_session(name, context.moved(clock())) as at:
+        return automated(at, apply=apply, tells=tells)
 
 
-def main(name: str, moment: str) -> None:
+def main(name: str, policy: str = "") -> None:
     """Roll one fleet, and say what came of it as JSON."""
     from hardening.foundation.console import print_json
     from pipelines.wiring import image_context
 
     try:
-        context = image_context().moved(datetime.fromisoformat(moment))
-        print_json({"line": to_json(_automated(context, name, apply=True))})
+        print_json({"line": to_json(_automated(image_context(policy=policy), name, apply=True))})
     except GoldsmithError as error:
         print_json({"failure": to_json(Failure.of(error))})
 

@@ -86,15 +86,18 @@ async def run_night(stages: NightStages, engine: WorkflowEngine, order: NightOrd
     if order.urgent and not found.urgent:
         return replace(record, nothing_urgent=True, ended_at=await engine.now())
     indexes = [await steps.part("index", suite, partial(stages.index, order, suite)) for suite in suites]
-    moved = await _locks(stages, steps, order)
-    record = replace(record, before=(*indexes, *before, *moved))
-    images, failed = await _images(stages, steps, order, found.urgent)
+    record = replace(record, before=(*indexes, *before))
+    urgent = await _untried(stages, steps, order, found) if order.urgent else ()
+    if order.urgent and not urgent:
+        return replace(record, nothing_urgent=True, in_vain=True, ended_at=await engine.now())
+    record = replace(record, before=(*record.before, *await _locks(stages, steps, order)))
+    images, failed = await _images(stages, steps, order, urgent)
     after = [*failed, await steps.part("prune", "releases", lambda: stages.prune(order))]
-    concerned = tuple(image.name for image in images) if order.urgent else ()
-    for fleet in await steps.ask("fleets", tuple[str, ...], lambda: stages.fleets(order, concerned)):
-        after.append(await _fleet(stages, steps, order, fleet))
+    after += await _fleets(stages, steps, order, images)
     after.append(await steps.part("waiver", "all", lambda: stages.waivers(order)))
     record = replace(record, images=images, after=tuple(after), ended_at=await engine.now())
+    if order.urgent and record.idle and not await _worth_telling(stages, steps, record, found):
+        return record
     return await _told(stages, steps, record)
 
 
@@ -119,6 +122,20 @@ async def _urgent(stages: NightStages, steps: Steps, order: NightOrder) -> FeedN
         return FeedNews(ended_with("feeds", "urgent", error))
 
 
+async def _untried(stages: NightStages, steps: Steps, order: NightOrder, found: FeedNews) -> tuple[str, ...]:
+    try:
+        return await steps.ask("untried", tuple[str, ...], lambda: stages.untried(order, found))
+    except GoldsmithError:  # such as without any index: the images' own lines will say it
+        return found.urgent
+
+
+async def _worth_telling(stages: NightStages, steps: Steps, record: NightRecord, found: FeedNews) -> bool:
+    try:
+        return await steps.ask("in vain", bool, lambda: stages.in_vain(record, found))
+    except GoldsmithError:
+        return bool(record.errors)
+
+
 async def _images(
     stages: NightStages, steps: Steps, order: NightOrder, urgent: tuple[str, ...]
 ) -> tuple[Images, list[NightPart]]:
@@ -128,6 +145,15 @@ async def _images(
     except GoldsmithError as error:
         return (), [ended_with("image", "all", error)]
     return (*plan.settled, *await _trees(steps.engine, plan.trees)), []
+
+
+async def _fleets(stages: NightStages, steps: Steps, order: NightOrder, images: Images) -> list[NightPart]:
+    """Bring the fleets into policy; of an urgent night those alone that become one of its images."""
+    concerned = tuple(image.name for image in images) if order.urgent else ()
+    if order.urgent and not concerned:
+        return []
+    names = await steps.ask("fleets", tuple[str, ...], lambda: stages.fleets(order, concerned))
+    return [await _fleet(stages, steps, order, name) for name in names]
 
 
 async def _fleet(stages: NightStages, steps: Steps, order: NightOrder, name: str) -> NightPart:

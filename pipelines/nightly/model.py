@@ -16,7 +16,10 @@ from pipelines.contract import NightlyLine
 from pipelines.durable.port import decode, encode
 
 NIGHT, BRANCH, IMAGE, FLEET = "night", "branch", "image", "fleet"  # the flows by name
+NIGHT_LOCK = "locks/nightly.lock"  # in the state directory: one night at a time
 GIVEN_UP_AFTER = timedelta(hours=12)  # a night that is older is not continued: the next one knows more
+NOTHING_URGENT = "no exploited or critical hole of these images can be fixed"
+IN_VAIN = "the exploited or critical holes of these images were tried in vain, and no package is newer since"
 ENDED_BADLY = ("refused", "failed")
 
 
@@ -73,10 +76,13 @@ class NightPart:
 
 @dataclass(frozen=True)
 class FeedNews:
-    """What newer feeds change: the part that tells it, and the images that an exploited or critical fix is out for."""
+    """What newer feeds change: the part that tells it, and the images that an exploited or critical fix is out for,
+    with a digest of these fixes for each.
+    """
 
     part: NightPart = NightPart()
     urgent: tuple[str, ...] = ()
+    fixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,8 @@ class NightPlan:
 class NightRecord:
     """A whole night as its flow answers it: the parts `before` and `after` the images, and these.
 
-    `nothing_urgent`: it ended at once, since no exploited or critical hole can be fixed.
+    `nothing_urgent`: it ended at once, since no exploited or critical hole can be fixed; `in_vain`: or since that was
+    tried in vain before, and the index is still the same.
     """
 
     order: NightOrder
@@ -173,12 +180,20 @@ class NightRecord:
     after: tuple[NightPart, ...]
     ended_at: datetime
     nothing_urgent: bool = False
+    in_vain: bool = False
     report: str = ""
 
     @property
     def parts(self) -> tuple[NightPart, ...]:
         """The night's own parts, and those of its images, in the order of the stages."""
         return (*self.before, *(part for image in self.images for part in image.parts), *self.after)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was built, published, promoted or rolled."""
+        images = any(one.built or one.action in ("published", "re-dated") for one in self.images)
+        rolled = any(line.kind == "fleet" and line.status == "rolled" for part in self.after for line in part.lines)
+        return not (images or rolled or any(part.promoted for part in self.parts))
 
     @property
     def errors(self) -> tuple[GoldsmithError, ...]:

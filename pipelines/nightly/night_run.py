@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from secrets import token_hex
 
 from hardening.catalog import load_policies, load_waivers
@@ -20,13 +20,13 @@ from images.ledger import Night
 from pipelines.cli.image import publishable
 from pipelines.cli.image_output import finish
 from pipelines.contract import NightlyOutput
-from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url
+from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url, forget, is_carried
 from pipelines.durable.workers import repeated
 from pipelines.fleet.catalog import load_fleets
 from pipelines.host.capabilities import found, offer, shares
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
-from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NightOrder, NightRecord
+from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NIGHT_LOCK, NightOrder, NightRecord
 from pipelines.nightly.stages import WorldStages, here
 from pipelines.nightly.summary import output, refused_together
 from pipelines.rollout.service import steady_clock
@@ -35,6 +35,8 @@ from pipelines.wiring import image_context
 Failures = list[GoldsmithError]
 KIND = "nightly"
 STOP_SECONDS = 0.5
+KEPT = timedelta(days=30)
+FORGOTTEN_AT_ONCE = 200  # a database asks for no more in one statement; the next night goes on
 
 
 def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, Failures]:
@@ -47,11 +49,12 @@ def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tup
     nothing; RefusedError when another night is under way on this machine.
     """
     context = replace(context, lenient=True)
-    with only_one(context.settings.state_dir / "locks" / "nightly.lock", "nightly"):
+    with only_one(context.settings.state_dir / NIGHT_LOCK, "nightly"):
         publishable(context, only)
         require_rules(context)
         with claimed(engine_url(context.settings.database_url, KIND)) as claim:
             left = _left(context, claim)
+            _forget_old(context, claim)
             order = NightOrder(_new_id(context.now), context.now, only, context.policy, urgent)
             with _worker(context, claim) as worker:
                 for earlier in left:
@@ -76,9 +79,15 @@ def _new_id(now: datetime) -> str:
 
 
 def _left(context: Context, claim: Claim) -> list[NightOrder]:
-    """The nights of this machine that are not over, and that can be continued. All others are abandoned."""
+    """The nights of this machine that are not over, and that can be continued. All others are abandoned.
+
+    Those of other machines too that came too late and that nobody carries: their machine may never come back.
+    """
     found = list[NightOrder]()
-    for night in context.ledger.open_nights(here(context)):
+    for night in context.ledger.open_nights():
+        old = context.now - night.begun_at > GIVEN_UP_AFTER
+        if night.host != here(context) and not (old and not is_carried(claim, night.id)):
+            continue
         if why := _too_late(context, night):
             abandon(claim.url, night.id)
             context.ledger.end_night(night.id)
@@ -87,6 +96,13 @@ def _left(context: Context, claim: Claim) -> list[NightOrder]:
         else:
             found.append(from_json(NightOrder, night.order))
     return found
+
+
+def _forget_old(context: Context, claim: Claim) -> None:
+    """Forget the nights that began long ago and are over: their reports and the audit stay."""
+    if old := context.ledger.ended_nights(context.now - KEPT, FORGOTTEN_AT_ONCE):
+        forget(claim.url, old)
+        context.ledger.forget_nights(old)
 
 
 def _too_late(context: Context, night: Night) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from hardening.findings import Verdict
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
+from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, OutsideError, SilentError
 from hardening.foundation.process import threads
 from images.artifact import Artifact
 from images.build.flow import PLANNING, as_ours, unsound_ones
@@ -18,7 +19,7 @@ from images.model import Bootstrap
 from images.plan.build_plan import Action, BuildPlan, order, with_ancestors
 from images.plan.planner import Planner
 from images.release.flow import blocked
-from images.release.publish import stands
+from images.release.publish import ELSEWHERE, LACKING, UNPROVED, stands
 from images.release.store import ReleaseStore
 from images.release.stores import store_of
 from images.scan.judge import KnownJudge, refusal
@@ -28,8 +29,12 @@ from pipelines.nightly.image_stages import days_left
 from pipelines.nightly.model import DaysLeft, ImageAnswer, ImageJob, NightOrder, NightPlan, image_failed, stopped_by
 
 Answer = TypeVar("Answer")
-THOROUGH = 25  # images of which a night also asks whether all that proves their release is there; all in turn
+THOROUGH = 25  # images of which a night also asks whether their release is whole and proved; all in turn
+ASKED = ("thorough", "images")  # where the ledger keeps of each image when that was last asked
+LOST = (ELSEWHERE, UNPROVED, LACKING)
 ASKED_AT_ONCE = 4
+BELIEVED_AFTER = 20  # images in a row that get no answer: then none of the store's is asked any more
+NEVER = datetime.min.replace(tzinfo=UTC)
 SETTLED = "it stands as it is"
 
 
@@ -70,9 +75,10 @@ def plan_night(context: Context, night: NightOrder, urgent: Sequence[str] = (), 
     wanted = {*with_ancestors(possible, context.parents)} - found.settled.keys()
     ordered = [name for name in order(context.parents) if name in wanted]
     _plan_builds(found, planner, ordered)
-    verdicts = _look_at_unchanged(found, planner, ordered)
+    look = _look_at_unchanged(found, planner, ordered)
     if keep:
-        context.ledger.record_verdicts(verdicts)
+        context.ledger.record_verdicts(look.verdicts)
+        context.ledger.look_at(*ASKED, look.asked, context.now, settled=look.asked)
     return found.as_trees(ordered)
 
 
@@ -137,26 +143,31 @@ def _plan_builds(found: _Planned, planner: Planner, ordered: Sequence[str]) -> N
             found.settled[name] = image_failed(found.job(name), as_ours(name, error))
 
 
-def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]) -> dict[str, Verdict]:
-    """Look whether the releases of what is not to be built stand as they should, several at once; the verdicts over
-    their contents.
+def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]) -> _Look:
+    """Look whether the releases of what is not to be built stand as they should, several at once.
 
-    A store that does not answer is asked once: each of its images then has that answer.
+    A store to which there is no connection is asked once: each of its images then has that answer. Where a thorough
+    look finds that something was lost, such as with a registry that was restored from a backup, all are
+    looked at so.
     """
     same = [name for name in ordered if name in found.plans and found.plans[name].action is not Action.BUILD]
-    look, proved = _Look(found, planner), _thorough(same, found.context.now)
+    look, asked = _Look(found, planner), {one.version: one.last for one in found.context.ledger.sights(*ASKED).seen}
+    thorough = set(longest_ago(same, asked))
+    _look_at(found, look, same, thorough)
+    if any(found.looked[name] in LOST for name in thorough):
+        _look_at(found, look, [name for name in same if name not in thorough], set(same))
+    return look
+
+
+def _look_at(found: _Planned, look: _Look, names: Sequence[str], thorough: set[str]) -> None:
     with threads(ASKED_AT_ONCE) as pool:
-        answers = pool.map(lambda name: look.at(name, thorough=name in proved), same)
-        found.looked |= dict(zip(same, answers, strict=True))
-    return look.verdicts
+        answers = pool.map(lambda name: look.at(name, thorough=name in thorough), names)
+        found.looked |= dict(zip(names, answers, strict=True))
 
 
-def _thorough(names: Sequence[str], now: datetime) -> set[str]:
-    """The images whose proofs are asked for on this day: all, or so many of them in turn."""
-    if len(names) <= THOROUGH:
-        return set(names)
-    start = now.toordinal() * THOROUGH % len(names)
-    return set([*names, *names][start : start + THOROUGH])
+def longest_ago(names: Sequence[str], asked: Mapping[str, datetime]) -> list[str]:
+    """The images to ask thoroughly tonight: those that never were, then those for whom that is the longest ago."""
+    return sorted(names, key=lambda name: asked.get(name, NEVER))[:THOROUGH]
 
 
 class _Look:
@@ -166,19 +177,27 @@ class _Look:
         self._found = found
         self._judge = KnownJudge(found.context, planner)
         self._silent: dict[str, OutsideError] = {}
+        self._failed = Counter[str]()
         self.verdicts: dict[str, Verdict] = {}
+        self.asked = set[str]()
 
     def at(self, name: str, *, thorough: bool) -> ImageAnswer | str:
         """What became of an image for which there is nothing to do; else why there is something."""
         context, artifact = self._found.context, self._found.plans[name].artifact
+        if thorough:
+            self.asked.add(name)
         if artifact is None:
             return "its content is not here"
         try:
             return self._standing(context, name, artifact, thorough=thorough)
         except OutsideError as error:
+            if isinstance(error, SilentError) or error in self._silent.values():
+                self.asked.discard(name)  # it was not
             return image_failed(self._found.job(name), error)
         except GoldsmithError as error:  # its own stages will meet it again, and tell
             return error.message
+        except Exception as error:  # a slip of ours over one image must not end the night of all
+            return as_ours(name, error).message
 
     def _standing(self, context: Context, name: str, artifact: Artifact, *, thorough: bool) -> ImageAnswer | str:
         policy = context.policy_named(context.policy_of(name))
@@ -209,7 +228,11 @@ class _Look:
         if to.place in self._silent:
             raise self._silent[to.place]
         try:
-            return ask()
-        except OutsideError as error:
-            self._silent.setdefault(to.place, error)
+            answer = ask()
+        except OutsideError as error:  # it may be about this image alone
+            self._failed[to.place] += not isinstance(error, MalformedError)  # which is an answer
+            if isinstance(error, SilentError) or self._failed[to.place] >= BELIEVED_AFTER:
+                self._silent.setdefault(to.place, error)
             raise
+        self._failed[to.place] = 0
+        return answer

@@ -30,6 +30,12 @@ class NightStages(Protocol):
     def urgent(self, order: NightOrder) -> FeedNews:
         """The images in which something exploited or critical can be fixed."""
 
+    def untried(self, order: NightOrder, found: FeedNews) -> tuple[str, ...]:
+        """Of the urgent images those that no run tried in vain by the same fixes and the index as it is now."""
+
+    def in_vain(self, record: NightRecord, found: FeedNews) -> bool:
+        """Remember that an urgent run did nothing for its images; whether it is to be told, as what fails is once."""
+
     def upstreams(self, order: NightOrder) -> tuple[str, ...]:
         """The upstream images whose tags the night asks for."""
 

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from hardening.catalog import load_waivers
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.hashing import digest_of
 from hardening.waivers import ending_soon
 from images import feeds
 from images.artifact import Release
@@ -20,10 +21,11 @@ from images.feeds.indexed import CHECK_AFTER
 from images.model import Bootstrap
 from images.plan.locking import TagWatch, move_locks, nightly_upstreams
 from images.release import retention
-from images.release.lifecycle import newest_first
+from images.release.lifecycle import before, newest_first
+from images.release.store import CHANNELS, PREVIOUS
+from images.release.stores import keep_rules
 from pipelines.cli.feeds import changes_told, update_feeds
 from pipelines.cli.image import prune_images
-from pipelines.cli.image_output import channels_of
 from pipelines.cli.report import write_report
 from pipelines.cli.waiving import ending_text
 from pipelines.contract import NightlyLine
@@ -33,6 +35,7 @@ from pipelines.host.capabilities import needs_of_fleet
 from pipelines.nightly.fleet_stage import bring_into_policy
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
 from pipelines.nightly.model import (
+    NOTHING_URGENT,
     FeedNews,
     ImageAnswer,
     ImageJob,
@@ -50,7 +53,7 @@ from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.state import Event
 
 Answer = TypeVar("Answer")
-NOTHING_URGENT = "nothing exploited or critical can be fixed"
+URGENT = "urgent"  # where the ledger keeps what was tried in vain
 
 
 @dataclass
@@ -99,11 +102,37 @@ class WorldStages(NightStages):
         def ask() -> tuple[str, str]:
             found.update(urgent_fixes(context, selected(context, order)[0]))
             images = [f"{name} ({shortly(ids)})" for name, ids in found.items()]
-            return "changed" if found else "unchanged", "; ".join(
-                images
-            ) or "nothing exploited or critical can be fixed"
+            return "changed" if found else "unchanged", "; ".join(images) or NOTHING_URGENT
 
-        return FeedNews(part_of("feeds", "urgent", ask), tuple(found))
+        part = part_of("feeds", "urgent", ask)
+        return FeedNews(part, tuple(found), tuple(digest_of(list(ids)) for ids in found.values()))
+
+    def untried(self, order: NightOrder, found: FeedNews) -> tuple[str, ...]:
+        """By the ledger."""
+        context = self.at(order)
+        return tuple(
+            name
+            for name, tried in self._tries(order, found).items()
+            if not context.ledger.sights(URGENT, name).of(tried)
+        )
+
+    def in_vain(self, record: NightRecord, found: FeedNews) -> bool:
+        """What failed but by an image's own content is tried again, and told only once."""
+        context, news = self.at(record.order), False
+        fails = any(isinstance(error, OutsideError) for error in record.errors) or any(
+            part.failure for part in record.parts
+        )
+        for name, tried in self._tries(record.order, found).items():
+            version = f"{tried} failed" if fails else tried
+            known = context.ledger.sights(URGENT, name).of(version)
+            news = news or known is None or known.since == context.now
+            context.ledger.look_at(URGENT, name, [version], context.now, only_offered=True)
+        return news and bool(record.errors)
+
+    def _tries(self, order: NightOrder, found: FeedNews) -> dict[str, str]:
+        """Each urgent image with what is tried for it: these fixes, by the indexes as they are now."""
+        indexes = [self.at(order).index.state(bootstrap) for bootstrap in self._bootstraps(order)]
+        return {name: digest_of([fixes, indexes]) for name, fixes in zip(found.urgent, found.fixes, strict=True)}
 
     def upstreams(self, order: NightOrder) -> tuple[str, ...]:
         """All."""
@@ -281,11 +310,17 @@ def over(context: Context) -> Sequence[retention.RetirementDecision[Release]]:
     """The releases that are over, by what the ledger knows of channels and members."""
     releases = newest_first(one for one in context.ledger.releases() if not one.pruned_at)
     pointing: dict[str, list[str]] = {}
-    for name in {release.name for release in releases}:
-        for channel, there in zip(("candidate", "stable"), channels_of(context, name), strict=True):
-            if there:
-                pointing.setdefault(there.digest, []).append(f"{name}:{channel}")
-    decisions = retention.plan(releases, context.ledger.running_digests(), pointing, context.now)
+    revoked = {release.digest for release in releases if release.revoked_at}
+    for place, name in {(release.repository, release.name) for release in releases}:
+        for channel in CHANNELS:
+            moves = [move.digest for move in context.ledger.moves(place, channel)]
+            for digest in moves[-1:]:
+                pointing.setdefault(digest, []).append(f"{name}:{channel}")
+            for digest in before(moves, moves[-1])[:1] if moves else ():
+                if digest not in revoked:  # which is nothing to go back to
+                    pointing.setdefault(digest, []).append(f"{name}:{channel}{PREVIOUS}")
+    running = context.ledger.running_digests()
+    decisions = retention.plan(releases, running, pointing, context.now, keep_rules(context))
     return [one for one in decisions if one.action is retention.REMOVE]
 
 

@@ -10,7 +10,7 @@ from hardening.foundation.errors import GoldsmithError, RefusedError
 from hardening.foundation.text import one_line
 from hardening.gate import GateError, by_remedy, explain_shared, shared
 from pipelines.contract import NightlyLine, NightlyOutput
-from pipelines.nightly.model import ImageAnswer, NightRecord
+from pipelines.nightly.model import IN_VAIN, NOTHING_URGENT, ImageAnswer, NightRecord
 
 CHANGES = 3  # named in a line; image.why names them all
 
@@ -88,7 +88,7 @@ def output(record: NightRecord, resumed: Sequence[str] = ()) -> NightlyOutput:
     lines, images = lines_of(record), record.images
     said = summary(images, lines)
     if record.nothing_urgent:
-        said = "nothing urgent: no exploited or critical hole of these images can be fixed"
+        said = f"nothing urgent: {IN_VAIN if record.in_vain else NOTHING_URGENT}"
     return NightlyOutput(
         id=record.order.id, started_at=record.order.started_at, ended_at=record.ended_at,
         built=tuple(one.name for one in images if one.built and not one.failure),

@@ -21,7 +21,7 @@ from pipelines.durable.port import Flow
 from pipelines.durable.workers import LostError
 from pipelines.fleet.members import BACK
 from pipelines.fleet.model import Approval
-from pipelines.fleet.violations import in_words, verdict_of
+from pipelines.fleet.violations import MemberVerdict, in_words, verdict_of
 from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
 from pipelines.rollout.approved_plan import ApprovedPlan, digest
 from pipelines.rollout.base_uptake import take_up
@@ -198,20 +198,41 @@ class AutoLine(Line):
     rollout: str = ""
 
 
-def automated(at: FleetSession, *, apply: bool) -> AutoLine:
+WORK = ("planned", "waits")
+"""What a look at a fleet says where an automated run has something to do there."""
+
+
+def automated(at: FleetSession, *, apply: bool, tells: bool = False) -> AutoLine:
     """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
 
     A rollout whose process died is finished first, also one that a person began: it was approved when it began.
-    Where applications stand on an older base, their owners are told and rebuilds asked for. Raises RefusedError where a
-    limit forbids the rollout or it failed, and OutsideError.
+    Where applications stand on an older base, their owners are told and rebuilds asked for, with `tells` also by a
+    look that finds nothing else to do. Raises RefusedError where a limit forbids the rollout or it failed, and
+    OutsideError.
     """
     if apply:
         with suppress(HeldError):  # the process that rolls the fleet finishes it
             go_on(at)
     judged = check(at)
     verdicts = [verdict_of(one) for one in judged]
-    found = in_words(verdicts) + "".join(f"; {line.text}" for line in take_up(at, judged, apply=apply))
-    if not judged:
+
+    def found(*, tell: bool) -> str:
+        return in_words(verdicts) + "".join(f"; {line.text}" for line in take_up(at, judged, apply=tell))
+
+    seen = found(tell=apply)
+    try:
+        line = _rolled(at, verdicts, seen, apply=apply)
+    except RefusedError:
+        if tells:
+            found(tell=True)
+        raise
+    if tells and line.outcome not in WORK:  # who works there is told by the run that does it
+        return line.model_copy(update={"detail": found(tell=True) + line.detail.removeprefix(seen)})
+    return line
+
+
+def _rolled(at: FleetSession, verdicts: Sequence[MemberVerdict], found: str, *, apply: bool) -> AutoLine:
+    if not verdicts:
         return _line(at, "empty", f"{found}; nothing was judged")
     if all(one.good for one in verdicts):
         return _line(at, "compliant", found)

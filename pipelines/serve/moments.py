@@ -56,8 +56,11 @@ def _read(key: str, text: str, read: Callable[[str], T]) -> T:
 
 
 def command(waiting: Iterable[Trigger]) -> list[str]:
-    """The task that serves all that waits; empty where nothing does. A whole night does what is urgent too."""
+    """The task that serves all that waits; empty where nothing does. A whole night does what is urgent too.
+
+    A webhook asks for one: what was pushed, such as a newer base, need not be urgent.
+    """
     kinds = {trigger.kind for trigger in waiting}
-    if TriggerKind.NIGHT in kinds:
+    if kinds & {TriggerKind.NIGHT, TriggerKind.WEBHOOK}:
         return ["nightly"]
     return ["nightly", "--only-urgent"] if kinds else []

@@ -36,17 +36,18 @@ class Running:
 
 
 class Runner:
-    """Looks for what is due or waits, and has it done."""
+    """Looks for what is due or waits, and has it done; not while somebody else's night makes this machine `busy`."""
 
     def __init__(
         self, ledger: Ledger, schedule: Schedule, now: Callable[[], datetime], program: Sequence[str] = PROGRAM,
-        look_seconds: float = LOOK_SECONDS,
+        look_seconds: float = LOOK_SECONDS, busy: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self._program = program
         self._look_seconds = look_seconds
         self._ledger = ledger
         self._schedule = schedule
         self._now = now
+        self._busy = busy
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="runner")
@@ -79,11 +80,12 @@ class Runner:
             try:
                 served = self._serve()
                 self.failure = ""
-            except GoldsmithError as error:  # the database is away: all that waits is there when it is back
+            except Exception as error:  # the database, or memory for a child: all that waits is there when it is back
                 served = False
-                if self.failure != error.message:
-                    say(f"serve: {error.message}")
-                self.failure = error.message
+                said = error.message if isinstance(error, GoldsmithError) else f"{type(error).__name__}: {error}"
+                if self.failure != said:
+                    say(f"serve: {said}")
+                self.failure = said
             if not served:
                 self._wake.wait(self._look_seconds)
             self._wake.clear()
@@ -94,7 +96,7 @@ class Runner:
         for trigger in self._schedule.due(now):
             self._ledger.add_trigger(trigger.id, trigger.kind, trigger.at)
         waiting = self._ledger.waiting_triggers()
-        if not (task := command(waiting)):
+        if not (task := command(waiting)) or self._busy():
             return False
         code = self._run(task)
         self._deaths = self._deaths + 1 if code is not None and code < 0 else 0

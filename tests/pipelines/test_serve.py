@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,14 +25,16 @@ from standardwebhooks.webhooks import Webhook
 
 from hardening.foundation.errors import ContentError
 from hardening.foundation.limits import WEBHOOK_BYTES, WEBHOOK_ID
+from hardening.foundation.locks import is_held, only_one
 from hardening.foundation.settings import Serve
 from images.ledger import Ledger, Trigger
+from pipelines.cli import serve as serving
 from pipelines.cli.serve import OnceAMinute, _config, _webhook
 from pipelines.serve.app import Answers
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule, TriggerKind, command
 from pipelines.serve.runner import LOOK_SECONDS, Runner
-from tests.support.forked import start_forked
+from tests.support.forked import ended, start_forked
 
 NOW = datetime(2026, 11, 25, 12, 7, tzinfo=UTC)
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
@@ -79,7 +82,8 @@ def test_what_is_no_schedule_is_named_by_its_key(key: str, value: str) -> None:
     ("kinds", "task"),
     [
         ((), []),
-        ((TriggerKind.WEBHOOK, TriggerKind.URGENT), ["nightly", "--only-urgent"]),
+        ((TriggerKind.URGENT,), ["nightly", "--only-urgent"]),
+        ((TriggerKind.WEBHOOK, TriggerKind.URGENT), ["nightly"]),
         ((TriggerKind.URGENT, TriggerKind.NIGHT), ["nightly"]),
     ],
 )
@@ -223,6 +227,65 @@ def _text(file: Path) -> str:
         return ""
 
 
+def _serves(folder: Path, state: Path) -> None:
+    """`serve` as it is, but for the program that it starts."""
+    os.environ["GOLDSMITH_SERVE__LISTEN"] = "127.0.0.1:0"
+    os.environ["GOLDSMITH_SERVE__NIGHTLY"] = os.environ["GOLDSMITH_SERVE__URGENT"] = ""
+    os.environ["GOLDSMITH_STATE"] = str(state)
+    serving.Runner = partial(Runner, program=Site(folder).program)  # type: ignore[misc, assignment]
+    sys.exit(serving.serve())
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_serve_that_is_asked_to_end_ends_the_night_that_runs(sign: int, site: Site) -> None:
+    """With exit code 0; what the night was to serve waits for the next start."""
+    state = site.folder / "state"
+    state.mkdir(mode=0o700)
+    ledger = Ledger.open(f"sqlite:///{state / 'ledger.sqlite'}")
+    ledger.add_trigger("night 1", "night", NOW)
+    (site.folder / "hold").touch()
+    process = start_forked(_serves, site.folder, state)
+    came("the night", lambda: site.asked)
+    assert process.pid
+    os.kill(process.pid, sign)
+    assert ended(process) == 0
+    assert [one.id for one in ledger.waiting_triggers()] == ["night 1"]
+    program = str(site.folder / "program.py")
+    assert not [one for one in Path("/proc").glob("[0-9]*/cmdline") if program in _text(one)]
+
+
+def test_what_is_due_while_a_person_runs_a_night_waits_for_its_end(site: Site) -> None:
+    """Two at once are refused, and a moment that is taken for done would be lost."""
+    lock = site.folder / "nightly.lock"
+    site.ledger.add_trigger("night 1", "night", NOW)
+    looks = list[bool]()
+
+    def busy() -> bool:
+        looks.append(is_held(lock))
+        return looks[-1]
+
+    with only_one(lock, "nightly"), Runner(site.ledger, NEVER, lambda: NOW, site.program, 0.01, busy).at_work():
+        came("some looks", lambda: len(looks) > 2)
+    assert all(looks)
+    assert (site.asked, len(site.ledger.waiting_triggers())) == ([], 1)
+    with site.runner().at_work():
+        came("its end", lambda: not site.ledger.waiting_triggers())
+    assert site.asked == ["nightly"]
+
+
+def test_what_the_machine_lacks_for_a_moment_ends_no_looking(site: Site) -> None:
+    """Such as memory for a child: health says it until it is over."""
+    site.ledger.add_trigger("night 1", "night", NOW)
+    program = site.program
+    runner = Runner(site.ledger, NEVER, lambda: NOW, ("\0",), 0.01)
+    with runner.at_work():
+        came("the failure", lambda: runner.failure)
+        assert runner.lives
+        runner._program = program
+        came("its end", lambda: not site.ledger.waiting_triggers())
+    assert runner.failure == ""
+
+
 def test_what_came_while_another_ran_is_served_after_it(site: Site) -> None:
     """The one that ran may have looked before."""
     (site.folder / "hold").touch()
@@ -233,7 +296,7 @@ def test_what_came_while_another_ran_is_served_after_it(site: Site) -> None:
         site.ledger.add_trigger("webhook 2", "webhook", NOW)
         (site.folder / "hold").unlink()
         came("the second", lambda: not site.ledger.waiting_triggers())
-    assert site.asked == ["nightly --only-urgent"] * 2
+    assert site.asked == ["nightly"] * 2
 
 
 # What can be asked of it
@@ -273,7 +336,7 @@ def test_a_signed_call_is_served_once_however_often_it_is_sent(site: Site) -> No
         ]
         assert [one.status_code for one in codes] == [202, 200, 200]
         came("its end", lambda: not site.ledger.waiting_triggers())
-    assert site.asked == ["nightly --only-urgent"]
+    assert site.asked == ["nightly"]
 
 
 def _old(body: str) -> dict[str, str]:

@@ -46,6 +46,7 @@ class NightWorld(NightStages):
     urgents: tuple[str, ...] = ()
     messages: list[str] = field(default_factory=list)
     refused: tuple[str, ...] = ("broken",)
+    vain: dict[str, bool] = field(default_factory=dict)
 
     def _act(self, key: str) -> None:
         if error := self.down.get(key):
@@ -76,6 +77,16 @@ class NightWorld(NightStages):
     def urgent(self, order: NightOrder) -> FeedNews:
         """As the test says."""
         return FeedNews(self._part("feeds", "urgent", "changed"), self.urgents)
+
+    def untried(self, order: NightOrder, found: FeedNews) -> tuple[str, ...]:
+        """Those that were not, or of which the world failed."""
+        return tuple(name for name in found.urgent if self.vain.get(name, True))
+
+    def in_vain(self, record: NightRecord, found: FeedNews) -> bool:
+        """What failed is told once."""
+        fails, news = record.exit_code == OutsideError.exit_code, set(found.urgent) - self.vain.keys()
+        self.vain |= dict.fromkeys(found.urgent, fails)
+        return bool(news and record.errors)
 
     def upstreams(self, order: NightOrder) -> tuple[str, ...]:
         """One."""

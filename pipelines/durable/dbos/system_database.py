@@ -6,7 +6,7 @@ import logging
 import os
 import platform
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,6 +190,29 @@ def abandon(url: str, flow_id: str) -> None:
     with client_of(url) as client:
         found = client.list_workflows(workflow_id_prefix=flow_id, status=UNDER_WAY, load_input=False, load_output=False)
         client.cancel_workflows([one.workflow_id for one in found if within(one.workflow_id, flow_id)])
+
+
+def is_carried(claim: Claim, flow_id: str) -> bool:
+    """Whether a living worker has the flow. Raises OutsideError where the engine's database fails."""
+    with client_of(claim.url) as client:
+        found = client.list_workflows(workflow_ids=[flow_id], status=UNDER_WAY, load_input=False, load_output=False)
+    for holder in {(one.queue_name if one.status == "ENQUEUED" else one.executor_id) or "" for one in found}:
+        with claim.locks.dead(holder) as dead:
+            if not dead:
+                return True
+    return False
+
+
+def forget(url: str, flow_ids: Collection[str]) -> None:
+    """Remove the flows, which are over, all that they started, and all that was recorded of them.
+
+    For a process that carries none. Raises OutsideError where the engine's database at `url` fails.
+    """
+    with client_of(url) as client:
+        stems = list(flow_ids)
+        found = client.list_workflows(workflow_id_prefix=stems, load_input=False, load_output=False)
+        names = [one.workflow_id for one in found if any(within(one.workflow_id, stem) for stem in stems)]
+        client.delete_workflows(names)
 
 
 @contextmanager

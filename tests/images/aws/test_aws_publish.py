@@ -122,6 +122,22 @@ def test_it_is_shared_with_those_of_the_settings_and_nobody_else(aws: StrictAws,
         assert ec2.describe_snapshot_attribute(**asked)["CreateVolumePermissions"] == [{"UserId": PARTNER}]
 
 
+def test_a_night_sees_that_an_image_is_gone_or_no_longer_shared(aws: StrictAws, cloud: Cloud) -> None:
+    """Of a release that stands by its ledger; publishing again makes it whole."""
+    done = publish(cloud, disk()).release
+    making = AwsStore(cloud).publication()
+    assert making.whole(done)
+    image, ec2 = image_of(aws, OTHER)["ImageId"], aws.client("ec2", OTHER)
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Remove": [{"UserId": PARTNER}]})
+    assert not making.whole(done)
+    assert publish(cloud, disk()).release == done
+    assert making.whole(done)
+    ec2.deregister_image(ImageId=image)
+    assert not making.whole(done)
+    assert publish(cloud, disk()).release == done
+    assert making.whole(done)
+
+
 def test_the_channel_moves_last(aws: StrictAws, cloud: Cloud) -> None:
     """In every region it names that region's image, which is there for good by then; nothing comes after it."""
     publish(cloud, disk())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -32,7 +33,7 @@ from images.registry.releases import channels_of, release_at, releases_in
 from images.registry.show import show
 from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
-from images.release.publish import release, stands
+from images.release.publish import LACKING, release, stands
 from images.trust.envelope import BUNDLE
 from images.trust.keys import rotate, signer
 from images.trust.verification import Fault, UntrustedError
@@ -100,7 +101,9 @@ def test_what_was_said_hangs_on_the_release(begin: Begin) -> None:
     assert ended.annotations == {"vnd.microsoft.artifact.lifecycle.end-of-life.date": "2026-12-25"}
 
 
-def test_a_night_is_told_why_a_release_does_not_stand(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_night_is_told_why_a_release_does_not_stand(
+    shared_registry: SharedRegistry, begin: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a push it knows what publishing would change; where nothing, the release itself is the answer."""
     to, (done,) = begin(published, ONE)
     artifact, policy = built(to.store), done.policy
@@ -117,6 +120,16 @@ def test_a_night_is_told_why_a_release_does_not_stand(begin: Begin, monkeypatch:
         lost.setattr(images.registry.publication, "is_proved", lambda *_: False)
         assert said() == "what proves its release is missing"
         assert stands(to, artifact, definition(), policy, thorough=False) == done, "it is not asked every night"
+    tags = shared_registry.folder / "data/docker/registry/v2/repositories" / done.name / "_manifests/tags"
+    for lose in (
+        lambda: to.registry.delete(done.repository, done.content),
+        lambda: shutil.rmtree(tags / f"20261125-{done.digest[7:13]}"),
+    ):
+        lose()
+        assert said() == LACKING
+        assert stands(to, artifact, definition(), policy, thorough=False) == done
+        assert release(to, artifact, definition(), judged()).release == done, "publishing makes it whole"
+        assert said() == done
     revoke(to, done.digest, "a hole")
     assert said() == "it was revoked"
 

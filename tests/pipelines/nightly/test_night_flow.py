@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from hardening.gate import GateError
 from images.documents import from_json, to_json
 from pipelines.nightly.flow import flows
-from pipelines.nightly.model import NIGHT, Failure, NightOrder, NightRecord
+from pipelines.nightly.model import NIGHT, Failure, ImageAnswer, NightOrder, NightPart, NightRecord
 from pipelines.nightly.summary import lines_of, output, refused_together
 from tests.simulation.execution import CALM, Fate
 from tests.simulation.memory import Memory
-from tests.support.night_world import DOWN, HOLE, IMAGES, NightWorld
+from tests.support.night_world import DOWN, HOLE, IMAGES, NightWorld, line
 from tests.support.nights import YEAR, ended
 
 ORDER = NightOrder("night-1", datetime(2026, 11, 27, 2, tzinfo=UTC))
@@ -146,6 +146,37 @@ def test_an_urgent_night_without_anything_urgent_ends_at_once() -> None:
     assert world.done == ["feeds trixie", "feeds changes", "feeds urgent"]
     assert (record.nothing_urgent, record.exit_code, world.messages) == (True, 0, [])
     assert output(record).summary.startswith("nothing urgent")
+
+
+@pytest.mark.parametrize(
+    ("down", "times", "messages"),
+    [({}, 1, 0), ({"build tool": RefusedError("no")}, 1, 1), ({"build tool": DOWN}, 3, 1)],
+)
+def test_an_urgent_fix_that_cannot_be_had_is_tried_once(
+    down: dict[str, GoldsmithError], times: int, messages: int
+) -> None:
+    """Until something is newer, but for what the world fails in: no report, and of a failure one message."""
+    world = NightWorld(urgents=("tool",), down=down)
+    world.fleet = lambda *_: NightPart((line("fleet", "tools", "compliant"),))  # type: ignore[method-assign]
+    if not down:
+        world.build = lambda job: ImageAnswer(job.name, "unchanged")  # type: ignore[method-assign]
+        world.promote = lambda _, published: published  # type: ignore[method-assign]
+    plans = 0
+    for number in range(3):
+        world.done.clear()
+        record = whole_night(world, NightOrder(f"night-{number}", ORDER.started_at, urgent=True))
+        plans += "plan" in world.done
+        assert record.nothing_urgent is ("plan" not in world.done)
+        assert not [act for act in world.done if act.startswith("report")] or number == 0
+    assert (plans, len(world.messages)) == (times, messages)
+
+
+def test_an_urgent_night_without_a_plan_rolls_no_fleet() -> None:
+    """Nobody knows which of them it concerns."""
+    world = NightWorld(urgents=("tool",), down={"plan": DOWN})
+    record = whole_night(world, replace(ORDER, urgent=True))
+    assert [act for act in world.done if act.startswith("fleet")] == []
+    assert record.exit_code == 4
 
 
 def test_an_urgent_night_is_about_the_images_that_a_fix_concerns_and_their_fleets() -> None:

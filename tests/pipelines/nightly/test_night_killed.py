@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import to_json
-from images.ledger import tables
+from images.ledger import Night, tables
+from pipelines.durable.dbos import engine_url
+from pipelines.durable.dbos.system_database import client_of
 from pipelines.nightly import night_run
 from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder, NightPlan
 from pipelines.nightly.stages import here
@@ -117,10 +119,28 @@ def test_a_night_that_comes_too_late_is_abandoned_and_a_new_one_does_the_rest(tm
         context.ledger._change(update(tables.nights).values(version="0"))
         later = NOW + timedelta(hours=1)
     (left,) = context.ledger.open_nights(here(context))
+    for hours in (14, 1):
+        begun = later - timedelta(hours=hours)
+        context.ledger.begin_night(Night(f"night-{hours}", "elsewhere:/state", "0", {}, open=True, begun_at=begun))
     assert call_forked(one_night, str(tmp_path), later.isoformat()) == 0
     (line,) = [line for line in context.ledger.audit_lines() if line.subject == left.id]
     assert line.detail.startswith("abandoned: ")
     assert line.detail.endswith(why)
     assert said(tmp_path)["resumed"] == []
+    assert [one.id for one in context.ledger.open_nights()] == ["night-1"], "that machine goes on with it"
     assert "app" in said(tmp_path)["published"]
     assert set(Counter(world.lines("effects")).values()) == {1}
+
+
+def test_nights_of_long_ago_are_forgotten_with_their_flows(tmp_path: Path) -> None:
+    """A month later; the one of yesterday is still there."""
+    world_of(tmp_path)
+    days = (NOW, NOW + timedelta(days=30), NOW + timedelta(days=31))
+    for day in days:
+        assert call_forked(one_night, str(tmp_path), day.isoformat()) == 0
+    ledger = context_in(tmp_path, NOW).ledger
+    kept = {row.id for row in ledger._rows(select(tables.nights.c.id))}
+    assert {one[6:14] for one in kept} == {f"{day:%Y%m%d}" for day in days[1:]}
+    with client_of(engine_url(ledger._engine.url.render_as_string(), night_run.KIND)) as client:
+        assert {one.workflow_id.partition("/")[0] for one in client.list_workflows()} == kept
+    ledger.close()

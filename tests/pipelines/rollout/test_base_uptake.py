@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from pipelines.fleet.applications import behind
 from pipelines.fleet.members import Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import Fleet, Rebuild
 from pipelines.fleet.violations import Judged
+from pipelines.nightly.fleet_stage import bring_into_policy, look_at
 from pipelines.rollout.base_uptake import MOST_TRIES, ONCE_MORE, take_up
 from pipelines.rollout.service import automated
 from pipelines.rollout.session import FleetSession
@@ -280,6 +282,24 @@ def test_an_automated_run_tells_and_asks_and_says_so(
     assert line.outcome == "compliant"
     assert line.detail.startswith("1 member(s) within policy; r.example/shop on debian-base of")
     assert line.detail.endswith(": rebuild asked")
+    assert len(lines_of(heard)) == 1
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_night_that_finds_nothing_to_roll_tells_and_asks_once(
+    status: int, tmp_path: Path, heard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It only looks, for nothing is to be rolled; a try that fails counts once a night. The dry run tells nobody."""
+    at = session(tmp_path, by_program(heard, status))
+    fine = replace(application(), reasons=())
+    monkeypatch.setattr("pipelines.rollout.service.check", lambda _: (fine,))
+    monkeypatch.setattr("pipelines.nightly.fleet_stage.fleet_session", lambda *_, **__: nullcontext(at))
+    assert look_at(at.context, "web")[1].endswith(": rebuild due")
+    assert lines_of(heard) == []
+    line = bring_into_policy(at.context, "web")
+    assert line.outcome == "compliant"
+    assert f": rebuild {'failing' if status else 'asked'}" in line.detail
+    assert "rebuild due" not in line.detail
     assert len(lines_of(heard)) == 1
 
 

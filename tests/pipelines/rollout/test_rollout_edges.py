@@ -32,6 +32,7 @@ from pipelines.rollout.schedule import may_act
 from pipelines.rollout.service import AutoLine
 from pipelines.rollout.state import MemberOrder, Phase
 from pipelines.rollout.waves import Room, Step, waves
+from pipelines.wiring import clock
 from tests.pipelines.rollout.test_rollout_run import Run, phases
 from tests.support.fleets import NOW, fleet, judged, target
 from tests.support.fleets import member as a_member
@@ -249,17 +250,20 @@ def test_a_canary_that_waits_for_its_approval_is_not_late_when_one_read_is_bad()
 def test_the_night_rolls_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     """It acts, and does not only plan."""
     asked: list[bool] = []
+    moments: list[datetime] = []
 
     @contextmanager
-    def no_session(*_: Any, **__: Any) -> Iterator[str]:
+    def no_session(_name: str, context: Any) -> Iterator[str]:
+        moments.append(context.now)
         yield "session"
 
-    def automated(_at: str, *, apply: bool) -> AutoLine:
+    def automated(_at: str, *, apply: bool, tells: bool) -> AutoLine:
+        assert tells is not apply, "who only looks has to tell owners of newer bases all the same"
         asked.append(apply)
         return AutoLine(fleet="web", outcome="waits", detail="")
 
     def rolled(argv: Sequence[str], *, cwd: Path) -> Completed:
-        assert argv[-2:] == ["web", NOW.isoformat()]
+        assert argv[-2:] == ["web", "strict"], "by the night's policy, and by its own clock"
         line = AutoLine(fleet="web", outcome="rolled", detail="")
         return Completed((), 0, json.dumps({"line": line.model_dump()}), "")
 
@@ -268,9 +272,12 @@ def test_the_night_rolls_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_stage, "run_ours", rolled)
     left: list[str] = []
     ledger = SimpleNamespace(open_rollouts=lambda _: left)
-    context: Any = SimpleNamespace(now=NOW, ledger=ledger)
+    moved = lambda now: SimpleNamespace(now=now)  # noqa: E731
+    context: Any = SimpleNamespace(now=NOW, ledger=ledger, policy="strict", moved=moved)
+    begun = clock()
     assert fleet_stage.bring_into_policy(context, "web").outcome == "waits"
     assert asked == [False, True], "an approval is asked for here"
+    assert all(begun <= one <= clock() for one in moments), "windows of the night's own moment may be over by now"
     left.append("a rollout whose process died")
     assert fleet_stage.bring_into_policy(context, "web").outcome == "rolled"
     failure = Failure.of(RefusedError("too many are ill", evidence="403"))

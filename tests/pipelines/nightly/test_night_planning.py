@@ -1,0 +1,208 @@
+"""What a night asks of stores while it plans: of all images in turn, whatever one of them answers. No registry here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hardening.foundation.errors import (
+    GoldsmithError,
+    LateError,
+    MalformedError,
+    OutsideError,
+    RefusedError,
+    SilentError,
+)
+from images.ledger import Ledger, Move
+from images.registry.answers import explain
+from images.release.publish import ELSEWHERE, LACKING, UNPROVED
+from pipelines.nightly import planning
+from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
+from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, THOROUGH, longest_ago
+from pipelines.nightly.stages import WorldStages, over
+from tests.support.fleets import release
+
+NIGHT = datetime(2026, 11, 27, 2, tzinfo=UTC)
+STANDS = SimpleNamespace(expires_at=NIGHT)
+NAMES = [f"image-{number:03}" for number in range(2 * THOROUGH)]
+Answers = Callable[[str, bool], object]
+
+
+class Sight:
+    """A plan in which nothing is to be built, over a store that answers as `answers` says; who was `asked`, and how."""
+
+    def __init__(self, ledger: Ledger, answers: Answers) -> None:
+        self.asked: list[tuple[str, bool]] = []
+        self._answers = answers
+        order, definition = NightOrder("night-1", NIGHT), SimpleNamespace(promote="manual")
+        context = SimpleNamespace(
+            now=NIGHT, ledger=ledger, policy_of=str, policy_named=lambda name: SimpleNamespace(name=name),
+            definitions={name: SimpleNamespace(definition=definition) for name in NAMES},
+        )  # fmt: skip
+        plans = {name: SimpleNamespace(action="keep", artifact=SimpleNamespace(digest=name)) for name in NAMES}
+        self.found: Any = SimpleNamespace(
+            context=context, plans=plans, looked={}, job=lambda name: ImageJob(order, name)
+        )
+
+    def stands(self, _to: object, artifact: Any, *_: object, thorough: bool) -> object:
+        """What the store says."""
+        self.asked.append((artifact.digest, thorough))
+        answer = self._answers(artifact.digest, thorough)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+Look = Callable[[Answers], tuple[Sight, Any]]
+
+
+@pytest.fixture
+def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Look]:
+    """One look at all images, by a ledger of the test's own."""
+    judgement = SimpleNamespace(verdict=SimpleNamespace(allowed=True))
+    monkeypatch.setattr(planning, "KnownJudge", lambda *_: SimpleNamespace(judge=lambda *_: judgement))
+    monkeypatch.setattr(planning, "store_of", lambda *_: SimpleNamespace(place="r.example/"))
+    monkeypatch.setattr(planning, "days_left", lambda *_: None)
+    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+
+    def looks_once(answers: Answers) -> tuple[Sight, Any]:
+        sight = Sight(ledger, answers)
+        monkeypatch.setattr(planning, "stands", sight.stands)
+        return sight, planning._look_at_unchanged(sight.found, None, NAMES)  # type: ignore[arg-type]
+
+    yield looks_once
+    ledger.close()
+
+
+@given(
+    st.integers(1, 3 * THOROUGH),
+    st.lists(st.integers(-5, 200), min_size=4, max_size=4) | st.just([2] * 4) | st.just([0] * 4),
+)
+def test_whatever_the_days_of_nights_all_images_are_asked_in_turn(many: int, days: list[int]) -> None:
+    """Every second night, twice a day, after months, by a clock that goes back."""
+    names, now, asked = NAMES[:many] + [f"more-{n}" for n in range(many - len(NAMES))], NIGHT, set[str]()
+    with TemporaryDirectory() as folder:
+        ledger = Ledger.open(f"sqlite:///{folder}/ledger.sqlite")
+        for pause in days[: -(-many // THOROUGH)]:
+            now += timedelta(days=pause)
+            tonight = longest_ago(names, {one.version: one.last for one in ledger.sights(*ASKED).seen})
+            assert len(tonight) == min(THOROUGH, many)
+            asked |= set(tonight)
+            ledger.look_at(*ASKED, tonight, now, settled=tonight)
+        ledger.close()
+    assert asked == set(names)
+
+
+@pytest.mark.parametrize(
+    "error", [MalformedError("no manifest"), LateError("too slow"), OutsideError("the registry does not allow it")]
+)
+def test_a_bad_answer_about_one_image_is_that_images_alone(error: OutsideError, looks: Look) -> None:
+    """The others are asked, and stand."""
+    sight, _ = looks(lambda name, _: error if name == NAMES[3] else STANDS)
+    failed = [name for name, one in sight.found.looked.items() if one.action == "failed"]
+    assert (failed, len(sight.asked)) == ([NAMES[3]], len(NAMES))
+
+
+def test_a_store_to_which_there_is_no_connection_is_asked_once(looks: Look) -> None:
+    """By each of those that ask at once; and nobody is taken for asked."""
+    silence = explain("Get http://r.example/v2/: dial tcp 127.0.0.1:1: connect: connection refused", "r.example")
+    assert isinstance(silence, SilentError)
+    assert not isinstance(explain("unknown: 500 Internal Server Error", "r.example"), SilentError)
+    sight, look = looks(lambda *_: silence)
+    assert len(sight.asked) <= ASKED_AT_ONCE
+    assert {one.action for one in sight.found.looked.values()} == {"failed"}
+    assert look.asked == set()
+
+
+def test_a_store_that_fails_for_everyone_is_left_alone_after_a_while(looks: Look) -> None:
+    """Each try takes as long as the settings let it."""
+    sight, _ = looks(lambda *_: OutsideError("the registry failed"))
+    assert len(sight.asked) < BELIEVED_AFTER + ASKED_AT_ONCE
+    assert {one.action for one in sight.found.looked.values()} == {"failed"}
+
+
+def test_a_slip_of_ours_over_one_image_keeps_the_plan_of_the_others(looks: Look) -> None:
+    """Its own stages will meet it again."""
+    sight, _ = looks(lambda name, _: ZeroDivisionError("slip") if name == NAMES[3] else STANDS)
+    assert "ZeroDivisionError" in sight.found.looked.pop(NAMES[3])
+    assert all(isinstance(one, ImageAnswer) for one in sight.found.looked.values())
+
+
+@pytest.mark.parametrize("lost", [ELSEWHERE, UNPROVED, LACKING])
+def test_as_soon_as_one_lost_something_all_are_looked_at_thoroughly(lost: str, looks: Look) -> None:
+    """A registry that was restored from a backup is mended in one night, not in a month of them."""
+    sight, look = looks(lambda _, thorough: lost if thorough else STANDS)
+    assert set(sight.found.looked.values()) == {lost}
+    assert look.asked == set(NAMES)
+    sight, look = looks(lambda *_: STANDS)
+    assert len(look.asked) == THOROUGH
+
+
+def test_what_was_tried_in_vain_is_tried_again_by_another_index_or_for_another_hole(tmp_path: Path) -> None:
+    """What the world failed in, or a fleet, is tried again; each failure is told once, also after a kill."""
+    index, ledger = ["one"], Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    stages = WorldStages(SimpleNamespace())  # type: ignore[arg-type]
+    stages._bootstraps = lambda _: ["trixie"]  # type: ignore[assignment, list-item, method-assign]
+
+    def order(minutes: int) -> NightOrder:
+        made = NightOrder(f"night-{minutes}", NIGHT + timedelta(minutes=minutes), urgent=True)
+        context: Any = SimpleNamespace(
+            now=made.started_at, ledger=ledger, index=SimpleNamespace(state=lambda _: index[0])
+        )
+        stages._of_nights[made.id] = context
+        return made
+
+    def record(of: NightOrder, error: GoldsmithError | None = None, part: GoldsmithError | None = None) -> NightRecord:
+        images = (image_failed(ImageJob(of, "web"), error),) if error else ()
+        after = (ended_with("fleet", "shop", part),) if part else ()
+        return NightRecord(of, (), images, after, of.started_at)
+
+    found = FeedNews(urgent=("web",), fixes=("a",))
+    first, second = order(0), order(15)
+    for trial in (record(first, LateError("slow")), record(first, part=RefusedError("ill"))):
+        assert stages.in_vain(trial, found)
+        assert stages.untried(first, found) == ("web",)
+    assert stages.in_vain(record(first, LateError("slow")), found), "killed before it was told"
+    assert not stages.in_vain(record(second, LateError("slow")), found)
+    assert stages.in_vain(record(second, RefusedError("no")), found)
+    assert stages.untried(order(30), found) == ()
+    assert stages.untried(order(30), FeedNews(urgent=("web",), fixes=("a, b",))) == ("web",)
+    index[0] = "two"
+    assert stages.untried(order(45), found) == ("web",)
+    assert not stages.in_vain(record(order(45)), found), "nothing failed"
+    assert stages.untried(order(60), found) == ()
+    ledger.close()
+
+
+def test_a_night_names_nothing_as_over_that_pruning_would_keep(tmp_path: Path) -> None:
+    """What a rollback goes to, and what the rules keep; a revoked one is nothing to go back to."""
+    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    made = [release(number) for number in range(1, 5)]
+    for one in made:
+        ledger.record_release(one)
+        ledger.record_move(Move(one.repository, "stable", one.digest, one.published_at, "promote"))
+
+    def named(keep: int) -> list[str]:
+        retention = SimpleNamespace(keep_last=keep, keep_for=timedelta())
+        own = SimpleNamespace(keep_last=None, keep_for=None)
+        loaded = SimpleNamespace(definition=SimpleNamespace(lifecycle=own))
+        context: Any = SimpleNamespace(
+            ledger=ledger, now=made[-1].published_at + timedelta(days=1), definitions={"nginx": loaded},
+            settings=SimpleNamespace(retention=retention),
+        )  # fmt: skip
+        return sorted(one.subject.digest for one in over(context))
+
+    first, second, third, _ = (one.digest for one in made)
+    assert named(0) == [first, second]
+    assert named(3) == [first]
+    ledger.revoke(third, "a hole", made[-1].published_at)
+    assert named(0) == [first, second, third]
+    ledger.close()
