@@ -124,7 +124,7 @@ def serve(url: str, marks: str, seconds: str) -> None:
     from pipelines.durable.dbos import Capacity, Worker
 
     place = Path(marks).parent
-    offer = Capacity(frozenset({"network"}), 2, 4, place / "places", place / "logs")
+    offer = Capacity(lambda: frozenset({"network"}), 2, 4, place / "places", place / "logs")
     with Worker.launched(url, flows(Path(marks), float(seconds)), offer=offer):
         signal.pause()
 

@@ -12,6 +12,7 @@ from hardening.foundation.errors import UsageError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.limits import REVISION_BYTES, REVISION_FILES
 from hardening.foundation.process import Completed, pipe_from, run
+from images.plan.upstream import LOCK
 from images.store.files import file_digest
 
 ROOMS = {
@@ -101,6 +102,16 @@ def changed_content(before: Sequence[Path], after: Sequence[Path]) -> Iterator[s
                 yield f"{sort} {name} (gone)"
             elif old[name] != new[name] and _digest(old[name]) != _digest(new[name]):
                 yield f"{sort} {name}"
+
+
+def content_digest(roots: Sequence[Path]) -> str:
+    """One digest of all of that content, and of the pins of upstream images. Raises ContentError."""
+    found = [
+        (sort, name, _digest(path))
+        for sort, (room, pattern) in ROOMS.items()
+        for name, path in sorted(find_content(roots, room, pattern).items())
+    ]
+    return digest_of([found, [file_digest(root / LOCK) for root in roots if (root / LOCK).is_file()]])
 
 
 def _digest(path: Path) -> str:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from hardening.foundation.console import say
 from images.context import Context
 from images.documents import from_json
 from pipelines.durable.port import Flow, Json, WorkflowEngine
@@ -57,9 +56,8 @@ class WorkerStages(WorldStages):
         with self._ready:
             if not self._asked:
                 for suite in self.suites(night):
-                    for part in (self.index(night, suite), self.feeds(night, suite)):
-                        for line in part.lines:
-                            say(f"{line.kind} {line.name}: {line.status} {line.detail}".rstrip())
+                    self.index(night, suite)
+                    self.feeds(night, suite)
             self._asked = True
 
 

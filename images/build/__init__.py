@@ -17,6 +17,7 @@ from images.store.files import image_modes
 BUILDER_VERSION = "2"
 
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
+PLATFORMS = tuple(_MACHINES)
 
 
 def build(job: BuildJob) -> Built:

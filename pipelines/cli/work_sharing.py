@@ -79,7 +79,7 @@ def serve(capabilities: str = "", parallel: int = 0, *, drain: bool = False) -> 
             with Worker.launched(url, flows, kind=KIND, offer=offered) as worker:
                 signals.attach(worker)
                 worker.leave_seconds = math.inf
-                say(f"{context.actor} works: {', '.join(sorted(offered.capabilities))}; {offered.parallel} at a time")
+                say(f"{context.actor} works: {', '.join(sorted(offered.capabilities()))}; {offered.parallel} at a time")
                 _until_told(worker, signals, drain=drain)
         except ToldToStopError:
             pass
@@ -144,7 +144,7 @@ class WorkerLine(Line):
 
 
 class QueueLine(Line):
-    """Flows that wait and need the same. `served`: whether a living worker has all of that."""
+    """Flows that wait and need the same. `served`: whether a living worker of their version has all of that."""
 
     needs: tuple[str, ...]
     waiting: int
@@ -183,19 +183,20 @@ def status_of(seen: SharedStatus, now: datetime) -> WorkerStatus:
         WorkerLine.of(row, since=_moment(row.since), work=tuple(_work(one, now) for one in seen.taken[row.name]))
         for row in seen.workers
     )
-    served = [set(row.capabilities) for row in workers]
+    served = [(row.version, set(row.capabilities)) for row in seen.workers]
     queues = tuple(
         QueueLine(
-            needs=needs, waiting=len(since), oldest=_moment(min(since)), served=any(set(needs) <= has for has in served)
+            needs=needs, waiting=len(since), oldest=_moment(min(since)),
+            served=any(version == has and set(needs) <= can for has, can in served),
         )
-        for needs, since in sorted(seen.waiting.items())
-    )
+        for (needs, version), since in sorted(seen.waiting.items())
+    )  # fmt: skip
     return WorkerStatus(workers=workers, queues=queues, quarantined=tuple(map(_quarantine, seen.quarantined)))
 
 
 def _work(row: WorkRow, now: datetime) -> WorkLine:
     since = _moment(row.since)
-    seconds = round((now - since).total_seconds(), 1)
+    seconds = max(0.0, round((now - since).total_seconds(), 1))  # the worker's clock may be ahead of ours
     return WorkLine(flow=row.flow, step=row.step, since=since, seconds=seconds, log=row.file)
 
 

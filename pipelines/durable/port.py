@@ -16,6 +16,7 @@ from hardening.foundation.errors import GoldsmithError
 
 T = TypeVar("T")
 Json = Any  # what JSON can hold: None, bool, int, float, str, and lists and dicts of them
+CONTENT = "content:"  # of a capability: the content and code that a flow was begun with
 
 
 class FencedError(BaseException):
@@ -58,7 +59,8 @@ class WorkflowEngine(Protocol):
 
         It runs in this process. With `needs`, names of capabilities such as `docker` or `arch:amd64`, it is any
         worker's that has them all, and takes one of that worker's places until it ends: so it must not itself wait for
-        another that has needs. One that kills two workers in the same step ends with an OutsideError.
+        another that has needs. One that kills two workers in the same step ends with an OutsideError, and so does one
+        that no living worker has the needs of for long.
         """
 
 

@@ -54,6 +54,17 @@ class WorkRow:
     log: str = ""
 
 
+LOCKED = (
+    "select objid::bigint from pg_locks where locktype = 'advisory' and granted and objsubid = 2 and "
+    "classid::bigint = :space and database = (select oid from pg_database where datname = current_database())"
+)
+
+
+def _hashed(name: str) -> str:
+    """A worker's name in SQL, as `pg_locks` has it."""
+    return f"(hashtext({name})::bigint & 4294967295)"
+
+
 class Roster:
     """The rows in the engine's database at `url`, in `schema` where that is a PostgreSQL."""
 
@@ -89,14 +100,18 @@ class Roster:
     # -- workers ------------------------------------------------------------------------------------------------------
 
     def announce(self, row: WorkerRow) -> None:
-        """Say that a worker is there; said again, nothing changes. Rows of the long dead are forgotten."""
+        """Say that a worker is there, and what it can."""
         with self._begin() as connection:
             connection.execute(delete(self._workers).where(self._workers.c.name == row.name))
             connection.execute(self._workers.insert().values(**asdict(row)))
-            old = time.time() - KEEP_SECONDS
-            connection.execute(
-                delete(self._workers).where(self._workers.c.since < old, self._workers.c.name != row.name)
-            )
+
+    def forget(self, own: str) -> None:
+        """Remove the rows of what ended long ago, and of the long dead."""
+        old = time.time() - KEEP_SECONDS
+        with self._begin() as connection:
+            alive = {own, *self._living(connection)}
+            dead = self._workers.c.name.not_in(alive)
+            connection.execute(delete(self._workers).where(self._workers.c.since < old, dead))
             connection.execute(delete(self._work).where(self._work.c.since < old))
 
     def leave(self, worker: str) -> None:
@@ -115,12 +130,14 @@ class Roster:
     def _living(self, connection: Any) -> set[str]:
         if not self._postgres:
             return set()
-        asked = text(
-            f"select name from {self._schema}.workers where (hashtext(name)::bigint & 4294967295) in "  # noqa: S608
-            "(select objid::bigint from pg_locks where locktype = 'advisory' and granted and objsubid = 2 and "
-            "classid::bigint = :space and database = (select oid from pg_database where datname = current_database()))"
-        )
+        asked = text(f"select name from {self._schema}.workers where {_hashed('name')} in ({LOCKED})")  # noqa: S608
         return {row.name for row in connection.execute(asked, {"space": SPACE})}
+
+    def lives(self, worker: str) -> bool:
+        """Whether its lock is held, whatever is told of it. For a PostgreSQL."""
+        asked = text(f"select {_hashed(':name')} in ({LOCKED})")
+        with self._begin() as connection:
+            return bool(connection.execute(asked, {"space": SPACE, "name": worker}).scalar())
 
     # -- their work ---------------------------------------------------------------------------------------------------
 
@@ -139,10 +156,10 @@ class Roster:
                 connection.execute(self._work.insert().values(**asdict(row)))
         return True
 
-    def mark(self, flow: str, step: str) -> None:
-        """Say which step of the flow begins; empty: it has ended."""
+    def mark(self, flow: str, step: str, worker: str) -> None:
+        """Say which step of the flow begins (empty: it has ended), unless another worker has taken the flow."""
         with self._begin() as connection:
-            change = changing(self._work).where(self._work.c.flow == flow)
+            change = changing(self._work).where(self._work.c.flow == flow, self._work.c.worker == worker)
             connection.execute(change.values(step=step, since=time.time()))
 
     def forgive(self, worker: str) -> None:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,8 @@ from hardening.foundation.limits import LOG_FILE, LOG_TAIL
 from hardening.foundation.text import hanging
 from pipelines.durable.roster import KEEP_SECONDS
 
-PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s@]+@")  # of an address
+LOGIN = re.compile(r"(://)(?:[^/\s:@]*:\S*|[^/\s:@]+)@(?!sha\d+:)")
+"""Of an address, up to the last @ that no digest follows: a password may hold any character, a user be a token."""
 
 
 def log_file(folder: Path, flow: str) -> Path:
@@ -50,7 +51,7 @@ class Transcript:
 
     def write(self, text: str) -> None:
         """Add what was said, with the time."""
-        said = hanging(PASSWORD.sub(r"\1***@", text))
+        said = hanging(LOGIN.sub(r"\1***@", text))
         line = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {said}\n"
         with self._guard:
             self._take(line)
@@ -65,13 +66,17 @@ class Transcript:
         while self._size > LOG_TAIL.most:
             self._size -= len(self._tail.popleft())
 
-    def news(self) -> str | None:
-        """The end of the log, where it has changed since this was asked; else None."""
+    def keep(self, keep: Callable[[str], object]) -> None:
+        """Give the end of the log to `keep`, where it has changed since that was done; again where that fails."""
         with self._guard:
             if self._told:
-                return None
-            self._told = True
-            return "".join(self._tail)
+                return
+            self._told, end = True, "".join(self._tail)
+        try:
+            keep(end)
+        except BaseException:
+            self._told = False
+            raise
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:

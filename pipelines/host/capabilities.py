@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from functools import cache, lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError, UsageError, nearest
-from hardening.foundation.settings import Settings
+from hardening.foundation.hashing import digest_of
+from hardening.foundation.settings import ROOT, Settings
+from images.build import PLATFORMS, require_platform
+from images.store.files import file_digest
+from pipelines.durable.port import CONTENT
+from pipelines.fleet.catalog import load_fleets
 from pipelines.host.provision import docker_host, lacking_for_machines
+from pipelines.revisions import ROOMS, content_digest
 
 if TYPE_CHECKING:
     from images.context import Context
@@ -19,22 +28,68 @@ if TYPE_CHECKING:
 DOCKER, MACHINES, KVM, EMULATION = "docker", "machines", "kvm", "emulation"
 ARCH, REGION, HOST = "arch:", "region:", "host:"
 KNOWN = (DOCKER, MACHINES, KVM, EMULATION, ARCH, REGION, HOST)
-ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+PACKAGES, CODE = ("hardening", "images", "pipelines"), ("*.py", "*.sh", "*.j2")
 
 
 def found(settings: Settings) -> tuple[str, ...]:
     """The capabilities of this machine: `docker` (an engine that builds), `machines` (its tools make and boot disks,
-    under `kvm` or `emulation`), `arch:…`, `region:…` for each of the settings' AWS regions, and `host:…`, itself.
+    under `kvm` or `emulation`), `arch:…` of each platform that it runs, `region:…` for each AWS region of settings and
+    fleets, `host:…`, itself, and `content:…`.
 
     As any build does, it starts a private engine where none that builds runs.
     """
     return (
         *([DOCKER] if _builds(settings) else []),
         *_for_machines(),
-        f"{ARCH}{ARCHITECTURES.get(platform.machine(), platform.machine())}",
-        *(f"{REGION}{region}" for region in settings.aws.all_regions),
+        *(f"{ARCH}{_architecture(one)}" for one in PLATFORMS if _runs(one)),
+        *(f"{REGION}{region}" for region in _regions(settings)),
         f"{HOST}{platform.node()}",
+        content_of(settings),
     )
+
+
+def content_of(settings: Settings) -> str:
+    """The capability that says by which content and which code a process works: only with the same do two share."""
+    return _content(settings.roots)
+
+
+def _content(roots: tuple[Path, ...]) -> str:
+    return f"{CONTENT}{digest_of([_code(), content_digest(roots)]).removeprefix('sha256:')[:12]}"
+
+
+@lru_cache(maxsize=2)
+def _content_at(_now: datetime, roots: tuple[Path, ...]) -> str:
+    """As `content_of`, once for all images of a night."""
+    return _content(roots)
+
+
+@cache
+def _code() -> str:
+    """Of the code that this process runs, whatever its files become meanwhile."""
+    content = [ROOT / room for room, _ in ROOMS.values()]
+    files = [file for package in PACKAGES for suffix in CODE for file in (ROOT / package).rglob(suffix)]
+    ours = sorted(file for file in files if not any(file.is_relative_to(room) for room in content))
+    return digest_of([(str(file.relative_to(ROOT)), file_digest(file)) for file in ours])
+
+
+def _architecture(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _runs(name: str) -> bool:
+    try:
+        require_platform(name)
+    except OutsideError:
+        return False
+    return True
+
+
+def _regions(settings: Settings) -> list[str]:
+    """Those of the settings, and where these name one, those of the fleets' files."""
+    if not settings.aws.region:
+        return list(settings.aws.all_regions)
+    fleets = [fleet.ec2.regions for fleet in load_fleets(settings.roots).values()]
+    return list(dict.fromkeys([*settings.aws.all_regions, *(region for regions in fleets for region in regions)]))
 
 
 def _builds(settings: Settings) -> bool:
@@ -76,10 +131,10 @@ def needs_of(context: Context, name: str) -> tuple[str, ...]:
     signing = settings.signing
     ours_alone = not settings.registry.address or not (signing.key or signing.command)
     here = [f"{HOST}{platform.node()}"] if ours_alone else []
-    arch = f"{ARCH}{settings.platform.rpartition('/')[2]}"
+    always = (f"{ARCH}{_architecture(settings.platform)}", _content_at(context.now, settings.roots), *here)
     if not definition.is_machine:
-        return (DOCKER, arch, *here)
-    return (MACHINES, arch, *here, *([f"{REGION}{settings.aws.region}"] if settings.aws.region else []))
+        return (DOCKER, *always)
+    return (MACHINES, *always, *([f"{REGION}{settings.aws.region}"] if settings.aws.region else []))
 
 
 def needs_of_fleet(fleet: Fleet, settings: Settings) -> tuple[str, ...]:
@@ -93,8 +148,9 @@ def needs_of_fleet(fleet: Fleet, settings: Settings) -> tuple[str, ...]:
         return ()
     if fleet.kind is FleetKind.DOCKER:
         by_address = settings.docker.host and not settings.docker.host.startswith("unix:")
-        return () if by_address else (f"{HOST}{platform.node()}",)
-    return tuple(f"{REGION}{region}" for region in fleet.ec2.regions or settings.aws.all_regions)
+        return () if by_address else (f"{HOST}{platform.node()}", content_of(settings))
+    regions = fleet.ec2.regions or settings.aws.all_regions
+    return (*(f"{REGION}{region}" for region in regions), content_of(settings))
 
 
 def shares(settings: Settings) -> bool:
@@ -103,12 +159,28 @@ def shares(settings: Settings) -> bool:
 
 
 def offer(settings: Settings, capabilities: Iterable[str], parallel: int = 0) -> Capacity:
-    """What a process of this machine offers: at most `parallel` flows (0: as many as its settings' `parallel`).
+    """What a worker offers: at most `parallel` flows (0: as many as its settings' `parallel`), by the content that lies
+    there when it takes one.
 
     All processes with the same state directory together run no more than the settings' `parallel`.
     """
+    fixed = [name for name in capabilities if not name.startswith(CONTENT)]
+    _code()  # what runs is what lies there now
+    return _capacity(settings, lambda: frozenset([*fixed, content_of(settings)]), parallel)
+
+
+def offer_when_needed(settings: Settings) -> Capacity:
+    """What a process offers beside its own work: all that it can, found when something waits for it."""
+    return _capacity(settings, cache(lambda: frozenset(found(settings))), when_needed=True)
+
+
+def _capacity(
+    settings: Settings, capabilities: Callable[[], frozenset[str]], parallel: int = 0, *, when_needed: bool = False
+) -> Capacity:
     from pipelines.durable.dbos import Capacity
 
     state = settings.state_dir
     most = settings.parallel
-    return Capacity(frozenset(capabilities), min(parallel or most, most), most, state / "places", state / "logs")
+    return Capacity(
+        capabilities, min(parallel or most, most), most, state / "places", state / "logs", when_needed
+    )  # fmt: skip

@@ -169,6 +169,8 @@ async def _fleet(stages: NightStages, steps: Steps, order: NightOrder, name: str
         return from_json(NightPart, await child.result())
     except GoldsmithError as error:  # it was given up: the fleet's own failure is in its answer
         return ended_with("fleet", name, error)
+    except BugError as error:
+        return ended_with("fleet", name, UsageError(f"{name}: {error}"))
 
 
 async def run_fleet(stages: NightStages, engine: WorkflowEngine, job: FleetJob) -> NightPart:

@@ -16,7 +16,7 @@ from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.artifact import Release
 from images.build.flow import as_ours, build
 from images.context import Context
-from images.plan.build_plan import Action
+from images.plan.build_plan import Action, with_ancestors
 from images.release.flow import gate, judged, publish
 from pipelines.cli.image import promote_one
 from pipelines.cli.image_output import channels_of
@@ -38,6 +38,7 @@ from pipelines.promotion import promotion
 def built(context: Context, job: ImageJob) -> ImageAnswer:
     """Build the image, if its inputs changed. It fails where those of what it stands on changed since the plan."""
     began = time.monotonic()
+    before = {name: _newest(context, name) for name in with_ancestors([job.name], context.parents)}
     outcomes = {outcome.name: outcome for outcome in build(context, [job.name])}
     own = outcomes[job.name]
     seconds = round(time.monotonic() - began, 1)
@@ -51,7 +52,8 @@ def built(context: Context, job: ImageJob) -> ImageAnswer:
             reasons=own.reasons,
             seconds=seconds,
         )
-    moved = [name for name, one in outcomes.items() if name != job.name and one.action is Action.BUILT]
+    below = {name: one for name, one in outcomes.items() if name != job.name and one.action is Action.BUILT}
+    moved = [name for name, one in below.items() if one.digest != before[name]]  # else it was only not on this machine
     if moved:
         what = f"{job.name} stands on {', '.join(moved)}, whose inputs changed while this night ran"
         return image_failed(job, OutsideError(what, hint="the next nightly publishes both"))
@@ -59,6 +61,11 @@ def built(context: Context, job: ImageJob) -> ImageAnswer:
     tonight = own.action is Action.BUILT or bool(artifact and job.planned_at and artifact.built_at >= job.planned_at)
     reasons = own.reasons if own.action is Action.BUILT or not tonight else job.why
     return ImageAnswer(job.name, "unchanged", tonight, own.digest, None, reasons, seconds)
+
+
+def _newest(context: Context, name: str) -> str:
+    newest = context.ledger.latest_artifact(name, context.settings.platform)
+    return newest.digest if newest else ""
 
 
 def _of(error: GoldsmithError | None) -> Failure | None:

@@ -23,10 +23,10 @@ from pipelines.contract import NightlyOutput
 from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url, forget, is_carried
 from pipelines.durable.workers import repeated
 from pipelines.fleet.catalog import load_fleets
-from pipelines.host.capabilities import found, offer, shares
+from pipelines.host.capabilities import offer_when_needed, shares
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
-from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, NIGHT_LOCK, NightOrder, NightRecord
+from pipelines.nightly.model import BRANCH, GIVEN_UP_AFTER, IMAGE, NIGHT, NIGHT_LOCK, NightOrder, NightRecord
 from pipelines.nightly.stages import WorldStages, here
 from pipelines.nightly.summary import output, refused_together
 from pipelines.rollout.service import steady_clock
@@ -126,8 +126,10 @@ def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
         if interrupted.is_set():
             stop_running()
 
-    ours = offer(context.settings, found(context.settings)) if shares(context.settings) else None
-    launched = Worker.launched(claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit, offer=ours)
+    ours = offer_when_needed(context.settings) if shares(context.settings) else None
+    launched = Worker.launched(
+        claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit, offer=ours, only_asked=(NIGHT, BRANCH)
+    )
     with repeated("interrupt", stop, STOP_SECONDS), launched as worker:
         try:
             yield worker

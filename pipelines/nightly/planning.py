@@ -13,6 +13,7 @@ from hardening.findings import Verdict
 from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, OutsideError, SilentError
 from hardening.foundation.process import threads
 from images.artifact import Artifact
+from images.build.elsewhere import brought
 from images.build.flow import PLANNING, as_ours, unsound_ones
 from images.context import Context
 from images.model import Bootstrap
@@ -74,7 +75,7 @@ def plan_night(context: Context, night: NightOrder, urgent: Sequence[str] = (), 
     possible = [name for name in names if name not in found.settled]
     wanted = {*with_ancestors(possible, context.parents)} - found.settled.keys()
     ordered = [name for name in order(context.parents) if name in wanted]
-    _plan_builds(found, planner, ordered)
+    _plan_builds(found, planner, ordered, fetches=keep)
     look = _look_at_unchanged(found, planner, ordered)
     if keep:
         context.ledger.record_verdicts(look.verdicts)
@@ -130,8 +131,8 @@ class _Planned:
         return tuple(reversed(below.get("", [])))
 
 
-def _plan_builds(found: _Planned, planner: Planner, ordered: Sequence[str]) -> None:
-    """Plan the builds, as far as what they stand on could be planned."""
+def _plan_builds(found: _Planned, planner: Planner, ordered: Sequence[str], *, fetches: bool) -> None:
+    """Plan the builds, as far as what they stand on could be planned. `fetches` what other machines have built."""
     for name in ordered:
         if (answer := found.parent_answer(name)) and answer.ended_badly:
             found.settled[name] = stopped_by(name, answer, days_left(found.context, name))
@@ -139,6 +140,9 @@ def _plan_builds(found: _Planned, planner: Planner, ordered: Sequence[str]) -> N
         try:
             with PLANNING:
                 found.plans[name] = planner.plan(name)
+            if fetches and brought(found.context, planner.upstream, found.plans[name]):
+                with PLANNING:
+                    found.plans[name] = planner.plan(name)
         except Exception as error:
             found.settled[name] = image_failed(found.job(name), as_ours(name, error))
 

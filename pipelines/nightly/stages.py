@@ -31,7 +31,7 @@ from pipelines.cli.waiving import ending_text
 from pipelines.contract import NightlyLine
 from pipelines.durable.port import FencedError
 from pipelines.fleet.catalog import load_fleets
-from pipelines.host.capabilities import needs_of_fleet
+from pipelines.host.capabilities import needs_of_fleet, shares
 from pipelines.nightly.fleet_stage import bring_into_policy
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
 from pipelines.nightly.model import (
@@ -178,7 +178,7 @@ class WorldStages(NightStages):
     def fleet_needs(self, order: NightOrder, name: str) -> tuple[str, ...]:
         """By its file."""
         settings = self.at(order).settings
-        return needs_of_fleet(load_fleets(settings.roots)[name], settings)
+        return needs_of_fleet(load_fleets(settings.roots)[name], settings) if shares(settings) else ()
 
     def fleet(self, order: NightOrder, name: str) -> NightPart:
         """The rollout is found where an earlier process left it."""

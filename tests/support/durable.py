@@ -203,7 +203,7 @@ def _build(world: World, name: str) -> None:
 
 def offered(folder: Path, *capabilities: str, parallel: int = 2, on_host: int = 2) -> Capacity:
     """What a worker of a test offers."""
-    return Capacity(frozenset(capabilities), parallel, on_host, folder / "places", folder / "logs")
+    return Capacity(lambda: frozenset(capabilities), parallel, on_host, folder / "places", folder / "logs")
 
 
 def share_flow(url: str, folder: str, jobs: str, *capabilities: str, kind: str = "") -> None:

@@ -7,19 +7,26 @@ worker that has what a flow needs moves it into its own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from dbos import DBOS, WorkflowStatus
 
-from pipelines.durable.dbos.system_database import ATTEMPTS, DEATHS, QUARANTINED, STEP, within
-from pipelines.durable.roster import SHARED, Roster, WorkRow
+from hardening.foundation.errors import RefusedError
+from pipelines.durable.dbos.system_database import ATTEMPTS, DEATHS, LACKING, QUARANTINED, STEP, within
+from pipelines.durable.roster import KEEP_SECONDS, SHARED, Roster, WorkRow
 
 POLL_SECONDS = 0.5
 POISON = 2  # how many workers a shared flow may kill in the same step
 NEEDS = "needs"
 
+DEAD_SECONDS = 15  # after which a lost machine's lock is free
+BATCH = 1000
+
 OPEN = ["PENDING", "ENQUEUED"]
+ENDED = ["SUCCESS", "ERROR", "CANCELLED"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class WorkQueue:
     """The queue of one worker, for flows of one version, as far as it knows them by name.
 
     `alone`: deaths may be the user's own doing, who has only this process; a shared flow is then given up as late as
-    any other.
+    any other. `only_asked`: those of `known` that are left where they are, even by the dead, until they are asked for.
     """
 
     worker: str
@@ -35,6 +42,7 @@ class WorkQueue:
     known: Collection[str]
     roster: Roster
     alone: bool
+    only_asked: Collection[str] = ()
 
     def __post_init__(self) -> None:
         """Before the launch."""
@@ -50,11 +58,14 @@ class WorkQueue:
 
     def holders(self) -> set[str]:
         """Who has flows of our version that are not over and that we could go on with, dead or alive."""
-        return {_holder(flow) for flow in self._under_way() if flow.name in self.known or needs_of(flow)} - {SHARED}
+        return {_holder(flow) for flow in self._under_way() if self._is_heir_to(flow)} - {SHARED}
+
+    def _is_heir_to(self, flow: WorkflowStatus) -> bool:
+        return bool(needs_of(flow)) or (flow.name in self.known and flow.name not in self.only_asked)
 
     def holds(self) -> bool:
         """Whether this worker has flows that are not over."""
-        return self.worker in self.holders()
+        return any(self._is_ours(flow) and (flow.name in self.known or needs_of(flow)) for flow in self._under_way())
 
     def inherit(self, dead: str) -> None:
         """Take what a dead worker left, but for flows that too many workers have died of: those end.
@@ -67,17 +78,31 @@ class WorkQueue:
                 continue
             if needs_of(flow):
                 self._put_back(flow)
-            elif flow.name in self.known:
+            elif self._is_heir_to(flow):
                 self._inherit(flow)
         DBOS.delete_queue(dead)
 
     def take(self, flow_id: str) -> None:
-        """Take the flow and all that it started from whoever has them, but for what it shares with other workers."""
-        foreign = [
-            flow.workflow_id for flow in self._under_way(flow_id) if _holder(flow) != self.worker and not needs_of(flow)
-        ]
-        if foreign:
-            DBOS.resume_workflows(foreign, queue_name=self.worker)
+        """Take the flow and all that it started from whoever has them, but for what it shares with other workers.
+
+        Raises RefusedError where that is one of `only_asked`, and who has it lives.
+        """
+        foreign = [flow for flow in self._under_way(flow_id) if not self._is_ours(flow) and not needs_of(flow)]
+        asked = [flow for flow in foreign if flow.name in self.only_asked]
+        for holder in {_holder(flow) for flow in asked}:
+            self._require_dead(holder, flow_id)
+        for flow in asked:
+            self._inherit(flow)
+        others = [flow.workflow_id for flow in foreign if flow not in asked]
+        if others:
+            DBOS.resume_workflows(others, queue_name=self.worker)
+
+    def _require_dead(self, holder: str, flow_id: str) -> None:
+        until = time.monotonic() + DEAD_SECONDS
+        while not self.alone and self.roster.lives(holder):
+            if time.monotonic() >= until:
+                raise RefusedError(f"{flow_id} is carried by {holder}, which lives", hint="let it carry it to its end")
+            time.sleep(POLL_SECONDS)
 
     def waiting(self) -> list[WorkflowStatus]:
         """The shared flows that no worker has taken, the oldest first."""
@@ -91,6 +116,31 @@ class WorkQueue:
         ours = [flow.workflow_id for flow in self._under_way() if flow.workflow_id in flows and self._is_ours(flow)]
         if ours:
             DBOS.resume_workflows(ours, queue_name=SHARED)
+
+    def give_up(self, flow_id: str, why: str) -> None:
+        """End a shared flow that no worker can take."""
+        DBOS.update_workflow_attributes(flow_id, {LACKING: why}, merge=True)
+        DBOS.cancel_workflows([flow_id])
+
+    def forget(self) -> None:
+        """Remove flows of our kind that ended long ago. Those without a kind stay: their answers may be asked for."""
+        if not (kind := self.version.partition(" ")[2]):
+            return
+        old = datetime.fromtimestamp(time.time() - KEEP_SECONDS, UTC).isoformat()
+        while True:
+            found = DBOS.list_workflows(
+                status=ENDED,
+                name=list(self.known),
+                completed_before=old,
+                limit=BATCH,
+                load_input=False,
+                load_output=False,
+            )
+            ours = [flow.workflow_id for flow in found if (flow.app_version or "").endswith(f" {kind}")]
+            if ours:
+                DBOS.delete_workflows(ours)
+            if len(ours) < BATCH:
+                return
 
     def is_of_another_version(self, flow_id: str) -> bool:
         """Whether the flow is under way, and another version of ours began it."""
@@ -124,7 +174,7 @@ class WorkQueue:
 
     def _killed(self, flow: WorkflowStatus, work: WorkRow) -> int:
         """How many workers have died in the step that the last one was in; a step that went well ends the count."""
-        self.roster.mark(flow.workflow_id, "")
+        self.roster.mark(flow.workflow_id, "", work.worker)
         before = flow.attributes or {}
         deaths = before.get(DEATHS, 0) + 1 if before.get(STEP) == work.step else 1
         DBOS.update_workflow_attributes(flow.workflow_id, {DEATHS: deaths, STEP: work.step}, merge=True)
@@ -141,6 +191,11 @@ class WorkQueue:
 def needs_of(flow: WorkflowStatus) -> tuple[str, ...]:
     """The capabilities that a shared flow needs; none for any other."""
     return tuple((flow.attributes or {}).get(NEEDS, ()))
+
+
+def is_suspect(flow: WorkflowStatus) -> bool:
+    """Whether a worker has died in a step of it."""
+    return bool((flow.attributes or {}).get(DEATHS, 0))
 
 
 def _holder(flow: WorkflowStatus) -> str:

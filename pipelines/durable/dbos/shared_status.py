@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from dbos import DBOSClient, WorkflowStatus
 
 from pipelines.durable.dbos.queue import OPEN, needs_of
 from pipelines.durable.dbos.system_database import DEATHS, QUARANTINED, SCHEMA, STEP, client_of
-from pipelines.durable.roster import SHARED, Roster, WorkerRow, WorkRow
+from pipelines.durable.roster import KEEP_SECONDS, SHARED, Roster, WorkerRow, WorkRow
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,13 @@ class Quarantined:
 class SharedStatus:
     """The living workers, the flows that each has by its name, those that wait by what they need, and the quarantined.
 
-    `waiting`: since when each waits, in seconds of Unix time, the oldest first.
+    `waiting`: by what they need and the version that began them, since when each waits, in seconds of Unix time, the
+    oldest first.
     """
 
     workers: tuple[WorkerRow, ...]
     taken: dict[str, tuple[WorkRow, ...]]
-    waiting: dict[tuple[str, ...], tuple[float, ...]]
+    waiting: dict[tuple[tuple[str, ...], str], tuple[float, ...]]
     quarantined: tuple[Quarantined, ...]
 
 
@@ -40,22 +43,29 @@ def shared_status(url: str) -> SharedStatus:
     """How the work stands in the engine's database at `url`. Raises OutsideError where that fails."""
     with client_of(url) as client, closing(Roster(url, SCHEMA)) as roster:
         open_flows = [flow for flow in _listed(client, OPEN) if needs_of(flow)]
-        ended = [flow for flow in _listed(client, ["CANCELLED"]) if QUARANTINED in (flow.attributes or {})]
+        kept = datetime.fromtimestamp(time.time() - KEEP_SECONDS, UTC).isoformat()
+        ended = [
+            flow for flow in _listed(client, ["CANCELLED"], completed_after=kept)
+            if QUARANTINED in (flow.attributes or {})
+        ]  # fmt: skip
         rows = roster.work([flow.workflow_id for flow in (*open_flows, *ended)])
         workers = roster.living()
-    waiting: dict[tuple[str, ...], tuple[float, ...]] = {}
+    waiting: dict[tuple[tuple[str, ...], str], tuple[float, ...]] = {}
     taken: dict[str, tuple[WorkRow, ...]] = {row.name: () for row in workers}
     for flow in open_flows:
         row = rows.get(flow.workflow_id)
         if flow.status == "ENQUEUED" and flow.queue_name == SHARED:
-            waiting[needs_of(flow)] = (*waiting.get(needs_of(flow), ()), (flow.updated_at or 0) / 1000)
+            key = needs_of(flow), flow.app_version or ""
+            waiting[key] = (*waiting.get(key, ()), (flow.updated_at or 0) / 1000)
         elif row and row.worker in taken:
             taken[row.worker] = (*taken[row.worker], row)
     return SharedStatus(workers, taken, waiting, tuple(_quarantined(flow, rows) for flow in ended))
 
 
-def _listed(client: DBOSClient, status: list[str]) -> list[WorkflowStatus]:
-    return client.list_workflows(status=status, load_input=False, load_output=False)
+def _listed(client: DBOSClient, status: list[str], completed_after: str | None = None) -> list[WorkflowStatus]:
+    return client.list_workflows(
+        status=status, completed_after=completed_after, load_input=False, load_output=False
+    )  # fmt: skip
 
 
 def _quarantined(flow: WorkflowStatus, rows: dict[str, WorkRow]) -> Quarantined:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from dbos import WorkflowStatus
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.locks import one_of
 from hardening.foundation.retrying import retrying
-from pipelines.durable.dbos.queue import WorkQueue, needs_of
+from pipelines.durable.dbos.queue import WorkQueue, is_suspect, needs_of
+from pipelines.durable.port import CONTENT
 from pipelines.durable.roster import Roster, WorkerRow, WorkRow
 from pipelines.durable.transcript import Transcript, log_file, remove_old
 from pipelines.durable.workers import repeated
 
 LOOK_SECONDS = 0.25
 TELL_SECONDS = 3.0  # how often it is told who is there, and asked whether somebody has what our flows need
+LACK_SECONDS = 600.0  # after which a flow ends that no living worker has the needs of
+TIDY_SECONDS = 86400.0
 PATIENCE = timedelta(minutes=10)  # for a database that restarts under a step
 
 
@@ -32,25 +36,28 @@ PATIENCE = timedelta(minutes=10)  # for a database that restarts under a step
 class Capacity:
     """What a process offers to flows with needs: its capabilities, and at most so many flows at a time.
 
+    The capabilities are asked again while flows wait, since content changes; with `when_needed` not before any does.
     `on_host` places in the folder `places` are all that the machine has, for every process of it that names the same
     folder. The flows' logs lie in the folder `logs`.
     """
 
-    capabilities: frozenset[str]
+    capabilities: Callable[[], frozenset[str]]
     parallel: int
     on_host: int
     places: Path
     logs: Path
+    when_needed: bool = False
 
 
 @dataclass
 class Taken:
-    """A flow with needs that this process runs: its log, and what gives its place back."""
+    """A flow with needs that this process runs: its log, and what gives its place back. `suspect`: it may kill us."""
 
     flow: str
     name: str
     transcript: Transcript
     give_back: Callable[[], None]
+    suspect: bool
     step: str = ""
 
 
@@ -63,8 +70,10 @@ class Sharing:
         self._taken: dict[str, Taken] = {}
         self._over: list[Taken] = []
         self._lent: dict[str, tuple[str, ...]] = {}
-        self._lacking: set[tuple[str, ...]] = set()
-        self._told_at = -TELL_SECONDS
+        self._lacking: dict[tuple[str, ...], float] = {}
+        self._said: set[str] = set()
+        self._offered: frozenset[str] | None = None
+        self._asked_at = self._told_at = self._tidied_at = -math.inf
         self._takes = offer is not None
 
     @property
@@ -73,16 +82,14 @@ class Sharing:
 
     @cached_property
     def _row(self) -> WorkerRow:
-        offered, parallel = (self._offer.capabilities, self._offer.parallel) if self._offer else ((), 0)
-        names = tuple(sorted(offered))
-        return WorkerRow(self._queue.worker, platform.node(), os.getpid(), self._queue.version, names, parallel)
+        parallel = self._offer.parallel if self._offer else 0
+        return WorkerRow(self._queue.worker, platform.node(), os.getpid(), self._queue.version, (), parallel)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Take what fits, keep the logs, and tell what lacks, while the block runs."""
-        if self._offer:
-            remove_old(self._offer.logs)
-            self._roster.announce(self._row)
+        if self._offer and not self._offer.when_needed:
+            self._ask(self._offer)
         try:
             with repeated("sharing", self.look, LOOK_SECONDS):
                 yield
@@ -90,16 +97,18 @@ class Sharing:
             self._takes = False
 
     def look(self) -> None:
-        """One look. A database that is away is asked again at the next one; the engine says that it is."""
-        try:
-            if self._takes:
-                self._take()
-            self._keep_logs()
-            if time.monotonic() - self._told_at >= TELL_SECONDS:
-                self._told_at = time.monotonic()
-                self._tell()
-        except OutsideError:
-            return
+        """One look. What fails, such as a database that is away, is said once, and tried again at the next one."""
+        for part in (self._take, self._keep_logs, self._tell, self._tidy):
+            try:
+                part()
+            except Exception as error:  # nobody would see it end this thread
+                self._say_once(error)
+
+    def _say_once(self, error: Exception) -> None:
+        what = error.message if isinstance(error, GoldsmithError) else f"{type(error).__name__}: {error}"
+        if what not in self._said:
+            self._said.add(what)
+            say(f"sharing work: {what}")
 
     def stop(self) -> None:
         """Take nothing more."""
@@ -107,7 +116,7 @@ class Sharing:
 
     def idle(self) -> bool:
         """Whether nothing is taken, and nothing waits that could be."""
-        return not self._taken and not any(self._fits(flow) for flow in self._queue.waiting())
+        return not self._taken and not any(self._fits(flow) for flow in self._known())
 
     def leave(self) -> tuple[str, ...]:
         """Hand back what is between steps. The flows of which a step goes on all the same: others take these when this
@@ -139,19 +148,60 @@ class Sharing:
         self._lent.pop(flow, None)
 
     def _tell(self) -> None:
-        if self._offer:
-            self._roster.announce(self._row)
-        if not self._lent:
+        if time.monotonic() - self._told_at < TELL_SECONDS:
             return
-        waiting = {needs_of(flow): flow.workflow_id for flow in self._queue.waiting() if flow.workflow_id in self._lent}
+        self._told_at = time.monotonic()
+        if self._offered is not None:
+            self._announce(self._offered)
+        if not self._lent or (self._offer and self._asked_at == -math.inf):  # it is not known yet what we can
+            return
+        waiting: dict[tuple[str, ...], list[str]] = {}
+        for flow in self._queue.waiting():
+            if flow.workflow_id in self._lent:
+                waiting.setdefault(needs_of(flow), []).append(flow.workflow_id)
         living = self._roster.living()
-        for needs, flow in waiting.items():
-            versions = {row.version for row in living if set(needs) <= set(row.capabilities)}
-            if self._queue.version in versions:
-                self._lacking.discard(needs)
-            elif needs not in self._lacking:
-                self._lacking.add(needs)
-                say(lacking(flow, needs, alone=self._queue.alone, outdated=bool(versions)))
+        for needs in (*waiting, *(self._lacking.keys() - waiting.keys())):
+            self._look_for(needs, waiting.get(needs, ()), living)
+
+    def _look_for(self, needs: tuple[str, ...], flows: Sequence[str], living: Iterable[WorkerRow]) -> None:
+        """Tell once that no living worker has what `flows` of ours need, and end them where that lasts."""
+        ours, wanted = _but_content(needs), set(needs)
+        able = [row for row in living if ours <= set(row.capabilities)]
+        fitting = [row for row in able if row.name == self._queue.worker or wanted <= set(row.capabilities)]
+        if any(row.version == self._queue.version for row in fitting):
+            self._lacking.pop(needs, None)
+            return
+        found = Lack(self._queue.alone, outdated=bool(fitting), other_content=bool(able))
+        since = self._lacking.get(needs, time.monotonic())
+        if needs not in self._lacking and flows:
+            self._lacking[needs] = since
+            say(lacking(flows[0], needs, found))
+        elif time.monotonic() - since >= LACK_SECONDS:
+            for flow in flows:
+                self._queue.give_up(flow, lacking(flow, needs, found))
+
+    def _announce(self, capabilities: Iterable[str]) -> None:
+        self._roster.announce(replace(self._row, capabilities=tuple(sorted(capabilities))))
+
+    def _ask(self, offer: Capacity) -> None:
+        """Find what we can, and say so."""
+        self._asked_at = time.monotonic()
+        try:
+            self._offered = offer.capabilities()
+        except BaseException:
+            self._offered = None
+            raise
+        self._announce(self._offered)
+
+    def _tidy(self) -> None:
+        """Once a day, remove logs, rows and flows of what ended long ago."""
+        if time.monotonic() - self._tidied_at < TIDY_SECONDS:
+            return
+        self._tidied_at = time.monotonic()
+        if self._offer:
+            remove_old(self._offer.logs)
+        self._roster.forget(self._queue.worker)
+        self._queue.forget()
 
     # -- flows that we take --------------------------------------------------------------------------------------------
 
@@ -174,26 +224,44 @@ class Sharing:
             try:
                 yield
             finally:
-                self._mark(taken, "")
+                with suppress(OutsideError):  # what is done is done, whoever knows it
+                    self._mark(taken, "")
 
     def _mark(self, taken: Taken, step: str) -> None:
         taken.step = step
-        retrying(lambda: self._roster.mark(taken.flow, step), within=PATIENCE, attempts=None)
+        retrying(lambda: self._roster.mark(taken.flow, step, self._queue.worker), within=PATIENCE, attempts=None)
 
     def _take(self) -> None:
-        fitting = [flow for flow in self._queue.waiting() if self._fits(flow)]
-        for flow in fitting:
-            if self._offer is None or len(self._taken) >= self._offer.parallel:
+        offer = self._offer
+        if not offer or not self._takes or len(self._taken) >= offer.parallel or not (waiting := self._known()):
+            return
+        if time.monotonic() - self._asked_at >= TELL_SECONDS:
+            self._ask(offer)
+        for flow in waiting:
+            if len(self._taken) >= offer.parallel:
                 return
-            give_back = one_of(self._offer.places, self._offer.on_host)
+            if not self._fits(flow) or not self._may_be_beside(flow):
+                continue
+            give_back = one_of(offer.places, offer.on_host)
             if give_back is None:
                 return
-            if not self._claim(flow, give_back, self._offer.logs):
+            if not self._claim(flow, give_back, offer.logs):
                 give_back()
+
+    def _known(self) -> list[WorkflowStatus]:
+        """What waits that we could execute, and do not."""
+        return [
+            flow for flow in self._queue.waiting()
+            if flow.name in self._queue.known and flow.workflow_id not in self._taken
+        ]  # fmt: skip
+
+    def _may_be_beside(self, flow: WorkflowStatus) -> bool:
+        """What may kill us runs alone: nothing else is to die with it twice."""
+        return not self._taken or not (is_suspect(flow) or any(one.suspect for one in tuple(self._taken.values())))
 
     def _claim(self, flow: WorkflowStatus, give_back: Callable[[], None], logs: Path) -> bool:
         file = log_file(logs, flow.workflow_id)
-        taken = Taken(flow.workflow_id, flow.name, Transcript(file), give_back)
+        taken = Taken(flow.workflow_id, flow.name, Transcript(file), give_back, is_suspect(flow))
         self._taken[flow.workflow_id] = taken  # before its claim, after which it may begin at any moment
         row = WorkRow(flow.workflow_id, self._queue.worker, self._row.host, str(file))
         try:
@@ -210,23 +278,39 @@ class Sharing:
         return claimed
 
     def _fits(self, flow: WorkflowStatus) -> bool:
-        offered: Collection[str] = self._offer.capabilities if self._offer else ()
-        return flow.name in self._queue.known and set(needs_of(flow)) <= set(offered)
+        """Whether we can execute it. Our own were planned with what we have, whatever the files say by now."""
+        needs = needs_of(flow)
+        wanted = _but_content(needs) if flow.workflow_id in self._lent else set(needs)
+        return wanted <= (self._offered or frozenset())
 
     def _keep_logs(self) -> None:
         over = list(self._over)
         for taken in (*over, *tuple(self._taken.values())):
-            if (log := taken.transcript.news()) is not None:
-                self._roster.keep_log(taken.flow, log)
+            taken.transcript.keep(partial(self._roster.keep_log, taken.flow))
         del self._over[: len(over)]
 
 
-def lacking(flow: str, needs: Sequence[str], *, alone: bool, outdated: bool) -> str:
+def _but_content(needs: Iterable[str]) -> set[str]:
+    return {need for need in needs if not need.startswith(CONTENT)}
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Why no worker takes a flow: we are `alone`, or those that could are `outdated`, or have other content."""
+
+    alone: bool
+    outdated: bool
+    other_content: bool
+
+
+def lacking(flow: str, needs: Sequence[str], why: Lack) -> str:
     """What is said when a flow waits for what no living worker of our version has; one of another may have it."""
     what = f"{flow} waits for a worker with {', '.join(needs)}"
-    if outdated:
+    if why.other_content and not why.outdated:
+        return f"{what}, and no worker has this content: bring the checkout of one to the same revision"
+    if why.outdated:
         return f"{what}: one that has that runs another version of Goldsmith; update it, and start it again"
     what = f"{what}, and none that lives has that: on a machine that does, "
-    if alone:
+    if why.alone:
         return f"{what}run this command; or set `database` to a PostgreSQL, which ./goldsmith worker there can share"
     return f"{what}./goldsmith worker with the same `database` adds one"

@@ -26,6 +26,7 @@ from pipelines.durable.workers import LOOK_SECONDS, Locks, alone, session
 SCHEMA = "goldsmith_engine"  # of PostgreSQL, beside the ledger's tables
 ATTEMPTS = 20  # how many deaths of its process a flow survives; one that kills them must not kill all
 DEATHS, STEP, QUARANTINED = "deaths", "step", "quarantined"  # attributes of a flow: how often, in what, its log
+LACKING = "lacking"  # another one: what was said of the worker that it waited for in vain
 WAKE = "wake"
 UNDER_WAY = ["PENDING", "ENQUEUED", "DELAYED"]
 POLL_SECONDS = 0.2
@@ -235,10 +236,12 @@ def within(flow_id: str, stem: str) -> bool:
 
 
 def given_up(flow_id: str, attributes: Mapping[str, Any] | None = None) -> OutsideError:
-    """What there is to say of a flow that was cancelled: only we do that, and only to one that kills processes.
+    """What there is to say of a flow that was cancelled: only we do that, to what kills processes or nobody takes.
 
-    `attributes`: its own, which say where the log of one lies that was quarantined.
+    `attributes`: its own, which say where the log of one lies that was quarantined, and which worker another lacked.
     """
+    if attributes and (lacked := attributes.get(LACKING)):
+        return OutsideError(lacked, hint="it was given up; ./goldsmith worker.status shows who can do what")
     hint = "what in it kills processes? memory?"
     if attributes and (log := attributes.get(QUARANTINED)):
         what = f"{flow_id} is quarantined: {attributes[DEATHS]} workers died in its step {attributes[STEP]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError
 from concurrent.futures import wait as wait_for
 from contextlib import closing, contextmanager, nullcontext, suppress
@@ -84,6 +84,7 @@ class Worker:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         offer: Capacity | None = None,
         at_once: Mapping[str, int] = NO_LIMITS,
+        only_asked: Collection[str] = (),
     ) -> Iterator[Worker]:
         """Carry `flows` from the engine's database, by its URL or our claim there, while the block runs; those of dead
         processes included.
@@ -91,7 +92,8 @@ class Worker:
         A block that ends well drains first: what this process carries runs to its end. One that an exception ends
         leaves as soon as no step acts; the flows stay for the next process. Flows of another `kind` or version are left
         alone. `now` is the clock that flows see; `at_once` says how many flows of a name run side by side here. With an
-        `offer` it also takes flows with needs, its own and those of other processes of its kind.
+        `offer` it also takes flows with needs, its own and those of other processes of its kind. Those of `flows` that
+        are `only_asked` are taken from the dead when they are executed, and not before.
 
         Raises RefusedError while another process has the SQLite file, OutsideError where the database fails.
         """
@@ -103,7 +105,7 @@ class Worker:
             configured(ours.url, ours.name, version),
             closing(Roster(ours.url, SCHEMA)) as roster,
         ):
-            work_queue = WorkQueue(ours.name, version, tuple(flows), roster, ours.locks.alone)
+            work_queue = WorkQueue(ours.name, version, tuple(flows), roster, ours.locks.alone, only_asked)
             worker = cls(work_queue, flows, loop, now, offer, at_once)
             with failing_as_outside(ours.url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
@@ -125,8 +127,8 @@ class Worker:
         What another process carries of it is taken over: who calls this has made sure that it may, as by a lease.
 
         Raises the GoldsmithError that ended it, OutsideError for one that was given up, UsageError where another flow
-        has this id, RefusedError where another version of ours began it, LostError as soon as this process may do
-        nothing more with it.
+        has this id, RefusedError where another version of ours began it or one that is `only_asked` is a living
+        process's, LostError as soon as this process may do nothing more with it.
         """
         if self._work_queue.is_of_another_version(flow_id):
             what = f"another version of Goldsmith began {flow_id}, and this one takes other steps"

@@ -19,7 +19,8 @@ from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
 from pipelines.durable.roster import WorkerRow, WorkRow
 from pipelines.fleet.model import Fleet
-from pipelines.host.capabilities import found, named, needs_of, needs_of_fleet, offer
+from pipelines.host import capabilities
+from pipelines.host.capabilities import content_of, found, named, needs_of, needs_of_fleet, offer
 from tests.conftest import POSTGRES
 from tests.simulation.memory import EPOCH
 from tests.support.durable import World, run_command, share_with_command
@@ -58,9 +59,37 @@ def test_a_machine_knows_itself(tmp_path: Path) -> None:
     nowhere = {"build_host": "unix:///nowhere"}
     settings = Settings(state=tmp_path, docker=nowhere, aws={"account": "123456789012", "region": "eu-central-1"})
     assert "docker" not in found(settings)
-    assert {"region:eu-central-1", f"host:{os.uname().nodename}"} <= set(found(settings))
+    content = content_of(settings)
+    assert {"region:eu-central-1", f"host:{os.uname().nodename}", "arch:amd64", content} <= set(found(settings))
     offered = offer(settings, ["docker"], 5)
+    assert offered.capabilities() == {"docker", content}
     assert (offered.parallel, offered.on_host) == (2, 2), "the machine's setting is the most"
+
+
+def test_a_machine_can_what_its_fleets_and_emulators_let_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The regions that only a fleet's file names, and each platform that a build would not be refused for."""
+    (tmp_path / "pipelines/fleets").mkdir(parents=True)
+    text = 'title = "Of a test"\nowner = "tests"\nreplacement = { definition = "debian-base" }\nkind = "ec2"\n'
+    (tmp_path / "pipelines/fleets/far.toml").write_text(
+        text + 'selector = { a = "b" }\n[ec2]\nregions = ["eu-west-3"]\n'
+    )
+    nowhere = {"build_host": "unix:///nowhere"}
+    settings = Settings(state=tmp_path, content=(tmp_path,), docker=nowhere, aws={"region": "eu-central-1"})
+    monkeypatch.setattr(capabilities, "require_platform", lambda _platform: None)
+    assert {"region:eu-west-3", "arch:amd64", "arch:arm64"} <= set(found(settings))
+
+
+def test_content_is_a_capability(tmp_path: Path) -> None:
+    """What changes what is built or who is refused changes it, in a worker at once."""
+    settings = Settings(state=tmp_path / "state", content=(tmp_path,))
+    offered, seen = offer(settings, ["docker"]), {content_of(settings)}
+    for file in ("hardening/policies/p.toml", "hardening/controls/c/check.sh", "images/definitions/d/image.toml",
+                 "images/definitions/images.lock.toml"):  # fmt: skip
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("text")
+        seen.add(content_of(settings))
+        assert content_of(settings) in offered.capabilities()
+    assert len(seen) == 5
 
 
 @pytest.mark.needs(POSTGRES)
@@ -78,7 +107,8 @@ def test_a_worker_leaves_as_it_is_told(running_postgres: Server, tmp_path: Path)
     until(lambda: world.lines("begun") == ["build slow"], "the first worker in its step")
     seen = status_of(shared_status(url), EPOCH)
     (worker,) = seen.workers
-    assert (worker.pid, worker.capabilities, worker.parallel) == (first.pid, ("arch:amd64", "docker"), 1)
+    assert (worker.pid, worker.capabilities[::2], worker.parallel) == (first.pid, ("arch:amd64", "docker"), 1)
+    assert worker.capabilities[1].startswith("content:")
     assert [(one.flow, one.step) for one in worker.work] == [("s1/slow", "build slow")]
     assert [(one.needs, one.waiting, one.served) for one in seen.queues] == [
         (("arch:amd64",), 1, True), (("kvm",), 1, False),
@@ -114,7 +144,10 @@ def test_the_status_says_what_a_person_must_know(capsys: pytest.CaptureFixture[s
         "night-20260301/image/poison", "two", "builder-2", "/logs/poison.log", "", NOW, "first\nlast words\n"
     )
     poison = Quarantined(dead.flow, "build poison", 2, NOW, dead)
-    seen = SharedStatus((row,), {"one": (work,)}, {("docker", "region:eu-central-1"): (NOW - 9, NOW)}, (poison,))
+    queues: dict[tuple[tuple[str, ...], str], tuple[float, ...]] = {
+        (("docker", "region:eu-central-1"), "7"): (NOW - 9, NOW),
+    }  # fmt: skip
+    seen = SharedStatus((row,), {"one": (work,)}, queues, (poison,))
     show_workers(status_of(seen, EPOCH), as_json=False)
     told = capsys.readouterr().out
     assert max(map(len, told.splitlines())) <= 80
@@ -126,6 +159,16 @@ def test_the_status_says_what_a_person_must_know(capsys: pytest.CaptureFixture[s
         "words",
     ):
         assert part in " ".join(told.split())
+
+
+def test_a_worker_of_another_version_serves_nothing() -> None:
+    """And one whose clock is ahead has not worked for less than no time."""
+    row = WorkerRow("one", "builder", 4711, "6", ("docker",), 2, NOW)
+    work = WorkRow("night/image/nginx", "one", "builder", "/logs/nginx.log", "build nginx", NOW + 5)
+    seen = SharedStatus((row,), {"one": (work,)}, {(("docker",), "7"): (NOW,), (("docker",), "6"): (NOW,)}, ())
+    status = status_of(seen, EPOCH)
+    assert [queue.served for queue in status.queues] == [True, False]
+    assert status.workers[0].work[0].seconds == 0
 
 
 def test_no_worker_is_told_how_to_add_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,10 +190,11 @@ def test_only_machines_that_see_the_same_registry_and_key_share_an_image(tmp_pat
     }
     signed = {**common, "signing": {"command": ["sign"], "public_key": tmp_path / "key.pem"}}
     assert needs("debian-base") == ()
-    assert needs("debian-base", **signed) == ("docker", "arch:amd64")
+    content = content_of(Settings(state=tmp_path))
+    assert needs("debian-base", **signed) == ("docker", "arch:amd64", content)
     assert needs("debian-base", **common)[-1].startswith("host:")
     assert needs("debian-server", **signed, aws={"region": "eu-central-1"}) == (
-        "machines", "arch:amd64", "region:eu-central-1",
+        "machines", "arch:amd64", content, "region:eu-central-1",
     )  # fmt: skip
 
 
@@ -164,7 +208,8 @@ def test_a_fleet_is_rolled_where_its_members_can_be_reached(tmp_path: Path) -> N
 
     shared = Settings(state=tmp_path, database="postgresql+psycopg://db/g", aws={"region": "eu-central-1"})
     docker = fleet('kind = "docker"\nselector = { a = "b" }\n')
-    assert needs_of_fleet(docker, shared) == (f"host:{os.uname().nodename}",)
+    content = content_of(shared)
+    assert needs_of_fleet(docker, shared) == (f"host:{os.uname().nodename}", content)
     assert needs_of_fleet(docker, Settings(state=tmp_path)) == ()
     ec2 = fleet('kind = "ec2"\nselector = { a = "b" }\n')
-    assert needs_of_fleet(ec2, shared) == ("region:eu-central-1",)
+    assert needs_of_fleet(ec2, shared) == ("region:eu-central-1", content)

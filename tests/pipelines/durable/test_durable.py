@@ -174,6 +174,48 @@ def test_a_process_that_may_do_nothing_more_leaves_the_flow_to_its_owner(
     assert world.lines("effects") == [f"step {n}" for n in range(4)]
 
 
+def test_a_flow_that_is_only_asked_for_stays_where_it_is(
+    url: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever comes by leaves what a dead process had; who asks for it goes on, and its deaths count all the same."""
+    (world.folder / "deaths").write_text("step 0 inside")
+    assert ended(started(url, world, "many", "m1")) == -9
+    with Worker.launched(url, flows(world), only_asked=("many",)):
+        pass
+    assert look(url, "m1") == Look(State.OPEN)
+    assert world.lines("begun") == ["step 0"]
+    (world.folder / "go").touch()
+    with Worker.launched(url, flows(world), only_asked=("many",)) as heir:
+        assert heir.execute("many", "m1", 4) == [f"step {n}" for n in range(4)]
+    (world.folder / "deaths").write_text("step 3 inside")
+    assert ended(started(url, world, "many", "m2")) == -9
+    monkeypatch.setattr(queue, "ATTEMPTS", 0)
+    with (
+        Worker.launched(url, flows(world), only_asked=("many",)) as heir,
+        pytest.raises(OutsideError, match="was given up"),
+    ):
+        heir.execute("many", "m2", 4)
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_flow_that_is_only_asked_for_is_not_taken_from_the_living(
+    running_postgres: Server, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However it came that two processes think that it is theirs."""
+    monkeypatch.setattr(queue, "DEAD_SECONDS", 0)
+    url = engine_url(running_postgres.new_database())
+    carrying = started(url, world, "many", "m1")
+    until(lambda: "step 1" in world.lines("effects"), "the second step")
+    with (
+        Worker.launched(url, flows(world), only_asked=("many",)) as another,
+        pytest.raises(RefusedError, match="which lives"),
+    ):
+        another.execute("many", "m1", 4)
+    (world.folder / "go").touch()
+    assert ended(carrying) == 0
+    assert world.lines("begun") == [f"step {n}" for n in range(4)]
+
+
 def carry_impatiently(*flow: str) -> None:
     """Carry a flow that is given up after two attempts; for a process of its own."""
     queue.ATTEMPTS = 2

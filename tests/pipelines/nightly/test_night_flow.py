@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from hardening.gate import GateError
 from images.documents import from_json, to_json
+from pipelines.durable.dbos import Worker, engine_url
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import NIGHT, Failure, ImageAnswer, NightOrder, NightPart, NightRecord
 from pipelines.nightly.summary import lines_of, output, refused_together
 from tests.simulation.execution import CALM, Fate
 from tests.simulation.memory import Memory
+from tests.support.durable import offered
 from tests.support.night_world import DOWN, HOLE, IMAGES, NightWorld, line
 from tests.support.nights import YEAR, ended
 
@@ -98,6 +101,31 @@ def test_a_stage_that_fails_stops_nothing_beside_it(stage: str) -> None:
             assert not left, "stable waits for the next night"
     assert world.messages == ["night-1"]
     assert any("it does not answer" in line.detail for line in lines_of(record))
+
+
+class FaultyFleets(NightWorld):
+    """Fleets have flows of their own, and one has met a bug of ours."""
+
+    def fleet_needs(self, order: NightOrder, name: str) -> tuple[str, ...]:
+        """Any."""
+        return ("docker",)
+
+    def fleet(self, order: NightOrder, name: str) -> NightPart:
+        """Fail as nobody foresaw, or be rolled."""
+        if name == "tools":
+            raise KeyError("colour")
+        return super().fleet(order, name)
+
+
+def test_a_bug_in_one_fleets_flow_is_a_line_of_the_night(tmp_path: Path) -> None:
+    """On the real engine: the other fleet is rolled, the report written, and people are told."""
+    world, url = FaultyFleets(refused=()), engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    with Worker.launched(url, flows(world), offer=offered(tmp_path, "docker")) as worker:
+        record = from_json(NightRecord, worker.execute(NIGHT, ORDER.id, to_json(ORDER)))
+    (tools,) = [line for line in lines_of(record) if (line.kind, line.name) == ("fleet", "tools")]
+    assert "KeyError" in tools.detail
+    assert {"fleet webs", "report night-1"} <= set(world.done)
+    assert world.messages == ["night-1"]
 
 
 def points() -> list[tuple[str, str]]:
