@@ -44,12 +44,24 @@ class Sightings(Database):
         """The same of a source of packages (`images.plan.cooldown.look_at_index`)."""
         return self._looked(SOURCE, subject, lambda known: look_at_index(known, offered, now), keep=keep)
 
+    def remember(
+        self, kind: str, subject: str, versions: Collection[str], now: datetime, *, alone: bool = False
+    ) -> None:
+        """Keep that a night met `versions` of a subject now; `alone`: and forget all others."""
+
+        def met(known: Sights) -> Sights:
+            before = {one.version: one.since for one in known.seen}
+            others = () if alone else tuple(one for one in known.seen if one.version not in versions)
+            return Sights((*others, *(Sight(one, before.get(one, now), now) for one in sorted(versions))), now)
+
+        self._looked(kind, subject, met, keep=True)
+
     def _looked(self, kind: str, subject: str, looking: Callable[[Sights], Sights], *, keep: bool) -> Sights:
         known = self.sights(kind, subject)
         after = looking(known)
         if keep:
             try:
-                self._write(kind, subject, known, after, stamped=kind == TAG)
+                self._write(kind, subject, known, after, stamped=kind != SOURCE)
             except IntegrityError:  # another run looked in this moment: its first sight stands
                 return self._looked(kind, subject, looking, keep=keep)
         return after

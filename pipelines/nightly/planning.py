@@ -79,7 +79,7 @@ def plan_night(context: Context, night: NightOrder, urgent: Sequence[str] = (), 
     look = _look_at_unchanged(found, planner, ordered)
     if keep:
         context.ledger.record_verdicts(look.verdicts)
-        context.ledger.look_at(*ASKED, look.asked, context.now, settled=look.asked)
+        context.ledger.remember(*ASKED, look.asked, context.now)
     return found.as_trees(ordered)
 
 

@@ -126,7 +126,7 @@ class WorldStages(NightStages):
             version = f"{tried} failed" if fails else tried
             known = context.ledger.sights(URGENT, name).of(version)
             news = news or known is None or known.since == context.now
-            context.ledger.look_at(URGENT, name, [version], context.now, only_offered=True)
+            context.ledger.remember(URGENT, name, [version], context.now, alone=True)
         return news and bool(record.errors)
 
     def _tries(self, order: NightOrder, found: FeedNews) -> dict[str, str]:
