@@ -18,8 +18,8 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import one_of
-from pipelines.durable.dbos import Worker, engine_url, queue, sharing
-from pipelines.durable.dbos.system_database import SCHEMA, prepare
+from pipelines.durable.dbos import Worker, abandon, claimed, engine_url, forget, is_carried, queue, sharing
+from pipelines.durable.dbos.system_database import SCHEMA, client_of, prepare
 from pipelines.durable.roster import KEEP_SECONDS, Roster, WorkerRow
 from pipelines.durable.transcript import Transcript, log_file
 from pipelines.durable.workers import session
@@ -481,3 +481,23 @@ def test_a_worker_that_was_told_to_leave_is_told_no_more(url: str, world: World,
         assert isinstance(row, WorkerRow)
         assert (row.pid, row.capabilities) == (os.getpid(), ("arch:amd64", "docker"))
     assert roster_of(url).living() == ()
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_flow_is_carried_while_its_process_lives(running_postgres: Server, world: World, begin: Begin) -> None:
+    """A night that is many hours old may still go on elsewhere; one whose process died goes on nowhere.
+
+    Forgotten, it is gone with all that it started.
+    """
+    url = engine_url(running_postgres.new_database())
+    owner = begin(url, "docker", owns=json.dumps([["a", ["docker"]], ["vm", ["kvm"]]]))
+    until(lambda: world.lines("effects") == ["build a"], "what can be built")
+    with claimed(url) as claim:
+        assert is_carried(claim, "s1")
+        assert not is_carried(claim, "s2")
+        os.kill(owner.pid or 0, signal.SIGKILL)
+        until(lambda: not is_carried(claim, "s1"), "the lock of the dead to be free")
+    abandon(url, "s1")
+    forget(url, ["s1"])
+    with client_of(url) as client:
+        assert client.list_workflows() == []

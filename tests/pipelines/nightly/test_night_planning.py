@@ -96,7 +96,7 @@ def test_whatever_the_days_of_nights_all_images_are_asked_in_turn(many: int, day
             tonight = longest_ago(names, {one.version: one.last for one in ledger.sights(*ASKED).seen})
             assert len(tonight) == min(THOROUGH, many)
             asked |= set(tonight)
-            ledger.look_at(*ASKED, tonight, now, settled=tonight)
+            ledger.remember(*ASKED, tonight, now)
         ledger.close()
     assert asked == set(names)
 
