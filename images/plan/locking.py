@@ -155,5 +155,7 @@ def _move(watch: TagWatch, state: TagState, now_because: str) -> LockMove:
 def require_reason(now: bool, reason: str) -> str:
     """The reason of a person who will not wait; empty where they do. Raises UsageError where it is missing."""
     if now and not reason.strip():
-        raise UsageError("--now takes what nobody has seen for long, and the audit must say why", hint='--reason "why"')
+        raise UsageError(
+            "--now takes what has not been seen for long, so the audit must say why", hint='--reason "why"'
+        )
     return reason.strip() if now else ""

@@ -103,7 +103,9 @@ class Heads:
         told = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         realm = told.get("realm", "")
         if not is_safe(realm):
-            raise OutsideError(f"{reference}: the registry wants a login at {realm[:200]!r}, which is no safe address")
+            raise OutsideError(
+                f"{reference}: the registry wants a login at {realm[:200]!r}, which is not a safe address"
+            )
         asked = {"service": told.get("service", ""), "scope": f"repository:{place_of(reference)[1]}:pull"}
         with self._request("GET", realm, login, params=asked) as answer:
             if answer.status_code != OK:
@@ -172,9 +174,9 @@ def require_askable(base: str, digest: str, of: str) -> None:
     try:
         Base(image=base)
     except ValueError:
-        raise MalformedError(f"{base[:200]!r} is no reference") from None
+        raise MalformedError(f"{base[:200]!r} is not a reference") from None
     if not re.fullmatch(DIGEST, digest):
-        raise MalformedError(f"it is said to have been {digest[:200]!r}, which is no digest")
+        raise MalformedError(f"it is said to have been {digest[:200]!r}, which is not a digest")
     host = place_of(base)[0]
     if is_loopback(host) and host != place_of(of)[0]:
         raise OutsideError(f"{host} is this machine, from which {of} does not come")

@@ -116,7 +116,7 @@ def _time(at: str) -> time:
     try:
         return datetime.strptime(at, "%H:%M").time()  # noqa: DTZ007 - a time of day, in any zone
     except ValueError:
-        raise UsageError(f"--at: {at} is no time of day", hint="such as 02:17") from None
+        raise UsageError(f"--at: {at} is not a time of day", hint="such as 02:17") from None
 
 
 def _zone(zone: str) -> str:
@@ -152,7 +152,7 @@ def _image(target: str, image: str) -> str:
         return ""
     if image and not IMAGE.fullmatch(image):
         raise UsageError(
-            f"--image: {image} is no image's name", hint="such as registry.example.com/golden/goldsmith@sha256:…"
+            f"--image: {image} is not an image's name", hint="such as registry.example.com/golden/goldsmith@sha256:…"
         )
     if image and "@" not in image:
         say(f"note: {image} is a tag, which moves: name it by digest, as ./goldsmith image.show prints it")

@@ -131,15 +131,14 @@ def plan(
         refuse_target(fleet, target, now)
         refuse_implausible(fleet, judged, adopt)
     hold = refuse_standstill(fleet, now) if violating else None
-    budgets = caps(fleet.limits, len(judged), hold.until if hold and hold.until else now)
-    later = due_times(judged, fleet.limits, step_cost(fleet)[1].total_seconds(), now) if automated else {}
-
-    def why_left(one: Judged) -> str:
-        waits = not_yet(fleet, later.get(one.member.id), now)
-        unfit = changes[one.member.id].forbids if one.member.id in changes else ""
-        return why_not(fleet, one, target, now, adopt) or unfit or frozen(one, budgets) or waits
-
-    left = {one.member.id: why_left(one) for one in violating}
+    begins = hold.until if hold and hold.until else now
+    waits = _waits(fleet, judged, begins, now, automated=automated)
+    unfit = {member: change.forbids for member, change in changes.items()}
+    left = {
+        member: why_not(fleet, one, target, now, adopt) or unfit.get(member) or waits.get(member, "")
+        for one in violating
+        for member in (one.member.id,)
+    }
     rolled = [one for one in violating if not left[one.member.id]]
     refuse_surge(fleet, violating, left)
     needed = calls(fleet, (one.member.id for one in rolled))
@@ -163,6 +162,19 @@ def plan(
         ends_at=predicted.ends_at if made else None,
         late=predicted.late,
     )
+
+
+def _waits(
+    fleet: Fleet, judged: Sequence[Judged], begins: datetime, now: datetime, *, automated: bool
+) -> dict[str, str]:
+    """By member, what keeps it from being replaced yet: a budget of 0 when the rollout `begins`, or its turn."""
+    budgets = caps(fleet.limits, len(judged), begins)
+    later = due_times(judged, fleet.limits, step_cost(fleet)[1].total_seconds(), now) if automated else {}
+    return {
+        one.member.id: frozen(one, budgets) or not_yet(fleet, later.get(one.member.id), now)
+        for one in judged
+        if one.violations
+    }
 
 
 def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:

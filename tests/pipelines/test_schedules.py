@@ -408,7 +408,7 @@ def test_files_are_written_over_nothing_that_is_there(target: str, tmp_path: Pat
         ({"limit": "24h"}, "--limit: 24h is not between"),
         ({"limit": "soon"}, "--limit: a duration is"),
         ({"image": IMAGE}, "cron runs this checkout"),
-        ({"target": "kubernetes", "image": "a\nb"}, "is no image's name"),
+        ({"target": "kubernetes", "image": "a\nb"}, "is not an image's name"),
         ({"target": "kubernetes", "image": ""}, "which image of Goldsmith"),
     ],
 )

@@ -264,14 +264,20 @@ def test_a_clock_that_is_moved_for_a_look_keeps_nothing(
     assert catalog.context().ledger.sights(SOURCE, of_its_index).looked == NOW
 
 
-def test_what_the_archive_has_too_does_not_wait(tmp_path: Path) -> None:
-    """Nobody outside can keep a fix of the distribution's away by offering the same version."""
-    own, extra = distribution(tmp_path), Archive(tmp_path / "extra")
+def with_agent(folder: Path) -> tuple[Archive, Archive, Catalog]:
+    """The distribution's archive, an extra one that has `agent`, and an image with it that is built."""
+    own, extra = distribution(folder), Archive(folder / "extra")
     extra.add("agent")
     extra.publish(date="Wed, 25 Nov 2026 11:00:00 UTC")
-    catalog = Catalog(tmp_path / "catalog", own, extra)
+    catalog = Catalog(folder / "catalog", own, extra)
     catalog.define("web", BOOTSTRAP, ["agent"])
     catalog.settle()
+    return own, extra, catalog
+
+
+def test_what_the_archive_has_too_does_not_wait(tmp_path: Path) -> None:
+    """Nobody outside can keep a fix of the distribution's away by offering the same version."""
+    own, extra, catalog = with_agent(tmp_path)
     for each, date in ((extra, "Wed, 25 Nov 2026 12:30:00 UTC"), (own, "Thu, 26 Nov 2026 00:00:00 UTC")):
         each.add("apt", "2.0", control="Depends: base-files")
         each.publish(date=date)
@@ -283,12 +289,7 @@ def test_what_the_archive_has_too_does_not_wait(tmp_path: Path) -> None:
 
 def test_what_the_archive_has_itself_is_not_fixed_from_outside(tmp_path: Path) -> None:
     """Whatever version an extra source claims."""
-    own, extra = distribution(tmp_path), Archive(tmp_path / "extra")
-    extra.add("agent")
-    extra.publish(date="Wed, 25 Nov 2026 11:00:00 UTC")
-    catalog = Catalog(tmp_path / "catalog", own, extra)
-    catalog.define("web", BOOTSTRAP, ["agent"])
-    catalog.settle()
+    _, extra, catalog = with_agent(tmp_path)
     catalog.tell({"apt-source": {CVE: entry("2.0")}}, [CVE])
     extra.add("apt", "9999", control="Depends: base-files")
     extra.publish(date="Wed, 25 Nov 2026 12:30:00 UTC")
