@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
@@ -13,6 +13,7 @@ import docker
 import docker.errors
 
 from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.runtime import Observed
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json, image_changes, user_after, written
 from pipelines.fleet.docker.images import Configuration, Images, Login
@@ -26,6 +27,7 @@ from pipelines.fleet.docker.inventory import (
     owner_of,
     probe,
 )
+from pipelines.fleet.docker.observing import look_at
 from pipelines.fleet.members import (
     EXPIRY,
     KEPT,
@@ -92,6 +94,11 @@ class DockerFleet:
         """The member with this id, if it runs now or should."""
         with outside("looking for a container", self.engine):
             return next((one for one in self._inventory.members(member.rpartition("/")[2]) if one.id == member), None)
+
+    def observe(self, members: Sequence[Member]) -> dict[str, Observed]:
+        """How members run, by their ids. What the engine does not tell of one is unread, and no failure of others."""
+        with outside("looking at how containers run", self.engine):
+            return look_at(self.api, members, self._images, self.fleet)
 
     def changes(self, member: Member, target: ReplacementImage) -> Changes:
         """What the image sets by default and the old one did not, and a mount that its user cannot write."""
