@@ -210,6 +210,19 @@ class RunningRules(Content):
     changed_settings: AllowingRule = _recorded("what changed, such as type *")
     template_drift: AllowingRule = _recorded("what differs, such as type *")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _allowed_as_before(cls, given: Any) -> Any:
+        """A rule that is enforced otherwise allows what it did: only `allowed` itself changes that."""
+        if not isinstance(given, dict):
+            return given
+        kept = {
+            name: {"allowed": field.default.allowed, **given[name]}
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, AllowingRule) and isinstance(given.get(name), dict)
+        }
+        return given | kept
+
 
 class Policy(Content):
     """What a published image and a running instance must satisfy. Past `review_by` the policy itself is a finding."""

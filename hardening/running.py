@@ -171,7 +171,7 @@ class MemberJudge:
 
 def _remedy(rule: RuntimeRule, image: RunningFacts, facts: Facts | None, evidence: tuple[str, ...]) -> Remedy:
     """What ends it and who acts; a user that the image sets is the image's: the golden one's, or the application's."""
-    if isinstance(facts, runtime.ContainerFacts) and rule.name == "root_user" and runtime.is_root(facts.image_user):
+    if isinstance(facts, runtime.ContainerFacts) and rule.name == "root_user" and runtime.by_image(facts):
         golden = image.known and not image.application
         part, actor = (Part.BASE, Actor.IMAGE) if golden else (Part.YOURS, Actor.FLEET)
         return Remedy((Repair.REBUILD, Repair.CONFIGURE, Repair.WAIVE), part, actor, evidence)

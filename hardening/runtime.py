@@ -150,8 +150,12 @@ def is_root(user: str) -> bool:
 def _root_user(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
     if not is_root(facts.user):
         return ()
-    by = "its image" if is_root(facts.image_user) else "what it was started with"
-    return (f"user {facts.user or 'root'}, by {by}",)
+    return (f"user {facts.user or 'root'}, by {'its image' if by_image(facts) else 'what it was started with'}",)
+
+
+def by_image(facts: ContainerFacts) -> bool:
+    """Whether the user is the one that the image sets."""
+    return facts.user == facts.image_user
 
 
 def _privileged(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
