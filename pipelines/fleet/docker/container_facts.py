@@ -11,10 +11,11 @@ from typing import Any
 from hardening.runtime import ContainerFacts, Mount
 from pipelines.fleet.docker.container_spec import Json
 
-ENGINES_OWN = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/.dockerenv", "/run/.containerenv")
+ENGINES_OWN = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/.dockerenv", "/run/.containerenv", "/sbin/docker-init")
 ENGINES_TREES = ("/dev", "/proc", "/sys")
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 KINDS = {0: "changed", 1: "added", 2: "removed"}
+HERE = (0, 1)
 MOST_CHANGES, MOST_PROCESSES, LONGEST = 500, 50, 300
 API_OPEN = "API is accessible"
 NAMESPACES = {"network": "NetworkMode", "pid": "PidMode", "ipc": "IpcMode", "uts": "UTSMode"}
@@ -143,8 +144,7 @@ def _changed(changes: Sequence[Json], mounts: Sequence[Mount]) -> tuple[str, ...
     found = [
         f"{KINDS.get(kind, 'changed')} {path[:LONGEST]}"
         for path, kind in sorted(kinds.items())
-        if not (kind == 0 and path in parents) and not _mounted(path, targets) and not _engines(path)
-        and not any(target.startswith(f"{path}/") for target in targets)
+        if not (kind in HERE and path in parents) and not _mounted(path, targets) and not _engines(path)
     ]  # fmt: skip
     return tuple(found[:MOST_CHANGES])
 
