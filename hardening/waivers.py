@@ -34,6 +34,7 @@ WAIVABLE = dict.fromkeys((*(rule for rule in RUNNING if rule != "revoked"), SCOR
 ASKED_FOR = timedelta(days=30)
 SOON = timedelta(days=14)  # before its end a waiver is announced
 SUBJECT, SLUG = "s/u/b/j", "s-u-b-j"  # stands for a subject, and for it in a name, in what is made for many
+WILD = re.compile(r"[*?\[]")
 NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
@@ -116,24 +117,26 @@ class ActiveWaivers:
 
     def __init__(self, waivers: Iterable[Waiver], contact: str, today: date) -> None:
         self._contact, self._today = contact, today
-        self._exact: dict[tuple[str, str], list[Waiver]] = {}
-        self._globs: dict[str, list[tuple[re.Pattern[str], Waiver]]] = {}
-        for waiver in sorted(active(tuple(waivers), today), key=lambda one: (one.expires, one.id), reverse=True):
-            for rule, glob in product(waiver.rules, waiver.subjects):
-                if set(glob) & set("*?["):
-                    self._globs.setdefault(rule, []).append((re.compile(translate(glob)), waiver))
-                else:
-                    self._exact.setdefault((rule, glob), []).append(waiver)
+        # By rule, by the literal beginning of a subject's glob: a subject is looked up by its own beginnings.
+        self._by_beginning: dict[str, dict[str, list[tuple[re.Pattern[str] | None, Waiver]]]] = {}
+        for waiver in active(tuple(waivers), today):
+            for glob, rule in product(waiver.subjects, waiver.rules):
+                begins = WILD.split(glob, maxsplit=1)[0]
+                whole = None if begins == glob else re.compile(translate(glob))
+                self._by_beginning.setdefault(rule, {}).setdefault(begins, []).append((whole, waiver))
+        self._lengths = {rule: sorted({len(one) for one in found}) for rule, found in self._by_beginning.items()}
         self._asked: dict[str, tuple[str, str]] = {}
 
     def by(self, rule: str, subject: str) -> Waiver | None:
         """The waiver that accepts a rule's violation by `subject`, the longest-lived if there are several."""
-        name = rule.replace("_", "-")
-        if name not in WAIVABLE:
+        name, found = rule.replace("_", "-"), list[Waiver]()
+        if name not in self._by_beginning or name not in WAIVABLE:
             return None
-        found = [one for one in self._exact.get((name, subject), ()) if one.reaches(subject)][:1]
-        globs = (one for glob, one in self._globs.get(name, ()) if glob.match(subject) and one.reaches(subject))
-        found += [one for one in (next(globs, None),) if one]
+        for length in self._lengths[name]:
+            for glob, waiver in self._by_beginning[name].get(subject[:length], ()):
+                matches = glob.match(subject) if glob else len(subject) == length
+                if matches and waiver.reaches(subject):
+                    found.append(waiver)
         return max(found, key=lambda one: (one.expires, one.id), default=None)
 
     def answer(self, rule: str, subject: str) -> tuple[str, str]:
