@@ -176,8 +176,11 @@ class ImageRules(Content):
         return any(w.enforcement is Enforcement.ENFORCE and w.epss is None for w in self.vulnerabilities)
 
 
+WRITTEN_BY_DESIGN = ("/tmp/*", "/var/tmp/*", "/run/*", "/var/run/*", "/var/log/*", "/var/cache/*")  # noqa: S108 - in containers
+
+
 class RunningRules(Content):
-    """What a running instance must satisfy; of what it is configured to, docs/runtime-rules.md gives reason and cost."""
+    """What a running instance must satisfy; docs/runtime-rules.md has reason and cost of what is about how it runs."""
 
     expired: Rule = Rule()
     revoked: Rule = Rule()
@@ -203,9 +206,7 @@ class RunningRules(Content):
     public_address: Rule = _only_recorded()
     open_group: AllowingRule = _recorded("protocol and port, such as tcp 443", "tcp 80", "tcp 443")
 
-    changed_files: AllowingRule = _recorded(
-        "paths in the container", "/tmp/*", "/var/tmp/*", "/run/*", "/var/run/*", "/var/log/*", "/var/cache/*"
-    )
+    changed_files: AllowingRule = _recorded("paths in the container", *WRITTEN_BY_DESIGN)
     foreign_processes: AllowingRule = _recorded("command lines")
     changed_settings: AllowingRule = _recorded("what changed, such as type *")
     template_drift: AllowingRule = _recorded("what differs, such as type *")

@@ -188,7 +188,7 @@ fleet_checks = _table("fleet_checks", FleetCheck, keys=["fleet"])
 
 @dataclass(frozen=True)
 class MemberSnapshot:
-    """How a member ran from `at` on (JSON), until the next line. `handle` is what its engine calls this very instance."""
+    """How a member ran from `at` on (JSON), until the next line. `handle`: what its engine calls this very instance."""
 
     fleet: str
     member: str

@@ -11,7 +11,14 @@ from typing import Any
 from hardening.runtime import ContainerFacts, Mount
 from pipelines.fleet.docker.container_spec import Json
 
-ENGINES_OWN = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/.dockerenv", "/run/.containerenv", "/sbin/docker-init")
+ENGINES_OWN = (
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/.dockerenv",
+    "/run/.containerenv",
+    "/sbin/docker-init",
+)
 ENGINES_TREES = ("/dev", "/proc", "/sys")
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 KINDS = {0: "changed", 1: "added", 2: "removed"}

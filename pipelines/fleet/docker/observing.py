@@ -47,23 +47,20 @@ def _observed(api: Any, member: Member, images: Images, fleet: Fleet, daemon: Da
         return Observed("container", None, unread="the container is gone")
     why: dict[str, str] = {}
     health = (tuple(fleet.health.command),) if fleet.health.command else ()
-    look = Look(
-        container, _image_config(images, container, why), _asked(partial(changes_of, api, container), "changed_files", why),
-        _asked(partial(_processes, api, container), "foreign_processes", why), why, health,
-    )  # fmt: skip
+    changes = _asked(partial(changes_of, api, container), "changed_files", why)
+    processes = _asked(partial(_processes, api, container), "foreign_processes", why)
+    look = Look(container, _image_config(images, container), changes, processes, why, health)
     try:
         return Observed("container", facts_of(look, daemon))
     except (KeyError, TypeError, ValueError, AttributeError) as error:  # an engine of another kind, or of tomorrow
         return Observed("container", None, unread=f"the engine's answer is not understood: {error!r}")
 
 
-def _image_config(images: Images, container: Json, why: dict[str, str]) -> Json:
+def _image_config(images: Images, container: Json) -> Json:
+    """What the image sets; nothing where that is forgotten: then all of it counts as what it was started with."""
     try:
         return images.of(container).get("Config") or {}
-    except RefusedError as error:
-        if not container["Config"].get("User"):
-            return {}
-        why["root_user"] = error.message
+    except RefusedError:
         return {}
 
 

@@ -23,12 +23,16 @@ def template_of(instance: InstanceDescription) -> tuple[str, str] | None:
 def group_ids(instance: InstanceDescription) -> set[str]:
     """The security groups of all its interfaces."""
     cards = instance.instance.get("NetworkInterfaces") or ()
-    named = [*(instance.instance.get("SecurityGroups") or ()), *(one for card in cards for one in card.get("Groups", ()))]
+    named = [
+        *(instance.instance.get("SecurityGroups") or ()),
+        *(one for card in cards for one in card.get("Groups", ())),
+    ]
     return {str(one["GroupId"]) for one in named}
 
 
 def facts_of(
-    shown: InstanceDescription, image: str, groups: Mapping[str, Json] | None, template: Json | None, why: Mapping[str, str]
+    shown: InstanceDescription, image: str, groups: Mapping[str, Json] | None, template: Json | None,
+    why: Mapping[str, str],
 ) -> InstanceFacts:  # fmt: skip
     """How the instance runs. `groups` by id and `template` (its data) are None where they could not be read: `why`."""
     one = shown.instance
@@ -111,7 +115,9 @@ def _wanted(template: Json) -> dict[str, str]:
     """What a launch template says of these; empty where it says nothing."""
     image = str(template.get("ImageId", ""))
     cards = template.get("NetworkInterfaces") or ()
-    groups = template.get("SecurityGroupIds") or next((one.get("Groups") for one in cards if one.get("Groups")), None) or ()
+    groups = (
+        template.get("SecurityGroupIds") or next((one.get("Groups") for one in cards if one.get("Groups")), None) or ()
+    )
     return {
         "image": "" if image.startswith("resolve:") else image,
         "type": str(template.get("InstanceType", "")),

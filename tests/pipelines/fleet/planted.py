@@ -104,6 +104,6 @@ INSTANCES = (
                     twin_lets_in=(("tcp", 22, "10.0.0.0/8"),)),
     PlantedInstance("a port for all, IPv6", "open_group", "lets in tcp 8080 from ::/0",
                     lets_in=(("tcp", 8080, "::/0"),), twin_lets_in=(("tcp", 443, "::/0"),)),
-    PlantedInstance("everything for all", "open_group", "lets in all from 0.0.0.0/0", lets_in=(("-1", -1, "0.0.0.0/0"),),
-                    twin_lets_in=(("-1", -1, "10.0.0.0/8"),)),
+    PlantedInstance("everything for all", "open_group", "lets in all from 0.0.0.0/0",
+                    lets_in=(("-1", -1, "0.0.0.0/0"),), twin_lets_in=(("-1", -1, "10.0.0.0/8"),)),
 )  # fmt: skip

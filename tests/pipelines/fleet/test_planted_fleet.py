@@ -248,5 +248,3 @@ def test_groups_that_cannot_be_read_are_unread_and_never_compliant(cloud: Cloud)
     assert "DescribeSecurityGroups" in found.standing[0].what
     assert ([one.rule for one in recorded.reasons], recorded.standing) == (["unread"], ())
     assert recorded.reasons[0].enforcement is Enforcement.AUDIT
-
-
