@@ -25,7 +25,8 @@ class RunningFacts:
     `known`: a release of it was found; without one only its source and a revocation can be judged. `source` is the
     address it was pulled from, `own_registry` the configured one. `seen_since` is when the member was first seen.
     `superseded_since` is when its channel moved on; `refused_since` and `refused_because`: the present policy would
-    not let the release be published. `application`: the golden image is only what the member's image stands on.
+    not let the release be published. `application`: the golden image is only what the member's image stands on. `lacks`:
+    fixes of it that the policy gives time for, the first known since `lacks_since`, until `lacks_until`.
     """
 
     known: bool
@@ -42,6 +43,9 @@ class RunningFacts:
     refused_since: datetime | None = None
     refused_because: str = ""
     application: bool = False
+    lacks: str = ""
+    lacks_since: datetime | None = None
+    lacks_until: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class _Broken:
     why: str
     remedy: Remedy
     todo: str = ""
+    until: datetime | None = None
 
 
 def judge_member(
@@ -102,7 +107,11 @@ class MemberJudge:
         if known is None:
             source = _approved_source(self._policy, image)
             revoked, *dated = _dated(image, self._now)
-            others = [*dated, _max_age(self._policy, image, self._now)] if image.known else [_unknown(image)]
+            others = (
+                [*dated, _vulnerable(image), _max_age(self._policy, image, self._now)]
+                if image.known
+                else [_unknown(image)]
+            )
             known = image, tuple(one for one in (revoked, source, *others) if one)
             self._images[id(image)] = known  # which keeps the image, and so its id
         return known[1]
@@ -112,13 +121,16 @@ class MemberJudge:
         todo = broken.todo.format(fleet=fleet, name=name, policy=self._policy.name)
         todo = todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next"
         asked: Rule = getattr(self._policy.running, broken.rule)
-        return self._reason(subject, broken.rule, asked, since, broken.what, broken.why, todo, broken.remedy)
+        return self._reason(
+            subject, broken.rule, asked, since, broken.what, broken.why, todo, broken.remedy, broken.until
+        )
 
     def _reason(
-        self, subject: str, name: str, asked: Rule, since: datetime, what: str, why: str, todo: str, remedy: Remedy
-    ) -> Reason:
+        self, subject: str, name: str, asked: Rule, since: datetime, what: str, why: str, todo: str, remedy: Remedy,
+        until: datetime | None = None,
+    ) -> Reason:  # fmt: skip
         waits = f"; enforced from {asked.from_date} on" if asked.waits else ""
-        due = since + asked.grace
+        due = (until or since) + asked.grace
         due = max(due, asked.begins or due)
         waiver, waived_by = self._waivers.answer(name, subject)
         return Reason(
@@ -217,6 +229,16 @@ def _dated(image: RunningFacts, now: datetime) -> list[_Broken | None]:
         else None
         for rule, since, what, evidence, why in told
     ]
+
+
+def _vulnerable(image: RunningFacts) -> _Broken | None:
+    """Fixes that are known and not in it, within the time that the policy gives; after that it is refused."""
+    if image.lacks_since is None:
+        return None
+    what = f"{_called(image)} lacks fixes: {image.lacks}"
+    why = "attackers read the same advisories; once the time that the policy gives is over, it is refused"
+    remedy = _of_base(image, "vulnerable", image.lacks)
+    return _Broken("vulnerable", image.lacks_since, what, why, remedy, until=image.lacks_until)
 
 
 ADOPTED = Remedy((Repair.ROLL, Repair.WAIVE), Part.YOURS, Actor.FLEET)

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
+from hardening.findings import Reason
 from hardening.foundation.console import out, print_json, print_rule, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.text import one_line
 from hardening.gate import explain_shared, shared
+from hardening.model import Enforcement
+from hardening.runtime import NAMES
 from images.context import Context
 from images.documents import to_json
 from images.release.revocations import over, revoked
@@ -82,6 +85,7 @@ def show_fleets(
     return finish(errors) or max(codes)
 
 
+RECORDED = {*NAMES, UNREAD, "vulnerable"}
 AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
 SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "runs": "runs", "state": "policy"}
 
@@ -139,13 +143,21 @@ def _print_members(lines: Sequence[MemberLine], *, everyone: bool) -> None:
     rows = [_member_row(line) for line in shown]
     if shown:
         print_table(["member", "state", "by, UTC", "runs"], rows, whole=["member", "by, UTC"])
-    if found := shared(reason for line in shown for reason in line.reasons):
+    told = (reason for line in shown for reason in line.reasons if everyone or not only_recorded(reason))
+    if found := shared(told):
         out().print()
         print_text(explain_shared(found))
     if good and not everyone:
-        asks = sum(bool(line.reasons) for line in good)
+        asks = sum(not all(map(only_recorded, line.reasons)) for line in good)
         waived = f" ({asks} by a waiver, or a rule that only records)" if asks else ""
         print_text([f"{in_words([line.verdict for line in good])}{waived}; --all lists them"])
+
+
+def only_recorded(reason: Reason) -> bool:
+    """Whether it is about how a member runs, or a fix that has time, and the policy only records that: --all tells it,
+    and `fleet.explain`.
+    """
+    return reason.enforcement is Enforcement.AUDIT and reason.rule in RECORDED
 
 
 def _member_row(line: MemberLine) -> list[str]:

@@ -108,6 +108,9 @@ def facts(member: Member, origin: Provenance, own_registry: str = "") -> Running
         superseded_by=by,
         refused_since=origin.refused_since,
         refused_because=origin.refused_because,
+        lacks=origin.lacks,
+        lacks_since=origin.lacks_since,
+        lacks_until=origin.lacks_until,
         application=origin.release is None,
     )
 
