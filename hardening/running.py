@@ -25,8 +25,8 @@ class RunningFacts:
     `known`: a release of it was found; without one only its source and a revocation can be judged. `source` is the
     address it was pulled from, `own_registry` the configured one. `seen_since` is when the member was first seen.
     `superseded_since` is when its channel moved on; `refused_since` and `refused_because`: the present policy would
-    not let the release be published. `application`: the golden image is only what the member's image stands on. `lacks`:
-    fixes of it that the policy gives time for, the first known since `lacks_since`, until `lacks_until`.
+    not let the release be published. `application`: the golden image is only what the member's image stands on.
+    `lacks`: fixes of it that the policy gives time for, the first known since `lacks_since`, until `lacks_until`.
     """
 
     known: bool

@@ -98,7 +98,9 @@ def explain_member(name: str, context: Context | None = None) -> MemberStory:
     if not found:
         if errors:
             raise errors[0]
-        raise ContentError(f"no member matches {name}", hint=nearest(name, names) or "./goldsmith fleet.scan all")
+        raise ContentError(
+            f"no member matches {name}", hint=nearest(name, names) if names else "./goldsmith fleet.list"
+        )
     if found[1:]:
         several = ", ".join(f"{one.member.fleet}/{one.member.name}" for one in found)
         raise UsageError(f"{name} means {len(found)} members: {several}", hint="name one of them")
