@@ -26,6 +26,7 @@ from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
+from pipelines.fleet.docker.observing import observe
 from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
@@ -206,7 +207,7 @@ def _docker_session(fleet: Fleet, context: Context, now: Now) -> Iterator[FleetS
         yield FleetSession(
             fleet, context, members, now, registry.address,
             lambda waivers, at: ProvenanceReader(fleet, context, waivers, at, registry),
-            lambda: Seen(members.describe()), together=together, observe=members.observe,
+            lambda: Seen(members.describe()), together=together, observe=partial(observe, members),
         )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from hardening.runtime import Observed
 from pipelines.fleet.docker.container_facts import PS, Daemon, Look, facts_of, rows_of
 from pipelines.fleet.docker.container_spec import Json
 from pipelines.fleet.docker.images import Images
-from pipelines.fleet.docker.inventory import find, together
+from pipelines.fleet.docker.inventory import find, outside, together
+from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Fleet
 
@@ -25,13 +26,16 @@ TALK = "com.docker.network.bridge.enable_icc"
 NO_PROCESS = "its processes share a namespace with others, so that nobody can tell whose they are"
 
 
-def look_at(api: Any, members: Sequence[Member], images: Images, fleet: Fleet) -> dict[str, Observed]:
-    """How the members run, by their ids; many at the same time. Raises what an engine that does not answer raises."""
+def observe(port: DockerFleet, members: Sequence[Member]) -> dict[str, Observed]:
+    """How the members run, by their ids; many at the same time. What the engine does not tell of one is unread, and no
+    failure of others. Raises OutsideError.
+    """
     if not members:
         return {}
-    daemon = _daemon(api)
-    found = together([partial(_observed, api, member, images, fleet, daemon) for member in members])
-    return dict(zip([member.id for member in members], found, strict=True))
+    with outside("looking at how containers run", port.engine):
+        daemon = _daemon(port.api)
+        asked = [partial(_observed, port.api, member, port.images, port.fleet, daemon) for member in members]
+        return dict(zip([member.id for member in members], together(asked), strict=True))
 
 
 def _daemon(api: Any) -> Daemon:

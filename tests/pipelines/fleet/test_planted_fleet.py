@@ -14,6 +14,7 @@ from hardening.model import Enforcement
 from hardening.policy import Policy, RunningRules
 from hardening.runtime import NAMES
 from pipelines.fleet.docker.members import DockerFleet
+from pipelines.fleet.docker.observing import observe
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.members import Member, Provenance
 from pipelines.fleet.violations import FleetJudge, Judged, judge
@@ -96,7 +97,7 @@ def test_each_planted_container_is_found_and_its_twin_is_not(yard: Yard) -> None
         twins.append(created(yard, f"twin-{number}", one.twin_host, one.twin_config))
     members = [replace(member(one.name.replace(" ", "-")), handle=handle, id=handle) for handle, one in planted.items()]
     with DockerFleet(fleet(), yard.host) as port:
-        seen = port.observe([*members, *(replace(one, id=one.handle) for one in twins)])
+        seen = observe(port, [*members, *(replace(one, id=one.handle) for one in twins)])
     by = FleetJudge("web", policy(), (), NOW)
     for one in members:
         kind, found = planted[one.handle], broken(by.judge(one, good(), seen[one.handle]))
@@ -115,7 +116,7 @@ def test_what_was_done_to_a_running_container_is_found_with_what_changed(yard: Y
     yard.start("bad", *options)
     yard.start("twin", *options)
     with DockerFleet(fleet(), yard.host) as port:
-        first = {one.name: port.observe([one])[one.id] for one in port.describe()}
+        first = {one.name: observe(port, [one])[one.id] for one in port.describe()}
         by = FleetJudge("web", policy(), (), NOW)
         rules = {"changed_files", "foreign_processes", "changed_settings"}
         assert all(not rules & set(broken(by.judge(member(), good(), one))) for one in first.values()), first
@@ -126,7 +127,7 @@ def test_what_was_done_to_a_running_container_is_found_with_what_changed(yard: Y
         yard.docker("exec", "twin", "sh", "-c", "for at in /data /scratch /tmp; do echo x >$at/mine; done")
         found = {}
         for one in port.describe():
-            seen = replace(port.observe([one])[one.id], history=((NOW, first[one.name].now),))  # type: ignore[arg-type]
+            seen = replace(observe(port, [one])[one.id], history=((NOW, first[one.name].now),))  # type: ignore[arg-type]
             found[one.name] = broken(by.judge(one, good(), seen))
     assert rules & set(found["twin"]) == set()
     assert set(found["bad"]["changed_files"]) == {"added /etc/planted", "removed /web"}
