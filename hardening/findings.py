@@ -162,7 +162,7 @@ class Repair(StrEnum):
     WAIVE = "waive"
 
 
-class Part(StrEnum):
+class Side(StrEnum):
     """Whose part of a running thing is at fault: the golden image that it is, or stands on, or what came on top."""
 
     BASE = "base"
@@ -185,7 +185,7 @@ class Remedy:
     """
 
     repairs: tuple[Repair, ...]
-    part: Part
+    side: Side
     actor: Actor
     evidence: tuple[str, ...] = ()
 

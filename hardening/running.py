@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from hardening import runtime
-from hardening.findings import Actor, Part, Reason, Remedy, Repair, since_text
+from hardening.findings import Actor, Reason, Remedy, Repair, Side, since_text
 from hardening.foundation.durations import shown
 from hardening.model import LENIENT_FIRST, Enforcement, Waiver
 from hardening.policy import Policy, Rule
@@ -175,7 +175,7 @@ class MemberJudge:
         )
         evidence = tuple(f"{name}: {why}" for name, why in unread.items())
         what = f"how it runs could not be read: {'; '.join(dict.fromkeys(unread.values()))}"
-        remedy = Remedy((Repair.CONFIGURE,), Part.YOURS, Actor.HOST, evidence)
+        remedy = Remedy((Repair.CONFIGURE,), Side.YOURS, Actor.HOST, evidence)
         why, todo = "what cannot be read is not known to be good", "mend the way to it, and check again"
         now = self._now
         return Reason(UNREAD, subject, strictest, what, why, todo, since=now, deadline=now, remedy=remedy)
@@ -185,9 +185,9 @@ def _remedy(rule: RuntimeRule, image: RunningFacts, facts: Facts | None, evidenc
     """What ends it and who acts; a user that the image sets is the image's: the golden one's, or the application's."""
     if isinstance(facts, runtime.ContainerFacts) and rule.name == "root_user" and runtime.by_image(facts):
         golden = image.known and not image.application
-        part, actor = (Part.BASE, Actor.IMAGE) if golden else (Part.YOURS, Actor.FLEET)
-        return Remedy((Repair.REBUILD, Repair.CONFIGURE, Repair.WAIVE), part, actor, evidence)
-    return Remedy(rule.repairs, rule.part, rule.actor, evidence)
+        side, actor = (Side.BASE, Actor.IMAGE) if golden else (Side.YOURS, Actor.FLEET)
+        return Remedy((Repair.REBUILD, Repair.CONFIGURE, Repair.WAIVE), side, actor, evidence)
+    return Remedy(rule.repairs, rule.side, rule.actor, evidence)
 
 
 # -- images ------------------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def _of_base(image: RunningFacts, rule: str, evidence: str) -> Remedy:
     newer = image.superseded_since is not None
     first = (Repair.REBUILD, Repair.ROLL) if image.application or not newer else (Repair.ROLL,)
     waive = () if rule == "revoked" else (Repair.WAIVE,)
-    return Remedy((*first, *waive), Part.BASE, Actor.FLEET if newer else Actor.IMAGE, (evidence,))
+    return Remedy((*first, *waive), Side.BASE, Actor.FLEET if newer else Actor.IMAGE, (evidence,))
 
 
 def _dated(image: RunningFacts, now: datetime) -> list[_Broken | None]:
@@ -241,7 +241,7 @@ def _vulnerable(image: RunningFacts) -> _Broken | None:
     return _Broken("vulnerable", image.lacks_since, what, why, remedy, until=image.lacks_until)
 
 
-ADOPTED = Remedy((Repair.ROLL, Repair.WAIVE), Part.YOURS, Actor.FLEET)
+ADOPTED = Remedy((Repair.ROLL, Repair.WAIVE), Side.YOURS, Actor.FLEET)
 
 
 def _unknown(image: RunningFacts) -> _Broken:
@@ -279,7 +279,7 @@ def _approved_source(policy: Policy, image: RunningFacts) -> _Broken | None:
     what = f"it was pulled from {source}; approved: {', '.join(prefixes) or 'none is set'}"
     why = "whoever controls another registry controls what runs here"
     todo = "pull it from an approved registry, or add the prefix to hardening/policies/{policy}.toml"
-    remedy = Remedy(ADOPTED.repairs, Part.YOURS, Actor.FLEET, (source,))
+    remedy = Remedy(ADOPTED.repairs, Side.YOURS, Actor.FLEET, (source,))
     return _Broken("approved_source", image.seen_since, what, why, remedy, todo)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from hardening.findings import Actor, Part, Repair
+from hardening.findings import Actor, Repair, Side
 from hardening.policy import AllowingRule, Rule
 
 ROOT_NAMES = ("", "0", "root")
@@ -135,7 +135,7 @@ class RuntimeRule:
     todo: str
     find: Find
     repairs: tuple[Repair, ...] = (Repair.CONFIGURE, Repair.WAIVE)
-    part: Part = Part.YOURS
+    side: Side = Side.YOURS
     actor: Actor = Actor.FLEET
 
 

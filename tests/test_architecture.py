@@ -99,7 +99,7 @@ PURE = {
     "pipelines.fleet.model",
     "pipelines.fleet.orphans",
     "pipelines.fleet.port",
-    "pipelines.fleet.snapshots",
+    "pipelines.fleet.runtime_snapshots",
     "pipelines.fleet.violations",
     "pipelines.nightly.flow",
     "pipelines.nightly.model",

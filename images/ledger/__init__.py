@@ -10,8 +10,8 @@ from images.ledger.artifacts import Artifacts, ScanRecord
 from images.ledger.fixes import Fixes
 from images.ledger.fleets import Fleets, Leases, Nights, Plans
 from images.ledger.releases import Begun, Clouds, Releases
+from images.ledger.runtime_history import Snapshots
 from images.ledger.sightings import Sightings
-from images.ledger.snapshots import Snapshots
 from images.ledger.tables import (
     BEGUN,
     GONE,

@@ -295,7 +295,7 @@ def _violation_rows(found: ViolationLine) -> Iterator[str]:
     due = f", gone by {_at(found.deadline)}" if found.deadline else ""
     yield f"{found.enforcement}: {found.rule} {when}{due}"
     yield f"  {short_digests(found.what.partition(' (since ')[0])}"
-    yield f"  {found.part}; {found.acts} acts; repaired by: {', '.join(found.repairs)}"
+    yield f"  {found.side}; {found.acts} acts; repaired by: {', '.join(found.repairs)}"
 
 
 def _counted(member: JudgedMember) -> Iterator[str]:

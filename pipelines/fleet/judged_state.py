@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from hardening.findings import Actor, Part, Reason, Repair
+from hardening.findings import Actor, Reason, Repair, Side
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError
 from hardening.model import Enforcement
@@ -30,7 +30,7 @@ Owners = Callable[[str], str]
 class ViolationLine(Line):
     """One rule that a member breaks. `stands`: it counts, for it is not waived and more than recorded.
 
-    `evidence`: what was found, a line for each thing. `repairs`: what ends it, the best first; `todo` says how. `part`:
+    `evidence`: what was found, a line for each thing. `repairs`: what ends it, the best first; `todo` says how. `side`:
     whether it is the golden image's (base) or what came on top (yours). `acts`: who has to.
     """
 
@@ -44,7 +44,7 @@ class ViolationLine(Line):
     deadline: datetime | None
     repairs: tuple[Repair, ...]
     todo: str
-    part: Part
+    side: Side
     acts: str
     waived_by: str = ""
     waiver: str = ""
@@ -137,7 +137,7 @@ def violation(reason: Reason, fleet_owner: str, golden: str, owners: Owners) -> 
     acts = {Actor.FLEET: fleet_owner, Actor.HOST: HOST_OWNER}.get(actor) or owners(golden) or f"the owner of {golden}"
     return ViolationLine.of(
         reason, stands=reason.stands, evidence=remedy.evidence if remedy else (),
-        repairs=remedy.repairs if remedy else (Repair.CONFIGURE,), part=remedy.part if remedy else Part.YOURS,
+        repairs=remedy.repairs if remedy else (Repair.CONFIGURE,), side=remedy.side if remedy else Side.YOURS,
         acts=acts,
     )  # fmt: skip
 

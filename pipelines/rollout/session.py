@@ -31,7 +31,7 @@ from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
-from pipelines.fleet.snapshots import demands, history_of
+from pipelines.fleet.runtime_snapshots import demands, history_of
 from pipelines.fleet.violations import UNREAD, FleetJudge, Judged, checked
 from pipelines.lint import require_policy
 from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_repaced, refuse_replanned, seal

@@ -45,7 +45,7 @@ class Look:
     checks: tuple[tuple[str, ...], ...] = ()
 
 
-def facts_of(look: Look, daemon: Daemon) -> ContainerFacts:
+def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
     """How the container runs."""
     container, config, host = look.container, look.container["Config"], look.container["HostConfig"]
     mounts = tuple(sorted(_mounts(container), key=lambda one: one.target))
@@ -72,7 +72,7 @@ def facts_of(look: Look, daemon: Daemon) -> ContainerFacts:
 
 
 @dataclass(frozen=True)
-class Daemon:
+class EngineSettings:
     """The engine's own settings: what `docker info` says, and whether containers of its first network may talk."""
 
     info: Json
@@ -125,13 +125,13 @@ def _cpus(host: Json) -> float:
     return float(quota) / period if quota > 0 else 0.0
 
 
-def _no_new_privileges(host: Json, daemon: Daemon) -> bool:
+def _no_new_privileges(host: Json, daemon: EngineSettings) -> bool:
     """Whether it was asked for, or the engine sets it for all and nobody took it back."""
     said = [one.replace("=", ":") for one in host.get("SecurityOpt") or () if one.startswith("no-new-privileges")]
     return said[-1] != "no-new-privileges:false" if said else daemon.has("no-new-privileges")
 
 
-def _host_namespaces(host: Json, daemon: Daemon) -> Iterable[str]:
+def _host_namespaces(host: Json, daemon: EngineSettings) -> Iterable[str]:
     """The user namespace is the host's for all where the engine maps no users; the cgroups' where it has version 1."""
     yield from (name for name, key in NAMESPACES.items() if host.get(key) == "host")
     if host.get("UsernsMode") == "host" and daemon.has("userns"):

@@ -14,7 +14,7 @@ from requests.exceptions import RequestException
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from hardening.foundation.limits import CHUNK, CONTAINER_CHANGES
 from hardening.runtime import Observed
-from pipelines.fleet.docker.container_facts import PS, Daemon, Look, facts_of, rows_of
+from pipelines.fleet.docker.container_facts import PS, EngineSettings, Look, facts_of, rows_of
 from pipelines.fleet.docker.container_spec import Json
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.docker.inventory import find, outside, together
@@ -38,14 +38,14 @@ def observe(port: DockerFleet, members: Sequence[Member]) -> dict[str, Observed]
         return dict(zip([member.id for member in members], together(asked), strict=True))
 
 
-def _daemon(api: Any) -> Daemon:
+def _daemon(api: Any) -> EngineSettings:
     talk = "true"  # the engine's own default
     with suppress(docker.errors.APIError):
         talk = str((api.inspect_network("bridge").get("Options") or {}).get(TALK, talk))
-    return Daemon(dict(api.info()), talk == "true")
+    return EngineSettings(dict(api.info()), talk == "true")
 
 
-def _observed(api: Any, member: Member, images: Images, fleet: Fleet, daemon: Daemon) -> Observed:
+def _observed(api: Any, member: Member, images: Images, fleet: Fleet, daemon: EngineSettings) -> Observed:
     container = find(api, member.handle)
     if container is None:
         return Observed("container", None, unread="the container is gone")

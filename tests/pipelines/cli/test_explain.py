@@ -62,7 +62,7 @@ def test_a_member_is_told_on_one_screen(office: Office, capsys: pytest.CaptureFi
     story = told(office, name)
     assert told(office, f"shop/{name}") == story
     superseded = found(story.member, "superseded")
-    assert (superseded.stands, superseded.part, superseded.acts, superseded.repairs[0]) == (True, "base", "ann", "roll")
+    assert (superseded.stands, superseded.side, superseded.acts, superseded.repairs[0]) == (True, "base", "ann", "roll")
     assert superseded.deadline == superseded.since + timedelta(days=7)
     assert found(story.member, "imdsv1").evidence == ("HttpTokens optional, hop limit 1",)
     assert not found(story.member, "imdsv1").stands
@@ -113,7 +113,7 @@ def test_a_hole_that_is_known_overnight_makes_a_dated_violation(office: Office) 
     assert (morning.member.state, one.rule, one.since) == ("out of policy", "refused", night)
     assert one.deadline == night + timedelta(days=3)  # the policy's grace
     assert "CVE-2026-0001" in one.evidence[0]
-    assert (one.part, one.repairs[0], one.acts) == ("base", "rebuild", "platform")
+    assert (one.side, one.repairs[0], one.acts) == ("base", "rebuild", "platform")
 
 
 def test_a_hole_with_time_left_is_recorded_until_its_window_ends(office: Office) -> None:
