@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from shlex import quote
+from textwrap import shorten
+from typing import Any
 
 from hardening.catalog import load_waivers
 from hardening.findings import Repair
@@ -30,8 +31,10 @@ from pipelines.rollout.schedule import may_act
 from pipelines.rollout.session import FleetSession, fleet_session
 from pipelines.wiring import image_context
 
-MOST_CAUSES, MOST_NEXT = 4, 6
-WIDTH = 10
+MOST_CAUSES, MOST_NEXT, MOST_LINES = 4, 6, 8
+WIDTH, SCREEN = 10, 80
+NO_OVERLAY: dict[str, Any] = {"applies": [], "checks": [], "files": {}}
+NOTHING: dict[str, Any] = {"definition": {}, "verify": {}, "files": {}}  # of inputs that an earlier version kept
 
 
 class ImageStory(Line):
@@ -141,8 +144,8 @@ def _image(context: Context, one: Judged) -> ImageStory | None:
         before = [other for other in before if other.built_at < built.built_at and other.digest != built.digest]
         below = ledger.artifact_over(str(built.inputs.get("parent", "")))
         base = f"{below.name} {below.digest[:19]}" if below else base
-        with suppress(KeyError, TypeError, AttributeError):  # inputs of an earlier version
-            because = tuple(map(str, changes_between(before[0], built.inputs, built.packages))) if before else ()
+        inputs = NOTHING | built.inputs | {"overlay": NO_OVERLAY | built.inputs.get("overlay", {})}
+        because = tuple(map(str, changes_between(before[0], inputs, built.packages))) if before else ()
     newest = latest if latest and latest.content != golden.content else None
     return ImageStory.of(
         golden, release=golden.digest, revoked=golden.revoked_reason if golden.revoked_at else "",
@@ -300,20 +303,24 @@ def _violation_rows(found: ViolationLine) -> Iterator[str]:
 
 def _counted(member: JudgedMember) -> Iterator[str]:
     """What does not count, in a line each."""
-    waived = [found.rule for found in member.violations if found.waived_by]
+    waived = [f"{found.rule} by {found.waived_by}" for found in member.violations if found.waived_by]
     recorded = [
-        found.rule for found in member.violations if found.enforcement is Enforcement.AUDIT and not found.waived_by
+        f"{found.rule}: {found.evidence[0] if found.evidence else found.what}"
+        for found in member.violations
+        if found.enforcement is Enforcement.AUDIT and not found.waived_by
     ]
     if waived or recorded:
         yield ""
-    if waived:
-        yield _row("waived", _listed(waived))
-    if recorded:
-        yield _row("recorded", _listed(recorded))
+    yield from _few("waived", waived)
+    yield from _few("recorded", recorded)
 
 
-def _listed(rules: Sequence[str] | Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(rules))
+def _few(head: str, lines: Sequence[str]) -> Iterator[str]:
+    """The lines, each cut to what a screen is wide; of many the first, and how many more there are."""
+    for number, line in enumerate(lines[:MOST_LINES]):
+        yield _row("" if number else head, shorten(short_digests(line), SCREEN - WIDTH - 4, placeholder=" …"))
+    if lines[MOST_LINES:]:
+        yield _row("", f"{len(lines) - MOST_LINES} more (--json)")
 
 
 def _row(head: str, text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -58,8 +59,17 @@ def valid(name: str, data: Any) -> Any:
 
 def test_a_member_is_told_on_one_screen(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     """Which image, since when it is out of policy, what comes next, what can be done; by name, by id, or by both."""
-    name = office.at.instance(MetadataOptions={"HttpTokens": "optional"})
+    name, ledger = office.at.instance(MetadataOptions={"HttpTokens": "optional"}), office.at.cloud.ledger
+    built = ledger.artifact_over(office.at.old.content)
+    assert built
+    before = replace(built.packages[0], version="0.1")
+    ledger.record_artifact(
+        replace(built, digest="sha256:before", input_digest="before", packages=(before, *built.packages[1:]),
+                built_at=built.built_at - DAY)
+    )  # fmt: skip
     story = told(office, name)
+    assert story.image
+    assert story.image.because == (f"package {before.name} 0.1 → {built.packages[0].version}",)
     assert told(office, f"shop/{name}") == story
     superseded = found(story.member, "superseded")
     assert (superseded.stands, superseded.side, superseded.acts, superseded.repairs[0]) == (True, "base", "ann", "roll")
