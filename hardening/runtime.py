@@ -188,7 +188,7 @@ def _added_capabilities(facts: ContainerFacts, _first: Facts, rule: AllowingRule
 
 
 def _writable_root(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
-    return ("its root filesystem is writable",) if facts.writable_root else ()
+    return ("--read-only is not set",) if facts.writable_root else ()
 
 
 def _no_limits(facts: ContainerFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from pipelines.rollout.schedule import may_act
 from pipelines.rollout.session import FleetSession, fleet_session
 from pipelines.wiring import image_context
 
-MOST_CAUSES, MOST_NEXT, MOST_LINES = 4, 6, 8
+MOST_CAUSES, MOST_NEXT, MOST_LINES = 4, 6, 10
 WIDTH, SCREEN = 10, 80
 NO_OVERLAY: dict[str, Any] = {"applies": [], "checks": [], "files": {}}
 NOTHING: dict[str, Any] = {"definition": {}, "verify": {}, "files": {}}  # of inputs that an earlier version kept
@@ -219,11 +219,10 @@ def _waivers(at: FleetSession, told: JudgedMember, now: datetime) -> Iterator[Ne
 def _can_do(fleet: Fleet, told: JudgedMember) -> Iterator[str]:
     """What the owner can type or do, each once."""
     done = set[str]()
+    if any(Repair.ROLL in found.repairs for found in told.standing):
+        unknown = any(found.rule == "unknown" for found in told.standing)
+        yield f"./goldsmith roll.plan {fleet.name}{f' --adopt {quote(told.name)}' if unknown else ''}"
     for found in told.standing:
-        if Repair.ROLL in found.repairs and "roll" not in done:
-            done.add("roll")
-            adopt = f" --adopt {quote(told.name)}" if found.rule == "unknown" else ""
-            yield f"./goldsmith roll.plan {fleet.name}{adopt}"
         if found.repairs[0] in (Repair.CONFIGURE, Repair.REBUILD) and found.todo not in done:
             done.add(found.todo)
             yield f"{found.rule}: {found.todo.replace('`', '')}"
@@ -249,7 +248,7 @@ def show_story(told: MemberStory, *, as_json: bool) -> int:
 def screen(told: MemberStory) -> Iterator[str]:
     """The lines of the story."""
     member = told.member
-    by = f", by {_at(member.deadline)}" if member.deadline else ""
+    by = f", {_due(member.deadline, told.judged_at)}" if member.deadline else ""
     ill = "" if member.healthy else "; it is not healthy"
     yield f"{member.fleet}/{member.name}: {member.state}{by}{ill}"
     yield _row("runs", f"{short_digests(member.image)}{f', since {_at(member.since)}' if member.since else ''}")
@@ -258,7 +257,7 @@ def screen(told: MemberStory) -> Iterator[str]:
     yield _row("owner", told.owner)
     for found in member.standing:
         yield ""
-        yield from _violation_rows(found)
+        yield from _violation_rows(found, told.judged_at)
     yield from _counted(member)
     if told.next:
         yield ""
@@ -293,9 +292,13 @@ def _image_rows(told: MemberStory) -> Iterator[str]:
         yield _row("newer", short_digests(image.newest))
 
 
-def _violation_rows(found: ViolationLine) -> Iterator[str]:
+def _due(deadline: datetime, now: datetime) -> str:
+    return f"{'due' if now < deadline else 'overdue since'} {_at(deadline)}"
+
+
+def _violation_rows(found: ViolationLine, now: datetime) -> Iterator[str]:
     when = f"since {_at(found.since)}" if found.since else ""
-    due = f", gone by {_at(found.deadline)}" if found.deadline else ""
+    due = f", {_due(found.deadline, now)}" if found.deadline else ""
     yield f"{found.enforcement}: {found.rule} {when}{due}"
     yield f"  {short_digests(found.what.partition(' (since ')[0])}"
     yield f"  {found.side}; {found.acts} acts; repaired by: {', '.join(found.repairs)}"

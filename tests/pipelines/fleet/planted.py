@@ -53,7 +53,7 @@ CONTAINERS = (
     Planted("capability", "added_capabilities", "SYS_ADMIN", {"CapAdd": ["SYS_ADMIN"]},
             twin_host={"CapAdd": ["NET_BIND_SERVICE"]}),
     Planted("all capabilities", "added_capabilities", "ALL", {"CapAdd": ["ALL"]}, twin_host={"CapDrop": ["ALL"]}),
-    Planted("writable root", "writable_root", "writable", {"ReadonlyRootfs": False},
+    Planted("writable root", "writable_root", "--read-only", {"ReadonlyRootfs": False},
             twin_host={"Tmpfs": {"/tmp": ""}}),
     Planted("no memory limit", "no_limits", "no limit of memory", {"Memory": 0}, twin_host={"Memory": 8 * MIB}),
     Planted("no limit of processes", "no_limits", "no limit of pids", {"PidsLimit": -1}, twin_host={"PidsLimit": 2}),
