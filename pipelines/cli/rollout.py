@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from hardening.findings import Reason
 from hardening.foundation.console import out, print_json, print_rule, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.text import one_line
 from hardening.gate import explain_shared, shared
-from hardening.model import Enforcement
-from hardening.runtime import NAMES
 from images.context import Context
 from images.documents import to_json
 from images.release.revocations import over, revoked
@@ -32,7 +29,7 @@ from pipelines.cli.rollout_output import (
     towards,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, verdict_of
+from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, only_recorded, verdict_of
 from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.base_uptake import ONCE_MORE, UptakeLine, take_up
@@ -85,7 +82,6 @@ def show_fleets(
     return finish(errors) or max(codes)
 
 
-RECORDED = {*NAMES, UNREAD, "vulnerable"}
 AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
 SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "runs": "runs", "state": "policy"}
 
@@ -151,13 +147,6 @@ def _print_members(lines: Sequence[MemberLine], *, everyone: bool) -> None:
         asks = sum(not all(map(only_recorded, line.reasons)) for line in good)
         waived = f" ({asks} by a waiver, or a rule that only records)" if asks else ""
         print_text([f"{in_words([line.verdict for line in good])}{waived}; --all lists them"])
-
-
-def only_recorded(reason: Reason) -> bool:
-    """Whether it is about how a member runs, or a fix that has time, and the policy only records that: --all tells it,
-    and `fleet.explain`.
-    """
-    return reason.enforcement is Enforcement.AUDIT and reason.rule in RECORDED
 
 
 def _member_row(line: MemberLine) -> list[str]:

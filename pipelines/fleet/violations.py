@@ -15,13 +15,13 @@ from hardening.findings import Reason
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
 from hardening.running import UNREAD, MemberJudge, RunningFacts
-from hardening.runtime import Facts, Observed
+from hardening.runtime import NAMES, Facts, Observed
 from images.artifact import Release
 from pipelines.fleet.members import Member, Provenance
 
 __all__ = [
     "UNREAD", "CheckedMember", "FleetJudge", "Judged", "MemberVerdict", "PolicyState", "checked", "facts", "in_words",
-    "judge", "named", "superseded", "verdict_of",
+    "judge", "named", "only_recorded", "superseded", "verdict_of",
 ]  # fmt: skip
 
 
@@ -144,6 +144,16 @@ def superseded(origin: Provenance, golden: Release) -> tuple[datetime | None, st
     if origin.release is None and latest.published_at <= golden.published_at:
         return None, ""
     return origin.latest_since or latest.published_at, named(latest)
+
+
+RECORDED = {*NAMES, UNREAD, "vulnerable"}
+
+
+def only_recorded(reason: Reason) -> bool:
+    """Whether it is about how a member runs, or a fix that has time, and the policy only records that: overviews leave
+    it to `fleet.check --all` and `fleet.explain`.
+    """
+    return reason.enforcement is Enforcement.AUDIT and reason.rule in RECORDED
 
 
 # -- what every screen, file and message says of members ---------------------------------------------------------------
