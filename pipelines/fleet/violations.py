@@ -76,13 +76,17 @@ class FleetJudge:
     ) -> None:
         self._fleet, self._own_registry = fleet, own_registry
         self._judge = MemberJudge(policy, waivers, now)
-        self._images: dict[tuple[str, int], tuple[Provenance, RunningFacts]] = {}
+        self._images: dict[tuple[str, int], tuple[Provenance, RunningFacts]] = {}  # by the very origin: it is quicker
+        self._equal: dict[tuple[str, Provenance], RunningFacts] = {}
 
     def judge(self, member: Member, origin: Provenance, observed: Observed | None = None) -> Judged:
         """A member with every reason why it is out of policy; without `observed`, by its image alone."""
         key = member.image, id(origin)
         if (known := self._images.get(key)) is None:
-            known = origin, facts(member, origin, self._own_registry)
+            same = member.image, origin
+            if same not in self._equal:
+                self._equal[same] = facts(member, origin, self._own_registry)
+            known = origin, self._equal[same]
             self._images[key] = known  # which keeps the origin, and so its id
         subject = f"{self._fleet}/{member.name}"
         reasons = self._judge.reasons(subject, known[1], observed, member.since)
