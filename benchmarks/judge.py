@@ -1,7 +1,7 @@
 """Judging 100,000 members by all rules for what runs, with 500 waivers; and a million, to show that it is linear.
 
-One process for each number, on one core: the time is that of judging alone, the memory that of the whole process with
-its members. A tenth of the members breaks one rule or two, and some of these are waived.
+One process with one thread for each number: the time is that of judging alone, the memory that of the whole process
+with its members. A tenth of the members breaks one rule or two, and some of these are waived.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def apart(members: int) -> dict[str, float]:
-    """One measurement in a process of its own, on one core."""
+    """One measurement in a process of its own."""
     done = subprocess.run([sys.executable, __file__, ONE, str(members)], check=True, capture_output=True, text=True)
     answer: dict[str, float] = json.loads(done.stdout)
     return answer
@@ -59,7 +59,6 @@ def measured(members: int) -> dict[str, float]:
     """The members judged, in portions of a fleet: what is made is counted, and held until its fleet is done."""
     from pipelines.fleet.violations import FleetJudge
 
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     policy, waivers = asked(), tuple(waiver(number) for number in range(WAIVERS))
     rules = sum(bool(getattr(policy.running, name)) for name in type(policy.running).model_fields)
     wall = cpu = 0.0

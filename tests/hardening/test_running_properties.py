@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.findings import Reason
+from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, RunningRules
 from hardening.running import RunningFacts, judge_member
-from hardening.runtime import NAMES, ContainerFacts, InstanceFacts, Mount, Observed, SecurityGroup, Volume
+from hardening.runtime import NAMES, RULES, ContainerFacts, InstanceFacts, Mount, Observed, SecurityGroup, Volume
 from hardening.waivers import RUNNING, About, answered
 from pipelines.fleet.members import Member, Provenance
 from pipelines.fleet.violations import FleetJudge
@@ -143,6 +144,16 @@ def test_waivers_of_many_answer_as_those_of_one(known: list[Waiver], rule: str, 
 
 def _moment(rule: str) -> str:
     return {"expired": "expires_at", "superseded": "superseded_since", "refused": "refused_since"}.get(rule, "")
+
+
+def test_every_rule_about_how_things_run_is_documented_with_reason_and_cost() -> None:
+    """In a row of its own, with what it allows by itself."""
+    rows = [line for line in (ROOT / "docs/runtime-rules.md").read_text().splitlines() if line.startswith("| `")]
+    wanted = [rule for rules in RULES.values() for rule in rules]
+    for row, rule in zip(rows, wanted, strict=True):
+        asked = getattr(RunningRules(), rule.name)
+        allowed = ", ".join(f"`{one}`" for one in getattr(asked, "allowed", ()))
+        assert row == f"| `{rule.name}` | {rule.title} | {rule.why} | {rule.cost} | {allowed} |"
 
 
 def test_every_rule_about_how_things_run_only_records_by_default() -> None:
