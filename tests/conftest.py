@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import socket
+import sys
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -63,6 +64,10 @@ def _mirror_answers() -> bool:
     return archive(load_settings(), Bootstrap(family="debian", suite="trixie")).present
 
 
+# jsonschema would import it for a format that no schema here has, and it compiles 38 grammars: seconds of each worker.
+sys.modules["rfc3987_syntax"] = None
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--fast`: what `./goldsmith test --fast` runs."""
     parser.addoption("--fast", action="store_true", help="only tests that need no Docker, QEMU, network or build")
@@ -94,12 +99,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=rank)
 
 
+def pytest_configure() -> None:
+    """Nothing that is collected is garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Let the collector of garbage look neither at the thousands of collected tests nor at each little: it took a
     seventh of the processor time of what tests do in this process.
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(50_000, 20, 50)
 
 
