@@ -28,8 +28,8 @@ from tests.simulation.scenario import Fault, FaultKind, Scenario, scenario
 from tests.simulation.simulate import Report, play, simulate
 from tests.simulation.stage import TARGET, SimulatedJudge, Simulation
 
-FIXED = 300
-FRESH = 300
+FIXED = 150
+FRESH = 150
 ENOUGH = 1000
 
 

@@ -62,7 +62,7 @@ class Server:
 @contextmanager
 def running(*options: str) -> Iterator[Server]:
     """A server that runs for the block, with options of `postgres`."""
-    folder = Path(tempfile.mkdtemp(prefix="goldsmith-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="goldsmith-postgres-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     try:
         server = Server(folder, *options)
         server.start()

@@ -24,7 +24,8 @@ from tests.support.scanning import NO_FEEDS
 from tests.support.trees import NO_ENGINE, Layers
 
 READY = "GOLDSMITH_TEST_SERVER"
-"""Names a state directory in which debian-server is built already, for quick trials; tests fork it."""
+"""Names a state directory in which debian-server is built already, for quick trials; tests fork it by hard links, so
+PYTEST_DEBUG_TEMPROOT must be on its file system."""
 OLD = "of somebody else"
 SAMPLE = "accept_sample = true\n"
 

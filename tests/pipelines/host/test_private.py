@@ -57,8 +57,8 @@ def descendants(pid: int) -> list[int]:
 
 @pytest.fixture
 def public() -> Iterator[Path]:
-    """A directory that every user can enter, such as /srv."""
-    folder = Path(tempfile.mkdtemp(prefix="goldsmith-public-"))
+    """A directory that every user can enter, such as /srv; where states can be forked to, by hard links."""
+    folder = Path(tempfile.mkdtemp(prefix="goldsmith-public-", dir=os.environ.get("PYTEST_DEBUG_TEMPROOT")))
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
