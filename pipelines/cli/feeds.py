@@ -131,7 +131,11 @@ def _line(context: Context, name: str, feed: Feed | None, why: str, suite: str =
 
 def _setting(context: Context, name: str) -> str:
     """What the settings say of a feed, which some scanners' names spell otherwise."""
-    return str(getattr(context.settings.feeds, scanner_data.DIRECTORIES.get(name, name)))
+    return str(getattr(context.settings.feeds, _key(name)))
+
+
+def _key(name: str) -> str:
+    return scanner_data.DIRECTORIES.get(name, name)
 
 
 def _changes(
@@ -206,6 +210,23 @@ def _summary(found: FeedUpdateOutput) -> Iterator[str]:
     if found.unknown:
         why = "an earlier version of Goldsmith built them and did not keep the version of each source package"
         yield f"not all is known of {', '.join(found.unknown)}: {why}"
+
+
+def failing(context: Context, found: FeedUpdateOutput) -> tuple[FeedLine, ...]:
+    """The feeds that somebody must look at: those that gave nothing newer, so that an older copy serves, and those that
+    the settings name and that gave nothing.
+
+    A default address that never answered is none: not every network lets through to it, and policies judge without.
+    """
+    return tuple(
+        line for line in found.feeds
+        if line.status == "kept" or (line.status == "failed" and not _is_default(context, line.name))
+    )  # fmt: skip
+
+
+def _is_default(context: Context, name: str) -> bool:
+    feeds = context.settings.feeds
+    return getattr(feeds, _key(name)) == type(feeds).model_fields[_key(name)].default
 
 
 def changes_told(found: FeedUpdateOutput) -> tuple[str, str]:

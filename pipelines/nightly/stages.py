@@ -24,7 +24,7 @@ from images.release import retention
 from images.release.lifecycle import before, newest_first
 from images.release.store import CHANNELS, PREVIOUS
 from images.release.stores import keep_rules
-from pipelines.cli.feeds import changes_told, update_feeds
+from pipelines.cli.feeds import changes_told, failing, update_feeds
 from pipelines.cli.image import prune_images
 from pipelines.cli.report import write_report
 from pipelines.cli.waiving import ending_text
@@ -36,6 +36,7 @@ from pipelines.nightly.fleet_stage import bring_into_policy
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
 from pipelines.nightly.model import (
     NOTHING_URGENT,
+    Failure,
     FeedNews,
     ImageAnswer,
     ImageJob,
@@ -92,8 +93,10 @@ class WorldStages(NightStages):
         return part_of("feeds", suite, lambda: _feeds(self.at(order), suite))
 
     def feed_changes(self, order: NightOrder) -> NightPart:
-        """It is told once, so at once: a night may be killed before its report."""
-        return part_of("feeds", "changes", lambda: _feed_changes(self.at(order)))
+        """It is told once, so at once: a night may be killed before its report. A feed that fails is told beside it."""
+        failed = list[OutsideError]()
+        part = part_of("feeds", "changes", lambda: _feed_changes(self.at(order), failed))
+        return replace(part, failure=Failure.of(failed[0])) if failed else part
 
     def urgent(self, order: NightOrder) -> FeedNews:
         """By the data that the feeds gave just now."""
@@ -289,10 +292,17 @@ def _feeds(context: Context, suite: str) -> tuple[str, str]:
     return "refreshed", "; ".join([*texts, *(f"{name}: none, {why}" for name, why in sorted(missing.items()))])
 
 
-def _feed_changes(context: Context) -> tuple[str, str]:
-    status, detail = changes_told(update_feeds(context, CHECK_AFTER))
+def _feed_changes(context: Context, failed: list[OutsideError]) -> tuple[str, str]:
+    """What changed; `failed` gets what to say of the feeds that somebody must look at."""
+    found = update_feeds(context, CHECK_AFTER)
+    status, detail = changes_told(found)
     if status == "changed":
         say(detail)
+    if lines := failing(context, found):
+        names = ", ".join(dict.fromkeys(line.name for line in lines))
+        told = "\n".join(f"{line.name}: {line.note or line.source}" for line in lines)
+        hint = "what was there before serves on, for as long as the policies let it; ./goldsmith feed.update asks again"
+        failed.append(OutsideError(f"no newer data: {names}", evidence=told, hint=hint))
     return status, detail
 
 
