@@ -8,27 +8,31 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from hardening.foundation.errors import GoldsmithError
+from images import scan
 from images.context import Context
+from images.machine.trees import private_mounts
 from pipelines.contract import NightlyOutput
 from pipelines.nightly.night_run import nightly
 from tests.support.archive import Archive
 from tests.support.catalogs import NOW, Catalog
-from tests.support.publishing import running_registry, stored
+from tests.support.forked import call_forked
+from tests.support.publishing import running_registry
 
 NEEDS = ("root", "apt-get", "gpg", "dpkg-deb", "docker-registry", "skopeo", "syft")
 pytestmark = [pytest.mark.slow, pytest.mark.needs(*NEEDS)]
@@ -66,23 +70,43 @@ class Town:
     nights: int = 0
 
     @classmethod
-    def founded(cls, folder: Path, address: str, **settings: Any) -> Town:
-        """A town, of which nothing is built yet."""
+    def founded(cls, folder: Path, address: str, *, tracker: str = "", big: int = 0) -> Town:
+        """A town of which nothing is built; with a `big` image of so many megabytes, that none can pack."""
         archive = Archive(folder / "archive")
         archive.add("base-files", files={"/etc/os-release": OS_RELEASE})
         for name in ("ham", "egg"):
             archive.add(name)
-        archive.publish()
-        catalog = Catalog(folder / "catalog", archive, registry={"address": address}, **settings)
+        catalog = Catalog(folder / "catalog", archive, registry={"address": address})
         for name in ("ham", "egg"):
             catalog.define(f"with-{name}", STATIC, ["base-files", name], RUNS_NOTHING)
-        return cls(folder, catalog, address)
+        if big:
+            archive.add("whale", files={"/usr/share/whale/noise": b64encode(os.urandom(big << 20)).decode()})
+            catalog.define("big", STATIC, ["base-files", "whale"], RUNS_NOTHING)
+        archive.publish()
+        if tracker:
+            feeds = catalog.settings.feeds.model_copy(update={"tracker": tracker})
+            catalog.settings = catalog.settings.model_copy(update={"feeds": feeds})
+        made = cls(folder, catalog, address)
+        made.says_of_holes()
+        return made
 
-    def newer(self, package: str, **more: Any) -> None:
-        """The archive has a newer version of a package."""
+    def says_of_holes(self) -> None:
+        """The feeds say what they should, as of the first night."""
+        self.catalog.tell({}, ())
+        os.utime(self.catalog.data / "tracker.json", (NOW.timestamp(), NOW.timestamp()))
+
+    @contextmanager
+    def registry(self) -> Iterator[None]:
+        """Let the registry run for the block."""
+        with running_registry(self.folder / "registry", port=int(self.address.rpartition(":")[2])):
+            yield
+
+    def newer(self, package: str) -> Path:
+        """The archive has a newer version of a package, in this file."""
         version = f"{1 + len(list(self.catalog.archive.directory.glob(f'{package}_*')))}.0"
-        self.catalog.archive.add(package, version, **more)
+        file = self.catalog.archive.add(package, version)
         self.catalog.archive.publish()
+        return file
 
     @property
     def context(self) -> Context:
@@ -97,12 +121,21 @@ class Town:
             return nightly(self.context)
 
     def ends_well(self, *, built: tuple[str, ...] = (), published: tuple[str, ...] = ()) -> None:
-        """A night without faults, which builds and publishes these; and another one, to which nothing is left."""
-        for wanted in ((built, published), ((), ())):
-            night, failures = self.night()
-            assert (failures, night.exit_code) == ([], 0)
-            assert (night.built, night.published) == wanted
-        assert not list((self.catalog.settings.state_dir / "work").iterdir())
+        """A night without faults builds and publishes these, and leaves nothing behind."""
+        night, failures = self.night()
+        assert night.exit_code == 0, told(failures)
+        assert (night.built, night.published, night.resumed) == (built, published, ())
+        assert self.left() == []
+
+    def left(self) -> list[str]:
+        """What no night may leave in its state."""
+        state = self.catalog.settings.state_dir
+        return [one.name for place in ("work", "store/partial") for one in (state / place).glob("*")]
+
+
+def told(failures: list[GoldsmithError]) -> str:
+    """What was said of failures."""
+    return "\n".join(map(str, failures))
 
 
 def status(night: NightlyOutput, kind: str = "image") -> dict[str, str]:
@@ -110,33 +143,111 @@ def status(night: NightlyOutput, kind: str = "image") -> dict[str, str]:
     return {line.name: line.status for line in night.lines if line.kind == kind}
 
 
+MATCHER = {name: one for name, one in scan.SCANNERS.items() if name == "matcher"}
+"""Whose data we serve. The others cost seconds each, and judge nothing without their own."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def only_our_matcher() -> Iterator[None]:
+    """In this process."""
+    with patch.dict(scan.SCANNERS, MATCHER, clear=True):
+        yield
+
+
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    """A town whose images are built, and whose registry did not answer in its first night."""
+    """A town that has not had its first night, whose registry does not run. Its tests tell one story, in order."""
     folder = tmp_path_factory.mktemp("town")
     with running_registry(folder / "registry") as address:
         pass
     with served(folder / "catalog/data") as feeds:
-        made = Town.founded(folder, address)
-        tracker = made.catalog.settings.feeds.model_copy(update={"tracker": f"{feeds}/tracker.json"})
-        made.catalog.settings = made.catalog.settings.model_copy(update={"feeds": tracker})
-        yield made
-
-
-@contextmanager
-def registry_of(town: Town) -> Iterator[None]:
-    """The registry runs."""
-    with running_registry(town.folder / "registry", port=int(town.address.rpartition(":")[2])):
-        yield
+        yield Town.founded(folder, address, tracker=f"{feeds}/tracker.json")
 
 
 def test_without_a_registry_all_is_built_and_the_next_night_publishes_it(town: Town) -> None:
     """Exit code 4; what was built and judged is not built again."""
     night, failures = town.night()
-    assert night.exit_code == 4, failures
-    assert (night.built, night.published) == ((), ())
-    assert status(night) == {"with-egg": "failed", "with-ham": "failed"}
-    assert any(town.address in str(error) for error in failures)
-    with registry_of(town):
+    assert night.exit_code == 4, told(failures)
+    assert (night.published, status(night)) == ((), {"with-egg": "failed", "with-ham": "failed"})
+    assert town.address in told(failures)
+    with town.registry():
         town.ends_well(published=("with-egg", "with-ham"))
-        assert stored(town.folder / "registry", "with-ham")["tags"] > 0
+
+
+def test_what_the_mirror_lost_fails_alone_and_a_corrupt_feed_leaves_its_last_good_copy(town: Town) -> None:
+    """A package that only the index names, as while a mirror is filled; and half a file where the tracker's data was.
+
+    Exit code 4, for whoever runs these; the other image is published by the data of before.
+    """
+    town.newer("egg")
+    lost = town.newer("ham")
+    hidden, tracker = lost.rename(town.folder / "hidden.deb"), town.catalog.data / "tracker.json"
+    tracker.write_text(tracker.read_text()[:20])
+    with town.registry():
+        night, failures = town.night()
+        assert night.exit_code == 4, told(failures)
+        assert (night.built, night.published) == (("with-egg",), ("with-egg",))
+        assert status(night) == {"with-egg": "published", "with-ham": "failed"}
+        assert status(night, "feeds")["trixie"] == "kept"
+        assert {"no newer data: tracker"} < {error.message for error in failures}
+        assert "ham" in told(failures)
+        hidden.rename(lost)
+        town.says_of_holes()
+        town.ends_well(built=("with-ham",), published=("with-ham",))
+
+
+def test_without_the_list_of_what_is_exploited_nothing_passes_for_judged(town: Town) -> None:
+    """A file that is corrupt has no last good copy: exit code 4. What was built then is published once it is mended."""
+    town.newer("ham")
+    (town.catalog.data / "kev.json").write_text("[")
+    with town.registry():
+        night, failures = town.night()
+        assert night.exit_code == 4, told(failures)
+        assert night.published == ()
+        assert "exploited" in told(failures)
+        town.says_of_holes()
+        town.ends_well(published=("with-ham",))
+        town.ends_well()
+
+
+# -- a full disk -------------------------------------------------------------------------------------------------------
+
+
+def on_a_small_disk(folder: str, address: str) -> None:
+    """Nights in a process and a mount of its own; what they said is written into `folder`."""
+    town = Town.founded(Path(folder), address, big=8)
+    state = town.catalog.settings.state_dir
+    state.mkdir(parents=True, mode=0o700)
+    said: list[Any] = []
+
+    def size(megabytes: int, how: str = "remount,") -> None:
+        given = f"{how}mode=0700,size={megabytes}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", given, "none", str(state)], check=True)
+
+    def night() -> None:
+        try:
+            night, failures = town.night()
+            said.append([night.exit_code, night.built, night.published, status(night), told(failures), town.left(), night.resumed])
+        except BaseException as error:
+            import traceback
+            said.append(traceback.format_exc())
+        subprocess.run(["df", str(state)])
+
+    with private_mounts(), patch.dict(scan.SCANNERS, MATCHER, clear=True):
+        size(20, "")
+        night()
+        size(100)
+        night()
+    Path(folder, "said.json").write_text(json.dumps(said))
+
+
+def test_an_image_that_does_not_fit_fails_alone_and_is_built_where_there_is_room(tmp_path: Path) -> None:
+    """Exit code 4 and the folder; nothing of it lies around."""
+    with running_registry(tmp_path / "registry") as address:
+        assert call_forked(on_a_small_disk, str(tmp_path), address) == 0
+    full, room = json.loads((tmp_path / "said.json").read_text())
+    assert full[:3] == [4, ["with-egg", "with-ham"], ["with-egg", "with-ham"]], full
+    assert full[3]["big"] == "failed"
+    assert "is full" in full[4]
+    assert full[5] == room[5] == []
+    assert room[:3] == [0, ["big"], ["big"]], room
