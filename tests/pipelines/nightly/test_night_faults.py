@@ -6,9 +6,7 @@ published to a real registry, on the real workflow engine.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import threading
 from base64 import b64encode
 from collections.abc import Iterator
@@ -23,7 +21,8 @@ from unittest.mock import patch
 
 import pytest
 
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.process import run
 from images import scan
 from images.context import Context
 from images.machine.trees import private_mounts
@@ -31,7 +30,7 @@ from pipelines.contract import NightlyOutput
 from pipelines.nightly.night_run import nightly
 from tests.support.archive import Archive
 from tests.support.catalogs import NOW, Catalog
-from tests.support.forked import call_forked
+from tests.support.durable import fill
 from tests.support.publishing import running_registry
 
 NEEDS = ("root", "apt-get", "gpg", "dpkg-deb", "docker-registry", "skopeo", "syft")
@@ -213,41 +212,27 @@ def test_without_the_list_of_what_is_exploited_nothing_passes_for_judged(town: T
 # -- a full disk -------------------------------------------------------------------------------------------------------
 
 
-def on_a_small_disk(folder: str, address: str) -> None:
-    """Nights in a process and a mount of its own; what they said is written into `folder`."""
-    town = Town.founded(Path(folder), address, big=8)
-    state = town.catalog.settings.state_dir
-    state.mkdir(parents=True, mode=0o700)
-    said: list[Any] = []
-
-    def size(megabytes: int, how: str = "remount,") -> None:
-        given = f"{how}mode=0700,size={megabytes}m"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", given, "none", str(state)], check=True)
-
-    def night() -> None:
-        try:
-            night, failures = town.night()
-            said.append([night.exit_code, night.built, night.published, status(night), told(failures), town.left(), night.resumed])
-        except BaseException as error:
-            import traceback
-            said.append(traceback.format_exc())
-        subprocess.run(["df", str(state)])
-
-    with private_mounts(), patch.dict(scan.SCANNERS, MATCHER, clear=True):
-        size(20, "")
-        night()
-        size(100)
-        night()
-    Path(folder, "said.json").write_text(json.dumps(said))
+def test_what_does_not_fit_on_the_disk_fails_alone_and_is_built_where_there_is_room(tmp_path: Path) -> None:
+    """Exit code 4 and the folder; nothing of it lies around. A night that finds no room at all begins nothing."""
+    with running_registry(tmp_path / "registry") as address, private_mounts():
+        town = Town.founded(tmp_path, address, big=8)
+        disk = town.catalog.settings.state_dir
+        disk.mkdir(parents=True, mode=0o700)
+        sized(disk, 20, "")
+        night, failures = town.night()
+        assert night.exit_code == 4, told(failures)
+        assert (night.built, night.published) == (("with-egg", "with-ham"), ("with-egg", "with-ham"))
+        assert status(night)["big"] == "failed"
+        assert f"the disk that holds {disk}" in told(failures)
+        assert town.left() == []
+        full = fill(disk)
+        with pytest.raises(OutsideError, match="disk"):
+            town.night()
+        full.unlink()
+        sized(disk, 100)
+        town.ends_well(built=("big",), published=("big",))
 
 
-def test_an_image_that_does_not_fit_fails_alone_and_is_built_where_there_is_room(tmp_path: Path) -> None:
-    """Exit code 4 and the folder; nothing of it lies around."""
-    with running_registry(tmp_path / "registry") as address:
-        assert call_forked(on_a_small_disk, str(tmp_path), address) == 0
-    full, room = json.loads((tmp_path / "said.json").read_text())
-    assert full[:3] == [4, ["with-egg", "with-ham"], ["with-egg", "with-ham"]], full
-    assert full[3]["big"] == "failed"
-    assert "is full" in full[4]
-    assert full[5] == room[5] == []
-    assert room[:3] == [0, ["big"], ["big"]], room
+def sized(disk: Path, megabytes: int, how: str = "remount,") -> None:
+    """Mount a disk of that size, or give it that size."""
+    run(["mount", "-t", "tmpfs", "-o", f"{how}mode=0700,size={megabytes}m", "none", str(disk)])
