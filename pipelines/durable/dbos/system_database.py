@@ -201,7 +201,9 @@ class RoomOnDisk:
         self._since = now if now - self._last > CALM.total_seconds() else self._since
         self._last = now
         if now - self._since >= PATIENCE.total_seconds():
-            self._give_up(OutsideError(f"the disk that holds {self._file} is full", evidence=str(error), hint=ROOM_HINT))
+            self._give_up(
+                OutsideError(f"the disk that holds {self._file} is full", evidence=str(error), hint=ROOM_HINT)
+            )
             return None
         return sqlite3.OperationalError(f"{error}: until there is room, the {LOCKED}")
 

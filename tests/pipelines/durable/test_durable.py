@@ -439,9 +439,7 @@ def filling(folder: Path, world: World) -> dict[str, Flow]:
 
 
 @pytest.mark.needs("root")
-def test_what_is_to_be_recorded_waits_for_room(
-    small_disk: Path, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_to_be_recorded_waits_for_room(small_disk: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build that fills the disk and fails gives the room back: nothing else fails for it, and no step acts again."""
     monkeypatch.setattr(system_database, "say", lambda _said: (small_disk / "filler").unlink())
     with Worker.launched(engine_url(f"sqlite:///{small_disk}/ledger.sqlite"), filling(small_disk, world)) as worker:
@@ -457,7 +455,7 @@ def test_a_disk_that_stays_full_is_told_and_the_next_process_goes_on(
     monkeypatch.setattr(system_database, "PATIENCE", timedelta())
     url, known = engine_url(f"sqlite:///{small_disk}/ledger.sqlite"), filling(small_disk, world)
     with (
-        pytest.raises(OutsideError, match="the disk that holds .* is full"),
+        pytest.raises(OutsideError, match=r"the disk that holds .* is full"),
         Worker.launched(url, known) as worker,
     ):
         worker.execute("flow", "f1", None)

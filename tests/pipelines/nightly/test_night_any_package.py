@@ -172,7 +172,9 @@ def test_any_newer_package_of_any_image_rebuilds_exactly_the_right_ones(
             assert {image.name for image in record.images if image.built} == {*order} == right
             assert len(order) == len(right)
             for name in right:
-                assert all(order.index(one) < order.index(name) for one in line_of(name, before.parents)[1:] if one in right)
+                assert all(
+                    order.index(one) < order.index(name) for one in line_of(name, before.parents)[1:] if one in right
+                )
             for name in right:
                 artifact = before.ledger.latest_artifact(name, "linux/amd64")
                 assert artifact
