@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from images.build import flow as building
@@ -46,6 +46,12 @@ Image = tuple[int, frozenset[str], bool]
 IMAGES = st.lists(
     st.tuples(st.integers(-1, 2), st.frozensets(st.sampled_from(WANTED)), st.booleans()), min_size=2, max_size=4
 )
+
+
+LINE: list[Image] = [
+    (-1, frozenset(), False), (0, frozenset({"tool"}), False), (1, frozenset({"editor"}), True),
+    (-1, frozenset({"library"}), False),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +142,10 @@ def line_of(name: str, parents: Mapping[str, str | None]) -> list[str]:
 
 
 @pytest.mark.needs("apt-get", "gpg")
-@settings(max_examples=5)
+@settings(max_examples=3)
+@example(LINE, "base-files")
+@example(LINE, "postman")
+@example(LINE, "added")
 @given(images=IMAGES, newer=st.sampled_from(ANY))
 def test_any_newer_package_of_any_image_rebuilds_exactly_the_right_ones(
     archive: Archive, images: list[Image], newer: str
