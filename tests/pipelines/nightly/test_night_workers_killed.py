@@ -11,6 +11,7 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,20 +32,22 @@ from tests.pipelines.nightly.test_night_flow import whole_night
 from tests.support.durable import World, offered
 from tests.support.forked import ended, start_forked
 from tests.support.loop import until
-from tests.support.night_world import IMAGES, NightWorld
+from tests.support.night_world import NightWorld
 from tests.support.postgres import Server
 
 ORDER = NightOrder("night-1", datetime(2026, 11, 27, 2, tzinfo=UTC))
 STAGES = ("build", "judge", "publish", "promote")
-BEGUN = ("base", "web", "app", "tool")
+BEGUN = ("base", "web", "app", "lonely")
 RECORDED = ("web", "app", "lonely", "base")
 DEATHS = (
     "claimed lonely", "claimed tools",
     *(f"{stage} {image} before" for stage, image in zip(STAGES, BEGUN, strict=True)),
     *(f"{stage} {image} inside" for stage, image in zip(STAGES, RECORDED, strict=True)),
-    "over tool", "fleet tools inside", "fleet webs before", "over webs",
+    "over app", "fleet tools inside", "fleet webs before", "over webs", "build tool before", "build tool before again",
 )  # fmt: skip
-"""Once a flow is claimed; before a step acts; between its effect and its record; after its last step."""
+"""Once a flow is claimed; before a step acts; between its effect and its record; after its last step; and a build that
+kills each worker that takes it.
+"""
 RESTARTED_AFTER = 5  # deaths; the last of these finds the database away
 LOOK_SECONDS = 0.1  # a second in earnest, which only makes this longer
 
@@ -53,11 +56,10 @@ class MortalWorld(World):
     """Two processes may die of it at once, each of another death: it is whose that removes its file."""
 
     def _die(self, where: str) -> None:
-        try:
-            (self.folder / "deaths" / where.replace("/", " ")).unlink()
-        except FileNotFoundError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)
+        for death in (where, f"{where} again"):
+            with suppress(FileNotFoundError):
+                (self.folder / "deaths" / death).unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
 
     def die(self, where: str) -> None:
         """Die here, where that is a death to come."""
@@ -119,7 +121,7 @@ def test_kill_9_of_workers_at_every_stage_ends_as_an_undisturbed_night(
     running_postgres: Server, tmp_path: Path
 ) -> None:
     """What a dead worker had moves to another one: nothing is built, published, promoted or rolled twice, and a step
-    begins again only where its worker died in it.
+    begins again only where its worker died in it. The build that killed two workers is quarantined, as the night tells.
     """
     url, folder = engine_url(running_postgres.new_database()), tmp_path / "world"
     world = MortalWorld(folder)
@@ -149,10 +151,19 @@ def test_kill_9_of_workers_at_every_stage_ends_as_an_undisturbed_night(
     undisturbed = NightWorld()
     record = whole_night(undisturbed)
     found = from_json(NightRecord, json.loads((folder / "night.json").read_text()))
-    assert replace(found, ended_at=record.ended_at) == record
-    assert Counter(world.lines("effects")) == Counter(undisturbed.done)
+    (poison,) = [image for image in found.images if image.name == "tool"]
+    assert poison.reasons[0].startswith("night-1/image/tool is quarantined: 2 workers died in its step build tool;")
+    assert (poison.action, found.exit_code, record.exit_code) == ("failed", 4, 3)
+    assert without_poison(found) == without_poison(record)
+    done = [act for act in undisturbed.done if not act.endswith(" tool")]
+    assert Counter(world.lines("effects")) == Counter(done)
     twice = [death.removesuffix(" inside") for death in DEATHS if death.endswith("inside")]
-    assert Counter(world.lines("begun")) == Counter([*undisturbed.done, *twice])
-    assert {image for image in IMAGES if f"promote {image}" in world.lines("effects")} == {*IMAGES} - {"broken"}
+    assert Counter(world.lines("begun")) == Counter([*done, *twice])
     seen = shared_status(url)
-    assert (seen.quarantined, dict(seen.waiting)) == ((), {})
+    assert [(one.flow, one.step) for one in seen.quarantined] == [("night-1/image/tool", "build tool")]
+    assert dict(seen.waiting) == {}
+
+
+def without_poison(record: NightRecord) -> NightRecord:
+    """The record but for that image, and the moment of its end."""
+    return replace(record, images=tuple(one for one in record.images if one.name != "tool"), ended_at=ORDER.started_at)
