@@ -19,7 +19,7 @@ from uuid import uuid4
 from dbos import DBOS, DBOSClient, SendMessage, Serializer
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import ROOM_HINT, OutsideError, RefusedError, UsageError
@@ -192,7 +192,7 @@ class RoomOnDisk:
         finally:
             event.remove(Engine, "handle_error", self._heard)
 
-    def _heard(self, context: ExceptionContext) -> sqlite3.Error | None:
+    def _heard(self, context: ExceptionContext) -> SQLAlchemyError | None:
         error, engine = context.original_exception, context.engine
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code not in FULL or engine is None or engine.url.database != str(self._file):
@@ -205,7 +205,8 @@ class RoomOnDisk:
                 OutsideError(f"the disk that holds {self._file} is full", evidence=str(error), hint=ROOM_HINT)
             )
             return None
-        return sqlite3.OperationalError(f"{error}: until there is room, the {LOCKED}")
+        locked = sqlite3.OperationalError(f"{error}: until there is room, the {LOCKED}")
+        return OperationalError(context.statement, None, locked)
 
 
 @contextmanager

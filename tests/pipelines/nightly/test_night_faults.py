@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,6 +20,8 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import run
 from images import scan
 from images.machine.trees import private_mounts
+from pipelines.durable.dbos import system_database
+from pipelines.nightly.stages import WorldStages
 from tests.support.durable import fill
 from tests.support.publishing import running_registry
 from tests.support.towns import MATCHER, NEEDS, Town, status, told
@@ -109,8 +112,13 @@ def test_without_the_list_of_what_is_exploited_nothing_passes_for_judged(town: T
 # -- a full disk -------------------------------------------------------------------------------------------------------
 
 
-def test_what_does_not_fit_on_the_disk_fails_alone_and_is_built_where_there_is_room(tmp_path: Path) -> None:
-    """Exit code 4 and the folder; nothing of it lies around. A night that finds no room at all begins nothing."""
+def test_what_does_not_fit_on_the_disk_fails_alone_and_is_built_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 4 and the folder; nothing of it lies around. Without any room, and without an end to that, the night
+    itself ends so, and the next one goes on with it.
+    """
+    monkeypatch.setattr(system_database, "PATIENCE", timedelta())
     with running_registry(tmp_path / "registry") as address, private_mounts():
         town = Town.founded(tmp_path, address, "ham", big=24)
         disk = town.catalog.settings.state_dir
@@ -122,12 +130,17 @@ def test_what_does_not_fit_on_the_disk_fails_alone_and_is_built_where_there_is_r
         assert status(night)["big"] == "failed"
         assert f"the disk that holds {disk}" in told(failures)
         assert town.left() == []
-        full = fill(disk)
-        with pytest.raises(OutsideError, match="disk"):
-            town.night()
-        full.unlink()
+        with monkeypatch.context() as patched:
+            patched.setattr(WorldStages, "upstreams", lambda *_: (str(fill(disk)),))
+            with pytest.raises(OutsideError, match="the disk that holds"):
+                town.night()
+        (disk / "filler").unlink()
         sized(disk, 100)
-        town.ends_well(built=("big",), published=("big",))
+        night, failures = town.night()
+        assert night.exit_code == 0, told(failures)
+        assert (len(night.resumed), night.built, town.left()) == (1, (), [])
+        with closing(town.context.ledger) as ledger:
+            assert [len(ledger.releases(name)) for name in ("big", "with-ham")] == [1, 1]
 
 
 def sized(disk: Path, megabytes: int, how: str = "remount,") -> None:

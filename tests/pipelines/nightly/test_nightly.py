@@ -188,7 +188,10 @@ def test_a_newer_package_ends_in_the_running_container_and_no_request_is_lost(to
     assert {(line["image"], line["what"], line["new"]) for line in said} == {
         (name, "night-page", "2.0") for name in ("n-web", "n-web-child")
     }
-    assert "night-page 1.0 → 2.0" in town.inv("image.why", "n-web-child").out
+    why = town.inv("image.why", "n-web-child", "--json").json["changes"]
+    assert [(one["name"], one["old"], one["new"]) for one in why if one["kind"] == "package"] == [
+        ("night-page", "1.0", "2.0")
+    ]
     with requests_to(url, pause=NIGHT_PAUSE) as stream:
         answer, lines = town.night()
         time.sleep(1)
