@@ -101,7 +101,7 @@ def as_lists_of_packages(context: Context, added: Mapping[str, str]) -> Iterator
         order.append(job.name)
         stanzas = [debian.as_installed(one) for one in debian.stanzas(job.stanzas)]
         parts = (*lists.get(job.parent, held_by(context, job.parent)), *stanzas, *filter(None, [added.get(job.name)]))
-        digest = image_of(context, "\n\n".join(parts))
+        digest = image_of(context, job.name, "\n\n".join(parts))
         lists[digest] = parts
         job.store.blobs.mkdir(parents=True, exist_ok=True)
         below = [one for one in context.ledger.artifacts() if one.digest == job.parent]
@@ -188,6 +188,7 @@ def test_any_newer_package_of_any_image_rebuilds_exactly_the_right_ones(
                 artifact = before.ledger.latest_artifact(name, "linux/amd64")
                 assert artifact
                 assert {one.version for one in artifact.packages if one.name == newer} == {version}
-            assert {line.image for line in told(catalog)} == beside
+            added_by_hand = {(line.image, line.what) for line in first if line.what == "added"}
+            assert {(line.image, line.what) for line in told(catalog)} == added_by_hand
             night(catalog)
             assert len(order) == len(right), "the next night builds nothing"
