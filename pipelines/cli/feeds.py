@@ -232,8 +232,7 @@ def failing(context: Context, lines: Iterable[FeedLine]) -> OutsideError | None:
 
 
 def _is_default(context: Context, name: str) -> bool:
-    feeds = context.settings.feeds
-    return getattr(feeds, _key(name)) == type(feeds).model_fields[_key(name)].default
+    return _setting(context, name) == str(type(context.settings.feeds).model_fields[_key(name)].default)
 
 
 def changes_told(found: FeedUpdateOutput) -> tuple[str, str]:
