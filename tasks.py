@@ -78,6 +78,7 @@ Since = Annotated[str, "what was closed since then: a span such as 30d, or a day
 MetricsFile = Annotated[str, "also write it into this file, in Prometheus' text format"]
 Fleets = Annotated[str, "a fleet's name, a glob, or `all`"]
 
+MemberName = Annotated[str, "FLEET/MEMBER, or a member's name or id where one fleet has it"]
 Everyone = Annotated[bool, "also list the members within policy, which are only counted else"]
 Json = Annotated[bool, "print JSON on standard output, for other programs"]
 Refresh = Annotated[bool, "ask the mirror for its package index first, as every night does"]
@@ -556,6 +557,14 @@ def fleet_check(
     from pipelines.cli.rollout import check_fleets, show_fleets
 
     return show_fleets(check_fleets(fleet, policy), as_json=json, everyone=all)
+
+
+@command
+def fleet_explain(c: Context, member: MemberName, json: Json = False) -> int:
+    """The story of one member: its image, what the policy says since when, what happens next, what its owner can do."""
+    from pipelines.cli.explain import explain_member, show_story
+
+    return show_story(explain_member(member), as_json=json)
 
 
 @command

@@ -18,7 +18,7 @@ from images.artifact import Release
 from pipelines.cli.rollout_output import roll_output
 from pipelines.fleet.members import Member, Provenance, ReplacementImage
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.violations import Judged, judge
+from pipelines.fleet.violations import FleetJudge, Judged
 from pipelines.rollout.approved_plan import Present, opened, seal, written
 from pipelines.rollout.plan import Plan, plan
 
@@ -60,7 +60,8 @@ def measured(act: Callable[[], object]) -> Reading:
 def judged_anew(known: list[Judged]) -> tuple[Judged, ...]:
     """All members by the default policy, as `roll.plan` judges them before it plans."""
     policy = load_policy(load_settings().roots, "default")
-    return tuple(judge("bench", policy, one.member, one.origin, (), NOW) for one in known)
+    judge = FleetJudge("bench", policy, (), NOW)
+    return tuple(judge.judge(one.member, one.origin) for one in known)
 
 
 def through_file(of: Fleet, known: list[Judged], made: Plan) -> None:

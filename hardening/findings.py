@@ -153,12 +153,49 @@ class ScanReport:
         return 100 * (self.evaluated - len(self.findings)) / self.evaluated
 
 
+class Repair(StrEnum):
+    """What ends a violation of something that runs."""
+
+    ROLL = "roll"
+    REBUILD = "rebuild"
+    CONFIGURE = "configure"
+    WAIVE = "waive"
+
+
+class Side(StrEnum):
+    """Whose part of a running thing is at fault: the golden image that it is, or stands on, or what came on top."""
+
+    BASE = "base"
+    YOURS = "yours"
+
+
+class Actor(StrEnum):
+    """Who acts: the owner of the fleet, of the golden image, or whoever runs the host."""
+
+    FLEET = "fleet"
+    IMAGE = "image"
+    HOST = "host"
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What is known of a violation of something that runs, beside its words: `evidence`, a line for each thing.
+
+    `repairs` says what ends it, the best first.
+    """
+
+    repairs: tuple[Repair, ...]
+    side: Side
+    actor: Actor
+    evidence: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Reason:
     """One line of a verdict, for the person who must act: what, why it matters, what to do, how to get an exception.
 
     `since` is when it began, `deadline` when it must be gone; both None where it holds at once. `comes_from` is the
-    image that brings it in, where that is one which the subject stands on.
+    image that brings it in, where that is one which the subject stands on. Only what runs has a `remedy`.
     """
 
     rule: str
@@ -172,6 +209,17 @@ class Reason:
     comes_from: str = ""
     since: datetime | None = None
     deadline: datetime | None = None
+    remedy: Remedy | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether it counts: it is not waived, and more than recorded."""
+        return not self.waived_by and self.enforcement is not Enforcement.AUDIT
+
+    @property
+    def mended_by_replacing(self) -> bool:
+        """Whether a new instance of what runs is without it; what is configured goes over to the new one."""
+        return self.remedy is None or Repair.ROLL in self.remedy.repairs
 
 
 def since_text(since: datetime | None) -> str:

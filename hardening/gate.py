@@ -387,7 +387,9 @@ def _of_nobody(reason: Reason) -> Reason:
     name = re.compile(rf"(?<![\w.-]){re.escape(_name(reason))}(?![\w.-])")
     what = reason.what.removesuffix(since_text(reason.since)).removesuffix(_comes_from(reason.comes_from))
     todo = re.sub("`[^`]*`", lambda typed: name.sub("NAME", typed[0]), reason.todo)
-    return replace(reason, subject="", what=what, todo=todo, waiver="", comes_from="", since=None, deadline=None)
+    remedy = replace(reason.remedy, evidence=()) if reason.remedy else None
+    general = replace(reason, subject="", what=what, todo=todo, waiver="", comes_from="", remedy=remedy)
+    return replace(general, since=None, deadline=None)
 
 
 def _together(general: Reason, group: Sequence[Reason]) -> SharedReason:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
+from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import product
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -68,6 +69,26 @@ class SourceRule(Rule):
     """Where images may come from: prefixes of registry addresses; empty: only the configured registry."""
 
     prefixes: tuple[str, ...] = ()
+
+
+class AllowingRule(Rule):
+    """A rule with what is allowed in spite of it: globs over what it names."""
+
+    allowed: tuple[str, ...] = ()
+
+    def without_allowed(self, found: Iterable[str]) -> tuple[str, ...]:
+        """Of what was found, that which no glob allows."""
+        return tuple(one for one in found if not any(fnmatchcase(one, glob) for glob in self.allowed))
+
+
+def _recorded(what: str, *allowed: str) -> Any:
+    """A rule that only records until a policy asks for more."""
+    rule = AllowingRule(enforcement=Enforcement.AUDIT, allowed=allowed)
+    return Field(rule, description=f"allowed: globs over {what}")
+
+
+def _only_recorded() -> Any:
+    return Rule(enforcement=Enforcement.AUDIT)
 
 
 class FixWindow(Rule):
@@ -155,16 +176,56 @@ class ImageRules(Content):
         return any(w.enforcement is Enforcement.ENFORCE and w.epss is None for w in self.vulnerabilities)
 
 
+WRITTEN_BY_DESIGN = ("/tmp/*", "/var/tmp/*", "/run/*", "/var/run/*", "/var/log/*", "/var/cache/*")  # noqa: S108 - in containers
+
+
 class RunningRules(Content):
-    """What a running instance must satisfy."""
+    """What a running instance must satisfy; docs/runtime-rules.md has reason and cost of what is about how it runs."""
 
     expired: Rule = Rule()
     revoked: Rule = Rule()
     unknown: Rule = Rule(enforcement=Enforcement.WARN)
     superseded: Rule = Rule(enforcement=Enforcement.WARN)
     refused: Rule = Field(Rule(), description="the release's own verdict would be `refused` by the present policy")
+    vulnerable: Rule = Field(
+        Rule(enforcement=Enforcement.AUDIT), description="a fix is known, and the policy still gives time for it"
+    )
     max_age: AgeRule | None = None
     approved_source: SourceRule | None = None
+
+    root_user: Rule = _only_recorded()
+    privileged: Rule = _only_recorded()
+    docker_socket: Rule = _only_recorded()
+    host_mount: AllowingRule = _recorded("paths of the host, such as /srv/data*")
+    added_capabilities: AllowingRule = _recorded("capabilities", "NET_BIND_SERVICE")
+    writable_root: Rule = _only_recorded()
+    no_limits: AllowingRule = _recorded("memory, cpus and pids: what may be without limit", "cpus")
+    new_privileges: Rule = _only_recorded()
+    host_namespaces: AllowingRule = _recorded("network, pid, ipc, uts, user and cgroup")
+    daemon_defaults: Rule = _only_recorded()
+
+    imdsv1: Rule = _only_recorded()
+    unencrypted_volume: Rule = _only_recorded()
+    public_address: Rule = _only_recorded()
+    open_group: AllowingRule = _recorded("protocol and port, such as tcp 443", "tcp 80", "tcp 443")
+
+    changed_files: AllowingRule = _recorded("paths in the container", *WRITTEN_BY_DESIGN)
+    foreign_processes: AllowingRule = _recorded("command lines")
+    changed_settings: AllowingRule = _recorded("what changed, such as type *")
+    template_drift: AllowingRule = _recorded("what differs, such as type *")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _allowed_as_before(cls, given: Any) -> Any:
+        """A rule that is enforced otherwise allows what it did: only `allowed` itself changes that."""
+        if not isinstance(given, dict):
+            return given
+        kept = {
+            name: {"allowed": field.default.allowed, **given[name]}
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, AllowingRule) and isinstance(given.get(name), dict)
+        }
+        return given | kept
 
 
 class Policy(Content):
@@ -336,6 +397,8 @@ def _running(ours: RunningRules, floor: RunningRules) -> Iterator[str]:
             yield from _rule(f"running.{name}", mine, wanted)
             if isinstance(mine, AgeRule) and mine.limit > wanted.limit:
                 yield f"running.{name}.limit: {shown(mine.limit)}, and the floor says {shown(wanted.limit)}"
+            if isinstance(mine, AllowingRule) and (more := sorted(set(mine.allowed) - set(wanted.allowed))):
+                yield f"running.{name}.allowed: {', '.join(more)}, and the floor does not allow that"
             if isinstance(mine, SourceRule) and not set(mine.prefixes) <= set(wanted.prefixes):
                 yield f"running.{name}.prefixes: {', '.join(mine.prefixes)} are not all among the floor's"
 

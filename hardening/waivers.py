@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
+from itertools import product
 
 from hardening.evaluation import REPRODUCED, SCORE, is_rule
 from hardening.findings import BaseImage, Finding, FindingKind, Reason
@@ -27,11 +28,13 @@ TITLES = {**BOOT_TITLES, STARTS: "The container gets healthy as it is shipped"}
 # Goldsmith's own rules, beside controls, findings and benchmarks.
 RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
 # Whatever is not listed cannot be waived: that something was evaluated at all, what a policy must hold, a revocation.
-WAIVABLE = (*(rule for rule in RUNNING if rule != "revoked"), SCORE, REPRODUCED, *TITLES)
+WAIVABLE = dict.fromkeys((*(rule for rule in RUNNING if rule != "revoked"), SCORE, REPRODUCED, *TITLES))
 
 
 ASKED_FOR = timedelta(days=30)
 SOON = timedelta(days=14)  # before its end a waiver is announced
+SUBJECT, SLUG = "s/u/b/j", "s-u-b-j"  # stands for a subject, and for it in a name, in what is made for many
+WILD = re.compile(r"[*?\[]")
 NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
 
 
@@ -107,6 +110,48 @@ def waived_by(waivers: Sequence[Waiver], about: About, subject: str, today: date
     """The waiver in force on `today` that covers it for `subject`, the longest-lived if there are several."""
     fitting = [waiver for waiver in active(waivers, today) if covers(waiver, about, subject)]
     return max(fitting, key=lambda waiver: (waiver.expires, waiver.id), default=None)
+
+
+class ActiveWaivers:
+    """The waivers in force on `today`, for many questions about Goldsmith's own rules: each rule knows its waivers."""
+
+    def __init__(self, waivers: Iterable[Waiver], contact: str, today: date) -> None:
+        self._contact, self._today = contact, today
+        # By rule, by the literal beginning of a subject's glob: a subject is looked up by its own beginnings.
+        self._by_beginning: dict[str, dict[str, list[tuple[re.Pattern[str] | None, Waiver]]]] = {}
+        for waiver in active(tuple(waivers), today):
+            for glob, rule in product(waiver.subjects, waiver.rules):
+                begins = WILD.split(glob, maxsplit=1)[0]
+                whole = None if begins == glob else re.compile(translate(glob))
+                self._by_beginning.setdefault(rule, {}).setdefault(begins, []).append((whole, waiver))
+        self._lengths = {rule: sorted({len(one) for one in found}) for rule, found in self._by_beginning.items()}
+        self._asked: dict[str, tuple[str, str]] = {}
+
+    def by(self, rule: str, subject: str) -> Waiver | None:
+        """The waiver that accepts a rule's violation by `subject`, the longest-lived if there are several."""
+        name, found = rule.replace("_", "-"), list[Waiver]()
+        if name not in self._by_beginning or name not in WAIVABLE:
+            return None
+        for length in self._lengths[name]:
+            for glob, waiver in self._by_beginning[name].get(subject[:length], ()):
+                matches = glob.match(subject) if glob else len(subject) == length
+                if matches and waiver.reaches(subject):
+                    found.append(waiver)
+        return max(found, key=lambda one: (one.expires, one.id), default=None)
+
+    def answer(self, rule: str, subject: str) -> tuple[str, str]:
+        """How to ask for a waiver, and by which one it is waived: one of both, or neither where none can be had."""
+        name = rule.replace("_", "-")
+        if name not in WAIVABLE:
+            return "", ""
+        if waiver := self.by(rule, subject):
+            return "", f"{waiver.id} until {waiver.expires}: {waiver.reason}"
+        if rule not in self._asked:  # the same for each subject but for its name, which stands there twice
+            before, _, rest = how_to_ask(About("rules", name), SUBJECT, self._contact, self._today).partition(SLUG)
+            self._asked[rule] = (before, rest)
+        before, rest = self._asked[rule]
+        slug = NOT_IN_A_NAME.sub("-", subject.lower()).strip("-")
+        return f"{before}{slug}{rest.replace(SUBJECT, json.dumps(subject)[1:-1], 1)}", ""
 
 
 def answered(reason: Reason, about: About, contact: str, waivers: Sequence[Waiver], now: datetime) -> Reason:

@@ -10,6 +10,7 @@ from images.ledger.artifacts import Artifacts, ScanRecord
 from images.ledger.fixes import Fixes
 from images.ledger.fleets import Fleets, Leases, Nights, Plans
 from images.ledger.releases import Begun, Clouds, Releases
+from images.ledger.runtime_history import Snapshots
 from images.ledger.sightings import Sightings
 from images.ledger.tables import (
     BEGUN,
@@ -25,6 +26,7 @@ from images.ledger.tables import (
     Lease,
     Made,
     MemberRun,
+    MemberSnapshot,
     Move,
     Night,
     Rollout,
@@ -34,10 +36,10 @@ from images.ledger.triggers import Triggers
 
 __all__ = [
     "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "BaseUptake", "Begun", "ClosedFix", "CommandRow",
-    "FleetCheck", "Holder", "Lease", "Ledger", "Made", "MemberRun", "Move", "Night", "Rollout", "ScanRecord",
-    "Trigger",
+    "FleetCheck", "Holder", "Lease", "Ledger", "Made", "MemberRun", "MemberSnapshot", "Move", "Night", "Rollout",
+    "ScanRecord", "Trigger",
 ]  # fmt: skip
 
 
-class Ledger(Artifacts, Releases, Fleets, Fixes, Leases, Nights, Plans, Clouds, Sightings, Triggers):
+class Ledger(Artifacts, Releases, Fleets, Fixes, Leases, Nights, Plans, Clouds, Sightings, Snapshots, Triggers):
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

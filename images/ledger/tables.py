@@ -187,6 +187,21 @@ fleet_checks = _table("fleet_checks", FleetCheck, keys=["fleet"])
 
 
 @dataclass(frozen=True)
+class MemberSnapshot:
+    """How a member ran from `at` on (JSON), until the next line. `handle`: what its engine calls this very instance."""
+
+    fleet: str
+    member: str
+    handle: str
+    at: datetime
+    facts: dict[str, Any]
+
+
+# How members run, a line for each change: the first one of an instance is what it drifts from.
+member_snapshots = _table("member_snapshots", MemberSnapshot, index=["fleet"])
+
+
+@dataclass(frozen=True)
 class Rollout:
     """A rollout: what was ordered, and how far it was when it was last saved (JSON). `owner` began it."""
 

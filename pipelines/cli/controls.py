@@ -305,13 +305,15 @@ def _enforced(rule: Rule) -> str:
 
 def _running(rule: Rule | None) -> str:
     """A rule for what runs; its own limits before its enforcement."""
-    from hardening.policy import AgeRule, SourceRule
+    from hardening.policy import AgeRule, AllowingRule, SourceRule
 
     if rule is None:
         return "not asked"
     extra = f"at most {shown(rule.limit)}: " if isinstance(rule, AgeRule) else ""
     if isinstance(rule, SourceRule):
         extra = f"{', '.join(rule.prefixes) or 'the registry of the settings'}: "
+    if isinstance(rule, AllowingRule) and rule.allowed:
+        extra = f"but {', '.join(rule.allowed)}: "
     return f"{extra}{_enforced(rule)} after a grace of {shown(rule.grace)}"
 
 

@@ -157,7 +157,7 @@ def judge_all(context: Context, images: Sequence[str], today: datetime) -> Judge
             continue
         for one in judged:
             name = f"{fleet}/{one.member.name}"
-            found.refusals["member", name] = one.violations
+            found.refusals["member", name] = one.standing
             found.golden[name] = one.origin.golden.name if one.origin.golden else ""
     return found
 

@@ -42,7 +42,7 @@ from pipelines.cli.rollout_output import MEANING
 from pipelines.contract import AuditReport, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.violations import CheckedMember
+from pipelines.fleet.violations import CheckedMember, only_recorded
 from pipelines.rollout.rollout_store import View, history
 from pipelines.rollout.state import STEP
 from pipelines.wiring import image_context
@@ -190,7 +190,8 @@ def _members(context: Context, checked: Checked) -> tuple[MemberReport, ...]:
 def _fleet(fleet: Fleet, checked: Checked, members: tuple[MemberReport, ...]) -> FleetReport:
     at, found = checked.get(fleet.name, (None, ()))
     mine = [member for member in members if member.fleet == fleet.name]
-    return fleet_report(fleet.name, fleet.owner, at, mine, [reason for one in found for reason in one.reasons])
+    told = [reason for one in found for reason in one.reasons if not only_recorded(reason)]
+    return fleet_report(fleet.name, fleet.owner, at, mine, told)
 
 
 def _rollouts(context: Context) -> tuple[RolloutReport, ...]:

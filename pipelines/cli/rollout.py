@@ -29,7 +29,7 @@ from pipelines.cli.rollout_output import (
     towards,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, verdict_of
+from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, only_recorded, verdict_of
 from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.base_uptake import ONCE_MORE, UptakeLine, take_up
@@ -139,11 +139,12 @@ def _print_members(lines: Sequence[MemberLine], *, everyone: bool) -> None:
     rows = [_member_row(line) for line in shown]
     if shown:
         print_table(["member", "state", "by, UTC", "runs"], rows, whole=["member", "by, UTC"])
-    if found := shared(reason for line in shown for reason in line.reasons):
+    told = (reason for line in shown for reason in line.reasons if everyone or not only_recorded(reason))
+    if found := shared(told):
         out().print()
         print_text(explain_shared(found))
     if good and not everyone:
-        asks = sum(bool(line.reasons) for line in good)
+        asks = sum(not all(map(only_recorded, line.reasons)) for line in good)
         waived = f" ({asks} by a waiver, or a rule that only records)" if asks else ""
         print_text([f"{in_words([line.verdict for line in good])}{waived}; --all lists them"])
 

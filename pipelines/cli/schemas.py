@@ -16,6 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Cases, Control, Profile, Waiver
 from hardening.policy import Policy
+from hardening.runtime import Facts
 from images.aws.release_store import ShownMachine
 from images.model import Definition
 from images.registry.show import ShownImage
@@ -25,6 +26,7 @@ from pipelines.cli.adopt import AdoptLine
 from pipelines.cli.affected import AffectedOutput
 from pipelines.cli.containers import EngineLine, RunLine
 from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine
+from pipelines.cli.explain import MemberStory
 from pipelines.cli.export import ExportLine
 from pipelines.cli.feeds import FeedUpdateOutput
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
@@ -42,6 +44,7 @@ from pipelines.cli.simulate import SimulateOutput
 from pipelines.cli.teardown import TeardownLine
 from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
 from pipelines.cli.work_sharing import WorkerStatus
+from pipelines.fleet.judged_state import JudgedState
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.base_uptake import UptakeLine
 from pipelines.rollout.service import AutoLine
@@ -87,6 +90,7 @@ COMMANDS: dict[str, Any] = {
     "fleet.rebuild": list[UptakeLine],
     "fleet.scan": list[SeenLine],
     "fleet.check": list[MemberLine],
+    "fleet.explain": MemberStory,
     "roll.plan": RollOutput,
     "roll.start": RollOutput,
     "roll.status": StatusOutput,
@@ -106,6 +110,9 @@ COMMANDS: dict[str, Any] = {
     "teardown": list[TeardownLine],
     "doctor": list[contract.DoctorLine],
 }
+
+# What pages and exports are made of.
+DATA: dict[str, Any] = {"judged-state": JudgedState, "snapshot": Facts}
 
 # A format, its model, and the fields that the path carries, so that the file does not.
 CONTENT: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
@@ -129,14 +136,19 @@ class _Printed(GenerateJsonSchema):
 def schemas() -> dict[Path, str]:
     """The text of every schema file, by its path."""
     printed = {FOLDER / f"{command}.json": printed_schema(command) for command in COMMANDS}
+    printed |= {FOLDER / "data" / f"{name}.json": _schema_of(kind, name) for name, kind in DATA.items()}
     written = {FOLDER / "content" / f"{form}.json": written_schema(form) for form in CONTENT}
     return {path: json.dumps(schema, indent=2) + "\n" for path, schema in (printed | written).items()}
 
 
 def printed_schema(command: str) -> dict[str, Any]:
     """The schema of what a command prints with `--json`."""
-    made = TypeAdapter(COMMANDS[command]).json_schema(mode="serialization", schema_generator=_Printed)
-    return {"$schema": DIALECT, **made, "title": f"./goldsmith {command} --json"}
+    return _schema_of(COMMANDS[command], f"./goldsmith {command} --json")
+
+
+def _schema_of(kind: Any, title: str) -> dict[str, Any]:
+    made = TypeAdapter(kind).json_schema(mode="serialization", schema_generator=_Printed)
+    return {"$schema": DIALECT, **made, "title": title}
 
 
 def written_schema(form: str) -> dict[str, Any]:

@@ -225,6 +225,9 @@ class RunningRule(StrEnum):
     REFUSED = "refused"
     MAX_AGE = "max_age"
     APPROVED_SOURCE = "approved_source"
+    VULNERABLE = "vulnerable"
+    CHANGED_FILES = "changed_files"
+    FOREIGN_PROCESSES = "foreign_processes"
 
 
 class Window(Content):

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from hardening.catalog import load_profile
 from hardening.evaluation import REPRODUCED_EVALUATED
-from hardening.findings import CheckResult
+from hardening.findings import CheckResult, Reason, Verdict
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError
 from hardening.gate import enforced_as, judge_image
@@ -59,23 +59,55 @@ class GoldenStatus:
 
     def refused(self, golden: Release) -> tuple[str, datetime | None]:
         """Why today's policy would not publish the golden image, by what was last found in it, and since when."""
-        scan = self.context.ledger.scan(golden.content)
-        if scan is None:
-            return "", None
-        policy = self._policy_of(golden)
-        checks = self._checks(golden)
-        bases = self.context.ledger.bases_of(golden.content)
-        verdict = judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now, bases)
-        reasons = [reason for reason in verdict.refusals if reason.rule not in NOT_OF_THE_IMAGE]
+        verdict = self._verdict(golden)
+        reasons = [one for one in verdict.refusals if one.rule not in NOT_OF_THE_IMAGE] if verdict else []
         began = [at for reason in reasons if (at := reason.deadline or reason.since)]  # a deadline is when it refuses
         return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
+
+    def lacking(self, golden: Release) -> tuple[Reason, ...]:
+        """The fixes that are known and not in it, for which today's policy still gives time, the first due first."""
+        verdict = self._verdict(golden)
+        found = verdict.reasons if verdict else ()
+        waits = (one for one in found if one.since and one.deadline and one.deadline > self.now and not one.waived_by)
+        return tuple(sorted(waits, key=lambda one: (one.deadline, one.rule)))
+
+    def _verdict(self, golden: Release) -> Verdict | None:
+        """What today's policy says of the image by what was last found in it; None where it was never scanned."""
+        key = golden.content, golden.name, golden.policy
+        if key not in self._verdicts:
+            self._verdicts[key] = self._judged(golden)
+        return self._verdicts[key]
+
+    def _judged(self, golden: Release) -> Verdict | None:
+        scan = self.context.ledger.scan(golden.content)
+        if scan is None:
+            return None
+        bases, checks = self.context.ledger.bases_of(golden.content), self._checks(golden)
+        policy = self._policy_of(golden)
+        return judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now, bases)
+
+    @cached_property
+    def _verdicts(self) -> dict[tuple[str, str, str], Verdict | None]:
+        """By content and release, for many members run one image."""
+        return {}
 
     def provenance(self, release: Release | None, base: Release | None, latest: Release | None) -> Provenance:
         """Where an image comes from, with what is known of its golden image by now; `latest`: its channel's."""
         if (golden := release or base) is None:
             return Provenance()
-        because, since = self.refused(golden)
-        return Provenance(release, base, latest, self.left_at(golden, latest), because, since)
+        key = release, base, latest
+        if key not in self._origins:  # many members run one image
+            (because, since), lacking = self.refused(golden), self.lacking(golden)
+            first = min((one.since for one in lacking if one.since), default=None)
+            told = "; ".join(one.what for one in lacking)
+            until = lacking[0].deadline if lacking else None
+            left = self.left_at(golden, latest)
+            self._origins[key] = Provenance(release, base, latest, left, because, since, told, first, until)
+        return self._origins[key]
+
+    @cached_property
+    def _origins(self) -> dict[tuple[Release | None, Release | None, Release | None], Provenance]:
+        return {}
 
     def required(self, release: Release | None) -> Release:
         """What the fleet's channel points to. Raises ContentError where that is nothing."""

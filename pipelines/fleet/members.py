@@ -72,7 +72,7 @@ class Provenance:
     `release` is the newest release over the member's own content, and its date is the member's date. `base` is the
     newest release over the golden content that an application image stands on. `latest` is what the channel of that
     golden image points to, since `latest_since`. `refused_because`: why the present policy would not let the golden
-    image be published, since `refused_since`.
+    image be published, since `refused_since`. `lacks`: fixes that the policy still gives time for, until `lacks_until`.
     """
 
     release: Release | None = None
@@ -81,6 +81,9 @@ class Provenance:
     latest_since: datetime | None = None
     refused_because: str = ""
     refused_since: datetime | None = None
+    lacks: str = ""
+    lacks_since: datetime | None = None
+    lacks_until: datetime | None = None
 
     @property
     def golden(self) -> Release | None:

@@ -14,11 +14,15 @@ from functools import cached_property
 from hardening.findings import Reason
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
-from hardening.running import RunningFacts, judge_member
+from hardening.running import UNREAD, MemberJudge, RunningFacts
+from hardening.runtime import NAMES, Facts, Observed
 from images.artifact import Release
 from pipelines.fleet.members import Member, Provenance
 
-UNREAD = "unread"  # the rule that a member or a place violates which could not be read
+__all__ = [
+    "UNREAD", "CheckedMember", "FleetJudge", "Judged", "MemberVerdict", "PolicyState", "checked", "facts", "in_words",
+    "judge", "named", "only_recorded", "superseded", "verdict_of",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,20 +32,26 @@ class Judged:
     member: Member
     origin: Provenance
     reasons: tuple[Reason, ...]
+    facts: Facts | None = None
+
+    @property
+    def standing(self) -> tuple[Reason, ...]:
+        """The reasons that count: not waived, and more than recorded only."""
+        return tuple(reason for reason in self.reasons if reason.stands)
 
     @cached_property
     def violations(self) -> tuple[Reason, ...]:
-        """The reasons to replace the member: not waived, and more than recorded only."""
-        return tuple(r for r in self.reasons if not r.waived_by and r.enforcement is not Enforcement.AUDIT)
+        """The reasons to replace the member: those that count, but for what goes over to the new one."""
+        return tuple(reason for reason in self.standing if reason.mended_by_replacing)
 
     @cached_property
     def rules(self) -> frozenset[str]:
-        """The names of the rules that it violates."""
+        """The names of the rules that are reasons to replace it."""
         return frozenset(reason.rule for reason in self.violations)
 
     @property
     def deadline(self) -> datetime | None:
-        """When the first of its violations must be gone."""
+        """When the first reason to replace it must be gone."""
         return min((r.deadline for r in self.violations if r.deadline), default=None)
 
     @property
@@ -54,20 +64,46 @@ def judge(
     fleet: str, policy: Policy, member: Member, origin: Provenance, waivers: Sequence[Waiver], now: datetime,
     own_registry: str = "",
 ) -> Judged:  # fmt: skip
-    """A member of `fleet` judged at `now`; one without an origin is unknown."""
-    known = facts(member, origin, own_registry)
-    return Judged(member, origin, judge_member(policy, f"{fleet}/{member.name}", known, waivers, now))
+    """A member of `fleet` judged at `now`; one without an origin is unknown. Many: FleetJudge."""
+    return FleetJudge(fleet, policy, waivers, now, own_registry).judge(member, origin)
+
+
+class FleetJudge:
+    """Judges the members of a fleet at one moment. Members of one image share what is known of it."""
+
+    def __init__(
+        self, fleet: str, policy: Policy, waivers: Sequence[Waiver], now: datetime, own_registry: str = ""
+    ) -> None:
+        self._fleet, self._own_registry = fleet, own_registry
+        self._judge = MemberJudge(policy, waivers, now)
+        self._images: dict[tuple[str, int], tuple[Provenance, RunningFacts]] = {}  # by the very origin: it is quicker
+        self._equal: dict[tuple[str, Provenance], RunningFacts] = {}
+
+    def judge(self, member: Member, origin: Provenance, observed: Observed | None = None) -> Judged:
+        """A member with every reason why it is out of policy; without `observed`, by its image alone."""
+        key = member.image, id(origin)
+        if (known := self._images.get(key)) is None:
+            same = member.image, origin
+            if same not in self._equal:
+                self._equal[same] = facts(member, origin, self._own_registry)
+            known = origin, self._equal[same]
+            self._images[key] = known  # which keeps the origin, and so its id
+        subject = f"{self._fleet}/{member.name}"
+        reasons = self._judge.reasons(subject, known[1], observed, member.since)
+        return Judged(member, origin, reasons, observed.now if observed else None)
 
 
 def facts(member: Member, origin: Provenance, own_registry: str = "") -> RunningFacts:
-    """What the policy needs to know of a member."""
+    """What the policy needs to know of the image that a member runs."""
     image, source, golden = _called(member, origin), _source(member, origin), origin.golden
-    found = RunningFacts(golden is not None, image, source, own_registry, member.since)
     if golden is None:
-        return found
+        return RunningFacts(known=False, image=image, source=source, own_registry=own_registry)
     since, by = superseded(origin, golden)
-    return replace(
-        found,
+    return RunningFacts(
+        known=True,
+        image=image,
+        source=source,
+        own_registry=own_registry,
         published_at=golden.published_at,
         expires_at=golden.expires_at,
         revoked_at=golden.revoked_at,
@@ -76,6 +112,10 @@ def facts(member: Member, origin: Provenance, own_registry: str = "") -> Running
         superseded_by=by,
         refused_since=origin.refused_since,
         refused_because=origin.refused_because,
+        lacks=origin.lacks,
+        lacks_since=origin.lacks_since,
+        lacks_until=origin.lacks_until,
+        application=origin.release is None,
     )
 
 
@@ -108,6 +148,16 @@ def superseded(origin: Provenance, golden: Release) -> tuple[datetime | None, st
     if origin.release is None and latest.published_at <= golden.published_at:
         return None, ""
     return origin.latest_since or latest.published_at, named(latest)
+
+
+RECORDED = {*NAMES, UNREAD, "vulnerable"}
+
+
+def only_recorded(reason: Reason) -> bool:
+    """Whether it is about how a member runs, or a fix that has time, and the policy only records that: overviews leave
+    it to `fleet.check --all` and `fleet.explain`.
+    """
+    return reason.enforcement is Enforcement.AUDIT and reason.rule in RECORDED
 
 
 # -- what every screen, file and message says of members ---------------------------------------------------------------
@@ -159,9 +209,12 @@ class MemberVerdict:
 
 def verdict_of(one: Judged) -> MemberVerdict:
     """What is to be said of a judged member: the one answer, which every command, file and page asks for."""
-    state = PolicyState.WITHIN if not one.rules else PolicyState.UNREAD if UNREAD in one.rules else PolicyState.OUT
+    standing = one.standing
+    rules = {reason.rule for reason in standing}
+    state = PolicyState.WITHIN if not rules else PolicyState.UNREAD if UNREAD in rules else PolicyState.OUT
     newer = any(reason.rule == "superseded" for reason in one.reasons)
-    return MemberVerdict(state, tuple(sorted(one.rules)), one.deadline, newer, one.member.healthy)
+    deadline = min((reason.deadline for reason in standing if reason.deadline), default=None)
+    return MemberVerdict(state, tuple(sorted(rules)), deadline, newer, one.member.healthy)
 
 
 def in_words(verdicts: Sequence[MemberVerdict]) -> str:
@@ -191,14 +244,17 @@ class CheckedMember:
     verdict: MemberVerdict
     reasons: tuple[Reason, ...]
     on_base: bool | None = None
+    id: str = ""
+    since: datetime | None = None
 
 
 def checked(one: Judged) -> CheckedMember:
-    """The judged member, to keep."""
+    """The judged member, to keep: of what is only recorded, not how to ask for a waiver."""
     golden = one.origin.golden
     own = next(iter(one.member.digests), "")
     return CheckedMember(
         one.member.name, one.member.image, golden.name if golden else "", golden.digest if golden else "",
-        golden.content if golden else own, verdict_of(one), one.reasons,
-        one.on_base,
+        golden.content if golden else own, verdict_of(one),
+        tuple(replace(found, waiver="") if found.enforcement is Enforcement.AUDIT else found for found in one.reasons),
+        one.on_base, one.member.id, one.member.since,
     )  # fmt: skip

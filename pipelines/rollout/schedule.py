@@ -12,7 +12,10 @@ from zoneinfo import ZoneInfo
 from pipelines.fleet.calendar import Budget, RunningRule, Span, Window, at_least, cron
 from pipelines.fleet.model import Limits
 
-_GRAVEST_FIRST = ("revoked", "refused", "expired", "max_age", "unknown", "approved_source", "superseded")
+_GRAVEST_FIRST = (
+    "revoked", "refused", "foreign_processes", "changed_files", "expired", "max_age", "unknown", "approved_source",
+    "vulnerable", "superseded",
+)  # fmt: skip
 GRAVEST_FIRST = tuple(map(RunningRule, _GRAVEST_FIRST))
 AGES = (RunningRule.EXPIRED, RunningRule.MAX_AGE)
 LOOK_AHEAD, MOST_CHANGES = timedelta(days=366), 2000

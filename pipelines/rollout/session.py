@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +17,7 @@ from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, RefusedError
 from hardening.foundation.settings import pretended
 from hardening.model import Enforcement, Waiver
+from hardening.runtime import Observed
 from images.context import Context
 from images.documents import to_json
 from images.ledger import FleetCheck
@@ -25,11 +26,13 @@ from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
+from pipelines.fleet.docker.observing import observe
 from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
-from pipelines.fleet.violations import UNREAD, Judged, checked, judge
+from pipelines.fleet.runtime_snapshots import demands, history_of
+from pipelines.fleet.violations import UNREAD, FleetJudge, Judged, checked
 from pipelines.lint import require_policy
 from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_repaced, refuse_replanned, seal
 from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not
@@ -38,7 +41,12 @@ from pipelines.rollout.state import MemberOrder, Together, one_by_one
 from pipelines.wiring import clock, fleet_host
 
 Now = Callable[[], datetime]
+Observe = Callable[[Sequence[Member]], Mapping[str, Observed]]
 ASK_SECONDS = 5
+
+
+def _nothing_observed(_members: Sequence[Member]) -> Mapping[str, Observed]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ class FleetSession:
 
     `look` opens ledger, registry or cloud again; `seen` is all that the selector finds, with what services roll.
     `source` is where our own images come from. `groups` are those that a service rolls, None where the kind knows none.
-    `firing` returns those of the named alarms that fire; `together` asks many members, at once where the kind bears it.
+    `firing` returns those of the named alarms that fire; `together` asks many members, at once where the kind bears it;
+    `observe` says how members run, by their ids, where the kind can tell.
     """
 
     fleet: Fleet
@@ -60,25 +69,39 @@ class FleetSession:
     groups: DelegatedFleet | None = None
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
     together: Together = one_by_one
+    observe: Observe = _nothing_observed
 
     def origins(self) -> ProvenancePort:
         """A fresh look: nothing is remembered from an earlier judging."""
         return self.look(load_waivers(self.context.settings.roots), self.now())
 
-    def judge(self, members: Sequence[Member], when: datetime | None = None) -> tuple[Judged, ...]:
-        """The members judged by today's policy and waivers, as of now or of an earlier moment."""
+    def judge(
+        self, members: Sequence[Member], when: datetime | None = None, *, whole: bool = False
+    ) -> tuple[Judged, ...]:
+        """The members judged by today's policy and waivers, as of now or of an earlier moment.
+
+        How they run is only looked at where the policy does more than record that, or for a `whole` answer.
+        """
         now, judged = when or self.now(), list[Judged]()
         policy = self.context.policy_named(self.fleet.policy)
         waivers = load_waivers(self.context.settings.roots)
-        origins = self.look(waivers, now)
+        origins, by = self.look(waivers, now), FleetJudge(self.fleet.name, policy, waivers, now, self.source)
+        seen = self.observed(members) if whole or demands(policy) else {}
         for member in sorted(members, key=lambda one: one.id):
             try:
                 origin = origins.of(member)
             except MalformedError as error:  # one image's; a registry that cannot be asked concerns all of them
                 judged.append(_unread(self, member, error.message))
             else:
-                judged.append(judge(self.fleet.name, policy, member, origin, waivers, now, self.source))
+                judged.append(by.judge(member, origin, seen.get(member.id)))
         return tuple(judged)
+
+    def observed(self, members: Sequence[Member]) -> dict[str, Observed]:
+        """How members run, by their ids, with what earlier looks kept of that."""
+        found = self.observe(members)
+        known = self.context.ledger.snapshots(self.fleet.name) if found else {}
+        keys = {member.id: (member.name, member.handle) for member in members}
+        return {name: replace(one, history=history_of(known.get(keys[name], ()))) for name, one in found.items()}
 
     def world(self) -> Present:
         """The fleet as it is now."""
@@ -184,7 +207,7 @@ def _docker_session(fleet: Fleet, context: Context, now: Now) -> Iterator[FleetS
         yield FleetSession(
             fleet, context, members, now, registry.address,
             lambda waivers, at: ProvenanceReader(fleet, context, waivers, at, registry),
-            lambda: Seen(members.describe()), together=together,
+            lambda: Seen(members.describe()), together=together, observe=partial(observe, members),
         )  # fmt: skip
 
 
@@ -207,7 +230,7 @@ def _ec2_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
     return FleetSession(
         fleet, context, members, now, source,
         lambda waivers, at: AmiProvenance(fleet, context, waivers, at), members.seen, AutoScalingFleet(fleet, cloud),
-        lambda names: firing(cloud, regions_of(fleet, cloud), names),
+        lambda names: firing(cloud, regions_of(fleet, cloud), names), observe=members.observe,
     )  # fmt: skip
 
 
@@ -217,13 +240,16 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
     What could not be read is among it, as a violation of its own; the ledger then keeps what it last saw whole.
     """
     seen = at.seen()
-    judged = at.judge(seen.members)
+    judged = at.judge(seen.members, whole=True)
     if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
         if judged and not pretended(at.context.settings):  # a fleet that seems empty has hardly lost every member
             golden = {one.member.name: one.origin.golden for one in judged}
             contents = {name: release.content if release else "" for name, release in golden.items()}
             at.context.ledger.record_whole_fleet(at.fleet.name, contents, at.now(), "check")
+    if not pretended(at.context.settings):
+        facts = {(one.member.name, one.member.handle): to_json(one.facts) for one in judged if one.facts}
+        at.context.ledger.record_snapshots(at.fleet.name, facts, at.now())
     places = ((Member(f"{one.id}/*", one.id, "", "", (), healthy=False), one.why) for one in seen.unread)
     found = (*judged, *(_unread(at, place, why) for place, why in places))
     if not pretended(at.context.settings) and not at.context.changed:  # by the fleet's own policy, as of today

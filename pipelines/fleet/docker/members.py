@@ -70,10 +70,10 @@ class DockerFleet:
                 base_url=engine, version="auto", timeout=ENGINE_TIMEOUT, max_pool_size=AT_ONCE
             )
             self.account = str(self.api.info()["Name"])
-        self._images = Images(self.api, configuration, login)
-        self._inventory = ContainerInventory(self.api, fleet, self.account, self._images, recorded)
+        self.images = Images(self.api, configuration, login)
+        self._inventory = ContainerInventory(self.api, fleet, self.account, self.images, recorded)
         self._list = ContainerList(self.api)
-        self._copies = KeptCopies(self.api, self._images)
+        self._copies = KeptCopies(self.api, self.images)
 
     def __enter__(self) -> Self:
         return self
@@ -100,10 +100,10 @@ class DockerFleet:
             if container is None:
                 return Changes()
             try:
-                before = self._images.of(container).get("Config") or {}
+                before = self.images.of(container).get("Config") or {}
             except RefusedError:  # which leaves the member alone by itself, with a better word for it
                 return Changes()
-            sets = self._images.sets(target.reference)
+            sets = self.images.sets(target.reference)
             if sets is None:
                 return Changes((f"what {target.reference} sets by default is not known here",))
             user = user_after(container, before, sets)
@@ -126,25 +126,25 @@ class DockerFleet:
     def prepare(self, target: ReplacementImage) -> None:
         """Pull the replacement, by digest."""
         with outside(f"pulling {target.reference}", self.engine):
-            self._images.forget(target.reference)
-            self._images.fetch(target.reference)
+            self.images.forget(target.reference)
+            self.images.fetch(target.reference)
 
     def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         """Create the new container from the old one's specification; an interrupted try begins again."""
         with outside(f"creating {key.new_name}", self.engine), self._changed():
             old = self._need(key)
             self._discard_ours(key)
-            image = self._images.here(target.reference) or {}
+            image = self.images.here(target.reference) or {}
             labels = {ROLLOUT: key.rollout, MEMBER: key.member, EXPIRY: expiry.astimezone(UTC).isoformat()}
             labels |= container_spec.compose_image_label(container_spec.labels_of(old), image.get("Id", ""))
-            body = container_spec.creation(old, self._images.of(old), image.get("Called", target.reference), labels)
+            body = container_spec.creation(old, self.images.of(old), image.get("Called", target.reference), labels)
             if key.is_rehearsal:
                 body = container_spec.rehearsal(body, labels)
             full = key.method is Method.IN_PLACE and not key.is_rehearsal
             try:
                 make(self.api, body, key.new_name, container_spec.endpoints(old, full=full))
             except docker.errors.NotFound:
-                self._images.forget(target.reference)
+                self.images.forget(target.reference)
                 raise
 
     def _discard_ours(self, key: Key) -> None:
@@ -284,7 +284,7 @@ class DockerFleet:
             old, new = self._copies.old(key), self._new(key)
             if old is None or new is None:
                 return ()
-            return container_spec.differences(old, self._images.of(old), new, self._images.of(new), key.name)
+            return container_spec.differences(old, self.images.of(old), new, self.images.of(new), key.name)
 
     def downtime(self, key: Key) -> timedelta | None:
         """From the end of the old container to the start of the new one, by the engine's clock."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.runtime import Observed
 from images.aws.amis import ours_in
 from images.aws.call_arguments import BOOT
 from images.aws.client import portions
@@ -18,6 +19,7 @@ from images.aws.model import Ami
 from images.aws.tags import as_dict
 from images.ledger import Made
 from pipelines.fleet.ec2.instance_spec import KEPT, RUNNING, InstanceDescription, Json, ReplacementRecord, is_member
+from pipelines.fleet.ec2.observing import RunningInstance, look_at
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
 from pipelines.fleet.ec2.region_client import RegionClient
@@ -26,26 +28,6 @@ from pipelines.fleet.members import MEMBER, Changes, Key, Member, Read, Replacem
 from pipelines.fleet.model import Fleet
 
 FIRING = "ALARM"
-GROUP = "aws:autoscaling:groupName"
-
-
-@dataclass(frozen=True)
-class RunningInstance:
-    """One instance that runs. `image` is the one whose disk it runs from, `release` the digest that its tags tell.
-
-    `where` is its account and region.
-    """
-
-    where: str
-    shown: InstanceDescription
-    image: str
-    release: str
-    healthy: bool
-
-    @property
-    def group(self) -> str:
-        """The Auto Scaling group that it is in."""
-        return self.shown.tags.get(GROUP, "")
 
 
 @dataclass
@@ -73,6 +55,7 @@ class Ec2Members:
     def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
         self.fleet = fleet
         self.cloud = cloud
+        self._last: dict[str, RunningInstance] = {}
 
     def describe(self) -> tuple[Member, ...]:
         """Every instance that runs with the fleet's tags. Raises OutsideError where a region cannot be read."""
@@ -112,7 +95,7 @@ class Ec2Members:
 
     def member(self, found: RunningInstance, name: str) -> Member:
         """An instance as the engine knows it, under the id `name`."""
-        shown = found.shown
+        shown, self._last[name] = found.shown, found
         coming = {**BOOT, "Encrypted": self.cloud.aws.encrypted}  # what is known of every image of ours
         until, wrong = protection(self.fleet.limits.do_not_disrupt, shown.tags)
         return Member(
@@ -129,6 +112,12 @@ class Ec2Members:
             zone=shown.instance.get("Placement", {}).get("AvailabilityZone", ""),
             exact=found.image,
         )
+
+    def observe(self, members: Sequence[Member]) -> dict[str, Observed]:
+        """How those of the members that are instances run, by their ids, as they were last listed; asks for their
+        security groups and templates.
+        """
+        return look_at(self.cloud, {one.id: self._last[one.id] for one in members if one.id in self._last})
 
     def changes(self, _member: Member, _target: ReplacementImage) -> Changes:
         """Nothing that is known: a machine's settings are in its image."""

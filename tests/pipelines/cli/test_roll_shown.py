@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.console import out
+from hardening.model import Enforcement
 from pipelines.cli.rollout import show_members, show_roll
 from pipelines.cli.rollout_output import (
     RollOutput,
@@ -35,6 +36,19 @@ from tests.support.fleets import NOW, fleet, judged, reason, target
 def planned(count: int = 3, of: Fleet | None = None, name: str = "web-{}", **more: Any) -> RollOutput:
     known = [judged(name.format(number), "expired", **more) for number in range(count)]
     return roll_output(plan(of or fleet(), known, target(), NOW))
+
+
+def test_what_is_only_recorded_of_how_a_member_runs_is_for_who_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    """An overview leaves it out, and no member is out of policy for it; with --all it is told."""
+    recorded = reason("privileged", enforcement=Enforcement.AUDIT)
+    well = replace(judged("web-1"), reasons=(recorded,))
+    bad = replace(judged("web-2", "expired"), reasons=(reason("expired"), recorded))
+    lines = member_lines([well, bad])
+    assert (show_members(lines[:1], as_json=False), show_members(lines, as_json=False)) == (0, 3)
+    printed = capsys.readouterr().out
+    assert ("expired" in printed, "privileged" in printed, "only records" in printed) == (True, False, False)
+    show_members(lines, as_json=False, everyone=True)
+    assert "it is privileged" in capsys.readouterr().out
 
 
 def test_equal_waves_share_a_row() -> None:

@@ -183,7 +183,6 @@ def test_all_that_is_known_of_a_member_is_judged() -> None:
         image=named(old),
         source="r.example/nginx:stable",
         own_registry="r.example",
-        seen_since=NOW - timedelta(days=5),
         published_at=old.published_at,
         expires_at=old.expires_at,
         revoked_at=NOW,
@@ -199,7 +198,7 @@ def test_of_an_unknown_member_its_image_and_its_age_are_known() -> None:
     """And no date."""
     one = member(since=NOW)
     source = "r.example/nginx:stable"
-    assert facts(one, Provenance(), "r.example") == RunningFacts(False, source, source, "r.example", NOW)
+    assert facts(one, Provenance(), "r.example") == RunningFacts(False, source, source, "r.example")
     assert facts(one, Provenance()).own_registry == ""
 
 

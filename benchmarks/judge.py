@@ -1,0 +1,134 @@
+"""Judging 100,000 members by all rules for what runs, with 500 waivers; and a million, to show that it is linear.
+
+One process with one thread for each number: the time is that of judging alone, the memory that of the whole process
+with its members. A tenth of the members breaks one rule or two, and some of these are waived.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from statistics import median
+
+from measure import rounds
+
+MEMBERS, MORE, WAIVERS, CURRENT = 100_000, 1_000_000, 500, 50
+NOW = datetime(2027, 1, 1, 12, tzinfo=UTC)
+MOST_SECONDS, MOST_MB, MOST_GROWTH = 1.0, 500.0, 1.2
+ONE = "--judge"
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code whether the claims hold."""
+    times = rounds(3, __doc__ or "")
+    found = {number: [apart(number) for _ in range(times)] for number in (MEMBERS, MORE)}
+    print(f"\n{'members':>10}{'seconds':>10}{'CPU':>8}{'µs each':>9}{'MB':>7}{'violate':>9}{'waived':>8}   load "
+          f"{os.getloadavg()[0]:.1f}")  # fmt: skip
+    for number, lines in found.items():
+        wall, cpu = (median(one[key] for one in lines) for key in ("wall", "cpu"))
+        said = f"{cpu / number * 1e6:9.1f}{lines[0]['mb']:7.0f}{lines[0]['violate']:9,}{lines[0]['waived']:8,}"
+        print(f"{number:10,}{wall:10.2f}{cpu:8.2f}{said}")
+    few, many = (median(one["cpu"] / number for one in found[number]) for number in found)
+    rules = found[MEMBERS][0]["rules"]
+    claims = (
+        (f"seconds, {MEMBERS:,} members by {rules:.0f} rules, {WAIVERS} waivers",
+         median(one["wall"] for one in found[MEMBERS]), MOST_SECONDS),
+        ("MB of the process", median(one["mb"] for one in found[MEMBERS]), MOST_MB),
+        (f"a member of {MORE:,} costs, as a multiple of one of {MEMBERS:,}", many / few, MOST_GROWTH),
+    )  # fmt: skip
+    for text, value, most in claims:
+        print(f"{'holds' if value <= most else 'FAILS':6} {text}: {value:.2f}, at most {most:.2f}")
+    return int(any(value > most for _, value, most in claims))
+
+
+def apart(members: int) -> dict[str, float]:
+    """One measurement in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, ONE, str(members)], check=True, capture_output=True, text=True)
+    answer: dict[str, float] = json.loads(done.stdout)
+    return answer
+
+
+def measured(members: int) -> dict[str, float]:
+    """The members judged, in portions of a fleet: what is made is counted, and held until its fleet is done."""
+    from pipelines.fleet.violations import FleetJudge
+
+    policy, waivers = asked(), tuple(waiver(number) for number in range(WAIVERS))
+    rules = sum(bool(getattr(policy.running, name)) for name in type(policy.running).model_fields)
+    wall = cpu = 0.0
+    violate = waived = 0
+    for start in range(0, members, MEMBERS):
+        fleet = list(fleet_of(start))
+        began, spent = time.perf_counter(), time.process_time()
+        judge = FleetJudge("bench", policy, waivers, NOW, "r.example")
+        judged = [judge.judge(*one) for one in fleet]
+        wall, cpu = wall + time.perf_counter() - began, cpu + time.process_time() - spent
+        violate += sum(bool(one.standing) for one in judged)
+        waived += sum(bool(reason.waived_by) for one in judged for reason in one.reasons)
+    assert waived, "the waivers are about nobody"
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"wall": wall, "cpu": cpu, "mb": megabytes, "violate": violate, "waived": waived, "rules": rules}
+
+
+def asked() -> object:
+    """The default policy with every rule for what runs enforced."""
+    from hardening.catalog import load_policy
+    from hardening.foundation.settings import load_settings
+    from hardening.policy import Policy, RunningRules
+    from hardening.runtime import NAMES
+
+    default: Policy = load_policy(load_settings().roots, "default")
+    given = default.running.model_dump(mode="json", by_alias=True, exclude_none=True)
+    given |= {name: {**given[name], "enforcement": "enforce"} for name in NAMES}
+    return default.model_copy(update={"running": RunningRules.model_validate(given)})
+
+
+def waiver(number: int) -> object:
+    """One of five is about a hundred members by a glob, the others about one."""
+    from hardening.model import Waiver
+
+    whom = f"bench/web-{number:05}*" if number % 5 == 0 else f"bench/web-{number * 20:07}"
+    return Waiver.model_validate(
+        {"id": f"w-{number}", "rules": ["privileged", "root-user", "superseded"], "subjects": [whom],
+         "reason": "it ends", "owner": "a", "approver": "b", "created": date(2026, 12, 1), "expires": date(2027, 2, 1)}
+    )  # fmt: skip
+
+
+def fleet_of(start: int) -> Iterator[tuple[object, object, object]]:
+    """MEMBERS members from `start` on, each with settings of its own, of one of fifty images."""
+    from hardening.runtime import ContainerFacts, Mount, Observed
+    from images.artifact import Release
+    from pipelines.fleet.members import Member, Provenance
+
+    def release(number: int, age: int) -> Release:
+        at, digest = NOW - timedelta(days=age), f"sha256:{number:064x}"
+        ends = at + timedelta(days=60)
+        return Release("bench", "r.example/bench", digest, digest, "", "p", "default", at, ends, ends)
+
+    newest = release(99, 1)
+    images = [Provenance(release=release(number, 2 + number % 20), latest=None if number < CURRENT else newest)
+              for number in range(CURRENT + 1)]  # fmt: skip
+    good = ContainerFacts(
+        image="sha256:1", user="65532", image_user="65532", memory_bytes=1 << 26, cpus=0.5, pids=64,
+        mounts=(Mount("volume", "data", "/data", writable=True),), networks=("web",), launched=NOW,
+    )  # fmt: skip
+    for number in range(start, start + MEMBERS):
+        name = f"web-{number:07}"
+        member = Member(
+            f"host/local/docker/{name}", name, f"id-{name}", "r.example/bench:stable", ("sha256:1",), since=NOW
+        )
+        facts = replace(good, launched=NOW + timedelta(microseconds=number), privileged=number % 10 == 0)
+        yield member, images[number % CURRENT if number % 100 else CURRENT], Observed("container", facts)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [ONE]:
+        print(json.dumps(measured(int(sys.argv[2]))))
+        sys.exit(0)
+    sys.exit(main())

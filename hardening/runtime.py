@@ -1,0 +1,435 @@
+"""How a container or an instance really runs, and the rules about it, each with its reason and its cost. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from hardening.findings import Actor, Repair, Side
+from hardening.policy import AllowingRule, Rule
+
+ROOT_NAMES = ("", "0", "root")
+DOCKER_SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
+ANYWHERE = ("0.0.0.0/0", "::/0")
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """What is mounted into a container: `kind` is bind, volume or tmpfs; `source` is the host's path, or a name."""
+
+    kind: str
+    source: str
+    target: str
+    writable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFacts:
+    """How a container runs. `image_user` is the user that its image sets, `user` the one that it has.
+
+    A limit of 0 is none. `daemon` is what of the engine's own settings weakens it. `changed` are the files that differ
+    from its image, as `added PATH`; `processes` what was started in it from outside. `unread` are rules that could not
+    be judged, each with why.
+    """
+
+    image: str = ""
+    user: str = ""
+    image_user: str = ""
+    launched: datetime | None = None
+    privileged: bool = False
+    mounts: tuple[Mount, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    writable_root: bool = False
+    memory_bytes: int = 0
+    cpus: float = 0.0
+    pids: int = 0
+    no_new_privileges: bool = True
+    host_namespaces: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    daemon: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    processes: tuple[str, ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
+    kind: Literal["container"] = "container"
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume of an instance."""
+
+    id: str
+    device: str
+    encrypted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """A security group; `lets_in` as `tcp 22 from 0.0.0.0/0`."""
+
+    id: str
+    name: str
+    lets_in: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFacts:
+    """How an instance runs. `tokens` and `endpoint` are those of its metadata service; `owner_tags` say whose it is.
+
+    `template` is the launch template and version that it was launched from; `differs` what of it is otherwise now.
+    """
+
+    image: str = ""
+    type: str = ""
+    launched: datetime | None = None
+    profile: str = ""
+    tokens: str = "required"
+    endpoint: str = "enabled"
+    hop_limit: int = 1
+    volumes: tuple[Volume, ...] = ()
+    public_address: str = ""
+    groups: tuple[SecurityGroup, ...] = ()
+    template: str = ""
+    differs: tuple[str, ...] = ()
+    owner_tags: tuple[tuple[str, str], ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
+    kind: Literal["instance"] = "instance"
+
+
+Facts = ContainerFacts | InstanceFacts
+Kind = Literal["container", "instance"]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was seen of a member: how it runs `now`, and what earlier snapshots kept of it, the oldest first.
+
+    `now` is None where it could not be read, and then `unread` says why.
+    """
+
+    kind: Kind
+    now: Facts | None
+    history: tuple[tuple[datetime, Facts], ...] = ()
+    unread: str = ""
+
+    @property
+    def first(self) -> Facts | None:
+        """How it ran when it was first seen."""
+        return self.history[0][1] if self.history else self.now
+
+
+Find = Callable[[Any, Any, Any], tuple[str, ...]]
+"""The evidence against what runs, by its facts, those of its first snapshot, and the policy's rule; none: it holds."""
+
+
+@dataclass(frozen=True)
+class RuntimeRule:
+    """One decision about how things run. `title` is what a member is that breaks it; `cost` what it takes to comply."""
+
+    name: str
+    kind: Kind
+    title: str
+    why: str
+    cost: str
+    todo: str
+    find: Find
+    repairs: tuple[Repair, ...] = (Repair.CONFIGURE, Repair.WAIVE)
+    side: Side = Side.YOURS
+    actor: Actor = Actor.FLEET
+
+
+# -- containers --------------------------------------------------------------------------------------------------------
+
+
+def is_root(user: str) -> bool:
+    """Whether a user as Docker is told it, with or without a group, is root."""
+    return user.partition(":")[0] in ROOT_NAMES
+
+
+def _root_user(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
+    if not is_root(facts.user):
+        return ()
+    return (f"user {facts.user or 'root'}, by {'its image' if by_image(facts) else 'what it was started with'}",)
+
+
+def by_image(facts: ContainerFacts) -> bool:
+    """Whether the user is the one that the image sets."""
+    return facts.user == facts.image_user
+
+
+def _privileged(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
+    return ("--privileged",) if facts.privileged else ()
+
+
+def is_socket(mount: Mount) -> bool:
+    """Whether a mount is a container engine's socket, or a directory that is known to hold one."""
+    return mount.kind == "bind" and (
+        mount.source.endswith(DOCKER_SOCKETS) or mount.source.rstrip("/") in ("/run", "/var/run", "")
+    )
+
+
+def _docker_socket(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
+    return tuple(f"{one.source} at {one.target}" for one in facts.mounts if is_socket(one)) if facts.mounts else ()
+
+
+def _host_mount(facts: ContainerFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
+    if not facts.mounts:
+        return ()
+    bound = {one.source: one for one in facts.mounts if one.kind == "bind" and not is_socket(one)}
+    return tuple(
+        f"{source} at {bound[source].target}, {'read-write' if bound[source].writable else 'read-only'}"
+        for source in rule.without_allowed(bound)
+    )
+
+
+def _added_capabilities(facts: ContainerFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
+    return rule.without_allowed(facts.capabilities) if facts.capabilities else ()
+
+
+def _writable_root(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
+    return ("--read-only is not set",) if facts.writable_root else ()
+
+
+def _no_limits(facts: ContainerFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
+    if facts.memory_bytes and facts.cpus and facts.pids:
+        return ()
+    given = (("memory", facts.memory_bytes), ("cpus", facts.cpus), ("pids", facts.pids))
+    return tuple(f"no limit of {name}" for name in rule.without_allowed(name for name, most in given if not most))
+
+
+def _new_privileges(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
+    return () if facts.no_new_privileges else ("no-new-privileges is not set",)
+
+
+def _host_namespaces(facts: ContainerFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
+    return rule.without_allowed(facts.host_namespaces) if facts.host_namespaces else ()
+
+
+def _daemon_defaults(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
+    return facts.daemon
+
+
+def _changed_files(facts: ContainerFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
+    if not facts.changed:
+        return ()
+    by_path = {line.partition(" ")[2]: line for line in facts.changed}
+    return tuple(by_path[path] for path in rule.without_allowed(by_path))
+
+
+def _foreign_processes(facts: ContainerFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
+    return rule.without_allowed(facts.processes) if facts.processes else ()
+
+
+# -- instances ---------------------------------------------------------------------------------------------------------
+
+
+def _imdsv1(facts: InstanceFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
+    if facts.tokens == "required" or facts.endpoint == "disabled":
+        return ()
+    return (f"HttpTokens {facts.tokens}, hop limit {facts.hop_limit}",)
+
+
+def _unencrypted_volume(facts: InstanceFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
+    return tuple(f"{one.id} at {one.device}" for one in facts.volumes if not one.encrypted)
+
+
+def _public_address(facts: InstanceFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
+    return (facts.public_address,) if facts.public_address else ()
+
+
+def open_to_all(lets_in: str) -> bool:
+    """Whether a line of a group lets in everybody."""
+    return lets_in.endswith(ANYWHERE)
+
+
+def _open_group(facts: InstanceFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
+    found = list[str]()
+    for group in facts.groups:
+        wide = {line: line.partition(" from ")[0] for line in group.lets_in if open_to_all(line)}
+        bad = set(rule.without_allowed(wide.values())) if wide else ()
+        found += [f"{group.id} ({group.name}) lets in {line}" for line, port in wide.items() if port in bad]
+    return tuple(found)
+
+
+def _template_drift(facts: InstanceFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
+    return tuple(f"{line} ({facts.template})" for line in rule.without_allowed(facts.differs)) if facts.differs else ()
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+SETTINGS = {
+    "container": ("memory_bytes", "cpus", "pids", "networks"),
+    "instance": ("type", "profile", "tokens", "hop_limit"),
+}
+"""What may be changed of a thing that runs, and is the same from its first run on where nobody did."""
+
+
+def _changed_settings(facts: Facts, first: Facts | None, rule: AllowingRule) -> tuple[str, ...]:
+    if first is None or first is facts or first.kind != facts.kind:
+        return ()
+    found = tuple(_changes(facts, first))
+    return rule.without_allowed(found) if found else ()
+
+
+def _changes(facts: Facts, first: Facts) -> Iterator[str]:
+    """What is otherwise than at first, a line for each thing."""
+    for name in SETTINGS[facts.kind]:
+        old, new = getattr(first, name), getattr(facts, name)
+        if old != new:
+            yield f"{name.removesuffix('_bytes')} {_value(old)} → {_value(new)}"
+    if isinstance(facts, InstanceFacts) and isinstance(first, InstanceFacts) and not _unread_groups(facts, first):
+        known = {group.id: group for group in first.groups}
+        for group in facts.groups:
+            called = f"security group {group.id} ({group.name})"
+            if group.id not in known:
+                yield f"{called} was added"
+                continue
+            for line in sorted({*group.lets_in} - {*known[group.id].lets_in}):
+                yield f"{called} was opened: it lets in {line}"
+        gone = known.keys() - {group.id for group in facts.groups}
+        yield from (f"security group {name} ({known[name].name}) was taken off" for name in sorted(gone))
+
+
+def _unread_groups(*facts: InstanceFacts) -> bool:
+    return any(rule == "open_group" for one in facts for rule, _ in one.unread)
+
+
+def _value(value: object) -> str:
+    return (", ".join(value) if isinstance(value, tuple) else str(value or "none")) or "none"
+
+
+MENDED_BY_ROLL = (Repair.ROLL, Repair.WAIVE)
+ADD_MOUNTS = "give it what it writes to as a volume or tmpfs"
+CONTAINER_RULES = (
+    RuntimeRule(
+        "root_user", "container", "it runs as root",
+        "whoever breaks out of the process is root in the container, and one kernel hole from root on the host",
+        "files and ports that only root may use need another owner, or a port above 1023",
+        "set a user in the image (USER), or with --user", _root_user,
+    ),
+    RuntimeRule(
+        "privileged", "container", "it is privileged",
+        "a privileged container has every device and capability of the host: it is the host",
+        "the few devices and capabilities that it really needs must be found and named",
+        "start it without --privileged, with --device and --cap-add for what it needs", _privileged,
+    ),
+    RuntimeRule(
+        "docker_socket", "container", "it has the engine's socket",
+        "whoever can ask the engine can start a privileged container, and so is root on the host",
+        "what watches or starts containers needs a proxy that lets through only what it asks",
+        "take the socket off, or put a proxy before it that allows only what is needed", _docker_socket,
+    ),
+    RuntimeRule(
+        "host_mount", "container", "it has directories of the host",
+        "what is bound from the host outlives the container, and can be changed behind its back and by it",
+        "data must move into a volume once", "use a named volume, or name the path under `allowed`", _host_mount,
+    ),
+    RuntimeRule(
+        "added_capabilities", "container", "it has capabilities beyond the engine's",
+        "each capability is a part of root",
+        "some programs must be told not to try what they no longer may",
+        "leave --cap-add out, or name what it really needs under `allowed`", _added_capabilities,
+    ),
+    RuntimeRule(
+        "writable_root", "container", "its root filesystem is writable",
+        "what an attacker writes stays until the next roll, and nobody can tell it from the image",
+        "each path that is written to must be named as a volume or tmpfs",
+        f"start it with --read-only, and {ADD_MOUNTS}", _writable_root,
+    ),
+    RuntimeRule(
+        "no_limits", "container", "it has no limits",
+        "one leak or fork bomb takes the host and all others on it down",
+        "a limit that is too low ends the container: measure first",
+        "start it with --memory and --pids-limit (and --cpus)", _no_limits,
+    ),
+    RuntimeRule(
+        "new_privileges", "container", "its processes may gain privileges",
+        "a setuid file in the image, or one that was written there, makes root of any user",
+        "sudo, su and ping with setuid no longer work inside",
+        "start it with --security-opt no-new-privileges, or set that in the engine's daemon.json", _new_privileges,
+    ),
+    RuntimeRule(
+        "host_namespaces", "container", "it shares namespaces with the host",
+        "it sees, and may signal, listen as or read, what belongs to the host",
+        "ports must be published one by one; tools that watch the host need a waiver",
+        "start it without --network, --pid, --ipc, --uts, --userns or --cgroupns host", _host_namespaces,
+    ),
+    RuntimeRule(
+        "daemon_defaults", "container", "its engine's settings are weak",
+        "what the engine allows is allowed to every container on it",
+        "the engine restarts once, which stops containers unless live-restore is on",
+        "change the engine's daemon.json, and restart it", _daemon_defaults, actor=Actor.HOST,
+    ),
+    RuntimeRule(
+        "changed_files", "container", "its files differ from its image's",
+        "nobody reviewed, scanned or signed what was changed in it, and the next roll loses it",
+        f"what an application writes by design must be named: {ADD_MOUNTS}, or name the path under `allowed`",
+        "find out who changed it; replace it: a new container is its image again", _changed_files, MENDED_BY_ROLL,
+    ),
+    RuntimeRule(
+        "foreign_processes", "container", "processes run in it that were brought in from outside",
+        "what was started in it by hand is in no image and in no log of the application",
+        "whoever debugs in a container waives it, or replaces it after",
+        "find out who started it; replace it: a new container runs its image's process alone",
+        _foreign_processes, MENDED_BY_ROLL,
+    ),
+    RuntimeRule(
+        "changed_settings", "container", "it is set otherwise than when it was first seen",
+        "a change to what runs is lost with the next start, and nobody else has it",
+        "changes must be made where the container is defined",
+        "make the change where it is defined, or take it back", _changed_settings,
+    ),
+)  # fmt: skip
+INSTANCE_RULES = (
+    RuntimeRule(
+        "imdsv1", "instance", "its metadata can be read without a token",
+        "one request that a program is tricked into gives away the instance's credentials (IMDSv1)",
+        "programs with SDKs of before 2020 must be updated first",
+        "aws ec2 modify-instance-metadata-options --http-tokens required; and in its template", _imdsv1,
+    ),
+    RuntimeRule(
+        "unencrypted_volume", "instance", "it has volumes in the clear",
+        "a snapshot that is shared by mistake can be read by whoever gets it",
+        "the volume must be copied once, with the instance stopped for a data volume",
+        "turn encryption by default on in the region, and replace the volume", _unencrypted_volume,
+    ),
+    RuntimeRule(
+        "public_address", "instance", "it has a public address",
+        "what nobody needs to reach from outside is scanned within minutes of its start",
+        "it needs a load balancer, or another way in for people",
+        "take the address off, and reach it through a load balancer or Session Manager", _public_address,
+    ),
+    RuntimeRule(
+        "open_group", "instance", "its security group lets in everybody",
+        "everybody on the internet may try its ports",
+        "addresses that need it must be known and kept up to date",
+        "name the addresses that need it, or the port under `allowed` where all do", _open_group,
+    ),
+    RuntimeRule(
+        "template_drift", "instance", "it differs from the template that it was launched from",
+        "the next instance of the same template will be another one",
+        "changes must be made in the template",
+        "make the change in the template, or take it back", _template_drift,
+    ),
+    RuntimeRule(
+        "changed_settings", "instance", "it is set otherwise than when it was first seen",
+        "a door that somebody opened by hand stays open, and nobody reviewed it",
+        "changes must be made where the instance is defined",
+        "find out who changed it; make it where it is defined, or take it back", _changed_settings,
+    ),
+)  # fmt: skip
+RULES: dict[Kind, tuple[RuntimeRule, ...]] = {"container": CONTAINER_RULES, "instance": INSTANCE_RULES}
+NAMES = frozenset(rule.name for rules in RULES.values() for rule in rules)
+
+
+def first_broken(
+    rule: RuntimeRule, asked: Rule, history: Sequence[tuple[datetime, Facts]], first: Facts | None
+) -> tuple[datetime | None, bool]:
+    """Since which snapshot, up to the newest, the rule is broken; and whether it was so in all of them."""
+    since = None
+    for at, facts in reversed(history):
+        if facts.kind != rule.kind or not rule.find(facts, first, asked):
+            return since, False
+        since = at
+    return since, True

@@ -1,0 +1,205 @@
+"""How a container runs, by what its engine shows of it: settings, files that changed, processes from outside. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hardening.runtime import ContainerFacts, Mount
+from pipelines.fleet.docker.container_spec import Json
+
+ENGINES_OWN = (
+    "/etc/hostname",
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/.dockerenv",
+    "/run/.containerenv",
+    "/sbin/docker-init",
+)
+ENGINES_TREES = ("/dev", "/proc", "/sys")
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+KINDS = {0: "changed", 1: "added", 2: "removed"}
+HERE = (0, 1)
+MOST_CHANGES, MOST_PROCESSES, LONGEST = 500, 50, 300
+API_OPEN = "API is accessible"
+NAMESPACES = {"network": "NetworkMode", "pid": "PidMode", "ipc": "IpcMode", "uts": "UTSMode"}
+PS = "-eo pid,ppid,user,args"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an engine answered about one container: as `inspect` shows it, what differs from its image, and what runs.
+
+    `changes` and `processes` are None where the engine did not tell, and `why` says why not, by rule. `checks` are
+    commands that are run in it from outside by design.
+    """
+
+    container: Json
+    image_config: Json
+    changes: Sequence[Json] | None
+    processes: Sequence[Sequence[str]] | None
+    why: Mapping[str, str]
+    checks: tuple[tuple[str, ...], ...] = ()
+
+
+def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
+    """How the container runs."""
+    container, config, host = look.container, look.container["Config"], look.container["HostConfig"]
+    mounts = tuple(sorted(_mounts(container), key=lambda one: one.target))
+    return ContainerFacts(
+        image=str(container["Image"]),
+        user=config.get("User") or "",
+        image_user=look.image_config.get("User") or "",
+        launched=datetime.fromisoformat(container["Created"][:19] + "+00:00"),
+        privileged=bool(host.get("Privileged")),
+        mounts=mounts,
+        capabilities=tuple(sorted(one.upper().removeprefix("CAP_") for one in host.get("CapAdd") or ())),
+        writable_root=not host.get("ReadonlyRootfs"),
+        memory_bytes=host.get("Memory") or 0,
+        cpus=_cpus(host),
+        pids=max(0, host.get("PidsLimit") or 0),
+        no_new_privileges=_no_new_privileges(host, daemon),
+        host_namespaces=tuple(_host_namespaces(host, daemon)),
+        networks=tuple(sorted(container["NetworkSettings"].get("Networks") or ())),
+        daemon=tuple(daemon.weaknesses(container)),
+        changed=_changed(look.changes or (), mounts),
+        processes=_brought_in(look),
+        unread=tuple(sorted(look.why.items())),
+    )
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """The engine's own settings: what `docker info` says, and whether containers of its first network may talk."""
+
+    info: Json
+    talk_on_bridge: bool = False
+
+    @property
+    def options(self) -> list[str]:
+        """The security options, such as `name=seccomp,profile=builtin`."""
+        return list(self.info.get("SecurityOptions") or ())
+
+    def has(self, name: str) -> bool:
+        """Whether a security option is on."""
+        return any(one.split(",")[0] == f"name={name}" for one in self.options)
+
+    def weaknesses(self, container: Json) -> list[str]:
+        """What of the engine's settings weakens a container."""
+        found = [one for one in self.info.get("Warnings") or () if API_OPEN in one]
+        if any("name=seccomp" in one and "unconfined" in one for one in self.options) or not self.has("seccomp"):
+            found.append("system calls are not filtered (seccomp)")
+        registry = self.info.get("RegistryConfig") or {}
+        insecure = [one for one in registry.get("InsecureRegistryCIDRs") or () if one not in LOOPBACK]
+        names = (registry.get("IndexConfigs") or {}).items()
+        insecure += [name for name, one in names if not one.get("Secure", True) and not _local(name)]
+        if insecure:
+            found.append(f"registries without TLS: {', '.join(sorted(insecure))}")
+        networks = container["NetworkSettings"].get("Networks") or {}
+        if self.talk_on_bridge and "bridge" in networks and container["HostConfig"].get("NetworkMode") != "host":
+            found.append("it is on the default network, where every container may talk to every other (icc)")
+        logs = container["HostConfig"].get("LogConfig") or {}
+        if logs.get("Type") == "json-file" and not (logs.get("Config") or {}).get("max-size"):
+            found.append("its log grows without limit (log-driver json-file without max-size)")
+        return [one[:LONGEST] for one in found]
+
+
+def _local(name: str) -> bool:
+    return name.partition(":")[0] in ("localhost", "127.0.0.1", "::1") or name.startswith("[::1]")
+
+
+def _mounts(container: Json) -> Iterable[Mount]:
+    for one in container.get("Mounts") or ():
+        yield Mount(one["Type"], one.get("Name") or one.get("Source") or "", one["Destination"], bool(one["RW"]))
+    for target in container["HostConfig"].get("Tmpfs") or ():
+        yield Mount("tmpfs", "", target, writable=True)
+
+
+def _cpus(host: Json) -> float:
+    if nano := host.get("NanoCpus"):
+        return float(nano) / 1e9
+    quota, period = host.get("CpuQuota") or 0, host.get("CpuPeriod") or 100_000
+    return float(quota) / period if quota > 0 else 0.0
+
+
+def _no_new_privileges(host: Json, daemon: EngineSettings) -> bool:
+    """Whether it was asked for, or the engine sets it for all and nobody took it back."""
+    said = [one.replace("=", ":") for one in host.get("SecurityOpt") or () if one.startswith("no-new-privileges")]
+    return said[-1] != "no-new-privileges:false" if said else daemon.has("no-new-privileges")
+
+
+def _host_namespaces(host: Json, daemon: EngineSettings) -> Iterable[str]:
+    """The user namespace is the host's for all where the engine maps no users; the cgroups' where it has version 1."""
+    yield from (name for name, key in NAMESPACES.items() if host.get(key) == "host")
+    if host.get("UsernsMode") == "host" and daemon.has("userns"):
+        yield "user"
+    if host.get("CgroupnsMode") == "host" and str(daemon.info.get("CgroupVersion")) == "2":
+        yield "cgroup"
+
+
+def _changed(changes: Sequence[Json], mounts: Sequence[Mount]) -> tuple[str, ...]:
+    """The files that differ, without what the engine itself writes, directories of what is told, and what is mounted.
+
+    No more than MOST_CHANGES, the first by name.
+    """
+    targets = [mount.target.rstrip("/") for mount in mounts]
+    kinds = {str(one["Path"]): one["Kind"] for one in changes}
+    parents = {parent for path in (*kinds, *targets, *ENGINES_OWN, *ENGINES_TREES) for parent in _above(path)}
+    found = [
+        f"{KINDS.get(kind, 'changed')} {path[:LONGEST]}"
+        for path, kind in sorted(kinds.items())
+        if not (kind in HERE and path in parents) and not _mounted(path, targets) and not _engines(path)
+    ]  # fmt: skip
+    return tuple(found[:MOST_CHANGES])
+
+
+def _above(path: str) -> Iterable[str]:
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def _mounted(path: str, targets: Sequence[str]) -> bool:
+    return any(path == target or path.startswith(f"{target}/") for target in targets)
+
+
+def _engines(path: str) -> bool:
+    return path in ENGINES_OWN or _mounted(path, ENGINES_TREES)
+
+
+def _brought_in(look: Look) -> tuple[str, ...]:
+    """The programs that were started in it from outside: their parent is none of the container's processes.
+
+    Neither its first process nor a health check. Arguments, which may be secrets, are not told.
+    """
+    rows = look.processes or ()
+    inside = {pid for pid, *_ in rows}
+    first = str((look.container.get("State") or {}).get("Pid") or "")
+    found = {
+        f"{_program(args)} as {user}"[:LONGEST]
+        for pid, parent, user, args in rows
+        if pid != first and parent not in inside and not _is_check(args, look)
+    }
+    return tuple(sorted(found)[:MOST_PROCESSES])
+
+
+def _program(args: str) -> str:
+    """The program of a command line, with `…` where it has arguments."""
+    head, _, more = args.strip().partition(" ")
+    return f"{head} …" if more else head
+
+
+def _is_check(args: str, look: Look) -> bool:
+    """Whether a command line is a health check's: the image's own, or one that the fleet's file names."""
+    kind, *words = (look.container["Config"].get("Healthcheck") or {}).get("Test") or ("NONE",)
+    own = [] if kind in ("NONE", "") else [" ".join(words)]
+    checks = [*own, *(" ".join(one) for one in look.checks), *(shlex.join(one) for one in look.checks)]
+    said = args.strip()
+    return any(said == one or (kind == "CMD-SHELL" and said.endswith(f" -c {one}")) for one in checks if one)
+
+
+def rows_of(top: Mapping[str, Any]) -> list[list[str]]:
+    """Process, parent, user and command line, as `docker top` shows them when it is asked by PS."""
+    return [[str(cell) for cell in row] for row in top.get("Processes") or () if len(row) == PS.count(",") + 1]

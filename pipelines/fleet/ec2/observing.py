@@ -1,0 +1,88 @@
+"""Edge: how instances run, with the security groups and launch templates that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from hardening.foundation.errors import GoldsmithError
+from hardening.runtime import Observed
+from images.aws.client import portions
+from images.aws.cloud import Cloud
+from pipelines.fleet.ec2.instance_facts import GROUP, facts_of, group_ids, template_of
+from pipelines.fleet.ec2.instance_spec import InstanceDescription, Json
+from pipelines.fleet.ec2.region_client import RegionClient
+
+NO_TEMPLATE = {"InvalidLaunchTemplateId.NotFound", "InvalidLaunchTemplateId.VersionNotFound"}
+
+
+@dataclass(frozen=True)
+class RunningInstance:
+    """One instance that runs. `image` is the one whose disk it runs from, `release` the digest that its tags tell.
+
+    `where` is its account and region.
+    """
+
+    where: str
+    shown: InstanceDescription
+    image: str
+    release: str
+    healthy: bool
+
+    @property
+    def group(self) -> str:
+        """The Auto Scaling group that it is in."""
+        return self.shown.tags.get(GROUP, "")
+
+
+def look_at(cloud: Cloud, instances: Mapping[str, RunningInstance]) -> dict[str, Observed]:
+    """How instances run, by the ids of members. What cannot be read of a region is unread for those in it."""
+    found = dict[str, Observed]()
+    for where in sorted({one.where for one in instances.values()}):
+        here = {name: one for name, one in instances.items() if one.where == where}
+        region = _Region(RegionClient(cloud.clients, *where.split("/")))
+        groups, no_groups = region.groups(here.values())
+        templates, no_template = region.templates(here.values())
+        for name, one in here.items():
+            why, named = dict(no_groups), template_of(one.shown)
+            if named in no_template:
+                why["template_drift"] = no_template[named]
+            template = templates.get(named) if named else None
+            found[name] = Observed("instance", facts_of(one.shown, one.image, groups, template, why))
+    return found
+
+
+@dataclass(frozen=True)
+class _Region:
+    place: RegionClient
+
+    def groups(self, instances: Iterable[RunningInstance]) -> tuple[dict[str, Json] | None, dict[str, str]]:
+        """The security groups that instances name, by id; or None and, by rule, why they cannot be read."""
+        named, found = {group for one in instances for group in group_ids(one.shown)}, dict[str, Json]()
+        try:
+            for some in portions(named):
+                asked = [{"Name": "group-id", "Values": some}]
+                pages = self.place.ec2.pages("DescribeSecurityGroups", "SecurityGroups", Filters=asked)
+                found |= {str(one["GroupId"]): one for one in pages}
+        except GoldsmithError as error:
+            return None, {"open_group": f"the security groups of {self.place.region}: {error.message}"}
+        return found, {}
+
+    def templates(
+        self, instances: Iterable[RunningInstance]
+    ) -> tuple[dict[tuple[str, str], Json], dict[tuple[str, str] | None, str]]:
+        """The data of the templates that instances were launched from; and why some cannot be read.
+
+        One that is gone says nothing any more, and nothing drifts from it.
+        """
+        found, unread = dict[tuple[str, str], Json](), dict[tuple[str, str] | None, str]()
+        for named in sorted({of for one in instances if (of := template_of(one.shown))}):
+            asked = {"LaunchTemplateId": named[0], "Versions": [named[1]]}
+            try:
+                answer = self.place.ec2.call_unless("DescribeLaunchTemplateVersions", NO_TEMPLATE, **asked)
+            except GoldsmithError as error:
+                unread[named] = f"the launch template {named[0]} version {named[1]}: {error.message}"
+                continue
+            if answer and answer["LaunchTemplateVersions"]:
+                found[named] = answer["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+        return found, unread

@@ -1,0 +1,207 @@
+"""How a container or an instance runs is read from what engine and region show; what they send is not trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.limits import CONTAINER_CHANGES
+from hardening.model import Enforcement
+from hardening.policy import Policy, RunningRules
+from hardening.running import judge_member
+from hardening.runtime import NAMES, ContainerFacts, Observed
+from pipelines.fleet.docker.container_facts import MOST_CHANGES, EngineSettings, Look, facts_of
+from pipelines.fleet.docker.observing import changes_of
+from pipelines.fleet.ec2.instance_facts import MOST_RULES
+from pipelines.fleet.ec2.instance_facts import facts_of as facts_of_instance
+from pipelines.fleet.ec2.instance_spec import InstanceDescription
+from pipelines.fleet.members import Provenance
+from pipelines.fleet.runtime_snapshots import facts_in
+from pipelines.fleet.violations import FleetJudge, verdict_of
+from tests.pipelines.fleet.test_planted_fleet import policy
+from tests.support.fleets import NOW, member, release
+
+INFO = {"SecurityOptions": ["name=seccomp,profile=builtin"], "CgroupVersion": "2"}
+CONTAINER: dict[str, Any] = {
+    "Id": "a" * 64, "Image": "sha256:1", "Created": "2026-03-01T12:00:00.1Z", "State": {"Pid": 100, "Running": True},
+    "Config": {"User": "7", "Healthcheck": {"Test": ["CMD-SHELL", "curl -f localhost"]}},
+    "HostConfig": {"ReadonlyRootfs": False, "Tmpfs": {"/scratch": ""}, "LogConfig": {"Type": "none"}},
+    "NetworkSettings": {"Networks": {"web": {}}},
+    "Mounts": [{"Type": "volume", "Name": "data", "Destination": "/var/data", "RW": True}],
+}  # fmt: skip
+
+
+def seen(changes: list[Any] | None = None, processes: list[list[str]] | None = None, **more: Any) -> ContainerFacts:
+    """How a container runs that differs so from its image."""
+    look = Look(CONTAINER, {"User": "7"}, changes, processes, {}, (("pg_isready", "-q"),))
+    return facts_of(look, EngineSettings(INFO | more))
+
+
+def test_files_that_the_engine_or_a_mount_explains_are_not_changed_ones() -> None:
+    """Nor directories of what is told; a file beside a mount is."""
+    kinds = {"/etc": 0, "/etc/hosts": 0, "/etc/passwd": 0, "/scratch": 1, "/var": 0, "/var/data": 1, "/var/data/x": 1,
+             "/var/database": 1, "/opt": 1, "/opt/evil": 1, "/bin/sh": 2, "/dev/null": 0,
+             "/sbin/docker-init": 1}  # fmt: skip
+    changes = [{"Path": path, "Kind": kind} for path, kind in kinds.items()]
+    assert seen(changes).changed == ("removed /bin/sh", "changed /etc/passwd", "added /opt/evil", "added /var/database")
+
+
+def test_only_so_many_files_are_kept() -> None:
+    """The first by name; a container may have written millions."""
+    changes = [{"Path": f"/x/{number:05}" + "y" * 999, "Kind": 1} for number in range(MOST_CHANGES + 9)]
+    found = seen(changes).changed
+    assert (len(found), found[0][:14]) == (MOST_CHANGES, "added /x/00000")
+    assert max(map(len, found)) < 400
+
+
+def test_a_list_of_changes_without_end_is_refused() -> None:
+    """Before it is read to its end."""
+
+    class Answer:
+        read = 0
+
+        def iter_content(self, size: int) -> Iterator[bytes]:
+            while True:
+                Answer.read += size
+                yield b" " * size
+
+        def close(self) -> None: ...
+
+    class Api:
+        def _url(self, *_: str) -> str:
+            return ""
+
+        def _get(self, *_: str, stream: bool) -> Answer:
+            assert stream
+            return Answer()
+
+        def _raise_for_status(self, _: Answer) -> None: ...
+
+    with pytest.raises(OutsideError, match=r"container\.changes"):
+        changes_of(Api(), CONTAINER)
+    assert Answer.read < 2 * CONTAINER_CHANGES.most
+    assert changes_of(Api(), {**CONTAINER, "HostConfig": {"ReadonlyRootfs": True}}) == []
+
+
+def test_a_process_from_outside_is_told_without_its_arguments() -> None:
+    """Not the first one, its children, or a health check, of the image or of the fleet's file."""
+    rows = [
+        ["100", "1", "app", "nginx: master"], ["101", "100", "app", "nginx: worker"],
+        ["200", "1", "app", "/bin/sh -c curl -f localhost"], ["201", "200", "app", "curl -f localhost"],
+        ["210", "1", "app", "pg_isready -q"],
+        ["300", "1", "root", "mysql --password=secret"], ["301", "300", "root", "sh"], ["310", "1", "root", "bash"],
+    ]  # fmt: skip
+    assert seen(processes=rows).processes == ("bash as root", "mysql … as root")
+
+
+@pytest.mark.parametrize(
+    ("info", "told"),
+    [
+        ({}, None),
+        ({"SecurityOptions": []}, "seccomp"),
+        ({"SecurityOptions": ["name=seccomp,profile=unconfined"]}, "seccomp"),
+        ({"Warnings": ["WARNING: API is accessible on http://0.0.0.0:2375 without encryption."]}, "0.0.0.0:2375"),
+        ({"Warnings": ["WARNING: No swap limit support"]}, None),
+        ({"RegistryConfig": {"InsecureRegistryCIDRs": ["127.0.0.0/8", "10.0.0.0/8"]}}, "10.0.0.0/8"),
+        ({"RegistryConfig": {"IndexConfigs": {"r.example": {"Secure": False}}}}, "r.example"),
+        ({"RegistryConfig": {"IndexConfigs": {"localhost:5000": {"Secure": False}}}}, None),
+    ],
+)
+def test_what_of_the_engines_settings_is_weak(info: dict[str, Any], told: str | None) -> None:
+    """Each beside its benign twin."""
+    found = seen(**info).daemon
+    assert (told in found[0]) if told else found == ()
+
+
+def test_what_a_region_shows_of_an_instance_is_read() -> None:
+    """Lines of groups by protocol, port and origin; IPv6 is public; who owns it; no more lines than a screen bears."""
+    rules = [
+        {"IpProtocol": "tcp", "FromPort": 8000, "ToPort": 8010, "IpRanges": [{"CidrIp": "10.0.0.0/8"}],
+         "PrefixListIds": [{"PrefixListId": "pl-1"}], "UserIdGroupPairs": [{"GroupId": "sg-2"}]},
+        {"IpProtocol": "icmp", "FromPort": -1, "ToPort": -1, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]},
+        {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]},
+    ]  # fmt: skip
+    shown = {
+        "InstanceId": "i-1", "InstanceType": "t3.micro", "SecurityGroups": [{"GroupId": "sg-1"}],
+        "NetworkInterfaces": [{"Ipv6Addresses": [{"Ipv6Address": "2001:db8::1"}]}],
+        "IamInstanceProfile": {"Arn": "arn:aws:iam::1:instance-profile/path/web"},
+        "Tags": [{"Key": "Owner", "Value": "shop"}, {"Key": "secret", "Value": "x"}],
+    }  # fmt: skip
+    group = {"GroupName": "web", "IpPermissions": rules}
+    found = facts_of_instance(InstanceDescription(shown), "ami-1", {"sg-1": group}, None, {})
+    assert found.groups[0].lets_in == (
+        "all from 0.0.0.0/0", "icmp from ::/0", "tcp 8000-8010 from 10.0.0.0/8", "tcp 8000-8010 from pl-1",
+        "tcp 8000-8010 from sg-2",
+    )  # fmt: skip
+    assert (found.public_address, found.profile, found.owner_tags) == ("2001:db8::1", "web", (("Owner", "shop"),))
+    assert found.tokens == "optional"  # what is not said is the service's weaker default
+    many = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": f"10.0.{n // 256}.{n % 256}/32"} for n in range(9999)]}]
+    group = {"GroupName": "web", "IpPermissions": many}
+    found = facts_of_instance(InstanceDescription(shown), "ami-1", {"sg-1": group}, None, {})
+    assert len(found.groups[0].lets_in) == MOST_RULES
+
+
+# -- judged ------------------------------------------------------------------------------------------------------------
+
+
+def since(*broken: bool, now: bool = True) -> Any:
+    """Since when it is privileged, where earlier snapshots, a day apart, were or were not."""
+    facts = [ContainerFacts(privileged=one, memory_bytes=1, cpus=1, pids=1) for one in (*broken, now)]
+    history = tuple((NOW - timedelta(days=len(broken) - number), one) for number, one in enumerate(facts[:-1]))
+    by = FleetJudge("web", policy(), (), NOW)
+    one = by.judge(member(since=NOW - timedelta(days=30)), Provenance(release=release()),
+                   Observed("container", facts[-1], history))  # fmt: skip
+    return next((NOW - reason.since).days for reason in one.reasons if reason.rule == "privileged" and reason.since)
+
+
+def test_a_violation_began_with_the_snapshot_that_first_showed_it() -> None:
+    """With the member itself where it was always so; now where no look has seen it yet."""
+    assert (since(False, True, True), since(True, False, True), since(True, True), since(False), since()) == (
+        2, 1, 30, 0, 30
+    )  # fmt: skip
+
+
+def test_what_replacing_does_not_mend_is_no_reason_to_replace() -> None:
+    """It is out of policy all the same; what drifted is a reason."""
+    good, by = Provenance(release=release()), FleetJudge("web", policy(), (), NOW)
+    plain = ContainerFacts(user="7", image_user="7", memory_bytes=1, cpus=1, pids=1)
+    configured = by.judge(member(), good, Observed("container", replace(plain, privileged=True)))
+    drifted = by.judge(member(), good, Observed("container", replace(plain, changed=("added /etc/x",))))
+    assert (configured.violations, configured.rules, verdict_of(configured).rules) == ((), frozenset(), ("privileged",))
+    assert (drifted.rules, verdict_of(drifted).rules) == ({"changed_files"}, ("changed_files",))
+
+
+def test_what_could_not_be_read_is_unread_as_strictly_as_it_could_be_broken() -> None:
+    """A waiver for the rule itself covers that it was not read."""
+    good, by = Provenance(release=release()), FleetJudge("web", policy(), (), NOW)
+    silent = by.judge(member(), good, Observed("container", None, unread="no answer"))
+    assert (verdict_of(silent).state, verdict_of(silent).good) == ("unread", False)
+    assert {line.partition(":")[0] for line in silent.standing[0].remedy.evidence} <= NAMES  # type: ignore[union-attr]
+    rules = RunningRules.model_validate({"changed_files": {"enforcement": "warn"}})
+    asked: Policy = policy().model_copy(update={"running": rules})
+    unread = Observed("container", ContainerFacts(unread=(("changed_files", "no answer"),)))
+    (reason,) = FleetJudge("web", asked, (), NOW).judge(member(), good, unread).standing
+    assert (reason.rule, reason.enforcement) == ("unread", Enforcement.WARN)
+
+
+def test_what_another_version_kept_is_left_out() -> None:
+    """A snapshot that is not understood is none, and no failure."""
+    kept = json.loads('{"kind": "container", "privileged": "perhaps"}')
+    assert facts_in(kept) is None
+    assert facts_in({"kind": "pod"}) is None
+    assert facts_in({"kind": "container", "privileged": True, "added_later": 1}) == ContainerFacts(privileged=True)
+
+
+def test_judging_by_the_plain_call_is_judging_in_bulk() -> None:
+    """One member with a policy of its own gets the same answer."""
+    from pipelines.fleet.violations import facts
+
+    one, origin = member(since=NOW), Provenance(release=release(), latest=release(9))
+    bulk = FleetJudge("web", policy(), (), NOW).judge(one, origin).reasons
+    assert judge_member(policy(), "web/web-1", facts(one, origin), (), NOW) == bulk
