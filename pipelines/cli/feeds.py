@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from hardening.foundation.console import Cell, print_json, print_table, print_text, say
+from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import NONE
 from images import feeds
 from images.advisories import FeedChange, changes, standing
@@ -85,7 +86,7 @@ def update_feeds(context: Context | None = None, after: timedelta = indexed.NOW)
     exploited = feeds.exploited(settings, now, after)
     likelihoods = indexed.likelihoods(settings, now, after)
     lines = [
-        *(line for suite, (found, missing) in data.items() for line in _of_suite(context, suite, found, missing)),
+        *(line for suite, (found, missing) in data.items() for line in of_suite(context, suite, found, missing)),
         _line(context, "kev", exploited.feed, exploited.missing),
         _line(context, "epss", likelihoods.feed, likelihoods.missing),
     ]
@@ -108,10 +109,11 @@ def _suites(context: Context, lists: Iterable[PackageList]) -> list[str]:
     return sorted({*(one.suite for one in lists if one.suite), *(base.suite for base in named if base)})
 
 
-OF_ONE_SUITE = ("debsecan",)
+OF_ONE_SUITE, OF_ALL = ("debsecan",), ("kev", "epss")
 
 
-def _of_suite(context: Context, suite: str, found: dict[str, Feed], missing: dict[str, str]) -> Iterator[FeedLine]:
+def of_suite(context: Context, suite: str, found: dict[str, Feed], missing: dict[str, str]) -> Iterator[FeedLine]:
+    """The feeds that scanners of a suite judge by."""
     for name in sorted({*found, *missing}):
         yield _line(context, name, found.get(name), missing.get(name, ""), suite if name in OF_ONE_SUITE else "")
 
@@ -131,7 +133,11 @@ def _line(context: Context, name: str, feed: Feed | None, why: str, suite: str =
 
 def _setting(context: Context, name: str) -> str:
     """What the settings say of a feed, which some scanners' names spell otherwise."""
-    return str(getattr(context.settings.feeds, scanner_data.DIRECTORIES.get(name, name)))
+    return str(getattr(context.settings.feeds, _key(name)))
+
+
+def _key(name: str) -> str:
+    return scanner_data.DIRECTORIES.get(name, name)
 
 
 def _changes(
@@ -206,6 +212,27 @@ def _summary(found: FeedUpdateOutput) -> Iterator[str]:
     if found.unknown:
         why = "an earlier version of Goldsmith built them and did not keep the version of each source package"
         yield f"not all is known of {', '.join(found.unknown)}: {why}"
+
+
+def failing(context: Context, lines: Iterable[FeedLine]) -> OutsideError | None:
+    """What to say of feeds that somebody must look at: those that gave nothing newer, so that the last good copy
+    serves, and those that the settings name and that gave nothing. None where there is none.
+
+    A default address that never answered is none: not every network lets through to it, and policies judge without.
+    """
+    found = [
+        line for line in lines
+        if line.status == "kept" or (line.status == "failed" and not _is_default(context, line.name))
+    ]  # fmt: skip
+    if not found:
+        return None
+    names, told = ", ".join(line.name for line in found), "\n".join(f"{line.name}: {line.note}" for line in found)
+    hint = "what was there before serves on, for as long as policies let it; ./goldsmith feed.update asks again"
+    return OutsideError(f"no newer data: {names}", evidence=told, hint=hint)
+
+
+def _is_default(context: Context, name: str) -> bool:
+    return _setting(context, name) == str(type(context.settings.feeds).model_fields[_key(name)].default)
 
 
 def changes_told(found: FeedUpdateOutput) -> tuple[str, str]:

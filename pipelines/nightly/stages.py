@@ -24,7 +24,7 @@ from images.release import retention
 from images.release.lifecycle import before, newest_first
 from images.release.store import CHANNELS, PREVIOUS
 from images.release.stores import keep_rules
-from pipelines.cli.feeds import changes_told, update_feeds
+from pipelines.cli.feeds import OF_ALL, changes_told, failing, of_suite, update_feeds
 from pipelines.cli.image import prune_images
 from pipelines.cli.report import write_report
 from pipelines.cli.waiving import ending_text
@@ -36,6 +36,7 @@ from pipelines.nightly.fleet_stage import bring_into_policy
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
 from pipelines.nightly.model import (
     NOTHING_URGENT,
+    Failure,
     FeedNews,
     ImageAnswer,
     ImageJob,
@@ -88,12 +89,12 @@ class WorldStages(NightStages):
         return next(one for one in self._bootstraps(order) if one.suite == suite)
 
     def feeds(self, order: NightOrder, suite: str) -> NightPart:
-        """Ask every feed now."""
-        return part_of("feeds", suite, lambda: _feeds(self.at(order), suite))
+        """Ask every feed now. One that fails is told, and its last good copy serves."""
+        return _with_failure("feeds", suite, lambda: _feeds(self.at(order), suite))
 
     def feed_changes(self, order: NightOrder) -> NightPart:
         """It is told once, so at once: a night may be killed before its report."""
-        return part_of("feeds", "changes", lambda: _feed_changes(self.at(order)))
+        return _with_failure("feeds", "changes", lambda: _feed_changes(self.at(order)))
 
     def urgent(self, order: NightOrder) -> FeedNews:
         """By the data that the feeds gave just now."""
@@ -250,6 +251,19 @@ def part_of(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightPa
     return part
 
 
+def _with_failure(kind: str, name: str, act: Callable[[], tuple[str, str, OutsideError | None]]) -> NightPart:
+    """One part as a line, and beside it what failed in it all the same."""
+    failed = list[OutsideError]()
+
+    def told_apart() -> tuple[str, str]:
+        status, detail, failure = act()
+        failed.extend([failure] if failure else [])
+        return status, detail
+
+    part = part_of(kind, name, told_apart)
+    return replace(part, failure=Failure.of(failed[0])) if failed else part
+
+
 def _locked(context: Context, reference: str) -> tuple[str, str]:
     if context.settings.locks != "auto":
         return _seen(context, reference)
@@ -284,17 +298,20 @@ def _index(context: Context, bootstrap: Bootstrap) -> tuple[str, str]:
     return ("refreshed", "packages changed") if changed else ("unchanged", "no package changed")
 
 
-def _feeds(context: Context, suite: str) -> tuple[str, str]:
+def _feeds(context: Context, suite: str) -> tuple[str, str, OutsideError | None]:
     data, missing = feeds.refresh(context.settings, suite, context.now)
     texts = [f"{name}: {feed.source}{f' ({feed.note})' if feed.note else ''}" for name, feed in sorted(data.items())]
-    return "refreshed", "; ".join([*texts, *(f"{name}: none, {why}" for name, why in sorted(missing.items()))])
+    detail = "; ".join([*texts, *(f"{name}: none, {why}" for name, why in sorted(missing.items()))])
+    failure = failing(context, of_suite(context, suite, data, missing))
+    return "kept" if failure else "refreshed", detail, failure
 
 
-def _feed_changes(context: Context) -> tuple[str, str]:
-    status, detail = changes_told(update_feeds(context, CHECK_AFTER))
+def _feed_changes(context: Context) -> tuple[str, str, OutsideError | None]:
+    found = update_feeds(context, CHECK_AFTER)
+    status, detail = changes_told(found)
     if status == "changed":
         say(detail)
-    return status, detail
+    return status, detail, failing(context, (line for line in found.feeds if line.name in OF_ALL))
 
 
 def _pruned(context: Context) -> tuple[str, str]:

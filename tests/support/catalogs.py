@@ -80,7 +80,7 @@ class Catalog:
             golden = context.definitions[name].definition.base.golden
             own = [debian.as_installed(one) for one in debian.stanzas(context.index.stanzas(plan.added))]
             inside[name] = "\n\n".join(one for one in (inside.get(golden or "", ""), *own, added.get(name, "")) if one)
-            digest = image_of(context, inside[name])
+            digest = image_of(context, name, inside[name])
             planner.digests[name] = digest
         again = Planner(context)
         again.digests.update(planner.digests)
@@ -93,12 +93,15 @@ class Catalog:
             )
 
 
-def image_of(context: Context, status: str) -> str:
-    """An image in the store that holds this dpkg status; its content digest."""
+def image_of(context: Context, name: str, status: str) -> str:
+    """An image in the store that holds this dpkg status, and its name, as no image has its parent's content; its
+    content digest.
+    """
+    files = {"usr/lib/os-release": OS_RELEASE, "usr/share/name": name, "var/lib/dpkg/status": status}
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w") as tar:
-        for name, text in (("usr/lib/os-release", OS_RELEASE), ("var/lib/dpkg/status", status)):
-            info = tarfile.TarInfo(name)
+        for path, text in files.items():
+            info = tarfile.TarInfo(path)
             info.size = len(text.encode())
             tar.addfile(info, io.BytesIO(text.encode()))
     layer = context.store.put_bytes(

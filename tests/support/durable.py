@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -84,6 +84,14 @@ class World:
             left.remove(where)
             (self.folder / "deaths").write_text("\n".join(left))
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fill(folder: Path) -> Path:
+    """Take all room of a small disk; the file that has it."""
+    with (file := folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    return file
 
 
 class State(StrEnum):

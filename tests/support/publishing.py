@@ -52,11 +52,12 @@ PACKAGES = (Package("openssl", "3.5", "amd64", "ab"), Package("tzdata", "1", "al
 
 
 @contextmanager
-def running_registry(folder: Path, *, tls: str = "", more: str = "") -> Iterator[str]:
-    """A registry that stores in `folder`; its address."""
+def running_registry(folder: Path, *, tls: str = "", more: str = "", port: int = 0) -> Iterator[str]:
+    """A registry that stores in `folder`, on a free port, or on that of an earlier one; its address."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
         port = probe.getsockname()[1]
     config = folder / "config.yml"
     config.write_text(CONFIG.format(root=folder / "data", port=port, tls=tls, more=more))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from dbos import DBOS, DBOSClient, SendMessage, Serializer
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import OutsideError, RefusedError, UsageError
+from hardening.foundation.errors import ROOM_HINT, OutsideError, RefusedError, UsageError
 from hardening.foundation.locks import only_one
 from pipelines.durable.port import decode, encode
 from pipelines.durable.workers import LOOK_SECONDS, Locks, alone, session
@@ -158,6 +162,51 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         log.handlers = before
+
+
+FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # what SQLite says on a full disk
+LOCKED = "database is locked"  # the one failure of SQLite that DBOS waits for
+PATIENCE = timedelta(minutes=10)
+CALM = timedelta(minutes=3)  # after which a failure is a new one; DBOS waits no longer than a minute and a half
+
+
+class RoomOnDisk:
+    """A disk that is full under the engine's SQLite file, such as while a build fills it, fails no flow: what is to be
+    recorded waits for room, as DBOS has it wait for a PostgreSQL. `give_up` is told once that has lasted too long.
+    """
+
+    def __init__(self, url: str, give_up: Callable[[OutsideError], None]) -> None:
+        self._file = _file(url)
+        self._give_up = give_up
+        self._since = self._last = -math.inf
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Have it wait while the block runs."""
+        if self._file is None:
+            yield
+            return
+        event.listen(Engine, "handle_error", self._heard)
+        try:
+            yield
+        finally:
+            event.remove(Engine, "handle_error", self._heard)
+
+    def _heard(self, context: ExceptionContext) -> SQLAlchemyError | None:
+        error, engine = context.original_exception, context.engine
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code not in FULL or engine is None or engine.url.database != str(self._file):
+            return None
+        now = time.monotonic()
+        self._since = now if now - self._last > CALM.total_seconds() else self._since
+        self._last = now
+        if now - self._since >= PATIENCE.total_seconds():
+            self._give_up(
+                OutsideError(f"the disk that holds {self._file} is full", evidence=str(error), hint=ROOM_HINT)
+            )
+            return None
+        locked = sqlite3.OperationalError(f"{error}: until there is room, the {LOCKED}")
+        return OperationalError(context.statement, None, locked)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from pipelines.durable.dbos.system_database import (
     SCHEMA,
     WAKE,
     Claim,
+    RoomOnDisk,
     claimed,
     configured,
     failing_as_outside,
@@ -112,14 +113,18 @@ class Worker:
                 work_queue.open()
             with Reaper(ours.name, ours.locks, work_queue.holders, work_queue.inherit).at_work():
                 try:
-                    with worker.sharing.at_work():
-                        yield worker
-                    worker.drain()
+                    with RoomOnDisk(ours.url, worker.give_up).awaited():
+                        try:
+                            with worker.sharing.at_work(), failing_as_outside(ours.url):
+                                yield worker
+                            worker.drain()
+                        finally:
+                            worker._leave()
+                            asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
                 finally:
-                    worker._leave()
-                    asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
                     worker.unfinished = worker.sharing.leave()
-                    work_queue.close()
+                    with suppress(OutsideError), failing_as_outside(ours.url):
+                        work_queue.close()
 
     def execute(self, flow: str, flow_id: str, argument: Json) -> Json:
         """Run `flow` to its end under `flow_id` and give its answer; one that exists there goes on, or has ended.
@@ -146,6 +151,7 @@ class Worker:
         wait_for([answer, self._lost], return_when=FIRST_COMPLETED)
         if self._lost.done():
             answer.cancel()
+            self._lost.result()
             raise LostError(f"{flow_id} is no longer this process's: another one may carry it by now")
         with _endings(flow_id):
             return answer.result()
@@ -158,6 +164,11 @@ class Worker:
         """Tell whoever waits for what this process carries that it may do nothing more; from any thread."""
         with suppress(InvalidStateError):  # it was told already
             self._lost.set_result(None)
+
+    def give_up(self, why: OutsideError) -> None:
+        """Let whoever waits for what this process carries fail so; the flows stay for the next one."""
+        with suppress(InvalidStateError):
+            self._lost.set_exception(why)
 
     def fenced(self, flow_id: str) -> None:
         """A step of this flow may not act. What stands on it can never end here."""

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from hardening.foundation.errors import ContentError
 from images.model import Bootstrap
 from images.packages.index import PackageIndex
-from images.plan.build_plan import Action
 from images.plan.freshness import NewerKind, Urgency
-from images.plan.planner import Planner
-from pipelines.cli.image import why_image
 from pipelines.cli.outdated import OutdatedOutput, show_outdated, what_is_outdated
 from tests.support.archive import Archive
 from tests.support.catalogs import Catalog, entry
@@ -203,77 +197,3 @@ def test_many_images_cost_few_questions_to_apt(
     monkeypatch.setattr(PackageIndex, "_resolve", resolve)
     assert lines(asked(catalog)) == {("grandchild", "editor", "")}
     assert resolved == [("editor",)]
-
-
-# -- any package of any image ------------------------------------------------------------------------------------------
-
-WANTED = ("tool", "library", "editor", "postman")
-ANY = ("base-files", "apt", "library", "tool", "postman", "editor", "added")
-CONTROL = {
-    "base-files": "Essential: yes\nPriority: required",
-    "apt": "Depends: base-files",
-    "tool": "Depends: library, mail-agent",
-    "postman": "Provides: mail-agent",
-}
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Archive:
-    """An archive in which packages get newer from example to example."""
-    return archive_in(tmp_path_factory.mktemp("shared"))
-
-
-Image = tuple[int, frozenset[str], bool]
-IMAGES = st.lists(
-    st.tuples(st.integers(-1, 2), st.frozensets(st.sampled_from(WANTED)), st.booleans()), min_size=2, max_size=4
-)
-
-
-def catalog_of(images: list[Image], archive: Archive) -> tuple[Catalog, dict[str, str]]:
-    """A catalog of images, each on an earlier one or on nothing; and what Dockerfiles add, which they hold."""
-    made, added = Catalog(Path(mkdtemp()), archive), dict[str, str]()
-    for number, (parent, wanted, by_dockerfile) in enumerate(images):
-        base = f"image-{parent}" if 0 <= parent < number else BOOTSTRAP
-        folder = made.define(f"image-{number}", base, sorted(wanted))
-        if by_dockerfile and base != BOOTSTRAP:
-            (folder / "Dockerfile.j2").write_text('{% extends "Dockerfile.j2" %}\n')
-            added[folder.name] = ADDED
-    return made, added
-
-
-@pytest.mark.needs("apt-get", "gpg")
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(images=IMAGES, newer=st.sampled_from(ANY))
-def test_any_newer_package_of_any_image_rebuilds_exactly_the_right_ones(
-    shared: Archive, images: list[Image], newer: str
-) -> None:
-    """Parents first; `image.why` names the package, and `image.outdated` had said so before."""
-    catalog, added = catalog_of(images, shared)
-    catalog.settle(added=added)
-    before = catalog.context()
-    held = {
-        name: {one.name for one in before.ledger.latest_artifact(name, "linux/amd64").packages}
-        for name in before.parents
-    }  # type: ignore[union-attr]
-    right = {name for name, packages in held.items() if newer in packages}
-    version = f"{2 + len(list(shared.directory.glob(f'{newer}_*')))}.0"
-    shared.add(newer, version, control=CONTROL.get(newer, ""))
-    shared.publish()
-
-    told = {line.image for line in asked(catalog).lines if line.kind is NewerKind.PACKAGE and line.what == newer}
-    beside = {name for name in held if newer == "added" and any(one in added for one in line_of(name, before.parents))}
-    assert told == right | beside, "image.outdated says so first"
-    plans = Planner(catalog.context()).plan_all(held)
-    build = [plan.name for plan in plans if plan.action is Action.BUILD]
-    assert set(build) == right
-    for name in build:
-        assert build.index(name) > max(
-            (build.index(one) for one in line_of(name, before.parents)[1:] if one in build), default=-1
-        )
-        assert newer in {change.name for change in why_image(name, catalog.context()).changes}
-
-
-def line_of(name: str, parents: dict[str, str | None]) -> list[str]:
-    """An image, and all that it stands on."""
-    parent = parents[name]
-    return [name, *(line_of(parent, parents) if parent else [])]

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,12 +25,14 @@ from hardening.foundation.errors import (
     RefusedError,
     UsageError,
 )
+from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT
-from pipelines.durable.dbos import Worker, engine_url, queue, wake, worker
+from images.machine.trees import private_mounts
+from pipelines.durable.dbos import Worker, engine_url, queue, system_database, wake, worker
 from pipelines.durable.port import BugError, Flow, Json, WorkflowEngine
 from tests.conftest import POSTGRES
 from tests.simulation.memory import EPOCH, Memory
-from tests.support.durable import MEMBERS, RESULT, STEPS, Look, State, World, carry_flow, flows, look
+from tests.support.durable import MEMBERS, RESULT, STEPS, Look, State, World, carry_flow, fill, flows, look
 from tests.support.forked import call_forked, ended, one_after_the_other, start_forked
 from tests.support.loop import until
 from tests.support.postgres import Server
@@ -405,3 +408,59 @@ def test_a_database_that_is_not_there_is_the_world_s_failure() -> None:
     with pytest.raises(OutsideError, match=r"127\.0\.0\.1:1") as caught:
         wake(url, "r1")
     assert "secret" not in str(caught.value)
+
+
+# A full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a few megabytes, which nobody else sees."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with private_mounts():
+        run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(folder)])
+        yield folder
+
+
+def filling(folder: Path, world: World) -> dict[str, Flow]:
+    """A flow whose first step fills the disk that its record is to lie on."""
+
+    def first() -> str:
+        if not world.lines("begun"):
+            fill(folder)
+        return world.act("first") + "." * 100_000
+
+    async def flow(engine: WorkflowEngine, _argument: Json) -> Json:
+        await engine.step("first", first)
+        return await engine.step("second", lambda: world.act("second"))
+
+    return {"flow": flow}
+
+
+@pytest.mark.needs("root")
+def test_what_is_to_be_recorded_waits_for_room(small_disk: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that fills the disk and fails gives the room back: nothing else fails for it, and no step acts again."""
+    monkeypatch.setattr(system_database, "say", lambda _said: (small_disk / "filler").unlink())
+    with Worker.launched(engine_url(f"sqlite:///{small_disk}/ledger.sqlite"), filling(small_disk, world)) as worker:
+        assert worker.execute("flow", "f1", None) == "second"
+    assert world.lines("begun") == ["first", "second"]
+
+
+@pytest.mark.needs("root")
+def test_a_disk_that_stays_full_is_told_and_the_next_process_goes_on(
+    small_disk: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One error, after a while; the flow is where it was."""
+    monkeypatch.setattr(system_database, "PATIENCE", timedelta())
+    url, known = engine_url(f"sqlite:///{small_disk}/ledger.sqlite"), filling(small_disk, world)
+    with (
+        pytest.raises(OutsideError, match=r"the disk that holds .* is full"),
+        Worker.launched(url, known) as worker,
+    ):
+        worker.execute("flow", "f1", None)
+    (small_disk / "filler").unlink()
+    assert look(url, "f1") == Look(State.OPEN)
+    with Worker.launched(url, known) as worker:
+        assert worker.execute("flow", "f1", None) == "second"
+    assert world.lines("effects") == ["first", "second"]

@@ -178,9 +178,20 @@ def test_a_night_in_which_nothing_is_new_does_nothing_and_says_so(town: Town, ur
 
 
 def test_a_newer_package_ends_in_the_running_container_and_no_request_is_lost(town: Town, url: str) -> None:
-    """Exactly the images that hold it and their children are built and published; one fleet rolls, one waits."""
+    """Exactly the images that hold it and their children are built and published; one fleet rolls, one waits.
+
+    `image.outdated` says so before, and `image.why` names the package.
+    """
     waiting, old = town.id_of("night-waits"), town.id_of("night-rolls")
     town.publish("2.0")
+    said = [line for line in town.inv("image.outdated", "all", "--json").json["lines"] if line["kind"] == "package"]
+    assert {(line["image"], line["what"], line["new"]) for line in said} == {
+        (name, "night-page", "2.0") for name in ("n-web", "n-web-child")
+    }
+    why = town.inv("image.why", "n-web-child", "--json").json["changes"]
+    assert [(one["name"], one["old"], one["new"]) for one in why if one["kind"] == "package"] == [
+        ("night-page", "1.0", "2.0")
+    ]
     with requests_to(url, pause=NIGHT_PAUSE) as stream:
         answer, lines = town.night()
         time.sleep(1)
