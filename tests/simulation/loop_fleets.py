@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -15,12 +16,13 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import FencedError
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, ReplacementImage
-from pipelines.fleet.model import Fleet
+from pipelines.fleet.model import Fleet, Limits
 from pipelines.fleet.violations import Judged, in_words, judge, verdict_of
+from pipelines.rollout.admission import outlasts
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.plan import Plan, plan
-from pipelines.rollout.service import _and_late, _and_left
-from pipelines.rollout.state import Judge, MemberOrder, Order, RolloutOutcome, World
+from pipelines.rollout.service import WAITS, HeldBackError, _and_late, _and_left
+from pipelines.rollout.state import Judge, MemberOrder, Order, RolloutOutcome, RolloutStage, RolloutState, World
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.ledger import Ledger, SimulatedJournal
 from tests.simulation.memory import Process
@@ -42,6 +44,20 @@ class Rollout:
     process: Process
 
 
+class ImpatientJournal(SimulatedJournal):
+    """Of an automated run, which leaves what may do nothing for too long, as the real one does."""
+
+    def __init__(self, ledger: Ledger, process: str, limits: Limits, fleet: LoopFleet) -> None:
+        super().__init__(ledger, process)
+        self.limits = limits
+        self.fleet = fleet
+
+    def save(self, state: RolloutState) -> None:
+        super().save(state)
+        if state.stage is RolloutStage.WAITING and outlasts(self.limits, self.fleet.loop.memory.now(), self.fleet.until):
+            raise FencedError
+
+
 class LoopFleet(Judge):
     """One fleet, by its file. Its members are there as soon as there is something to run."""
 
@@ -52,6 +68,7 @@ class LoopFleet(Judge):
         self.members = members
         self.boxes: dict[str, Box] = {}
         self.open: Rollout | None = None
+        self.until = loop.memory.now()
         self.rollouts = 0
         self.replaced = 0
 
@@ -91,8 +108,12 @@ class LoopFleet(Judge):
     def bring_into_policy(self) -> tuple[str, str]:
         """As an automated run does it. Raises RefusedError where a limit forbids it or it failed, and OutsideError."""
         self.loop.outside.ask("fleets")
+        self.until = self.loop.memory.now() + WAITS
         if self.open:
-            self._go_on(self.open)
+            with suppress(HeldBackError):
+                self._go_on(self.open)
+        if self.open:
+            return "waits", f"{self.open.id} is left open"
         now = self.loop.memory.now()
         judged = self.judged(now)
         found = in_words([verdict_of(one) for one in judged])
@@ -106,7 +127,12 @@ class LoopFleet(Judge):
         made = plan(self.fleet, judged, target, now, automated=True)
         if not made.parts:
             return "skipped", f"{found}{_and_left(made)}"
-        outcome = self._roll(made)
+        if hold := outlasts(self.fleet.limits, now, now + WAITS):
+            return "waits", f"{found}; {hold.why}"
+        try:
+            outcome = self._roll(made)
+        except HeldBackError as error:
+            return "waits", f"{found}; {error.message}"
         if outcome.state.failure:
             raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
         return "rolled", f"{found}; {outcome.state.note}{_and_left(made)}{_and_late(made)}"
@@ -144,7 +170,8 @@ class LoopFleet(Judge):
         """A process that rolls, and has the lease."""
         estate.ledger.holder = process = f"{name} {self.loop.memory.number()}"
         seen = SimulatedFleet(estate, observer, process)
-        world = World(seen, SimulatedJournal(estate.ledger, process), self, partial(self._now, observer))
+        journal = ImpatientJournal(estate.ledger, process, observer.limits, self)
+        world = World(seen, journal, self, partial(self._now, observer))
         return self.loop.memory.process(process, flows(world))
 
     def _now(self, observer: Observer) -> datetime:
@@ -176,6 +203,8 @@ class LoopFleet(Judge):
             rollout.estate.forget_looks(rollout.process.name, memory.time)
             if not night.alive:
                 raise FencedError("the night died, and with it the process that rolls")
+            if hold := outlasts(rollout.observer.limits, memory.now(), self.until):
+                raise HeldBackError(f"{rollout.id} is left open: {hold.why}")
             raise OutsideError(f"the process that rolls {self.fleet.name} died")
         self.open = None
         self.boxes = dict(self._left(rollout))

@@ -206,7 +206,7 @@ class Promises:
 
     def _in_policy(self, name: str, now: datetime) -> None:
         fleet = self.loop.fleets[name]
-        if self._said("fleet", name) or self._said("image", fleet.becomes, "all"):
+        if self._said("fleet", name, bad=("waits", *BAD)) or self._said("image", fleet.becomes, "all"):
             return
         detail = next((one.detail for one in self.told.lines if (one.kind, one.name) == ("fleet", name)), "")
         said = detail.partition("left alone: ")[2] + detail.partition(LATE)[1]
