@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
@@ -29,6 +29,7 @@ from pipelines.nightly.model import BRANCH, GIVEN_UP_AFTER, IMAGE, NIGHT, NightO
 from pipelines.serve.moments import Schedule, TriggerKind
 from pipelines.serve.runner import Runner
 from tests.simulation.execution import Fate, Row
+from tests.simulation.ledger import ViolationError
 from tests.simulation.loop_fleets import LoopFleet
 from tests.simulation.loop_ledger import LoopContext, LoopLedger
 from tests.simulation.loop_promises import Promises
@@ -36,6 +37,7 @@ from tests.simulation.loop_stages import LoopStages
 from tests.simulation.memory import EPOCH, Memory, Process
 from tests.simulation.outside import DAY, HOUR, UPSTREAM, Outside, Registry
 from tests.simulation.scenario import Fault
+from tests.simulation.simulate import Broken
 
 SCHEDULE = Schedule({TriggerKind.NIGHT: cron("0 2 * * *"), TriggerKind.URGENT: cron("0 */6 * * *")}, ZoneInfo("UTC"))
 SOON, REAPED_AFTER, RESTARTS_AFTER = 300.0, 8.0, 2 * HOUR
@@ -114,6 +116,54 @@ def _fault(dice: Random, days: int) -> Fault:
     if trouble is Trouble.DOWN and dice.random() < 0.2:
         hours = 9 * 24.0
     return Fault(trouble, round(dice.uniform(0, days), 2), dice.randrange(40), hours)  # type: ignore[arg-type]
+
+
+@dataclass
+class LoopReport:
+    """What came of histories: `done` counts what was built, moved and replaced; `broken` says what broke which seed."""
+
+    days: int = 0
+    events: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    troubles: Counter[str] = field(default_factory=Counter)
+    broken: list[Broken] = field(default_factory=list)
+
+
+def play_loop(played: LoopScenario, report: LoopReport) -> ViolationError | None:
+    """Play one history, count it in, and give the promise that it broke."""
+    loop = Loop(played)
+    try:
+        loop.run()
+    except ViolationError as broken:
+        return broken
+    finally:
+        report.days += round(loop.memory.time / DAY)
+        report.events += loop.events
+        report.troubles.update(fault.trouble for fault in played.faults)
+        report.done += loop.promises.ends + Counter(built=len(loop.ledger.built), gone=loop.registry.removed)
+        report.done.update({"replaced": sum(fleet.replaced for fleet in loop.fleets.values())})
+    return None
+
+
+def simulate_loop(seeds: int, days: int, start: int = 0) -> LoopReport:
+    """The histories of the seeds from `start` on, of so many days each."""
+    report = LoopReport()
+    for seed in range(start, start + seeds):
+        played = loop_scenario(seed, days)
+        if broken := play_loop(played, report):
+            report.broken.append(_smallest(played, broken))
+    return report
+
+
+def _smallest(played: LoopScenario, broken: ViolationError) -> Broken:
+    """Take away the faults that are not needed to break the same promise."""
+    found, how = played, broken
+    for fault in played.faults:
+        smaller = replace(found, faults=tuple(one for one in found.faults if one is not fault))
+        seen = play_loop(smaller, LoopReport())
+        if seen and seen.promise == broken.promise:
+            found, how = smaller, seen
+    return Broken(played.seed, broken.promise, str(how), str(found))
 
 
 class KilledError(BaseException):

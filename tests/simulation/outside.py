@@ -161,7 +161,7 @@ class Registry:
         self.channels: dict[tuple[str, str], str] = {}
         self.lost: set[int] = set()
         self.deadly: set[int] = set()
-        self.changes = 0
+        self.changes = self.removed = 0
         self.moved: Callable[[Release, str, str], None] = lambda _release, _channel, _left: None
         self.dies: Callable[[], None] = lambda: None
 
@@ -193,6 +193,7 @@ class Registry:
     def remove(self, release: Release) -> None:
         """Take a release away."""
         self._change(lambda: self.parts.pop(release.digest, None))
+        self.removed += 1
 
     def _change(self, act: Callable[[], object]) -> None:
         self.outside.ask("registry")

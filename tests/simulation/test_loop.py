@@ -1,0 +1,231 @@
+"""The whole loop, simulated: no seed breaks a promise, planted bugs are found, and one seed is one history."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from hardening import evaluation
+from hardening.foundation.errors import OutsideError
+from images.ledger import Trigger
+from images.plan import cooldown
+from pipelines.nightly import flow
+from pipelines.nightly.model import NightOrder, NightPart, NightRecord
+from pipelines.nightly.port import NightStages
+from pipelines.nightly.flow import Steps
+from pipelines.rollout import admission, plan, schedule
+from pipelines.serve import moments
+from tests.simulation import loop_fleets, loop_stages
+from tests.simulation.loop import Loop, LoopReport, Trouble, loop_scenario, play_loop, simulate_loop
+from tests.simulation.loop_ledger import LoopLedger
+from tests.simulation.loop_promises import DEADLINES, FIXES, NIGHTS
+from tests.simulation.loop_stages import LoopStages
+from tests.simulation.outside import FeedData, Registry
+
+DAYS, FIXED, ENOUGH = 45, 8, 12
+OTHER_DAYS = 30
+
+
+def test_no_history_of_a_fixed_range_breaks_a_promise() -> None:
+    """The same seeds on every machine and every day; all happens in them that can."""
+    report = simulate_loop(FIXED, DAYS)
+    assert report.broken == []
+    assert report.days == FIXED * DAYS
+    assert set(report.done) == {"built", "candidate", "stable", "night", "urgent", "replaced", "gone"}
+
+
+def test_no_fresh_history_breaks_a_promise() -> None:
+    """Another seed each time: what fails here is replayed by the seed that it names."""
+    seed = secrets.randbelow(10**9)
+    assert simulate_loop(1, DAYS, seed).broken == [], f"seed {seed}"
+
+
+def test_every_trouble_comes_about() -> None:
+    """In a range of seeds that is no larger than people run by hand."""
+    troubles = {fault.trouble for seed in range(60) for fault in loop_scenario(seed, 365).faults}
+    assert troubles == set(Trouble)
+
+
+def test_a_seed_is_one_history() -> None:
+    """Event by event, or no failure could be replayed."""
+
+    def trace(seed: int) -> list[Any]:
+        loop, seen = Loop(loop_scenario(seed, OTHER_DAYS)), []
+        loop.memory.watch = lambda: (loop._watched(), seen.append((loop.memory.time, loop.steps)))
+        loop.run()
+        return [*seen, sorted(loop.ledger.built), [message.summary for message in loop.messages]]
+
+    assert trace(4) == trace(4)
+
+
+# -- bugs that are planted --------------------------------------------------------------------------------------------
+
+
+def a_dropped_notification(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night in which something failed ends with its report."""
+    real = flow._told
+
+    async def told(stages: NightStages, steps: Steps, record: NightRecord) -> NightRecord:
+        return record if record.errors else await real(stages, steps, record)
+
+    monkeypatch.setattr(flow, "_told", told)
+
+
+def a_skipped_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands on an image is forgotten once that is done."""
+    real = flow.run_branch
+
+    async def run_branch(stages: Any, engine: Any, job: Any) -> Any:
+        return await real(stages, engine, replace(job, children=job.children[1:]))
+
+    monkeypatch.setattr(flow, "run_branch", run_branch)
+
+
+def a_stale_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image is planned by its own packages alone, whatever it stands on has become."""
+    real = loop_stages.inputs_of
+    monkeypatch.setattr(loop_stages, "inputs_of", lambda *args, **more: real(*args, **{**more, "parent": ""}))
+
+
+def a_lost_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns are spread over more than the time there is."""
+    real = plan.due_times
+
+    def due_times(*known: Any) -> dict[str, Any]:
+        return {member: turn + timedelta(days=20) for member, turn in real(*known).items()}
+
+    monkeypatch.setattr(plan, "due_times", due_times)
+
+
+def a_build_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dead worker has built is not looked for."""
+    real = LoopStages.build
+
+    def build(stages: LoopStages, job: Any) -> Any:
+        known, stages.loop.ledger.built = stages.loop.ledger.built, {}
+        try:
+            for one in [name for name, parent in stages.loop.context.parents.items() if name != job.name]:
+                if one in stages.loop.ledger.newest:
+                    newest = stages.loop.ledger.newest[one]
+                    stages.loop.ledger.built[newest.input_digest] = newest
+            return real(stages, job)
+        finally:
+            stages.loop.ledger.built = {**known, **stages.loop.ledger.built}
+
+    monkeypatch.setattr(LoopStages, "build", build)
+
+
+def an_outage_read_as_no_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeds that give nothing have nothing to say."""
+
+    def feeds(stages: LoopStages, _order: NightOrder, _suite: str) -> NightPart:
+        try:
+            stages.loop.ledger.data = stages.loop.outside.told()
+        except OutsideError:
+            stages.loop.ledger.data = FeedData(stages.loop.memory.time)
+        return NightPart()
+
+    monkeypatch.setattr(LoopStages, "feeds", feeds)
+
+
+def old_data_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the date of a scanner's data, its silence is a pass, where a promotion is asked for."""
+    real = loop_stages.judge_image
+
+    def judged(policy: Any, subject: str, checks: Any, reports: Any, findings: Any, waivers: Any, now: Any, bases: Any) -> Any:
+        fresh = [replace(one, data_date=now) for one in reports]
+        return real(policy, subject, checks, fresh, findings, waivers, now, bases)
+
+    monkeypatch.setattr(loop_stages, "judge_image", judged)
+
+
+def no_gate_at_promotion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was let through once is promoted, whatever is known by now."""
+    monkeypatch.setattr(loop_stages, "refuse_judged", lambda *_: None)
+
+
+def no_soak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is candidate is stable."""
+    monkeypatch.setattr(loop_stages, "soaked", lambda *_: True)
+
+
+def no_cooldown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a tag names is taken at once."""
+    monkeypatch.setattr(cooldown, "until", lambda *_: None)
+
+
+def no_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rollouts begin on days on which nothing may."""
+    real = schedule.may_act
+
+    def may_act(limits: Any, now: Any) -> Any:
+        return real(limits.model_copy(update={"freezes": ()}), now)
+
+    for module in (admission, plan):
+        monkeypatch.setattr(module, "may_act", may_act)
+
+
+def waits_as_long_as_a_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An automated run waits for the end of a freeze, and with it the night."""
+    monkeypatch.setattr(loop_fleets, "outlasts", lambda *_: None)
+
+
+def a_missed_moment_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve makes up for nothing that came while it was dead."""
+    monkeypatch.setattr(moments, "MISSED", timedelta(minutes=10))
+
+
+def done_before_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits is taken off the list as soon as it is looked at: who is killed then forgets it."""
+    real = LoopLedger.waiting_triggers
+
+    def waiting(ledger: LoopLedger) -> tuple[Trigger, ...]:
+        found = real(ledger)
+        ledger.finish_triggers([one.id for one in found], max((one.at for one in found), default=None), "seen")  # type: ignore[arg-type]
+        return found
+
+    monkeypatch.setattr(LoopLedger, "waiting_triggers", waiting)
+
+
+def candidate_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The channel moves before what proves the release is there."""
+    monkeypatch.setattr(LoopStages, "PARTS", Registry.PARTS[:-1], raising=False)
+    monkeypatch.setattr(Registry, "PARTS", Registry.PARTS)
+
+
+def a_dead_workers_build_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes over what a worker had that died."""
+    monkeypatch.setattr(Loop, "_reap", lambda _loop: None)
+
+
+PLANTED: dict[Callable[[pytest.MonkeyPatch], None], str] = {
+    a_dropped_notification: "people are told",
+    a_skipped_child: FIXES,
+    a_stale_parent: FIXES,
+    a_lost_deadline: DEADLINES,
+    a_build_done_twice: "nothing is built twice",
+    an_outage_read_as_no_holes: "what the gate refuses is not promoted",
+    no_gate_at_promotion: "what the gate refuses is not promoted",
+    no_soak: "what is promoted has soaked",
+    no_cooldown: "the cooldown holds",
+    no_freeze: "nothing begins without leave",
+    waits_as_long_as_a_freeze: "every night ends",
+    a_missed_moment_is_forgotten: NIGHTS,
+    done_before_it_is: NIGHTS,
+    a_dead_workers_build_stays: "every night ends",
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found(monkeypatch: pytest.MonkeyPatch, plant: Callable[[pytest.MonkeyPatch], None]) -> None:
+    """A simulation that finds nothing proves nothing."""
+    plant(monkeypatch)
+    found = (play_loop(loop_scenario(seed, DAYS), LoopReport()) for seed in range(ENOUGH))
+    broken = next((one for one in found if one), None)
+    assert broken
+    assert broken.promise == PLANTED[plant], str(broken)
