@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from tests.simulation.loop import Loop
 
 
+OURS = "r.example"  # the registry
+
+
 @dataclass
 class Rollout:
     """One that is not over: its flow's id, what it acts on and through, and the process that runs it."""
@@ -91,7 +94,7 @@ class LoopFleet(Judge):
         }
         policy = self.loop.context.policies[self.fleet.policy]
         return [
-            judge(self.fleet.name, policy, self._member(box), origins[box.digest], ledger.waivers, now)
+            judge(self.fleet.name, policy, self._member(box), origins[box.digest], ledger.waivers, now, OURS)
             for box in self.boxes.values()
         ]
 

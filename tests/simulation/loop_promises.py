@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from hardening.findings import Reason
+from hardening.foundation.errors import OutsideError
 from hardening.gate import GateError
 from images.artifact import Artifact, Release
 from images.documents import from_json
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 BEGINS_WITHIN = 8 * HOUR  # of its moment, or of the start of serve: behind an urgent one, and after deaths
 ENDS_WITHIN = timedelta(hours=30)
-PATIENCE = 2.5 * DAY  # two nights
+PATIENCE = timedelta(days=2, hours=12)  # two nights
 NIGHT_AT = 2 * HOUR
 BAD = ("failed", "refused")
 TURN = "its turn comes at"
@@ -42,8 +43,9 @@ class Promises:
         self.builds_of: Counter[str] = Counter()
         self.first_seen: dict[str, datetime] = {}
         self.tag = ""
-        self.candidate_at: dict[str, tuple[str, float]] = {}
+        self.candidate_at: dict[str, tuple[str, datetime]] = {}
         self.last_begun = 0.0
+        self.failures = 0
         self.up_since = 0.0
         self.told: NightlyOutput | None = None
         self.refusals: list[tuple[str, Reason]] = []
@@ -81,8 +83,8 @@ class Promises:
         self.ends[channel] += 1
         if channel == "stable":
             self._promoted(release, before)
-        elif self.candidate_at.get(release.name, ("", 0.0))[0] != release.content:
-            self.candidate_at[release.name] = release.content, self._time
+        elif release.name not in self.candidate_at or self.candidate_at[release.name][0] != release.content:
+            self.candidate_at[release.name] = release.content, release.published_at
 
     def _promoted(self, release: Release, before: Release | None) -> None:
         loop, data = self.loop, self.loop.outside.answered
@@ -91,8 +93,8 @@ class Promises:
         if not any(verdict(loop, moment, artifact, data).allowed for moment in moments):
             reasons = verdict(loop, moments[0], artifact, data).refusals
             raise ViolationError("what the gate refuses is not promoted", f"{release.name}: {reasons[0].what}")
-        soak = loop.context.definitions[release.name].definition.lifecycle.soak.total_seconds()
-        soaked = self._time - self.candidate_at[release.name][1] >= soak - soak / EARLIER - HOUR
+        soak = loop.context.definitions[release.name].definition.lifecycle.soak
+        soaked = loop.memory.now() - self.candidate_at[release.name][1] >= soak - soak / EARLIER
         if before and before.content != release.content and not soaked:
             had, has = (loop.ledger.scanned(one.content, data).findings for one in (before, release))
             if not fixed(had, has):
@@ -108,6 +110,7 @@ class Promises:
 
     def begins(self, order: NightOrder) -> None:
         """A night begins."""
+        self.failures = self.loop.outside.failures
         if not order.urgent:
             self.last_begun = self._time
 
@@ -142,6 +145,9 @@ class Promises:
         return record.exit_code
 
     def _were_told(self, record: NightRecord) -> None:
+        failures, self.failures = self.loop.outside.failures - self.failures, self.loop.outside.failures
+        if failures and record.exit_code != OutsideError.exit_code:
+            raise ViolationError("what could not be asked is said", f"{record.order.id} ended with {record.exit_code}")
         if record.order.urgent and record.idle:
             return  # what fails is told once, and again by the night
         messages = [one for one in self.loop.messages if one.id == record.order.id]
@@ -191,15 +197,14 @@ class Promises:
             raise ViolationError(FIXES, f"{name} has no release")
         has = {one.name: one.version for one in loop.ledger.content(candidate.content).packages}
         for package in definition.packages:
-            late = self._time - loop.outside.since[package] > PATIENCE
+            late = self._time - loop.outside.since[package] > PATIENCE.total_seconds()
             if late and has[package] != f"1.{loop.outside.offered[package]}-1":
                 raise ViolationError(FIXES, f"{name} lacks the newest {package}, and nobody was told")
         if self._said("channel", name, bad=("soaks", *BAD)):
             return
-        soak = definition.lifecycle.soak.total_seconds()
         if stable is None:
             raise ViolationError(FIXES, f"stable of {name} names nothing")
-        if stable.content != candidate.content and self._time - self.candidate_at[name][1] > soak + PATIENCE:
+        if stable.content != candidate.content and now - self.candidate_at[name][1] > definition.lifecycle.soak + PATIENCE:
             raise ViolationError(FIXES, f"stable of {name} does not follow, and nobody was told")
         if stable.expires_at <= now:
             raise ViolationError(DEADLINES, f"stable of {name} expired on {stable.expires_at}")

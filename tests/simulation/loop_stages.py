@@ -82,7 +82,9 @@ class LoopPlanner:
 
 
 class LoopStages(WorldStages):
-    """The stages over a simulated loop."""
+    """The stages over a simulated loop. `parts`: of a release, in the order in which they are pushed."""
+
+    parts = Registry.PARTS
 
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop.context)
@@ -232,7 +234,7 @@ class LoopStages(WorldStages):
             if standing and not begun and standing.content == judged.content and not near_expiry(standing, now):
                 return replace(judged, action="unchanged", expires_at=standing.expires_at)
             release = ledger.begun[job.name] = begun or self._draft(job, judged.content)
-            for part in registry.PARTS:
+            for part in self.parts:
                 registry.push(release, part)
             ledger.known[release.digest] = release
             point(self._store(job.night), release, "candidate", "publish")

@@ -69,6 +69,7 @@ class Outside:
         self.since = dict.fromkeys(PACKAGES, 0.0)
         self.holes: dict[str, Hole] = {}
         self.answered = FeedData(float("-inf"))
+        self.failures = 0
         self.tag = ""
         self.holds: dict[str, Package] = {}
         self.withdrawn: set[str] = set()
@@ -80,9 +81,11 @@ class Outside:
 
     def ask(self, place: str) -> None:
         """Reach a place. Raises OutsideError while it is down, or answers what is no answer."""
-        if self.memory.time < self.down.get(place, 0.0):
+        down, corrupt = (self.memory.time < until.get(place, 0.0) for until in (self.down, self.corrupt))
+        self.failures += down or corrupt
+        if down:
             raise SilentError(f"{place}: there is no connection")
-        if self.memory.time < self.corrupt.get(place, 0.0):
+        if corrupt:
             raise MalformedError(f"{place}: the answer is not what its format says")
 
     def told(self) -> FeedData:

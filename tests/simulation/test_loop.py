@@ -133,20 +133,10 @@ def an_outage_read_as_no_holes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LoopStages, "feeds", feeds)
 
 
-def old_data_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the date of a scanner's data, its silence is a pass, where a promotion is asked for."""
-    real = loop_stages.judge_image
-
-    def judged(policy: Any, subject: str, checks: Any, reports: Any, findings: Any, waivers: Any, now: Any, bases: Any) -> Any:
-        fresh = [replace(one, data_date=now) for one in reports]
-        return real(policy, subject, checks, fresh, findings, waivers, now, bases)
-
-    monkeypatch.setattr(loop_stages, "judge_image", judged)
-
-
-def no_gate_at_promotion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was let through once is promoted, whatever is known by now."""
-    monkeypatch.setattr(loop_stages, "refuse_judged", lambda *_: None)
+def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is known of an image, it is let through."""
+    real = LoopStages._verdict
+    monkeypatch.setattr(LoopStages, "_verdict", lambda *known: replace(real(*known), allowed=True, reasons=()))
 
 
 def no_soak(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,22 +170,9 @@ def a_missed_moment_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(moments, "MISSED", timedelta(minutes=10))
 
 
-def done_before_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What waits is taken off the list as soon as it is looked at: who is killed then forgets it."""
-    real = LoopLedger.waiting_triggers
-
-    def waiting(ledger: LoopLedger) -> tuple[Trigger, ...]:
-        found = real(ledger)
-        ledger.finish_triggers([one.id for one in found], max((one.at for one in found), default=None), "seen")  # type: ignore[arg-type]
-        return found
-
-    monkeypatch.setattr(LoopLedger, "waiting_triggers", waiting)
-
-
 def candidate_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The channel moves before what proves the release is there."""
-    monkeypatch.setattr(LoopStages, "PARTS", Registry.PARTS[:-1], raising=False)
-    monkeypatch.setattr(Registry, "PARTS", Registry.PARTS)
+    """A channel moves before what proves the release is there."""
+    monkeypatch.setattr(LoopStages, "parts", Registry.PARTS[:-1])
 
 
 def a_dead_workers_build_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,14 +186,14 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     a_stale_parent: FIXES,
     a_lost_deadline: DEADLINES,
     a_build_done_twice: "nothing is built twice",
-    an_outage_read_as_no_holes: "what the gate refuses is not promoted",
-    no_gate_at_promotion: "what the gate refuses is not promoted",
+    an_outage_read_as_no_holes: "what could not be asked is said",
+    no_gate: "what the gate refuses is not promoted",
     no_soak: "what is promoted has soaked",
     no_cooldown: "the cooldown holds",
     no_freeze: "nothing begins without leave",
     waits_as_long_as_a_freeze: "every night ends",
     a_missed_moment_is_forgotten: NIGHTS,
-    done_before_it_is: NIGHTS,
+    candidate_first: "nothing is published half",
     a_dead_workers_build_stays: "every night ends",
 }
 
