@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 
@@ -20,7 +20,7 @@ from pipelines.durable.dbos import Worker
 from pipelines.durable.port import FencedError, Flow
 from pipelines.durable.workers import LostError
 from pipelines.fleet.members import BACK
-from pipelines.fleet.model import Approval, Limits
+from pipelines.fleet.model import Approval
 from pipelines.fleet.violations import MemberVerdict, in_words, verdict_of
 from pipelines.rollout.admission import outlasts
 from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
@@ -35,6 +35,7 @@ from pipelines.rollout.schedule import Hold
 from pipelines.rollout.session import FleetSession, check, plan_again, plan_all
 from pipelines.rollout.state import Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage, RolloutState, World
 
+
 def start(
     at: FleetSession, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False,
     approved: ApprovedPlan | None = None, as_owner: bool = False,
@@ -43,9 +44,9 @@ def start(
 
     `approved`: exactly that plan is executed, or refused with what has changed since. Where the fleet asks for an
     approval, somebody else has given it, or `as_owner` does without. What an earlier run left unfinished is
-    finished first. An automated run begins nothing that may do nothing for longer than it waits. Raises HeldBackError
-    where that comes over it later, RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls the
-    fleet, and OutsideError. A rollout that failed has an Outcome that says so.
+    finished first. An automated run begins nothing that would have to wait for more than a day. Raises HeldBackError
+    where that comes later, RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls
+    the fleet, and OutsideError. A rollout that failed has an Outcome that says so.
     """
     act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
     until = at.now() + WAITS if automated else None
@@ -131,8 +132,9 @@ class HeldBackError(RefusedError):
 def execute(at: FleetSession, order: Order, until: datetime | None = None) -> RolloutOutcome:
     """Execute an order to its end, from wherever an earlier process left it.
 
-    Raises HeldBackError as soon as it would have to wait beyond `until`; HeldError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
-    process has the fleet. A rollout that failed, and is back as it was, is no error here: its Outcome says so.
+    Raises HeldBackError as soon as it would have to wait beyond `until`; HeldError naming the owner where somebody else
+    rolls the fleet, and OutsideError, also as soon as another process has the fleet. A rollout that failed, and is back
+    as it was, is no error here: its Outcome says so.
     """
     rollout, written, ledger = order.rollout, to_json(order), at.context.ledger
     wanted = Holder(at.fleet.name, f"{at.context.actor}:{os.getpid()}-{token_hex(3)}", rollout)
@@ -188,15 +190,14 @@ def go_on(at: FleetSession, until: datetime | None = None) -> tuple[RolloutOutco
 
 @dataclass(frozen=True)
 class _ImpatientJournal(LedgerJournal):
-    """Of an automated run: a wait beyond `until`, as the `limits` have it, is written down and left to the next one."""
+    """Of an automated run: a wait that is `too_long` is written down, and left to the next one."""
 
-    limits: Limits = Limits()
-    until: datetime = datetime.max.replace(tzinfo=UTC)
+    too_long: Callable[[], object] = bool
 
     def save(self, state: RolloutState) -> None:
         """Raises FencedError where the process does not wait for that."""
         super().save(state)
-        if state.stage is RolloutStage.WAITING and outlasts(self.limits, self.now(), self.until):
+        if state.stage is RolloutStage.WAITING and self.too_long():
             raise FencedError
 
 
@@ -205,7 +206,7 @@ def _flows(
 ) -> Mapping[str, Flow]:
     """The flows that a process executes for this fleet."""
     known = (at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings), order.plan.target)
-    journal = _ImpatientJournal(*known, order.limits, until) if until else LedgerJournal(*known)
+    journal = _ImpatientJournal(*known, lambda: until and outlasts(order.limits, now(), until))
     world = World(at.members, journal, at, now, at.together, at.groups)
     return flows(world)
 
@@ -250,6 +251,8 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False) -> AutoLine
     seen = found(tell=apply)
     try:
         line = _rolled(at, verdicts, seen, apply=apply)
+    except HeldBackError as error:
+        return _line(at, "waits", f"{seen}; {error.message}")
     except RefusedError:
         if tells:
             found(tell=True)
@@ -266,10 +269,7 @@ def _rolled(at: FleetSession, verdicts: Sequence[MemberVerdict], found: str, *, 
         return _line(at, "compliant", found)
     if at.fleet.approval is Approval.REQUIRED:
         return _ask(at, found, apply=apply)
-    try:
-        plan, outcome = start(at, apply=apply, automated=True)
-    except HeldBackError as error:
-        return _line(at, "waits", f"{found}; {error.message}")
+    plan, outcome = start(at, apply=apply, automated=True)
     if outcome and outcome.state.failure:
         raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
     if outcome:

@@ -50,7 +50,11 @@ CATALOG: dict[str, dict[str, Any]] = {
     "base": {"base": {"bootstrap": {"family": "debian", "suite": "trixie"}}, "packages": ("libc", "zlib")},
     "web": {"base": {"golden": "base"}, "packages": ("nginx",)},
     "app": {"base": {"golden": "web"}},
-    "lonely": {"base": {"bootstrap": {"family": "debian", "suite": "trixie"}}, "packages": ("curl",), "lifecycle": {"soak": "2d"}},
+    "lonely": {
+        "base": {"bootstrap": {"family": "debian", "suite": "trixie"}},
+        "packages": ("curl",),
+        "lifecycle": {"soak": "2d"},
+    },
     "vendor": {"base": {"image": UPSTREAM}, "packages": ("zlib",)},
 }
 LIMITS = {"min_healthy_time": "10s", "bake_time": "1m", "max_parallel": 2, "budgets": [{"nodes": "50%"}]}

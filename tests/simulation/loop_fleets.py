@@ -1,4 +1,4 @@
-"""The fleets of the simulated loop: judged by the real rules, planned and rolled by the real code, night after night."""
+"""The fleets of the simulated loop: judged, planned and rolled by the real code, night after night."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ class ImpatientJournal(SimulatedJournal):
 
     def save(self, state: RolloutState) -> None:
         super().save(state)
-        if state.stage is RolloutStage.WAITING and outlasts(self.limits, self.fleet.loop.memory.now(), self.fleet.until):
+        if state.stage is RolloutStage.WAITING and outlasts(
+            self.limits, self.fleet.loop.memory.now(), self.fleet.until
+        ):
             raise FencedError
 
 

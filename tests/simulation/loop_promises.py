@@ -204,7 +204,10 @@ class Promises:
             return
         if stable is None:
             raise ViolationError(FIXES, f"stable of {name} names nothing")
-        if stable.content != candidate.content and now - self.candidate_at[name][1] > definition.lifecycle.soak + PATIENCE:
+        if (
+            stable.content != candidate.content
+            and now - self.candidate_at[name][1] > definition.lifecycle.soak + PATIENCE
+        ):
             raise ViolationError(FIXES, f"stable of {name} does not follow, and nobody was told")
         if stable.expires_at <= now:
             raise ViolationError(DEADLINES, f"stable of {name} expired on {stable.expires_at}")

@@ -65,7 +65,10 @@ class LoopPlanner:
         ledger, definition = self.loop.ledger, self.loop.context.definitions[name].definition
         below = self.plans.get(definition.base.golden or "")
         added = tuple(package(one, ledger.index[one]) for one in definition.packages)
-        packages, parent = (below.packages if below else ()), (below.artifact.digest if below and below.artifact else "")
+        packages, parent = (
+            (below.packages if below else ()),
+            (below.artifact.digest if below and below.artifact else ""),
+        )
         if definition.base.image:
             parent = self.loop.pinned
             packages = (self.loop.outside.holds[parent],)
@@ -180,10 +183,8 @@ class LoopStages(WorldStages):
             return image_failed(found.job(name), error)
         if candidate is None or candidate.content != artifact.digest:
             return "it is not published yet"
-        if near_expiry(candidate, found.context.now):
-            return "it gets new dates"
-        if registry.pointed(name, "stable") != candidate.digest:
-            return "stable does not name its release"
+        if near_expiry(candidate, found.context.now) or registry.pointed(name, "stable") != candidate.digest:
+            return "it gets new dates, or stable does not name its release"
         left = DaysLeft.of(candidate, found.context.now)
         return ImageAnswer(name, "unchanged", content=artifact.digest, reasons=(SETTLED,), left=left)
 
@@ -222,7 +223,7 @@ class LoopStages(WorldStages):
 
     def publish(self, job: ImageJob, judged: ImageAnswer) -> ImageAnswer:
         """Part by part; what was cut short is finished, or put away where it is another one by now."""
-        loop, registry, ledger, now = self.loop, self.loop.registry, self.loop.ledger, job.night.started_at
+        registry, ledger, now = self.loop.registry, self.loop.ledger, job.night.started_at
         try:
             standing = ledger.known.get(registry.pointed(job.name, "candidate"))
             begun = ledger.begun.get(job.name)

@@ -1,4 +1,4 @@
-"""An automated run and what forbids it to touch a fleet for long: it waits for a day at most, or the night waits too."""
+"""An automated run waits for a day at most until it may touch a fleet: the night waits with it."""
 
 from __future__ import annotations
 
