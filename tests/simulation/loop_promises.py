@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from hardening.findings import Reason
 from hardening.foundation.errors import OutsideError
 from hardening.gate import GateError
+from hardening.model import Severity
 from images.artifact import Artifact, Release
 from images.documents import from_json
 from images.release.soak import EARLIER, fixed
 from pipelines.contract import NightlyOutput
+from pipelines.fleet.violations import Judged
 from pipelines.nightly.model import NightOrder, NightRecord
 from pipelines.nightly.summary import output
 from tests.simulation.execution import Row
@@ -106,6 +108,14 @@ class Promises:
         if running or release.digest in self.loop.registry.channels.values():
             raise ViolationError("what is used is kept", f"{release.name} {release.digest[:19]}")
 
+    def pruned(self) -> None:
+        """What a channel names still has its base."""
+        known = self.loop.ledger.known
+        left = {one.content for one in known.values() if not one.pruned_at} | {""}
+        for digest in self.loop.registry.channels.values():
+            if known[digest].base_digest not in left:
+                raise ViolationError("what is used is kept", f"the base of {known[digest].name}")
+
     # -- nights -------------------------------------------------------------------------------------------------------
 
     def begins(self, order: NightOrder) -> None:
@@ -135,6 +145,8 @@ class Promises:
         record = from_json(NightRecord, row.result)
         self._were_told(record)
         self.ends["urgent" if order.urgent else "night"] += 1
+        if order.urgent and not record.exit_code and not record.in_vain:
+            self._closed_what_is_grave(order)
         if not order.urgent:
             self.told = output(record)
             self._left_nothing_out(record)
@@ -155,6 +167,16 @@ class Promises:
             raise ViolationError("people are told", f"nothing of {record.order.id}: exit code {record.exit_code}")
         if messages[-1].exit_code != record.exit_code:
             raise ViolationError("people are told", f"{record.order.id} ended with {record.exit_code}")
+
+    def _closed_what_is_grave(self, order: NightOrder) -> None:
+        """After an urgent run in which nothing failed, no candidate has a grave hole whose fix the mirror had before."""
+        loop, data, offered = self.loop, self.loop.outside.answered, self.loop.outside.before(order.started_at)
+        for (name, channel), digest in loop.registry.channels.items():
+            for one in loop.ledger.scanned(loop.ledger.known[digest].content, data).findings:
+                grave = one.exploited or one.severity is Severity.CRITICAL
+                mine = channel == "candidate" and one.package in loop.context.definitions[name].definition.packages
+                if grave and mine and one.fixed in offered[one.package]:
+                    raise ViolationError("what is urgent does not wait", f"{name}: {one.id} in {one.package}")
 
     def _left_nothing_out(self, record: NightRecord) -> None:
         """Every image has its line; one that is well has the newest packages, base, and candidate."""
@@ -218,13 +240,23 @@ class Promises:
             return
         detail = next((one.detail for one in self.told.lines if (one.kind, one.name) == ("fleet", name)), "")
         said = detail.partition("left alone: ")[2] + detail.partition(LATE)[1]
+        if self._said("channel", fleet.becomes, bad=("soaks", *BAD)):
+            return
         for one in fleet.judged(now):
-            if one.deadline is None or now <= one.deadline or self._said("channel", fleet.becomes, bad=("soaks", *BAD)):
+            due = min([at for at in (one.deadline, self._refused(one, now)) if at], default=now)
+            if now <= due:
                 continue
             mine = [part for part in said.split("; ") if one.member.name in part.partition(":")[0].split(", ")]
             if LATE not in said and not any(TURN not in part for part in mine):
-                how = f"{one.member.name}: {', '.join(sorted(one.rules))} since before {one.deadline}; told: {detail}"
+                how = f"{one.member.name}: {', '.join(sorted(one.rules))}, due at {due}; told: {detail}"
                 raise ViolationError(DEADLINES, how)
+
+    def _refused(self, one: Judged, now: datetime) -> datetime | None:
+        """By when a member must be replaced since the gate refuses what it runs, judged here by what feeds gave last."""
+        artifact = self.loop.ledger.content(one.origin.golden.content)
+        refusals = verdict(self.loop, now, artifact, self.loop.outside.answered).refusals
+        began = [reason.deadline or reason.since for reason in refusals if reason.rule.startswith("CVE")]
+        return min(began) + self.loop.context.policies["default"].running.refused.grace if began else None
 
     def _said(self, kind: str, *names: str, bad: tuple[str, ...] = BAD) -> bool:
         """Whether the last night said that something is not well."""

@@ -295,6 +295,7 @@ class LoopStages(WorldStages):
             self.loop.promises.removes(decision.subject)
             self.loop.registry.remove(decision.subject)
             self.loop.ledger.pruned(decision.subject, order.started_at)
+        self.loop.promises.pruned()
         return NightPart()
 
     def fleets(self, order: NightOrder, images: tuple[str, ...]) -> tuple[str, ...]:

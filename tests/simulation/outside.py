@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from random import Random
 
@@ -14,7 +15,7 @@ from images.advisories import Advisories, Advisory
 from images.artifact import Package, Release
 from pipelines.durable.port import FencedError
 from tests.simulation.ledger import ViolationError
-from tests.simulation.memory import Memory
+from tests.simulation.memory import EPOCH, Memory
 
 HOUR, DAY = 3600.0, 86_400.0
 PACKAGES = ("libc", "zlib", "nginx", "curl", "openssl")
@@ -93,6 +94,14 @@ class Outside:
         self.ask("feeds")
         self.answered = FeedData(self.memory.time, dict(self.holes))
         return self.answered
+
+    def before(self, moment: datetime) -> dict[str, set[str]]:
+        """By package the versions that were offered before a moment."""
+        at = (moment - EPOCH).total_seconds()
+        return {
+            name: {f"1.{one}-1" for one in range(number + (self.since[name] < at))}
+            for name, number in self.offered.items()
+        }
 
     def poison(self, hours: float) -> None:
         """A thief moves the tag, to an image that seems to fix everything, and is found out."""

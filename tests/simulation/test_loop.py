@@ -14,7 +14,7 @@ from hardening.foundation.errors import OutsideError
 from images.plan import cooldown
 from pipelines.nightly import flow
 from pipelines.nightly.flow import Steps
-from pipelines.nightly.model import NightOrder, NightPart, NightRecord
+from pipelines.nightly.model import FeedNews, NightOrder, NightPart, NightRecord
 from pipelines.nightly.port import NightStages
 from pipelines.rollout import admission, plan, schedule
 from pipelines.serve import moments
@@ -133,6 +133,16 @@ def no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LoopStages, "_verdict", lambda *known: replace(real(*known), allowed=True, reasons=()))
 
 
+def urgent_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No hole is so grave that an urgent run begins for it."""
+    monkeypatch.setattr(LoopStages, "urgent", lambda *_: FeedNews())
+
+
+def what_is_refused_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members are not judged by what is known today of the release that they run."""
+    monkeypatch.setattr(loop_fleets.GoldenStatus, "refused", lambda *_: ("", None))
+
+
 def no_soak(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is candidate is stable."""
     monkeypatch.setattr(loop_stages, "soaked", lambda *_: True)
@@ -182,6 +192,8 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, int]] = {
     a_build_done_twice: ("nothing is built twice", 23),
     an_outage_read_as_no_holes: ("what could not be asked is said", 7),
     no_gate: ("what the gate refuses is not promoted", 0),
+    urgent_waits: ("what is urgent does not wait", 0),
+    what_is_refused_runs_on: (DEADLINES, 0),
     no_soak: ("what is promoted has soaked", 0),
     no_cooldown: ("the cooldown holds", 0),
     no_freeze: ("nothing begins without leave", 2),
