@@ -1,4 +1,4 @@
-"""How long ten thousand simulated rollouts with faults take, on two cores; and ten simulated years of the whole loop."""
+"""How long ten thousand simulated rollouts with faults take, on two cores; and ten years of the simulated loop."""
 
 from __future__ import annotations
 

@@ -155,11 +155,11 @@ def simulate_loop(seeds: int, days: int, start: int = 0) -> LoopReport:
     for seed in range(start, start + seeds):
         played = loop_scenario(seed, days)
         if broken := play_loop(played, report):
-            report.broken.append(_smallest(played, broken))
+            report.broken.append(smallest(played, broken))
     return report
 
 
-def _smallest(played: LoopScenario, broken: ViolationError) -> Broken:
+def smallest(played: LoopScenario, broken: ViolationError) -> Broken:
     """Take away the faults that are not needed to break the same promise."""
     found, how = played, broken
     for fault in played.faults:

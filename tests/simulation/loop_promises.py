@@ -169,7 +169,7 @@ class Promises:
             raise ViolationError("people are told", f"{record.order.id} ended with {record.exit_code}")
 
     def _closed_what_is_grave(self, order: NightOrder) -> None:
-        """After an urgent run in which nothing failed, no candidate has a grave hole whose fix the mirror had before."""
+        """After an urgent run that failed in nothing, no candidate has a grave hole whose fix the mirror had before."""
         loop, data, offered = self.loop, self.loop.outside.answered, self.loop.outside.before(order.started_at)
         for (name, channel), digest in loop.registry.channels.items():
             for one in loop.ledger.scanned(loop.ledger.known[digest].content, data).findings:
@@ -252,7 +252,7 @@ class Promises:
                 raise ViolationError(DEADLINES, how)
 
     def _refused(self, one: Judged, now: datetime) -> datetime | None:
-        """By when a member must be replaced since the gate refuses what it runs, judged here by what feeds gave last."""
+        """By when a member must be replaced since the gate refuses what it runs, by what feeds gave last."""
         artifact = self.loop.ledger.content(one.origin.golden.content)
         refusals = verdict(self.loop, now, artifact, self.loop.outside.answered).refusals
         began = [reason.deadline or reason.since for reason in refusals if reason.rule.startswith("CVE")]
