@@ -35,21 +35,32 @@ def promotion(context: Context, name: str) -> PromotionDecision:
     """
     to = store_of(context, name)
     candidate = to.meant(f"{name}:candidate")
-    stable = to.pointed(candidate.repository, "stable")
-    if candidate.content in stable:
-        return PromotionDecision(waits=False)  # new dates over the same content, or nothing new at all
-    soak, since = context.definitions[name].definition.lifecycle.soak, candidate_since(to, candidate)
-    done = soaked(since, soak, context.now)
-    fixes = () if done else _fixes(context, to, candidate, stable)
-    if not done and not fixes:
-        why = f"candidate since {_moment(since)}; stable moves after {shown(soak)}, on {_moment(since + soak)}"
-        return PromotionDecision(waits=True, why=f"{why}, or now: ./goldsmith image.promote {name}")
+    fixes = soak(context, to, name, candidate, to.pointed(candidate.repository, "stable"))
+    if isinstance(fixes, PromotionDecision):
+        return fixes
     for fleet, judged in _canaries(context, name):
         if fixes:
             _refuse_failed(context, name, fleet, candidate)
         if not _healthy(name, fleet, judged, candidate) and not fixes:
             return PromotionDecision(waits=True, why=f"it has soaked, but no member of the fleet {fleet} runs it yet")
     return PromotionDecision(waits=False, why=f"at once, for it fixes {', '.join(fixes)}" if fixes else "")
+
+
+def soak(
+    context: Context, to: ReleaseStore, name: str, candidate: Release, stable: Sequence[str]
+) -> PromotionDecision | tuple[str, ...]:
+    """Decide by the candidate's age and by what `stable` names, as far as these tell; else the fixes for which it need
+    not have soaked, if any.
+    """
+    if candidate.content in stable:
+        return PromotionDecision(waits=False)  # new dates over the same content, or nothing new at all
+    time, since = context.definitions[name].definition.lifecycle.soak, candidate_since(to, candidate)
+    if soaked(since, time, context.now):
+        return ()
+    if fixes := _fixes(context, to, candidate, stable):
+        return fixes
+    why = f"candidate since {_moment(since)}; stable moves after {shown(time)}, on {_moment(since + time)}"
+    return PromotionDecision(waits=True, why=f"{why}, or now: ./goldsmith image.promote {name}")
 
 
 def _fixes(context: Context, to: ReleaseStore, candidate: Release, stable: Sequence[str]) -> tuple[str, ...]:

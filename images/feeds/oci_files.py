@@ -55,7 +55,7 @@ def write_file(settings: Settings, place: str, found: Manifest, name: str, sink:
 
     A registry hands out an artifact as a whole, so that all its files are fetched for the one.
     """
-    from images.registry.client import split
+    from images.registry.references import split
 
     listed, folder = _listed(found, name, place), settings.state_dir / "feeds"
     most.require(listed.size, f"{name} in {place}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -28,7 +29,8 @@ class Database:
     """A database with the ledger's tables in it. A transaction writes before it reads, and none waits forever."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine = self._own = engine
+        self._keepers, self._lock = 0, threading.Lock()
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -44,7 +46,25 @@ class Database:
 
     def close(self) -> None:
         """Give the database's connections back."""
-        self._engine.dispose()
+        self._own.dispose()
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Within it a file's connections are kept, for those who ask thousands of times: to open one and to read the
+        schema takes three times as long as what is asked.
+        """
+        with self._lock:
+            self._keepers += 1
+            if self._keepers == 1 and isinstance(self._own.pool, NullPool):
+                self._engine = create_engine(self._own.url, connect_args={"timeout": BUSY_SECONDS})
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._keepers -= 1
+                if not self._keepers and self._engine is not self._own:
+                    kept, self._engine = self._engine, self._own
+                    kept.dispose()
 
     def _prepared(self) -> Self:
         try:

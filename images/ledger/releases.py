@@ -80,6 +80,12 @@ class Releases(Database):
         """Where a channel has pointed, the oldest first."""
         return self._find(Move, t.channel_moves, t.channel_moves.c.id, repository=repository, channel=channel)
 
+    def last_move(self, repository: str, channel: str) -> Move | None:
+        """Where a channel points, as far as it was moved here."""
+        newest = t.channel_moves.c.id.desc()
+        found = self._find(Move, t.channel_moves, newest, limit=1, repository=repository, channel=channel)
+        return next(iter(found), None)
+
     def _releases(self, **same: Any) -> tuple[Release, ...]:
         return self._find(Release, t.releases, t.releases.c.published_at.desc(), t.releases.c.digest, **same)
 

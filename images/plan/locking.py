@@ -15,8 +15,8 @@ from images.packages import debian
 from images.plan.cooldown import TagChoice, choose, until
 from images.plan.holes import KnownHoles
 from images.plan.upstream import Upstream
-from images.registry.client import split
 from images.registry.heads import Heads
+from images.registry.references import split
 
 Moved = Literal["pinned", "moved", "unchanged", "waits"]
 

@@ -20,7 +20,8 @@ from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex, write_atomically
 from images.registry.answers import Platform, parsed
-from images.registry.client import Manifest, RegistryClient, split
+from images.registry.client import Manifest, RegistryClient
+from images.registry.references import split
 from images.registry.release_trust import require_upstream_trusted
 from images.store import layers
 from images.store.files import room_on

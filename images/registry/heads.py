@@ -8,43 +8,30 @@ https://docs.docker.com/docker-hub/usage/pulls/. A registry may answer 429, Retr
 from __future__ import annotations
 
 import json
-import os
 import re
-import threading
 from collections.abc import Mapping
-from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
-from hardening.foundation.addresses import is_loopback, is_safe
-from hardening.foundation.errors import GoldsmithError, LateError, MalformedError, OutsideError
+from hardening.foundation.addresses import is_loopback
+from hardening.foundation.errors import GoldsmithError, MalformedError, OutsideError
 from hardening.foundation.hashing import DIGEST
-from hardening.foundation.limits import HEAD_SECONDS, TOKEN_BYTES, parse_json, read_all
 from hardening.foundation.settings import Settings
 from images.model import Base
 from images.packages.index import write_atomically
 from images.registry.answers import NotFoundError
-from images.registry.client import speaks_plain_http, split
-from images.registry.login import auth_config
+from images.registry.http import NOT_FOUND, OK, UNAUTHORIZED, RegistryHttp
+from images.registry.references import place_of
 
 if TYPE_CHECKING:
     import requests
-    from requests.auth import AuthBase
 
-KINDS = ", ".join((
-    "application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json",
-    "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
-))  # fmt: skip
-OURS = {"Accept": KINDS, "Accept-Encoding": "identity", "User-Agent": "goldsmith"}
-CONNECT_SECONDS, READ_SECONDS = 5, 15
-HUB, HUB_HOST = "docker.io", "registry-1.docker.io"
 LONGEST_QUIET = timedelta(days=1)
 """However long a registry asks to be left alone: by then it is asked again."""
-OK, UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY, UNAVAILABLE = 200, 401, 403, 404, 429, 503
+FORBIDDEN, TOO_MANY, UNAVAILABLE = 403, 429, 503
 
 
 class Heads:
@@ -57,7 +44,7 @@ class Heads:
     def __init__(self, settings: Settings, now: datetime, *, at_once: bool = False) -> None:
         self.settings, self.now, self.at_once = settings, now, at_once
         self._known: dict[str, str | GoldsmithError] = {}
-        self._failed: dict[str, GoldsmithError] = {}
+        self._http = RegistryHttp(settings)
 
     def digest(self, reference: str) -> str:
         """The digest that `reference`, a tag, names now. Raises NotFoundError where there is none, or OutsideError."""
@@ -72,66 +59,12 @@ class Heads:
         return found
 
     def _asked(self, reference: str) -> str:
-        host, repository, tag = place_of(reference)
-        if known := self._failed.get(host):
-            raise known
+        host = place_of(reference)[0]
         if not self.at_once and (quiet := self._quiet().get(host)):
             raise OutsideError(f"{host} asks to be left alone until {quiet:%Y-%m-%d %H:%M} UTC", hint="ask again then")
-        scheme = "http" if speaks_plain_http(self.settings, reference) else "https"
-        try:
-            answer = _within(partial(self._head, f"{scheme}://{host}/v2/{repository}/manifests/{tag}", reference), host)
-        except LateError as error:
-            self._failed[host] = error
-            raise
+        answer = self._http.head(reference)
         self._mind(host, answer.headers, answer.status_code)
         return _digest_in(answer, reference, host)
-
-    def _head(self, address: str, reference: str) -> requests.Response:
-        """The answer, asked again with a token or login where the registry wants one."""
-        answer = self._request("HEAD", address, None)
-        wants = answer.headers.get("WWW-Authenticate", "")
-        if answer.status_code != UNAUTHORIZED or not wants:
-            return answer
-        kind, _, rest = wants.partition(" ")
-        login = _login(self.settings, reference)
-        if kind.lower() == "bearer":
-            return self._request("HEAD", address, _sending(f"Bearer {self._token(rest, reference, login)}"))
-        return self._request("HEAD", address, login) if kind.lower() == "basic" and login else answer
-
-    def _token(self, challenge: str, reference: str, login: AuthBase | None) -> str:
-        """A token to pull with, and for nothing else, from where the registry says."""
-        told = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
-        realm = told.get("realm", "")
-        if not is_safe(realm):
-            raise OutsideError(
-                f"{reference}: the registry wants a login at {realm[:200]!r}, which is not a safe address"
-            )
-        asked = {"service": told.get("service", ""), "scope": f"repository:{place_of(reference)[1]}:pull"}
-        with self._request("GET", realm, login, params=asked) as answer:
-            if answer.status_code != OK:
-                raise OutsideError(f"{realm} gives no token for {reference}: it answers {answer.status_code}")
-            text = _read(answer, realm)
-        found = parse_json(text, realm)
-        token = (found.get("token") or found.get("access_token")) if isinstance(found, dict) else None
-        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
-            raise MalformedError(f"{realm} gives no token for {reference}")
-        return token
-
-    def _request(self, method: str, address: str, auth: AuthBase | None, **more: Any) -> requests.Response:
-        import requests
-
-        host, authority = address.partition("//")[2].partition("/")[0], self.settings.registry.ca_file
-        if known := self._failed.get(host):
-            raise known
-        try:
-            return requests.request(
-                method, address, headers=OURS, auth=auth or _sending(""),
-                timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, stream=method == "GET",
-                verify=str(authority) if authority else True, **more,
-            )  # fmt: skip
-        except (requests.RequestException, OSError, ValueError) as error:
-            self._failed[host] = OutsideError(f"{address} does not answer: {type(error).__name__}")
-            raise self._failed[host] from None
 
     def _mind(self, host: str, headers: Mapping[str, str], status: int) -> None:
         """Keep until when a host wants to be left alone, if its answer says so."""
@@ -152,18 +85,6 @@ class Heads:
     @property
     def _file(self) -> Path:
         return self.settings.state_dir / "feeds" / "quiet-registries.json"
-
-
-def place_of(reference: str) -> tuple[str, str, str]:
-    """Host, repository and tag (or digest) of a reference, as Docker reads it: without a host it is Docker Hub's."""
-    repository, wanted = split(reference)
-    first, slash, rest = repository.partition("/")
-    host, name = (
-        (first, rest) if slash and ("." in first or ":" in first or first == "localhost") else (HUB, repository)
-    )
-    if host == HUB:
-        return HUB_HOST, name if "/" in name else f"library/{name}", wanted or "latest"
-    return host, name, wanted or "latest"
 
 
 def require_askable(base: str, digest: str, of: str) -> None:
@@ -222,55 +143,3 @@ def _digest_in(answer: requests.Response, reference: str, host: str) -> str:
     if not re.fullmatch(DIGEST, digest):
         raise MalformedError(f"{host} tells no digest of {reference} by HEAD")
     return digest
-
-
-def _within(ask: partial[requests.Response], host: str) -> requests.Response:
-    """What `ask` answers. Raises LateError for a host that sends its answer byte by byte, beyond HEAD_SECONDS."""
-    answer = Future["requests.Response"]()
-
-    def run() -> None:
-        try:
-            found = ask()
-            found.close()
-            answer.set_result(found)
-        except BaseException as error:  # raised again by whoever waits
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name="registry head", daemon=True).start()
-    if not wait([answer], HEAD_SECONDS.most).done:
-        raise LateError(f"{host} exceeds {HEAD_SECONDS}")
-    return answer.result()
-
-
-def _read(answer: requests.Response, what: str) -> bytes:
-    return read_all(cast("IO[bytes]", answer.raw), TOKEN_BYTES, what)
-
-
-def _sending(header: str) -> AuthBase:
-    """What sends exactly this Authorization: without any, requests would look for a login in ~/.netrc by itself."""
-    from requests.auth import AuthBase
-
-    class Sending(AuthBase):
-        def __call__(self, asked: Any) -> Any:
-            if header:
-                asked.headers["Authorization"] = header
-            return asked
-
-    return Sending()
-
-
-def _login(settings: Settings, reference: str) -> AuthBase | None:
-    """The login of the registry of `reference`, as skopeo finds it: ours, podman's file, or docker's with helpers."""
-    from docker import auth
-    from docker.errors import DockerException
-    from requests.auth import HTTPBasicAuth
-
-    found: Any = auth_config(settings, reference)
-    host = place_of(reference)[0]
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    places = [os.environ.get("REGISTRY_AUTH_FILE"), f"{runtime}/containers/auth.json" if runtime else None]
-    for place in (*(one for one in places if one and Path(one).is_file()), None):
-        with suppress(DockerException):
-            found = found or auth.load_config(place).resolve_authconfig(None if host == HUB_HOST else host)
-    name, password = (found or {}).get("username"), (found or {}).get("password")
-    return HTTPBasicAuth(name, password) if name and password else None

@@ -15,8 +15,9 @@ from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from images.artifact import Release
 from images.ledger import Ledger
-from images.registry.client import RegistryClient, split
+from images.registry.client import RegistryClient
 from images.registry.publication import RegistryPublication
+from images.registry.references import split
 from images.registry.release_trust import proved
 from images.registry.releases import (
     READERS,

@@ -13,7 +13,8 @@ from images.artifact import Descriptor, Release
 from images.documents import Document
 from images.registry.answers import NotFoundError
 from images.registry.attestations import bundles, signed_document
-from images.registry.client import RegistryClient, split
+from images.registry.client import RegistryClient
+from images.registry.references import split
 from images.registry.referrers import attach
 from images.trust.envelope import BUNDLE, signed_by
 from images.trust.keys import own_keys, signer

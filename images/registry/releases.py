@@ -12,7 +12,8 @@ from hardening.foundation.errors import ContentError, MalformedError, UsageError
 from images.artifact import Release
 from images.documents import LIFECYCLE, REVOCATION, Document
 from images.registry.answers import NotFoundError
-from images.registry.client import Manifest, RegistryClient, split
+from images.registry.client import Manifest, RegistryClient
+from images.registry.references import split
 from images.registry.referrers import attach, attached, detach_all, latest
 from images.release import lifecycle
 from images.release.revocations import Ask, Told

@@ -101,11 +101,11 @@ def _revoked(
 
 def channels_of(context: Context, name: str) -> tuple[Release | None, Release | None]:
     """What `candidate` and `stable` were last moved to, by the ledger alone: a list must not wait for a registry."""
-    ledger = context.ledger
-    repositories = dict.fromkeys(release.repository for release in ledger.releases(name))
+    ledger, known = context.ledger, {release.digest: release for release in context.ledger.releases(name)}
+    repositories = dict.fromkeys(release.repository for release in known.values())
     candidate, stable = (
         next(
-            (ledger.release(moves[-1].digest) for place in repositories if (moves := ledger.moves(place, channel))),
+            (known.get(move.digest) for place in repositories if (move := ledger.last_move(place, channel))),
             None,
         )
         for channel in ("candidate", "stable")

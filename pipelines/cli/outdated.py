@@ -23,8 +23,9 @@ from images.plan.holes import KnownHoles
 from images.plan.locking import TagState, TagWatch
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
-from images.registry.client import RegistryClient, split
+from images.registry.client import RegistryClient
 from images.registry.heads import require_askable
+from images.registry.references import split
 from pipelines.cli.image import means_several, named
 from pipelines.cli.image_output import channels_of, finish
 from pipelines.cli.preview import judge_last

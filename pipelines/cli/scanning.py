@@ -17,7 +17,7 @@ from images.context import Context
 from images.documents import to_json
 from images.packages.index import write_atomically
 from images.plan.upstream import Upstream
-from images.registry.client import split
+from images.registry.references import split
 from images.registry.releases import reference_of
 from images.scan.formats import ScannedImage, cyclonedx, sarif
 from images.scan.judge import judge, latest, scan_content

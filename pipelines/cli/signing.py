@@ -13,7 +13,7 @@ from hardening.trust import TrustedKey
 from images.artifact import Release
 from images.context import Context
 from images.registry.attestations import bundles
-from images.registry.client import split
+from images.registry.references import split
 from images.registry.release_trust import trust_of
 from images.registry.releases import release_at
 from images.release.stores import evidence_reference

@@ -32,7 +32,7 @@ from pipelines.nightly.model import (
     stopped_by,
 )
 from pipelines.nightly.summary import image_line
-from pipelines.promotion import promotion
+from pipelines.promotion import PromotionDecision, promotion
 
 
 def built(context: Context, job: ImageJob) -> ImageAnswer:
@@ -139,7 +139,7 @@ def _promotion(context: Context, answer: ImageAnswer) -> NightPart:
     try:
         decided = promotion(context, answer.name)
         if decided.waits:
-            return NightPart((_channel_line(answer.name, "soaks", decided.why),))
+            return soaking(answer.name, decided)
         move = promote_one(context, answer.name, partial(_of_tonight, context, answer))
     except Exception as error:
         return ended_with("channel", answer.name, as_ours(answer.name, error))
@@ -147,6 +147,11 @@ def _promotion(context: Context, answer: ImageAnswer) -> NightPart:
         return NightPart()
     lines = (_channel_line(answer.name, "promoted", decided.why),) if decided.why else ()
     return NightPart(lines, promoted=answer.name)
+
+
+def soaking(name: str, decided: PromotionDecision) -> NightPart:
+    """The part of a channel that waits."""
+    return NightPart((_channel_line(name, "soaks", decided.why),))
 
 
 def _moved_tonight(context: Context, name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from hardening.findings import Verdict
 from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, OutsideError, SilentError
 from hardening.foundation.process import threads
-from images.artifact import Artifact
+from images.artifact import Artifact, Release
 from images.build.elsewhere import brought
 from images.build.flow import PLANNING, as_ours, unsound_ones
 from images.context import Context
@@ -26,8 +26,18 @@ from images.release.stores import store_of
 from images.scan.judge import KnownJudge, refusal
 from pipelines.cli.image import publishable
 from pipelines.host.capabilities import needs_of
-from pipelines.nightly.image_stages import days_left
-from pipelines.nightly.model import DaysLeft, ImageAnswer, ImageJob, NightOrder, NightPlan, image_failed, stopped_by
+from pipelines.nightly.image_stages import days_left, soaking
+from pipelines.nightly.model import (
+    DaysLeft,
+    ImageAnswer,
+    ImageJob,
+    NightOrder,
+    NightPart,
+    NightPlan,
+    image_failed,
+    stopped_by,
+)
+from pipelines.promotion import PromotionDecision, soak
 
 Answer = TypeVar("Answer")
 THOROUGH = 25  # images of which a night also asks whether their release is whole and proved; all in turn
@@ -36,7 +46,7 @@ LOST = (ELSEWHERE, UNPROVED, LACKING)
 ASKED_AT_ONCE = 4
 BELIEVED_AFTER = 20  # images in a row that get no answer: then none of the store's is asked any more
 NEVER = datetime.min.replace(tzinfo=UTC)
-SETTLED = "it stands as it is"
+SETTLED, PROMOTES = "it stands as it is", "stable does not name its release"
 
 
 def selected(context: Context, night: NightOrder, urgent: Sequence[str] = ()) -> tuple[list[str], list[str]]:
@@ -63,6 +73,11 @@ def bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:
 
 def plan_night(context: Context, night: NightOrder, urgent: Sequence[str] = (), *, keep: bool = True) -> NightPlan:
     """Plan the night. What is wrong with one image is that one's answer. Without `keep` the ledger keeps no verdict."""
+    with context.ledger.kept_open():
+        return _planned(context, night, urgent, keep=keep)
+
+
+def _planned(context: Context, night: NightOrder, urgent: Sequence[str], *, keep: bool) -> NightPlan:
     names, unsound = selected(context, night, urgent)
     found = _Planned(context, night, datetime.now(UTC))
     for name in unsound:
@@ -112,7 +127,7 @@ class _Planned:
                 continue
             if answer and answer.ended_badly:
                 self.settled[name] = stopped_by(name, answer, days_left(self.context, name))
-            elif isinstance(looked, ImageAnswer) and parent not in jobs:
+            elif isinstance(looked, ImageAnswer) and jobs.get(parent, (PROMOTES,)) == (PROMOTES,):
                 self.settled[name] = looked
             else:
                 jobs[name] = (looked,) if isinstance(looked, str) else self._why(name, parent)
@@ -215,18 +230,22 @@ class _Look:
         standing = self._ask(to, lambda: stands(to, artifact, definition, policy.name, thorough=thorough))
         if isinstance(standing, str):
             return standing
-        left: DaysLeft | None
-        if definition.promote != "auto":
-            left = days_left(context, name)
-        else:
-            left = DaysLeft.of(standing, context.now)
-            stable = self._ask(to, lambda: to.pointed(standing.repository, "stable"))
-            if standing.digest not in stable[:1]:
-                return "stable does not name its release"
-        return ImageAnswer(
-            name, "unchanged", content=artifact.digest, expires_at=standing.expires_at, reasons=(SETTLED,),
-            left=left,
-        )  # fmt: skip
+        return self._promoted(context, to, artifact, standing)
+
+    def _promoted(self, context: Context, to: ReleaseStore, artifact: Artifact, release: Release) -> ImageAnswer | str:
+        """The answer of an image whose release stands, unless its own stages have to promote it."""
+        name = artifact.name
+        settled = ImageAnswer(
+            name, "unchanged", content=artifact.digest, expires_at=release.expires_at, reasons=(SETTLED,)
+        )
+        if context.definitions[name].definition.promote != "auto":
+            return replace(settled, left=days_left(context, name))
+        stable = self._ask(to, lambda: to.pointed(release.repository, "stable"))
+        if release.digest in stable[:1]:
+            return replace(settled, left=DaysLeft.of(release, context.now))
+        if waits := _waits(context, to, name, release, stable):
+            return replace(settled, left=days_left(context, name), parts=(waits,))
+        return PROMOTES
 
     def _ask(self, to: ReleaseStore, ask: Callable[[], Answer]) -> Answer:
         if to.place in self._silent:
@@ -240,3 +259,12 @@ class _Look:
             raise
         self._failed[to.place] = 0
         return answer
+
+
+def _waits(context: Context, to: ReleaseStore, name: str, release: Release, stable: Sequence[str]) -> NightPart | None:
+    """The line of a candidate that soaks; None where its own stages have to look."""
+    with suppress(GoldsmithError):  # they will meet it again
+        decided = soak(context, to, name, release, stable)
+        if isinstance(decided, PromotionDecision) and decided.waits:
+            return soaking(name, decided)
+    return None

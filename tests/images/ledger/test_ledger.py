@@ -392,3 +392,20 @@ def test_no_column_is_made_of_a_kind_that_is_not_known(kind: object) -> None:
     """It would be kept as JSON by chance."""
     with pytest.raises(TypeError, match="no column is made of"):
         _type_of(kind)
+
+
+def test_connections_are_kept_as_long_as_somebody_wants_them(tmp_path: Path) -> None:
+    """Two at once, of whom one ends; afterwards none is open, and what was written stands."""
+    ledger, files = Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}"), Path("/proc/self/fd")
+
+    def opened() -> bool:
+        return any("ledger.sqlite" in str(one.resolve()) for one in files.iterdir() if not one.name.endswith("lock"))
+
+    with ledger.kept_open():
+        with ledger.kept_open():
+            ledger.record_artifact(ARTIFACT)
+        assert ledger.latest_artifact("web", "linux/amd64") == ARTIFACT
+        assert opened()
+    assert not opened()
+    assert ledger.latest_artifact("web", "linux/amd64") == ARTIFACT
+    ledger.close()

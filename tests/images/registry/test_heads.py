@@ -17,9 +17,10 @@ import pytest
 
 from hardening.foundation.errors import LateError, MalformedError, OutsideError
 from hardening.foundation.limits import Limit
-from images.registry import heads
+from images.registry import http
 from images.registry.answers import NotFoundError
-from images.registry.heads import Heads, place_of, require_askable, rest_wanted, spent
+from images.registry.heads import Heads, require_askable, rest_wanted, spent
+from images.registry.references import place_of
 from tests.support.publishing import NOW, settings_in
 
 DIGEST = "sha256:" + "a" * 64
@@ -262,7 +263,7 @@ def test_a_login_is_the_one_that_docker_has(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_answer_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes in time, and the whole never does."""
-    monkeypatch.setattr(heads, "HEAD_SECONDS", Limit("registry.head-seconds", 1))
+    monkeypatch.setattr(http, "HEAD_SECONDS", Limit("registry.head-seconds", 1))
     over = threading.Event()
 
     def drip(asked: Registry) -> tuple[int, dict[str, str], bytes]:

@@ -17,14 +17,14 @@ import pytest
 
 from hardening.findings import CheckResult, Verdict
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import ATTESTATIONS, DOCUMENT_BYTES, IMAGE_BYTES, IMAGE_LAYERS
+from hardening.foundation.limits import ATTESTATIONS, DOCUMENT_BYTES, IMAGE_BYTES, IMAGE_LAYERS, Limit
 from hardening.foundation.settings import ROOT, Settings
 from hardening.trust import PREDICATES
 from images import documents
 from images.artifact import Artifact, Descriptor
 from images.ledger import ScanRecord
 from images.plan.upstream import LOCK, Upstream
-from images.registry import client
+from images.registry import client, http
 from images.registry.answers import loaded, read_as
 from images.registry.attestations import _bundle_or_nothing, bundles
 from images.registry.client import RegistryClient
@@ -449,6 +449,7 @@ def test_a_body_that_is_cut_short_or_never_comes_is_one_error(stage: Stage, monk
     """Truncated by the registry; or a byte now and then, until our time is up."""
     monkeypatch.setattr(client, "ASK_SECONDS", 2)
     monkeypatch.setattr(client, "COPY_SECONDS", 2)
+    monkeypatch.setattr(http, "HEAD_SECONDS", Limit("registry.head-seconds", 1))
     stage.server["/v2/web/manifests/one"] = Reply(
         b'{"schemaVersion": 2', claim=4000, headers={"Content-Type": MANIFEST}
     )

@@ -6,7 +6,7 @@ import base64
 import json
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +21,9 @@ from hardening.foundation.settings import Registry as RegistrySettings
 from hardening.foundation.settings import Settings
 from images.documents import Document
 from images.registry.answers import NotFoundError
-from images.registry.client import RegistryClient, split
+from images.registry.client import RegistryClient
+from images.registry.http import RegistryHttp
+from images.registry.references import split
 from images.registry.referrers import SETTLE_SECONDS, _write_index, attach, attached, detach_all, latest
 from images.store.oci import Store
 from tests.support.publishing import built, running_registry, settings_in, stored
@@ -56,6 +58,24 @@ def test_what_is_pushed_is_found_with_its_bytes_unchanged(registry: RegistryClie
     assert registry.get(f"{repository}:one").digest == digest
     assert registry.get(f"{repository}@{digest}").descriptor.size > 0
     assert registry.tags(repository) == ("one", "two")
+
+
+def test_manifests_of_our_own_registry_need_no_process(
+    registry: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever proxy the environment names: it is no way to this machine. What that does not get, skopeo asks for."""
+    repository = registry.repository("web")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with monkeypatch.context() as without:
+        without.setattr(registry, "_skopeo", None)
+        assert registry.get(f"{repository}:one").digest
+        assert registry.find(f"{repository}:none") is None
+        with pytest.raises(TypeError):
+            registry.find(f"127.0.0.1:1/web@{built(Store(tmp_path / 'store')).digest}")
+    http = RegistryHttp(settings_in(tmp_path / "other"))
+    http._failed[registry.address] = OutsideError("it is down")
+    monkeypatch.setattr(registry, "_http", http)
+    assert registry.get(f"{repository}:one").digest
 
 
 def test_what_is_not_there_is_named_with_the_nearest(registry: RegistryClient) -> None:
@@ -154,11 +174,11 @@ def test_a_registry_that_is_down_is_the_outside_worlds_failure(tmp_path: Path) -
         registry.find("127.0.0.1:1/web:one")
 
 
-def _tell(registry: RegistryClient) -> list[str]:
+def _tell(registry: RegistryClient, *more: Callable[[], object]) -> list[str]:
     """What each way to ask says of a failure, none of which may be "there is nothing"."""
     repository, told = registry.repository("web"), []
     for ask in (
-        lambda: registry.find(f"{repository}:one"),
+        *more,
         lambda: registry.tags(repository),
         lambda: registry.delete(repository, f"sha256:{0:064x}"),
     ):
@@ -172,18 +192,20 @@ def _tell(registry: RegistryClient) -> list[str]:
 def test_a_page_that_is_not_found_is_no_empty_registry(tmp_path: Path, pings: bool) -> None:
     """A wrong address or a broken proxy answers 404 to everything; "nothing is published" would be an invention."""
     with website(pings=pings) as address:
-        told = _tell(RegistryClient(address, settings_in(tmp_path)))
+        registry = RegistryClient(address, settings_in(tmp_path))
+        told = _tell(registry, lambda: registry.find(f"{registry.repository('web')}:one"))
     assert all("not in a registry's words" in text and "registry.address" in text for text in told), told
 
 
 def test_a_credential_helper_that_is_missing_is_no_empty_registry(
     registry: RegistryClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is `not found` is the helper's program, and the way out is named."""
+    """What is `not found` is the helper's program, and the way out is named. A manifest that needs no login is read."""
     login = tmp_path / "auth.json"
     login.write_text(json.dumps({"credHelpers": {registry.address: "nope"}}))
     monkeypatch.setenv("REGISTRY_AUTH_FILE", str(login))
     told = _tell(registry)
+    assert registry.find(f"{registry.repository('web')}:one")
     assert all("docker-credential-nope" in text and f"docker login {registry.address}" in text for text in told), told
 
 

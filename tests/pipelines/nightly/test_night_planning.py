@@ -28,6 +28,7 @@ from pipelines.nightly import planning
 from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
 from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, THOROUGH, longest_ago
 from pipelines.nightly.stages import WorldStages, over
+from pipelines.promotion import PromotionDecision
 from tests.support.fleets import release
 
 NIGHT = datetime(2026, 11, 27, 2, tzinfo=UTC)
@@ -47,7 +48,9 @@ class Sight:
             now=NIGHT, ledger=ledger, policy_of=str, policy_named=lambda name: SimpleNamespace(name=name),
             definitions={name: SimpleNamespace(definition=definition) for name in NAMES},
         )  # fmt: skip
-        plans = {name: SimpleNamespace(action="keep", artifact=SimpleNamespace(digest=name)) for name in NAMES}
+        plans = {
+            name: SimpleNamespace(action="keep", artifact=SimpleNamespace(name=name, digest=name)) for name in NAMES
+        }
         self.found: Any = SimpleNamespace(
             context=context, plans=plans, looked={}, job=lambda name: ImageJob(order, name)
         )
@@ -134,6 +137,32 @@ def test_a_slip_of_ours_over_one_image_keeps_the_plan_of_the_others(looks: Look)
     sight, _ = looks(lambda name, _: ZeroDivisionError("slip") if name == NAMES[3] else STANDS)
     assert "ZeroDivisionError" in sight.found.looked.pop(NAMES[3])
     assert all(isinstance(one, ImageAnswer) for one in sight.found.looked.values())
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_base_that_soaks_is_no_work_and_one_to_promote_is_none_for_its_children(
+    waits: bool, looks: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a day after each rebuild a whole catalog soaks: then nothing is read again that stands."""
+    base, child = NAMES[:2]
+    definition = SimpleNamespace(definition=SimpleNamespace(promote="auto"))
+    monkeypatch.setattr(planning, "soak", lambda *_: PromotionDecision(waits=waits, why="candidate since today"))
+    sight, look = looks(lambda *_: release(1))
+    context = sight.found.context
+    context.definitions[base] = definition
+    store = SimpleNamespace(place="r.example/", pointed=lambda *_: ())
+    monkeypatch.setattr(planning, "store_of", lambda *_: store)
+    sight.found.looked[base] = look.at(base, thorough=False)
+    context.parents = {base: None, child: base}
+    planned = planning._Planned(context, NightOrder("night-1", NIGHT), NIGHT, sight.found.plans, {}, sight.found.looked)
+    monkeypatch.setattr(planning, "needs_of", lambda *_: ())
+    plan = planned.as_trees([base, child])
+    soaks = [line.status for answer in plan.settled for part in answer.parts for line in part.lines]
+    assert ([tree.name for tree in plan.trees], soaks) == ([], ["soaks"]) if waits else ([base], [])
+    assert child in [answer.name for answer in plan.settled]
+    planned.looked[base] = "it is not published yet"
+    planned.settled.clear()
+    assert [below.name for tree in planned.as_trees([base, child]).trees for below in tree.children] == [child]
 
 
 @pytest.mark.parametrize("lost", [ELSEWHERE, UNPROVED, LACKING])

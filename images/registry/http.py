@@ -1,0 +1,195 @@
+"""Questions to a registry by HTTP, with its login: the head of a tag, and manifests. Edge.
+
+skopeo, which everything else goes through, knows no HEAD, and is a process for each question.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+
+from hardening.foundation.addresses import is_loopback, is_safe
+from hardening.foundation.errors import GoldsmithError, LateError, MalformedError, OutsideError
+from hardening.foundation.limits import DOCUMENT_BYTES, HEAD_SECONDS, TOKEN_BYTES, Limit, parse_json, read_all
+from hardening.foundation.settings import Settings
+from images.registry.answers import MISSING, NotFoundError
+from images.registry.login import auth_config
+from images.registry.references import HUB_HOST, place_of, speaks_plain_http
+
+if TYPE_CHECKING:
+    import requests
+    from requests.auth import AuthBase
+
+Answer = TypeVar("Answer")
+KINDS = ", ".join((
+    "application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
+))  # fmt: skip
+OURS = {"Accept": KINDS, "Accept-Encoding": "identity", "User-Agent": "goldsmith"}
+CONNECT_SECONDS, READ_SECONDS = 5, 15
+OK, UNAUTHORIZED, NOT_FOUND = 200, 401, 404
+
+
+class RegistryHttp:
+    """Asks registries. A host that failed is not asked again. No redirect is followed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._failed: dict[str, GoldsmithError] = {}
+        self._sessions = {here: cache(partial(_session, trusting=not here)) for here in (True, False)}
+        self._logins: dict[str, AuthBase] = {}
+
+    def head(self, reference: str) -> requests.Response:
+        """The answer to HEAD of a reference, whatever its status. Raises OutsideError where there is none."""
+        return self._within(lambda: self._asked("HEAD", reference), reference)
+
+    def manifest(self, reference: str) -> str | None:
+        """The text of a manifest, not hashed yet; None where the answer is not so simple: another way has to be tried.
+
+        Raises NotFoundError where the registry itself says that it is not there.
+        """
+        with suppress(OutsideError, UnicodeDecodeError):
+            status, said = self._within(lambda: self._got(reference), reference)
+            if status == OK:
+                return said.decode()
+            if status == NOT_FOUND and MISSING.search(said.decode(errors="replace")):
+                raise NotFoundError("not in the registry", evidence=said.decode(errors="replace")[:1000])
+        return None
+
+    def _got(self, reference: str) -> tuple[int, bytes]:
+        with self._asked("GET", reference) as answer:
+            return answer.status_code, _read(answer, DOCUMENT_BYTES, reference)
+
+    def _asked(self, method: str, reference: str) -> requests.Response:
+        """The answer, asked again with a token or login where the registry wants one."""
+        host, repository, wanted = place_of(reference)
+        scheme = "http" if speaks_plain_http(self.settings, reference) else "https"
+        address = f"{scheme}://{host}/v2/{repository}/manifests/{wanted}"
+        known = self._logins.get(f"{host}/{repository}") or self._logins.get(host)
+        answer = self._request(method, address, known)
+        wants = answer.headers.get("WWW-Authenticate", "")
+        if answer.status_code != UNAUTHORIZED or not wants:
+            return answer
+        auth = self._auth(wants, reference)
+        if auth is None:
+            return answer
+        token = wants.lower().startswith("bearer")
+        self._logins[f"{host}/{repository}" if token else host] = auth
+        answer.close()
+        return self._request(method, address, auth)
+
+    def _auth(self, challenge: str, reference: str) -> AuthBase | None:
+        """What answers the challenge of a registry, if anything does."""
+        kind, _, rest = challenge.partition(" ")
+        login = _login(self.settings, reference)
+        if kind.lower() == "bearer":
+            return _sending(f"Bearer {self._token(rest, reference, login)}")
+        return login if kind.lower() == "basic" else None
+
+    def _token(self, challenge: str, reference: str, login: AuthBase | None) -> str:
+        """A token to pull with, and for nothing else, from where the registry says."""
+        told = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        realm = told.get("realm", "")
+        if not is_safe(realm):
+            raise OutsideError(
+                f"{reference}: the registry wants a login at {realm[:200]!r}, which is not a safe address"
+            )
+        asked = {"service": told.get("service", ""), "scope": f"repository:{place_of(reference)[1]}:pull"}
+        with self._request("GET", realm, login, params=asked) as answer:
+            if answer.status_code != OK:
+                raise OutsideError(f"{realm} gives no token for {reference}: it answers {answer.status_code}")
+            text = _read(answer, TOKEN_BYTES, realm)
+        found = parse_json(text, realm)
+        token = (found.get("token") or found.get("access_token")) if isinstance(found, dict) else None
+        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
+            raise MalformedError(f"{realm} gives no token for {reference}")
+        return token
+
+    def _request(self, method: str, address: str, auth: AuthBase | None, **more: Any) -> requests.Response:
+        import requests
+
+        host, authority = address.partition("//")[2].partition("/")[0], self.settings.registry.ca_file
+        if known := self._failed.get(host):
+            raise known
+        try:
+            return self._sessions[is_loopback(host)]().request(
+                method, address, headers=OURS, auth=auth or _sending(""),
+                timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, stream=method == "GET",
+                verify=str(authority) if authority else True, **more,
+            )  # fmt: skip
+        except (requests.RequestException, OSError, ValueError) as error:
+            self._failed[host] = OutsideError(f"{address} does not answer: {type(error).__name__}")
+            raise self._failed[host] from None
+
+    def _within(self, ask: Callable[[], Answer], reference: str) -> Answer:
+        """What `ask` answers. Raises LateError for a host that sends its answer byte by byte, beyond HEAD_SECONDS."""
+        answer, host = Future[Answer](), place_of(reference)[0]
+
+        def run() -> None:
+            try:
+                answer.set_result(ask())
+            except BaseException as error:  # raised again by whoever waits
+                answer.set_exception(error)
+
+        if known := self._failed.get(host):
+            raise known
+        threading.Thread(target=run, name="registry question", daemon=True).start()
+        if not wait([answer], HEAD_SECONDS.most).done:
+            self._failed[host] = LateError(f"{host} exceeds {HEAD_SECONDS}")
+            raise self._failed[host]
+        return answer.result()
+
+
+def _session(*, trusting: bool) -> requests.Session:
+    """A session that keeps its connections. `trusting`: with the proxies of the environment, which loopback has not."""
+    import requests
+
+    made = requests.Session()
+    made.trust_env = trusting
+    return made
+
+
+def _read(answer: requests.Response, limit: Limit, what: str) -> bytes:
+    from urllib3.exceptions import HTTPError
+
+    try:
+        return read_all(cast("IO[bytes]", answer.raw), limit, what)
+    except (HTTPError, OSError) as error:
+        raise OutsideError(f"{what} did not come whole: {type(error).__name__}") from None
+
+
+def _sending(header: str) -> AuthBase:
+    """What sends exactly this Authorization: without any, requests would look for a login in ~/.netrc by itself."""
+    from requests.auth import AuthBase
+
+    class Sending(AuthBase):
+        def __call__(self, asked: Any) -> Any:
+            if header:
+                asked.headers["Authorization"] = header
+            return asked
+
+    return Sending()
+
+
+def _login(settings: Settings, reference: str) -> AuthBase | None:
+    """The login of the registry of `reference`, as skopeo finds it: ours, podman's file, or docker's with helpers."""
+    from docker import auth
+    from docker.errors import DockerException
+    from requests.auth import HTTPBasicAuth
+
+    found: Any = auth_config(settings, reference)
+    host = place_of(reference)[0]
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    places = [os.environ.get("REGISTRY_AUTH_FILE"), f"{runtime}/containers/auth.json" if runtime else None]
+    for place in (*(one for one in places if one and Path(one).is_file()), None):
+        with suppress(DockerException):
+            found = found or auth.load_config(place).resolve_authconfig(None if host == HUB_HOST else host)
+    name, password = (found or {}).get("username"), (found or {}).get("password")
+    return HTTPBasicAuth(name, password) if name and password else None
