@@ -123,6 +123,10 @@ class LoopLedger(Sightings):
         """A channel moved."""
         self._moves[move.repository, move.channel].append(move)
 
+    def last_move(self, repository: str, channel: str) -> Move | None:
+        """The last move of a channel."""
+        return next(reversed(self._moves[repository, channel]), None)
+
     def moves(self, repository: str, channel: str) -> tuple[Move, ...]:
         """All moves of a channel."""
         return tuple(self._moves[repository, channel])
