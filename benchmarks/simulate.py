@@ -1,4 +1,4 @@
-"""How long ten thousand simulated rollouts of twenty members with faults take, on two cores."""
+"""How long ten thousand simulated rollouts with faults take, on two cores; and ten years of the simulated loop."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import time
 
 from measure import Report
 
+from tests.simulation.loop import simulate_loop
 from tests.simulation.simulate import simulate
 
 SEEDS, PROCESSES = 10_000, 2
+YEARS, YEAR = 10, 365
 
 
 def main() -> int:
@@ -21,6 +23,13 @@ def main() -> int:
     report = Report({})
     report.claim("seconds, 10,000 simulated rollouts of 20 members", seconds, 300)
     report.claim("rollouts that broke a promise", len(done.broken), 0)
+    before = time.process_time()
+    loop = simulate_loop(YEARS, YEAR)
+    print(f"{loop.days} days, {loop.events} events; {dict(sorted(loop.done.items()))}")
+    for one in (*done.broken, *loop.broken):
+        print(f"broken: {one.how}\n  smallest: {one.smallest}")
+    report.claim("seconds of processor time, ten simulated years of the loop", time.process_time() - before, 600)
+    report.claim("years that broke a promise", len(loop.broken), 0)
     return int(report.failed)
 
 

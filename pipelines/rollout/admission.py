@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method
-from pipelines.rollout.schedule import caps, may_act
+from pipelines.rollout.schedule import Hold, caps, may_act
 from pipelines.rollout.state import DesiredState, Event, MemberOrder, RolloutStage
 from pipelines.rollout.steps import Backoff, Rolling
 
@@ -39,6 +39,12 @@ def scheduled(limits: Limits, now: datetime) -> Admission | None:
         raise RefusedError(hold.why, hint="change it in the fleet's file")
     why = f"{hold.why}, until {hold.until:%Y-%m-%d %H:%M} UTC"
     return Admission(0, RolloutStage.WAITING, why, min(hold.until - now, LONGEST_SLEEP).total_seconds())
+
+
+def outlasts(limits: Limits, now: datetime, until: datetime) -> Hold | None:
+    """What forbids to act at `now`, and still does at `until`."""
+    hold = may_act(limits, now)
+    return hold if hold and (hold.until is None or hold.until > until) else None
 
 
 def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: datetime) -> Admission:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -17,11 +17,12 @@ from images.documents import from_json, to_json
 from images.ledger import Holder, Lease
 from pipelines.contract import Line
 from pipelines.durable.dbos import Worker
-from pipelines.durable.port import Flow
+from pipelines.durable.port import FencedError, Flow
 from pipelines.durable.workers import LostError
 from pipelines.fleet.members import BACK
 from pipelines.fleet.model import Approval
 from pipelines.fleet.violations import MemberVerdict, in_words, verdict_of
+from pipelines.rollout.admission import outlasts
 from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
 from pipelines.rollout.approved_plan import ApprovedPlan, digest
 from pipelines.rollout.base_uptake import take_up
@@ -30,6 +31,7 @@ from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import Plan, adoptions, by_reason
 from pipelines.rollout.rollout_store import View, view
+from pipelines.rollout.schedule import Hold
 from pipelines.rollout.session import FleetSession, check, plan_again, plan_all
 from pipelines.rollout.state import Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage, RolloutState, World
 
@@ -42,25 +44,27 @@ def start(
 
     `approved`: exactly that plan is executed, or refused with what has changed since. Where the fleet asks for an
     approval, somebody else has given it, or `as_owner` does without. What an earlier run left unfinished is
-    finished first. Raises RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls the
-    fleet, and OutsideError. A rollout that failed has an Outcome that says so.
+    finished first. An automated run begins nothing that would have to wait for more than a day. Raises HeldBackError
+    where that comes later, RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls
+    the fleet, and OutsideError. A rollout that failed has an Outcome that says so.
     """
     act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
+    until = at.now() + WAITS if automated else None
     if act:
-        go_on(at)
+        go_on(at, until)
     else:
         for row in at.context.ledger.open_rollouts(at.fleet.name):
             say(f"the rollout {row.id} is not over; --apply goes on with it where its process is dead")
     if approved:
         refuse_used(at.context, approved)
     document = plan_again(at, approved) if approved else plan_all(at, adopt, automated=automated)
-    if not act or not document.plan.parts:
+    if not act or not document.plan.parts or (automated and _held(at)):
         return document.plan, None
     order = Order(_new_id(at), document.plan, at.fleet.limits, document.adopt)
     with consented(at, approved or document, order.rollout, planned=approved is not None, as_owner=as_owner):
         for told in adoptions(document.plan, document.adopt).values():
             at.context.ledger.audit(at.now(), at.context.actor, "adopt", order.rollout, told)
-        outcome = execute(at, order)
+        outcome = execute(at, order, until)
     check(at)
     return document.plan, outcome
 
@@ -121,11 +125,16 @@ def steady_clock(start: datetime) -> Callable[[], datetime]:
     return lambda: start + timedelta(seconds=time.monotonic() - began)
 
 
-def execute(at: FleetSession, order: Order) -> RolloutOutcome:
+class HeldBackError(RefusedError):
+    """An automated run leaves a rollout that may do nothing for longer than it waits: the next run goes on with it."""
+
+
+def execute(at: FleetSession, order: Order, until: datetime | None = None) -> RolloutOutcome:
     """Execute an order to its end, from wherever an earlier process left it.
 
-    Raises HeldError naming the owner where somebody else rolls the fleet, and OutsideError, also as soon as another
-    process has the fleet. A rollout that failed, and is back as it was, is no error here: its Outcome says so.
+    Raises HeldBackError as soon as it would have to wait beyond `until`; HeldError naming the owner where somebody else
+    rolls the fleet, and OutsideError, also as soon as another process has the fleet. A rollout that failed, and is back
+    as it was, is no error here: its Outcome says so.
     """
     rollout, written, ledger = order.rollout, to_json(order), at.context.ledger
     wanted = Holder(at.fleet.name, f"{at.context.actor}:{os.getpid()}-{token_hex(3)}", rollout)
@@ -134,11 +143,14 @@ def execute(at: FleetSession, order: Order) -> RolloutOutcome:
             ledger.begin_rollout(rollout, at.fleet.name, wanted.owner, written, at.now())
         say(f"rollout {rollout} runs in this process; ./goldsmith roll.status {at.fleet.name} --watch shows it")
         now = steady_clock(at.now())
-        with Worker.launched(tenure.claim, _flows(at, order, tenure.lease, now), kind=at.fleet.name, now=now) as worker:
+        ours = _flows(at, order, tenure.lease, now, until)
+        with Worker.launched(tenure.claim, ours, kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
                 answer = worker.execute(ROLLOUT, rollout, written)
             except LostError:
+                if until and (hold := outlasts(order.limits, now(), until)) and tenure.keeps():
+                    raise HeldBackError(f"{rollout} is left open: {_until(hold)}") from None
                 raise tenure.lost() from None
             except Exception as error:
                 if worker.broke_off(rollout):
@@ -166,20 +178,35 @@ def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithEr
     return (OutsideError if isinstance(error, OutsideError) else UsageError)(said, hint=hint)
 
 
-def go_on(at: FleetSession) -> tuple[RolloutOutcome, ...]:
+def go_on(at: FleetSession, until: datetime | None = None) -> tuple[RolloutOutcome, ...]:
     """Finish the rollouts that earlier processes left. Raises as `execute` does."""
     ended = []
     for row in at.context.ledger.open_rollouts(at.fleet.name):
         say(f"{at.fleet.name}: the rollout {row.id} is not over; going on with it")
-        ended.append(execute(at, Order.read(row.order)))
+        ended.append(execute(at, Order.read(row.order), until))
         say(f"{row.id} is over: {ended[-1].state.failure or ended[-1].state.note}")
     return tuple(ended)
 
 
-def _flows(at: FleetSession, order: Order, lease: Lease, now: Callable[[], datetime]) -> Mapping[str, Flow]:
+@dataclass(frozen=True)
+class _ImpatientJournal(LedgerJournal):
+    """Of an automated run: a wait that is `too_long` is written down, and left to the next one."""
+
+    too_long: Callable[[], object] = bool
+
+    def save(self, state: RolloutState) -> None:
+        """Raises FencedError where the process does not wait for that."""
+        super().save(state)
+        if state.stage is RolloutStage.WAITING and self.too_long():
+            raise FencedError
+
+
+def _flows(
+    at: FleetSession, order: Order, lease: Lease, now: Callable[[], datetime], until: datetime | None
+) -> Mapping[str, Flow]:
     """The flows that a process executes for this fleet."""
-    tell, target = notifier(at.context.settings), order.plan.target
-    journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, tell, target)
+    known = (at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings), order.plan.target)
+    journal = _ImpatientJournal(*known, lambda: until and outlasts(order.limits, now(), until))
     world = World(at.members, journal, at, now, at.together, at.groups)
     return flows(world)
 
@@ -188,8 +215,8 @@ def _flows(at: FleetSession, order: Order, lease: Lease, now: Callable[[], datet
 
 
 class AutoLine(Line):
-    """`roll.auto`: one fleet. `outcome`: empty, compliant, planned, waits (for approval), skipped, rolled, refused,
-    failed.
+    """`roll.auto`: one fleet. `outcome`: empty, compliant, planned, waits (for approval, or for more than a day until a
+    window opens or a freeze ends), skipped, rolled, refused, failed.
     """
 
     fleet: str
@@ -198,6 +225,8 @@ class AutoLine(Line):
     rollout: str = ""
 
 
+WAITS = timedelta(days=1)
+"""How long an automated run waits at most until a fleet may be touched: longer, and the next night would be missed."""
 WORK = ("planned", "waits")
 """What a look at a fleet says where an automated run has something to do there."""
 
@@ -211,8 +240,8 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False) -> AutoLine
     OutsideError.
     """
     if apply:
-        with suppress(HeldError):  # the process that rolls the fleet finishes it
-            go_on(at)
+        with suppress(HeldError, HeldBackError):  # the process that rolls the fleet finishes it, or a later run
+            go_on(at, at.now() + WAITS)
     judged = check(at)
     verdicts = [verdict_of(one) for one in judged]
 
@@ -222,6 +251,8 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False) -> AutoLine
     seen = found(tell=apply)
     try:
         line = _rolled(at, verdicts, seen, apply=apply)
+    except HeldBackError as error:
+        return _line(at, "waits", f"{seen}; {error.message}")
     except RefusedError:
         if tells:
             found(tell=True)
@@ -244,8 +275,20 @@ def _rolled(at: FleetSession, verdicts: Sequence[MemberVerdict], found: str, *, 
     if outcome:
         return _line(at, "rolled", f"{found}; {outcome.state.note}{_and_left(plan)}{_and_late(plan)}", outcome.state.id)
     if many := len(plan.names):
-        return _line(at, "planned", f"{found}; {many} would be replaced{_and_left(plan)}{_and_late(plan)}")
+        hold = _held(at)
+        waits = f"; {_until(hold)}" if hold else ""
+        detail = f"{found}; {many} would be replaced{waits}{_and_left(plan)}{_and_late(plan)}"
+        return _line(at, "waits" if hold else "planned", detail)
     return _line(at, "skipped", f"{found}{_and_left(plan)}")
+
+
+def _held(at: FleetSession) -> Hold | None:
+    """What forbids to touch the fleet for longer than an automated run waits."""
+    return outlasts(at.fleet.limits, at.now(), at.now() + WAITS)
+
+
+def _until(hold: Hold) -> str:
+    return f"{hold.why}, until {hold.until:%Y-%m-%d %H:%M} UTC" if hold.until else hold.why
 
 
 def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:

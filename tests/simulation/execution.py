@@ -12,7 +12,7 @@ from hardening.foundation.errors import GoldsmithError
 from pipelines.durable.port import FencedError, Json, recorded
 
 if TYPE_CHECKING:
-    from tests.simulation.memory import Process
+    from tests.simulation.memory import Memory, Process
 
 T = TypeVar("T")
 Point = tuple[Any, ...]
@@ -58,6 +58,13 @@ class Row:
     error: GoldsmithError | None = None
     runner: Run | None = None
     waiting: list[Run] = field(default_factory=list)
+
+    def end(self, memory: Memory, result: Json, error: GoldsmithError | None) -> None:
+        """It is over: who waits for it goes on."""
+        self.ended, self.result, self.error = True, result, error
+        waiting, self.waiting = self.waiting, []
+        for run in waiting:
+            memory.at(0, lambda run=run: run.resume(None), run.process)  # type: ignore[misc]
 
 
 @dataclass(frozen=True)
@@ -231,13 +238,9 @@ class Run:
         return answer
 
     def _end(self, result: Json, error: GoldsmithError | None) -> None:
-        row, self._flow = self.row, None
-        if self.stray:
-            return
-        row.ended, row.result, row.error = True, result, error
-        waiting, row.waiting = row.waiting, []
-        for run in waiting:
-            self.memory.at(0, lambda run=run: run.resume(None), run.process)  # type: ignore[misc]
+        self._flow = None
+        if not self.stray:
+            self.row.end(self.memory, result, error)
 
 
 class Handle:

@@ -34,7 +34,7 @@ class Process:
         rows = self.memory.rows
         if flow_id not in rows:
             rows[flow_id] = Row(flow_id, flow, json.loads(json.dumps(argument)))
-            self._run(rows[flow_id])
+            self.adopt(rows[flow_id])
         return rows[flow_id]
 
     def recover(self) -> None:
@@ -42,9 +42,10 @@ class Process:
         for row in list(self.memory.rows.values()):
             if not row.ended:
                 row.waiting.clear()
-                self._run(row)
+                self.adopt(row)
 
-    def _run(self, row: Row) -> None:
+    def adopt(self, row: Row) -> None:
+        """Go on with one flow from its answers; who waits for it still does."""
         row.runner = run = Run(self, row)
         self.memory.began(run)
         self.memory.at(0, lambda: run.resume(None), self)
@@ -101,6 +102,11 @@ class Memory:
     def began(self, run: Run) -> None:
         """Remember an execution, to be closed in the end."""
         self._runs.append(run)
+
+    def forget(self) -> None:
+        """Forget every flow; all have ended."""
+        self.rows.clear()
+        self._runs.clear()
 
     def close(self) -> None:
         """Leave every flow where it is."""

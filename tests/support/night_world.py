@@ -32,9 +32,9 @@ IMAGES = ("base", "web", "app", "broken", "tool", "lonely")
 """Those that something is done for; what stands on a broken one is left alone."""
 
 
-def line(kind: str, name: str, status: str) -> NightlyLine:
-    """A line without details."""
-    return NightlyLine(kind=kind, name=name, status=status, detail="", seconds=0.0)
+def line(kind: str, name: str, status: str, detail: str = "") -> NightlyLine:
+    """A line of a part that took no time."""
+    return NightlyLine(kind=kind, name=name, status=status, detail=detail, seconds=0.0)
 
 
 @dataclass
