@@ -257,7 +257,8 @@ def test_a_login_is_the_one_that_docker_has(tmp_path: Path, monkeypatch: pytest.
     with serving(answer) as (address, _):
         with pytest.raises(OutsideError, match="does not allow"):
             Heads(settings_in(tmp_path / "state"), NOW).digest(f"{address}/one:1")
-        (tmp_path / "config.json").write_text(json.dumps({"auths": {address: {"auth": secret}}}))
+        logins = {address: {"auth": secret}, "other.example": {"auth": ""}}
+        (tmp_path / "config.json").write_text(json.dumps({"auths": logins}))
         assert Heads(settings_in(tmp_path / "state"), NOW).digest(f"{address}/one:1") == DIGEST
 
 
