@@ -146,7 +146,8 @@ class MemberJudge:
         """Add what its configuration breaks, and what of that could not be read."""
         now, first = observed.now, observed.first
         if now is None:
-            found += self._unread(subject, [(rule.name, observed.unread) for rule, _, _ in self._runtime[observed.kind]])
+            rules = [(rule.name, observed.unread) for rule, _, _ in self._runtime[observed.kind]]
+            found += self._unread(subject, rules)
             return
         for rule, find, asked in self._runtime[observed.kind]:
             if evidence := find(now, first, asked):

@@ -19,7 +19,7 @@ MOST_KEPT, FIRST_KEPT = 10, 2
 changes at each look would fill the ledger."""
 AT_ONCE = 500  # handles that one query names
 Key = tuple[str, str]
-Kept = Mapping[Key, tuple[MemberSnapshot, ...]]
+KnownLines = Mapping[Key, tuple[MemberSnapshot, ...]]
 
 
 class Snapshots(Database):
@@ -45,7 +45,7 @@ class Snapshots(Database):
             found |= {(one.member, one.handle): one for one in self._lines(fleet, columns.id.in_(newest))}
         return found
 
-    def record_snapshots(self, fleet: str, facts: Mapping[Key, dict[str, Any]], at: datetime, known: Kept) -> None:
+    def record_snapshots(self, fleet: str, facts: Mapping[Key, dict[str, Any]], at: datetime, known: KnownLines) -> None:
         """Keep how members run, where that is not how they were last seen to. `known`: what is kept of them."""
         new = {key: seen for key, seen in facts.items() if key not in known or known[key][-1].facts != seen}
         self._insert(t.member_snapshots, *(asdict(MemberSnapshot(fleet, *key, at, seen)) for key, seen in new.items()))

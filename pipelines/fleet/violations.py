@@ -236,7 +236,8 @@ class CheckedMember:
 
     `image` is what it was started from, `golden` the name of the golden image that it is judged by, `release` that
     one's digest and `runs` its content's, or the image's own. `on_base`: its image only stands on the golden one, and
-    has packages of its own; None: an earlier version did not keep it. `handle`: what its engine calls this very instance.
+    has packages of its own; None: an earlier version did not keep it. `handle` is what its engine calls this very
+    instance.
     """
 
     name: str

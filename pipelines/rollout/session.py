@@ -21,7 +21,7 @@ from hardening.runtime import Observed
 from images.context import Context
 from images.documents import to_json
 from images.ledger import FleetCheck
-from images.ledger.runtime_history import Kept
+from images.ledger.runtime_history import KnownLines
 from images.registry.login import auth_config
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.images import registered
@@ -100,7 +100,7 @@ class FleetSession:
                 judged.append(by.judge(member, origin, seen.get(member.id)))
         return tuple(judged)
 
-    def observed(self, members: Sequence[Member]) -> tuple[dict[str, Observed], Kept]:
+    def observed(self, members: Sequence[Member]) -> tuple[dict[str, Observed], KnownLines]:
         """How members run, by their ids, with what earlier looks kept of that; and this as the ledger has it."""
         found = self.observe(members)
         keys = {member.id: (member.name, member.handle) for member in members}

@@ -39,7 +39,7 @@ def facts_of(
     metadata, named = one.get("MetadataOptions") or {}, template_of(shown)
     known = groups or {}
     lines = {name: _lines(known[name]) for name in sorted(group_ids(shown)) if name in known}
-    cut = [f"{name} has {len(found)} rules, {MOST_RULES} are kept" for name, found in lines.items() if found[MOST_RULES:]]
+    cut = [f"{name} has {len(it)} rules, {MOST_RULES} are kept" for name, it in lines.items() if it[MOST_RULES:]]
     unread = {**({"open_group": "; ".join(cut)} if cut else {}), **why}
     return InstanceFacts(
         image=image,
