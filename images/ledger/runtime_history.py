@@ -45,7 +45,9 @@ class Snapshots(Database):
             found |= {(one.member, one.handle): one for one in self._lines(fleet, columns.id.in_(newest))}
         return found
 
-    def record_snapshots(self, fleet: str, facts: Mapping[Key, dict[str, Any]], at: datetime, known: KnownLines) -> None:
+    def record_snapshots(
+        self, fleet: str, facts: Mapping[Key, dict[str, Any]], at: datetime, known: KnownLines
+    ) -> None:
         """Keep how members run, where that is not how they were last seen to. `known`: what is kept of them."""
         new = {key: seen for key, seen in facts.items() if key not in known or known[key][-1].facts != seen}
         self._insert(t.member_snapshots, *(asdict(MemberSnapshot(fleet, *key, at, seen)) for key, seen in new.items()))
