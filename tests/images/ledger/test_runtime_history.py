@@ -1,4 +1,4 @@
-"""How members ran: a line for each change of the very instance, never too many, and the first one as long as it runs."""
+"""How members ran: a line for each change of the very instance, never too many, and the first one while it runs."""
 
 from __future__ import annotations
 
