@@ -97,7 +97,8 @@ def test_what_is_known_of_an_image_is_asked_once_for_all_its_members(place: Plac
     """However many run it; of a release as of an image that only stands on one."""
     content, asked = place.golden(), list[int]()
     event.listen(place.context.ledger._engine, "begin", lambda _: asked.append(1))
-    for digest, layers in ((content, (BASE,)), (place.image("app", (BASE, MORE)), (BASE, MORE))):
+    app = place.image("app", (BASE, MORE), **{ANNOTATION: content})
+    for digest, layers in ((content, (BASE,)), (app, (BASE, MORE))):
         origins = place.origins()
         first = origins.of(place.member("web-1", digest, *layers))
         assert first.golden
