@@ -198,7 +198,8 @@ class RunningRules(Content):
     superseded: Rule = Rule(enforcement=Enforcement.WARN)
     refused: Rule = Field(Rule(), description="the release's own verdict would be `refused` by the present policy")
     vulnerable: Rule = Field(
-        Rule(enforcement=Enforcement.AUDIT), description="a fix is known, and the policy still gives time for it"
+        Rule(enforcement=Enforcement.AUDIT),
+        description="a fix is known, and the policy still gives time for it, or only warns of it",
     )
     max_age: AgeRule | None = None
     approved_source: SourceRule | None = None
