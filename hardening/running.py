@@ -27,7 +27,8 @@ class RunningFacts:
     address it was pulled from, `own_registry` the configured one. `seen_since` is when the member was first seen.
     `superseded_since` is when its channel moved on; `refused_since` and `refused_because`: the present policy would
     not let the release be published. `application`: the golden image is only what the member's image stands on.
-    `lacks`: fixes of it that the policy gives time for or only warns of, the first since `lacks_since`, until `lacks_until`.
+    `lacks`: fixes of it that the policy gives time for or only warns of, the first known since `lacks_since`, until
+    `lacks_until`.
     """
 
     known: bool
