@@ -19,7 +19,7 @@ from pipelines.rollout.waves import Step, Wave, canary_of
 from tests.pipelines.rollout.test_rollout_run import WIDE, Run, phases
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.scenario import Fault, FaultKind
-from tests.simulation.stage import name_of
+from tests.simulation.stage import TARGET, SimulatedJudge, name_of
 from tests.support.fleets import fleet, member
 
 ASKS = {"auto_promote": False}
@@ -108,6 +108,18 @@ def test_who_was_changed_by_somebody_else_is_not_taken_back_and_that_is_no_succe
     assert phases(outcome) == [Phase.OLD, Phase.NEW, Phase.OLD]
     cause = f"{UNFINISHED}: {name_of(1)}: {SAID[Cause.NOT_TAKEN]}; {SAID[Cause.CHANGED]}"
     assert outcome.state.failure == cause
+
+
+def test_who_was_replaced_by_the_image_that_it_ran_is_taken_back_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It drifted: each is a new instance of the same image, which is what it is to go back to."""
+    monkeypatch.setattr(SimulatedJudge, "left_alone", lambda *_: "")
+    run, new = Run(), set[str]()
+    for box in run.estate.boxes.values():
+        box.digest, box.exact = TARGET.digest, TARGET.reference
+    run.pinned = dict.fromkeys(run.pinned, TARGET.reference)
+    outcome = taken_back(run, lambda: new.update(run.estate.boxes))
+    assert all(name.startswith("new-") for name in new)
+    assert (phases(outcome), outcome.state.failure, set(run.estate.boxes)) == ([Phase.OLD] * 3, "", new)
 
 
 def test_a_member_that_is_gone_cannot_go_back_and_that_is_no_success() -> None:
