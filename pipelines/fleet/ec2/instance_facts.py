@@ -34,10 +34,15 @@ def facts_of(
     shown: InstanceDescription, image: str, groups: Mapping[str, Json] | None, template: Json | None,
     why: Mapping[str, str],
 ) -> InstanceFacts:  # fmt: skip
-    """How the instance runs. `groups` by id and `template` (its data) are None where they could not be read: `why`."""
+    """How the instance runs. `groups` by id and `template` (its data) are None where they could not be read: `why`.
+
+    A group that is not among those that the region shows is not known to be closed.
+    """
     one = shown.instance
     metadata, named = one.get("MetadataOptions") or {}, template_of(shown)
     mine = sorted(group_ids(shown))
+    if groups is not None and (hidden := [name for name in mine if name not in groups]):
+        why = {**why, "open_group": f"the region does not show {', '.join(hidden)}"}
     return InstanceFacts(
         image=image,
         type=str(one.get("InstanceType", "")),
