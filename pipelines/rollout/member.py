@@ -72,8 +72,7 @@ def _judge(work: MemberContext) -> _Judgement:
     member = world.fleet.find(order.member)
     if member is None:
         return _Judgement(cause=Cause.GONE)
-    same = order.replaces == order.target.digest  # it was replaced for what had happened in it
-    if order.back and (same or order.replaces not in member.digests):
+    if order.back and order.replaces not in member.digests:
         return _Judgement(cause=Cause.BACK_ALREADY if order.target.digest in member.digests else Cause.CHANGED)
     if not order.back:
         if why := world.judge.left_alone(order, member):

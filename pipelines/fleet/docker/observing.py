@@ -16,9 +16,9 @@ from hardening.runtime import Observed
 from pipelines.fleet.docker.container_facts import (
     MOST_PROCESSES,
     PS,
+    ContainerProcess,
     EngineSettings,
     Look,
-    ContainerProcess,
     facts_of,
     foreign,
     health_check,

@@ -48,7 +48,9 @@ CONTAINER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def seen(changes: list[Any] | None = None, foreign: list[ContainerProcess] | None = None, **more: Any) -> ContainerFacts:
+def seen(
+    changes: list[Any] | None = None, foreign: list[ContainerProcess] | None = None, **more: Any
+) -> ContainerFacts:
     """How a container runs that differs so from its image."""
     return facts_of(Look(CONTAINER, {"User": "7"}, changes, foreign, {}), EngineSettings(INFO | more))
 
