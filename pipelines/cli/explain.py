@@ -246,7 +246,8 @@ def _can_do(fleet: Fleet, told: JudgedMember, *, rolls: bool, adopt: bool) -> It
     for found in told.standing:
         if found.repairs[0] in (Repair.CONFIGURE, Repair.REBUILD) and found.todo not in done:
             done.add(found.todo)
-            yield f"{found.rule}: {found.todo.replace('`', '')}"
+            again = f"{found.acts} builds it again first"
+            yield f"{found.rule}: {again if 'roll.plan' in found.todo and not rolls else found.todo.replace('`', '')}"
     for found in told.standing:
         if Repair.WAIVE in found.repairs:
             rule = found.rule.replace("_", "-")

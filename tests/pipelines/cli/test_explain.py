@@ -129,7 +129,7 @@ def test_a_member_that_no_rollout_replaces_says_why_and_is_offered_none(office: 
 
     def said(name: str, days: float) -> tuple[str, list[str]]:
         story = told(office, name, days=days)
-        (line,) = [one.what for one in story.next if "replaces it" in one.what]
+        line = next((one.what for one in story.next if "replaces it" in one.what), "")
         return line, [one for one in story.can_do if "roll.plan" in one]
 
     line, offered = said(newest, 40)
@@ -137,8 +137,8 @@ def test_a_member_that_no_rollout_replaces_says_why_and_is_offered_none(office: 
     assert offered == []
     line, offered = said(protected, 2)
     assert (line[:50], offered) == ("no rollout replaces it: it asks not to be disrupte", [])
-    assert said(foreign, 2) == ("the next night replaces it", [f"./goldsmith roll.plan shop --adopt {foreign}"])
-    assert said(at.instance(), 2) == ("the next night replaces it", ["./goldsmith roll.plan shop"])
+    assert said(foreign, 2) == ("", [f"./goldsmith roll.plan shop --adopt {foreign}"])
+    assert said(at.instance(), 2) == ("", ["./goldsmith roll.plan shop"])
 
 
 def scanned(office: Office, *findings: Finding) -> None:
