@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -115,15 +115,22 @@ class Observed:
 
     @property
     def first(self) -> Facts | None:
-        """How it ran when it was first seen."""
-        return self.history[0][1] if self.history else self.now
+        """How it ran when it was first seen; groups that could not be read then, as they were when they first were."""
+        if not self.history:
+            return self.now
+        first = self.history[0][1]
+        if isinstance(first, InstanceFacts) and _unread_groups(first):
+            looks = (facts for _, facts in self.history if isinstance(facts, InstanceFacts))
+            if read := next((facts for facts in looks if not _unread_groups(facts)), None):
+                return replace(first, groups=read.groups, unread=read.unread)
+        return first
 
 
 Find = Callable[[Any, Any, Any], tuple[str, ...]]
 """The evidence against what runs, by its facts, those of its first snapshot, and the policy's rule; none: it holds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RuntimeRule:
     """One decision about how things run. `title` is what a member is that breaks it; `cost` what it takes to comply."""
 
@@ -176,7 +183,11 @@ def _docker_socket(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[s
 def _host_mount(facts: ContainerFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
     if not facts.mounts:
         return ()
-    bound = {one.source: one for one in facts.mounts if one.kind == "bind" and not is_socket(one)}
+    bound = {
+        one.source: one
+        for one in facts.mounts
+        if one.kind == "bind" and not one.source.endswith(DOCKER_SOCKETS)  # the directory of one holds more
+    }
     return tuple(
         f"{source} at {bound[source].target}, {'read-write' if bound[source].writable else 'read-only'}"
         for source in rule.without_allowed(bound)
@@ -426,10 +437,22 @@ NAMES = frozenset(rule.name for rules in RULES.values() for rule in rules)
 def first_broken(
     rule: RuntimeRule, asked: Rule, history: Sequence[tuple[datetime, Facts]], first: Facts | None
 ) -> tuple[datetime | None, bool]:
-    """Since which snapshot, up to the newest, the rule is broken; and whether it was so in all of them."""
+    """Since which snapshot, up to the newest, the rule is broken; and whether it was so in all of them.
+
+    One in which it could not be judged, and nothing was found, says neither.
+    """
     since = None
     for at, facts in reversed(history):
-        if facts.kind != rule.kind or not rule.find(facts, first, asked):
+        if facts.kind != rule.kind:
             return since, False
-        since = at
-    return since, True
+        if rule.find(facts, first, asked):
+            since = at
+        elif not _unjudged(rule, facts):
+            return since, False
+    return since, rule.find is not _changed_settings  # the first look itself is what nothing had changed in
+
+
+def _unjudged(rule: RuntimeRule, facts: Facts) -> bool:
+    """Whether a snapshot leaves open if the rule was broken; a change of groups is seen where these were read."""
+    unread = {name for name, _ in facts.unread}
+    return rule.name in unread or (rule.find is _changed_settings and "open_group" in unread)

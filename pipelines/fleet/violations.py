@@ -34,7 +34,7 @@ class Judged:
     reasons: tuple[Reason, ...]
     facts: Facts | None = None
 
-    @property
+    @cached_property
     def standing(self) -> tuple[Reason, ...]:
         """The reasons that count: not waived, and more than recorded only."""
         return tuple(reason for reason in self.reasons if reason.stands)
@@ -216,7 +216,7 @@ def verdict_of(one: Judged) -> MemberVerdict:
     """What is to be said of a judged member: the one answer, which every command, file and page asks for."""
     standing = one.standing
     rules = {reason.rule for reason in standing}
-    state = PolicyState.WITHIN if not rules else PolicyState.UNREAD if UNREAD in rules else PolicyState.OUT
+    state = PolicyState.WITHIN if not rules else PolicyState.UNREAD if rules == {UNREAD} else PolicyState.OUT
     newer = any(reason.rule == "superseded" for reason in one.reasons)
     deadline = min((reason.deadline for reason in standing if reason.deadline), default=None)
     return MemberVerdict(state, tuple(sorted(rules)), deadline, newer, one.member.healthy)
@@ -232,13 +232,17 @@ def in_words(verdicts: Sequence[MemberVerdict]) -> str:
     return said + until + (f", {ill} not healthy" if ill else "") if verdicts else "no member runs"
 
 
+MOST_EVIDENCE = 20  # lines that are kept of what was found against a member by one rule
+
+
 @dataclass(frozen=True)
 class CheckedMember:
     """A judged member as the ledger keeps it, for who does not ask the world again.
 
     `image` is what it was started from, `golden` the name of the golden image that it is judged by, `release` that
     one's digest and `runs` its content's, or the image's own. `on_base`: its image only stands on the golden one, and
-    has packages of its own; None: an earlier version did not keep it.
+    has packages of its own; None: an earlier version did not keep it. `handle` is what its engine calls this very
+    instance.
     """
 
     name: str
@@ -251,15 +255,23 @@ class CheckedMember:
     on_base: bool | None = None
     id: str = ""
     since: datetime | None = None
+    handle: str = ""
 
 
 def checked(one: Judged) -> CheckedMember:
-    """The judged member, to keep: of what is only recorded, not how to ask for a waiver."""
+    """The judged member, to keep: of each reason, no more evidence than somebody reads."""
     golden = one.origin.golden
     own = next(iter(one.member.digests), "")
     return CheckedMember(
         one.member.name, one.member.image, golden.name if golden else "", golden.digest if golden else "",
         golden.content if golden else own, verdict_of(one),
-        tuple(replace(found, waiver="") if found.enforcement is Enforcement.AUDIT else found for found in one.reasons),
-        one.on_base, one.member.id, one.member.since,
+        tuple(map(_shortened, one.reasons)), one.on_base, one.member.id, one.member.since, one.member.handle,
     )  # fmt: skip
+
+
+def _shortened(reason: Reason) -> Reason:
+    remedy = reason.remedy
+    if remedy is None or not remedy.evidence[MOST_EVIDENCE:]:
+        return reason
+    more = f"and {len(remedy.evidence) - MOST_EVIDENCE} more"
+    return replace(reason, remedy=replace(remedy, evidence=(*remedy.evidence[:MOST_EVIDENCE], more)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from hardening.policy import WRITTEN_BY_DESIGN
 from hardening.runtime import ContainerFacts, Mount
 from pipelines.fleet.docker.container_spec import Json
 
@@ -57,6 +58,8 @@ def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
     """How the container runs."""
     container, config, host = look.container, look.container["Config"], look.container["HostConfig"]
     mounts = tuple(sorted(_mounts(container), key=lambda one: one.target))
+    changed, processes = _changed(look.changes or (), mounts), _told(look.foreign or ())
+    unread = {**look.why, **_cut(changed, processes)}
     return ContainerFacts(
         image=str(container["Image"]),
         user=config.get("User") or "",
@@ -73,9 +76,9 @@ def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
         host_namespaces=tuple(_host_namespaces(host, daemon)),
         networks=tuple(sorted(container["NetworkSettings"].get("Networks") or ())),
         daemon=tuple(daemon.weaknesses(container)),
-        changed=_changed(look.changes or (), mounts),
-        processes=_told(look.foreign or ()),
-        unread=tuple(sorted(look.why.items())),
+        changed=tuple(_kept(changed)),
+        processes=tuple(processes[:MOST_PROCESSES]),
+        unread=tuple(sorted(unread.items())),
     )
 
 
@@ -148,10 +151,10 @@ def _host_namespaces(host: Json, daemon: EngineSettings) -> Iterable[str]:
         yield "cgroup"
 
 
-def _changed(changes: Sequence[Json], mounts: Sequence[Mount]) -> tuple[str, ...]:
+def _changed(changes: Sequence[Json], mounts: Sequence[Mount]) -> list[str]:
     """The files that differ, without what the engine itself writes, directories of what is told, and what is mounted.
 
-    No more than MOST_CHANGES, the first by name.
+    By name, those that are written by design last.
     """
     targets = [mount.target.rstrip("/") for mount in mounts]
     kinds = {str(one["Path"]): one["Kind"] for one in changes}
@@ -161,7 +164,33 @@ def _changed(changes: Sequence[Json], mounts: Sequence[Mount]) -> tuple[str, ...
         for path, kind in sorted(kinds.items())
         if not (kind in HERE and path in parents) and not _mounted(path, targets) and not _engines(path)
     ]  # fmt: skip
-    return tuple(found[:MOST_CHANGES])
+    return sorted(found, key=lambda line: bool(_by_design(line)))
+
+
+def _by_design(line: str) -> str:
+    """The directory of what is written by design that a changed file is in; empty where it is in none."""
+    path = line.partition(" ")[2]
+    trees = (glob.removesuffix("*") for glob in WRITTEN_BY_DESIGN)
+    return next((tree for tree in trees if path.startswith(tree)), "")
+
+
+def _kept(changed: Sequence[str]) -> Iterable[str]:
+    """The first MOST_CHANGES of the changed files. The rest of what is written by design is a line for each directory:
+    a policy that allows only a part of that directory does not allow this line.
+    """
+    yield from changed[:MOST_CHANGES]
+    trees = {tree for line in changed[MOST_CHANGES:] if (tree := _by_design(line))}
+    yield from (f"changed {tree}… (and more)" for tree in sorted(trees))
+
+
+def _cut(changed: Sequence[str], processes: Sequence[str]) -> dict[str, str]:
+    """By rule, what was found and is not kept: nobody has judged it."""
+    why = dict[str, str]()
+    if changed[MOST_CHANGES:] and not _by_design(changed[MOST_CHANGES]):
+        why["changed_files"] = f"{len(changed)} files differ, {MOST_CHANGES} are kept"
+    if processes[MOST_PROCESSES:]:
+        why["foreign_processes"] = f"{len(processes)} were brought in, {MOST_PROCESSES} are kept"
+    return why
 
 
 def _above(path: str) -> Iterable[str]:
@@ -184,10 +213,9 @@ def foreign(processes: Sequence[ContainerProcess], container: Json) -> list[Cont
     return [one for one in processes if one.pid != first and one.parent not in inside]
 
 
-def _told(processes: Sequence[ContainerProcess]) -> tuple[str, ...]:
+def _told(processes: Sequence[ContainerProcess]) -> list[str]:
     """The programs and their users. Arguments, which may be secrets, are not told."""
-    found = {f"{_program(one.arguments)} as {one.user}"[:LONGEST] for one in processes}
-    return tuple(sorted(found)[:MOST_PROCESSES])
+    return sorted({f"{_program(one.arguments)} as {one.user}"[:LONGEST] for one in processes})
 
 
 def _program(args: str) -> str:

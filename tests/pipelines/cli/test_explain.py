@@ -200,4 +200,15 @@ def test_what_was_changed_since_the_first_look_is_drift_with_its_moment(office: 
     assert member.runs_as
     valid("data/snapshot", member.runs_as)
     valid("data/judged-state", to_json(state))
-    assert len(at.cloud.ledger.snapshots("shop")[name, name]) == 2
+    assert len(at.cloud.ledger.snapshots("shop", [name])[name, name]) == 2
+
+
+def test_an_instance_of_before_is_not_shown_as_how_a_member_runs(office: Office) -> None:
+    """A member of the same name that was another instance has lines of its own."""
+    name = office.at.instance()
+    office.check(days=2)
+    ledger, other = office.at.cloud.ledger, (name, "i-before")
+    ledger.record_snapshots("shop", {other: {"kind": "instance", "type": "other"}}, office.context.now + 3 * DAY, {})
+    (member,) = [one for fleet in judged_state(office.context).fleets for one in fleet.members if one.name == name]
+    assert member.runs_as
+    assert member.runs_as["type"] == "t3.micro"

@@ -186,6 +186,20 @@ def test_what_is_only_recorded_is_looked_at_once_an_hour(
     assert [one.facts for one in first] == [one.facts for one in second] != [None]
 
 
+def test_how_a_member_ran_is_forgotten_only_by_a_look_that_could_have_seen_it(office: Office) -> None:
+    """And never while it runs, however long nothing changes."""
+    at, ledger = office.at, office.at.cloud.ledger
+    name = at.instance(ImageId=at.image(at.new))
+    office.check()
+    ledger.record_snapshots("shop", {("gone", "i-gone"): {"kind": "instance"}}, office.context.now, {})
+    with at.aws.faulty(Fault("denied", service="ec2", region="us-east-1")):
+        office.check(days=500)
+    assert ledger.snapshots("shop", ["i-gone"])
+    office.check(days=501)
+    assert ledger.snapshots("shop", ["i-gone"]) == {}
+    assert ledger.snapshots("shop", [name])[name, name][0].at == office.context.now + 2 * DAY
+
+
 def test_an_account_without_a_role_is_told_beside_the_others(office: Office) -> None:
     """Before anything is asked there; what can be read is judged."""
     at = office.at

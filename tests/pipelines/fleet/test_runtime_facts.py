@@ -16,12 +16,13 @@ from requests.exceptions import ReadTimeout
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import CHUNK, CONTAINER_ANSWER
-from hardening.model import Enforcement
+from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, RunningRules
 from hardening.running import judge_member
-from hardening.runtime import NAMES, ContainerFacts, Observed
+from hardening.runtime import NAMES, ContainerFacts, InstanceFacts, Mount, Observed, SecurityGroup
 from pipelines.fleet.docker.container_facts import (
     MOST_CHANGES,
+    MOST_PROCESSES,
     ContainerProcess,
     EngineSettings,
     Look,
@@ -34,7 +35,7 @@ from pipelines.fleet.ec2.instance_facts import facts_of as facts_of_instance
 from pipelines.fleet.ec2.instance_spec import InstanceDescription
 from pipelines.fleet.members import Provenance
 from pipelines.fleet.runtime_snapshots import facts_in
-from pipelines.fleet.violations import FleetJudge, verdict_of
+from pipelines.fleet.violations import MOST_EVIDENCE, FleetJudge, checked, verdict_of
 from tests.pipelines.fleet.test_planted_fleet import policy
 from tests.support.fleets import NOW, fleet, member, release
 
@@ -123,6 +124,42 @@ def test_only_so_many_files_are_kept() -> None:
     found = seen(changes).changed
     assert (len(found), found[0][:14]) == (MOST_CHANGES, "added /x/00000")
     assert max(map(len, found)) < 400
+    assert seen(changes).unread == (("changed_files", f"{MOST_CHANGES + 9} files differ, {MOST_CHANGES} are kept"),)
+    assert seen(changes[:MOST_CHANGES]).unread == ()
+
+
+@pytest.mark.parametrize("tree", ["/tmp/", "/opt/", "/a/"])
+def test_many_files_do_not_hide_a_planted_one(tree: str) -> None:
+    """By name or by design before it; what is not kept is at least unread."""
+    changes = [{"Path": f"{tree}{number:04}", "Kind": 1} for number in range(MOST_CHANGES + 9)]
+    facts = seen([*changes, {"Path": "/usr/bin/x", "Kind": 1}])
+    seen_now = Observed("container", replace(facts, writable_root=False))
+    one = FleetJudge("web", policy(), (), NOW).judge(member(), Provenance(release=release()), seen_now)
+    found = {reason.rule: reason.remedy.evidence for reason in one.standing if reason.remedy}
+    if tree == "/tmp/":
+        assert (found["changed_files"], facts.unread) == (("added /usr/bin/x",), ())
+    else:
+        assert "added /usr/bin/x" in found["changed_files"] or "changed_files" in dict(facts.unread)
+        assert "unread" in found
+
+
+def test_of_what_is_written_by_design_a_rest_that_is_not_kept_is_not_allowed_in_part() -> None:
+    """A policy that allows less than a whole directory is told that there is more."""
+    changes = [{"Path": f"/tmp/{number:04}", "Kind": 1} for number in range(MOST_CHANGES)]
+    facts = seen([*changes, {"Path": "/var/log/x", "Kind": 1}])
+    logs = "changed /var/log/… (and more)"
+    for allowed, told in ((("/tmp/*", "/var/log/*"), ()), (("/tmp/*", "/var/log/y"), (logs,))):
+        rules = RunningRules.model_validate({"changed_files": {"enforcement": "enforce", "allowed": allowed}})
+        by = FleetJudge("web", policy().model_copy(update={"running": rules}), (), NOW)
+        one = by.judge(member(), Provenance(release=release()), Observed("container", facts))
+        assert next((reason.remedy.evidence for reason in one.standing if reason.remedy), ()) == told
+
+
+def test_many_processes_do_not_hide_one() -> None:
+    """What is not kept is unread."""
+    facts = seen(foreign=[ContainerProcess(str(200 + n), "1", "app", f"a{n:03}") for n in range(MOST_PROCESSES + 1)])
+    assert len(facts.processes) == MOST_PROCESSES
+    assert facts.unread == (("foreign_processes", f"{MOST_PROCESSES + 1} were brought in, {MOST_PROCESSES} are kept"),)
 
 
 @pytest.mark.parametrize("ask", [changes_of, partial(foreign_processes, checks=())])
@@ -242,7 +279,7 @@ def test_what_a_region_shows_of_an_instance_is_read() -> None:
     group = {"GroupName": "web", "IpPermissions": many}
     found = facts_of_instance(InstanceDescription(shown), "ami-1", {"sg-1": group}, None, {})
     assert len(found.groups[0].lets_in) == MOST_RULES
-    assert found.unread == ()
+    assert found.unread == (("open_group", f"sg-1 has 9999 rules, {MOST_RULES} are kept"),)
     hidden = facts_of_instance(InstanceDescription(shown), "ami-1", {"sg-2": group}, None, {})
     assert hidden.unread == (("open_group", "the region does not show sg-1"),)
 
@@ -267,6 +304,66 @@ def test_a_violation_began_with_the_snapshot_that_first_showed_it() -> None:
     )  # fmt: skip
 
 
+def drift(*looks: ContainerFacts | InstanceFacts, rule: str) -> int | None:
+    """Since how many days a rule is broken, by looks a day apart, the last one now; None: it is not."""
+    first, *_ = looks
+    history = tuple((NOW - timedelta(days=len(looks) - 1 - number), one) for number, one in enumerate(looks[:-1]))
+    by = FleetJudge("web", policy(), (), NOW)
+    one = by.judge(member(since=NOW - timedelta(days=30)), Provenance(release=release()),
+                   Observed(first.kind, looks[-1], history))  # fmt: skip
+    return next(((NOW - reason.since).days for reason in one.reasons if reason.rule == rule and reason.since), None)
+
+
+def test_a_look_that_failed_does_not_begin_a_violation_anew() -> None:
+    """It says neither that the rule held, nor that it was broken; a look that saw that it held does."""
+    held, bad = ContainerFacts(), ContainerFacts(changed=("added /etc/x",))
+    silent = ContainerFacts(unread=(("changed_files", "no answer"),))
+    cut = replace(bad, unread=(("changed_files", "600 files differ, 500 are kept"),))
+    assert drift(held, bad, silent, bad, rule="changed_files") == 2
+    assert drift(held, bad, cut, cut, rule="changed_files") == 2
+    assert drift(held, silent, bad, rule="changed_files") == 0
+    assert drift(held, bad, held, bad, rule="changed_files") == 0
+    assert drift(silent, bad, rule="changed_files") == 30
+
+
+def test_groups_are_compared_with_the_first_look_that_read_them() -> None:
+    """Whatever could not be read then, or in between."""
+    closed = InstanceFacts(groups=(SecurityGroup("sg-1", "web", ("tcp 22 from 10.0.0.0/8",)),))
+    opened = InstanceFacts(groups=(SecurityGroup("sg-1", "web", ("tcp 22 from 0.0.0.0/0",)),))
+    silent = InstanceFacts(unread=(("open_group", "denied"),))
+    assert drift(silent, closed, closed, rule="changed_settings") is None
+    assert drift(silent, closed, opened, opened, rule="changed_settings") == 1
+    assert drift(closed, opened, silent, opened, rule="changed_settings") == 2
+    assert drift(silent, replace(closed, type="t3.small"), rule="changed_settings") == 0
+
+
+@pytest.mark.parametrize("source", ["/", "/run", "/var/run/", "/run/docker.sock"])
+def test_what_holds_the_socket_is_a_directory_of_the_host_too(source: str) -> None:
+    """The socket alone is only the socket."""
+    facts = ContainerFacts(user="7", image_user="7", memory_bytes=1, cpus=1, pids=1,
+                           mounts=(Mount("bind", source, "/x", writable=True),))  # fmt: skip
+    one = FleetJudge("web", policy(), (), NOW).judge(
+        member(), Provenance(release=release()), Observed("container", facts)
+    )
+    alone = source.endswith(".sock")
+    assert {reason.rule for reason in one.standing} == ({"docker_socket"} | (set() if alone else {"host_mount"}))
+
+
+def test_what_is_kept_of_a_member_names_so_many_things() -> None:
+    """A container may have changed hundreds of files; the answer itself has them all."""
+    facts = ContainerFacts(user="7", image_user="7", memory_bytes=1, cpus=1, pids=1,
+                           changed=tuple(f"added /etc/{number}" for number in range(90)))  # fmt: skip
+    one = FleetJudge("web", policy(), (), NOW).judge(
+        member(), Provenance(release=release()), Observed("container", facts)
+    )
+    (whole,), (kept,) = one.reasons, checked(one).reasons
+    assert whole.remedy
+    assert kept.remedy
+    assert (len(whole.remedy.evidence), len(kept.remedy.evidence)) == (90, MOST_EVIDENCE + 1)
+    assert kept.remedy.evidence[-1] == "and 70 more"
+    assert checked(one).handle == member().handle
+
+
 def test_what_replacing_does_not_mend_is_no_reason_to_replace() -> None:
     """It is out of policy all the same; what drifted is a reason."""
     good, by = Provenance(release=release()), FleetJudge("web", policy(), (), NOW)
@@ -288,6 +385,20 @@ def test_what_could_not_be_read_is_unread_as_strictly_as_it_could_be_broken() ->
     unread = Observed("container", ContainerFacts(unread=(("changed_files", "no answer"),)))
     (reason,) = FleetJudge("web", asked, (), NOW).judge(member(), good, unread).standing
     assert (reason.rule, reason.enforcement) == ("unread", Enforcement.WARN)
+    waiver = Waiver(id="w", rules=("changed-files",), subjects=("web/*",), reason="r", owner="a", approver="b",
+                    created=NOW.date(), expires=NOW.date() + timedelta(days=9))  # fmt: skip
+    assert FleetJudge("web", asked, (waiver,), NOW).judge(member(), good, unread).standing == ()
+    reasons = FleetJudge("web", asked, (waiver,), NOW).judge(member(), good, unread).reasons
+    assert "unread" not in {one.rule for one in reasons}
+
+
+def test_what_is_out_of_policy_is_not_unread_for_one_rule_that_is() -> None:
+    """Nor does that hide that it is ill."""
+    expired = Provenance(release=release(expires_at=NOW))
+    unread = Observed("container", ContainerFacts(unread=(("changed_files", "no answer"),)))
+    verdict = verdict_of(FleetJudge("web", policy(), (), NOW).judge(member(healthy=False), expired, unread))
+    assert (verdict.state, verdict.ill) == ("out of policy", True)
+    assert {"expired", "unread"} <= set(verdict.rules)
 
 
 def test_what_another_version_kept_is_left_out() -> None:
