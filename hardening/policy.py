@@ -221,7 +221,9 @@ class RunningRules(Content):
     open_group: AllowingRule = _recorded("protocol and port, such as tcp 443", "tcp 80", "tcp 443")
 
     changed_files: AllowingRule = _recorded("paths in the container", *WRITTEN_BY_DESIGN)
-    foreign_processes: AllowingRule = _recorded("command lines")
+    foreign_processes: AllowingRule = _recorded(
+        "programs with their user: `bash as root`, `sleep … as *` with arguments"
+    )
     changed_settings: AllowingRule = _recorded("what changed, such as type *")
     template_drift: AllowingRule = _recorded("what differs, such as type *")
 

@@ -50,6 +50,11 @@ class Judged:
         return frozenset(reason.rule for reason in self.violations)
 
     @property
+    def drifted(self) -> bool:
+        """Whether it is to be replaced for what happened in it, which a new one of the very same image is without."""
+        return not NAMES.isdisjoint(self.rules)
+
+    @property
     def deadline(self) -> datetime | None:
         """When the first reason to replace it must be gone."""
         return min((r.deadline for r in self.violations if r.deadline), default=None)
@@ -223,7 +228,7 @@ def in_words(verdicts: Sequence[MemberVerdict]) -> str:
     deadline = min((one.deadline for one in bad if one.deadline), default=None)
     rules = ", ".join(sorted({rule for one in bad for rule in one.rules}))
     said = f"{len(bad)} of {len(verdicts)} member(s) {rules}" if bad else f"{len(verdicts)} member(s) within policy"
-    until = f", to be replaced by {deadline:%Y-%m-%d %H:%M} UTC" if deadline else ""
+    until = f", to be mended by {deadline:%Y-%m-%d %H:%M} UTC" if deadline else ""
     return said + until + (f", {ill} not healthy" if ill else "") if verdicts else "no member runs"
 
 

@@ -282,7 +282,7 @@ def why_not(fleet: Fleet, one: Judged, target: ReplacementImage, now: datetime, 
     if member.cannot_roll:
         return member.cannot_roll
     if fleet.replacement.tag:
-        if target.digest in member.digests:
+        if target.digest in member.digests and not one.drifted:
             return f"{target.reference} has no newer digest yet: its owner rebuilds it on the newer base"
         if not _adopted(one, adopt) and repository(member.image) != repository(target.reference):
             return f"it runs another image than {repository(target.reference)}; --adopt takes it over on purpose"
@@ -310,7 +310,7 @@ def _another_golden(one: Judged, target: ReplacementImage, adopt: Sequence[str])
             f"an application image on {named(origin.base)}: its owner rebuilds it; give the fleet replacement.tag "
             "to roll it when its own tag has a newer digest"
         )
-    if origin.release and golden and origin.release.content == golden.content:
+    if origin.release and golden and origin.release.content == golden.content and not one.drifted:
         return "the replacement has the same content: rolling would change nothing"
     if origin.release and golden and origin.release.name != golden.name and not _adopted(one, adopt):
         return f"it runs {origin.release.name}, not {golden.name}; --adopt takes it over on purpose"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import assert_never
 
@@ -44,6 +44,7 @@ from pipelines.wiring import clock, fleet_host
 Now = Callable[[], datetime]
 Observe = Callable[[Sequence[Member]], Mapping[str, Observed]]
 ASK_SECONDS = 5
+LOOK_LASTS = timedelta(hours=1)  # for what is only recorded
 
 
 def _nothing_observed(_members: Sequence[Member]) -> Mapping[str, Observed]:
@@ -71,6 +72,7 @@ class FleetSession:
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
     together: Together = one_by_one
     observe: Observe = _nothing_observed
+    _looks: dict[tuple[str, str, str], tuple[datetime, Observed]] = field(default_factory=dict, compare=False)
 
     def origins(self) -> ProvenancePort:
         """A fresh look: nothing is remembered from an earlier judging."""
@@ -101,12 +103,25 @@ class FleetSession:
         return tuple(judged)
 
     def observed(self, members: Sequence[Member]) -> tuple[dict[str, Observed], KnownLines]:
-        """How members run, by their ids, with what earlier looks kept of that; and this as the ledger has it."""
-        found = self.observe(members)
+        """How members run, by their ids, with what earlier looks kept of that; and this as the ledger has it.
+
+        By a policy that only records it, who was looked at in this session within the last hour is not asked again.
+        """
+        again = demands(self.context.policy_named(self.fleet.policy))
+        found = self.observe(members) if again else self._observed_lately(members)
         keys = {member.id: (member.name, member.handle) for member in members}
         known = self.context.ledger.snapshots(self.fleet.name, [keys[name][1] for name in found])
         seen = {name: replace(one, history=history_of(known.get(keys[name], ()))) for name, one in found.items()}
         return seen, known
+
+    def _observed_lately(self, members: Sequence[Member]) -> dict[str, Observed]:
+        """By their ids; who was replaced since, or could not be read, is looked at."""
+        keys = {member.id: (member.id, member.handle, member.image) for member in members}
+        now = self.now()
+        lately = {key: one for key, (at, one) in self._looks.items() if now - at < LOOK_LASTS}
+        new = self.observe([member for member in members if keys[member.id] not in lately])
+        self._looks.update({keys[name]: (now, one) for name, one in new.items() if one.now and not one.now.unread})
+        return {name: lately[key] for name, key in keys.items() if key in lately} | dict(new)
 
     def world(self) -> Present:
         """The fleet as it is now."""

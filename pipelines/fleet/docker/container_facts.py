@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,26 +30,35 @@ PS = "-eo pid,ppid,user,args"
 
 
 @dataclass(frozen=True)
-class Look:
-    """What an engine answered about one container: as `inspect` shows it, what differs from its image, and what runs.
+class ContainerProcess:
+    """A process of a container, by the engine's host's numbers."""
 
-    `changes` and `processes` are None where the engine did not tell, and `why` says why not, by rule. `checks` are
-    commands that are run in it from outside by design.
+    pid: str
+    parent: str
+    user: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an engine answered about one container: as `inspect` shows it, and what differs from its image.
+
+    `foreign` are the processes that were started in it from outside, checks left out. `changes` and `foreign` are None
+    where the engine did not tell, and `why` says why not, by rule.
     """
 
     container: Json
     image_config: Json
     changes: Sequence[Json] | None
-    processes: Sequence[Sequence[str]] | None
+    foreign: Sequence[ContainerProcess] | None
     why: Mapping[str, str]
-    checks: tuple[tuple[str, ...], ...] = ()
 
 
 def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
     """How the container runs."""
     container, config, host = look.container, look.container["Config"], look.container["HostConfig"]
     mounts = tuple(sorted(_mounts(container), key=lambda one: one.target))
-    changed, processes = _changed(look.changes or (), mounts), _brought_in(look)
+    changed, processes = _changed(look.changes or (), mounts), _told(look.foreign or ())
     unread = {**look.why, **_cut(changed, processes)}
     return ContainerFacts(
         image=str(container["Image"]),
@@ -198,20 +206,16 @@ def _engines(path: str) -> bool:
     return path in ENGINES_OWN or _mounted(path, ENGINES_TREES)
 
 
-def _brought_in(look: Look) -> list[str]:
-    """The programs that were started in it from outside: their parent is none of the container's processes.
+def foreign(processes: Sequence[ContainerProcess], container: Json) -> list[ContainerProcess]:
+    """Those that were started in it from outside: their parent is none of its processes, and none is its first."""
+    inside = {one.pid for one in processes}
+    first = str((container.get("State") or {}).get("Pid") or "")
+    return [one for one in processes if one.pid != first and one.parent not in inside]
 
-    Neither its first process nor a health check. Arguments, which may be secrets, are not told.
-    """
-    rows = look.processes or ()
-    inside = {pid for pid, *_ in rows}
-    first = str((look.container.get("State") or {}).get("Pid") or "")
-    found = {
-        f"{_program(args)} as {user}"[:LONGEST]
-        for pid, parent, user, args in rows
-        if pid != first and parent not in inside and not _is_check(args, look)
-    }
-    return sorted(found)
+
+def _told(processes: Sequence[ContainerProcess]) -> list[str]:
+    """The programs and their users. Arguments, which may be secrets, are not told."""
+    return sorted({f"{_program(one.arguments)} as {one.user}"[:LONGEST] for one in processes})
 
 
 def _program(args: str) -> str:
@@ -220,15 +224,14 @@ def _program(args: str) -> str:
     return f"{head} …" if more else head
 
 
-def _is_check(args: str, look: Look) -> bool:
-    """Whether a command line is a health check's: the image's own, or one that the fleet's file names."""
-    kind, *words = (look.container["Config"].get("Healthcheck") or {}).get("Test") or ("NONE",)
-    own = [] if kind in ("NONE", "") else [" ".join(words)]
-    checks = [*own, *(" ".join(one) for one in look.checks), *(shlex.join(one) for one in look.checks)]
-    said = args.strip()
-    return any(said == one or (kind == "CMD-SHELL" and said.endswith(f" -c {one}")) for one in checks if one)
+def health_check(container: Json) -> tuple[str, ...]:
+    """The words that the engine executes in the container as its own health check; none where it has none."""
+    kind, *words = (container["Config"].get("Healthcheck") or {}).get("Test") or ("NONE",)
+    shell = container["Config"].get("Shell") or ("/bin/sh", "-c")
+    return tuple({"CMD": words, "CMD-SHELL": [*shell, *words]}.get(kind, ()))
 
 
-def rows_of(top: Mapping[str, Any]) -> list[list[str]]:
-    """Process, parent, user and command line, as `docker top` shows them when it is asked by PS."""
-    return [[str(cell) for cell in row] for row in top.get("Processes") or () if len(row) == PS.count(",") + 1]
+def processes_of(top: Mapping[str, Any]) -> list[ContainerProcess]:
+    """The processes that `docker top` shows when it is asked by PS."""
+    rows = (tuple(map(str, row)) for row in top.get("Processes") or () if len(row) == PS.count(",") + 1)
+    return [ContainerProcess(*row) for row in rows]

@@ -34,13 +34,17 @@ def facts_of(
     shown: InstanceDescription, image: str, groups: Mapping[str, Json] | None, template: Json | None,
     why: Mapping[str, str],
 ) -> InstanceFacts:  # fmt: skip
-    """How the instance runs. `groups` by id and `template` (its data) are None where they could not be read: `why`."""
+    """How the instance runs. `groups` by id and `template` (its data) are None where they could not be read: `why`.
+
+    A group that is not among those that the region shows is not known to be closed.
+    """
     one = shown.instance
     metadata, named = one.get("MetadataOptions") or {}, template_of(shown)
-    known = groups or {}
-    lines = {name: _lines(known[name]) for name in sorted(group_ids(shown)) if name in known}
-    cut = [f"{name} has {len(it)} rules, {MOST_RULES} are kept" for name, it in lines.items() if it[MOST_RULES:]]
-    unread = {**({"open_group": "; ".join(cut)} if cut else {}), **why}
+    known, mine = groups or {}, sorted(group_ids(shown))
+    lines = {name: _lines(known[name]) for name in mine if name in known}
+    open_to = [f"{name} has {len(it)} rules, {MOST_RULES} are kept" for name, it in lines.items() if it[MOST_RULES:]]
+    open_to += [f"the region does not show {name}" for name in mine if groups is not None and name not in known]
+    unread = {**({"open_group": "; ".join(open_to)} if open_to else {}), **why}
     return InstanceFacts(
         image=image,
         type=str(one.get("InstanceType", "")),

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import docker.errors
 import pytest
+from requests.exceptions import ReadTimeout
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import CONTAINER_CHANGES
+from hardening.foundation.limits import CHUNK, CONTAINER_ANSWER
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, RunningRules
 from hardening.running import judge_member
 from hardening.runtime import NAMES, ContainerFacts, InstanceFacts, Mount, Observed, SecurityGroup
-from pipelines.fleet.docker.container_facts import MOST_CHANGES, MOST_PROCESSES, EngineSettings, Look, facts_of
-from pipelines.fleet.docker.observing import changes_of
+from pipelines.fleet.docker.container_facts import (
+    MOST_CHANGES,
+    MOST_PROCESSES,
+    ContainerProcess,
+    EngineSettings,
+    Look,
+    facts_of,
+    health_check,
+)
+from pipelines.fleet.docker.observing import _observed, changes_of, foreign_processes
 from pipelines.fleet.ec2.instance_facts import MOST_RULES
 from pipelines.fleet.ec2.instance_facts import facts_of as facts_of_instance
 from pipelines.fleet.ec2.instance_spec import InstanceDescription
@@ -25,7 +37,7 @@ from pipelines.fleet.members import Provenance
 from pipelines.fleet.runtime_snapshots import facts_in
 from pipelines.fleet.violations import MOST_EVIDENCE, FleetJudge, checked, verdict_of
 from tests.pipelines.fleet.test_planted_fleet import policy
-from tests.support.fleets import NOW, member, release
+from tests.support.fleets import NOW, fleet, member, release
 
 INFO = {"SecurityOptions": ["name=seccomp,profile=builtin"], "CgroupVersion": "2"}
 CONTAINER: dict[str, Any] = {
@@ -37,10 +49,64 @@ CONTAINER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def seen(changes: list[Any] | None = None, processes: list[list[str]] | None = None, **more: Any) -> ContainerFacts:
+def seen(
+    changes: list[Any] | None = None, foreign: list[ContainerProcess] | None = None, **more: Any
+) -> ContainerFacts:
     """How a container runs that differs so from its image."""
-    look = Look(CONTAINER, {"User": "7"}, changes, processes, {}, (("pg_isready", "-q"),))
-    return facts_of(look, EngineSettings(INFO | more))
+    return facts_of(Look(CONTAINER, {"User": "7"}, changes, foreign, {}), EngineSettings(INFO | more))
+
+
+class Engine:
+    """What an engine answers about one container, by address: each answer in turn, and the last one for good."""
+
+    def __init__(self, container: dict[str, Any] = CONTAINER, **answers: list[Any]) -> None:
+        self.answers = {"json": [container], "changes": [None], **answers}
+        self.asked = list[str]()
+
+    def _url(self, form: str, *words: str) -> str:
+        return form.format(*words)
+
+    def _get(self, address: str, **asked: Any) -> Any:
+        assert asked["stream"]
+        name = address.split("/")[2] if address.startswith("/exec/") else address.rpartition("/")[2]
+        return Answer(json.dumps(self._next(name)).encode())
+
+    def _next(self, name: str) -> Any:
+        self.asked.append(name)
+        answers = self.answers[name]
+        found = answers.pop(0) if answers[1:] else answers[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _raise_for_status(self, _: Any) -> None: ...
+
+    def inspect_container(self, _: str) -> Any:
+        return self._next("json")
+
+
+class Answer:
+    """An answer of so many bytes again and again; without `again`, once."""
+
+    def __init__(self, data: bytes, *, again: bool = False) -> None:
+        self.data, self.again, self.read = data, again, 0
+
+    def iter_content(self, _size: int) -> Iterator[bytes]:
+        while self.again or not self.read:
+            self.read += len(self.data)
+            yield self.data
+
+    def close(self) -> None: ...
+
+
+def top(*rows: str) -> dict[str, Any]:
+    """What `docker top` shows: pid, parent, user, and the rest of the line, as Moby joins it."""
+    return {"Processes": [[*row.split()[:3], " ".join(row.split()[3:])] for row in rows]}
+
+
+def executed(pid: int, *words: str) -> list[Any]:
+    """What an engine says of an exec."""
+    return [{"Pid": pid, "ProcessConfig": {"entrypoint": words[0], "arguments": list(words[1:])}}]
 
 
 def test_files_that_the_engine_or_a_mount_explains_are_not_changed_ones() -> None:
@@ -91,50 +157,81 @@ def test_of_what_is_written_by_design_a_rest_that_is_not_kept_is_not_allowed_in_
 
 def test_many_processes_do_not_hide_one() -> None:
     """What is not kept is unread."""
-    rows = [["100", "1", "app", "nginx"], *([str(200 + n), "1", "app", f"a{n:03}"] for n in range(MOST_PROCESSES + 1))]
-    facts = seen(processes=rows)
+    facts = seen(foreign=[ContainerProcess(str(200 + n), "1", "app", f"a{n:03}") for n in range(MOST_PROCESSES + 1)])
     assert len(facts.processes) == MOST_PROCESSES
     assert facts.unread == (("foreign_processes", f"{MOST_PROCESSES + 1} were brought in, {MOST_PROCESSES} are kept"),)
 
 
-def test_a_list_of_changes_without_end_is_refused() -> None:
-    """Before it is read to its end."""
+@pytest.mark.parametrize("ask", [changes_of, partial(foreign_processes, checks=())])
+def test_an_answer_without_end_is_refused(ask: Callable[[Any, Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is read to its end: whoever writes in a container, or names its processes, decides how long it is."""
+    endless, engine = Answer(b" " * CHUNK, again=True), Engine()
+    monkeypatch.setattr(engine, "_get", lambda *_, **__: endless)
+    with pytest.raises(OutsideError, match=r"container\.answer"):
+        ask(engine, CONTAINER)
+    assert endless.read < 2 * CONTAINER_ANSWER.most
+    assert changes_of(engine, {**CONTAINER, "HostConfig": {"ReadonlyRootfs": True}}) == []
 
-    class Answer:
-        read = 0
 
-        def iter_content(self, size: int) -> Iterator[bytes]:
-            while True:
-                Answer.read += size
-                yield b" " * size
-
-        def close(self) -> None: ...
-
-    class Api:
-        def _url(self, *_: str) -> str:
-            return ""
-
-        def _get(self, *_: str, stream: bool) -> Answer:
-            assert stream
-            return Answer()
-
-        def _raise_for_status(self, _: Answer) -> None: ...
-
-    with pytest.raises(OutsideError, match=r"container\.changes"):
-        changes_of(Api(), CONTAINER)
-    assert Answer.read < 2 * CONTAINER_CHANGES.most
-    assert changes_of(Api(), {**CONTAINER, "HostConfig": {"ReadonlyRootfs": True}}) == []
+CHECKED = {**CONTAINER, "Config": {"Healthcheck": {"Test": ["CMD-SHELL", 'curl -f   "$URL" || exit 1']}}}
+CHECKS = {health_check(CHECKED), ("pg_isready", "-q")}
 
 
 def test_a_process_from_outside_is_told_without_its_arguments() -> None:
-    """Not the first one, its children, or a health check, of the image or of the fleet's file."""
-    rows = [
-        ["100", "1", "app", "nginx: master"], ["101", "100", "app", "nginx: worker"],
-        ["200", "1", "app", "/bin/sh -c curl -f localhost"], ["201", "200", "app", "curl -f localhost"],
-        ["210", "1", "app", "pg_isready -q"],
-        ["300", "1", "root", "mysql --password=secret"], ["301", "300", "root", "sh"], ["310", "1", "root", "bash"],
-    ]  # fmt: skip
-    assert seen(processes=rows).processes == ("bash as root", "mysql … as root")
+    """Not the first one, its children, or a check, of the image or of the fleet's file, by the words that the engine
+    was given; what has such words among others is none.
+    """
+    first = ("100 1 app nginx: master", "101 100 app nginx: worker")
+    rows = (
+        *first, "200 1 app curl -f http://x", "201 200 app sh", "210 1 app pg_isready -q",
+        "300 1 root mysql --password=secret", "301 300 root sh", "310 1 root bash",
+        '320 1 root x -c curl -f "$URL" || exit 1', "330 1 app pg_isready -q",
+    )  # fmt: skip
+    engine = Engine(
+        {**CHECKED, "ExecIDs": ["a", "b", "c", "d"]},
+        top=[top(*rows)],
+        a=executed(200, "/bin/sh", "-c", 'curl -f   "$URL" || exit 1'),
+        b=executed(210, "pg_isready", "-q"),
+        c=executed(320, "x", "-c", 'curl -f   "$URL" || exit 1'),
+        d=[docker.errors.NotFound("it is over")],
+    )
+    found = foreign_processes(engine, CHECKED, CHECKS)
+    assert [one.pid for one in found] == ["300", "310", "320", "330"]
+    assert seen(foreign=found).processes == ("bash as root", "mysql … as root", "pg_isready … as app", "x … as root")
+    alone = Engine(CHECKED, top=[top(*first)])
+    assert foreign_processes(alone, CHECKED, CHECKS) == []
+    assert alone.asked == ["top"], "one look is enough where there is nobody"
+
+
+def test_what_changes_while_it_is_looked_at_is_not_from_outside() -> None:
+    """A check that ends between two looks, one that begins, and a first process that was started again."""
+    before = top("100 1 app nginx", "200 1 app /bin/sh -c true", "300 1 root bash")
+    after = top("400 1 app nginx", "500 1 app /bin/sh -c true", "300 1 root bash")
+    restarted = {**CHECKED, "State": {"Pid": 400, "Running": True}}
+    assert [one.pid for one in foreign_processes(Engine(restarted, top=[before, after]), CHECKED, CHECKS)] == ["300"]
+    assert foreign_processes(Engine(restarted, top=[top("400 1 app nginx")]), CHECKED, CHECKS) == []
+    ended = {**CHECKED, "State": {"Pid": 0, "Running": False}}
+    assert foreign_processes(Engine(ended, top=[before]), CHECKED, CHECKS) == []
+
+
+@pytest.mark.parametrize(
+    ("container", "answers", "said"),
+    [
+        (docker.errors.APIError("no", explanation="the engine is tired"), {}, "the engine is tired"),
+        (ReadTimeout("too slow"), {}, "too slow"),
+        ({"Id": "x"}, {}, "not understood"),
+        (CONTAINER, {"top": [{"Processes": 7}]}, "foreign_processes"),
+        (CONTAINER, {"top": [top()], "changes": [[1]]}, "not understood"),
+    ],
+)
+def test_what_is_wrong_with_one_container_is_unread_and_no_failure_of_the_others(
+    container: Any, answers: dict[str, Any], said: str
+) -> None:
+    """Whatever the engine answers about it."""
+    engine: Any = Engine(container, **{"top": [top()], **answers})
+    images: Any = SimpleNamespace(of=lambda _: {})
+    found = _observed(engine, member(), images, fleet(), EngineSettings(INFO))
+    assert said in (found.unread or repr(found.now))
 
 
 @pytest.mark.parametrize(
@@ -183,6 +280,8 @@ def test_what_a_region_shows_of_an_instance_is_read() -> None:
     found = facts_of_instance(InstanceDescription(shown), "ami-1", {"sg-1": group}, None, {})
     assert len(found.groups[0].lets_in) == MOST_RULES
     assert found.unread == (("open_group", f"sg-1 has 9999 rules, {MOST_RULES} are kept"),)
+    hidden = facts_of_instance(InstanceDescription(shown), "ami-1", {"sg-2": group}, None, {})
+    assert hidden.unread == (("open_group", "the region does not show sg-1"),)
 
 
 # -- judged ------------------------------------------------------------------------------------------------------------
