@@ -16,13 +16,13 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import FencedError
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, ReplacementImage
-from pipelines.fleet.model import Fleet, Limits
+from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import Judged, in_words, judge, verdict_of
 from pipelines.rollout.admission import outlasts
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.plan import Plan, plan
 from pipelines.rollout.service import WAITS, HeldBackError, _and_late, _and_left
-from pipelines.rollout.state import Judge, MemberOrder, Order, RolloutOutcome, RolloutStage, RolloutState, World
+from pipelines.rollout.state import Judge, MemberOrder, Order, RolloutOutcome, World
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.ledger import Ledger, SimulatedJournal
 from tests.simulation.memory import Process
@@ -45,22 +45,6 @@ class Rollout:
     estate: SimulatedWorld
     observer: Observer
     process: Process
-
-
-class ImpatientJournal(SimulatedJournal):
-    """Of an automated run, which leaves what may do nothing for too long, as the real one does."""
-
-    def __init__(self, ledger: Ledger, process: str, limits: Limits, fleet: LoopFleet) -> None:
-        super().__init__(ledger, process)
-        self.limits = limits
-        self.fleet = fleet
-
-    def save(self, state: RolloutState) -> None:
-        super().save(state)
-        if state.stage is RolloutStage.WAITING and outlasts(
-            self.limits, self.fleet.loop.memory.now(), self.fleet.until
-        ):
-            raise FencedError
 
 
 class LoopFleet(Judge):
@@ -175,8 +159,8 @@ class LoopFleet(Judge):
         """A process that rolls, and has the lease."""
         estate.ledger.holder = process = f"{name} {self.loop.memory.number()}"
         seen = SimulatedFleet(estate, observer, process)
-        journal = ImpatientJournal(estate.ledger, process, observer.limits, self)
-        world = World(seen, journal, self, partial(self._now, observer))
+        journal = SimulatedJournal(estate.ledger, process)
+        world = World(seen, journal, self, partial(self._now, observer), until=self.until)
         return self.loop.memory.process(process, flows(world))
 
     def _now(self, observer: Observer) -> datetime:

@@ -176,7 +176,8 @@ def no_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def waits_as_long_as_a_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
     """An automated run waits for the end of a freeze, and with it the night."""
-    monkeypatch.setattr(loop_fleets, "outlasts", lambda *_: None)
+    for module in (admission, loop_fleets):
+        monkeypatch.setattr(module, "outlasts", lambda *_: None)
 
 
 def a_missed_moment_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
