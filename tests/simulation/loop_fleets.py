@@ -111,7 +111,7 @@ class LoopFleet(Judge):
         status, latest = self._status(now), status_of(self._latest())
         golden = status.dated(latest)
         target = ReplacementImage(
-            f"{latest.repository}@{latest.digest}", latest.digest, golden, status.forbidden(golden or latest)
+            f"{latest.repository}@{latest.digest}", latest.digest, golden, self._forbidden_by_policy(golden or latest)
         )
         made = plan(self.fleet, judged, target, now, automated=True)
         if not made.parts:
@@ -134,8 +134,13 @@ class LoopFleet(Judge):
 
     def refuse(self, target: ReplacementImage) -> None:
         """By the present policy and data."""
-        if target.golden and (why := self._status(self.loop.memory.now()).forbidden(target.golden)):
+        if target.golden and (why := self._forbidden_by_policy(target.golden)):
             raise RefusedError("the replacement is refused by the present policy", evidence=why)
+
+    def _forbidden_by_policy(self, golden: Release) -> str:
+        if why := self._status(self.loop.memory.now()).forbidden(golden):
+            self.loop.promises.troubled(self.loop.memory.time)
+        return why
 
     def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
         """None fires."""
