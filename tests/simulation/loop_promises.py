@@ -169,7 +169,7 @@ class Promises:
         return record.exit_code
 
     def _failed_for_a_cause(self, record: NightRecord) -> None:
-        """Where nothing was wrong and nobody died, only the gate may have had something fail; to say it is no excuse."""
+        """Where nothing was wrong and nobody died, only the gate has something fail; to say it is no excuse."""
         began = (record.order.started_at - EPOCH).total_seconds()
         wrong = max(self.troubled_until, self.loop.registry.failed_at) >= began
         failed = [error.message for error in record.errors if not isinstance(error, GateError)]

@@ -185,11 +185,14 @@ class LoopStages(WorldStages):
             return "it is not published yet"
         if near_expiry(candidate, found.context.now):
             return "it gets new dates"
-        settled = ImageAnswer(name, "unchanged", content=artifact.digest, reasons=(SETTLED,))
+        return self._promoted(found, candidate, stable)
+
+    def _promoted(self, found: _Planned, candidate: Release, stable: Release | None) -> ImageAnswer | str:
+        settled = ImageAnswer(candidate.name, "unchanged", content=candidate.content, reasons=(SETTLED,))
         if stable == candidate:
             return replace(settled, left=DaysLeft.of(candidate, found.context.now))
         if waits := self._soaks(found.night, candidate, stable):
-            return replace(settled, left=days_left(found.context, name), parts=(waits,))
+            return replace(settled, left=days_left(found.context, candidate.name), parts=(waits,))
         return PROMOTES
 
     def _soaks(self, order: NightOrder, candidate: Release, stable: Release | None) -> NightPart | None:

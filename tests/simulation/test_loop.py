@@ -245,7 +245,7 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, int]] = {
     members_are_forgotten: ("what is used is kept", 0),
     a_stale_parent: (FIXES, 0),
     a_lost_deadline: (DEADLINES, 1),
-    a_build_done_twice: ("nothing is built twice", 23),
+    a_build_done_twice: ("nothing is built twice", 2031),
     an_outage_read_as_no_holes: ("what could not be asked is said", 7),
     no_gate: ("what the gate refuses is not promoted", 0),
     urgent_waits: ("what is urgent does not wait", 0),
