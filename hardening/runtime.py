@@ -273,7 +273,7 @@ SETTINGS = {
     "container": ("memory_bytes", "cpus", "pids", "networks"),
     "instance": ("type", "profile", "tokens", "hop_limit"),
 }
-"""What may be changed of a thing that runs, and is the same from its first run on where nobody did."""
+"""What may be changed of a thing that runs, and stays as it was at the first run unless somebody did."""
 
 
 def _changed_settings(facts: Facts, first: Facts | None, rule: AllowingRule) -> tuple[str, ...]:
@@ -344,7 +344,7 @@ CONTAINER_RULES = (
     ),
     RuntimeRule(
         "writable_root", "container", "its root filesystem is writable",
-        "what an attacker writes stays until the next roll, and nobody can tell it from the image",
+        "what an attacker writes stays until the next roll, and looks like a part of the image",
         "each path that is written to must be named as a volume or tmpfs",
         f"start it with --read-only, and {ADD_MOUNTS}", _writable_root,
     ),
@@ -374,7 +374,7 @@ CONTAINER_RULES = (
     ),
     RuntimeRule(
         "changed_files", "container", "its files differ from its image's",
-        "nobody reviewed, scanned or signed what was changed in it, and the next roll loses it",
+        "what was changed in it was never reviewed, scanned or signed, and the next roll loses it",
         f"what an application writes by design must be named: {ADD_MOUNTS}, or name the path under `allowed`",
         "find out who changed it; replace it: a new container is its image again", _changed_files, MENDED_BY_ROLL,
     ),
@@ -387,7 +387,7 @@ CONTAINER_RULES = (
     ),
     RuntimeRule(
         "changed_settings", "container", "it is set otherwise than when it was first seen",
-        "a change to what runs is lost with the next start, and nobody else has it",
+        "a change by hand is lost at the next start, and no other member has it",
         "changes must be made where the container is defined",
         "make the change where it is defined, or take it back", _changed_settings,
     ),
@@ -407,7 +407,7 @@ INSTANCE_RULES = (
     ),
     RuntimeRule(
         "public_address", "instance", "it has a public address",
-        "what nobody needs to reach from outside is scanned within minutes of its start",
+        "the internet scans a public address within minutes of its start",
         "it needs a load balancer, or another way in for people",
         "take the address off, and reach it through a load balancer or Session Manager", _public_address,
     ),
@@ -425,7 +425,7 @@ INSTANCE_RULES = (
     ),
     RuntimeRule(
         "changed_settings", "instance", "it is set otherwise than when it was first seen",
-        "a door that somebody opened by hand stays open, and nobody reviewed it",
+        "a port that was opened by hand stays open, and was never reviewed",
         "changes must be made where the instance is defined",
         "find out who changed it; make it where it is defined, or take it back", _changed_settings,
     ),

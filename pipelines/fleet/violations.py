@@ -19,11 +19,6 @@ from hardening.runtime import NAMES, Facts, Observed
 from images.artifact import Release
 from pipelines.fleet.members import Member, Provenance
 
-__all__ = [
-    "UNREAD", "CheckedMember", "FleetJudge", "Judged", "MemberVerdict", "PolicyState", "checked", "facts", "in_words",
-    "judge", "named", "only_recorded", "superseded", "verdict_of",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Judged:

@@ -17,6 +17,7 @@ from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, RefusedError
 from hardening.foundation.settings import pretended
 from hardening.model import Enforcement, Waiver
+from hardening.running import UNREAD
 from hardening.runtime import Observed
 from images.context import Context
 from images.documents import to_json
@@ -33,7 +34,7 @@ from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImag
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.runtime_snapshots import demands, history_of
-from pipelines.fleet.violations import UNREAD, FleetJudge, Judged, checked
+from pipelines.fleet.violations import FleetJudge, Judged, checked
 from pipelines.lint import require_policy
 from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_repaced, refuse_replanned, seal
 from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not

@@ -137,7 +137,7 @@ def _cpus(host: Json) -> float:
 
 
 def _no_new_privileges(host: Json, daemon: EngineSettings) -> bool:
-    """Whether it was asked for, or the engine sets it for all and nobody took it back."""
+    """Whether it was asked for, or the engine sets it for all and it was not taken back."""
     said = [one.replace("=", ":") for one in host.get("SecurityOpt") or () if one.startswith("no-new-privileges")]
     return said[-1] != "no-new-privileges:false" if said else daemon.has("no-new-privileges")
 
@@ -184,7 +184,7 @@ def _kept(changed: Sequence[str]) -> Iterable[str]:
 
 
 def _cut(changed: Sequence[str], processes: Sequence[str]) -> dict[str, str]:
-    """By rule, what was found and is not kept: nobody has judged it."""
+    """By rule, what was found and is not kept, and so is not judged."""
     why = dict[str, str]()
     if changed[MOST_CHANGES:] and not _by_design(changed[MOST_CHANGES]):
         why["changed_files"] = f"{len(changed)} files differ, {MOST_CHANGES} are kept"

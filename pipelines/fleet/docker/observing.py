@@ -32,7 +32,7 @@ from pipelines.fleet.members import Member
 from pipelines.fleet.model import Fleet
 
 TALK = "com.docker.network.bridge.enable_icc"
-NO_PROCESS = "its processes share a namespace with others, so that nobody can tell whose they are"
+NO_PROCESS = "its processes share a namespace with others, so whose they are cannot be told"
 LOOKS_AT_ONCE = 4  # what differs from an image costs the host a walk through the whole of it
 NO_ANSWER = (docker.errors.APIError, RequestException, GoldsmithError)
 NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # of another kind, or of tomorrow
