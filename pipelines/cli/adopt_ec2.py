@@ -85,7 +85,7 @@ class _Looking:
         """A fleet of what carries these tags, as it would be read. Raises ContentError for a wrong place."""
         home, aws = self._cloud.home, self._cloud.aws
         where = {
-            "regions": self.regions or list(aws.all_regions) or [home],
+            "regions": self.regions or list(dict.fromkeys((home, *aws.regions))),
             "accounts": self.accounts or list(dict.fromkeys((aws.account, *aws.roles))),
             "way": way,
         }
@@ -114,17 +114,16 @@ class _Looking:
             raise ContentError(f"no Auto Scaling group is called {group}", hint=EVERYWHERE)
         source, name = f"the Auto Scaling group {group}", slug(group) or "service"
         tried = list(selectors(shared(as_dict(one.get("Tags")) for one in found.values())))
-        chosen: tuple[dict[str, str], Inventory] | None = None
-        for selector in tried[: TRIED - 1] + tried[TRIED - 1 :][-1:]:
-            inventory = read_fleet(self.fleet(selector), self._cloud).whole()
-            chosen = selector, inventory
-            if _nothing_else(inventory, group):
-                break
-        if chosen is None:
+        if not tried:
             bare = Inventory(groups=[("/".join(place), one) for place, one in found.items()])
             return replace(self._described(name, source, {"app": name}, bare), carried=False)
-        described = self._described(name, source, *chosen)
-        if _nothing_else(chosen[1], group):
+        seen = [
+            (read_fleet(self.fleet(selector), self._cloud).whole(), selector)
+            for selector in tried[: TRIED - 1] + tried[TRIED - 1 :][-1:]
+        ]
+        inventory, selector = max(seen, key=lambda one: (_nothing_else(one[0], group), _inside(one[0], group)))
+        described = self._described(name, source, selector, inventory)
+        if _nothing_else(inventory, group):
             return described
         also = f"the selector also finds what is not in {source}: members too, or tags that tell them apart"
         return replace(described, notes=(also,))
@@ -187,6 +186,11 @@ def _nothing_else(inventory: Inventory, group: str) -> bool:
     """Whether only that group carries the tags."""
     others = [one for one in inventory.instances if one.group != group]
     return not others and all(one["AutoScalingGroupName"] == group for _, one in inventory.groups)
+
+
+def _inside(inventory: Inventory, group: str) -> int:
+    """How many of the group's instances carry the tags: those that a group has need not propagate to them."""
+    return sum(one.group == group for one in inventory.instances)
 
 
 def _place(where: str) -> tuple[str, str]:

@@ -307,11 +307,11 @@ class _Reading:
         yield from scaling.pages("DescribeAutoScalingGroups", "AutoScalingGroups", Filters=self._selected())
 
     def templates(self, groups: Iterable[Json]) -> Iterator[Member]:
-        """The default version of each launch template of the selector, and the version that each group starts from."""
+        """The default version of each launch template of the selector, and all versions that groups start from."""
         for one in self.place.ec2.pages("DescribeLaunchTemplates", "LaunchTemplates", Filters=self._selected()):
             yield self._template(one["LaunchTemplateId"], "$Default")
         for group in groups:
-            if named := specification(group):
+            for named in specifications(group):
                 yield self._template(*named, group["AutoScalingGroupName"])
 
     def _template(self, template: str, version: str, group: str = "") -> Member:
@@ -338,9 +338,16 @@ def group_id(where: str, name: str) -> str:
 
 def specification(group: Json) -> tuple[str, str] | None:
     """The launch template that a group starts from, and the version as its settings say it; None where it has none."""
+    return next(iter(specifications(group)), None)
+
+
+def specifications(group: Json) -> list[tuple[str, str]]:
+    """The same, and those that a mixed instances policy has for some instance types."""
     policy = group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
-    found = group.get("LaunchTemplate") or policy.get("LaunchTemplateSpecification")
-    return (str(found["LaunchTemplateId"]), str(found.get("Version", "$Default"))) if found else None
+    found = [group.get("LaunchTemplate") or policy.get("LaunchTemplateSpecification")]
+    found += [one.get("LaunchTemplateSpecification") for one in policy.get("Overrides") or ()]
+    named = [(str(one["LaunchTemplateId"]), str(one.get("Version", "$Default"))) for one in found if one]
+    return list(dict.fromkeys(named))
 
 
 def firing(cloud: Cloud, places: Iterable[tuple[str, str]], names: Sequence[str]) -> tuple[str, ...]:

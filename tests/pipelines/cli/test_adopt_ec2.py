@@ -21,6 +21,7 @@ from pipelines.cli.adopt_ec2 import adopt_ec2
 from pipelines.cli.rollout_output import RollOutput, roll_output
 from pipelines.fleet.catalog import load_fleet
 from pipelines.rollout.session import fleet_session, plan_all
+from tests.pipelines.fleet.test_ec2_permissions import ACTIONS, listening
 from tests.strict_aws import REGION, Fault, StrictAws
 from tests.strict_aws.making import image
 from tests.support.cloud import DAY, at
@@ -99,7 +100,9 @@ def test_a_planted_fleet_is_adopted_and_the_plan_names_only_what_is_out_of_polic
     unmanaged.group("shop-web", shop_at.image(shop_at.old), tags=tags)
     (inside,) = {*shop_at.running()} - {good, old, foreign, untagged}
 
-    line = unmanaged.adopt("ec2:app=shop")
+    with listening() as asked:
+        line = unmanaged.adopt("ec2:app=shop")
+    assert not asked - ACTIONS["fleet.check"]
     assert not list(unmanaged.root.rglob("*.toml"))
     assert {one.member for one in line.found} == {good, old, foreign, there, inside, "Auto Scaling group shop-web"}
     show_adopted([line], as_json=False)

@@ -19,6 +19,7 @@ from hardening.foundation.errors import ContentError, OutsideError
 from images.aws.client import Clients
 from pipelines.cli.image_output import show
 from pipelines.cli.rollout import SEEN_COLUMNS, check_fleets, plan_roll, scan_exit_code, scan_fleets, show_fleets
+from pipelines.fleet.ec2 import region_client
 from pipelines.fleet.ec2.members import firing, read_fleet
 from pipelines.fleet.ec2.observing import look_at
 from tests.pipelines.fleet.test_ec2_check import Office, office
@@ -117,6 +118,30 @@ def test_what_hangs_while_running_instances_are_looked_at_is_unread_for_them(wid
         (observed,) = look_at(at.cloud, {"a": one}).values()
     assert observed.now
     assert dict(observed.now.unread) == {"open_group": f"{one.where}: no answer within 2m"}
+
+
+def test_many_instances_are_read_in_pages_and_few_by_name(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same is found either way, and each listing asks for the longest page."""
+    at = office.at
+    asked: dict[str, Any] = {"MinCount": 3, "MaxCount": 3}
+    at.instance(**asked)
+    at.instance(tags={"app": "other"})
+    here = fleet(ec2={"regions": [REGION]})
+    few, named = read_fleet(here, at.cloud), len(at.aws.calls())
+    assert at.aws.calls("ec2", "DescribeInstanceStatus")[-1]["params"]["InstanceIds"]
+    monkeypatch.setattr(region_client, "BY_NAME", 2)
+    many = read_fleet(here, at.cloud)
+    assert [(one.shown.id, one.healthy, [*one.shown.volumes]) for one in many.instances] == [
+        (one.shown.id, one.healthy, [*one.shown.volumes]) for one in few.instances
+    ]
+    assert len(many.instances) == 3
+    listed = {one["operation"]: one["params"] for one in at.aws.calls(since=named)}
+    assert "InstanceIds" not in listed["DescribeInstanceStatus"]
+    assert listed["DescribeVolumes"]["Filters"][0]["Name"] == "attachment.status"
+    sizes = {name: said.get("MaxResults") for name, said in listed.items() if "MaxResults" in said}
+    assert sizes == dict.fromkeys(
+        ("DescribeInstances", "DescribeVolumes", "DescribeInstanceStatus", "DescribeImages"), 1000
+    ) | {"DescribeLaunchTemplates": 200}
 
 
 def test_an_alarm_of_a_region_that_hangs_fires(wide: Office) -> None:
