@@ -245,6 +245,7 @@ class _Shown:
     types: Mapping[str, Json] = field(default_factory=dict)
     classic: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     images: Mapping[str, Ami] = field(default_factory=dict)
+    _lines: dict[str, tuple[Made, ...]] = field(default_factory=dict)
 
     def instances(self) -> Iterator[RunningInstance]:
         """The instances, with how they are and what the ledger knows of their images."""
@@ -278,8 +279,10 @@ class _Shown:
 
     def _made(self, image: str) -> tuple[Made, ...]:
         """The ledger's lines about an image that we made here, those about what is gone too."""
-        here = {"region": self.place.region, "kind": "image", "resource": image}
-        return self.cloud.ledger.made(self.cloud.aws.account, **here)
+        if image not in self._lines:  # many instances run one image
+            here = {"region": self.place.region, "kind": "image", "resource": image}
+            self._lines[image] = self.cloud.ledger.made(self.cloud.aws.account, **here)
+        return self._lines[image]
 
 
 @dataclass(frozen=True)
