@@ -47,7 +47,13 @@ DOCKERFILES = ("dockerfile", "containerfile")
 TAGS, GROUP = CLOUDS = "ec2:", "asg:"  # how what is meant at EC2 begins
 SHORTEST_ID = 4
 ONE_OFF = "com.docker.compose.oneoff"
-FOUND = {"member": "member", "place": "place", "runs": "image", "group": "group", "is left alone, because": "left_alone"}
+FOUND = {
+    "member": "member",
+    "place": "place",
+    "runs": "image",
+    "group": "group",
+    "is left alone, because": "left_alone",
+}
 
 
 class FoundLine(Line):
