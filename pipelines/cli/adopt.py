@@ -47,13 +47,7 @@ DOCKERFILES = ("dockerfile", "containerfile")
 TAGS, GROUP = CLOUDS = "ec2:", "asg:"  # how what is meant at EC2 begins
 SHORTEST_ID = 4
 ONE_OFF = "com.docker.compose.oneoff"
-FOUND = {
-    "member": "member",
-    "place": "place",
-    "runs": "image",
-    "group": "group",
-    "is left alone, because": "left_alone",
-}
+FOUND = {"member": "member", "place": "place", "runs": "image", "group": "group"}  # who is left alone is to do
 
 
 class FoundLine(Line):
@@ -144,7 +138,8 @@ def show_adopted(lines: Sequence[AdoptLine], *, as_json: bool) -> None:
         print_text([f"{line.fleet}: from {line.source}"])
         if line.found:
             shown = {head: key for head, key in FOUND.items() if any(getattr(one, key) for one in line.found)}
-            print_table(list(shown), [[getattr(one, key) for key in shown.values()] for one in line.found])
+            rows = [[getattr(one, key) for key in shown.values()] for one in line.found]
+            print_table(list(shown), rows, whole=["member"])
         _print_whole(line.text.splitlines())
         _print_whole(f"  {'written' if line.written else 'to be written'}: {file}" for file in line.files)
         print_text([f"  to do: {todo}" for todo in line.todo])
