@@ -23,7 +23,7 @@ from images.scan.formats import ScannedImage, cyclonedx, sarif
 from images.scan.judge import judge, latest, scan_content
 from pipelines.cli.image import means_several, named
 from pipelines.cli.image_output import finish
-from pipelines.cli.report import environment, style
+from pipelines.cli.page import environment, style
 from pipelines.contract import ScanOutput
 from pipelines.wiring import image_context
 

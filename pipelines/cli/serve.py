@@ -23,8 +23,11 @@ from hardening.foundation.locks import is_held, only_one
 from hardening.foundation.settings import Serve
 from images.context import Context
 from pipelines.cli.latency import metrics_of, patch_latency
+from pipelines.cli.page import content_policy, render_html
+from pipelines.cli.report import gather_all
 from pipelines.nightly.model import NIGHT_LOCK
 from pipelines.serve.app import Answers, application
+from pipelines.serve.live import LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule
 from pipelines.serve.runner import STOP_SECONDS, Runner
@@ -54,11 +57,13 @@ def serve(context: Context | None = None) -> int:
         def told() -> str:
             return metrics(context.ledger, runner) + patches()
 
-        answers = Answers(context.ledger, runner, webhook, told, clock)
+        leaving = threading.Event()
+        live = LivePage(context.ledger.state_stamp, _page, content_policy(live=True))
+        answers = Answers(context.ledger, runner, webhook, told, clock, live, leaving)
         server = uvicorn.Server(_config(answers))
-        with _stopped_by_signals(server), runner.at_work():
+        with _stopped_by_signals(server, leaving), runner.at_work():
             host, port, *_ = bound.getsockname()
-            say(f"serve: answers at http://{host}:{port}; /healthz, /metrics{', /hooks' if webhook else ''}")
+            say(f"serve: the page is http://{host}:{port}/; also /healthz, /metrics{', /hooks' if webhook else ''}")
             server.run([bound])
     return 0
 
@@ -80,7 +85,7 @@ class OnceAMinute:
 
 
 @contextmanager
-def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+def _stopped_by_signals(server: uvicorn.Server, leaving: threading.Event) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the server for the block, and nothing else.
 
     uvicorn, once it has ended, raises them again for the handlers that were there before: these would kill us before
@@ -89,6 +94,7 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.should_exit = True
+        leaving.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -98,12 +104,24 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _patch_metrics() -> str:
-    fresh = replace(image_context(looks=True), lenient=True)  # policies and fleets as they are now
+@contextmanager
+def _fresh() -> Iterator[Context]:
+    """A context with policies and fleets as they are now."""
+    fresh = replace(image_context(looks=True), lenient=True)
     try:
-        return metrics_of(patch_latency(MEASURED, fresh))
+        yield fresh
     finally:
         fresh.ledger.close()
+
+
+def _patch_metrics() -> str:
+    with _fresh() as context:
+        return metrics_of(patch_latency(MEASURED, context))
+
+
+def _page(stamp: str) -> str:
+    with _fresh() as context:
+        return render_html(*gather_all(context), stamp=stamp)
 
 
 def _config(answers: Answers) -> uvicorn.Config:
