@@ -85,6 +85,7 @@ PURE = {
     "pipelines.cli.member_rows",
     "pipelines.cli.open_points",
     "pipelines.cli.preview_output",
+    "pipelines.cli.report_exports",
     "pipelines.cli.report_history",
     "pipelines.cli.report_output",
     "pipelines.cli.rollout_output",

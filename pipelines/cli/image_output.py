@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.console import Cell, err, print_json, print_table
-from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.console import Cell, err, out, print_json, print_table, say
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
@@ -158,3 +159,17 @@ def finish(errors: Iterable[GoldsmithError | None]) -> int:
     for text in distinct:
         err().print(text, style="red")
     return max((error.exit_code for error in distinct.values()), default=0)
+
+
+def write_out(text: str, output: str) -> None:
+    """Write the text to a file, whole or not at all, or to standard output. Raises UsageError for no file's place."""
+    if not output:
+        out().out(text, highlight=False, end="")
+        return
+    from images.packages.index import write_atomically
+
+    target = Path(output).absolute()
+    if target.is_dir() or not target.parent.is_dir():
+        raise UsageError(f"--output: {output} is no place for a file", hint="give a file in a folder that is there")
+    write_atomically(target, text)
+    say(f"wrote {target}")

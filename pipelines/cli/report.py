@@ -15,14 +15,16 @@ from pydantic import ValidationError
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import Verdict
 from hardening.foundation.console import out, print_json
+from hardening.foundation.errors import UsageError
 from images.artifact import Artifact
 from images.context import Context
 from images.documents import to_json
 from images.release.lifecycle import status
-from pipelines.cli.image_output import channels_of
+from pipelines.cli.image_output import channels_of, write_out
 from pipelines.cli.latency import PatchLine, patch_latency
 from pipelines.cli.open_points import OpenFix, open_points
 from pipelines.cli.page import render_html
+from pipelines.cli.report_exports import as_csv, as_metrics, as_sarif
 from pipelines.cli.report_history import DAY, DAYS, HistoryReport, by_age, by_day, by_week
 from pipelines.cli.report_output import (
     FleetReport,
@@ -53,6 +55,8 @@ from pipelines.wiring import image_context
 
 LAST = "last.json"
 AUDIT_LINES = 40
+FORMS = {"html": ".html", "csv": ".csv", "sarif": ".sarif", "prometheus": ".prom"}
+EXPORTS = {"csv": as_csv, "sarif": as_sarif, "prometheus": as_metrics}
 KEPT = 90  # pages; those before are removed as the next is written
 
 
@@ -272,10 +276,31 @@ def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
     return path
 
 
-def make_report(*, as_json: bool) -> None:
-    """Write the report, or print what it would show as JSON."""
+def make_report(form: str = "", output: str = "", *, as_json: bool = False) -> None:
+    """Write the report, or print what it would show as JSON; or write the judged state in another form.
+
+    Without a form and a file the page goes to the state directory, where the next one is compared with it. Raises
+    UsageError for a form or a file that cannot be.
+    """
+    chosen = form_of(form, output)
     context = image_context(looks=True)
     if as_json:
         print_json(to_json(gather(context)))
+    elif chosen in EXPORTS:
+        write_out(EXPORTS[chosen](judged_state(context)), output)
+    elif output or form:
+        write_out(render_html(*gather_all(context)), output)
     else:
         out().print(str(write_report(context)), soft_wrap=True)
+
+
+def form_of(form: str, output: str) -> str:
+    """The form that is asked for, by its name or by the ending of the file. Raises UsageError where there is none."""
+    if form and form not in FORMS:
+        raise UsageError(f"--form: no form is named {form}", hint=f"there are {', '.join(FORMS)}")
+    if form or not output:
+        return form or "html"
+    found = next((name for name, ending in FORMS.items() if output.endswith(ending)), "")
+    if not found:
+        raise UsageError(f"--output: the ending of {output} names no form", hint=f"add --form: {', '.join(FORMS)}")
+    return found

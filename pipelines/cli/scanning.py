@@ -22,7 +22,7 @@ from images.registry.releases import reference_of
 from images.scan.formats import ScannedImage, cyclonedx, sarif
 from images.scan.judge import judge, latest, scan_content
 from pipelines.cli.image import means_several, named
-from pipelines.cli.image_output import finish
+from pipelines.cli.image_output import finish, write_out
 from pipelines.cli.page import environment, style
 from pipelines.contract import ScanOutput
 from pipelines.wiring import image_context
@@ -117,7 +117,7 @@ def show_scans(
         for scan in printed:
             show_scan(scan)
     elif scans:
-        _write(_text(form, scans[0]), output)
+        write_out(_text(form, scans[0]), output)
     return finish(errors) or (0 if all(scan.allowed for scan in printed) else 3)
 
 
@@ -142,18 +142,6 @@ def _text(form: str, scan: Scan) -> str:
 
 def _texts(waived: Mapping[tuple[str, str], Waiver]) -> dict[tuple[str, str], str]:
     return {key: f"{by.id} until {by.expires}: {by.reason}" for key, by in waived.items()}
-
-
-def _write(text: str, output: str) -> None:
-    """Write the text to a file, whole or not at all, or to standard output. Raises UsageError for no file's place."""
-    if not output:
-        out().out(text, highlight=False, end="")
-        return
-    target = Path(output).absolute()
-    if target.is_dir() or not target.parent.is_dir():
-        raise UsageError(f"--output: {output} is no place for a file", hint="give a file in a folder that is there")
-    write_atomically(target, text)
-    say(f"wrote {target}")
 
 
 def html(scan: Scan) -> str:

@@ -25,6 +25,8 @@ from images.context import Context
 from pipelines.cli.latency import metrics_of, patch_latency
 from pipelines.cli.page import content_policy, render_html
 from pipelines.cli.report import gather_all
+from pipelines.cli.report_exports import as_metrics
+from pipelines.fleet.judged_state import judged_state
 from pipelines.nightly.model import NIGHT_LOCK
 from pipelines.serve.app import Answers, application
 from pipelines.serve.live import LivePage
@@ -52,10 +54,10 @@ def serve(context: Context | None = None) -> int:
         closing(_bound(wanted.listen)) as bound,
     ):
         runner = Runner(context.ledger, schedule, clock, busy=partial(is_held, context.settings.state_dir / NIGHT_LOCK))
-        patches = OnceAMinute(_patch_metrics)
+        judged = OnceAMinute(_judged_metrics)
 
         def told() -> str:
-            return metrics(context.ledger, runner) + patches()
+            return metrics(context.ledger, runner) + judged()
 
         leaving = threading.Event()
         live = LivePage(context.ledger.state_stamp, _page, content_policy(live=True))
@@ -114,9 +116,9 @@ def _fresh() -> Iterator[Context]:
         fresh.ledger.close()
 
 
-def _patch_metrics() -> str:
+def _judged_metrics() -> str:
     with _fresh() as context:
-        return metrics_of(patch_latency(MEASURED, context))
+        return metrics_of(patch_latency(MEASURED, context)) + as_metrics(judged_state(context))
 
 
 def _page(stamp: str) -> str:
