@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,6 +159,23 @@ def finish(errors: Iterable[GoldsmithError | None]) -> int:
     for text in distinct:
         err().print(text, style="red")
     return max((error.exit_code for error in distinct.values()), default=0)
+
+
+def form_named(form: str, output: str, forms: Sequence[str], endings: Mapping[str, str]) -> str:
+    """The form that is asked for, by its name or by the ending of the file it is written to; without both the first.
+
+    Raises UsageError for a form that there is none of, and for a file whose ending says nothing.
+    """
+    if form and form not in forms:
+        raise UsageError(f"--form: no form is named {form}", hint=f"there are {', '.join(forms)}")
+    if form or not output:
+        return form or forms[0]
+    longest_first = sorted(endings, key=len, reverse=True)
+    found = next((endings[ending] for ending in longest_first if output.endswith(ending)), "")
+    if not found:
+        written = ", ".join(dict.fromkeys(endings.values()))
+        raise UsageError(f"--output: the ending of {output} names no form", hint=f"add --form: {written}")
+    return found
 
 
 def write_out(text: str, output: str) -> None:

@@ -69,6 +69,7 @@ class _Packing:
             self.text(one.image or "not one of ours"), self.text(judged.image if judged else ""), self.text(one.digest),
             self.text(one.status), _seconds(judged.since if judged else None), _seconds(one.judged_at),
             tuple(map(self.violation, violations)), self.runs_as(judged.runs_as if judged else None),
+            self.text(judged.release if judged else ""),
         ]  # fmt: skip
 
 

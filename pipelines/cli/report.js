@@ -3,8 +3,8 @@
 (() => {
   const SHOWN = 100;
   const FIELDS = ["name", "state", "rules", "healthy", "superseded", "since", "due", "acts", "golden", "image", "digest",
-    "status", "began", "judged", "violations", "facts"];
-  const TEXTS = new Set(["name", "state", "acts", "golden", "image", "digest", "status"]);
+    "status", "began", "judged", "violations", "facts", "release"];
+  const TEXTS = new Set(["name", "state", "acts", "golden", "image", "digest", "status", "release"]);
   const VIOLATION = ["rule", "enforcement", "stands", "what", "why", "evidence", "since", "due", "repairs", "todo", "side",
     "acts", "waivedBy"];
   const COLUMNS = ["name", "state", "since", "due", "acts", "golden"];
@@ -32,7 +32,7 @@
       const member = { order };
       FIELDS.forEach((name, index) => { member[name] = TEXTS.has(name) ? texts[row[index]] : row[index]; });
       member.rules = member.rules.map((number) => texts[number]);
-      member.text = [member.name, member.state, ...member.rules, member.acts, member.golden, member.image, member.digest,
+      member.text = [member.name, member.state, ...member.rules, member.acts, member.golden, member.image, member.digest, member.release,
         member.healthy ? "" : "not healthy"].join(" ").toLowerCase();
       return member;
     });
@@ -166,7 +166,7 @@
     const all = violationsOf(member), loud = all.filter((one) => one.stands), quiet = all.filter((one) => !one.stands);
     const facts = packed.facts[member.facts].map(([what, value]) => [texts[what], texts[value]]);
     at("detail-title").textContent = member.name;
-    at("detail-body").replaceChildren(
+    at("detail-body").replaceChildren(...[
       listed([["State", member.rules.join(", ") || member.state], ["Healthy", member.healthy ? "" : "no"],
         ["Due", moment(member.due)], ["Golden image", `${member.golden} ${member.digest}`], ["Its release is", member.status],
         ["Runs", member.image], ["Since", moment(member.began)], ["Checked", moment(member.judged)]]),
@@ -174,7 +174,10 @@
       ...(quiet.length ? [element("details", {}, element("summary", {}, `${quiet.length} waived or only recorded`),
         ...quiet.map(violation))] : []),
       ...(facts.length ? [element("details", {}, element("summary", {}, "How it runs"), listed(facts))] : []),
-      element("p", { className: "soft" }, "The whole story: ", element("code", {}, `./goldsmith fleet.explain ${member.name}`)));
+      at(`release-${member.release}`) ? element("p", {}, element("button", { type: "button", className: "link",
+        "data-unfold": `release-${member.release}` }, "Show its release")) : "",
+      element("p", { className: "soft" }, "The whole story: ", element("code", {}, `./goldsmith fleet.explain ${member.name}`)),
+    ].filter(Boolean));
     const dialog = at("detail");
     if (!dialog.open) dialog.showModal();
     history.replaceState(null, "", `#member=${encodeURIComponent(member.name)}`);
@@ -221,7 +224,13 @@
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-member]"), release = event.target.closest("[data-release]");
+    const folded = event.target.closest("[data-unfold]");
     if (button) open(button.dataset.member);
+    if (folded) {
+      at("detail").close();
+      at(folded.dataset.unfold).open = true;
+      at(folded.dataset.unfold).querySelector("summary").focus();
+    }
     if (release) {
       Object.assign(wanted, { search: release.dataset.release, fleet: "", state: "", rule: "", shown: SHOWN });
       at("search").value = wanted.search;

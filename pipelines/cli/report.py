@@ -15,12 +15,11 @@ from pydantic import ValidationError
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import Verdict
 from hardening.foundation.console import out, print_json
-from hardening.foundation.errors import UsageError
 from images.artifact import Artifact
 from images.context import Context
 from images.documents import to_json
 from images.release.lifecycle import status
-from pipelines.cli.image_output import channels_of, write_out
+from pipelines.cli.image_output import channels_of, form_named, write_out
 from pipelines.cli.latency import PatchLine, patch_latency
 from pipelines.cli.open_points import OpenFix, open_points
 from pipelines.cli.page import render_html
@@ -55,7 +54,8 @@ from pipelines.wiring import image_context
 
 LAST = "last.json"
 AUDIT_LINES = 40
-FORMS = {"html": ".html", "csv": ".csv", "sarif": ".sarif", "prometheus": ".prom"}
+FORMS = ("html", "csv", "sarif", "prometheus")
+ENDINGS = {".html": "html", ".csv": "csv", ".sarif": "sarif", ".sarif.json": "sarif", ".prom": "prometheus"}
 EXPORTS = {"csv": as_csv, "sarif": as_sarif, "prometheus": as_metrics}
 KEPT = 90  # pages; those before are removed as the next is written
 
@@ -295,12 +295,5 @@ def make_report(form: str = "", output: str = "", *, as_json: bool = False) -> N
 
 
 def form_of(form: str, output: str) -> str:
-    """The form that is asked for, by its name or by the ending of the file. Raises UsageError where there is none."""
-    if form and form not in FORMS:
-        raise UsageError(f"--form: no form is named {form}", hint=f"there are {', '.join(FORMS)}")
-    if form or not output:
-        return form or "html"
-    found = next((name for name, ending in FORMS.items() if output.endswith(ending)), "")
-    if not found:
-        raise UsageError(f"--output: the ending of {output} names no form", hint=f"add --form: {', '.join(FORMS)}")
-    return found
+    """The form that is asked for, by its name or by the ending of the file it is written to. Raises UsageError."""
+    return form_named(form, output, FORMS, ENDINGS)

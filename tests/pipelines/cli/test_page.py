@@ -141,6 +141,10 @@ def test_filters_more_rows_and_an_address_of_one_member(browser: Browser, file: 
         page.locator("summary", has_text="debian-base of").first.click()
         page.locator("[data-release]").first.click()
         assert rows.count() > 0
+        page.locator("#member-rows [data-member]").first.click()
+        page.get_by_role("button", name="Show its release").click()
+        assert page.evaluate("document.activeElement.closest('details').open")
+        assert "openssl" in page.locator("details:focus-within").inner_text()
     with opened(browser, f"{file.as_uri()}#member=shop%2Fweb-00001") as page:
         assert page.locator("#detail-title").inner_text() == "shop/web-00001"
 
