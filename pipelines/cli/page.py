@@ -77,8 +77,8 @@ def _seen(value: object) -> object:
 
 
 def charts_of(report: ReportOutput) -> dict[str, Any]:
-    """The charts of which there is something to draw, by name."""
-    found: dict[str, Any] = {}
+    """The charts by name; those of which there is nothing to draw are None."""
+    found: dict[str, Any] = dict.fromkeys(("compliance", "latency", "ages", "expiring"))
     if len(report.history.days) > 1:
         found["compliance"] = _compliance(report.history)
     if report.history.weeks:

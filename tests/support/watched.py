@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from hardening.findings import Actor, Reason, Remedy, Repair, Side, Verdict
+from hardening.foundation.hashing import digest_of
 from hardening.foundation.settings import Settings
 from hardening.model import Enforcement
 from hardening.runtime import ContainerFacts, Mount
@@ -57,13 +58,13 @@ def _released(context: Context) -> Iterator[Release]:
     artifact = replace(built(context.store, "debian-base"), packages=PACKAGES)
     for week in range(WEEKS):
         at = NOW - (WEEKS - week) * 7 * DAY
-        content = f"sha256:{week + 1:064x}"
+        content, digest = (digest_of([word, week]) for word in ("content", "release"))
         newer = (PACKAGES[1], Package("openssl", f"3.5.{week}", "amd64", "ab" * 32))
         context.ledger.record_artifact(
             replace(artifact, digest=content, input_digest=content, packages=newer, built_at=at)
         )
         release = Release(
-            "debian-base", "r.example/debian-base", f"sha256:{week + 100:064x}", content, content, "container-base",
+            "debian-base", "r.example/debian-base", digest, content, content, "container-base",
             "default", at, at + 20 * DAY, at + 30 * DAY,
         )  # fmt: skip
         context.ledger.record_release(release)

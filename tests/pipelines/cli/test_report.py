@@ -76,7 +76,7 @@ def report(*images: ImageReport, **more: Any) -> ReportOutput:
 
 
 class Page(HTMLParser):
-    """A page as a browser sees it: its elements, their attributes, and its text."""
+    """A page as a browser shows it: its elements, their attributes, and its text, which no script or style is."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Page(HTMLParser):
         self.attributes |= {name for name, _ in attrs}
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        self.text += "" if self.elements[-1:] in (["script"], ["style"]) else data
 
 
 def everything(text: str) -> ReportOutput:
