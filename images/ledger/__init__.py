@@ -37,8 +37,8 @@ from images.ledger.triggers import Triggers
 
 __all__ = [
     "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "BaseUptake", "Begun", "ClosedFix", "CommandRow",
-    "FleetCheck", "FleetDay", "Holder", "Lease", "Ledger", "Made", "MemberRun", "MemberSnapshot", "Move", "Night", "Rollout",
-    "ScanRecord", "Trigger",
+    "FleetCheck", "FleetDay", "Holder", "Lease", "Ledger", "Made", "MemberRun", "MemberSnapshot", "Move", "Night",
+    "Rollout", "ScanRecord", "Trigger",
 ]  # fmt: skip
 
 

@@ -46,7 +46,8 @@ def _options() -> dict[str, Any]:
 
     style = Style(font_family="sans-serif", label_font_size=FONT, major_label_font_size=FONT)
     return {
-        **SIZE, "css": (), "js": (), "no_prefix": True, "show_legend": False, "margin": 8, "max_scale": 6, "classes": ("chart",),
+        **SIZE, "css": (), "js": (), "no_prefix": True, "show_legend": False, "margin": 8,
+        "margin_right": 24, "max_scale": 6, "classes": ("chart",),
         "style": style,
     }  # fmt: skip
 

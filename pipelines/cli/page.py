@@ -27,7 +27,7 @@ SHOWN = 100
 
 
 def render_html(report: ReportOutput, state: JudgedState | None = None, stamp: str = "") -> str:
-    """The page as text. Pure but for reading its template. `stamp`: which state it shows; `serve` tells it of others."""
+    """The page as text. Pure but for reading its files. `stamp`: which state it shows; `serve` tells it of others."""
     from markupsafe import Markup
 
     template = environment().from_string(TEMPLATE.read_text(encoding="utf-8"))

@@ -19,8 +19,8 @@ from hardening.model import Enforcement
 from pipelines.fleet.judged_state import JudgedFleet, JudgedMember, JudgedState, ViolationLine
 
 COLUMNS = (
-    "fleet", "owner", "member", "state", "healthy", "image", "golden", "release", "rule", "enforcement", "stands", "what",
-    "evidence", "since", "deadline", "side", "acts", "todo", "waived_by",
+    "fleet", "owner", "member", "state", "healthy", "image", "golden", "release", "rule", "enforcement", "stands",
+    "what", "evidence", "since", "deadline", "side", "acts", "todo", "waived_by",
 )  # fmt: skip
 LEVELS = {Enforcement.ENFORCE: "error", Enforcement.WARN: "warning", Enforcement.AUDIT: "note"}
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -45,8 +45,8 @@ def as_csv(state: JudgedState) -> str:
     lines.writerow(COLUMNS)
     for fleet, member, one in _violations(state):
         told = (
-            (one.rule, one.enforcement, one.stands, one.what, "; ".join(one.evidence), _iso(one.since), _iso(one.deadline),
-             one.side, one.acts, one.todo, one.waived_by)
+            (one.rule, one.enforcement, one.stands, one.what, "; ".join(one.evidence), _iso(one.since),
+             _iso(one.deadline), one.side, one.acts, one.todo, one.waived_by)
             if one else ("",) * 11
         )  # fmt: skip
         member_cells = (member.name, member.state, member.healthy, member.image, member.golden, member.release)

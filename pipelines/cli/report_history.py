@@ -124,9 +124,7 @@ def _as_of(judged: Mapping[str, Sequence[FleetDay]], day: date) -> tuple[int, in
     return sum(one.members for one in last), sum(one.within for one in last)
 
 
-def by_week(
-    closed: Iterable[tuple[Literal["image", "fleet"], datetime, float]], now: datetime
-) -> tuple[WeekLine, ...]:
+def by_week(closed: Iterable[tuple[Literal["image", "fleet"], datetime, float]], now: datetime) -> tuple[WeekLine, ...]:
     """How long fixes took that were closed within the last 90 days: of each, where, when, and after how many seconds.
 
     A week in which none was closed has no line.

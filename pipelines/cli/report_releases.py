@@ -24,9 +24,7 @@ def releases_of(
     closed: dict[str, list[ClosedFix]] = {}
     for fix in context.ledger.closed_fixes():
         closed.setdefault(fix.content, []).append(fix)
-    return tuple(
-        line for name in names for line in _of_image(context, name, running, closed, channels.get(name, {}))
-    )
+    return tuple(line for name in names for line in _of_image(context, name, running, closed, channels.get(name, {})))
 
 
 def _of_image(

@@ -26,7 +26,6 @@ from pipelines.serve.live import LOOK_SECONDS, LivePage
 from pipelines.serve.moments import TriggerKind
 from pipelines.serve.runner import Runner
 
-
 BEATS = 5  # looks at the state after which a stream says something, though nothing changed
 HEADERS = {
     "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",

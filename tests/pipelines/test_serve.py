@@ -30,8 +30,9 @@ from hardening.foundation.settings import Serve
 from images.ledger import Ledger, Trigger
 from pipelines.cli import serve as serving
 from pipelines.cli.serve import OnceAMinute, _config, _webhook
+from pipelines.serve import live as serving_live
 from pipelines.serve.app import HEADERS, Answers
-from pipelines.serve.live import AGES_SECONDS, LOOK_SECONDS, LivePage
+from pipelines.serve.live import LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule, TriggerKind, command
 from pipelines.serve.runner import LOOK_SECONDS, Runner
@@ -428,9 +429,9 @@ def test_the_page_is_made_once_for_each_state() -> None:
         assert {shown.html for shown in pool.map(lambda _: live.page(), range(32))} == {"page 1"}
     stamp[0] = "b"
     assert live.page().html == "page 1"
-    at[0] += LOOK_SECONDS
+    at[0] += serving_live.LOOK_SECONDS
     assert live.page().html == "page 2"
-    at[0] += AGES_SECONDS
+    at[0] += serving_live.AGES_SECONDS
     assert live.page().html == "page 3"
     assert len(set(made)) == 3
 

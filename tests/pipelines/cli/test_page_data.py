@@ -1,4 +1,4 @@
-"""What the report's page is made of: the four questions, history, releases and rows; and that strangers' text is text."""
+"""What the report's page is made of: the four questions, history, releases, rows; strangers' text stays text."""
 
 from __future__ import annotations
 
@@ -114,7 +114,8 @@ def test_a_release_tells_its_evidence_changes_and_what_it_closed(found: tuple[Re
 def test_a_rollout_under_way_tells_its_waves(found: tuple[ReportOutput, JudgedState]) -> None:
     """How many of each are done, and what it does now."""
     (rollout,) = found[0].rollouts
-    assert [(wave.canary, wave.members, wave.done) for wave in rollout.waves][0] == (True, 1, 1)
+    canary = rollout.waves[0]
+    assert (canary.canary, canary.members, canary.done) == (True, 1, 1)
     assert sum(wave.members for wave in rollout.waves) == 4
     assert rollout.doing.startswith(f"wave 1 of {len(rollout.waves)}: ")
 
