@@ -36,6 +36,7 @@ class _Packing:
 
     def __init__(self) -> None:
         self.texts, self.violations, self.facts = _Pool(), _Pool(), _Pool()
+        self._facts: dict[str, int] = {}  # by their JSON: most members of a fleet run alike
 
     def text(self, text: str) -> int:
         return self.texts.number(text)
@@ -51,12 +52,15 @@ class _Packing:
 
     def runs_as(self, found: dict[str, Any] | None) -> int:
         """How it runs, a line for each thing that is set; when it was started is not among it, so that twins share."""
-        told = tuple(
-            (self.text(name.replace("_", " ")), self.text(_in_words(value)))
-            for name, value in sorted((found or {}).items())
-            if value not in (None, "", [], {}, 0, False) and name not in ("launched", "unread")
-        )
-        return self.facts.number(told)
+        same = json.dumps({**(found or {}), "launched": None, "unread": None}, sort_keys=True)
+        if (known := self._facts.get(same)) is None:
+            told = tuple(
+                (self.text(name.replace("_", " ")), self.text(_in_words(value)))
+                for name, value in json.loads(same).items()
+                if value not in (None, "", [], {}, 0, False)
+            )
+            known = self._facts[same] = self.facts.number(told)
+        return known
 
     def member(self, one: MemberReport, judged: JudgedMember | None) -> list[Any]:
         violations = judged.violations if judged else ()

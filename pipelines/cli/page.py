@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections import Counter
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,7 @@ from pipelines.cli.member_rows import in_order, judged_by_name, member_rows
 from pipelines.cli.report_history import UNKNOWN, HistoryReport, WeekLine
 from pipelines.cli.report_output import STALE, ReportOutput, disputed
 from pipelines.fleet.judged_state import JudgedState
+from pipelines.fleet.violations import PolicyState
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,8 +38,19 @@ def render_html(report: ReportOutput, state: JudgedState | None = None, stamp: s
         report=report, stale=STALE, style=style(), script=Markup(SCRIPT.read_text(encoding="utf-8")),  # noqa: S704
         policy=content_policy(live=bool(stamp)), stamp=stamp, shown=SHOWN, judged=judged,
         first=in_order(report.members)[:SHOWN], rows=Markup(member_rows(report, state)),  # noqa: S704 - escaped there
-        charts=charts_of(report),
+        charts=charts_of(report), counts=_counts(report),
     )  # fmt: skip
+
+
+def _counts(report: ReportOutput) -> dict[str, Any]:
+    """What is counted over all members: a template would take seconds for it."""
+    members = report.members
+    return {
+        "astray": sum(one.state in (PolicyState.OUT, PolicyState.UNREAD) for one in members),
+        "ill": sum(not one.healthy and one.state != PolicyState.UNREAD for one in members),
+        "on": Counter(one.image for one in members),
+        "fleets": {one.fleet: one.judged_at for one in reversed(members)},
+    }
 
 
 def content_policy(*, live: bool) -> str:
@@ -113,7 +126,7 @@ def _latency(weeks: tuple[WeekLine, ...]) -> Markup:
     from pipelines.cli.charts import over_time
 
     mondays = sorted({week.monday for week in weeks})
-    days = {(week.kind, week.monday): round(week.median / 86400, 1) for week in weeks}
+    days = {(str(week.kind), week.monday): round(week.median / 86400, 1) for week in weeks}
     lines = {
         name: [days.get((kind, monday)) for monday in mondays]
         for kind, name in (("image", "in stable"), ("fleet", "on the last member"))

@@ -106,6 +106,11 @@ class SharedReport(Line):
     brought_by: str
     subjects: tuple[str, ...]
 
+    @property
+    def stands(self) -> bool:
+        """Whether it counts: it is not waived, and more than recorded."""
+        return not self.waived_by and self.enforcement is not Enforcement.AUDIT
+
 
 class FindingReport(Line):
     """`report`: one finding with all images that have it from `brought_by`, which is the first of them."""
