@@ -129,7 +129,7 @@ class Context:
         """The registry that releases of containers stand in."""
         from images.registry.client import RegistryClient
 
-        return RegistryClient(self.registry_address(), self.settings)
+        return RegistryClient(self.registry_address(), self.settings, own=True)
 
     @cached_property
     def cloud(self) -> Cloud:

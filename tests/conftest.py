@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import socket
 import sys
 from contextlib import ExitStack, contextmanager
@@ -100,26 +99,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=rank)
 
 
-MEMORY = Path("/dev/shm")
-ROOM_BYTES = 14 << 30  # a whole run has 6 GB there at most, and its machines and scanners want memory too
-
-
 def pytest_configure() -> None:
-    """Nothing that is collected is garbage; and what tests write is kept in memory, where there is enough.
-
-    On a disk, a fifth of the kernel's work for them was its file system's.
-    """
+    """Nothing that is collected is garbage."""
     gc.disable()
-    if MEMORY.is_dir() and _has_room():
-        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
-
-
-def _has_room() -> bool:
-    """Whether what is in MEMORY may be large, and be a device, a program or one with setuid, as on a disk."""
-    kind = os.statvfs(MEMORY)
-    (available,) = re.findall(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
-    free = min(kind.f_bavail * kind.f_frsize, int(available) << 10)
-    return free >= ROOM_BYTES and not kind.f_flag & (os.ST_NODEV | os.ST_NOEXEC | os.ST_NOSUID)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -72,6 +72,7 @@ CONTAINER_CHANGES = Limit("container.changes", 16 * MIB, "bytes of the list of f
 
 REGISTRY_SECONDS = Limit("registry.seconds", 120, "seconds for one question to a registry")
 HEAD_SECONDS = Limit("registry.head-seconds", 30, "seconds for the digest of one tag")
+MANIFEST_BYTES = Limit("registry.manifest", 4 * MIB, "bytes of a manifest, as skopeo has it too")
 TOKEN_BYTES = Limit("registry.token", 64 * KIB, "bytes of an answer that holds a token")
 REGISTRY_COPY_SECONDS = Limit("registry.copy-seconds", 1800, "seconds for one image from or to a registry")
 REGISTRY_MEMORY = Limit("registry.memory", 256 * MIB, "bytes that skopeo takes; an image needs 50 MB")

@@ -56,7 +56,7 @@ class Database:
         with self._lock:
             self._keepers += 1
             if self._keepers == 1 and isinstance(self._own.pool, NullPool):
-                self._engine = create_engine(self._own.url, connect_args={"timeout": BUSY_SECONDS})
+                self._engine = create_engine(self._own.url, max_overflow=-1, connect_args={"timeout": BUSY_SECONDS})
         try:
             yield
         finally:

@@ -74,10 +74,13 @@ class Manifest:
 
 
 class RegistryClient:
-    """One registry address; repositories are `address/name`, references `repository:tag` or `repository@digest`."""
+    """One registry address; repositories are `address/name`, references `repository:tag` or `repository@digest`.
 
-    def __init__(self, address: str, settings: Settings) -> None:
-        self.address = address.rstrip("/")
+    `own`: it is the one that we publish to, and no mirror of another one stands in its place.
+    """
+
+    def __init__(self, address: str, settings: Settings, *, own: bool = False) -> None:
+        self.address, self.own = address.rstrip("/"), own
         self.settings = settings
         self._http = RegistryHttp(settings)
 
@@ -181,8 +184,8 @@ class RegistryClient:
         """A manifest of our own registry by HTTP, which costs a twentieth of a process; what that does not get, skopeo
         asks for: it knows mirrors, tries again, and its errors say what is wrong.
         """
-        own = host_of(reference) == host_of(self.address)
-        text = self._http.manifest(_sound(reference)) if own else None
+        own = self.own and host_of(_sound(reference)) == host_of(self.address)
+        text = self._http.manifest(reference) if own else None
         return self._ask("inspect", reference, "--raw") if text is None else text
 
     def _ask(self, verb: str, reference: str, *options: str) -> str:
@@ -255,9 +258,12 @@ def _attempt(
 
 
 def _sound(reference: str) -> str:
-    """The reference. Raises MalformedError where it does not begin with the name of a repository."""
-    if not REPOSITORY.fullmatch(split(reference)[0]):
-        raise MalformedError(f"{split(reference)[0][:200]!r} is not the name of a repository", hint="who gave it?")
+    """The reference. Raises MalformedError where it does not begin with the name of a repository, or names no tag."""
+    repository, wanted = split(reference)
+    if not REPOSITORY.fullmatch(repository):
+        raise MalformedError(f"{repository[:200]!r} is not the name of a repository", hint="who gave it?")
+    if wanted and "@" not in reference and not TAG.fullmatch(wanted):
+        raise MalformedError(f"{wanted[:200]!r} is not a tag", hint="who gave it?")
     return reference
 
 

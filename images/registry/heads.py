@@ -35,7 +35,7 @@ FORBIDDEN, TOO_MANY, UNAVAILABLE = 403, 429, 503
 
 
 class Heads:
-    """What tags name now. Each is asked once, and a host that failed or wants to be left alone is not asked again.
+    """What tags name now. Each is asked once, and a host that failed, or wants to be left alone, is for a while.
 
     `now` is the flow's one clock reading. Until when a host wants to be left alone is kept for the next process;
     `at_once` asks it all the same, for a person.

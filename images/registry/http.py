@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from hardening.foundation.addresses import is_loopback, is_safe
-from hardening.foundation.errors import GoldsmithError, LateError, MalformedError, OutsideError
-from hardening.foundation.limits import DOCUMENT_BYTES, HEAD_SECONDS, TOKEN_BYTES, Limit, parse_json, read_all
+from hardening.foundation.errors import LateError, MalformedError, OutsideError
+from hardening.foundation.limits import HEAD_SECONDS, MANIFEST_BYTES, TOKEN_BYTES, Limit, parse_json, read_all
 from hardening.foundation.settings import Settings
 from images.registry.answers import MISSING, NotFoundError
 from images.registry.login import auth_config
@@ -33,16 +34,16 @@ KINDS = ", ".join((
     "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
 ))  # fmt: skip
 OURS = {"Accept": KINDS, "Accept-Encoding": "identity", "User-Agent": "goldsmith"}
-CONNECT_SECONDS, READ_SECONDS = 5, 15
+CONNECT_SECONDS, READ_SECONDS, AGAIN_SECONDS = 5, 15, 60
 OK, UNAUTHORIZED, NOT_FOUND = 200, 401, 404
 
 
 class RegistryHttp:
-    """Asks registries. A host that failed is not asked again. No redirect is followed."""
+    """Asks registries. A host that failed is left alone for a minute. No redirect is followed."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._failed: dict[str, GoldsmithError] = {}
+        self._failed: dict[str, tuple[float, str, type[OutsideError]]] = {}
         self._sessions = {here: cache(partial(_session, trusting=not here)) for here in (True, False)}
         self._logins: dict[str, AuthBase] = {}
 
@@ -65,7 +66,7 @@ class RegistryHttp:
 
     def _got(self, reference: str) -> tuple[int, bytes]:
         with self._asked("GET", reference) as answer:
-            return answer.status_code, _read(answer, DOCUMENT_BYTES, reference)
+            return answer.status_code, _read(answer, MANIFEST_BYTES, reference)
 
     def _asked(self, method: str, reference: str) -> requests.Response:
         """The answer, asked again with a token or login where the registry wants one."""
@@ -116,8 +117,7 @@ class RegistryHttp:
         import requests
 
         host, authority = address.partition("//")[2].partition("/")[0], self.settings.registry.ca_file
-        if known := self._failed.get(host):
-            raise known
+        self._require_well(host)
         try:
             return self._sessions[is_loopback(host)]().request(
                 method, address, headers=OURS, auth=auth or _sending(""),
@@ -125,8 +125,17 @@ class RegistryHttp:
                 verify=str(authority) if authority else True, **more,
             )  # fmt: skip
         except (requests.RequestException, OSError, ValueError) as error:
-            self._failed[host] = OutsideError(f"{address} does not answer: {type(error).__name__}")
-            raise self._failed[host] from None
+            raise self._failure(host, f"{address} does not answer: {type(error).__name__}") from None
+
+    def _require_well(self, host: str) -> None:
+        """Raise OutsideError for a host that failed lately."""
+        at, told, kind = self._failed.get(host, (-AGAIN_SECONDS, "", OutsideError))
+        if time.monotonic() - at < AGAIN_SECONDS:
+            raise kind(told)
+
+    def _failure(self, host: str, told: str, kind: type[OutsideError] = OutsideError) -> OutsideError:
+        self._failed[host] = time.monotonic(), told, kind
+        return kind(told)
 
     def _within(self, ask: Callable[[], Answer], reference: str) -> Answer:
         """What `ask` answers. Raises LateError for a host that sends its answer byte by byte, beyond HEAD_SECONDS."""
@@ -138,12 +147,10 @@ class RegistryHttp:
             except BaseException as error:  # raised again by whoever waits
                 answer.set_exception(error)
 
-        if known := self._failed.get(host):
-            raise known
+        self._require_well(host)
         threading.Thread(target=run, name="registry question", daemon=True).start()
         if not wait([answer], HEAD_SECONDS.most).done:
-            self._failed[host] = LateError(f"{host} exceeds {HEAD_SECONDS}")
-            raise self._failed[host]
+            raise self._failure(host, f"{host} exceeds {HEAD_SECONDS}", LateError)
         return answer.result()
 
 
@@ -189,7 +196,8 @@ def _login(settings: Settings, reference: str) -> AuthBase | None:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     places = [os.environ.get("REGISTRY_AUTH_FILE"), f"{runtime}/containers/auth.json" if runtime else None]
     for place in (*(one for one in places if one and Path(one).is_file()), None):
-        with suppress(DockerException):
+        with suppress(DockerException, ValueError):  # such as an entry without a login
             found = found or auth.load_config(place).resolve_authconfig(None if host == HUB_HOST else host)
-    name, password = (found or {}).get("username"), (found or {}).get("password")
+    said = {str(key).lower(): value for key, value in (found or {}).items()}  # helpers spell them otherwise
+    name, password = said.get("username"), said.get("password")
     return HTTPBasicAuth(name, password) if name and password else None

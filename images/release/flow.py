@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 
 from hardening.catalog import load_policy, require_may_publish
 from hardening.findings import Verdict
@@ -68,16 +69,18 @@ def release_all(context: Context, names: Iterable[str]) -> list[ReleaseOutcome]:
 def blocked(context: Context, names: Iterable[str]) -> dict[str, ReleaseOutcome]:
     """The outcomes of images that could not be published whatever was built, asked before anything is."""
     asked: dict[str, GoldsmithError | None] = {}
-    told = {name: _may_not_publish(context, name, asked) for name in names if name in context.definitions}
+    settings, today = context.settings, context.now.date()
+    require = cache(lambda policy: require_may_publish(settings.roots, settings.judging, policy, today))
+    told = {name: _may_not_publish(context, name, asked, require) for name in names if name in context.definitions}
     return {name: _never_built(name, error) for name, error in told.items() if error}
 
 
-def _may_not_publish(context: Context, name: str, asked: dict[str, GoldsmithError | None]) -> GoldsmithError | None:
+def _may_not_publish(
+    context: Context, name: str, asked: dict[str, GoldsmithError | None], require: Callable[[str], None]
+) -> GoldsmithError | None:
     """Why the image may not be published, by policy or store; None where it may. Each place is `asked` only once."""
     try:
-        require_may_publish(
-            context.settings.roots, context.settings.judging, context.policy_of(name), context.now.date()
-        )
+        require(context.policy_of(name))
         store = store_of(context, name)
     except GoldsmithError as error:
         return error

@@ -52,7 +52,7 @@ def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tup
     with only_one(context.settings.state_dir / NIGHT_LOCK, "nightly"):
         publishable(context, only)
         require_rules(context)
-        with claimed(engine_url(context.settings.database_url, KIND)) as claim:
+        with claimed(engine_url(context.settings.database_url, KIND)) as claim, context.ledger.kept_open():
             left = _left(context, claim)
             _forget_old(context, claim)
             order = NightOrder(_new_id(context.now), context.now, only, context.policy, urgent)

@@ -1,4 +1,7 @@
-"""Which images have work tonight, found in one step: the others cost no flow, and of those nothing is scanned. Edge."""
+"""Which images have work tonight, found in one step: the others cost no flow. Edge.
+
+Of those nothing is scanned, but for the `stable` of one that soaks where newer data may tell that it cannot wait.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import TypeVar
 
 from hardening.findings import Verdict
@@ -47,6 +51,7 @@ ASKED_AT_ONCE = 4
 BELIEVED_AFTER = 20  # images in a row that get no answer: then none of the store's is asked any more
 NEVER = datetime.min.replace(tzinfo=UTC)
 SETTLED, PROMOTES = "it stands as it is", "stable does not name its release"
+LIGHT = (PROMOTES,)  # work that changes nothing for what stands on the image
 
 
 def selected(context: Context, night: NightOrder, urgent: Sequence[str] = ()) -> tuple[list[str], list[str]]:
@@ -127,10 +132,12 @@ class _Planned:
                 continue
             if answer and answer.ended_badly:
                 self.settled[name] = stopped_by(name, answer, days_left(self.context, name))
-            elif isinstance(looked, ImageAnswer) and jobs.get(parent, (PROMOTES,)) == (PROMOTES,):
+            elif isinstance(looked, ImageAnswer) and jobs.get(parent, LIGHT) == LIGHT:
                 self.settled[name] = looked
+            elif isinstance(looked, str) and (looked != PROMOTES or jobs.get(parent, LIGHT) == LIGHT):
+                jobs[name] = (looked,)
             else:
-                jobs[name] = (looked,) if isinstance(looked, str) else self._why(name, parent)
+                jobs[name] = self._why(name, parent)
         return NightPlan(tuple(self.settled.values()), self._trees(jobs))
 
     def _why(self, name: str, parent: str) -> tuple[str, ...]:
@@ -195,6 +202,7 @@ class _Look:
     def __init__(self, found: _Planned, planner: Planner) -> None:
         self._found = found
         self._judge = KnownJudge(found.context, planner)
+        self._policy = cache(found.context.policy_named)
         self._silent: dict[str, OutsideError] = {}
         self._failed = Counter[str]()
         self.verdicts: dict[str, Verdict] = {}
@@ -219,7 +227,7 @@ class _Look:
             return as_ours(name, error).message
 
     def _standing(self, context: Context, name: str, artifact: Artifact, *, thorough: bool) -> ImageAnswer | str:
-        policy = context.policy_named(context.policy_of(name))
+        policy = self._policy(context.policy_of(name))
         judgement = self._judge.judge(artifact, policy)
         if judgement is None:
             return "newer data, or a changed control: it is judged again"

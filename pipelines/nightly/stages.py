@@ -197,8 +197,7 @@ class WorldStages(NightStages):
     def report(self, record: NightRecord) -> NightPart:
         """Under the night's own name: written again, it is the same file."""
         context, night = self.at(record.order), output(record)
-        with context.ledger.kept_open():
-            path = _alone(lambda: str(write_report(context, night)))
+        path = _alone(lambda: str(write_report(context, night)))
         context.ledger.audit(
             record.ended_at,
             context.actor,

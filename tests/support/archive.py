@@ -12,7 +12,7 @@ class Archive:
 
     def __init__(self, directory: Path, suite: str = "trixie") -> None:
         self.directory, self.suite = directory, suite
-        self.home = directory.parent / f"{directory.name}-keys"
+        self.home = directory.parent / f"{directory.name}.k"  # its agent's socket has a path of at most 107 characters
         self.keyring = self.home / "archive.pgp"
         directory.mkdir(parents=True)
         self.home.mkdir(mode=0o700)

@@ -84,7 +84,7 @@ def publisher(address: str, folder: Path, now: datetime = NOW, keys_of: Path | N
     if keys_of and keys_of != folder:
         shutil.copytree(make(settings_in(keys_of), now.date()).parent, folder / "keys")
     return RegistryStore(
-        registry=RegistryClient(address, settings),
+        registry=RegistryClient(address, settings, own=True),
         ledger=Ledger.open(settings.database_url),
         store=Store(folder / "store"),
         now=now,

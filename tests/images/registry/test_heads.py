@@ -257,8 +257,12 @@ def test_a_login_is_the_one_that_docker_has(tmp_path: Path, monkeypatch: pytest.
     with serving(answer) as (address, _):
         with pytest.raises(OutsideError, match="does not allow"):
             Heads(settings_in(tmp_path / "state"), NOW).digest(f"{address}/one:1")
-        (tmp_path / "config.json").write_text(json.dumps({"auths": {address: {"auth": secret}}}))
+        logins = {address: {"auth": secret}}
+        (tmp_path / "config.json").write_text(json.dumps({"auths": logins}))
         assert Heads(settings_in(tmp_path / "state"), NOW).digest(f"{address}/one:1") == DIGEST
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {**logins, "other.example": {"auth": ""}}}))
+        with pytest.raises(OutsideError, match="does not allow"):  # docker reads none of such a file
+            Heads(settings_in(tmp_path / "state"), NOW).digest(f"{address}/one:1")
 
 
 def test_an_answer_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ class Stage:
         self.sizes: dict[str, int] = {}
         self.settings = Settings(state=folder / "state", retry_for=timedelta(0))
         self.settings.state_dir.mkdir(parents=True)
-        self.registry = RegistryClient(server.authority, self.settings)
+        self.registry = RegistryClient(server.authority, self.settings, own=True)
         self.repository = self.registry.repository("web")
         server["/v2/"] = Reply(b"{}", headers={"Docker-Distribution-Api-Version": "registry/2.0"})
         server.fallback = Reply(b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}', status=404)
@@ -392,7 +392,7 @@ from tests.support.publishing import NOW
 
 address, state = sys.argv[1:]
 settings = Settings(state=Path(state), retry_for=timedelta(0))
-registry, web = RegistryClient(address, settings), f"{address}/web"
+registry, web = RegistryClient(address, settings, own=True), f"{address}/web"
 many = costly_json(2_900_000)
 zero = f"sha256:{0:064x}"
 acts = [
@@ -471,7 +471,7 @@ def test_a_loop_of_redirects_ends(stage: Stage) -> None:
 def trusted(server: Hostile, folder: Path, **more: Any) -> RegistryClient:
     """A registry that is asked by HTTPS and trusted, though it stands on loopback."""
     settings = Settings(state=folder / "state", retry_for=timedelta(0), registry={"ca_file": server.ca, **more})  # type: ignore[arg-type]
-    registry = RegistryClient(server.authority, settings)
+    registry = RegistryClient(server.authority, settings, own=True)
     registry._plain = lambda _reference: False  # type: ignore[method-assign]
     return registry
 

@@ -37,7 +37,7 @@ NAME = "org.opencontainers.image.ref.name"
 def registry(tmp_path: Path) -> Iterator[RegistryClient]:
     """A registry that holds one image, tagged `one` and `two`."""
     with running_registry(tmp_path / "registry") as address:
-        registry = RegistryClient(address, settings_in(tmp_path / "state"))
+        registry = RegistryClient(address, settings_in(tmp_path / "state"), own=True)
         for tag in ("one", "two"):
             _push(registry, tmp_path, tag)
         yield registry
@@ -73,9 +73,23 @@ def test_manifests_of_our_own_registry_need_no_process(
         with pytest.raises(TypeError):
             registry.find(f"127.0.0.1:1/web@{built(Store(tmp_path / 'store')).digest}")
     http = RegistryHttp(settings_in(tmp_path / "other"))
-    http._failed[registry.address] = OutsideError("it is down")
+    http._failure(registry.address, "it is down")
     monkeypatch.setattr(registry, "_http", http)
     assert registry.get(f"{repository}:one").digest
+
+
+@pytest.mark.parametrize("tag", ["one?x", "one#x", "../x", "a b"])
+def test_what_is_no_tag_is_not_asked_for(registry: RegistryClient, tag: str) -> None:
+    """As an address would read it."""
+    with pytest.raises(OutsideError, match=r"is not a tag|is not the name"):
+        registry.find(f"{registry.repository('web')}:{tag}")
+
+
+def test_another_registry_is_not_asked_past_its_mirrors(registry: RegistryClient) -> None:
+    """Which skopeo's configuration names."""
+    other = RegistryClient(registry.address, registry.settings)
+    other._http = None  # type: ignore[assignment]
+    assert other.get(f"{registry.repository('web')}:one")
 
 
 def test_what_is_not_there_is_named_with_the_nearest(registry: RegistryClient) -> None:
@@ -124,8 +138,8 @@ def test_a_writer_elsewhere_that_overwrites_the_list_takes_nothing_away(
     """It had read the list before we wrote it; we wait for its writing, and list what was taken away again."""
     shared = registry.settings.model_copy(update={"registry": RegistrySettings(address=registry.address)})
     ours, theirs = (
-        RegistryClient(registry.address, shared),
-        RegistryClient(registry.address, settings_in(tmp_path / "elsewhere")),
+        RegistryClient(registry.address, shared, own=True),
+        RegistryClient(registry.address, settings_in(tmp_path / "elsewhere"), own=True),
     )
     repository = ours.repository("web")
     subject = ours.get(f"{repository}:one").descriptor
@@ -192,7 +206,7 @@ def _tell(registry: RegistryClient, *more: Callable[[], object]) -> list[str]:
 def test_a_page_that_is_not_found_is_no_empty_registry(tmp_path: Path, pings: bool) -> None:
     """A wrong address or a broken proxy answers 404 to everything; "nothing is published" would be an invention."""
     with website(pings=pings) as address:
-        registry = RegistryClient(address, settings_in(tmp_path))
+        registry = RegistryClient(address, settings_in(tmp_path), own=True)
         told = _tell(registry, lambda: registry.find(f"{registry.repository('web')}:one"))
     assert all("not in a registry's words" in text and "registry.address" in text for text in told), told
 
@@ -291,6 +305,6 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 
 def _strict(address: str, settings: Settings) -> RegistryClient:
     """A registry on loopback that is treated like one elsewhere."""
-    registry = RegistryClient(address, settings)
+    registry = RegistryClient(address, settings, own=True)
     registry._plain = lambda _reference: False  # type: ignore[method-assign]
     return registry

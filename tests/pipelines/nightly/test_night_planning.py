@@ -26,7 +26,7 @@ from images.registry.answers import explain
 from images.release.publish import ELSEWHERE, LACKING, UNPROVED
 from pipelines.nightly import planning
 from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
-from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, THOROUGH, longest_ago
+from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, PROMOTES, THOROUGH, longest_ago
 from pipelines.nightly.stages import WorldStages, over
 from pipelines.promotion import PromotionDecision
 from tests.support.fleets import release
@@ -144,7 +144,7 @@ def test_a_base_that_soaks_is_no_work_and_one_to_promote_is_none_for_its_childre
     waits: bool, looks: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a day after each rebuild a whole catalog soaks: then nothing is read again that stands."""
-    base, child = NAMES[:2]
+    base, child, grandchild = NAMES[:3]
     definition = SimpleNamespace(definition=SimpleNamespace(promote="auto"))
     monkeypatch.setattr(planning, "soak", lambda *_: PromotionDecision(waits=waits, why="candidate since today"))
     sight, look = looks(lambda *_: release(1))
@@ -153,7 +153,7 @@ def test_a_base_that_soaks_is_no_work_and_one_to_promote_is_none_for_its_childre
     store = SimpleNamespace(place="r.example/", pointed=lambda *_: ())
     monkeypatch.setattr(planning, "store_of", lambda *_: store)
     sight.found.looked[base] = look.at(base, thorough=False)
-    context.parents = {base: None, child: base}
+    context.parents = {base: None, child: base, grandchild: child}
     planned = planning._Planned(context, NightOrder("night-1", NIGHT), NIGHT, sight.found.plans, {}, sight.found.looked)
     monkeypatch.setattr(planning, "needs_of", lambda *_: ())
     plan = planned.as_trees([base, child])
@@ -161,8 +161,11 @@ def test_a_base_that_soaks_is_no_work_and_one_to_promote_is_none_for_its_childre
     assert ([tree.name for tree in plan.trees], soaks) == ([], ["soaks"]) if waits else ([base], [])
     assert child in [answer.name for answer in plan.settled]
     planned.looked[base] = "it is not published yet"
-    planned.settled.clear()
-    assert [below.name for tree in planned.as_trees([base, child]).trees for below in tree.children] == [child]
+    for looked in (planned.looked[child], PROMOTES):
+        planned.settled.clear()
+        planned.looked[child] = looked
+        (tree,) = planned.as_trees([base, child, grandchild]).trees
+        assert [(one.name, [below.name for below in one.children]) for one in tree.children] == [(child, [grandchild])]
 
 
 @pytest.mark.parametrize("lost", [ELSEWHERE, UNPROVED, LACKING])
