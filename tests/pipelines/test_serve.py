@@ -469,9 +469,10 @@ def test_too_many_streams_leave_room_for_all_else(site: Site) -> None:
     """Who opens them all keeps nobody from health and hooks; one that ends makes room."""
     with answering(site, None) as address:
         open_ = [requests.get(f"{address}/events", stream=True, timeout=SOON) for _ in range(SERVE_STREAMS.most)]
-        for one in open_:
-            next(one.iter_lines())
-        assert requests.get(f"{address}/events", timeout=SOON).status_code == 503
+        lines = [one.iter_lines() for one in open_]  # kept: a stream whose lines nobody keeps is closed
+        assert {next(one) for one in lines} == {b"event: state"}
+        with requests.get(f"{address}/events", stream=True, timeout=SOON) as refused:
+            assert refused.status_code == 503
         assert requests.get(f"{address}/healthz", timeout=SOON).status_code == 200
         open_.pop().close()
 
