@@ -1,7 +1,9 @@
 """Judging 100,000 members by all rules for what runs, with 500 waivers; and a million, to show that it is linear.
 
-One process with one thread for each number: the time is that of judging alone, the memory that of the whole process
-with its members. A tenth of the members breaks one rule or two, and some of these are waived.
+One process with one thread and one judge for each number: the time is that of judging alone, the memory that of the
+whole process with the members of a portion. The policy is the default one, with `privileged` enforced. One half of the
+members is as most containers are, root and without limits, which breaks five rules that only record, now and in two
+earlier looks; the other half is hardened, and a fifth of it privileged. Some of these are waived, of every part.
 """
 
 from __future__ import annotations
@@ -56,17 +58,19 @@ def apart(members: int) -> dict[str, float]:
 
 
 def measured(members: int) -> dict[str, float]:
-    """The members judged, in portions of a fleet: what is made is counted, and held until its fleet is done."""
+    """The members judged by one judge: they are made, and counted, in portions, which are held until they are done."""
+    from hardening.runtime import CONTAINER_RULES, NAMES
     from pipelines.fleet.violations import FleetJudge
 
-    policy, waivers = asked(), tuple(waiver(number) for number in range(WAIVERS))
-    rules = sum(bool(getattr(policy.running, name)) for name in type(policy.running).model_fields)
-    wall = cpu = 0.0
+    policy, waivers = asked(), tuple(waiver(number, members // WAIVERS) for number in range(WAIVERS))
+    of_images = [name for name in type(policy.running).model_fields if name not in NAMES]
+    rules = len(CONTAINER_RULES) + sum(bool(getattr(policy.running, name)) for name in of_images)
+    judge = FleetJudge("bench", policy, waivers, NOW, "r.example")
+    images, wall, cpu = origins(), 0.0, 0.0
     violate = waived = 0
     for start in range(0, members, MEMBERS):
-        fleet = list(fleet_of(start))
+        fleet = list(fleet_of(start, images))
         began, spent = time.perf_counter(), time.process_time()
-        judge = FleetJudge("bench", policy, waivers, NOW, "r.example")
         judged = [judge.judge(*one) for one in fleet]
         wall, cpu = wall + time.perf_counter() - began, cpu + time.process_time() - spent
         violate += sum(bool(one.standing) for one in judged)
@@ -77,34 +81,33 @@ def measured(members: int) -> dict[str, float]:
 
 
 def asked() -> object:
-    """The default policy with every rule for what runs enforced."""
+    """The default policy with one of the rules that only record enforced."""
     from hardening.catalog import load_policy
     from hardening.foundation.settings import load_settings
     from hardening.policy import Policy, RunningRules
-    from hardening.runtime import NAMES
 
     default: Policy = load_policy(load_settings().roots, "default")
     given = default.running.model_dump(mode="json", by_alias=True, exclude_none=True)
-    given |= {name: {**given[name], "enforcement": "enforce"} for name in NAMES}
+    given["privileged"] = {"enforcement": "enforce"}
     return default.model_copy(update={"running": RunningRules.model_validate(given)})
 
 
-def waiver(number: int) -> object:
-    """One of five is about a hundred members by a glob, the others about one."""
+def waiver(number: int, apart: int) -> object:
+    """One of five is about a hundred members by a glob, the others about one; they are so many members apart."""
     from hardening.model import Waiver
 
-    whom = f"bench/web-{number:05}*" if number % 5 == 0 else f"bench/web-{number * 20:07}"
+    first = number * apart
+    whom = f"bench/web-{first // 100:05}*" if number % 5 == 0 else f"bench/web-{first:07}"
     return Waiver.model_validate(
         {"id": f"w-{number}", "rules": ["privileged", "root-user", "superseded"], "subjects": [whom],
          "reason": "it ends", "owner": "a", "approver": "b", "created": date(2026, 12, 1), "expires": date(2027, 2, 1)}
     )  # fmt: skip
 
 
-def fleet_of(start: int) -> Iterator[tuple[object, object, object]]:
-    """MEMBERS members from `start` on, each with settings of its own, of one of fifty images."""
-    from hardening.runtime import ContainerFacts, Mount, Observed
+def origins() -> list[object]:
+    """Fifty images that are current, and one that is superseded."""
     from images.artifact import Release
-    from pipelines.fleet.members import Member, Provenance
+    from pipelines.fleet.members import Provenance
 
     def release(number: int, age: int) -> Release:
         at, digest = NOW - timedelta(days=age), f"sha256:{number:064x}"
@@ -112,19 +115,35 @@ def fleet_of(start: int) -> Iterator[tuple[object, object, object]]:
         return Release("bench", "r.example/bench", digest, digest, "", "p", "default", at, ends, ends)
 
     newest = release(99, 1)
-    images = [Provenance(release=release(number, 2 + number % 20), latest=None if number < CURRENT else newest)
-              for number in range(CURRENT + 1)]  # fmt: skip
+    return [
+        Provenance(release=release(number, 2 + number % 20), latest=None if number < CURRENT else newest)
+        for number in range(CURRENT + 1)
+    ]
+
+
+def fleet_of(start: int, images: list[object]) -> Iterator[tuple[object, object, object]]:
+    """MEMBERS members from `start` on, each with settings of its own."""
+    from hardening.runtime import ContainerFacts, Mount, Observed
+    from pipelines.fleet.members import Member
+
     good = ContainerFacts(
         image="sha256:1", user="65532", image_user="65532", memory_bytes=1 << 26, cpus=0.5, pids=64,
         mounts=(Mount("volume", "data", "/data", writable=True),), networks=("web",), launched=NOW,
+    )  # fmt: skip
+    plain = replace(
+        good, user="", image_user="", memory_bytes=0, pids=0, writable_root=True, no_new_privileges=False,
+        daemon=("its log grows without limit (log-driver json-file without max-size)",),
     )  # fmt: skip
     for number in range(start, start + MEMBERS):
         name = f"web-{number:07}"
         member = Member(
             f"host/local/docker/{name}", name, f"id-{name}", "r.example/bench:stable", ("sha256:1",), since=NOW
         )
-        facts = replace(good, launched=NOW + timedelta(microseconds=number), privileged=number % 10 == 0)
-        yield member, images[number % CURRENT if number % 100 else CURRENT], Observed("container", facts)
+        like, own = plain if number % 2 else good, NOW + timedelta(microseconds=number)
+        facts = replace(like, launched=own, privileged=number % 10 == 0)
+        earlier = replace(facts, networks=("web", "old"))
+        history = ((NOW - timedelta(days=9), facts), (NOW - timedelta(days=2), earlier)) if number % 2 else ()
+        yield member, images[number % CURRENT if number % 100 else CURRENT], Observed("container", facts, history)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from hardening.model import WORST_FIRST, Enforcement, Severity
@@ -177,7 +178,7 @@ class Actor(StrEnum):
     HOST = "host"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Remedy:
     """What is known of a violation of something that runs, beside its words: `evidence`, a line for each thing.
 
@@ -190,7 +191,7 @@ class Remedy:
     evidence: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reason:
     """One line of a verdict, for the person who must act: what, why it matters, what to do, how to get an exception.
 
@@ -222,6 +223,7 @@ class Reason:
         return self.remedy is None or Repair.ROLL in self.remedy.repairs
 
 
+@lru_cache(maxsize=4096)
 def since_text(since: datetime | None) -> str:
     """How a reason's text ends that tells since when it holds; empty where it does not."""
     return f" (since {since:%Y-%m-%d %H:%M} UTC)" if since else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from hardening import runtime
 from hardening.findings import Actor, Reason, Remedy, Repair, Side, since_text
@@ -26,7 +27,8 @@ class RunningFacts:
     address it was pulled from, `own_registry` the configured one. `seen_since` is when the member was first seen.
     `superseded_since` is when its channel moved on; `refused_since` and `refused_because`: the present policy would
     not let the release be published. `application`: the golden image is only what the member's image stands on.
-    `lacks`: fixes of it that the policy gives time for, the first known since `lacks_since`, until `lacks_until`.
+    `lacks`: fixes of it that the policy gives time for or only warns of, the first known since `lacks_since`, until
+    `lacks_until`.
     """
 
     known: bool
@@ -132,7 +134,8 @@ class MemberJudge:
         waits = f"; enforced from {asked.from_date} on" if asked.waits else ""
         due = (until or since) + asked.grace
         due = max(due, asked.begins or due)
-        waiver, waived_by = self._waivers.answer(name, subject)
+        ask = asked.enforcement is not Enforcement.AUDIT
+        waiver, waived_by = self._waivers.answer(name, subject, ask=ask)
         return Reason(
             name, subject, asked.enforcement, f"{what}{waits}{since_text(since)}", why, todo, waiver, waived_by,
             "", since, due, remedy,
@@ -145,13 +148,13 @@ class MemberJudge:
         now, first = observed.now, observed.first
         if now is None:
             rules = [(rule.name, observed.unread) for rule, _, _ in self._runtime[observed.kind]]
-            found.append(self._unread(subject, rules))
+            found += self._unread(subject, rules)
             return
         for rule, find, asked in self._runtime[observed.kind]:
             if evidence := find(now, first, asked):
                 found.append(self._runtime_reason(subject, image, observed, rule, asked, evidence, seen_since))
         if now.unread:
-            found.append(self._unread(subject, now.unread))
+            found += self._unread(subject, now.unread)
 
     def _runtime_reason(
         self, subject: str, image: RunningFacts, observed: Observed, rule: RuntimeRule, asked: Rule,
@@ -159,35 +162,42 @@ class MemberJudge:
     ) -> Reason:  # fmt: skip
         since, always = runtime.first_broken(rule, asked, observed.history, observed.first)
         began = (seen_since or since if always else since) or self._now
-        more = f", and {len(evidence) - SHOWN} more" if evidence[SHOWN:] else ""
-        what = f"{rule.title}: {'; '.join(evidence[:SHOWN])}{more}"
-        remedy = _remedy(rule, image, observed.now, evidence)
+        what, remedy = _told(rule, evidence, _brought_by(rule, image, observed.now))
         return self._reason(subject, rule.name, asked, began, what, rule.why, rule.todo, remedy)
 
-    def _unread(self, subject: str, rules: Iterable[tuple[str, str]]) -> Reason:
+    def _unread(self, subject: str, rules: Iterable[tuple[str, str]]) -> Iterator[Reason]:
         """What could not be judged, treated as the strictest of these rules treats what breaks it. Nothing waives it:
         a rule that may be broken is waived by its own name.
         """
         unread = {name: why for name, why in rules if not self._waivers.by(name, subject)}
+        if not unread:
+            return
         running = self._policy.running
-        strictest = max(
-            (getattr(running, name).enforcement for name in unread), key=LENIENT_FIRST.index, default=Enforcement.AUDIT
-        )
+        strictest = max((getattr(running, name).enforcement for name in unread), key=LENIENT_FIRST.index)
         evidence = tuple(f"{name}: {why}" for name, why in unread.items())
         what = f"how it runs could not be read: {'; '.join(dict.fromkeys(unread.values()))}"
         remedy = Remedy((Repair.CONFIGURE,), Side.YOURS, Actor.HOST, evidence)
         why, todo = "what cannot be read is not known to be good", "mend the way to it, and check again"
         now = self._now
-        return Reason(UNREAD, subject, strictest, what, why, todo, since=now, deadline=now, remedy=remedy)
+        yield Reason(UNREAD, subject, strictest, what, why, todo, since=now, deadline=now, remedy=remedy)
 
 
-def _remedy(rule: RuntimeRule, image: RunningFacts, facts: Facts | None, evidence: tuple[str, ...]) -> Remedy:
-    """What ends it and who acts; a user that the image sets is the image's: the golden one's, or the application's."""
-    if isinstance(facts, runtime.ContainerFacts) and rule.name == "root_user" and runtime.by_image(facts):
-        golden = image.known and not image.application
-        side, actor = (Side.BASE, Actor.IMAGE) if golden else (Side.YOURS, Actor.FLEET)
-        return Remedy((Repair.REBUILD, Repair.CONFIGURE, Repair.WAIVE), side, actor, evidence)
-    return Remedy(rule.repairs, rule.side, rule.actor, evidence)
+def _brought_by(rule: RuntimeRule, image: RunningFacts, facts: Facts | None) -> Side | None:
+    """Whose image brings it in, as a user that the image sets: the golden one, or the application's; None: neither."""
+    if rule.name == "root_user" and isinstance(facts, runtime.ContainerFacts) and runtime.by_image(facts):
+        return Side.BASE if image.known and not image.application else Side.YOURS
+    return None
+
+
+@lru_cache(maxsize=128)
+def _told(rule: RuntimeRule, evidence: tuple[str, ...], image: Side | None) -> tuple[str, Remedy]:
+    """A broken rule in a sentence, and what ends it and who acts: the same for many members. See _brought_by."""
+    more = f", and {len(evidence) - SHOWN} more" if evidence[SHOWN:] else ""
+    what = f"{rule.title}: {'; '.join(evidence[:SHOWN])}{more}"
+    if image is None:
+        return what, Remedy(rule.repairs, rule.side, rule.actor, evidence)
+    actor = Actor.IMAGE if image is Side.BASE else Actor.FLEET
+    return what, Remedy((Repair.REBUILD, Repair.CONFIGURE, Repair.WAIVE), image, actor, evidence)
 
 
 # -- images ------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -115,15 +115,22 @@ class Observed:
 
     @property
     def first(self) -> Facts | None:
-        """How it ran when it was first seen."""
-        return self.history[0][1] if self.history else self.now
+        """How it ran when it was first seen; groups that could not be read then, as they were when they first were."""
+        if not self.history:
+            return self.now
+        first = self.history[0][1]
+        if isinstance(first, InstanceFacts) and _unread_groups(first):
+            looks = (facts for _, facts in self.history if isinstance(facts, InstanceFacts))
+            if read := next((facts for facts in looks if not _unread_groups(facts)), None):
+                return replace(first, groups=read.groups, unread=read.unread)
+        return first
 
 
 Find = Callable[[Any, Any, Any], tuple[str, ...]]
 """The evidence against what runs, by its facts, those of its first snapshot, and the policy's rule; none: it holds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RuntimeRule:
     """One decision about how things run. `title` is what a member is that breaks it; `cost` what it takes to comply."""
 
@@ -176,7 +183,11 @@ def _docker_socket(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[s
 def _host_mount(facts: ContainerFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:
     if not facts.mounts:
         return ()
-    bound = {one.source: one for one in facts.mounts if one.kind == "bind" and not is_socket(one)}
+    bound = {
+        one.source: one
+        for one in facts.mounts
+        if one.kind == "bind" and not one.source.endswith(DOCKER_SOCKETS)  # the directory of one holds more
+    }
     return tuple(
         f"{source} at {bound[source].target}, {'read-write' if bound[source].writable else 'read-only'}"
         for source in rule.without_allowed(bound)
@@ -262,7 +273,7 @@ SETTINGS = {
     "container": ("memory_bytes", "cpus", "pids", "networks"),
     "instance": ("type", "profile", "tokens", "hop_limit"),
 }
-"""What may be changed of a thing that runs, and is the same from its first run on where nobody did."""
+"""What may be changed of a thing that runs, and stays as it was at the first run unless somebody did."""
 
 
 def _changed_settings(facts: Facts, first: Facts | None, rule: AllowingRule) -> tuple[str, ...]:
@@ -333,7 +344,7 @@ CONTAINER_RULES = (
     ),
     RuntimeRule(
         "writable_root", "container", "its root filesystem is writable",
-        "what an attacker writes stays until the next roll, and nobody can tell it from the image",
+        "what an attacker writes stays until the next roll, and looks like a part of the image",
         "each path that is written to must be named as a volume or tmpfs",
         f"start it with --read-only, and {ADD_MOUNTS}", _writable_root,
     ),
@@ -363,7 +374,7 @@ CONTAINER_RULES = (
     ),
     RuntimeRule(
         "changed_files", "container", "its files differ from its image's",
-        "nobody reviewed, scanned or signed what was changed in it, and the next roll loses it",
+        "what was changed in it was never reviewed, scanned or signed, and the next roll loses it",
         f"what an application writes by design must be named: {ADD_MOUNTS}, or name the path under `allowed`",
         "find out who changed it; replace it: a new container is its image again", _changed_files, MENDED_BY_ROLL,
     ),
@@ -376,7 +387,7 @@ CONTAINER_RULES = (
     ),
     RuntimeRule(
         "changed_settings", "container", "it is set otherwise than when it was first seen",
-        "a change to what runs is lost with the next start, and nobody else has it",
+        "a change by hand is lost at the next start, and no other member has it",
         "changes must be made where the container is defined",
         "make the change where it is defined, or take it back", _changed_settings,
     ),
@@ -396,7 +407,7 @@ INSTANCE_RULES = (
     ),
     RuntimeRule(
         "public_address", "instance", "it has a public address",
-        "what nobody needs to reach from outside is scanned within minutes of its start",
+        "the internet scans a public address within minutes of its start",
         "it needs a load balancer, or another way in for people",
         "take the address off, and reach it through a load balancer or Session Manager", _public_address,
     ),
@@ -414,7 +425,7 @@ INSTANCE_RULES = (
     ),
     RuntimeRule(
         "changed_settings", "instance", "it is set otherwise than when it was first seen",
-        "a door that somebody opened by hand stays open, and nobody reviewed it",
+        "a port that was opened by hand stays open, and was never reviewed",
         "changes must be made where the instance is defined",
         "find out who changed it; make it where it is defined, or take it back", _changed_settings,
     ),
@@ -426,10 +437,22 @@ NAMES = frozenset(rule.name for rules in RULES.values() for rule in rules)
 def first_broken(
     rule: RuntimeRule, asked: Rule, history: Sequence[tuple[datetime, Facts]], first: Facts | None
 ) -> tuple[datetime | None, bool]:
-    """Since which snapshot, up to the newest, the rule is broken; and whether it was so in all of them."""
+    """Since which snapshot, up to the newest, the rule is broken; and whether it was so in all of them.
+
+    One in which it could not be judged, and nothing was found, says neither.
+    """
     since = None
     for at, facts in reversed(history):
-        if facts.kind != rule.kind or not rule.find(facts, first, asked):
+        if facts.kind != rule.kind:
             return since, False
-        since = at
-    return since, True
+        if rule.find(facts, first, asked):
+            since = at
+        elif not _unjudged(rule, facts):
+            return since, False
+    return since, rule.find is not _changed_settings  # the first look itself is what nothing had changed in
+
+
+def _unjudged(rule: RuntimeRule, facts: Facts) -> bool:
+    """Whether a snapshot leaves open if the rule was broken; a change of groups is seen where these were read."""
+    unread = {name for name, _ in facts.unread}
+    return rule.name in unread or (rule.find is _changed_settings and "open_group" in unread)

@@ -139,13 +139,18 @@ class ActiveWaivers:
                     found.append(waiver)
         return max(found, key=lambda one: (one.expires, one.id), default=None)
 
-    def answer(self, rule: str, subject: str) -> tuple[str, str]:
-        """How to ask for a waiver, and by which one it is waived: one of both, or neither where none can be had."""
+    def answer(self, rule: str, subject: str, *, ask: bool = True) -> tuple[str, str]:
+        """How to ask for a waiver, and by which one it is waived: one of both, or neither where none can be had.
+
+        Without `ask`, only whether it is waived: what is only recorded needs no waiver.
+        """
         name = rule.replace("_", "-")
         if name not in WAIVABLE:
             return "", ""
         if waiver := self.by(rule, subject):
             return "", f"{waiver.id} until {waiver.expires}: {waiver.reason}"
+        if not ask:
+            return "", ""
         if rule not in self._asked:  # the same for each subject but for its name, which stands there twice
             before, _, rest = how_to_ask(About("rules", name), SUBJECT, self._contact, self._today).partition(SLUG)
             self._asked[rule] = (before, rest)

@@ -8,13 +8,14 @@ from datetime import datetime
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.running import UNREAD
 from images.artifact import Release
 from images.context import Context
 from images.release.soak import candidate_since, soaked, urgent_fixes
 from images.release.store import ReleaseStore
 from images.release.stores import store_of
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.violations import UNREAD, Judged
+from pipelines.fleet.violations import Judged
 from pipelines.rollout.rollout_store import history
 from pipelines.rollout.session import check, fleet_session
 

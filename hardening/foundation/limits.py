@@ -68,7 +68,7 @@ JSON_DEPTH = Limit("json.depth", 64, "levels of lists and objects in each other"
 JSON_VALUES = Limit("json.values", 1_000_000, "values of one document; a large machine's SBOM has a tenth of it")
 SMALL_FILE = Limit("image.small-file", 16 * MIB, "bytes of one text file such as os-release or dpkg's status")
 
-CONTAINER_CHANGES = Limit("container.changes", 16 * MIB, "bytes of the list of files that differ from its image")
+CONTAINER_ANSWER = Limit("container.answer", 2 * MIB, "bytes of what an engine tells of its files or processes")
 
 REGISTRY_SECONDS = Limit("registry.seconds", 120, "seconds for one question to a registry")
 HEAD_SECONDS = Limit("registry.head-seconds", 30, "seconds for the digest of one tag")

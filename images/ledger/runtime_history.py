@@ -2,47 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import ColumnElement, delete, func, select
 
 from images.ledger import tables as t
 from images.ledger.database import Database
 from images.ledger.fixes import GONE_FOR
 from images.ledger.tables import MemberSnapshot
 
-MOST_KEPT = 50
-"""Lines of one instance: the first, and the newest ones. One that changes at each look would fill the ledger."""
+MOST_KEPT, FIRST_KEPT = 10, 2
+"""Lines of one instance, and how many of its first ones stay: of the very first, something may be unread. One that
+changes at each look would fill the ledger."""
+AT_ONCE = 500  # handles that one query names
 Key = tuple[str, str]
+KnownLines = Mapping[Key, tuple[MemberSnapshot, ...]]
 
 
 class Snapshots(Database):
     """The ledger's lines about how members run. Key: the member's name, and the handle of the very instance."""
 
-    def snapshots(self, fleet: str) -> dict[Key, tuple[MemberSnapshot, ...]]:
-        """What is kept of a fleet's members, the oldest first."""
+    def snapshots(self, fleet: str, handles: Iterable[str]) -> dict[Key, tuple[MemberSnapshot, ...]]:
+        """What is kept of these instances of a fleet, the oldest first."""
         found: dict[Key, list[MemberSnapshot]] = {}
-        for one in self._find(MemberSnapshot, t.member_snapshots, t.member_snapshots.c.id, fleet=fleet):
-            found.setdefault((one.member, one.handle), []).append(one)
+        for some in _portions(handles):
+            for one in self._lines(fleet, t.member_snapshots.c.handle.in_(some)):
+                found.setdefault((one.member, one.handle), []).append(one)
         return {key: tuple(lines) for key, lines in found.items()}
 
-    def record_snapshots(self, fleet: str, facts: Mapping[Key, dict[str, Any]], at: datetime) -> None:
-        """Keep how members run, where that is not how they were last seen to; forget who is gone for long."""
-        known = self.snapshots(fleet)
+    def last_snapshots(self, fleet: str, handles: Iterable[str]) -> dict[Key, MemberSnapshot]:
+        """How these instances of a fleet were last seen to run."""
+        columns, found = t.member_snapshots.c, dict[Key, MemberSnapshot]()
+        for some in _portions(handles):
+            newest = (
+                select(func.max(columns.id))
+                .where(columns.fleet == fleet, columns.handle.in_(some))
+                .group_by(columns.member, columns.handle)
+            )
+            found |= {(one.member, one.handle): one for one in self._lines(fleet, columns.id.in_(newest))}
+        return found
+
+    def record_snapshots(
+        self, fleet: str, facts: Mapping[Key, dict[str, Any]], at: datetime, known: KnownLines
+    ) -> None:
+        """Keep how members run, where that is not how they were last seen to. `known`: what is kept of them."""
         new = {key: seen for key, seen in facts.items() if key not in known or known[key][-1].facts != seen}
         self._insert(t.member_snapshots, *(asdict(MemberSnapshot(fleet, *key, at, seen)) for key, seen in new.items()))
-        for key, lines in known.items():
-            if key not in facts and lines[-1].at < at - GONE_FOR:
-                self._forget(fleet, key, at)
-            elif key in new and len(lines) >= MOST_KEPT:
-                self._forget(fleet, key, lines[1 - MOST_KEPT].at, since=lines[0].at)
-
-    def _forget(self, fleet: str, key: Key, before: datetime, since: datetime | None = None) -> None:
-        """Remove the lines of an instance from before a moment, and after `since`."""
+        gone = [line for key in new for line in _too_many(known.get(key, ()), at)]
         columns = t.member_snapshots.c
-        same = (columns.fleet == fleet, columns.member == key[0], columns.handle == key[1], columns.at < before)
-        later = (columns.at > since,) if since else ()
-        self._change(delete(t.member_snapshots).where(*same, *later))
+        self._remove([(*_of(fleet, (line.member, line.handle)), columns.at == line.at) for line in gone])
+
+    def forget_snapshots(self, fleet: str, present: Collection[Key], at: datetime) -> None:
+        """Remove what is kept of instances that are not present, and of which nothing new was written for long."""
+        columns = t.member_snapshots.c
+        last = (
+            select(columns.member, columns.handle)
+            .where(columns.fleet == fleet)
+            .group_by(columns.member, columns.handle)
+            .having(func.max(columns.at) < at - GONE_FOR)
+        )
+        gone = {(row.member, row.handle) for row in self._rows(last)} - set(present)
+        self._remove([_of(fleet, key) for key in gone])
+
+    def _lines(self, fleet: str, which: ColumnElement[bool]) -> Iterable[MemberSnapshot]:
+        columns = t.member_snapshots.c
+        shown = [columns[field.name] for field in fields(MemberSnapshot)]
+        query = select(*shown).where(columns.fleet == fleet, which).order_by(columns.id)
+        return (MemberSnapshot(**row._mapping) for row in self._rows(query))
+
+    def _remove(self, which: Sequence[tuple[ColumnElement[bool], ...]]) -> None:
+        if which:
+            with self._begin() as connection:
+                for same in which:
+                    connection.execute(delete(t.member_snapshots).where(*same))
+
+
+def _portions(handles: Iterable[str]) -> Iterable[list[str]]:
+    names = sorted(set(handles))
+    return (names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE))
+
+
+def _of(fleet: str, key: Key) -> tuple[ColumnElement[bool], ...]:
+    columns = t.member_snapshots.c
+    return columns.fleet == fleet, columns.member == key[0], columns.handle == key[1]
+
+
+def _too_many(known: Sequence[MemberSnapshot], now: datetime) -> Iterable[MemberSnapshot]:
+    """What goes of an instance's lines, that a new one may come."""
+    lines = list(known)
+    while len(lines) >= MOST_KEPT:
+        yield lines.pop(_least_missed(lines, now))
+
+
+def _least_missed(lines: Sequence[MemberSnapshot], now: datetime) -> int:
+    """Which line can go: never one of the first, nor the last; else the one between the two that are nearest in age, as
+    a multiple. So old lines stay, farther apart, and what changes at each look is not always young.
+    """
+    ages = [(now - line.at).total_seconds() + 1 for line in lines]
+    return min(range(FIRST_KEPT, len(lines) - 1), key=lambda number: ages[number - 1] / ages[number + 1])

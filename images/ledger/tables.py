@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, get_origin, get_type_hints
 
-from sqlalchemy import Column, Dialect, MetaData, Table, UniqueConstraint
+from sqlalchemy import Column, Dialect, Index, MetaData, Table, UniqueConstraint
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -62,7 +62,7 @@ TYPES = {
 
 
 def _table(
-    name: str, of: type | Mapping[str, Any], *more: UniqueConstraint, keys: Collection[str] = (),
+    name: str, of: type | Mapping[str, Any], *more: UniqueConstraint | Index, keys: Collection[str] = (),
     index: Collection[str] = (),
 ) -> Table:  # fmt: skip
     """The table of a dataclass's values, or of columns by name and kind; without `keys`, its rows are numbered."""
@@ -212,7 +212,7 @@ class MemberSnapshot:
 
 
 # How members run, a line for each change: the first one of an instance is what it drifts from.
-member_snapshots = _table("member_snapshots", MemberSnapshot, index=["fleet"])
+member_snapshots = _table("member_snapshots", MemberSnapshot, Index("ix_member_snapshots_of", "fleet", "handle"))
 
 
 @dataclass(frozen=True)

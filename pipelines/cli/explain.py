@@ -11,7 +11,7 @@ from typing import Any
 from hardening.catalog import load_waivers
 from hardening.findings import Repair
 from hardening.foundation.console import out, print_json, print_text
-from hardening.foundation.errors import ContentError, GoldsmithError, UsageError, nearest
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, UsageError, nearest
 from hardening.foundation.text import one_line, short_digests
 from hardening.model import Enforcement
 from hardening.policy import Policy
@@ -26,6 +26,7 @@ from pipelines.fleet.judged_state import JudgedMember, ViolationLine, judged_mem
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.fleet.violations import CheckedMember, Judged, PolicyState, checked, named
+from pipelines.rollout.plan import refuse_target, why_not
 from pipelines.rollout.rollout_store import history
 from pipelines.rollout.schedule import may_act
 from pipelines.rollout.session import FleetSession, fleet_session
@@ -81,7 +82,8 @@ class MemberStory(Line):
 def explain_member(name: str, context: Context | None = None) -> MemberStory:
     """The story of the member that `name` means: FLEET/MEMBER, or a member's name or id where one fleet has it.
 
-    Raises ContentError where none has, UsageError where several have, OutsideError.
+    Raises ContentError where none has, UsageError where several have, OutsideError, also where none that could be read
+    has it and not every place could be.
     """
     context = context or image_context(looks=True)
     fleets = load_fleets(context.settings.roots)
@@ -89,11 +91,12 @@ def explain_member(name: str, context: Context | None = None) -> MemberStory:
     wanted = rest if fleet in fleets and rest else name
     where = [fleet] if wanted != name else _known_in(context, name) or sorted(fleets)
     found, errors = list[MemberStory](), list[GoldsmithError]()
-    names = list[str]()
+    names, unread = list[str](), list[str]()
     for one in where:
         try:
             with fleet_session(one, context) as at:
-                members = at.seen().members
+                seen = at.seen()
+                members, unread = seen.members, [*unread, *(f"{one}: {place.id}: {place.why}" for place in seen.unread)]
                 names += [f"{one}/{member.name}" for member in members]
                 found += [story(at, member) for member in members if wanted in (member.name, member.id)]
         except GoldsmithError as error:
@@ -101,6 +104,9 @@ def explain_member(name: str, context: Context | None = None) -> MemberStory:
     if not found:
         if errors:
             raise errors[0]
+        if unread:
+            what = f"no member matches {name} in what could be read, and that is not all"
+            raise OutsideError(what, evidence="\n".join(unread), hint="mend the way to these places")
         raise ContentError(
             f"no member matches {name}", hint=nearest(name, names) if names else "./goldsmith fleet.list"
         )
@@ -125,11 +131,27 @@ def story(at: FleetSession, member: Member) -> MemberStory:
     policy = context.policy_named(fleet.policy)
     runs_as = {member.name: to_json(one.facts)} if one.facts else {}
     told = judged_member(fleet, checked(one), owners_of(context), runs_as)
+    kept, adopt = _left_alone(at, one)
     return MemberStory(
         member=told, owner=fleet.owner, policy=policy.name, policy_owner=policy.owner, judged_at=now,
-        image=_image(context, one), next=tuple(_next(at, one, told, policy))[:MOST_NEXT],
-        can_do=tuple(_can_do(fleet, told)),
+        image=_image(context, one), next=tuple(_next(at, one, told, policy, kept))[:MOST_NEXT],
+        can_do=tuple(_can_do(fleet, told, rolls=not kept or adopt or bool(one.member.group), adopt=adopt)),
     )  # fmt: skip
+
+
+def _left_alone(at: FleetSession, one: Judged) -> tuple[str, bool]:
+    """Why no rollout would replace a member that violates, empty where one would; and whether it has to be adopted."""
+    if not one.violations:
+        return "", False
+    now = at.now()
+    try:
+        target = at.origins().target()
+        refuse_target(at.fleet, target, now)
+    except GoldsmithError as error:
+        return error.message, False
+    why = why_not(at.fleet, one, target, now, ())
+    adopted = bool(why) and not why_not(at.fleet, one, target, now, (one.member.name,))
+    return why, adopted or (not why and "unknown" in one.rules)
 
 
 def _image(context: Context, one: Judged) -> ImageStory | None:
@@ -158,16 +180,16 @@ def _image(context: Context, one: Judged) -> ImageStory | None:
 # -- what comes next ---------------------------------------------------------------------------------------------------
 
 
-def _next(at: FleetSession, one: Judged, told: JudgedMember, policy: Policy) -> list[NextLine]:
+def _next(at: FleetSession, one: Judged, told: JudgedMember, policy: Policy, kept: str) -> list[NextLine]:
     """What happens next, the first first; what waits for a person last."""
     now = at.now()
-    lines = [*_rolls(at, one, now), *_dates(one, told, policy, now), *_waivers(at, told, now)]
+    lines = [*_rolls(at, one, kept, now), *_dates(one, told, policy, now), *_waivers(at, told, now)]
     dated = sorted((line for line in lines if line.at), key=lambda line: (line.at, line.what))
     return [*dated, *(line for line in lines if line.at is None)]
 
 
-def _rolls(at: FleetSession, one: Judged, now: datetime) -> Iterator[NextLine]:
-    """Whether and when it is replaced."""
+def _rolls(at: FleetSession, one: Judged, kept: str, now: datetime) -> Iterator[NextLine]:
+    """Whether and when it is replaced; `kept`: why it is not."""
     fleet = at.fleet
     for seen in history(at.context, fleet.name)[:1]:
         state = next((line for line in seen.members if line.id == one.member.id), None)
@@ -176,12 +198,12 @@ def _rolls(at: FleetSession, one: Judged, now: datetime) -> Iterator[NextLine]:
             return
     if not one.violations:
         return
-    if one.member.cannot_roll:
-        yield NextLine(at=None, what=f"no rollout replaces it: {one.member.cannot_roll}")
+    protected = one.member.protected_until
+    if protected and protected > now and not one.member.cannot_roll:
+        yield NextLine(at=protected, what=f"its label {fleet.limits.do_not_disrupt} no longer protects it")
+    if kept:
+        yield NextLine(at=None, what=f"no rollout replaces it: {kept}")
         return
-    if one.member.protected_until and one.member.protected_until > now:
-        what = f"its label {fleet.limits.do_not_disrupt} no longer protects it"
-        yield NextLine(at=one.member.protected_until, what=what)
     hold = may_act(fleet.limits, now)
     who = "the next night replaces it" if fleet.approval is Approval.NONE else "a rollout waits for a second person"
     yield NextLine(at=hold.until if hold else None, what=f"{who}{f' ({hold.why})' if hold else ''}")
@@ -216,16 +238,16 @@ def _waivers(at: FleetSession, told: JudgedMember, now: datetime) -> Iterator[Ne
             yield NextLine(at=ends, what=f"waiver {waiver.id} is over: {', '.join(waiver.rules)} counts again")
 
 
-def _can_do(fleet: Fleet, told: JudgedMember) -> Iterator[str]:
-    """What the owner can type or do, each once."""
+def _can_do(fleet: Fleet, told: JudgedMember, *, rolls: bool, adopt: bool) -> Iterator[str]:
+    """What the owner can type or do, each once; to plan a rollout only where one `rolls` it, if it is to `adopt` it."""
     done = set[str]()
-    if any(Repair.ROLL in found.repairs for found in told.standing):
-        unknown = any(found.rule == "unknown" for found in told.standing)
-        yield f"./goldsmith roll.plan {fleet.name}{f' --adopt {quote(told.name)}' if unknown else ''}"
+    if rolls and any(Repair.ROLL in found.repairs for found in told.standing):
+        yield f"./goldsmith roll.plan {fleet.name}{f' --adopt {quote(told.name)}' if adopt else ''}"
     for found in told.standing:
         if found.repairs[0] in (Repair.CONFIGURE, Repair.REBUILD) and found.todo not in done:
             done.add(found.todo)
-            yield f"{found.rule}: {found.todo.replace('`', '')}"
+            again = f"{found.acts} builds it again first"
+            yield f"{found.rule}: {again if 'roll.plan' in found.todo and not rolls else found.todo.replace('`', '')}"
     for found in told.standing:
         if Repair.WAIVE in found.repairs:
             rule = found.rule.replace("_", "-")

@@ -11,6 +11,7 @@ from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.text import one_line
 from hardening.gate import explain_shared, shared
+from hardening.running import UNREAD
 from images.context import Context
 from images.documents import to_json
 from images.release.revocations import over, revoked
@@ -29,7 +30,7 @@ from pipelines.cli.rollout_output import (
     towards,
 )
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.violations import UNREAD, Judged, PolicyState, in_words, named, only_recorded, verdict_of
+from pipelines.fleet.violations import Judged, PolicyState, in_words, named, only_recorded, verdict_of
 from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.base_uptake import ONCE_MORE, UptakeLine, take_up

@@ -14,6 +14,7 @@ from hardening.foundation.errors import ContentError
 from hardening.gate import enforced_as, judge_image
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
+from hardening.running import SHOWN
 from images.artifact import Release
 from images.catalog import load_definition
 from images.context import Context
@@ -65,11 +66,18 @@ class GoldenStatus:
         return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
 
     def lacking(self, golden: Release) -> tuple[Reason, ...]:
-        """The fixes that are known and not in it, for which today's policy still gives time, the first due first."""
+        """The fixes that are known and not in it, the first due first: those for which today's policy still gives time,
+        and those that it only warns of, or records, which it never refuses.
+        """
         verdict = self._verdict(golden)
         found = verdict.reasons if verdict else ()
-        waits = (one for one in found if one.since and one.deadline and one.deadline > self.now and not one.waived_by)
+        waits = (one for one in found if one.since and one.deadline and not one.waived_by and not self._refuses(one))
         return tuple(sorted(waits, key=lambda one: (one.deadline, one.rule)))
+
+    def _refuses(self, reason: Reason) -> bool:
+        """Whether a fix's time is over, and the image is refused for it."""
+        over = reason.deadline is not None and reason.deadline <= self.now
+        return over and reason.enforcement is Enforcement.ENFORCE
 
     def _verdict(self, golden: Release) -> Verdict | None:
         """What today's policy says of the image by what was last found in it; None where it was never scanned."""
@@ -99,7 +107,8 @@ class GoldenStatus:
         if key not in self._origins:  # many members run one image
             (because, since), lacking = self.refused(golden), self.lacking(golden)
             first = min((one.since for one in lacking if one.since), default=None)
-            told = "; ".join(one.what for one in lacking)
+            more = f"; and {len(lacking) - SHOWN} more" if lacking[SHOWN:] else ""
+            told = "; ".join(one.what for one in lacking[:SHOWN]) + more
             until = lacking[0].deadline if lacking else None
             left = self.left_at(golden, latest)
             self._origins[key] = Provenance(release, base, latest, left, because, since, told, first, until)

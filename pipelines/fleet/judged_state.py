@@ -116,9 +116,8 @@ def judged_state(context: Context, checks: Checked | None = None) -> JudgedState
     found = list[JudgedFleet]()
     for name, fleet in sorted(fleets.items()):
         checked_at, known = checks.get(name, (None, ()))
-        snapshots = context.ledger.snapshots(name) if known else {}
-        last = {member: lines[-1] for (member, _), lines in snapshots.items()}
-        runs_as = {member: line.facts for member, line in last.items()}
+        last = context.ledger.last_snapshots(name, [one.handle for one in known])
+        runs_as = {one.name: last[key].facts for one in known if (key := (one.name, one.handle)) in last}
         members = sorted((judged_member(fleet, one, owners, runs_as) for one in known), key=lambda one: one.name)
         found.append(
             JudgedFleet.of(fleet, checked_at=checked_at, members=tuple(members))

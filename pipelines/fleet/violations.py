@@ -19,11 +19,6 @@ from hardening.runtime import NAMES, Facts, Observed
 from images.artifact import Release
 from pipelines.fleet.members import Member, Provenance
 
-__all__ = [
-    "UNREAD", "CheckedMember", "FleetJudge", "Judged", "MemberVerdict", "PolicyState", "checked", "facts", "in_words",
-    "judge", "named", "only_recorded", "superseded", "verdict_of",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -34,7 +29,7 @@ class Judged:
     reasons: tuple[Reason, ...]
     facts: Facts | None = None
 
-    @property
+    @cached_property
     def standing(self) -> tuple[Reason, ...]:
         """The reasons that count: not waived, and more than recorded only."""
         return tuple(reason for reason in self.reasons if reason.stands)
@@ -48,6 +43,11 @@ class Judged:
     def rules(self) -> frozenset[str]:
         """The names of the rules that are reasons to replace it."""
         return frozenset(reason.rule for reason in self.violations)
+
+    @property
+    def drifted(self) -> bool:
+        """Whether it is to be replaced for what happened in it, which a new one of the very same image is without."""
+        return not NAMES.isdisjoint(self.rules)
 
     @property
     def deadline(self) -> datetime | None:
@@ -211,7 +211,7 @@ def verdict_of(one: Judged) -> MemberVerdict:
     """What is to be said of a judged member: the one answer, which every command, file and page asks for."""
     standing = one.standing
     rules = {reason.rule for reason in standing}
-    state = PolicyState.WITHIN if not rules else PolicyState.UNREAD if UNREAD in rules else PolicyState.OUT
+    state = PolicyState.WITHIN if not rules else PolicyState.UNREAD if rules == {UNREAD} else PolicyState.OUT
     newer = any(reason.rule == "superseded" for reason in one.reasons)
     deadline = min((reason.deadline for reason in standing if reason.deadline), default=None)
     return MemberVerdict(state, tuple(sorted(rules)), deadline, newer, one.member.healthy)
@@ -223,8 +223,11 @@ def in_words(verdicts: Sequence[MemberVerdict]) -> str:
     deadline = min((one.deadline for one in bad if one.deadline), default=None)
     rules = ", ".join(sorted({rule for one in bad for rule in one.rules}))
     said = f"{len(bad)} of {len(verdicts)} member(s) {rules}" if bad else f"{len(verdicts)} member(s) within policy"
-    until = f", to be replaced by {deadline:%Y-%m-%d %H:%M} UTC" if deadline else ""
+    until = f", to be mended by {deadline:%Y-%m-%d %H:%M} UTC" if deadline else ""
     return said + until + (f", {ill} not healthy" if ill else "") if verdicts else "no member runs"
+
+
+MOST_EVIDENCE = 20  # lines that are kept of what was found against a member by one rule
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,8 @@ class CheckedMember:
 
     `image` is what it was started from, `golden` the name of the golden image that it is judged by, `release` that
     one's digest and `runs` its content's, or the image's own. `on_base`: its image only stands on the golden one, and
-    has packages of its own; None: an earlier version did not keep it.
+    has packages of its own; None: an earlier version did not keep it. `handle` is what its engine calls this very
+    instance.
     """
 
     name: str
@@ -246,15 +250,23 @@ class CheckedMember:
     on_base: bool | None = None
     id: str = ""
     since: datetime | None = None
+    handle: str = ""
 
 
 def checked(one: Judged) -> CheckedMember:
-    """The judged member, to keep: of what is only recorded, not how to ask for a waiver."""
+    """The judged member, to keep: of each reason, no more evidence than somebody reads."""
     golden = one.origin.golden
     own = next(iter(one.member.digests), "")
     return CheckedMember(
         one.member.name, one.member.image, golden.name if golden else "", golden.digest if golden else "",
         golden.content if golden else own, verdict_of(one),
-        tuple(replace(found, waiver="") if found.enforcement is Enforcement.AUDIT else found for found in one.reasons),
-        one.on_base, one.member.id, one.member.since,
+        tuple(map(_shortened, one.reasons)), one.on_base, one.member.id, one.member.since, one.member.handle,
     )  # fmt: skip
+
+
+def _shortened(reason: Reason) -> Reason:
+    remedy = reason.remedy
+    if remedy is None or not remedy.evidence[MOST_EVIDENCE:]:
+        return reason
+    more = f"and {len(remedy.evidence) - MOST_EVIDENCE} more"
+    return replace(reason, remedy=replace(remedy, evidence=(*remedy.evidence[:MOST_EVIDENCE], more)))

@@ -118,10 +118,13 @@ class WorldStages(NightStages):
         )
 
     def in_vain(self, record: NightRecord, found: FeedNews) -> bool:
-        """What failed but by an image's own content is tried again, and told only once."""
+        """What failed but by an image's own content is tried again, and told only once. A feed that failed is no
+        reason for that: every run asks it again, whether it tries anything or not.
+        """
         context, news = self.at(record.order), False
-        fails = any(isinstance(error, OutsideError) for error in record.errors) or any(
-            part.failure for part in record.parts
+        others = replace(record, before=tuple(part for part in record.before if not _of_feeds(part)))
+        fails = any(isinstance(error, OutsideError) for error in others.errors) or any(
+            part.failure for part in others.parts
         )
         for name, tried in self._tries(record.order, found).items():
             version = f"{tried} failed" if fails else tried
@@ -261,6 +264,10 @@ def _with_failure(kind: str, name: str, act: Callable[[], tuple[str, str, Outsid
 
     part = part_of(kind, name, told_apart)
     return replace(part, failure=Failure.of(failed[0])) if failed else part
+
+
+def _of_feeds(part: NightPart) -> bool:
+    return any(line.kind == "feeds" for line in part.lines)
 
 
 def _locked(context: Context, reference: str) -> tuple[str, str]:

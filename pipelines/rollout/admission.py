@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from hardening.foundation.errors import RefusedError
+from pipelines.durable.port import FencedError
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method
 from pipelines.rollout.schedule import Hold, caps, may_act
@@ -122,7 +123,10 @@ async def _admitted(rolling: Rolling, ask: Callable[[], Admission]) -> int:
     def asked() -> _Asked:
         desired_state = rolling.runner.desired_state()
         held = desired_state is DesiredState.PAUSE or rolling.runner.stops(desired_state)
-        return _Asked(desired_state, Admission(0, RolloutStage.PAUSED) if held else ask())
+        found = Admission(0, RolloutStage.PAUSED) if held else ask()
+        if not found.room and found.stage is RolloutStage.WAITING:
+            _leave_open(rolling, found.why)
+        return _Asked(desired_state, found)
 
     backoff = Backoff(rolling.runner.engine)
     stage = rolling.state.stage
@@ -142,6 +146,18 @@ async def _admitted(rolling: Rolling, ask: Callable[[], Admission]) -> int:
             await rolling.runner.engine.wait(timedelta(seconds=given.seconds))
         else:
             await backoff.next()
+
+
+def _leave_open(rolling: Rolling, why: str) -> None:
+    """Write down the wait and end this process's part where it does not wait so long; for use inside a step.
+
+    The step is not recorded, so whoever goes on asks anew, also what people want. Raises FencedError.
+    """
+    world, state = rolling.world, rolling.state
+    if world.until and not rolling.runner.back and outlasts(rolling.order.limits, world.now(), world.until):
+        world.journal.fence(state.id)
+        world.journal.save(replace(state, stage=RolloutStage.WAITING, note=why))
+        raise FencedError
 
 
 def _admission(rolling: Rolling, orders: Sequence[MemberOrder]) -> Admission:

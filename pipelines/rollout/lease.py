@@ -18,7 +18,7 @@ from images.ledger import Holder, Lease, Ledger, MemberRun
 from pipelines.durable.dbos import Claim, claimed, engine_url
 from pipelines.durable.port import FencedError
 from pipelines.durable.workers import LostError, repeated
-from pipelines.fleet.members import ReplacementImage
+from pipelines.fleet.members import BACK, ReplacementImage
 from pipelines.rollout.notify import Message
 from pipelines.rollout.state import STEP, Event, MemberState, OperatorCommands, Phase, RolloutStage, RolloutState, doing
 
@@ -130,8 +130,9 @@ class LedgerJournal:
         ledger, fleet, new = self.ledger, self.lease.fleet, target.golden.content if target.golden else ""
         went_back = member.phase is Phase.OLD or member.pinned.endswith(f"@{target.digest}")
         before = ledger.member_runs(fleet, member.name)[-1:]
-        if went_back and not (before and before[0].content == new):
-            return  # it never ran the new version
+        ours = rollout.removesuffix(BACK), rollout
+        if went_back and not (before and before[0].content == new and before[0].told_by in ours):
+            return  # it never ran the new version, or ran it before this rollout
         content = ledger.last_content(fleet, member.name, but=new) if went_back else new
         ledger.record_run(MemberRun(fleet, member.name, content, gone=False, told_by=rollout, at=self.now()))
 

@@ -132,13 +132,8 @@ def plan(
         refuse_implausible(fleet, judged, adopt)
     hold = refuse_standstill(fleet, now) if violating else None
     begins = hold.until if hold and hold.until else now
-    waits = _waits(fleet, judged, begins, now, automated=automated)
-    unfit = {member: change.forbids for member, change in changes.items()}
-    left = {
-        member: why_not(fleet, one, target, now, adopt) or unfit.get(member) or waits.get(member, "")
-        for one in violating
-        for member in (one.member.id,)
-    }
+    kept = _kept(fleet, judged, changes, begins, now, automated=automated)
+    left = {one.member.id: why_not(fleet, one, target, now, adopt) or kept[one.member.id] for one in violating}
     rolled = [one for one in violating if not left[one.member.id]]
     refuse_surge(fleet, violating, left)
     needed = calls(fleet, (one.member.id for one in rolled))
@@ -164,14 +159,16 @@ def plan(
     )
 
 
-def _waits(
-    fleet: Fleet, judged: Sequence[Judged], begins: datetime, now: datetime, *, automated: bool
-) -> dict[str, str]:
-    """By member, what keeps it from being replaced yet: a budget of 0 when the rollout `begins`, or its turn."""
+def _kept(
+    fleet: Fleet, judged: Sequence[Judged], changes: Mapping[str, Changes], begins: datetime, now: datetime, *,
+    automated: bool,
+) -> dict[str, str]:  # fmt: skip
+    """By member, why it is not replaced yet: its own form, a budget of 0 when the rollout `begins`, or its turn."""
+    unfit = {member: change.forbids for member, change in changes.items()}
     budgets = caps(fleet.limits, len(judged), begins)
     later = due_times(judged, fleet.limits, step_cost(fleet)[1].total_seconds(), now) if automated else {}
     return {
-        one.member.id: frozen(one, budgets) or not_yet(fleet, later.get(one.member.id), now)
+        one.member.id: unfit.get(one.member.id) or frozen(one, budgets) or not_yet(fleet, later.get(one.member.id), now)
         for one in judged
         if one.violations
     }
@@ -282,7 +279,7 @@ def why_not(fleet: Fleet, one: Judged, target: ReplacementImage, now: datetime, 
     if member.cannot_roll:
         return member.cannot_roll
     if fleet.replacement.tag:
-        if target.digest in member.digests:
+        if target.digest in member.digests and not one.drifted:
             return f"{target.reference} has no newer digest yet: its owner rebuilds it on the newer base"
         if not _adopted(one, adopt) and repository(member.image) != repository(target.reference):
             return f"it runs another image than {repository(target.reference)}; --adopt takes it over on purpose"
@@ -310,7 +307,7 @@ def _another_golden(one: Judged, target: ReplacementImage, adopt: Sequence[str])
             f"an application image on {named(origin.base)}: its owner rebuilds it; give the fleet replacement.tag "
             "to roll it when its own tag has a newer digest"
         )
-    if origin.release and golden and origin.release.content == golden.content:
+    if origin.release and golden and origin.release.content == golden.content and not one.drifted:
         return "the replacement has the same content: rolling would change nothing"
     if origin.release and golden and origin.release.name != golden.name and not _adopted(one, adopt):
         return f"it runs {origin.release.name}, not {golden.name}; --adopt takes it over on purpose"

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
@@ -17,7 +17,7 @@ from images.documents import from_json, to_json
 from images.ledger import Holder, Lease
 from pipelines.contract import Line
 from pipelines.durable.dbos import Worker
-from pipelines.durable.port import FencedError, Flow
+from pipelines.durable.port import Flow
 from pipelines.durable.workers import LostError
 from pipelines.fleet.members import BACK
 from pipelines.fleet.model import Approval
@@ -188,27 +188,13 @@ def go_on(at: FleetSession, until: datetime | None = None) -> tuple[RolloutOutco
     return tuple(ended)
 
 
-@dataclass(frozen=True)
-class _ImpatientJournal(LedgerJournal):
-    """Of an automated run: a wait that is `too_long` is written down, and left to the next one."""
-
-    too_long: Callable[[], object] = bool
-
-    def save(self, state: RolloutState) -> None:
-        """Raises FencedError where the process does not wait for that."""
-        super().save(state)
-        if state.stage is RolloutStage.WAITING and self.too_long():
-            raise FencedError
-
-
 def _flows(
     at: FleetSession, order: Order, lease: Lease, now: Callable[[], datetime], until: datetime | None
 ) -> Mapping[str, Flow]:
     """The flows that a process executes for this fleet."""
-    known = (at.context.ledger, lease, at.context.actor, now, notifier(at.context.settings), order.plan.target)
-    journal = _ImpatientJournal(*known, lambda: until and outlasts(order.limits, now(), until))
-    world = World(at.members, journal, at, now, at.together, at.groups)
-    return flows(world)
+    tell = notifier(at.context.settings)
+    journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, tell, order.plan.target)
+    return flows(World(at.members, journal, at, now, at.together, at.groups, until))
 
 
 # -- automated runs ----------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import assert_never
 
@@ -17,10 +17,12 @@ from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, RefusedError
 from hardening.foundation.settings import pretended
 from hardening.model import Enforcement, Waiver
+from hardening.running import UNREAD
 from hardening.runtime import Observed
 from images.context import Context
 from images.documents import to_json
 from images.ledger import FleetCheck, FleetDay
+from images.ledger.runtime_history import KnownLines
 from images.registry.login import auth_config
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.images import registered
@@ -32,7 +34,7 @@ from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImag
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.runtime_snapshots import demands, history_of
-from pipelines.fleet.violations import UNREAD, FleetJudge, Judged, checked, verdict_of
+from pipelines.fleet.violations import FleetJudge, Judged, checked, verdict_of
 from pipelines.lint import require_policy
 from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_repaced, refuse_replanned, seal
 from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not
@@ -43,6 +45,7 @@ from pipelines.wiring import clock, fleet_host
 Now = Callable[[], datetime]
 Observe = Callable[[Sequence[Member]], Mapping[str, Observed]]
 ASK_SECONDS = 5
+LOOK_LASTS = timedelta(hours=1)  # for what is only recorded
 
 
 def _nothing_observed(_members: Sequence[Member]) -> Mapping[str, Observed]:
@@ -70,23 +73,27 @@ class FleetSession:
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
     together: Together = one_by_one
     observe: Observe = _nothing_observed
+    _looks: dict[tuple[str, str, str], tuple[datetime, Observed]] = field(default_factory=dict, compare=False)
 
     def origins(self) -> ProvenancePort:
         """A fresh look: nothing is remembered from an earlier judging."""
         return self.look(load_waivers(self.context.settings.roots), self.now())
 
     def judge(
-        self, members: Sequence[Member], when: datetime | None = None, *, whole: bool = False
-    ) -> tuple[Judged, ...]:
+        self, members: Sequence[Member], when: datetime | None = None, *, whole: bool = False,
+        seen: Mapping[str, Observed] | None = None,
+    ) -> tuple[Judged, ...]:  # fmt: skip
         """The members judged by today's policy and waivers, as of now or of an earlier moment.
 
-        How they run is only looked at where the policy does more than record that, or for a `whole` answer.
+        How they run is only looked at where the policy does more than record that, or for a `whole` answer; `seen`: how
+        they were just seen to run.
         """
         now, judged = when or self.now(), list[Judged]()
         policy = self.context.policy_named(self.fleet.policy)
         waivers = load_waivers(self.context.settings.roots)
         origins, by = self.look(waivers, now), FleetJudge(self.fleet.name, policy, waivers, now, self.source)
-        seen = self.observed(members) if whole or demands(policy) else {}
+        if seen is None:
+            seen = self.observed(members)[0] if whole or demands(policy) else {}
         for member in sorted(members, key=lambda one: one.id):
             try:
                 origin = origins.of(member)
@@ -96,12 +103,26 @@ class FleetSession:
                 judged.append(by.judge(member, origin, seen.get(member.id)))
         return tuple(judged)
 
-    def observed(self, members: Sequence[Member]) -> dict[str, Observed]:
-        """How members run, by their ids, with what earlier looks kept of that."""
-        found = self.observe(members)
-        known = self.context.ledger.snapshots(self.fleet.name) if found else {}
+    def observed(self, members: Sequence[Member]) -> tuple[dict[str, Observed], KnownLines]:
+        """How members run, by their ids, with what earlier looks kept of that; and this as the ledger has it.
+
+        By a policy that only records it, who was looked at in this session within the last hour is not asked again.
+        """
+        again = demands(self.context.policy_named(self.fleet.policy))
+        found = self.observe(members) if again else self._observed_lately(members)
         keys = {member.id: (member.name, member.handle) for member in members}
-        return {name: replace(one, history=history_of(known.get(keys[name], ()))) for name, one in found.items()}
+        known = self.context.ledger.snapshots(self.fleet.name, [keys[name][1] for name in found])
+        seen = {name: replace(one, history=history_of(known.get(keys[name], ()))) for name, one in found.items()}
+        return seen, known
+
+    def _observed_lately(self, members: Sequence[Member]) -> dict[str, Observed]:
+        """By their ids; who was replaced since, or could not be read, is looked at."""
+        keys = {member.id: (member.id, member.handle, member.image) for member in members}
+        now = self.now()
+        lately = {key: one for key, (at, one) in self._looks.items() if now - at < LOOK_LASTS}
+        new = self.observe([member for member in members if keys[member.id] not in lately])
+        self._looks.update({keys[name]: (now, one) for name, one in new.items() if one.now and not one.now.unread})
+        return {name: lately[key] for name, key in keys.items() if key in lately} | dict(new)
 
     def world(self) -> Present:
         """The fleet as it is now."""
@@ -158,7 +179,8 @@ class FleetSession:
         """Why the member is left alone after all; empty when it is to be replaced."""
         one = self.judge([member])[0]
         if not one.violations:
-            return "it is waived by now" if one.reasons else "it no longer violates"
+            waived = any(reason.waived_by for reason in one.reasons)
+            return "it is waived by now" if waived else "it no longer violates"
         return why_not(self.fleet, one, order.target, self.now(), order.adopt)
 
     def refuse(self, target: ReplacementImage) -> None:
@@ -239,8 +261,14 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
 
     What could not be read is among it, as a violation of its own; the ledger then keeps what it last saw whole.
     """
+    with at.context.ledger.kept_open():
+        return _checked(at)
+
+
+def _checked(at: FleetSession) -> tuple[Judged, ...]:
     seen = at.seen()
-    judged = at.judge(seen.members, whole=True)
+    observed, known = at.observed(seen.members)
+    judged = at.judge(seen.members, seen=observed)
     if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
         if judged and not pretended(at.context.settings):  # a fleet that seems empty has hardly lost every member
@@ -249,7 +277,10 @@ def check(at: FleetSession) -> tuple[Judged, ...]:
             at.context.ledger.record_whole_fleet(at.fleet.name, contents, at.now(), "check")
     if not pretended(at.context.settings):
         facts = {(one.member.name, one.member.handle): to_json(one.facts) for one in judged if one.facts}
-        at.context.ledger.record_snapshots(at.fleet.name, facts, at.now())
+        at.context.ledger.record_snapshots(at.fleet.name, facts, at.now(), known)
+        if judged and not seen.unread:  # who was not seen is gone
+            present = {(one.member.name, one.member.handle) for one in judged}
+            at.context.ledger.forget_snapshots(at.fleet.name, present, at.now())
     places = ((Member(f"{one.id}/*", one.id, "", "", (), healthy=False), one.why) for one in seen.unread)
     found = (*judged, *(_unread(at, place, why) for place, why in places))
     if not pretended(at.context.settings) and not at.context.changed:  # by the fleet's own policy, as of today

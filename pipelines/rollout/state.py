@@ -367,7 +367,8 @@ class World:
     """What a process acts through. Nothing of it is touched outside of a step.
 
     `together` asks many members at once, where the fleet bears that. `delegated`: the groups that a service rolls,
-    None where the fleet's kind knows none.
+    None where the fleet's kind knows none. `until`: a rollout that may not act before this moment is left to a later
+    process; None where this one waits as long as it takes.
     """
 
     fleet: MemberFleet
@@ -376,6 +377,7 @@ class World:
     now: Callable[[], datetime]
     together: Together = one_by_one
     delegated: DelegatedFleet | None = None
+    until: datetime | None = None
 
     def refuse(self, target: ReplacementImage, limits: Limits) -> None:
         """Raises RefusedError where the replacement must not run any more, AlarmError where an alarm is firing.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -67,6 +69,20 @@ def test_each_field_that_is_weaker_is_named(where: str, values: dict[str, Any], 
     """By its place in the file; the policy itself, and what is stricter, is no weaker."""
     assert any(line.startswith(said) for line in weaknesses(changed(where, **values), MACHINE))
     assert weaknesses(MACHINE, changed(where, **values)) == () or "profile" in values or "vulnerabilities" in values
+
+
+def test_what_the_floor_only_records_may_be_asked_for_in_any_way() -> None:
+    """The policy of docs/runtime-rules.md, with its grace and what it allows, may publish; the other way round not."""
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/runtime-rules.md").read_text(), re.DOTALL)
+    own = tomllib.loads(text)["running"]
+    assert own["privileged"]["grace"]
+    assert own["host_mount"]["allowed"]
+    data = DEFAULT.model_dump(by_alias=True, exclude_none=True)
+    asked = Policy.model_validate({**data, "running": {**data["running"], **own}})
+    assert weaknesses(asked, DEFAULT, NOW.date()) == ()
+    said = " ".join(weaknesses(DEFAULT, asked, NOW.date()))
+    assert "running.privileged.enforcement: audit" in said
+    assert "running.host_mount.enforcement: audit" in said
 
 
 def test_what_ships_is_no_weaker_than_the_floor_and_the_demo_is() -> None:

@@ -254,7 +254,7 @@ class Loop:
         self.fleets = {name: LoopFleet(self, _file(name), MEMBERS) for name in FLEETS}
         self.promises = Promises(self)
         self.ledger.running = self._running
-        self.registry.moved, self.registry.dies = self.promises.moves, self._asker_dies
+        self.registry.moved, self.registry.dies = self.promises.moves, self._dead
         self.flows = flows(LoopStages(self))
         self.workers = [self.memory.process(f"worker {number}", self.flows) for number in range(WORKERS)]
         self.night: NightProcess | None = None
@@ -350,9 +350,6 @@ class Loop:
         self.memory.at(REAPED_AFTER, self._reap)
         self.memory.at(RESTARTS_AFTER, self._restart)
 
-    def _asker_dies(self) -> None:
-        self._dead()
-
     # -- time and faults ----------------------------------------------------------------------------------------------
 
     def _fate(self, flow_id: str, name: str) -> Fate:
@@ -366,6 +363,8 @@ class Loop:
             if dies:
                 self.deaths[flow_id] += 1
                 self._dead()
+        if dies:
+            self.promises.troubled(self.memory.time)
         return Fate(self.dice.uniform(0, SLOWEST) if kind != "roller" else self.dice.random(), dies)
 
     def _doom(self, kind: str) -> str:
@@ -384,6 +383,8 @@ class Loop:
 
     def _happens(self, fault: Fault) -> None:
         trouble, until = Trouble(fault.trouble), self.memory.time + fault.amount * HOUR
+        if trouble in (Trouble.DOWN, Trouble.CORRUPT, Trouble.BROKEN, Trouble.ILL):
+            self.promises.troubled(until)
         image, place = tuple(CATALOG)[fault.member % len(CATALOG)], PLACES[fault.member % len(PLACES)]
         match trouble:
             case Trouble.DOWN:

@@ -16,13 +16,13 @@ from images.documents import from_json, to_json
 from pipelines.durable.port import FencedError
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, ReplacementImage
-from pipelines.fleet.model import Fleet, Limits
+from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import Judged, in_words, judge, verdict_of
 from pipelines.rollout.admission import outlasts
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.plan import Plan, plan
 from pipelines.rollout.service import WAITS, HeldBackError, _and_late, _and_left
-from pipelines.rollout.state import Judge, MemberOrder, Order, RolloutOutcome, RolloutStage, RolloutState, World
+from pipelines.rollout.state import Judge, MemberOrder, Order, RolloutOutcome, World
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.ledger import Ledger, SimulatedJournal
 from tests.simulation.memory import Process
@@ -45,22 +45,6 @@ class Rollout:
     estate: SimulatedWorld
     observer: Observer
     process: Process
-
-
-class ImpatientJournal(SimulatedJournal):
-    """Of an automated run, which leaves what may do nothing for too long, as the real one does."""
-
-    def __init__(self, ledger: Ledger, process: str, limits: Limits, fleet: LoopFleet) -> None:
-        super().__init__(ledger, process)
-        self.limits = limits
-        self.fleet = fleet
-
-    def save(self, state: RolloutState) -> None:
-        super().save(state)
-        if state.stage is RolloutStage.WAITING and outlasts(
-            self.limits, self.fleet.loop.memory.now(), self.fleet.until
-        ):
-            raise FencedError
 
 
 class LoopFleet(Judge):
@@ -127,7 +111,7 @@ class LoopFleet(Judge):
         status, latest = self._status(now), status_of(self._latest())
         golden = status.dated(latest)
         target = ReplacementImage(
-            f"{latest.repository}@{latest.digest}", latest.digest, golden, status.forbidden(golden or latest)
+            f"{latest.repository}@{latest.digest}", latest.digest, golden, self._forbidden_by_policy(golden or latest)
         )
         made = plan(self.fleet, judged, target, now, automated=True)
         if not made.parts:
@@ -150,8 +134,13 @@ class LoopFleet(Judge):
 
     def refuse(self, target: ReplacementImage) -> None:
         """By the present policy and data."""
-        if target.golden and (why := self._status(self.loop.memory.now()).forbidden(target.golden)):
+        if target.golden and (why := self._forbidden_by_policy(target.golden)):
             raise RefusedError("the replacement is refused by the present policy", evidence=why)
+
+    def _forbidden_by_policy(self, golden: Release) -> str:
+        if why := self._status(self.loop.memory.now()).forbidden(golden):
+            self.loop.promises.troubled(self.loop.memory.time)
+        return why
 
     def alarms(self, names: Sequence[str]) -> tuple[str, ...]:
         """None fires."""
@@ -175,8 +164,8 @@ class LoopFleet(Judge):
         """A process that rolls, and has the lease."""
         estate.ledger.holder = process = f"{name} {self.loop.memory.number()}"
         seen = SimulatedFleet(estate, observer, process)
-        journal = ImpatientJournal(estate.ledger, process, observer.limits, self)
-        world = World(seen, journal, self, partial(self._now, observer))
+        journal = SimulatedJournal(estate.ledger, process)
+        world = World(seen, journal, self, partial(self._now, observer), until=self.until)
         return self.loop.memory.process(process, flows(world))
 
     def _now(self, observer: Observer) -> datetime:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from hardening.findings import Reason
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.gate import GateError
 from hardening.model import Severity
 from images.artifact import Artifact, Release
@@ -20,6 +20,7 @@ from pipelines.nightly.summary import output
 from tests.simulation.execution import Row
 from tests.simulation.ledger import ViolationError
 from tests.simulation.loop_stages import COOLDOWN, grave_closed, verdict
+from tests.simulation.memory import EPOCH
 from tests.simulation.outside import DAY, HOUR
 
 if TYPE_CHECKING:
@@ -49,9 +50,14 @@ class Promises:
         self.last_begun = 0.0
         self.failures = 0
         self.up_since = 0.0
+        self.troubled_until = -1.0
         self.told: NightlyOutput | None = None
         self.refusals: list[tuple[str, Reason]] = []
         self.ends: Counter[str] = Counter()
+
+    def troubled(self, until: float) -> None:
+        """Something is wrong until then, or a gate has refused: a night may fail for it."""
+        self.troubled_until = max(self.troubled_until, until)
 
     # -- at every effect ----------------------------------------------------------------------------------------------
 
@@ -63,6 +69,10 @@ class Promises:
         below = self.loop.context.parents[artifact.name]
         if below and (parent is None or self.loop.ledger.newest[below] != parent):
             raise ViolationError("parents before children", f"{artifact.name} is built on what {below} was")
+
+    def begins_early(self, name: str, below: str) -> None:
+        """The build of an image begins while what it stands on has work."""
+        raise ViolationError("parents before children", f"{name} is begun before {below} is done")
 
     def tag_seen(self, digest: str, at: datetime) -> None:
         """A night saw what the upstream tag names; what comes back begins anew."""
@@ -127,6 +137,7 @@ class Promises:
     def stops(self, until: float) -> None:
         """Serve is dead until then; what it missed is made up for soon after."""
         self.up_since = max(self.up_since, until)
+        self.troubled(until)
         self.loop.memory.at(until - self._time + BEGINS_WITHIN + 1, self._begun_in_time)
 
     def _begun_in_time(self) -> None:
@@ -150,11 +161,25 @@ class Promises:
         if not order.urgent:
             self.told = output(record)
             self._left_nothing_out(record)
+        self._failed_for_a_cause(record)
         for image in record.images:
             error = image.failure.error if image.failure and not image.stopped_by else None
             if isinstance(error, GateError):
                 self.refusals += [(image.name, one) for one in image.failure.reasons if one.rule.startswith("CVE")]
         return record.exit_code
+
+    def _failed_for_a_cause(self, record: NightRecord) -> None:
+        """Where nothing was wrong and nobody died, only what the gate refuses fails, and what is refused since `stable`
+        stays, for that or for a soak; to say it is no excuse.
+        """
+        began = (record.order.started_at - EPOCH).total_seconds()
+        wrong = max(self.troubled_until, self.loop.registry.failed_at) >= began
+        stays = any(isinstance(error, GateError) for error in record.errors) or any(
+            line.status == "soaks" for part in record.parts for line in part.lines
+        )
+        failed = [error.message for error in record.errors if not (stays and isinstance(error, RefusedError))]
+        if failed and not wrong:
+            raise ViolationError("nothing fails by itself", "; ".join(failed))
 
     def _were_told(self, record: NightRecord) -> None:
         failures, self.failures = self.loop.outside.failures - self.failures, self.loop.outside.failures

@@ -24,7 +24,7 @@ from images.plan.cooldown import TAG, choose, look
 from images.release.channels import point
 from images.release.lifecycle import dates, near_expiry, refuse_ended, refuse_judged
 from images.release.publish import TAKEN_UP_WITHIN
-from images.release.soak import candidate_since, fixed, soaked
+from images.release.soak import fixed
 from pipelines.nightly.model import (
     NOTHING_URGENT,
     DaysLeft,
@@ -38,7 +38,7 @@ from pipelines.nightly.model import (
     ended_with,
     image_failed,
 )
-from pipelines.nightly.planning import SETTLED, _plan_builds, _Planned, days_left
+from pipelines.nightly.planning import PROMOTES, SETTLED, _plan_builds, _Planned, _waits, days_left
 from pipelines.nightly.stages import WorldStages, over
 from pipelines.nightly.summary import output
 from tests.simulation.loop_ledger import LOOKED
@@ -178,15 +178,30 @@ class LoopStages(WorldStages):
         if name in ledger.begun:
             return "its publication was cut short"
         try:
-            candidate = ledger.known.get(registry.pointed(name, "candidate"))
+            candidate, stable = (ledger.known.get(registry.pointed(name, one)) for one in ("candidate", "stable"))
         except GoldsmithError as error:
             return image_failed(found.job(name), error)
         if candidate is None or candidate.content != artifact.digest:
             return "it is not published yet"
-        if near_expiry(candidate, found.context.now) or registry.pointed(name, "stable") != candidate.digest:
-            return "it gets new dates, or stable does not name its release"
-        left = DaysLeft.of(candidate, found.context.now)
-        return ImageAnswer(name, "unchanged", content=artifact.digest, reasons=(SETTLED,), left=left)
+        if near_expiry(candidate, found.context.now):
+            return "it gets new dates"
+        return self._promoted(found, candidate, stable)
+
+    def _promoted(self, found: _Planned, candidate: Release, stable: Release | None) -> ImageAnswer | str:
+        settled = ImageAnswer(candidate.name, "unchanged", content=candidate.content, reasons=(SETTLED,))
+        if stable == candidate:
+            return replace(settled, left=DaysLeft.of(candidate, found.context.now))
+        if waits := self._soaks(found.night, candidate, stable):
+            return replace(settled, left=days_left(found.context, candidate.name), parts=(waits,))
+        return PROMOTES
+
+    def _soaks(self, order: NightOrder, candidate: Release, stable: Release | None) -> NightPart | None:
+        """By the real rule; what the candidate fixes, by the scans of the simulation."""
+        scan = self.loop.ledger.scan
+        if stable and fixed(scan(stable.content).findings, scan(candidate.content).findings):
+            return None
+        names = (stable.digest, stable.content) if stable else ()
+        return _waits(self.at(order), self._store(order), candidate.name, candidate, names)
 
     def _verdict(self, context: Any, artifact: Artifact, data: FeedData | None = None) -> Verdict:
         return verdict(self.loop, context.now, artifact, data or self.loop.ledger.data)
@@ -201,7 +216,7 @@ class LoopStages(WorldStages):
         for name in (one for one in ordered(context.parents) if one in with_ancestors([job.name], context.parents)):
             made = planner.plan(name)
             if made.action is Action.BUILD and name != job.name:
-                return image_failed(job, OutsideError(f"{job.name} stands on {name}, whose inputs changed"))
+                loop.promises.begins_early(job.name, name)
         if made.artifact:
             self.loop.ledger.newest[job.name] = made.artifact
             tonight = bool(job.planned_at and made.artifact.built_at >= job.planned_at)
@@ -268,20 +283,14 @@ class LoopStages(WorldStages):
         registry, ledger, context, name = self.loop.registry, self.loop.ledger, self.at(job.night), job.name
         candidate = ledger.known[registry.pointed(name, "candidate")]
         stable = ledger.known.get(registry.pointed(name, "stable"))
-        store = self._store(job.night)
         if stable == candidate:
             return NightPart()
-        if not stable or stable.content != candidate.content:
-            before = ledger.scan(stable.content).findings if stable else ()
-            soak = context.definitions[name].definition.lifecycle.soak
-            if not soaked(candidate_since(store, candidate), soak, context.now) and not fixed(
-                before, ledger.scan(candidate.content).findings
-            ):
-                return NightPart((line("channel", name, "soaks"),))
+        if waits := self._soaks(job.night, candidate, stable):
+            return waits
         refuse_ended(candidate, context.now, "stable stays where it is")
         judgement = self._verdict(context, ledger.content(candidate.content))
         refuse_judged(candidate, replace(judgement, content=candidate.content), "default")
-        point(store, candidate, "stable", "promote")
+        point(self._store(job.night), candidate, "stable", "promote")
         return NightPart(promoted=name)
 
     def _store(self, order: NightOrder) -> Any:
@@ -342,6 +351,9 @@ class _Store:
 
     def note(self, *_: str) -> None:
         """The audit is not looked at here."""
+
+    def find(self, *_: str) -> None:
+        """Nothing: what is fixed is found without it."""
 
 
 def verdict(loop: Loop, now: Any, artifact: Artifact, data: FeedData) -> Verdict:

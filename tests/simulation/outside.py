@@ -174,6 +174,7 @@ class Registry:
         self.lost: set[int] = set()
         self.deadly: set[int] = set()
         self.changes = self.removed = 0
+        self.failed_at = float("-inf")
         self.moved: Callable[[Release, str, str], None] = lambda _release, _channel, _left: None
         self.dies: Callable[[], None] = lambda: None
 
@@ -211,6 +212,8 @@ class Registry:
         self.outside.ask("registry")
         self.changes += 1
         act()
+        if self.changes in self.deadly | self.lost:
+            self.failed_at = self.outside.memory.time
         if self.changes in self.deadly:
             self.dies()
             raise FencedError("its process died in the middle")

@@ -12,9 +12,11 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from images.plan import cooldown
+from images.release.channels import point
+from pipelines import promotion
 from pipelines.nightly import flow
 from pipelines.nightly.flow import Steps
-from pipelines.nightly.model import FeedNews, NightOrder, NightPart, NightRecord
+from pipelines.nightly.model import FeedNews, ImageAnswer, NightOrder, NightPart, NightRecord, image_failed
 from pipelines.nightly.port import NightStages
 from pipelines.rollout import admission, plan, schedule
 from pipelines.serve import moments
@@ -29,6 +31,7 @@ from tests.simulation.loop import (
     simulate_loop,
     smallest,
 )
+from tests.simulation.loop_ledger import LoopLedger
 from tests.simulation.loop_promises import DEADLINES, FIXES, NIGHTS
 from tests.simulation.loop_stages import LoopStages
 from tests.simulation.outside import FeedData, Registry
@@ -90,6 +93,44 @@ def a_skipped_child(monkeypatch: pytest.MonkeyPatch) -> None:
         return await real(stages, engine, replace(job, children=job.children[1:]))
 
     monkeypatch.setattr(flow, "run_branch", run_branch)
+
+
+def a_child_that_never_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One image fails each night, and each night says so."""
+    real = LoopStages.build
+
+    def build(stages: LoopStages, job: Any) -> Any:
+        return image_failed(job, OutsideError("no")) if job.name == "app" else real(stages, job)
+
+    monkeypatch.setattr(LoopStages, "build", build)
+
+
+def children_beside_their_parents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands on an image begins when it does."""
+
+    async def run_branch(_stages: Any, engine: Any, job: Any) -> Any:
+        return await flow._trees(engine, [*job.children, replace(job, children=())])
+
+    monkeypatch.setattr(flow, "run_branch", run_branch)
+
+
+def a_rollback_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the gate refuses what is built, `stable` is moved to what it named before."""
+    real = LoopStages._look
+
+    def _look(stages: LoopStages, found: Any, name: str, artifact: Any) -> Any:
+        looked, ledger = real(stages, found, name, artifact), stages.loop.ledger
+        moves = ledger.moves(f"r.example/{name}", "stable")
+        if isinstance(looked, ImageAnswer) and looked.action == "refused" and len(moves) > 1:
+            point(stages._store(found.night), ledger.known[moves[-2].digest], "stable", "rollback")
+        return looked
+
+    monkeypatch.setattr(LoopStages, "_look", _look)
+
+
+def members_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retention does not know what members run."""
+    monkeypatch.setattr(LoopLedger, "running_digests", lambda _: {})
 
 
 def a_stale_parent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +196,7 @@ def what_is_refused_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def no_soak(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is candidate is stable."""
-    monkeypatch.setattr(loop_stages, "soaked", lambda *_: True)
+    monkeypatch.setattr(promotion, "soaked", lambda *_: True)
 
 
 def no_cooldown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +217,8 @@ def no_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def waits_as_long_as_a_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
     """An automated run waits for the end of a freeze, and with it the night."""
-    monkeypatch.setattr(loop_fleets, "outlasts", lambda *_: None)
+    for module in (admission, loop_fleets):
+        monkeypatch.setattr(module, "outlasts", lambda *_: None)
 
 
 def a_missed_moment_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,9 +239,13 @@ def a_dead_workers_build_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, int]] = {
     a_dropped_notification: ("people are told", 0),
     a_skipped_child: (FIXES, 0),
+    a_child_that_never_builds: ("nothing fails by itself", 0),
+    children_beside_their_parents: ("parents before children", 0),
+    a_rollback_by_itself: ("no channel goes back", 0),
+    members_are_forgotten: ("what is used is kept", 0),
     a_stale_parent: (FIXES, 0),
     a_lost_deadline: (DEADLINES, 1),
-    a_build_done_twice: ("nothing is built twice", 23),
+    a_build_done_twice: ("nothing is built twice", 2031),
     an_outage_read_as_no_holes: ("what could not be asked is said", 7),
     no_gate: ("what the gate refuses is not promoted", 0),
     urgent_waits: ("what is urgent does not wait", 0),

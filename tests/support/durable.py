@@ -86,11 +86,13 @@ class World:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def fill(folder: Path) -> Path:
-    """Take all room of a small disk; the file that has it."""
-    with (file := folder / "filler").open("wb", buffering=0) as filler, suppress(OSError):
-        while True:
-            filler.write(bytes(4096))
+def fill(folder: Path, but: int = 0) -> Path:
+    """Take all room of a small disk, but so many bytes; the file that has it."""
+    with (file := folder / "filler").open("wb", buffering=0) as filler:
+        with suppress(OSError):
+            while True:
+                filler.write(bytes(4096))
+        filler.truncate(filler.tell() - but)
     return file
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from dbos import DBOS, SetWorkflowAttributes, SetWorkflowID, WorkflowHandleAsync, error
+from sqlalchemy.exc import SQLAlchemyError
 
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
 from pipelines.durable.dbos.queue import NEEDS, WorkQueue
@@ -70,6 +71,7 @@ class Worker:
         self.unfinished: tuple[str, ...] = ()  # after the block: the flows of which a step goes on all the same
         self.leave_seconds: float = LEAVE_SECONDS
         self._lost: Future[None] = Future()
+        self._gave_up = False
         self._fenced: set[str] = set()
         self._own = ""
         self._changed = threading.Condition()
@@ -167,6 +169,7 @@ class Worker:
 
     def give_up(self, why: OutsideError) -> None:
         """Let whoever waits for what this process carries fail so; the flows stay for the next one."""
+        self._gave_up = True
         with suppress(InvalidStateError):
             self._lost.set_exception(why)
 
@@ -217,10 +220,22 @@ class Worker:
         async def body(argument: Json) -> Json:
             flow_id = DBOS.workflow_id or ""
             async with self._limits.get(name) or nullcontext():
-                with self._executing(flow_id):
+                with self._executing(flow_id), self._failing_alone(flow_id):
                     return recorded(await flow(_Engine(self, flow_id), argument))
 
         return DBOS.workflow(name=name, max_recovery_attempts=None)(body)
+
+    @contextmanager
+    def _failing_alone(self, flow_id: str) -> Iterator[None]:
+        """What cannot be recorded, once this process gave up, ends its execution of the flow and not the flow, for
+        which a record of that may well have room.
+        """
+        try:
+            yield
+        except SQLAlchemyError:
+            if not self._gave_up:
+                raise
+            raise error.DBOSWorkflowConflictIDError(flow_id) from None
 
     async def start(self, flow: str, flow_id: str, argument: Json) -> WorkflowHandleAsync[Json]:
         """Start a flow, or find it."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from hardening.policy import WRITTEN_BY_DESIGN
 from hardening.runtime import ContainerFacts, Mount
 from pipelines.fleet.docker.container_spec import Json
 
@@ -30,25 +30,36 @@ PS = "-eo pid,ppid,user,args"
 
 
 @dataclass(frozen=True)
-class Look:
-    """What an engine answered about one container: as `inspect` shows it, what differs from its image, and what runs.
+class ContainerProcess:
+    """A process of a container, by the engine's host's numbers."""
 
-    `changes` and `processes` are None where the engine did not tell, and `why` says why not, by rule. `checks` are
-    commands that are run in it from outside by design.
+    pid: str
+    parent: str
+    user: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """What an engine answered about one container: as `inspect` shows it, and what differs from its image.
+
+    `foreign` are the processes that were started in it from outside, checks left out. `changes` and `foreign` are None
+    where the engine did not tell, and `why` says why not, by rule.
     """
 
     container: Json
     image_config: Json
     changes: Sequence[Json] | None
-    processes: Sequence[Sequence[str]] | None
+    foreign: Sequence[ContainerProcess] | None
     why: Mapping[str, str]
-    checks: tuple[tuple[str, ...], ...] = ()
 
 
 def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
     """How the container runs."""
     container, config, host = look.container, look.container["Config"], look.container["HostConfig"]
     mounts = tuple(sorted(_mounts(container), key=lambda one: one.target))
+    changed, processes = _changed(look.changes or (), mounts), _told(look.foreign or ())
+    unread = {**look.why, **_cut(changed, processes)}
     return ContainerFacts(
         image=str(container["Image"]),
         user=config.get("User") or "",
@@ -65,9 +76,9 @@ def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
         host_namespaces=tuple(_host_namespaces(host, daemon)),
         networks=tuple(sorted(container["NetworkSettings"].get("Networks") or ())),
         daemon=tuple(daemon.weaknesses(container)),
-        changed=_changed(look.changes or (), mounts),
-        processes=_brought_in(look),
-        unread=tuple(sorted(look.why.items())),
+        changed=tuple(_kept(changed)),
+        processes=tuple(processes[:MOST_PROCESSES]),
+        unread=tuple(sorted(unread.items())),
     )
 
 
@@ -126,7 +137,7 @@ def _cpus(host: Json) -> float:
 
 
 def _no_new_privileges(host: Json, daemon: EngineSettings) -> bool:
-    """Whether it was asked for, or the engine sets it for all and nobody took it back."""
+    """Whether it was asked for, or the engine sets it for all and it was not taken back."""
     said = [one.replace("=", ":") for one in host.get("SecurityOpt") or () if one.startswith("no-new-privileges")]
     return said[-1] != "no-new-privileges:false" if said else daemon.has("no-new-privileges")
 
@@ -140,10 +151,10 @@ def _host_namespaces(host: Json, daemon: EngineSettings) -> Iterable[str]:
         yield "cgroup"
 
 
-def _changed(changes: Sequence[Json], mounts: Sequence[Mount]) -> tuple[str, ...]:
+def _changed(changes: Sequence[Json], mounts: Sequence[Mount]) -> list[str]:
     """The files that differ, without what the engine itself writes, directories of what is told, and what is mounted.
 
-    No more than MOST_CHANGES, the first by name.
+    By name, those that are written by design last.
     """
     targets = [mount.target.rstrip("/") for mount in mounts]
     kinds = {str(one["Path"]): one["Kind"] for one in changes}
@@ -153,7 +164,33 @@ def _changed(changes: Sequence[Json], mounts: Sequence[Mount]) -> tuple[str, ...
         for path, kind in sorted(kinds.items())
         if not (kind in HERE and path in parents) and not _mounted(path, targets) and not _engines(path)
     ]  # fmt: skip
-    return tuple(found[:MOST_CHANGES])
+    return sorted(found, key=lambda line: bool(_by_design(line)))
+
+
+def _by_design(line: str) -> str:
+    """The directory of what is written by design that a changed file is in; empty where it is in none."""
+    path = line.partition(" ")[2]
+    trees = (glob.removesuffix("*") for glob in WRITTEN_BY_DESIGN)
+    return next((tree for tree in trees if path.startswith(tree)), "")
+
+
+def _kept(changed: Sequence[str]) -> Iterable[str]:
+    """The first MOST_CHANGES of the changed files. The rest of what is written by design is a line for each directory:
+    a policy that allows only a part of that directory does not allow this line.
+    """
+    yield from changed[:MOST_CHANGES]
+    trees = {tree for line in changed[MOST_CHANGES:] if (tree := _by_design(line))}
+    yield from (f"changed {tree}… (and more)" for tree in sorted(trees))
+
+
+def _cut(changed: Sequence[str], processes: Sequence[str]) -> dict[str, str]:
+    """By rule, what was found and is not kept, and so is not judged."""
+    why = dict[str, str]()
+    if changed[MOST_CHANGES:] and not _by_design(changed[MOST_CHANGES]):
+        why["changed_files"] = f"{len(changed)} files differ, {MOST_CHANGES} are kept"
+    if processes[MOST_PROCESSES:]:
+        why["foreign_processes"] = f"{len(processes)} were brought in, {MOST_PROCESSES} are kept"
+    return why
 
 
 def _above(path: str) -> Iterable[str]:
@@ -169,20 +206,16 @@ def _engines(path: str) -> bool:
     return path in ENGINES_OWN or _mounted(path, ENGINES_TREES)
 
 
-def _brought_in(look: Look) -> tuple[str, ...]:
-    """The programs that were started in it from outside: their parent is none of the container's processes.
+def foreign(processes: Sequence[ContainerProcess], container: Json) -> list[ContainerProcess]:
+    """Those that were started in it from outside: their parent is none of its processes, and none is its first."""
+    inside = {one.pid for one in processes}
+    first = str((container.get("State") or {}).get("Pid") or "")
+    return [one for one in processes if one.pid != first and one.parent not in inside]
 
-    Neither its first process nor a health check. Arguments, which may be secrets, are not told.
-    """
-    rows = look.processes or ()
-    inside = {pid for pid, *_ in rows}
-    first = str((look.container.get("State") or {}).get("Pid") or "")
-    found = {
-        f"{_program(args)} as {user}"[:LONGEST]
-        for pid, parent, user, args in rows
-        if pid != first and parent not in inside and not _is_check(args, look)
-    }
-    return tuple(sorted(found)[:MOST_PROCESSES])
+
+def _told(processes: Sequence[ContainerProcess]) -> list[str]:
+    """The programs and their users. Arguments, which may be secrets, are not told."""
+    return sorted({f"{_program(one.arguments)} as {one.user}"[:LONGEST] for one in processes})
 
 
 def _program(args: str) -> str:
@@ -191,15 +224,14 @@ def _program(args: str) -> str:
     return f"{head} …" if more else head
 
 
-def _is_check(args: str, look: Look) -> bool:
-    """Whether a command line is a health check's: the image's own, or one that the fleet's file names."""
-    kind, *words = (look.container["Config"].get("Healthcheck") or {}).get("Test") or ("NONE",)
-    own = [] if kind in ("NONE", "") else [" ".join(words)]
-    checks = [*own, *(" ".join(one) for one in look.checks), *(shlex.join(one) for one in look.checks)]
-    said = args.strip()
-    return any(said == one or (kind == "CMD-SHELL" and said.endswith(f" -c {one}")) for one in checks if one)
+def health_check(container: Json) -> tuple[str, ...]:
+    """The words that the engine executes in the container as its own health check; none where it has none."""
+    kind, *words = (container["Config"].get("Healthcheck") or {}).get("Test") or ("NONE",)
+    shell = container["Config"].get("Shell") or ("/bin/sh", "-c")
+    return tuple({"CMD": words, "CMD-SHELL": [*shell, *words]}.get(kind, ()))
 
 
-def rows_of(top: Mapping[str, Any]) -> list[list[str]]:
-    """Process, parent, user and command line, as `docker top` shows them when it is asked by PS."""
-    return [[str(cell) for cell in row] for row in top.get("Processes") or () if len(row) == PS.count(",") + 1]
+def processes_of(top: Mapping[str, Any]) -> list[ContainerProcess]:
+    """The processes that `docker top` shows when it is asked by PS."""
+    rows = (tuple(map(str, row)) for row in top.get("Processes") or () if len(row) == PS.count(",") + 1)
+    return [ContainerProcess(*row) for row in rows]

@@ -187,9 +187,9 @@ T = TypeVar("T")
 AT_ONCE = 16
 
 
-def together(questions: Sequence[Callable[[], T]]) -> list[T]:
+def together(questions: Sequence[Callable[[], T]], at_once: int = AT_ONCE) -> list[T]:
     """The answers in the questions' order. Raises what the first that failed raised."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
+    with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda ask: ask(), questions))
 
 

@@ -25,12 +25,19 @@ class ProvenanceReader(GoldenStatus):
     """Answers for one judging of one fleet; asks the ledger first, then the registry, each thing once."""
 
     registry: RegistryClient
+    _known: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Provenance] = field(default_factory=dict)
     _manifests: dict[str, Manifest | None] = field(default_factory=dict)
     _proved: set[str] = field(default_factory=set)
     _revocations: dict[tuple[str, str], tuple[datetime, str] | None] = field(default_factory=dict)
 
     def of(self, member: Member) -> Provenance:
-        """What is known of the image that `member` runs."""
+        """What is known of the image that `member` runs; many members run one."""
+        image = member.image, member.digests, member.layers
+        if image not in self._known:
+            self._known[image] = self._of(member)
+        return self._known[image]
+
+    def _of(self, member: Member) -> Provenance:
         where = repository(member.image)
         release = next((found for digest in member.digests if (found := self._release(where, digest))), None)
         base = None if release else self._base(member)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hardening.runtime import InstanceFacts, SecurityGroup, Volume
+from hardening.runtime import InstanceFacts, SecurityGroup, Volume, open_to_all
 from pipelines.fleet.ec2.instance_spec import InstanceDescription, Json
 
 TEMPLATE, VERSION = "aws:ec2launchtemplate:id", "aws:ec2launchtemplate:version"
@@ -34,10 +34,17 @@ def facts_of(
     shown: InstanceDescription, image: str, groups: Mapping[str, Json] | None, template: Json | None,
     why: Mapping[str, str],
 ) -> InstanceFacts:  # fmt: skip
-    """How the instance runs. `groups` by id and `template` (its data) are None where they could not be read: `why`."""
+    """How the instance runs. `groups` by id and `template` (its data) are None where they could not be read: `why`.
+
+    A group that is not among those that the region shows is not known to be closed.
+    """
     one = shown.instance
     metadata, named = one.get("MetadataOptions") or {}, template_of(shown)
-    mine = sorted(group_ids(shown))
+    known, mine = groups or {}, sorted(group_ids(shown))
+    lines = {name: _lines(known[name]) for name in mine if name in known}
+    open_to = [f"{name} has {len(it)} rules, {MOST_RULES} are kept" for name, it in lines.items() if it[MOST_RULES:]]
+    open_to += [f"the region does not show {name}" for name in mine if groups is not None and name not in known]
+    unread = {**({"open_group": "; ".join(open_to)} if open_to else {}), **why}
     return InstanceFacts(
         image=image,
         type=str(one.get("InstanceType", "")),
@@ -48,11 +55,14 @@ def facts_of(
         hop_limit=int(metadata.get("HttpPutResponseHopLimit", 1)),
         volumes=tuple(sorted(_volumes(shown), key=lambda volume: volume.device)),
         public_address=_public_address(one),
-        groups=tuple(_group(name, groups[name]) for name in mine if name in groups) if groups is not None else (),
+        groups=tuple(
+            SecurityGroup(name, str(known[name].get("GroupName", "")), tuple(found[:MOST_RULES]))
+            for name, found in lines.items()
+        ),
         template=f"{named[0]} version {named[1]}" if named else "",
         differs=tuple(differences(shown, template)) if template is not None else (),
         owner_tags=tuple(sorted((key, value) for key, value in shown.tags.items() if key.lower() in OWNERS)),
-        unread=tuple(sorted(why.items())),
+        unread=tuple(sorted(unread.items())),
     )
 
 
@@ -75,9 +85,10 @@ def _public_address(instance: Json) -> str:
     return next((str(one) for one in found if one), "")
 
 
-def _group(name: str, shown: Json) -> SecurityGroup:
-    lines = sorted({line for rule in shown.get("IpPermissions") or () for line in _lets_in(rule)})
-    return SecurityGroup(name, str(shown.get("GroupName", "")), tuple(lines[:MOST_RULES]))
+def _lines(group: Json) -> list[str]:
+    """What a security group lets in, everybody first."""
+    found = {line for rule in group.get("IpPermissions") or () for line in _lets_in(rule)}
+    return sorted(found, key=lambda line: (not open_to_all(line), line))
 
 
 def _lets_in(rule: Json) -> Iterator[str]:

@@ -76,13 +76,23 @@ class _Region:
         One that is gone says nothing any more, and nothing drifts from it.
         """
         found, unread = dict[tuple[str, str], Json](), dict[tuple[str, str] | None, str]()
-        for named in sorted({of for one in instances if (of := template_of(one.shown))}):
-            asked = {"LaunchTemplateId": named[0], "Versions": [named[1]]}
-            try:
-                answer = self.place.ec2.call_unless("DescribeLaunchTemplateVersions", NO_TEMPLATE, **asked)
-            except GoldsmithError as error:
-                unread[named] = f"the launch template {named[0]} version {named[1]}: {error.message}"
-                continue
-            if answer and answer["LaunchTemplateVersions"]:
-                found[named] = answer["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+        named = {of for one in instances if (of := template_of(one.shown))}
+        for template in sorted({name for name, _ in named}):
+            for some in portions(version for name, version in named if name == template):
+                try:
+                    found |= {(template, version): data for version, data in self._versions(template, some).items()}
+                except GoldsmithError as error:
+                    unread |= {
+                        (template, version): f"the launch template {template} version {version}: {error.message}"
+                        for version in some
+                    }
         return found, unread
+
+    def _versions(self, template: str, versions: list[str]) -> dict[str, Json]:
+        """The data of those versions that are there, asked all at once; one by one where one of them is gone."""
+        asked = {"LaunchTemplateId": template, "Versions": versions}
+        answer = self.place.ec2.call_unless("DescribeLaunchTemplateVersions", NO_TEMPLATE, **asked)
+        if answer is None and versions[1:]:
+            return {version: data for one in versions for version, data in self._versions(template, [one]).items()}
+        shown = answer["LaunchTemplateVersions"] if answer else ()
+        return {str(one["VersionNumber"]): one["LaunchTemplateData"] for one in shown}

@@ -20,6 +20,7 @@ from hardening.foundation.limits import Limit
 from images.registry import http
 from images.registry.answers import NotFoundError
 from images.registry.heads import Heads, require_askable, rest_wanted, spent
+from images.registry.http import RegistryHttp
 from images.registry.references import place_of
 from tests.support.publishing import NOW, settings_in
 
@@ -281,3 +282,15 @@ def test_an_answer_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(LateError, match=r"registry\.head-seconds"):
             Heads(settings_in(tmp_path), NOW).digest(f"{address}/one:1")
         over.set()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_registry_leads_no_question_elsewhere(tmp_path: Path, status: int) -> None:
+    """Neither for a manifest nor for a head: a login of ours would go there too."""
+    with serving(lambda _: found()) as (other, asked):
+        moved = {"Location": f"http://{other}/v2/one/manifests/1", "Docker-Content-Digest": DIGEST}
+        with serving(lambda _: (status, moved, b"")) as (address, _):
+            assert RegistryHttp(settings_in(tmp_path)).manifest(f"{address}/one:1") is None
+            with pytest.raises(OutsideError, match=f"answers {status}"):
+                Heads(settings_in(tmp_path), NOW).digest(f"{address}/one:1")
+    assert asked == []

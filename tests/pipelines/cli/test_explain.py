@@ -12,7 +12,7 @@ import pytest
 
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.console import out
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import ROOT
 from hardening.model import Severity
 from images.documents import to_json
@@ -20,6 +20,8 @@ from images.ledger import ScanRecord
 from pipelines.cli.explain import MemberStory, explain_member, screen, show_story
 from pipelines.fleet.judged_state import JudgedMember, judged_state
 from tests.pipelines.fleet.test_ec2_check import Office, office
+from tests.strict_aws import Fault
+from tests.strict_aws.making import image
 from tests.support.cloud import DAY
 
 __all__ = ["office"]
@@ -105,6 +107,40 @@ def test_a_name_that_no_member_has_is_told_with_its_neighbours(office: Office) -
     assert name in told_of.value.hint
 
 
+def test_a_name_that_no_place_that_was_read_has_may_be_in_another(office: Office) -> None:
+    """In a region that lets nobody look there is no telling: that is no mistyped name."""
+    office.at.instance()
+    with (
+        office.at.aws.faulty(Fault("denied", service="ec2", region="us-east-1")),
+        pytest.raises(OutsideError, match="no member matches shop/i-elsewhere") as told_of,
+    ):
+        explain_member("shop/i-elsewhere", office.context)
+    assert f"shop: {office.at.cloud.aws.account}/us-east-1: " in told_of.value.evidence
+
+
+def test_a_member_that_no_rollout_replaces_says_why_and_is_offered_none(office: Office) -> None:
+    """By the replacement, which is as old, or by its own label; one that has to be adopted is offered that."""
+    at = office.at
+    until = office.context.now + timedelta(days=3)
+    key = "dev.goldsmith.do-not-disrupt-until"
+    newest = at.instance(ImageId=at.image(at.new))
+    protected = at.instance(tags={"app": "shop", key: until.isoformat()})
+    foreign = at.instance(ImageId=image(at.aws, "foreign"))
+
+    def said(name: str, days: float) -> tuple[str, list[str]]:
+        story = told(office, name, days=days)
+        line = next((one.what for one in story.next if "replaces it" in one.what), "")
+        return line, [one for one in story.can_do if "roll.plan" in one]
+
+    line, offered = said(newest, 40)
+    assert line.startswith("no rollout replaces it: the replacement debian-server of ")
+    assert offered == []
+    line, offered = said(protected, 2)
+    assert (line[:50], offered) == ("no rollout replaces it: it asks not to be disrupte", [])
+    assert said(foreign, 2) == ("", [f"./goldsmith roll.plan shop --adopt {foreign}"])
+    assert said(at.instance(), 2) == ("", ["./goldsmith roll.plan shop"])
+
+
 def scanned(office: Office, *findings: Finding) -> None:
     """What the scanners say of the new release's content tonight."""
     office.at.cloud.ledger.record_scan(office.at.new.content, ScanRecord((REPORT,), findings), office.context.now)
@@ -164,4 +200,15 @@ def test_what_was_changed_since_the_first_look_is_drift_with_its_moment(office: 
     assert member.runs_as
     valid("data/snapshot", member.runs_as)
     valid("data/judged-state", to_json(state))
-    assert len(at.cloud.ledger.snapshots("shop")[name, name]) == 2
+    assert len(at.cloud.ledger.snapshots("shop", [name])[name, name]) == 2
+
+
+def test_an_instance_of_before_is_not_shown_as_how_a_member_runs(office: Office) -> None:
+    """A member of the same name that was another instance has lines of its own."""
+    name = office.at.instance()
+    office.check(days=2)
+    ledger, other = office.at.cloud.ledger, (name, "i-before")
+    ledger.record_snapshots("shop", {other: {"kind": "instance", "type": "other"}}, office.context.now + 3 * DAY, {})
+    (member,) = [one for fleet in judged_state(office.context).fleets for one in fleet.members if one.name == name]
+    assert member.runs_as
+    assert member.runs_as["type"] == "t3.micro"

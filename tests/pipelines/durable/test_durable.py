@@ -423,12 +423,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def filling(folder: Path, world: World) -> dict[str, Flow]:
-    """A flow whose first step fills the disk that its record is to lie on."""
+def filling(folder: Path, world: World, but: int = 0) -> dict[str, Flow]:
+    """A flow whose first step fills the disk that its record is to lie on, but so many bytes."""
 
     def first() -> str:
         if not world.lines("begun"):
-            fill(folder)
+            fill(folder, but)
         return world.act("first") + "." * 100_000
 
     async def flow(engine: WorkflowEngine, _argument: Json) -> Json:
@@ -448,12 +448,13 @@ def test_what_is_to_be_recorded_waits_for_room(small_disk: Path, world: World, m
 
 
 @pytest.mark.needs("root")
+@pytest.mark.parametrize("but", [0, 65_536], ids=["full", "with room for the end of a flow"])
 def test_a_disk_that_stays_full_is_told_and_the_next_process_goes_on(
-    small_disk: Path, world: World, monkeypatch: pytest.MonkeyPatch
+    small_disk: Path, world: World, monkeypatch: pytest.MonkeyPatch, but: int
 ) -> None:
-    """One error, after a while; the flow is where it was."""
+    """One error, after a while; the flow is where it was, also where its end could have been recorded."""
     monkeypatch.setattr(system_database, "PATIENCE", timedelta())
-    url, known = engine_url(f"sqlite:///{small_disk}/ledger.sqlite"), filling(small_disk, world)
+    url, known = engine_url(f"sqlite:///{small_disk}/ledger.sqlite"), filling(small_disk, world, but)
     with (
         pytest.raises(OutsideError, match=r"the disk that holds .* is full"),
         Worker.launched(url, known) as worker,

@@ -22,7 +22,10 @@ HARDENED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Planted:
-    """One kind. `host` and `config` are parts of the request that creates the container; `twin_…` those of the twin."""
+    """One kind. `host` and `config` are parts of the request that creates the container; `twin_…` those of the twin.
+
+    `also`: another rule that it breaks.
+    """
 
     name: str
     rule: str
@@ -31,6 +34,7 @@ class Planted:
     config: dict[str, Any] = field(default_factory=dict)
     twin_host: dict[str, Any] = field(default_factory=dict)
     twin_config: dict[str, Any] = field(default_factory=dict)
+    also: str = ""
 
 
 def _bind(*binds: str) -> dict[str, Any]:
@@ -43,11 +47,13 @@ CONTAINERS = (
     Planted("root by its image", "root_user", "by its image", config={"User": ""}, twin_config={"User": "nobody"}),
     Planted("privileged", "privileged", "--privileged", {"Privileged": True}, twin_host={"Privileged": False}),
     Planted("engine's socket", "docker_socket", "docker.sock at /sock",
-            _bind("/var/run/docker.sock:/sock"), twin_host=_bind("docker.sock:/sock")),
+            _bind("/var/run/docker.sock:/sock"), twin_host=_bind("goldsmith-test-docker.sock:/sock")),
     Planted("directory of the socket, read-only", "docker_socket", "/var/run at /host",
-            _bind("/var/run:/host:ro"), twin_host=_bind("run:/host:ro")),
+            _bind("/var/run:/host:ro"), twin_host=_bind("goldsmith-test-run:/host:ro"), also="host_mount"),
+    Planted("root of the host", "host_mount", "/ at /host, read-only",
+            _bind("/:/host:ro"), twin_host=_bind("goldsmith-test-root:/host:ro"), also="docker_socket"),
     Planted("directory of the host", "host_mount", "/srv at /data, read-write",
-            _bind("/srv:/data"), twin_host=_bind("data:/data")),
+            _bind("/srv:/data"), twin_host=_bind("goldsmith-test-data:/data")),
     Planted("file of the host, read-only", "host_mount", "/etc/hostname at /name, read-only",
             _bind("/etc/hostname:/name:ro"), twin_host=_bind("/opt/allowed:/name:ro")),
     Planted("capability", "added_capabilities", "SYS_ADMIN", {"CapAdd": ["SYS_ADMIN"]},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from hardening.runtime import Observed
 from images.aws.release_store import AwsStore
 from images.context import Context
 from images.ledger import GONE
 from images.release import channels
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.members import read_fleet
+from pipelines.fleet.members import Member
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.session import check, fleet_session
 from tests.strict_aws import Fault, StrictAws
@@ -158,6 +160,44 @@ def test_a_region_that_cannot_be_read_is_told_and_never_compliant(office: Office
     assert (unread.member.id, rules(judged[new])) == (f"{at.cloud.aws.account}/us-east-1/*", set())
     assert unread.deadline
     assert at.cloud.ledger.running_digests()[at.new.content] == (f"shop/{new}",)
+
+
+@pytest.mark.parametrize(("demands", "looks"), [(False, [1, 0, 1, 2]), (True, [1, 1, 2, 2])])
+def test_what_is_only_recorded_is_looked_at_once_an_hour(
+    office: Office, monkeypatch: pytest.MonkeyPatch, demands: bool, looks: list[int]
+) -> None:
+    """Within a session: the looks of one rollout. Who is new is looked at, and by a policy that asks for it all are."""
+    monkeypatch.setattr("pipelines.rollout.session.demands", lambda _: demands)
+    office.at.instance()
+    now, asked = [office.context.now], list[int]()
+    with fleet_session("shop", office.context, now=lambda: now[-1]) as opened:
+
+        def observe(members: Sequence[Member]) -> Mapping[str, Observed]:
+            asked.append(len(members))
+            return opened.observe(members)
+
+        at = replace(opened, observe=observe)
+        first, second = check(at), check(at)
+        office.at.instance()
+        check(at)
+        now.append(now[0] + timedelta(hours=1))
+        check(at)
+    assert asked == looks
+    assert [one.facts for one in first] == [one.facts for one in second] != [None]
+
+
+def test_how_a_member_ran_is_forgotten_only_by_a_look_that_could_have_seen_it(office: Office) -> None:
+    """And never while it runs, however long nothing changes."""
+    at, ledger = office.at, office.at.cloud.ledger
+    name = at.instance(ImageId=at.image(at.new))
+    office.check()
+    ledger.record_snapshots("shop", {("gone", "i-gone"): {"kind": "instance"}}, office.context.now, {})
+    with at.aws.faulty(Fault("denied", service="ec2", region="us-east-1")):
+        office.check(days=500)
+    assert ledger.snapshots("shop", ["i-gone"])
+    office.check(days=501)
+    assert ledger.snapshots("shop", ["i-gone"]) == {}
+    assert ledger.snapshots("shop", [name])[name, name][0].at == office.context.now + 2 * DAY
 
 
 def test_an_account_without_a_role_is_told_beside_the_others(office: Office) -> None:

@@ -25,10 +25,12 @@ from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Method
+from pipelines.rollout.session import fleet_session, plan_all
 from tests.pipelines.fleet.test_autoscaling import ROLLOUT, Groups
 from tests.pipelines.fleet.test_ec2_check import Office, office, template
 from tests.strict_aws import REGION, StrictAws
 from tests.strict_aws.making import image
+from tests.support.cloud import DAY
 from tests.support.ec2 import Asked, Shop, fleet, key_of, shop
 
 __all__ = ["office"]
@@ -39,6 +41,7 @@ ROWS = re.findall(r"^\| `((?:fleet|roll)\.[^`]+)` \| (.+) \|$", (ROOT / "docs/aw
 ACTIONS = {task: frozenset(re.findall(r"`(\w+:\w+)`", cell)) for task, cell in ROWS}
 ASKING = {"call", "call_unless", "pages", "_once", "accepted"}
 EXPIRY = timedelta(days=1)
+PLANNING = ("autoscaling", "ec2:DescribeLaunch", "ec2:DescribeSecurityGroups")
 
 
 @contextmanager
@@ -69,6 +72,20 @@ def test_checking_asks_for_what_it_says(office: Office) -> None:
     with listening() as asked:
         office.check()
     assert told(asked, "fleet.check") == ([], [])
+
+
+def test_planning_asks_for_what_every_way_says(office: Office) -> None:
+    """It looks at how members run, also by a policy that only records that."""
+    template(office.at)
+    office.at.register(office.at.instance(), "shop")
+    with (
+        fleet_session("shop", office.context, now=lambda: office.context.now + 2 * DAY) as opened,
+        listening() as asked,
+    ):
+        plan_all(opened)
+    assert "ec2:DescribeSecurityGroups" in asked
+    for action in (one for one in ACTIONS if one.startswith("roll.start")):
+        assert asked - ACTIONS[action] == set(), action
 
 
 @pytest.mark.parametrize(
@@ -103,7 +120,7 @@ def test_replacing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path, action:
         if way == "root_volume":
             detached(at, port)
         firing(at.cloud, [(at.cloud.aws.account, REGION)], ["errors"])
-    declared = {one for one in ACTIONS[action] if not one.startswith(("autoscaling", "ec2:DescribeLaunch"))}
+    declared = {one for one in ACTIONS[action] if not one.startswith(PLANNING)}
     assert (sorted(asked - ACTIONS[action]), sorted(declared - asked)) == ([], [])
     at.cloud.ledger.close()
 

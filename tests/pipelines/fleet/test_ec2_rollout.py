@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -278,9 +279,9 @@ def test_a_plan_judges_each_member_once(office: Office, monkeypatch: pytest.Monk
     at.settle()
     judge, asked = FleetSession.judge, list[str]()
 
-    def counted(at: FleetSession, members: Sequence[Member]) -> tuple[Judged, ...]:
+    def counted(at: FleetSession, members: Sequence[Member], **how: Any) -> tuple[Judged, ...]:
         asked.extend(member.id for member in members)
-        return judge(at, members)
+        return judge(at, members, **how)
 
     with opened(office, "surge") as opening:
         moment = opening.now()

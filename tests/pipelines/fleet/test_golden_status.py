@@ -14,6 +14,7 @@ from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanR
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Severity, Waiver
+from hardening.running import SHOWN
 from images.artifact import Artifact, Package, Release
 from images.context import Context
 from images.ledger import Move, ScanRecord
@@ -105,6 +106,31 @@ def test_a_hole_refuses_since_its_window_ended(context: Context) -> None:
     because, since = status(context).refused(golden)
     assert because.startswith("CVE-2026-0001 in openssl 3.5: severity high (trivy)")
     assert since == NOW - 4 * DAY
+
+
+def test_a_fix_that_the_policy_only_warns_of_lacks_beyond_its_deadline(context: Context) -> None:
+    """For nothing refuses it then; an enforced window's end does. At no moment a known hole is nobody's."""
+    folder = context.settings.roots[-1] / "hardening/policies"
+    (folder / "soft.toml").write_text(
+        (folder / "strict.toml").read_text().replace('within = "1d"', 'within = "1d"\nenforcement = "warn"')
+    )
+    for name in ("strict", "soft"):
+        golden = release(1, policy=name)
+        scanned(context, golden, HOLE)
+        for days in (-5, -4.5, -4, 0, 400):
+            at = replace(status(context), now=NOW + days * DAY)
+            over = name == "strict" and days >= -4
+            assert bool(at.refused(golden)[0]) is over
+            assert len(at.lacking(golden)) == (0 if over else 1)
+
+
+def test_of_many_fixes_a_sentence_names_the_first(context: Context) -> None:
+    """And says how many more there are: it stands in the reasons of each member."""
+    golden = release(1, policy="strict")
+    many = [replace(HOLE, id=f"CVE-2026-{number:04}", fix_known_since=NOW) for number in range(50)]
+    scanned(context, golden, *many)
+    told = status(context).provenance(golden, None, None).lacks
+    assert (told.count("CVE-2026-"), told[-13:]) == (SHOWN, "; and 44 more")
 
 
 def test_what_has_no_moment_of_its_own_refuses_since_the_publication(context: Context) -> None:

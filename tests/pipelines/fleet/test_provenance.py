@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from hardening.foundation.errors import MalformedError
 from images import documents
@@ -90,6 +91,21 @@ def test_a_golden_base_is_known_by_its_layers_and_not_by_its_name_alone(place: P
     base = place.origins().of(place.member("app", honest, BASE, MORE)).base
     assert base
     assert base.content == content
+
+
+def test_what_is_known_of_an_image_is_asked_once_for_all_its_members(place: Place) -> None:
+    """However many run it; of a release as of an image that only stands on one."""
+    content, asked = place.golden(), list[int]()
+    event.listen(place.context.ledger._engine, "begin", lambda _: asked.append(1))
+    app = place.image("app", (BASE, MORE), **{ANNOTATION: content})
+    for digest, layers in ((content, (BASE,)), (app, (BASE, MORE))):
+        origins = place.origins()
+        first = origins.of(place.member("web-1", digest, *layers))
+        assert first.golden
+        assert asked
+        asked.clear()
+        assert origins.of(place.member("web-2", digest, *layers)) is first
+        assert asked == []
 
 
 def test_a_replacement_by_tag_is_known_by_its_layers_too(place: Place) -> None:

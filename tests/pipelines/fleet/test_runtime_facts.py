@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import docker.errors
 import pytest
+from requests.exceptions import ReadTimeout
 
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.limits import CONTAINER_CHANGES
-from hardening.model import Enforcement
+from hardening.foundation.limits import CHUNK, CONTAINER_ANSWER
+from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, RunningRules
 from hardening.running import judge_member
-from hardening.runtime import NAMES, ContainerFacts, Observed
-from pipelines.fleet.docker.container_facts import MOST_CHANGES, EngineSettings, Look, facts_of
-from pipelines.fleet.docker.observing import changes_of
+from hardening.runtime import NAMES, ContainerFacts, InstanceFacts, Mount, Observed, SecurityGroup
+from pipelines.fleet.docker.container_facts import (
+    MOST_CHANGES,
+    MOST_PROCESSES,
+    ContainerProcess,
+    EngineSettings,
+    Look,
+    facts_of,
+    health_check,
+)
+from pipelines.fleet.docker.observing import _observed, changes_of, foreign_processes
 from pipelines.fleet.ec2.instance_facts import MOST_RULES
 from pipelines.fleet.ec2.instance_facts import facts_of as facts_of_instance
 from pipelines.fleet.ec2.instance_spec import InstanceDescription
 from pipelines.fleet.members import Provenance
 from pipelines.fleet.runtime_snapshots import facts_in
-from pipelines.fleet.violations import FleetJudge, verdict_of
+from pipelines.fleet.violations import MOST_EVIDENCE, FleetJudge, checked, verdict_of
 from tests.pipelines.fleet.test_planted_fleet import policy
-from tests.support.fleets import NOW, member, release
+from tests.support.fleets import NOW, fleet, member, release
 
 INFO = {"SecurityOptions": ["name=seccomp,profile=builtin"], "CgroupVersion": "2"}
 CONTAINER: dict[str, Any] = {
@@ -37,10 +49,64 @@ CONTAINER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def seen(changes: list[Any] | None = None, processes: list[list[str]] | None = None, **more: Any) -> ContainerFacts:
+def seen(
+    changes: list[Any] | None = None, foreign: list[ContainerProcess] | None = None, **more: Any
+) -> ContainerFacts:
     """How a container runs that differs so from its image."""
-    look = Look(CONTAINER, {"User": "7"}, changes, processes, {}, (("pg_isready", "-q"),))
-    return facts_of(look, EngineSettings(INFO | more))
+    return facts_of(Look(CONTAINER, {"User": "7"}, changes, foreign, {}), EngineSettings(INFO | more))
+
+
+class Engine:
+    """What an engine answers about one container, by address: each answer in turn, and the last one for good."""
+
+    def __init__(self, container: dict[str, Any] = CONTAINER, **answers: list[Any]) -> None:
+        self.answers = {"json": [container], "changes": [None], **answers}
+        self.asked = list[str]()
+
+    def _url(self, form: str, *words: str) -> str:
+        return form.format(*words)
+
+    def _get(self, address: str, **asked: Any) -> Any:
+        assert asked["stream"]
+        name = address.split("/")[2] if address.startswith("/exec/") else address.rpartition("/")[2]
+        return Answer(json.dumps(self._next(name)).encode())
+
+    def _next(self, name: str) -> Any:
+        self.asked.append(name)
+        answers = self.answers[name]
+        found = answers.pop(0) if answers[1:] else answers[0]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _raise_for_status(self, _: Any) -> None: ...
+
+    def inspect_container(self, _: str) -> Any:
+        return self._next("json")
+
+
+class Answer:
+    """An answer of so many bytes, once; or `again` and again, far over the limit, which a broken reader survives."""
+
+    def __init__(self, data: bytes, *, again: bool = False) -> None:
+        self.data, self.again, self.read = data, again, 0
+
+    def iter_content(self, _size: int) -> Iterator[bytes]:
+        while not self.read or (self.again and self.read < 4 * CONTAINER_ANSWER.most):
+            self.read += len(self.data)
+            yield self.data
+
+    def close(self) -> None: ...
+
+
+def top(*rows: str) -> dict[str, Any]:
+    """What `docker top` shows: pid, parent, user, and the rest of the line, as Moby joins it."""
+    return {"Processes": [[*row.split()[:3], " ".join(row.split()[3:])] for row in rows]}
+
+
+def executed(pid: int, *words: str) -> list[Any]:
+    """What an engine says of an exec."""
+    return [{"Pid": pid, "ProcessConfig": {"entrypoint": words[0], "arguments": list(words[1:])}}]
 
 
 def test_files_that_the_engine_or_a_mount_explains_are_not_changed_ones() -> None:
@@ -58,46 +124,114 @@ def test_only_so_many_files_are_kept() -> None:
     found = seen(changes).changed
     assert (len(found), found[0][:14]) == (MOST_CHANGES, "added /x/00000")
     assert max(map(len, found)) < 400
+    assert seen(changes).unread == (("changed_files", f"{MOST_CHANGES + 9} files differ, {MOST_CHANGES} are kept"),)
+    assert seen(changes[:MOST_CHANGES]).unread == ()
 
 
-def test_a_list_of_changes_without_end_is_refused() -> None:
-    """Before it is read to its end."""
+@pytest.mark.parametrize("tree", ["/tmp/", "/opt/", "/a/"])
+def test_many_files_do_not_hide_a_planted_one(tree: str) -> None:
+    """By name or by design before it; what is not kept is at least unread."""
+    changes = [{"Path": f"{tree}{number:04}", "Kind": 1} for number in range(MOST_CHANGES + 9)]
+    facts = seen([*changes, {"Path": "/usr/bin/x", "Kind": 1}])
+    seen_now = Observed("container", replace(facts, writable_root=False))
+    one = FleetJudge("web", policy(), (), NOW).judge(member(), Provenance(release=release()), seen_now)
+    found = {reason.rule: reason.remedy.evidence for reason in one.standing if reason.remedy}
+    if tree == "/tmp/":
+        assert (found["changed_files"], facts.unread) == (("added /usr/bin/x",), ())
+    else:
+        assert "added /usr/bin/x" in found["changed_files"] or "changed_files" in dict(facts.unread)
+        assert "unread" in found
 
-    class Answer:
-        read = 0
 
-        def iter_content(self, size: int) -> Iterator[bytes]:
-            while True:
-                Answer.read += size
-                yield b" " * size
+def test_of_what_is_written_by_design_a_rest_that_is_not_kept_is_not_allowed_in_part() -> None:
+    """A policy that allows less than a whole directory is told that there is more."""
+    changes = [{"Path": f"/tmp/{number:04}", "Kind": 1} for number in range(MOST_CHANGES)]
+    facts = seen([*changes, {"Path": "/var/log/x", "Kind": 1}])
+    logs = "changed /var/log/… (and more)"
+    for allowed, told in ((("/tmp/*", "/var/log/*"), ()), (("/tmp/*", "/var/log/y"), (logs,))):
+        rules = RunningRules.model_validate({"changed_files": {"enforcement": "enforce", "allowed": allowed}})
+        by = FleetJudge("web", policy().model_copy(update={"running": rules}), (), NOW)
+        one = by.judge(member(), Provenance(release=release()), Observed("container", facts))
+        assert next((reason.remedy.evidence for reason in one.standing if reason.remedy), ()) == told
 
-        def close(self) -> None: ...
 
-    class Api:
-        def _url(self, *_: str) -> str:
-            return ""
+def test_many_processes_do_not_hide_one() -> None:
+    """What is not kept is unread."""
+    facts = seen(foreign=[ContainerProcess(str(200 + n), "1", "app", f"a{n:03}") for n in range(MOST_PROCESSES + 1)])
+    assert len(facts.processes) == MOST_PROCESSES
+    assert facts.unread == (("foreign_processes", f"{MOST_PROCESSES + 1} were brought in, {MOST_PROCESSES} are kept"),)
 
-        def _get(self, *_: str, stream: bool) -> Answer:
-            assert stream
-            return Answer()
 
-        def _raise_for_status(self, _: Answer) -> None: ...
+@pytest.mark.parametrize("ask", [changes_of, partial(foreign_processes, checks=())])
+def test_an_answer_without_end_is_refused(ask: Callable[[Any, Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it is read to its end: whoever writes in a container, or names its processes, decides how long it is."""
+    endless, engine = Answer(b" " * CHUNK, again=True), Engine()
+    monkeypatch.setattr(engine, "_get", lambda *_, **__: endless)
+    with pytest.raises(OutsideError, match=r"container\.answer"):
+        ask(engine, CONTAINER)
+    assert endless.read < 2 * CONTAINER_ANSWER.most
+    assert changes_of(engine, {**CONTAINER, "HostConfig": {"ReadonlyRootfs": True}}) == []
 
-    with pytest.raises(OutsideError, match=r"container\.changes"):
-        changes_of(Api(), CONTAINER)
-    assert Answer.read < 2 * CONTAINER_CHANGES.most
-    assert changes_of(Api(), {**CONTAINER, "HostConfig": {"ReadonlyRootfs": True}}) == []
+
+CHECKED = {**CONTAINER, "Config": {"Healthcheck": {"Test": ["CMD-SHELL", 'curl -f   "$URL" || exit 1']}}}
+CHECKS = {health_check(CHECKED), ("pg_isready", "-q")}
 
 
 def test_a_process_from_outside_is_told_without_its_arguments() -> None:
-    """Not the first one, its children, or a health check, of the image or of the fleet's file."""
-    rows = [
-        ["100", "1", "app", "nginx: master"], ["101", "100", "app", "nginx: worker"],
-        ["200", "1", "app", "/bin/sh -c curl -f localhost"], ["201", "200", "app", "curl -f localhost"],
-        ["210", "1", "app", "pg_isready -q"],
-        ["300", "1", "root", "mysql --password=secret"], ["301", "300", "root", "sh"], ["310", "1", "root", "bash"],
-    ]  # fmt: skip
-    assert seen(processes=rows).processes == ("bash as root", "mysql … as root")
+    """Not the first one, its children, or a check, of the image or of the fleet's file, by the words that the engine
+    was given; what has such words among others is none.
+    """
+    first = ("100 1 app nginx: master", "101 100 app nginx: worker")
+    rows = (
+        *first, "200 1 app curl -f http://x", "201 200 app sh", "210 1 app pg_isready -q",
+        "300 1 root mysql --password=secret", "301 300 root sh", "310 1 root bash",
+        '320 1 root x -c curl -f "$URL" || exit 1', "330 1 app pg_isready -q",
+    )  # fmt: skip
+    engine = Engine(
+        {**CHECKED, "ExecIDs": ["a", "b", "c", "d"]},
+        top=[top(*rows)],
+        a=executed(200, "/bin/sh", "-c", 'curl -f   "$URL" || exit 1'),
+        b=executed(210, "pg_isready", "-q"),
+        c=executed(320, "x", "-c", 'curl -f   "$URL" || exit 1'),
+        d=[docker.errors.NotFound("it is over")],
+    )
+    found = foreign_processes(engine, CHECKED, CHECKS)
+    assert [one.pid for one in found] == ["300", "310", "320", "330"]
+    assert seen(foreign=found).processes == ("bash as root", "mysql … as root", "pg_isready … as app", "x … as root")
+    alone = Engine(CHECKED, top=[top(*first)])
+    assert foreign_processes(alone, CHECKED, CHECKS) == []
+    assert alone.asked == ["top"], "one look is enough where there is nobody"
+
+
+def test_what_changes_while_it_is_looked_at_is_not_from_outside() -> None:
+    """A check that ends between two looks, one that begins, and a first process that was started again."""
+    before = top("100 1 app nginx", "200 1 app /bin/sh -c true", "300 1 root bash")
+    after = top("400 1 app nginx", "500 1 app /bin/sh -c true", "300 1 root bash")
+    restarted = {**CHECKED, "State": {"Pid": 400, "Running": True}}
+    assert [one.pid for one in foreign_processes(Engine(restarted, top=[before, after]), CHECKED, CHECKS)] == ["300"]
+    assert foreign_processes(Engine(restarted, top=[top("400 1 app nginx")]), CHECKED, CHECKS) == []
+    ended = {**CHECKED, "State": {"Pid": 0, "Running": False}}
+    assert foreign_processes(Engine(ended, top=[before]), CHECKED, CHECKS) == []
+
+
+@pytest.mark.parametrize(
+    ("container", "answers", "said"),
+    [
+        (docker.errors.APIError("no", explanation="the engine is tired"), {}, "the engine is tired"),
+        (ReadTimeout("too slow"), {}, "too slow"),
+        ({"Id": "x"}, {}, "not understood"),
+        (CONTAINER, {"top": [{"Processes": 7}]}, "foreign_processes"),
+        (CONTAINER, {"top": [top()], "changes": [[1]]}, "not understood"),
+    ],
+)
+def test_what_is_wrong_with_one_container_is_unread_and_no_failure_of_the_others(
+    container: Any, answers: dict[str, Any], said: str
+) -> None:
+    """Whatever the engine answers about it."""
+    engine: Any = Engine(container, **{"top": [top()], **answers})
+    images: Any = SimpleNamespace(of=lambda _: {})
+    found = _observed(engine, member(), images, fleet(), EngineSettings(INFO))
+    assert said in (found.unread or repr(found.now))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +279,9 @@ def test_what_a_region_shows_of_an_instance_is_read() -> None:
     group = {"GroupName": "web", "IpPermissions": many}
     found = facts_of_instance(InstanceDescription(shown), "ami-1", {"sg-1": group}, None, {})
     assert len(found.groups[0].lets_in) == MOST_RULES
+    assert found.unread == (("open_group", f"sg-1 has 9999 rules, {MOST_RULES} are kept"),)
+    hidden = facts_of_instance(InstanceDescription(shown), "ami-1", {"sg-2": group}, None, {})
+    assert hidden.unread == (("open_group", "the region does not show sg-1"),)
 
 
 # -- judged ------------------------------------------------------------------------------------------------------------
@@ -165,6 +302,66 @@ def test_a_violation_began_with_the_snapshot_that_first_showed_it() -> None:
     assert (since(False, True, True), since(True, False, True), since(True, True), since(False), since()) == (
         2, 1, 30, 0, 30
     )  # fmt: skip
+
+
+def drift(*looks: ContainerFacts | InstanceFacts, rule: str) -> int | None:
+    """Since how many days a rule is broken, by looks a day apart, the last one now; None: it is not."""
+    first, *_ = looks
+    history = tuple((NOW - timedelta(days=len(looks) - 1 - number), one) for number, one in enumerate(looks[:-1]))
+    by = FleetJudge("web", policy(), (), NOW)
+    one = by.judge(member(since=NOW - timedelta(days=30)), Provenance(release=release()),
+                   Observed(first.kind, looks[-1], history))  # fmt: skip
+    return next(((NOW - reason.since).days for reason in one.reasons if reason.rule == rule and reason.since), None)
+
+
+def test_a_look_that_failed_does_not_begin_a_violation_anew() -> None:
+    """It says neither that the rule held, nor that it was broken; a look that saw that it held does."""
+    held, bad = ContainerFacts(), ContainerFacts(changed=("added /etc/x",))
+    silent = ContainerFacts(unread=(("changed_files", "no answer"),))
+    cut = replace(bad, unread=(("changed_files", "600 files differ, 500 are kept"),))
+    assert drift(held, bad, silent, bad, rule="changed_files") == 2
+    assert drift(held, bad, cut, cut, rule="changed_files") == 2
+    assert drift(held, silent, bad, rule="changed_files") == 0
+    assert drift(held, bad, held, bad, rule="changed_files") == 0
+    assert drift(silent, bad, rule="changed_files") == 30
+
+
+def test_groups_are_compared_with_the_first_look_that_read_them() -> None:
+    """Whatever could not be read then, or in between."""
+    closed = InstanceFacts(groups=(SecurityGroup("sg-1", "web", ("tcp 22 from 10.0.0.0/8",)),))
+    opened = InstanceFacts(groups=(SecurityGroup("sg-1", "web", ("tcp 22 from 0.0.0.0/0",)),))
+    silent = InstanceFacts(unread=(("open_group", "denied"),))
+    assert drift(silent, closed, closed, rule="changed_settings") is None
+    assert drift(silent, closed, opened, opened, rule="changed_settings") == 1
+    assert drift(closed, opened, silent, opened, rule="changed_settings") == 2
+    assert drift(silent, replace(closed, type="t3.small"), rule="changed_settings") == 0
+
+
+@pytest.mark.parametrize("source", ["/", "/run", "/var/run/", "/run/docker.sock"])
+def test_what_holds_the_socket_is_a_directory_of_the_host_too(source: str) -> None:
+    """The socket alone is only the socket."""
+    facts = ContainerFacts(user="7", image_user="7", memory_bytes=1, cpus=1, pids=1,
+                           mounts=(Mount("bind", source, "/x", writable=True),))  # fmt: skip
+    one = FleetJudge("web", policy(), (), NOW).judge(
+        member(), Provenance(release=release()), Observed("container", facts)
+    )
+    alone = source.endswith(".sock")
+    assert {reason.rule for reason in one.standing} == ({"docker_socket"} | (set() if alone else {"host_mount"}))
+
+
+def test_what_is_kept_of_a_member_names_so_many_things() -> None:
+    """A container may have changed hundreds of files; the answer itself has them all."""
+    facts = ContainerFacts(user="7", image_user="7", memory_bytes=1, cpus=1, pids=1,
+                           changed=tuple(f"added /etc/{number}" for number in range(90)))  # fmt: skip
+    one = FleetJudge("web", policy(), (), NOW).judge(
+        member(), Provenance(release=release()), Observed("container", facts)
+    )
+    (whole,), (kept,) = one.reasons, checked(one).reasons
+    assert whole.remedy
+    assert kept.remedy
+    assert (len(whole.remedy.evidence), len(kept.remedy.evidence)) == (90, MOST_EVIDENCE + 1)
+    assert kept.remedy.evidence[-1] == "and 70 more"
+    assert checked(one).handle == member().handle
 
 
 def test_what_replacing_does_not_mend_is_no_reason_to_replace() -> None:
@@ -188,6 +385,20 @@ def test_what_could_not_be_read_is_unread_as_strictly_as_it_could_be_broken() ->
     unread = Observed("container", ContainerFacts(unread=(("changed_files", "no answer"),)))
     (reason,) = FleetJudge("web", asked, (), NOW).judge(member(), good, unread).standing
     assert (reason.rule, reason.enforcement) == ("unread", Enforcement.WARN)
+    waiver = Waiver(id="w", rules=("changed-files",), subjects=("web/*",), reason="r", owner="a", approver="b",
+                    created=NOW.date(), expires=NOW.date() + timedelta(days=9))  # fmt: skip
+    assert FleetJudge("web", asked, (waiver,), NOW).judge(member(), good, unread).standing == ()
+    reasons = FleetJudge("web", asked, (waiver,), NOW).judge(member(), good, unread).reasons
+    assert "unread" not in {one.rule for one in reasons}
+
+
+def test_what_is_out_of_policy_is_not_unread_for_one_rule_that_is() -> None:
+    """Nor does that hide that it is ill."""
+    expired = Provenance(release=release(expires_at=NOW))
+    unread = Observed("container", ContainerFacts(unread=(("changed_files", "no answer"),)))
+    verdict = verdict_of(FleetJudge("web", policy(), (), NOW).judge(member(healthy=False), expired, unread))
+    assert (verdict.state, verdict.ill) == ("out of policy", True)
+    assert {"expired", "unread"} <= set(verdict.rules)
 
 
 def test_what_another_version_kept_is_left_out() -> None:

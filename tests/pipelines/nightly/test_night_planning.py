@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -211,6 +212,13 @@ def test_what_was_tried_in_vain_is_tried_again_by_another_index_or_for_another_h
     assert stages.untried(order(45), found) == ("web",)
     assert not stages.in_vain(record(order(45)), found), "nothing failed"
     assert stages.untried(order(60), found) == ()
+    index[0], late = "three", order(75)
+    feeds = ended_with("feeds", "trixie", OutsideError("EPSS answers 503"))
+    assert stages.in_vain(replace(record(late, RefusedError("no")), before=(feeds,)), found)
+    assert stages.untried(order(90), found) == (), "a feed fails whatever is tried"
+    mirror = ended_with("index", "trixie", OutsideError("the mirror answers 503"))
+    assert stages.in_vain(replace(record(late, RefusedError("no")), before=(mirror,)), found)
+    assert stages.untried(order(90), found) == ("web",)
     ledger.close()
 
 

@@ -198,7 +198,7 @@ def test_a_newer_package_ends_in_the_running_container_and_no_request_is_lost(to
     assert answer.code == 0, answer.err
     night = answer.json
     assert night["built"] == night["published"] == night["promoted"] == ["n-web", "n-web-child"]
-    assert lines["index trixie"]["status"] == "refreshed"
+    assert lines["index trixie"]["status"] == "unchanged", "image.outdated had it refreshed"
     assert "night-page 1.0 → 2.0" in lines["image n-web"]["detail"]
     assert status(lines, "fleet") == {"night-rolls": "rolled", "night-waits": "waits"}
     assert "./goldsmith roll.approve night-waits --plan " in lines["fleet night-waits"]["detail"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,18 @@ import pytest
 
 from hardening.foundation.settings import Settings
 from images.context import Context
+from images.documents import from_json, to_json
 from pipelines.fleet.model import Approval
 from pipelines.rollout import admission, service
+from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.plan import plan
 from pipelines.rollout.service import WAITS, HeldBackError, automated, execute
-from pipelines.rollout.state import Order, RolloutOutcome, RolloutStage, RolloutState
+from pipelines.rollout.state import DesiredState, Order, RolloutOutcome, RolloutStage, RolloutState, World
+from tests.simulation.execution import Row
+from tests.simulation.ledger import Ledger, SimulatedJournal
+from tests.simulation.memory import EPOCH, Memory, Process
 from tests.support.fleets import NOW, fleet, judged, target
+from tests.support.rolling import Unchanged
 from tests.support.sleeping import NAMES, FileFleet, desk_on
 
 OPENS = datetime(2026, 3, 7, 22, tzinfo=UTC)  # a Saturday; NOW is the Sunday before
@@ -73,3 +80,87 @@ def test_a_rollout_whose_window_is_shut_for_days_is_left_to_the_run_that_finds_i
     later = replace(desk, now=lambda: OPENS + timedelta(minutes=1))
     outcome = execute(later, Order("r1", made, limits), OPENS + WAITS)
     assert (outcome.state.failure, [one.phase for one in outcome.members]) == ("", ["new", "new"])
+
+
+# -- the engine in memory: processes that go on with one rollout, one after the other ----------------------------------
+
+NOON = [{"days": ["sun"], "start": "11:00", "end": "13:00"}, *WEEKLY]
+SPENT = [{"nodes": 0, "reasons": ["expired"]}]
+HOUR = 3600.0
+
+
+@dataclass
+class Successors:
+    """The processes that carry one rollout; the lease is the last one's."""
+
+    members: FileFleet
+    memory: Memory = field(default_factory=Memory)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def process(self, until: datetime | None) -> Process:
+        """The next one; with `until` a night's."""
+        self.ledger.holder = name = f"process {self.memory.number()}"
+        journal = SimulatedJournal(self.ledger, name)
+        return self.memory.process(name, flows(World(self.members, journal, Unchanged(), self.memory.now, until=until)))
+
+    def begun(self, limits: dict[str, Any], until: datetime | None) -> tuple[Process, Row]:
+        """A process that begins the rollout at noon on a Sunday, and has run for half an hour."""
+        made = plan(fleet(**QUICK), [judged(name, "expired") for name in NAMES], target(29), NOW)
+        process = self.process(until)
+        row = process.start(ROLLOUT, "r1", to_json(Order("r1", made, fleet(**QUICK, **limits).limits)))
+        self.memory.run(HOUR / 2)
+        return process, row
+
+    def night(self) -> Process:
+        """A night's process, which goes on with what is open until it ends or leaves it."""
+        process = self.process(self.memory.now() + WAITS)
+        process.recover()
+        self.memory.run(math.inf, lambda: not process.alive or all(row.ended for row in self.memory.rows.values()))
+        return process
+
+
+@pytest.fixture
+def successors(tmp_path: Path) -> Successors:
+    members = FileFleet(tmp_path)
+    members.lay_out()
+    (tmp_path / "well").touch()
+    return Successors(members)
+
+
+def test_a_night_leaves_what_another_process_began_to_wait_for(successors: Successors) -> None:
+    """That process has recorded its wait, so nothing of it is written down again."""
+    ours, row = successors.begun({"windows": WEEKLY}, None)
+    memory, ledger = successors.memory, successors.ledger
+    assert ledger.state
+    assert (ours.alive, row.ended, ledger.state.stage) == (True, False, RolloutStage.WAITING)
+    memory.kill(ours)
+    assert not successors.night().alive
+    assert memory.time < HOUR
+    memory.time = (OPENS - EPOCH).total_seconds() + 1
+    successors.night()
+    outcome = from_json(RolloutOutcome, row.result)
+    assert (outcome.state.failure, [one.phase for one in outcome.members]) == ("", ["new", "new"])
+
+
+def test_a_night_that_waits_for_a_budget_leaves_when_the_window_shuts(successors: Successors) -> None:
+    """It waits already, so its stage does not change."""
+    night, row = successors.begun({"windows": NOON, "budgets": SPENT}, NOW + WAITS)
+    state = successors.ledger.state
+    assert state
+    assert (night.alive, state.stage, state.note) == (True, "waiting", "budget exhausted for reason expired")
+    successors.memory.run(math.inf, lambda: row.ended or not night.alive)
+    assert HOUR <= successors.memory.time < 2 * HOUR
+    assert successors.ledger.state
+    assert "until 2026-03-07 22:00 UTC" in successors.ledger.state.note
+    assert successors.members.effects == []
+
+
+def test_a_night_hears_who_ends_a_rollout_that_was_left_open(successors: Successors) -> None:
+    """What people want is asked before how long to wait."""
+    night, row = successors.begun({"windows": WEEKLY}, NOW + WAITS)
+    assert (night.alive, row.ended) == (False, False)
+    successors.ledger.desired_state = DesiredState.ABORT
+    successors.night()
+    assert row.ended
+    assert "stopped by abort" in from_json(RolloutOutcome, row.result).state.failure
+    assert successors.members.effects == []

@@ -204,3 +204,15 @@ def test_what_a_member_runs_is_told_when_it_changes(ledger: Ledger, journal: Led
         golden.content,
         "sha256:before",
     ]
+
+
+def test_a_member_that_is_replaced_by_the_same_image_runs_what_it_ran(ledger: Ledger, journal: LedgerJournal) -> None:
+    """It drifted. Whether the new one serves or was put back, no older image is told of it."""
+    golden = release(9)
+    journal = replace(journal, target=ReplacementImage(f"web@{golden.digest}", golden.digest, golden))
+    ledger.record_whole_fleet("shop", {"a": "sha256:before"}, NOW - timedelta(days=2), "check")
+    ledger.record_whole_fleet("shop", {"a": golden.content}, NOW - timedelta(days=1), "check")
+    for pinned in (f"web@{golden.digest}", "web@sha256:dated-otherwise"):
+        for phase in (Phase.SERVING, Phase.NEW, Phase.OLD):
+            journal.mark("r1", replace(MEMBERS[0], pinned=pinned, phase=phase))
+    assert [one.content for one in ledger.member_runs("shop", "a")] == ["sha256:before", golden.content]

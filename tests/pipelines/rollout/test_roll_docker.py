@@ -353,6 +353,20 @@ def test_members_side_by_side_are_replaced_and_taken_back_to_the_exact_image_tha
     assert yard.names() == [f"web-{number}" for number in range(4)]
 
 
+def test_a_member_that_drifted_is_replaced_by_the_very_image_that_it_runs(yard: Yard) -> None:
+    """What was changed in it is gone with the old one, also when it is taken back."""
+    old = yard.start("web-1", "--network-alias", "web")
+    yard.docker("exec", "web-1", "sh", "-c", "echo evil >/etc/planted")
+    outcome = roll(yard, fleet(), "one")
+    new = yard.inspect("web-1")
+    assert ([one.phase for one in outcome.members], yard.answer("web-1")) == ([Phase.NEW], "one")
+    assert (new["Id"] != old, new["Image"]) == (True, yard.images["one"])
+    assert "/etc/planted" not in {one["Path"] for one in yard.api.diff("web-1") or ()}
+    again = roll(yard, fleet(), "one", "r2", back=outcome.members)
+    assert ([one.phase for one in again.members], again.state.failure, yard.names()) == ([Phase.OLD], "", ["web-1"])
+    assert (yard.answer("web-1"), yard.inspect("web-1")["Image"]) == ("one", yard.images["one"])
+
+
 def test_an_engine_that_cannot_be_reached_is_an_error_and_no_empty_fleet() -> None:
     """Unread is not compliant."""
     with pytest.raises(OutsideError, match="Docker Engine"):

@@ -511,6 +511,23 @@ def test_why_a_member_is_left_alone_is_told_in_full() -> None:
     assert why(elsewhere, "web-1", in_fleet=tagged, by=newer) == ""
 
 
+@pytest.mark.parametrize("rule", ["changed_files", "foreign_processes"])
+def test_what_drifted_is_replaced_by_the_very_image_that_it_runs(rule: str) -> None:
+    """A new one of it is without what was changed; where the origin is what is wrong, that stays so."""
+    to, tagged = target(), fleet(replacement={"tag": "r.example/shop:1"})
+    same = {"origin": Provenance(release=to.golden)}
+    assert [step.member.name for step in plan(fleet(), [judged("web-1", rule, **same)], to, NOW).steps] == ["web-1"]
+    assert plan(fleet(), [judged("web-1", "superseded", **same)], to, NOW).steps == ()
+    assert "an application image" in why_not(
+        fleet(), judged("web-1", rule, origin=Provenance(base=release(1))), to, NOW, ()
+    )
+    current = ReplacementImage("r.example/shop:1", "sha256:new", release(9))
+    runs = {"image": "r.example/shop:1", "digests": ("sha256:new",), "origin": Provenance(base=release(1))}
+    assert why_not(tagged, judged("web-1", "expired", rule, **runs), current, NOW, ()) == ""
+    elsewhere = judged("web-1", rule, **{**runs, "image": "r.example/db:1"})
+    assert "another image than r.example/shop" in why_not(tagged, elsewhere, current, NOW, ())
+
+
 def test_protection_ends_with_its_label_or_with_the_grace_after_the_deadline() -> None:
     """To the moment; without a deadline it holds."""
     of = fleet(termination_grace="1d")

@@ -19,7 +19,7 @@ from pipelines.rollout.waves import Step, Wave, canary_of
 from tests.pipelines.rollout.test_rollout_run import WIDE, Run, phases
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.scenario import Fault, FaultKind
-from tests.simulation.stage import name_of
+from tests.simulation.stage import TARGET, SimulatedJudge, name_of
 from tests.support.fleets import fleet, member
 
 ASKS = {"auto_promote": False}
@@ -108,6 +108,20 @@ def test_who_was_changed_by_somebody_else_is_not_taken_back_and_that_is_no_succe
     assert phases(outcome) == [Phase.OLD, Phase.NEW, Phase.OLD]
     cause = f"{UNFINISHED}: {name_of(1)}: {SAID[Cause.NOT_TAKEN]}; {SAID[Cause.CHANGED]}"
     assert outcome.state.failure == cause
+
+
+def test_who_was_replaced_by_the_image_that_it_ran_is_taken_back_to_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It drifted: each is a new instance of the same image, on both ways."""
+    monkeypatch.setattr(SimulatedJudge, "left_alone", lambda *_: "")
+    run, first = Run(), set[str]()
+    for box in run.estate.boxes.values():
+        box.digest, box.exact = TARGET.digest, TARGET.reference
+    run.pinned = dict.fromkeys(run.pinned, TARGET.reference)
+    outcome = taken_back(run, lambda: first.update(run.estate.boxes))
+    assert first == {"new-1", "new-2", "new-3"}
+    assert (phases(outcome), outcome.state.failure) == ([Phase.OLD] * 3, "")
+    assert set(run.estate.boxes) == {"new-4", "new-5", "new-6"}
+    assert run.images() == run.pinned
 
 
 def test_a_member_that_is_gone_cannot_go_back_and_that_is_no_success() -> None:
