@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 from hardening.findings import Finding, FindingKind
@@ -374,14 +375,15 @@ OF_STAGES = ("published", "promoted", "closed")
 
 def metrics_of(found: LatencyOutput) -> str:
     """The distribution in Prometheus' text format, of what is measured at this moment."""
-    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+    from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 
-    registry, scope = CollectorRegistry(), ["kind", "name"]
+    registry = CollectorRegistry()
 
-    def gauge(name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"goldsmith_patch_{name}", text, [*scope, *labels], registry=registry)
+    def gauge(name: str, text: str) -> Gauge:
+        return Gauge(f"goldsmith_patch_{name}", text, ["kind", "name"], registry=registry)
 
-    spans = gauge("latency_seconds", "From the fix to a stage, by quantile.", "stage", "quantile")
+    spans = Metric("goldsmith_patch_latency_seconds", "From the fix to a stage, by quantile.", "summary")
+    registry.register(SimpleNamespace(collect=lambda: [spans]))  # type: ignore[arg-type]
     fixes, still = gauge("fixes", "Fixes that were measured."), gauge("open", "Fixes that are not everywhere yet.")
     oldest = gauge("oldest_open_seconds", "Age of the oldest open fix; 0 without any.")
     judged = gauge("judged", "Fixes whose window is over, or that are closed.")
@@ -398,7 +400,8 @@ def metrics_of(found: LatencyOutput) -> str:
         for stage in OF_STAGES:
             if spread := getattr(line, stage):
                 for quantile, value in (("0.5", spread.median), ("0.9", spread.p90), ("1", spread.longest)):
-                    spans.labels(*where, stage, quantile).set(value)
+                    labels = {"kind": line.kind, "name": line.name, "stage": stage, "quantile": quantile}
+                    spans.add_sample(spans.name, labels, value)
     return generate_latest(registry).decode()
 
 

@@ -25,7 +25,9 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 STYLE = Path(__file__).with_name("report.css")
 SCRIPT = Path(__file__).with_name("report.js")
 SHOWN = 100
-"""Members, points and findings that a table shows at first; the script shows more members."""
+"""Points, findings and steps that a table shows."""
+ROWS = 50
+"""Members that their table shows at first, as the script has it too, which shows more."""
 
 
 def render_html(report: ReportOutput, state: JudgedState | None = None, stamp: str = "") -> str:
@@ -37,7 +39,7 @@ def render_html(report: ReportOutput, state: JudgedState | None = None, stamp: s
     return template.render(
         report=report, stale=STALE, style=style(), script=Markup(SCRIPT.read_text(encoding="utf-8")),  # noqa: S704
         policy=content_policy(live=bool(stamp)), stamp=stamp, shown=SHOWN, judged=judged,
-        first=in_order(report.members)[:SHOWN], rows=Markup(member_rows(report, state)),  # noqa: S704 - escaped there
+        first=in_order(report.members)[:ROWS], rows=Markup(member_rows(report, state)),  # noqa: S704 - escaped there
         charts=charts_of(report), counts=_counts(report),
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 "use strict";
 // The members' table: search, filters, sorting, one member's violations; and, where `serve` answers, what is new.
 (() => {
-  const SHOWN = 100;
+  const SHOWN = 50;
   const FIELDS = ["name", "state", "rules", "healthy", "superseded", "since", "due", "acts", "golden", "image", "digest",
     "status", "began", "judged", "violations", "facts", "release"];
   const TEXTS = new Set(["name", "state", "acts", "golden", "image", "digest", "status", "release"]);
@@ -10,11 +10,11 @@
   const COLUMNS = ["name", "state", "since", "due", "acts", "golden"];
   const NEVER = Number.MAX_SAFE_INTEGER;
   const wanted = { search: "", fleet: "", state: "", rule: "", sort: "", down: false, shown: SHOWN };
-  let members = [], texts = [], packed = {}, found = [];
+  const count = new Intl.NumberFormat("en");
+  let members = [], texts = [], packed = {}, found = [], sorted = {};
 
   const at = (id) => document.getElementById(id);
   const moment = (seconds) => seconds ? new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ") : "";
-  const fleetOf = (member) => member.name.slice(0, member.name.indexOf("/"));
 
   function element(tag, properties = {}, ...children) {
     const made = document.createElement(tag);
@@ -28,10 +28,12 @@
   function unpack() {
     packed = JSON.parse(at("rows").textContent);
     texts = packed.texts;
+    sorted = {};
     members = packed.members.map((row, order) => {
       const member = { order };
       FIELDS.forEach((name, index) => { member[name] = TEXTS.has(name) ? texts[row[index]] : row[index]; });
       member.rules = member.rules.map((number) => texts[number]);
+      member.fleet = member.name.slice(0, member.name.indexOf("/"));
       member.text = [member.name, member.state, ...member.rules, member.acts, member.golden, member.image, member.digest, member.release,
         member.healthy ? "" : "not healthy"].join(" ").toLowerCase();
       return member;
@@ -54,18 +56,24 @@
 
   function choose() {
     const words = wanted.search.toLowerCase().split(/\s+/).filter(Boolean);
-    found = members.filter((member) =>
-      (!wanted.fleet || fleetOf(member) === wanted.fleet)
+    found = inOrder().filter((member) =>
+      (!wanted.fleet || member.fleet === wanted.fleet)
       && (!wanted.state || (wanted.state === "not healthy" ? !member.healthy : member.state === wanted.state))
       && (!wanted.rule || member.rules.includes(wanted.rule))
       && words.every((word) => member.text.includes(word)));
+    if (wanted.down) found.reverse();
+  }
+
+  // All members by the column that was asked for: sorted once, not at each key.
+  function inOrder() {
     const key = wanted.sort;
-    if (key === "since" || key === "due") {
-      found.sort((one, two) => (one[key] || NEVER) - (two[key] || NEVER) || one.order - two.order);
-    } else if (key) {
-      found.sort((one, two) => (one[key] < two[key] ? -1 : one[key] > two[key] ? 1 : one.order - two.order));
-    }
-    if (key && wanted.down) found.reverse();
+    if (!key) return members;
+    const value = ["since", "due"].includes(key) ? (member) => member[key] || NEVER : (member) => member[key];
+    sorted[key] ||= [...members].sort((one, two) => {
+      const first = value(one), second = value(two);
+      return first < second ? -1 : first > second ? 1 : one.order - two.order;
+    });
+    return sorted[key];
   }
 
   function badge(text, kind) { return element("span", { className: `badge ${kind}` }, text); }
@@ -89,10 +97,10 @@
   function show() {
     choose();
     const body = at("member-rows");
-    body.replaceChildren(...found.slice(0, wanted.shown).map(row));
+    body.replaceChildren(...found.slice(0, wanted.shown).map((member) => member.row ||= row(member)));
     const shown = Math.min(wanted.shown, found.length);
-    at("count").textContent = `${found.length.toLocaleString("en")} of ${members.length.toLocaleString("en")} members`
-      + (shown < found.length ? `, the first ${shown.toLocaleString("en")} shown` : "");
+    at("count").textContent = `${count.format(found.length)} of ${count.format(members.length)} members`
+      + (shown < found.length ? `, the first ${count.format(shown)} shown` : "");
     at("more").hidden = shown >= found.length;
     document.querySelectorAll("#member-table thead th").forEach((head, index) => {
       const mine = COLUMNS[index] === wanted.sort;
@@ -109,10 +117,10 @@
   }
 
   function controls() {
-    const sorted = (values) => [...new Set(values)].sort();
-    options("by-fleet", sorted(members.map(fleetOf)), wanted.fleet);
-    options("by-state", [...sorted(members.map((member) => member.state)), "not healthy"], wanted.state);
-    options("by-rule", sorted(members.flatMap((member) => member.rules)), wanted.rule);
+    const distinct = (values) => [...new Set(values)].sort();
+    options("by-fleet", distinct(members.map((member) => member.fleet)), wanted.fleet);
+    options("by-state", [...distinct(members.map((member) => member.state)), "not healthy"], wanted.state);
+    options("by-rule", distinct(members.flatMap((member) => member.rules)), wanted.rule);
     at("search").value = wanted.search;
     for (const [id, name] of [["search", "search"], ["by-fleet", "fleet"], ["by-state", "state"], ["by-rule", "rule"]]) {
       at(id).addEventListener(id === "search" ? "input" : "change", (event) => {
@@ -126,6 +134,7 @@
       button.addEventListener("click", () => {
         wanted.down = wanted.sort === COLUMNS[index] && !wanted.down;
         wanted.sort = COLUMNS[index];
+        wanted.shown = SHOWN;
         show();
       });
       head.replaceChildren(button);

@@ -17,6 +17,7 @@ from typing import Any
 from hardening.foundation.text import one_line, visible
 from hardening.model import Enforcement
 from pipelines.fleet.judged_state import JudgedFleet, JudgedMember, JudgedState, ViolationLine
+from pipelines.fleet.violations import PolicyState
 
 COLUMNS = (
     "fleet", "owner", "member", "state", "healthy", "image", "golden", "release", "rule", "enforcement", "stands",
@@ -118,7 +119,7 @@ def as_metrics(state: JudgedState) -> str:
             continue
         checked.labels(fleet.name).set(fleet.checked_at.timestamp())
         states = Counter(member.state for member in fleet.members)
-        for name in type(fleet.members[0].state) if fleet.members else ():
+        for name in PolicyState:
             members.labels(fleet.name, name).set(states[name])
         ill.labels(fleet.name).set(sum(not member.healthy and member.state != "unread" for member in fleet.members))
         for rule, many in sorted(Counter(r for one in fleet.members for r in {v.rule for v in one.standing}).items()):

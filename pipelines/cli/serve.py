@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -62,7 +62,7 @@ def serve(context: Context | None = None) -> int:
         leaving = threading.Event()
         live = LivePage(context.ledger.state_stamp, _page, content_policy(live=True))
         answers = Answers(context.ledger, runner, webhook, told, clock, live, leaving)
-        server = uvicorn.Server(_config(answers))
+        server = uvicorn.Server(_config(answers, (*wanted.hosts, wanted.listen.rpartition(":")[0])))
         with _stopped_by_signals(server, leaving), runner.at_work():
             host, port, *_ = bound.getsockname()
             say(f"serve: the page is http://{host}:{port}/; also /healthz, /metrics{', /hooks' if webhook else ''}")
@@ -126,9 +126,9 @@ def _page(stamp: str) -> str:
         return render_html(*gather_all(context), stamp=stamp)
 
 
-def _config(answers: Answers) -> uvicorn.Config:
+def _config(answers: Answers, hosts: Collection[str] = ()) -> uvicorn.Config:
     return uvicorn.Config(
-        application(answers), log_level="warning", access_log=False, server_header=False,
+        application(answers, hosts), log_level="warning", access_log=False, server_header=False,
         limit_concurrency=SERVE_CALLS.most, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS,
         lifespan="off",
     )  # fmt: skip

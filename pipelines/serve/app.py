@@ -8,16 +8,21 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from standardwebhooks.webhooks import Webhook
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.limits import SERVE_STREAM_SECONDS, SERVE_STREAMS, WEBHOOK_BYTES, WEBHOOK_ID, WEBHOOK_SECONDS
@@ -26,6 +31,7 @@ from pipelines.serve.live import LOOK_SECONDS, LivePage
 from pipelines.serve.moments import TriggerKind
 from pipelines.serve.runner import Runner
 
+HOOKS = "/hooks"
 BEATS = 5  # looks at the state after which a stream says something, though nothing changed
 HEADERS = {
     "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
@@ -158,16 +164,52 @@ class Answers:
         }
 
 
-def application(answers: Answers) -> Starlette:
-    """The paths."""
+class OwnHosts:
+    """Answers calls for this host alone: by an address, as localhost or by one of its `names`.
+
+    Else a page of a stranger whose name leads here (DNS rebinding) could read, in the browser of somebody who reaches
+    us, what we answer. Calls of /hooks are signed, and come by whatever name their sender knows.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app = app
+        self._names = {"localhost", *(name.lower() for name in names)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, or refuse it."""
+        app = self._app
+        if scope["type"] == "http" and scope["path"] != HOOKS and not self._is_ours(Headers(scope=scope)):
+            app = _refused(421, "called by a name that is not ours; serve.hosts lists them")
+        await app(scope, receive, send)
+
+    def _is_ours(self, headers: Headers) -> bool:
+        try:
+            (host,) = headers.getlist("host")
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in self._names or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def application(answers: Answers, hosts: Collection[str] = ()) -> Starlette:
+    """The paths, for calls by an address, as localhost or by the names of `hosts`."""
     return Starlette(
+        middleware=[Middleware(OwnHosts, names=hosts)],
         routes=[
             Route("/", answers.page),
             Route("/events", answers.events),
             Route("/favicon.ico", answers.icon),
             Route("/healthz", answers.healthz),
             Route("/metrics", answers.metrics),
-            Route("/hooks", answers.hooks, methods=["POST"]),
+            Route(HOOKS, answers.hooks, methods=["POST"]),
         ]
     )
 

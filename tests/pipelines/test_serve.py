@@ -40,6 +40,7 @@ from tests.support.forked import ended, start_forked
 
 NOW = datetime(2026, 11, 25, 12, 7, tzinfo=UTC)
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
+HOSTS = ("goldsmith.example.com",)
 NEVER = Schedule.of(Serve(nightly="", urgent=""))
 SOON = 600  # seconds, for what must come: no test's result depends on how busy the machine is
 
@@ -311,7 +312,7 @@ def answering(site: Site, webhook: Webhook | None) -> Iterator[str]:
     live = LivePage(site.ledger.state_stamp, lambda stamp: f"<p>{stamp}</p>", "default-src 'none'")
     leaving = threading.Event()
     answers = Answers(site.ledger, runner, webhook, lambda: metrics(site.ledger, runner), lambda: NOW, live, leaving)
-    server = uvicorn.Server(_config(answers))
+    server = uvicorn.Server(_config(answers, HOSTS))
     bound = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([bound],))
     with runner.at_work():
@@ -449,6 +450,35 @@ def test_the_page_is_shown_to_who_asks_and_runs_nothing_of_others(site: Site) ->
         (site.folder / "ledger.sqlite").rename(site.folder / "away")
         (site.folder / "ledger.sqlite").mkdir()
         came("the failure", lambda: requests.get(address, timeout=SOON).status_code == 503)
+
+
+def test_a_page_whose_name_leads_here_reads_nothing(site: Site) -> None:
+    """A browser that a stranger's name led to us (DNS rebinding) says that name. Signed calls come by any."""
+    ours = ("127.0.0.1", "[::1]:8470", "LOCALHOST:8470", "Goldsmith.example.com")
+    strangers = (
+        "evil.example", "127.0.0.1.evil.example:8470", "localhost.evil.example", "127.0.0.1@evil.example", "[::1", "",
+    )  # fmt: skip
+    with answering(site, None) as address:
+        for path in ("/", "/events", "/healthz", "/metrics", "/favicon.ico", "/nothing"):
+            for host in (*ours, *strangers):
+                with requests.get(f"{address}{path}", headers={"Host": host}, timeout=SOON, stream=True) as answer:
+                    assert (answer.status_code == 421) is (host in strangers), (path, host)
+        assert requests.post(f"{address}/hooks", headers={"Host": strangers[0]}, timeout=SOON).status_code == 404
+
+
+def test_looking_changes_nothing(site: Site) -> None:
+    """Neither the ledger nor what is beside it, whatever is asked, and by whatever method."""
+    with answering(site, None) as address:
+        requests.get(address, timeout=SOON)
+        before = site.ledger.state_stamp()
+        for path in ("/", "/events", "/healthz", "/metrics"):
+            for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+                assert requests.request(method, f"{address}{path}", timeout=SOON).status_code == 405
+            with requests.get(f"{address}{path}", stream=True, timeout=SOON) as answer:
+                assert "access-control-allow-origin" not in answer.headers
+        assert site.ledger.state_stamp() == before
+        assert not site.ledger.audit_lines()
+        assert not site.asked
 
 
 def test_who_looks_is_told_when_the_state_is_another(site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from hardening.findings import Actor, Reason, Remedy, Repair, Side, Verdict
@@ -32,7 +33,9 @@ kind = "docker"
 selector = {{ app = "{name}" }}
 replacement = {{ definition = "debian-base" }}
 """
-FLEETS = {"shop": "web team", "warehouse": "logistics"}
+PLANTED = "<script>document.title='run'</script><img src=x onerror=document.title='run'>"
+"""What a stranger wrote: in the owner of a fleet, in the audit, and in all texts of member 2 of each fleet."""
+FLEETS = {"shop": "web team", "warehouse": f"logistics {PLANTED}"}
 
 
 def watched(folder: Path, members: int = 40) -> Context:
@@ -84,7 +87,7 @@ def _watched_fleet(ledger: Ledger, fleet: str, count: int, releases: list[Releas
     for week, release in enumerate(releases):
         at = release.published_at + 3 * DAY
         runs = {one.member.name: release.content for one in found if one.origin.golden not in releases[:week]}
-        for number, (name, content) in enumerate(runs.items()) if count <= SMALL else ():
+        for number, (name, content) in enumerate(islice(runs.items(), REMEMBERED)):
             ledger.record_run(MemberRun(fleet, name, content, gone=False, told_by="check", at=at + number * DAY / 100))
     ledger.record_whole_fleet(fleet, {one.member.name: _content(one) for one in found}, NOW - DAY, "check")
     good = sum(not one.standing for one in found)
@@ -100,7 +103,7 @@ def _watched_fleet(ledger: Ledger, fleet: str, count: int, releases: list[Releas
     ledger.record_check(FleetCheck(fleet, NOW - timedelta(hours=3), to_json(tuple(map(checked, found)))))
 
 
-SMALL = 100  # a larger fleet has no history of each member's runs: it takes too long to write
+REMEMBERED = 10  # members of a fleet whose earlier runs are known too: to write them takes long
 
 
 def _content(one: Judged) -> str:
@@ -108,15 +111,17 @@ def _content(one: Judged) -> str:
 
 
 def _judged(fleet: str, number: int, releases: list[Release]) -> Judged:
-    name, since = f"web-{number:05}", NOW - (number % 40) * DAY
-    subject = f"{fleet}/{name}"
-    member = fleets.member(name, healthy=number % 17 != 3, since=since, image="r.example/debian-base:stable")
+    planted = PLANTED if number == 2 else ""
+    name, since = f"web-{number:05}{planted}", NOW - (number % 40) * DAY
+    subject, image = f"{fleet}/{name}", f"r.example/debian-base:stable{planted}"
+    member = fleets.member(name, healthy=number % 17 != 3, since=since, image=image)
     if number % 25 == 4:
         alien = _reason("unknown", subject, "its image is none of ours", since, Actor.FLEET, Repair.ROLL)
         return Judged(member, Provenance(), (alien,))
     old = number % 10 == 0
     release = releases[0] if old else releases[-1 - number % 2]
-    reasons = [_reason("root-user", subject, "it runs as root", since, Actor.HOST, Repair.CONFIGURE, audit=True)]
+    what = f"it runs as root{planted}"
+    reasons = [_reason("root-user", subject, what, since, Actor.HOST, Repair.CONFIGURE, planted, audit=True)]
     if old:
         reasons.append(_reason("expired", subject, "its image has expired", since, Actor.FLEET, Repair.ROLL))
     if number % 15 == 1:
@@ -149,4 +154,4 @@ def _rolled(ledger: Ledger) -> None:
     first = planned.steps[0].member
     ledger.save_member("shop-1", first.id, to_json(MemberState(first.id, first.name, Phase.NEW)))
     ledger.save_rollout("shop-1", to_json(state), NOW, is_open=True)
-    ledger.audit(NOW - DAY, "ann", "roll.start", "shop")
+    ledger.audit(NOW - DAY, f"ann {PLANTED}", "roll.start", "shop")

@@ -145,6 +145,14 @@ def test_no_text_of_strangers_ends_the_rows_or_hides_in_them(found: tuple[Report
     assert "</script><script>alert(1)" in json.loads(rows)["texts"][0]
 
 
+def test_what_strangers_wrote_stands_on_the_page_as_text(found: tuple[ReportOutput, JudgedState]) -> None:
+    """Names, owners, references of images, evidence, who did something: the only markup is the template's."""
+    page = render_html(*found)
+    assert page.count("&lt;script&gt;document.title=") >= 4
+    assert len(re.findall(r"<script\b", page)) == 2, "its own, and the rows'"
+    assert not re.search(r"<img|<[^>]*onerror", page)
+
+
 def test_the_page_runs_its_own_script_alone(found: tuple[ReportOutput, JudgedState]) -> None:
     """By its policy, whose hashes are of what stands in it; only a live page may ask, and only us."""
     page = render_html(*found)

@@ -14,6 +14,7 @@ from hardening.foundation.errors import UsageError
 from pipelines.cli.report import form_of
 from pipelines.cli.report_exports import COLUMNS, as_csv, as_metrics, as_sarif
 from pipelines.fleet.judged_state import JudgedState, judged_state
+from tests.images.scan.test_formats import require_sarif
 from tests.support.watched import watched
 
 MEMBERS = 40
@@ -58,12 +59,12 @@ def test_no_name_becomes_a_formula_or_a_line(state: JudgedState, name: str) -> N
 
 def test_sarif_names_each_rule_once_and_each_violation(state: JudgedState) -> None:
     """With the member as its place, a fingerprint that stays, and what is only recorded as a note."""
-    (run,) = json.loads(as_sarif(state))["runs"]
+    (run,) = require_sarif(as_sarif(state))["runs"]
     rules = [one["id"] for one in run["tool"]["driver"]["rules"]]
     assert rules == sorted({rule for _, _, rule in violations(state)})
     results = run["results"]
     places = [one["locations"][0]["logicalLocations"][0]["fullyQualifiedName"] for one in results]
-    assert [(*place.split("/"), one["ruleId"]) for place, one in zip(places, results, strict=True)] == violations(state)
+    assert [(*place.split("/", 1), one["ruleId"]) for place, one in zip(places, results, strict=True)] == violations(state)
     assert all(rules[one["ruleIndex"]] == one["ruleId"] for one in results)
     assert {one["ruleId"] for one in results if one["level"] == "note"} == {"root-user"}
     prints = [one["partialFingerprints"]["member/v1"] for one in results]
@@ -79,7 +80,7 @@ def test_what_is_waived_is_suppressed_in_sarif(state: JudgedState) -> None:
     waived = member.standing[0].model_copy(update={"waived_by": "w-1", "stands": False})
     member = member.model_copy(update={"violations": (waived,)})
     fleets = (fleet.model_copy(update={"members": (member,)}),)
-    (result,) = json.loads(as_sarif(state.model_copy(update={"fleets": fleets})))["runs"][0]["results"]
+    (result,) = require_sarif(as_sarif(state.model_copy(update={"fleets": fleets})))["runs"][0]["results"]
     assert result["suppressions"] == [{"kind": "external", "justification": "w-1"}]
 
 
