@@ -99,7 +99,7 @@ def _watched_fleet(ledger: Ledger, fleet: str, count: int, releases: list[Releas
         image="sha256:1", user="65532", memory_bytes=1 << 26, mounts=(Mount("volume", "data", "/data", writable=True),),
         networks=("web",), launched=NOW - 3 * DAY,
     )  # fmt: skip
-    ledger.record_snapshots(fleet, {(one.member.name, one.member.handle): to_json(facts) for one in found}, NOW)
+    ledger.record_snapshots(fleet, {(one.member.name, one.member.handle): to_json(facts) for one in found}, NOW, {})
     ledger.record_check(FleetCheck(fleet, NOW - timedelta(hours=3), to_json(tuple(map(checked, found)))))
 
 

@@ -24,7 +24,6 @@ from tests.support.watched import NOW, watched
 
 RULES = ROOT / "docs/monitoring/goldsmith-rules.yml"
 DASHBOARD = ROOT / "docs/monitoring/goldsmith-dashboard.json"
-HOUR = 60  # in minutes
 
 
 @pytest.fixture(scope="module")
@@ -139,21 +138,21 @@ def test_promtool_accepts_the_rules_and_what_the_dashboard_asks(tmp_path: Path) 
 FIRES: dict[str, tuple[str, str, int]] = {
     # a series, its values minute by minute, and the minute in which the alert fires; in the fifth it does not
     "GoldsmithMembersOverdue": ('goldsmith_members_overdue{fleet="shop"}', "0x9 2x50", 12),
-    "GoldsmithDeadlineNear": ('goldsmith_next_deadline_timestamp_seconds{fleet="shop"}', f"{3 * 86400}x3000", 49 * HOUR),
+    "GoldsmithDeadlineNear": ('goldsmith_next_deadline_timestamp_seconds{fleet="shop"}', f"{86400 + 600}x50", 12),
     "GoldsmithMembersUnread": ('goldsmith_members{fleet="shop",state="unread"}', "0x9 1x99", 75),
     "GoldsmithMembersUnhealthy": ('goldsmith_members_unhealthy{fleet="shop"}', "0x9 1x99", 45),
-    "GoldsmithFleetNotChecked": ('goldsmith_fleet_checked_timestamp_seconds{fleet="shop"}', "60x3000", 49 * HOUR),
+    "GoldsmithFleetNotChecked": ('goldsmith_fleet_checked_timestamp_seconds{fleet="shop"}', f"{300 - 2 * 86400}x50", 12),
     "GoldsmithFixWaitsLong": (
         'goldsmith_patch_oldest_open_seconds{kind="fleet",name="shop"}', f"0x9 {15 * 86400}x50", 12,
     ),
     "GoldsmithImageUnknown": ('goldsmith_patch_unknown_members{kind="fleet",name="shop"}', "0x9 1x99", 75),
     "GoldsmithRunFailed": ('goldsmith_last_run_exit_code{kind="night"}', "0x9 4x50", 12),
-    "GoldsmithNightMissing": ('goldsmith_last_run_timestamp_seconds{kind="night"}', "60x3000", 27 * HOUR),
+    "GoldsmithNightMissing": ('goldsmith_last_run_timestamp_seconds{kind="night"}', f"{300 - 26 * 3600}x50", 12),
     "GoldsmithMetricsAbsent": ("goldsmith_fleet_checked_timestamp_seconds", "0x5 stale", 30),
 }  # fmt: skip
 SAYS = {
     "GoldsmithMembersOverdue": "2 members of shop are out of policy past their deadline",
-    "GoldsmithDeadlineNear": "in 23h 0m 0s the first violation in shop is overdue",
+    "GoldsmithDeadlineNear": "in 23h 58m 0s the first violation in shop is overdue",
 }
 
 
