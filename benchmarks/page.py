@@ -50,10 +50,10 @@ def main() -> int:
     require("chromium")
     with tempfile.TemporaryDirectory() as folder:
         context = watched(Path(folder), MEMBERS)
-        made, file = zip(*(_made(context) for _ in range(times)), strict=True)
+        made, busy, file = zip(*(_made(context) for _ in range(times)), strict=True)
         size = file[0].stat().st_size / 1e6
         painted, filtered = zip(*(_shown(file[0]) for _ in range(times)), strict=True)
-    print(f"{MEMBERS:,} members, a file of {size:.1f} MB")
+    print(f"{MEMBERS:,} members, a file of {size:.1f} MB, made in {median(busy):.2f} s of processor time")
     claims = (
         ("seconds to make it", median(made), MOST_MADE),
         ("seconds to the first paint", median(painted), MOST_PAINTED),
@@ -64,12 +64,13 @@ def main() -> int:
     return int(any(value > most for _, value, most in claims))
 
 
-def _made(context: object) -> tuple[float, Path]:
+def _made(context: object) -> tuple[float, float, Path]:
+    """Seconds and processor seconds to make the file."""
     from pipelines.cli.report import write_report
 
-    began = time.perf_counter()
+    began, busy = time.perf_counter(), time.process_time()
     path = write_report(context)  # type: ignore[arg-type]
-    return time.perf_counter() - began, path
+    return time.perf_counter() - began, time.process_time() - busy, path
 
 
 def _shown(file: Path) -> tuple[float, float]:

@@ -23,10 +23,11 @@ def over_time(title: str, labels: Sequence[str], lines: Mapping[str, Values], un
     import pygal
 
     step = max(1, -(-len(labels) // 6))
+    highest = max((value for values in lines.values() for value in values if value), default=1)
     chart = pygal.Line(
         **_options(), show_dots=len(labels) < DOTS, dots_size=3, interpolate=None, allow_interruptions=True,
         x_labels_major_every=step, show_minor_x_labels=False, truncate_label=-1,
-        **({"range": (0, 100)} if unit == "%" else {"include_x_axis": True}),
+        range=(0, 100 if unit == "%" else highest * 1.1),
     )  # fmt: skip
     return _drawn(chart, title, labels, lines, unit)
 
@@ -35,7 +36,7 @@ def bars(title: str, labels: Sequence[str], values: Values, unit: str = "", *, l
     """A bar for each label."""
     import pygal
 
-    height = {"height": max(120, 60 + 26 * len(labels))} if lying else {}
+    height = {"height": max(96, 60 + 26 * len(labels))} if lying else {}
     kind = pygal.HorizontalBar if lying else pygal.Bar
     chart = kind(**_options() | height, truncate_label=-1, print_values=False)
     return _drawn(chart, title, labels, {"": values}, unit)

@@ -178,7 +178,7 @@
     at("detail-body").replaceChildren(...[
       listed([["State", member.rules.join(", ") || member.state], ["Healthy", member.healthy ? "" : "no"],
         ["Due", moment(member.due)], ["Golden image", `${member.golden} ${member.digest}`], ["Its release is", member.status],
-        ["Runs", member.image], ["Since", moment(member.began)], ["Checked", moment(member.judged)]]),
+        ["Runs", member.image], ["Runs since", moment(member.began)], ["Checked", moment(member.judged)]]),
       ...(loud.length ? loud.map(violation) : [element("p", { className: "soft" }, "Nothing stands against it.")]),
       ...(quiet.length ? [element("details", {}, element("summary", {}, `${quiet.length} waived or only recorded`),
         ...quiet.map(violation))] : []),

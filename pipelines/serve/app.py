@@ -210,7 +210,7 @@ def application(answers: Answers, hosts: Collection[str] = ()) -> Starlette:
             Route("/healthz", answers.healthz),
             Route("/metrics", answers.metrics),
             Route(HOOKS, answers.hooks, methods=["POST"]),
-        ]
+        ],
     )
 
 

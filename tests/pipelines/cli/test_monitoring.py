@@ -141,7 +141,9 @@ FIRES: dict[str, tuple[str, str, int]] = {
     "GoldsmithDeadlineNear": ('goldsmith_next_deadline_timestamp_seconds{fleet="shop"}', f"{86400 + 600}x50", 12),
     "GoldsmithMembersUnread": ('goldsmith_members{fleet="shop",state="unread"}', "0x9 1x99", 75),
     "GoldsmithMembersUnhealthy": ('goldsmith_members_unhealthy{fleet="shop"}', "0x9 1x99", 45),
-    "GoldsmithFleetNotChecked": ('goldsmith_fleet_checked_timestamp_seconds{fleet="shop"}', f"{300 - 2 * 86400}x50", 12),
+    "GoldsmithFleetNotChecked": (
+        'goldsmith_fleet_checked_timestamp_seconds{fleet="shop"}', f"{300 - 2 * 86400}x50", 12,
+    ),
     "GoldsmithFixWaitsLong": (
         'goldsmith_patch_oldest_open_seconds{kind="fleet",name="shop"}', f"0x9 {15 * 86400}x50", 12,
     ),

@@ -79,7 +79,7 @@ def found_by_axe(page: Page, within: str = "html") -> list[tuple[str, str]]:
 
 
 def test_axe_finds_nothing(browser: Browser, file: Path) -> None:
-    """With all unfolded, and in a member's violations: light and wide, then dark and narrow. Nothing is wider than it."""
+    """With all unfolded, and in a member's violations: light and wide, dark and narrow. Nothing is wider than it."""
     with opened(browser, file.as_uri()) as page:
         for theme, width in (("light", 1200), ("dark", 380)):
             page.emulate_media(color_scheme=theme)

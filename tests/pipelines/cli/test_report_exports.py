@@ -64,7 +64,8 @@ def test_sarif_names_each_rule_once_and_each_violation(state: JudgedState) -> No
     assert rules == sorted({rule for _, _, rule in violations(state)})
     results = run["results"]
     places = [one["locations"][0]["logicalLocations"][0]["fullyQualifiedName"] for one in results]
-    assert [(*place.split("/", 1), one["ruleId"]) for place, one in zip(places, results, strict=True)] == violations(state)
+    told = [(*place.split("/", 1), one["ruleId"]) for place, one in zip(places, results, strict=True)]
+    assert told == violations(state)
     assert all(rules[one["ruleIndex"]] == one["ruleId"] for one in results)
     assert {one["ruleId"] for one in results if one["level"] == "note"} == {"root-user"}
     prints = [one["partialFingerprints"]["member/v1"] for one in results]
