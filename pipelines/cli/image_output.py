@@ -178,8 +178,10 @@ def form_named(form: str, output: str, forms: Sequence[str], endings: Mapping[st
     return found
 
 
-def write_out(text: str, output: str) -> None:
-    """Write the text to a file, whole or not at all, or to standard output. Raises UsageError for no file's place."""
+def write_out(text: str, output: str, mode: int | None = None) -> None:
+    """Write the text to a file, whole or not at all, or to standard output. `mode`: who may read the file, where not
+    only we. Raises UsageError for no file's place.
+    """
     if not output:
         out().out(text, highlight=False, end="")
         return
@@ -188,5 +190,5 @@ def write_out(text: str, output: str) -> None:
     target = Path(output).absolute()
     if target.is_dir() or not target.parent.is_dir():
         raise UsageError(f"--output: {output} is no place for a file", hint="give a file in a folder that is there")
-    write_atomically(target, text)
+    write_atomically(target, text, mode)
     say(f"wrote {target}")

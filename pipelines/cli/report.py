@@ -312,7 +312,8 @@ def make_report(form: str = "", output: str = "", *, as_json: bool = False) -> N
     if as_json:
         print_json(to_json(gather(context)))
     elif chosen in EXPORTS:
-        write_out(EXPORTS[chosen](judged_state(context)), output)
+        # node_exporter, which is another user, reads the textfiles
+        write_out(EXPORTS[chosen](judged_state(context)), output, 0o644 if chosen == "prometheus" else None)
     elif output or form:
         write_out(render_html(*gather_all(context)), output)
     else:

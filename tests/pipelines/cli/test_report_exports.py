@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hardening.foundation.errors import UsageError
-from pipelines.cli.report import form_of
+from images.context import Context
+from pipelines.cli import report
+from pipelines.cli.report import form_of, make_report
 from pipelines.cli.report_exports import COLUMNS, as_csv, as_metrics, as_sarif
 from pipelines.fleet.judged_state import JudgedState, judged_state
 from tests.images.scan.test_formats import require_sarif
@@ -21,9 +24,15 @@ MEMBERS = 40
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> JudgedState:
+def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     """Two fleets that have run for weeks."""
-    return judged_state(watched(tmp_path_factory.mktemp("watched"), MEMBERS))
+    return watched(tmp_path_factory.mktemp("watched"), MEMBERS)
+
+
+@pytest.fixture(scope="module")
+def state(context: Context) -> JudgedState:
+    """Their members, judged."""
+    return judged_state(context)
 
 
 def violations(state: JudgedState) -> list[tuple[str, str, str]]:
@@ -117,3 +126,19 @@ def test_a_form_is_printed_or_written_whole(tmp_path: Path, state: JudgedState) 
     assert (tmp_path / "members.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
     with pytest.raises(UsageError, match="no place"):
         write_out("", str(tmp_path / "not" / "there.csv"))
+
+
+def test_metrics_are_for_another_user_and_all_else_is_its_writers(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """node_exporter reads the textfile; who is vulnerable is nobody else's to read."""
+    monkeypatch.setattr(report, "image_context", lambda **_: context)
+    monkeypatch.chdir(tmp_path)
+    before = os.umask(0o077)
+    try:
+        for ending in ("prom", "csv", "sarif", "html"):
+            make_report(output=f"out.{ending}")
+    finally:
+        os.umask(before)
+    modes = {file.suffix: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert modes == {".prom": 0o644, ".csv": 0o600, ".sarif": 0o600, ".html": 0o600}
