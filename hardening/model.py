@@ -258,15 +258,18 @@ class Waiver(Content):
         waiver._reach = reach
         return waiver
 
+    def may_speak_for(self, subject: str) -> bool:
+        """Whether its content root may speak for `subject`."""
+        head, slash, _ = subject.partition("/")
+        return self._reach is None or f"{head}{slash}" in self._reach
+
     def reaches(self, subject: str, below: Sequence[str] = ()) -> bool:
         """Whether it is about `subject`: one of its globs matches, and its content root may speak for it.
 
         One that is inherited also matches by the images `below` that the subject has from what it is about.
         """
-        head, slash, _ = subject.partition("/")
-        inside = self._reach is None or f"{head}{slash}" in self._reach
         names = (subject, *below) if self.inherited else (subject,)
-        return inside and any(fnmatchcase(name, glob) for name in names for glob in self.subjects)
+        return self.may_speak_for(subject) and any(fnmatchcase(name, glob) for name in names for glob in self.subjects)
 
     @model_validator(mode="after")
     def _bounded(self) -> Waiver:

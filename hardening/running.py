@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -50,6 +50,21 @@ class RunningFacts:
     lacks_until: datetime | None = None
 
 
+MOST_KEPT = 10_000  # ways of running of which is kept what they break
+
+
+@dataclass(frozen=True)
+class _BrokenRuntime:
+    """A rule that members break by how they run. `since` and `always`: see first_broken."""
+
+    rule: RuntimeRule
+    asked: Rule
+    since: datetime | None
+    always: bool
+    what: str
+    remedy: Remedy
+
+
 @dataclass(frozen=True)
 class _Broken:
     """A rule that an image breaks, whoever runs it. `since` None: since the member was first seen."""
@@ -84,6 +99,7 @@ class MemberJudge:
         self._now = now
         self._waivers = ActiveWaivers(waivers, policy.exception_contact, now.date())
         self._images: dict[int, tuple[RunningFacts, tuple[_Broken, ...]]] = {}
+        self._ways: dict[Hashable, tuple[_BrokenRuntime, ...]] = {}
         asked = self._policy.running
         self._runtime = {
             kind: tuple((rule, rule.find, getattr(asked, rule.name)) for rule in rules)
@@ -145,25 +161,38 @@ class MemberJudge:
         self, found: list[Reason], subject: str, image: RunningFacts, observed: Observed, seen_since: datetime | None
     ) -> None:
         """Add what its configuration breaks, and what of that could not be read."""
-        now, first = observed.now, observed.first
+        now = observed.now
         if now is None:
             rules = [(rule.name, observed.unread) for rule, _, _ in self._runtime[observed.kind]]
             found += self._unread(subject, rules)
             return
-        for rule, find, asked in self._runtime[observed.kind]:
-            if evidence := find(now, first, asked):
-                found.append(self._runtime_reason(subject, image, observed, rule, asked, evidence, seen_since))
+        for one in self._of_way(image, observed, now):
+            began = (seen_since or one.since if one.always else one.since) or self._now
+            found.append(
+                self._reason(
+                    subject, one.rule.name, one.asked, began, one.what, one.rule.why, one.rule.todo, one.remedy
+                )
+            )
         if now.unread:
             found += self._unread(subject, now.unread)
 
-    def _runtime_reason(
-        self, subject: str, image: RunningFacts, observed: Observed, rule: RuntimeRule, asked: Rule,
-        evidence: tuple[str, ...], seen_since: datetime | None,
-    ) -> Reason:  # fmt: skip
-        since, always = runtime.first_broken(rule, asked, observed.history, observed.first)
-        began = (seen_since or since if always else since) or self._now
-        what, remedy = _told(rule, evidence, _brought_by(rule, image, observed.now))
-        return self._reason(subject, rule.name, asked, began, what, rule.why, rule.todo, remedy)
+    def _of_way(self, image: RunningFacts, observed: Observed, now: Facts) -> tuple[_BrokenRuntime, ...]:
+        """The rules that it breaks by how it runs: the same for all that run alike, so each way is judged once."""
+        way = image.known, image.application, runtime.way_of(observed)
+        if (known := self._ways.get(way)) is None:
+            if len(self._ways) >= MOST_KEPT:
+                self._ways.clear()
+            known = tuple(self._broken(image, observed, now))
+            self._ways[way] = known
+        return known
+
+    def _broken(self, image: RunningFacts, observed: Observed, now: Facts) -> Iterator[_BrokenRuntime]:
+        first = observed.first
+        for rule, find, asked in self._runtime[observed.kind]:
+            if evidence := find(now, first, asked):
+                since, always = runtime.first_broken(rule, asked, observed.history, first)
+                what, remedy = _told(rule, evidence, _brought_by(rule, image, now))
+                yield _BrokenRuntime(rule, asked, since, always, what, remedy)
 
     def _unread(self, subject: str, rules: Iterable[tuple[str, str]]) -> Iterator[Reason]:
         """What could not be judged, treated as the strictest of these rules treats what breaks it. Nothing waives it:
@@ -182,7 +211,7 @@ class MemberJudge:
         yield Reason(UNREAD, subject, strictest, what, why, todo, since=now, deadline=now, remedy=remedy)
 
 
-def _brought_by(rule: RuntimeRule, image: RunningFacts, facts: Facts | None) -> Side | None:
+def _brought_by(rule: RuntimeRule, image: RunningFacts, facts: Facts) -> Side | None:
     """Whose image brings it in, as a user that the image sets: the golden one, or the application's; None: neither."""
     if rule.name == "root_user" and isinstance(facts, runtime.ContainerFacts) and runtime.by_image(facts):
         return Side.BASE if image.known and not image.application else Side.YOURS

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal
 
 from hardening.findings import Actor, Repair, Side
@@ -124,6 +125,19 @@ class Observed:
             if read := next((facts for facts in looks if not _unread_groups(facts)), None):
                 return replace(first, groups=read.groups, unread=read.unread)
         return first
+
+
+UNJUDGED = ("image", "launched")  # which no rule looks at
+_LOOKED_AT = {
+    kind: attrgetter(*(one.name for one in fields(of) if one.name not in UNJUDGED))
+    for kind, of in (("container", ContainerFacts), ("instance", InstanceFacts))
+}
+
+
+def way_of(observed: Observed) -> Hashable:
+    """All that rules look at: two members of which it is equal break the same rules since the same looks."""
+    seen = (observed.now, *(facts for _, facts in observed.history))
+    return tuple(_LOOKED_AT[one.kind](one) if one else None for one in seen), tuple(at for at, _ in observed.history)
 
 
 Find = Callable[[Any, Any, Any], tuple[str, ...]]

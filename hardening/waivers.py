@@ -135,7 +135,7 @@ class ActiveWaivers:
         for length in self._lengths[name]:
             for glob, waiver in self._by_beginning[name].get(subject[:length], ()):
                 matches = glob.match(subject) if glob else len(subject) == length
-                if matches and waiver.reaches(subject):
+                if matches and waiver.may_speak_for(subject):
                     found.append(waiver)
         return max(found, key=lambda one: (one.expires, one.id), default=None)
 

@@ -24,6 +24,8 @@ from pipelines.host.daemon import Daemon
 
 START_SECONDS = 90
 POOL_PREFIX = 20
+BRIDGE = "gold"
+TAKING = Path("/run/goldsmith-addresses.lock")  # of this host: engines of other state directories choose as well
 POOLS = list(IPv4Network("10.213.0.0/16").subnets(new_prefix=POOL_PREFIX))
 
 
@@ -34,7 +36,7 @@ class PrivateEngine:
         name = hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:8]
         self.folder = settings.state_dir / "docker"
         self.runtime = Path(f"/run/goldsmith-{name}")  # short: a socket's path holds 107 bytes at most (unix(7))
-        self.bridge = f"gold{name}"
+        self.bridge = f"{BRIDGE}{name}"
         self.socket = self.runtime / "docker.sock"
         self.host = f"unix://{self.socket}"
         # In /run it is found again even if the state was deleted.
@@ -77,7 +79,10 @@ class PrivateEngine:
         return [link["ifname"] for pool in self._pools(links) for link in links if _within(link, pool)]
 
     def _pools(self, links: list[dict[str, Any]]) -> set[IPv4Network]:
-        return {*self._kept_pool(), *(pool_of(net) for net in networks(links, self.bridge))}
+        """The pools that are the engine's. Of a stopped one, another engine may have taken its pool since."""
+        others = networks([link for link in links if link["ifname"] != self.bridge and _of_engine(link)])
+        kept = [pool for pool in self._kept_pool() if not any(pool.overlaps(network) for network in others)]
+        return {*kept, *(pool_of(net) for net in networks(links, self.bridge))}
 
     def _start(self) -> None:
         if os.geteuid() != 0:
@@ -91,8 +96,9 @@ class PrivateEngine:
             self.pid_file.unlink(missing_ok=True)
         else:
             self.stop()
-            pool = self._pool()
-            self._connect(pool)
+            with only_one(TAKING, "taking addresses for a private Docker Engine", wait_seconds=START_SECONDS):
+                pool = self._pool()
+                self._connect(pool)
             self.runtime.mkdir(mode=0o700, parents=True)
         config = self.folder / "daemon.json"
         filesystem = run(["stat", "--file-system", "--format", "%T", str(self.folder)]).stdout.strip()
@@ -182,6 +188,11 @@ def networks(links: list[dict[str, Any]], name: str = "") -> list[IPv4Network]:
     """The networks in the output of `ip -j address`: of all links, or of one."""
     infos = [info for link in links if link["ifname"] == (name or link["ifname"]) for info in link.get("addr_info", [])]
     return [IPv4Network(f"{info['local']}/{info['prefixlen']}", strict=False) for info in infos]
+
+
+def _of_engine(link: dict[str, Any]) -> bool:
+    """Whether a link is the bridge of a private engine."""
+    return str(link["ifname"]).startswith(BRIDGE)
 
 
 def _within(link: dict[str, Any], pool: IPv4Network) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import permutations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +14,18 @@ from hardening.findings import Reason
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, RunningRules
-from hardening.running import RunningFacts, judge_member
-from hardening.runtime import NAMES, RULES, ContainerFacts, InstanceFacts, Mount, Observed, SecurityGroup, Volume
+from hardening.running import MemberJudge, RunningFacts, judge_member
+from hardening.runtime import (
+    NAMES,
+    RULES,
+    UNJUDGED,
+    ContainerFacts,
+    InstanceFacts,
+    Mount,
+    Observed,
+    SecurityGroup,
+    Volume,
+)
 from hardening.waivers import RUNNING, About, ActiveWaivers, answered
 from pipelines.fleet.members import Member, Provenance
 from pipelines.fleet.violations import FleetJudge
@@ -127,6 +139,40 @@ def test_the_order_of_members_and_waivers_does_not_matter(
             judge = FleetJudge("web", policy, some, NOW)
             answers.add(frozenset(judge.judge(*one) for one in order))
     assert len(answers) == 1
+
+
+OTHERWISE = {
+    "container": {
+        "user": "7", "image_user": "7", "privileged": True, "mounts": (Mount("bind", "/srv", "/x", writable=True),),
+        "capabilities": ("ALL",), "writable_root": True, "memory_bytes": 9, "cpus": 2.0, "pids": 9,
+        "no_new_privileges": False, "host_namespaces": ("pid",), "networks": ("web",), "daemon": ("icc is on",),
+        "changed": ("added /etc/x",), "processes": ("sh as root",), "unread": (("changed_files", "silent"),),
+    },
+    "instance": {
+        "type": "t3.nano", "profile": "p", "tokens": "optional", "endpoint": "disabled", "hop_limit": 2,
+        "volumes": (Volume("vol-1", "/dev/sda", encrypted=False),), "public_address": "198.51.100.7",
+        "groups": (SecurityGroup("sg-1", "web", ("tcp 22 from 0.0.0.0/0",)),), "template": "lt-1", "differs": ("type",),
+        "unread": (("open_group", "denied"),),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("facts", [ContainerFacts(), InstanceFacts()], ids=["container", "instance"])
+def test_two_that_run_otherwise_in_one_thing_are_judged_each_by_its_own(facts: ContainerFacts | InstanceFacts) -> None:
+    """Members share what is found out once; they do only where nothing that a rule looks at differs."""
+    policy = Policy(
+        name="p", title="t", owner="o", rationale="r", review_by=date(2099, 1, 1), exception_contact="ask"
+    )  # fmt: skip
+    earlier, image = ((NOW - 9 * DAY, facts),), RunningFacts(known=True)
+    looked_at = {one.name for one in fields(facts)} - {*UNJUDGED, "kind", "owner_tags"}
+    assert OTHERWISE[facts.kind].keys() == looked_at
+    for name, value in OTHERWISE[facts.kind].items():
+        other = replace(facts, **{name: value})
+        ways = [Observed(facts.kind, now, history) for now in (facts, other) for history in ((), earlier)]
+        ways += [Observed(facts.kind, facts, ((NOW - 8 * DAY, other),)), Observed(facts.kind, facts, ((NOW, other),))]
+        judge = MemberJudge(policy, (), NOW)
+        for way in ways:
+            assert judge.reasons("web/a", image, way) == judge_member(policy, "web/a", image, (), NOW, way), name
 
 
 @given(st.lists(waivers(), max_size=4), st.sampled_from(sorted(RunningRules.model_fields)), st.sampled_from(SUBJECTS))

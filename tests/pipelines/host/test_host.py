@@ -124,6 +124,22 @@ def test_a_private_engine_takes_addresses_that_nobody_has() -> None:
         free_pool(POOLS, [IPv4Network("10.0.0.0/8")])
 
 
+def test_addresses_that_another_engine_has_taken_since_are_left_to_it(tmp_path: Path) -> None:
+    """Where an engine was stopped, and the next one chose its addresses: its start must not take that one's bridge."""
+    engine = PrivateEngine(Settings(state=tmp_path))
+    engine.pool_file.parent.mkdir(parents=True)
+    engine.pool_file.write_text("10.213.16.0/20\n")
+
+    def link(name: str, address: str) -> dict[str, Any]:
+        return {"ifname": name, "addr_info": [{"local": address, "prefixlen": 24}]}
+
+    of_its_network = link("br-1", "10.213.24.1")
+    assert engine._pools([of_its_network]) == {IPv4Network("10.213.16.0/20")}
+    assert engine._pools([link("gold00000000", "10.213.16.1"), of_its_network]) == set()
+    moved = [link("gold00000000", "10.213.16.1"), link(engine.bridge, "10.213.32.1")]
+    assert engine._pools(moved) == {IPv4Network("10.213.32.0/20")}
+
+
 def test_a_private_engine_leaves_the_hosts_firewall_alone() -> None:
     """dockerd changes no rules; ours all name the engine's own addresses."""
     config = daemon_config(POOLS[0], "ext2/ext3")
