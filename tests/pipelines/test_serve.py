@@ -23,7 +23,7 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks.webhooks import Webhook
 
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.limits import SERVE_STREAMS, WEBHOOK_BYTES, WEBHOOK_ID
 from hardening.foundation.locks import is_held, only_one
 from hardening.foundation.settings import Serve
@@ -464,6 +464,14 @@ def test_a_page_whose_name_leads_here_reads_nothing(site: Site) -> None:
                 with requests.get(f"{address}{path}", headers={"Host": host}, timeout=SOON, stream=True) as answer:
                     assert (answer.status_code == 421) is (host in strangers), (path, host)
         assert requests.post(f"{address}/hooks", headers={"Host": strangers[0]}, timeout=SOON).status_code == 404
+
+
+@pytest.mark.parametrize("login", ["ann:planted@127.0.0.1:1/x", "127.0.0.1:1/x?user=ann&password=planted"])
+def test_what_a_failing_ledger_says_holds_no_password(login: str) -> None:
+    """Whoever reaches us reads it, as the reason why there is no page, or no health."""
+    with pytest.raises(OutsideError, match="the ledger at postgresql") as caught:
+        Ledger.open(f"postgresql+psycopg://{login}")
+    assert "planted" not in str([caught.value.message, caught.value.hint, caught.value.evidence])
 
 
 def test_looking_changes_nothing(site: Site) -> None:
