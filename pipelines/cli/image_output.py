@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from hardening.findings import CheckResult
     from images.artifact import Artifact, Release
     from images.context import Context
+    from images.ledger import Move
     from pipelines.contract import DefinitionLine, VerifyLine
 
 DEFINITION_COLUMNS = {
@@ -67,11 +69,11 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
     """One line for each definition."""
     from pipelines.contract import DefinitionLine
 
-    lines = []
+    lines, channels = [], all_channels(context)
     for name, loaded in sorted(context.definitions.items()):
         definition = loaded.definition
         artifact = context.ledger.latest_artifact(name, context.settings.platform)
-        candidate, release = channels_of(context, name)
+        candidate, release = channels.get(name, NOWHERE)
         base = definition.base
         boot = base.bootstrap and f"{base.bootstrap.family} {base.bootstrap.suite}"
         digests = {"digest": artifact, "candidate": candidate, "stable": release}
@@ -100,15 +102,30 @@ def _revoked(
     )
 
 
-def channels_of(context: Context, name: str) -> tuple[Release | None, Release | None]:
+Pointed = tuple["Release | None", "Release | None"]
+"""What `candidate` and `stable` point to."""
+NOWHERE: Pointed = (None, None)
+
+
+def channels_of(context: Context, name: str) -> Pointed:
     """What `candidate` and `stable` were last moved to, by the ledger alone: a list must not wait for a registry."""
-    ledger, known = context.ledger, {release.digest: release for release in context.ledger.releases(name)}
-    repositories = dict.fromkeys(release.repository for release in known.values())
+    return _pointed(context.ledger.releases(name), lambda place: context.ledger.last_move(*place))
+
+
+def all_channels(context: Context) -> Mapping[str, Pointed]:
+    """The same of every definition that has releases, of which the ledger is asked at once; of others: NOWHERE."""
+    found: defaultdict[str, list[Release]] = defaultdict(list)
+    moves = context.ledger.last_moves()
+    for release in context.ledger.releases():
+        found[release.name].append(release)
+    return {name: _pointed(of_it, moves.get) for name, of_it in found.items()}
+
+
+def _pointed(releases: Sequence[Release], last: Callable[[tuple[str, str]], Move | None]) -> Pointed:
+    known = {release.digest: release for release in releases}
+    repositories = dict.fromkeys(release.repository for release in releases)
     candidate, stable = (
-        next(
-            (known.get(move.digest) for place in repositories if (move := ledger.last_move(place, channel))),
-            None,
-        )
+        next((known.get(move.digest) for place in repositories if (move := last((place, channel)))), None)
         for channel in ("candidate", "stable")
     )
     return candidate, stable

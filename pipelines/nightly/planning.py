@@ -44,7 +44,7 @@ from pipelines.nightly.model import (
 from pipelines.promotion import PromotionDecision, soak
 
 Answer = TypeVar("Answer")
-THOROUGH = 25  # images of which a night also asks whether their release is whole and proved; all in turn
+THOROUGH = 10  # images of which a night also asks whether their release is whole and proved; all in turn
 ASKED = ("thorough", "images")  # where the ledger keeps of each image when that was last asked
 LOST = (ELSEWHERE, UNPROVED, LACKING)
 ASKED_AT_ONCE = 4
