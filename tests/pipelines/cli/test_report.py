@@ -153,7 +153,8 @@ def test_the_page_needs_nothing_else() -> None:
     html = render_html(everything("x"))
     page = Page(html)
     assert not {"link", "img", "iframe", "object"} & set(page.elements)
-    assert not {"src", "href", "srcset", "data", "style"} & page.attributes
+    assert not {"src", "srcset", "data", "style"} & page.attributes
+    assert html.count("href=") == html.count('href="#') > 0, "what it leads to is on it"
     assert "url(" not in html
     assert "@import" not in html
 
