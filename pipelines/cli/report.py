@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import Verdict
 from hardening.foundation.console import out, print_json
-from images.artifact import Artifact
+from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
 from images.release.lifecycle import status
-from pipelines.cli.image_output import channels_of, form_named, write_out
+from pipelines.cli.image_output import NOWHERE, Pointed, all_channels, form_named, write_out
 from pipelines.cli.latency import PatchLine, patch_latency
 from pipelines.cli.open_points import OpenFix, open_points
 from pipelines.cli.page import render_html
@@ -95,7 +95,11 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
     known = last_checks(context)
     state = judged_state(context, known)
     members = _members(context, known)
-    images = tuple(_image(context, name, members) for name in _names(context))
+    channels, releases = all_channels(context), context.ledger.releases()
+    newest = {one.name: one for one in reversed(releases) if not one.pruned_at}
+    images = tuple(
+        _image(context, name, members, channels.get(name, NOWHERE), newest.get(name)) for name in _names(context)
+    )
     fixes = patch_latency(f"{DAYS}d", context).patches
     report = ReportOutput(
         made_at=context.now,
@@ -167,11 +171,12 @@ def _folder(context: Context) -> Path:
     return context.settings.state_dir / "reports"
 
 
-def _image(context: Context, name: str, members: tuple[MemberReport, ...]) -> ImageReport:
+def _image(
+    context: Context, name: str, members: tuple[MemberReport, ...], channels: Pointed, newest: Release | None
+) -> ImageReport:
     """One image: its newest artifact, what its channels point to, the last scan, the last verdict, who runs it."""
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
-    candidate, stable = channels_of(context, name)
-    newest = next((r for r in context.ledger.releases(name) if not r.pruned_at), None)
+    candidate, stable = channels
     release = stable or (None if candidate else newest)
     scan = context.ledger.scan(artifact.digest) if artifact else None
     own = context.ledger.verdict(artifact.digest) if artifact else None
