@@ -98,7 +98,7 @@ class Database:
         except IntegrityError:
             raise
         except SQLAlchemyError as error:
-            where = self._engine.url.render_as_string(hide_password=True)
+            where = self._engine.url.set(query={}).render_as_string(hide_password=True)
             raise OutsideError(
                 f"the ledger at {where} failed: {getattr(error, 'orig', None) or error}",
                 hint="is its disk full, its folder writable, its server up?",

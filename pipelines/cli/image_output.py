@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.console import Cell, err, print_json, print_table
-from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.console import Cell, err, out, print_json, print_table, say
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
@@ -175,3 +176,36 @@ def finish(errors: Iterable[GoldsmithError | None]) -> int:
     for text in distinct:
         err().print(text, style="red")
     return max((error.exit_code for error in distinct.values()), default=0)
+
+
+def form_named(form: str, output: str, forms: Sequence[str], endings: Mapping[str, str]) -> str:
+    """The form that is asked for, by its name or by the ending of the file it is written to; without both the first.
+
+    Raises UsageError for a form that there is none of, and for a file whose ending says nothing.
+    """
+    if form and form not in forms:
+        raise UsageError(f"--form: no form is named {form}", hint=f"there are {', '.join(forms)}")
+    if form or not output:
+        return form or forms[0]
+    longest_first = sorted(endings, key=len, reverse=True)
+    found = next((endings[ending] for ending in longest_first if output.endswith(ending)), "")
+    if not found:
+        written = ", ".join(dict.fromkeys(endings.values()))
+        raise UsageError(f"--output: the ending of {output} names no form", hint=f"add --form: {written}")
+    return found
+
+
+def write_out(text: str, output: str, mode: int | None = None) -> None:
+    """Write the text to a file, whole or not at all, or to standard output. `mode`: who may read the file, where not
+    only we. Raises UsageError for no file's place.
+    """
+    if not output:
+        out().out(text, highlight=False, end="")
+        return
+    from images.packages.index import write_atomically
+
+    target = Path(output).absolute()
+    if target.is_dir() or not target.parent.is_dir():
+        raise UsageError(f"--output: {output} is no place for a file", hint="give a file in a folder that is there")
+    write_atomically(target, text, mode)
+    say(f"wrote {target}")
