@@ -15,7 +15,7 @@ from pipelines.nightly.model import NOTHING_URGENT, FeedNews, ImageJob, NightOrd
 from pipelines.nightly.planning import bootstraps, plan_night, selected
 from pipelines.nightly.stages import WorldStages, ending, here, over, part_of
 from pipelines.nightly.summary import output, shortly
-from pipelines.promotion import promotion
+from pipelines.promotion import earlier, earlier_text, promotion
 
 PLANNED, WOULD = "planned", "would be asked"
 
@@ -80,6 +80,8 @@ def _of_tree(context: Context, job: ImageJob) -> Iterator[NightlyLine]:
             decided = promotion(context, job.name)
             status = "soaks" if decided.waits else PLANNED
             yield _line("channel", job.name, status, decided.why or "stable moves to candidate")
+            for release in earlier(context, job.name)[:1] if decided.waits else ():
+                yield _line("channel", job.name, PLANNED, f"stable moves {earlier_text(release)}")
         except GoldsmithError as error:
             yield from ended_with("channel", job.name, error).lines
     for child in job.children:
