@@ -101,8 +101,9 @@ def earlier_candidates(
 
 
 def _ran_well(context: Context, fleet: str, release: Release) -> bool:
-    """Whether the newest rollout of a fleet that was about this release replaced members by it, and ended well."""
-    view = next((one for one in history(context, fleet) if one.replacement.endswith(f"@{release.digest}")), None)
+    """Whether the newest rollout of a fleet to this content, whatever its dates, replaced members and ended well."""
+    same = {one.digest for one in context.ledger.releases_of_content(release.content)}
+    view = next((one for one in history(context, fleet) if one.replacement.rpartition("@")[2] in same), None)
     if view is None or view.back or view.state is None or not view.state.ended_at or view.state.failure:
         return False
     return any(member.phase is Phase.NEW for member in view.members)

@@ -429,4 +429,5 @@ def test_where_a_fleet_runs_the_candidate_an_earlier_one_must_have_run_well_ther
     rolled(5, one, back=True)
     assert shop.night(1) == ""
     rolled(6, one)
+    rolled(7, two, failure="it crashed")
     assert (shop.night(1), shop.lines) == (one.digest, ["soaks", "promoted"])
