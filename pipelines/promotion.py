@@ -1,4 +1,7 @@
-"""Whether a night may move `stable`: the candidate has soaked, or cannot wait, and does well where a fleet runs it."""
+"""Whether a night may move `stable`: the candidate has soaked, or cannot wait, and does well where a fleet runs it.
+
+Where it may not, to which earlier candidate: each one soaks by itself, whatever is published meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,15 @@ from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.running import UNREAD
 from images.artifact import Release
 from images.context import Context
-from images.release.soak import candidate_since, soaked, urgent_fixes
+from images.release.soak import candidate_since, ripe_earlier, soaked, urgent_fixes
 from images.release.store import ReleaseStore
 from images.release.stores import store_of
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.rollout_store import history
 from pipelines.rollout.session import check, fleet_session
+from pipelines.rollout.state import Phase
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,18 @@ def promotion(context: Context, name: str) -> PromotionDecision:
     return PromotionDecision(waits=False, why=f"at once, for it fixes {', '.join(fixes)}" if fixes else "")
 
 
+def earlier(context: Context, name: str) -> tuple[Release, ...]:
+    """The earlier candidates that `stable` of one image may move to, the newest first."""
+    to = store_of(context, name)
+    candidate = to.meant(f"{name}:candidate")
+    return earlier_candidates(context, to, candidate, to.pointed(candidate.repository, "stable"))
+
+
+def earlier_text(release: Release) -> str:
+    """Say that `stable` moves to an earlier candidate."""
+    return f"to the release of {_moment(release.published_at)}, which has soaked although a newer one is candidate"
+
+
 def soak(
     context: Context, to: ReleaseStore, name: str, candidate: Release, stable: Sequence[str]
 ) -> PromotionDecision | tuple[str, ...]:
@@ -70,16 +87,43 @@ def _fixes(context: Context, to: ReleaseStore, candidate: Release, stable: Seque
     return urgent_fixes(context, present, candidate) if present else ()
 
 
+def earlier_candidates(
+    context: Context, to: ReleaseStore, candidate: Release, stable: Sequence[str]
+) -> tuple[Release, ...]:
+    """What `stable` may move to while it may not move to the candidate, the newest first.
+
+    By age alone, and where a fleet runs the candidate, by how it ran there. The ledger tells both.
+    """
+    soak = context.definitions[candidate.name].definition.lifecycle.soak
+    found = ripe_earlier(to, candidate, stable, soak)
+    fleets = _candidate_fleets(context, candidate.name) if found else []
+    return tuple(one for one in found if all(_ran_well(context, fleet.name, one) for fleet in fleets))
+
+
+def _ran_well(context: Context, fleet: str, release: Release) -> bool:
+    """Whether the newest rollout of a fleet to this content, whatever its dates, replaced members and ended well."""
+    same = {one.digest for one in context.ledger.releases_of_content(release.content)}
+    view = next((one for one in history(context, fleet) if one.replacement.rpartition("@")[2] in same), None)
+    if view is None or view.back or view.state is None or not view.state.ended_at or view.state.failure:
+        return False
+    return any(member.phase is Phase.NEW for member in view.members)
+
+
+def _candidate_fleets(context: Context, name: str) -> list[Fleet]:
+    """The fleets whose members become the candidate."""
+    fleets = load_fleets(context.settings.roots).values()
+    return [one for one in fleets if (one.replacement.definition, one.replacement.channel) == (name, "candidate")]
+
+
 def _canaries(context: Context, name: str) -> Iterator[tuple[str, tuple[Judged, ...]]]:
-    """The fleets whose members become the candidate, as far as any member runs."""
-    for fleet in load_fleets(context.settings.roots).values():
-        if (fleet.replacement.definition, fleet.replacement.channel) == (name, "candidate"):
-            with fleet_session(fleet.name, context, now=lambda: context.now) as at:
-                judged = check(at)
-                if unread := [one.member.name for one in judged if UNREAD in one.rules]:
-                    raise OutsideError(f"{', '.join(unread[:3])} of the fleet {fleet.name} could not be read")
-                if judged:
-                    yield fleet.name, judged
+    """The same, as far as any member runs."""
+    for fleet in _candidate_fleets(context, name):
+        with fleet_session(fleet.name, context, now=lambda: context.now) as at:
+            judged = check(at)
+            if unread := [one.member.name for one in judged if UNREAD in one.rules]:
+                raise OutsideError(f"{', '.join(unread[:3])} of the fleet {fleet.name} could not be read")
+            if judged:
+                yield fleet.name, judged
 
 
 def _refuse_failed(context: Context, name: str, fleet: str, candidate: Release) -> None:

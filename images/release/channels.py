@@ -14,7 +14,7 @@ from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedE
 from images.artifact import Release
 from images.ledger import Move
 from images.release.closing import read_in_closed
-from images.release.lifecycle import before, below, chosen_back, refuse_ended, refuse_judged, worse
+from images.release.lifecycle import before, below, chosen_back, refuse_ended, refuse_judged, shown, worse
 from images.release.revocations import with_children
 from images.release.store import CHANNELS, PREVIOUS, ReleaseStore
 
@@ -34,16 +34,16 @@ class ChannelMove:
     note: str = ""
 
 
-def promote(to: ReleaseStore, name: str, policy: str, gate: Gate) -> ChannelMove:
-    """Let `stable` point to what `candidate` points to.
+def promote(to: ReleaseStore, name: str, policy: str, gate: Gate, earlier: Release | None = None) -> ChannelMove:
+    """Let `stable` point to what `candidate` points to, or to an `earlier` candidate.
 
     Raises RefusedError when that release is revoked, has expired, `gate` refuses it today, or what was attached to it
     at its publication refuses it, is missing, or is by another policy than `policy`: what was let through for a trial
     does not become `stable` by the way.
     """
     require_may_publish(to.settings.roots, to.settings.judging, policy, to.now.date())
-    chosen = to.revoked(to.meant(f"{name}:candidate"), read=True)
-    _require_name(chosen, name, f"what {to.repository(name)}:candidate points to")
+    chosen = to.revoked(_found(to, earlier) if earlier else to.meant(f"{name}:candidate"), read=True)
+    _require_name(chosen, name, f"what {to.repository(name)}:candidate {'pointed' if earlier else 'points'} to")
     refuse_ended(chosen, to.now, "stable stays where it is")
     refuse_judged(chosen, to.evidence(chosen, policy), policy)
     refuse_judged(chosen, gate(chosen), policy)
@@ -112,6 +112,13 @@ def read_in_moves(to: ReleaseStore, repository: str, accepted: Collection[str]) 
         previous = to.pointed(repository, f"{channel}{PREVIOUS}") or present
         for digest in (one for one in dict.fromkeys([previous[0], present[0]]) if one in accepted):
             to.ledger.record_move(Move(repository, channel, digest, to.now, "rebuild"))
+
+
+def _found(to: ReleaseStore, release: Release) -> Release:
+    """The release as its store shows it. Raises RefusedError where it is gone."""
+    if found := to.find(release.repository, release.digest):
+        return found
+    raise RefusedError(f"{shown(release)} is gone; stable stays where it is")
 
 
 def _digests(to: ReleaseStore, repository: str, channel: str) -> list[str]:

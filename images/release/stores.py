@@ -104,11 +104,14 @@ def _at_aws(context: Context) -> AwsStore:
 
 
 def keep_rules(context: Context) -> dict[str, KeepRule]:
-    """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do (ANY)."""
+    """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do (ANY); where a
+    night promotes, at least for as long as it soaks.
+    """
     default = context.settings.retention
     found = {ANY: KeepRule(default.keep_last, default.keep_for)}
     for name, loaded in context.definitions.items():
         own = loaded.definition.lifecycle
         last = default.keep_last if own.keep_last is None else own.keep_last
-        found[name] = KeepRule(last, default.keep_for if own.keep_for is None else own.keep_for)
+        for_ = default.keep_for if own.keep_for is None else own.keep_for
+        found[name] = KeepRule(last, max(for_, own.soak) if loaded.definition.promote == "auto" else for_)
     return found

@@ -12,6 +12,7 @@ from hardening.foundation.console import Cell, out, print_json, print_table, pri
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
 from hardening.model import Kind, Waiver
+from images.artifact import Release
 from images.build.flow import build
 from images.context import Context
 from images.documents import to_json
@@ -205,10 +206,15 @@ def promote_images(
     return changes, errors
 
 
-def promote_one(context: Context, name: str, tonight: Gate | None = None) -> ChannelMove:
-    """Move `stable` of one image to what `candidate` points to; `tonight` answers in the place of a gate of its own."""
+def promote_one(
+    context: Context, name: str, tonight: Gate | None = None, earlier: Release | None = None
+) -> ChannelMove:
+    """Move `stable` of one image to what `candidate` points to, or to an `earlier` candidate.
+
+    `tonight` answers in the place of a gate of its own.
+    """
     policy = context.policy_of(name)
-    return channels.promote(store_of(context, name), name, policy, tonight or gate(context, policy))
+    return channels.promote(store_of(context, name), name, policy, tonight or gate(context, policy), earlier)
 
 
 def show_why(why: WhyOutput, *, as_json: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.context import Context
 from images.plan.locking import nightly_upstreams
 from pipelines.contract import NightlyLine, NightlyOutput
@@ -15,7 +15,7 @@ from pipelines.nightly.model import NOTHING_URGENT, FeedNews, ImageJob, NightOrd
 from pipelines.nightly.planning import bootstraps, plan_night, selected
 from pipelines.nightly.stages import WorldStages, ending, here, over, part_of
 from pipelines.nightly.summary import output, shortly
-from pipelines.promotion import promotion
+from pipelines.promotion import earlier, earlier_text, promotion
 
 PLANNED, WOULD = "planned", "would be asked"
 
@@ -77,13 +77,23 @@ def _of_tree(context: Context, job: ImageJob) -> Iterator[NightlyLine]:
     yield _line("image", job.name, PLANNED, shortly(job.why))
     if context.definitions[job.name].definition.promote == "auto" and context.ledger.releases(job.name):
         try:
-            decided = promotion(context, job.name)
-            status = "soaks" if decided.waits else PLANNED
-            yield _line("channel", job.name, status, decided.why or "stable moves to candidate")
+            yield from _channel(context, job.name)
         except GoldsmithError as error:
             yield from ended_with("channel", job.name, error).lines
     for child in job.children:
         yield from _of_tree(context, child)
+
+
+def _channel(context: Context, name: str) -> Iterator[NightlyLine]:
+    try:
+        decided = promotion(context, name)
+        yield _line("channel", name, "soaks" if decided.waits else PLANNED, decided.why or "stable moves to candidate")
+        if not decided.waits:
+            return
+    except RefusedError as error:
+        yield from ended_with("channel", name, error).lines
+    for release in earlier(context, name)[:1]:
+        yield _line("channel", name, PLANNED, f"stable moves {earlier_text(release)}")
 
 
 def _prune(context: Context) -> NightPart:

@@ -12,7 +12,7 @@ from functools import partial
 
 from hardening.findings import Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from images.artifact import Release
 from images.build.flow import as_ours, build
 from images.context import Context
@@ -32,7 +32,7 @@ from pipelines.nightly.model import (
     stopped_by,
 )
 from pipelines.nightly.summary import image_line
-from pipelines.promotion import PromotionDecision, promotion
+from pipelines.promotion import PromotionDecision, earlier, earlier_text, promotion
 
 
 def built(context: Context, job: ImageJob) -> ImageAnswer:
@@ -121,7 +121,7 @@ def promoted(context: Context, answer: ImageAnswer) -> ImageAnswer:
     """Move `stable` where the definition lets a night do so, and say the image's line."""
     done = answer
     if not answer.ended_badly and context.definitions[answer.name].definition.promote == "auto":
-        done = replace(answer, parts=(_promotion(context, answer),))
+        done = replace(answer, parts=_promotion(context, answer))
     done = replace(done, left=days_left(context, answer.name))
     for line in (image_line(done), *(line for part in done.parts for line in part.lines)):
         told(line)
@@ -134,19 +134,43 @@ def days_left(context: Context, name: str) -> DaysLeft | None:
     return DaysLeft.of(stable, context.now) if stable and not stable.pruned_at else None
 
 
-def _promotion(context: Context, answer: ImageAnswer) -> NightPart:
-    """Move `stable` to what has soaked. A line where it waits or did not: else the image's own has told it all."""
+def _promotion(context: Context, answer: ImageAnswer) -> tuple[NightPart, ...]:
+    """Move `stable` to what has soaked: the candidate, else, where that waits or is refused, an earlier one."""
+    own = _part(context, answer, _to_candidate)
+    stays = not own.promoted and any(line.status in ("soaks", "refused") for line in own.lines)
+    return (own, _part(context, answer, _to_earlier)) if stays else (own,)
+
+
+def _part(context: Context, answer: ImageAnswer, act: Callable[[Context, ImageAnswer], NightPart]) -> NightPart:
     try:
-        decided = promotion(context, answer.name)
-        if decided.waits:
-            return soaking(answer.name, decided)
-        move = promote_one(context, answer.name, partial(_of_tonight, context, answer))
+        return act(context, answer)
     except Exception as error:
         return ended_with("channel", answer.name, as_ours(answer.name, error))
+
+
+def _to_candidate(context: Context, answer: ImageAnswer) -> NightPart:
+    """Move `stable` to the candidate. A line where it waits or did not: else the image's own has told it all."""
+    decided = promotion(context, answer.name)
+    if decided.waits:
+        return soaking(answer.name, decided)
+    move = promote_one(context, answer.name, partial(_of_tonight, context, answer))
     if move.before == move.after and not _moved_tonight(context, answer.name):
         return NightPart()
     lines = (_channel_line(answer.name, "promoted", decided.why),) if decided.why else ()
     return NightPart(lines, promoted=answer.name)
+
+
+def _to_earlier(context: Context, answer: ImageAnswer) -> NightPart:
+    """Move `stable` to the newest earlier candidate that may be it, past those that are refused today."""
+    for release in earlier(context, answer.name):
+        try:
+            promote_one(context, answer.name, partial(_of_tonight, context, answer), release)
+            break
+        except RefusedError as error:
+            say(f"{answer.name}: the release of {release.published_at:%Y-%m-%d} is passed over: {error.message}")
+    if not (moved := _moved_tonight(context, answer.name)):
+        return NightPart()
+    return NightPart((_channel_line(answer.name, "promoted", earlier_text(moved)),), promoted=answer.name)
 
 
 def soaking(name: str, decided: PromotionDecision) -> NightPart:
@@ -154,11 +178,11 @@ def soaking(name: str, decided: PromotionDecision) -> NightPart:
     return NightPart((_channel_line(name, "soaks", decided.why),))
 
 
-def _moved_tonight(context: Context, name: str) -> bool:
-    """Whether an earlier try of this step, which was killed, moved `stable`."""
+def _moved_tonight(context: Context, name: str) -> Release | None:
+    """What `stable` was moved to by this step, or by an earlier try of it, which was killed."""
     stable = channels_of(context, name)[1]
     moves = context.ledger.moves(stable.repository, "stable") if stable else ()
-    return bool(moves) and moves[-1].at == context.now
+    return stable if moves and moves[-1].at == context.now else None
 
 
 def _channel_line(name: str, status: str, detail: str) -> NightlyLine:

@@ -42,7 +42,7 @@ from pipelines.nightly.model import (
     image_failed,
     stopped_by,
 )
-from pipelines.promotion import PromotionDecision, soak
+from pipelines.promotion import PromotionDecision, earlier_candidates, soak
 
 Answer = TypeVar("Answer")
 THOROUGH, TURN = 5, 30  # so many images at least, and all within so many nights, are asked if whole and proved
@@ -279,9 +279,10 @@ class _Look:
 
 
 def _waits(context: Context, to: ReleaseStore, name: str, release: Release, stable: Sequence[str]) -> NightPart | None:
-    """The line of a candidate that soaks; None where its own stages have to look."""
+    """The line of a candidate that soaks; None where its own stages have to look, as for an earlier one."""
     with suppress(GoldsmithError):  # they will meet it again
         decided = soak(context, to, name, release, stable)
-        if isinstance(decided, PromotionDecision) and decided.waits:
+        waits = isinstance(decided, PromotionDecision) and decided.waits
+        if waits and not earlier_candidates(context, to, release, stable):
             return soaking(name, decided)
     return None

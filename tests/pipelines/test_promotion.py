@@ -13,22 +13,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardening.findings import Finding, FindingKind
+from hardening.findings import Finding, FindingKind, Verdict
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.model import Severity
 from hardening.policy import Policy
 from images.artifact import Artifact, Release
 from images.context import Context
+from images.documents import to_json
 from images.ledger.artifacts import ScanRecord
 from images.registry.release_store import RegistryStore
 from images.release import soak
-from images.release.channels import promote
+from images.release.channels import promote, rollback
 from images.release.publish import release
-from images.release.soak import candidate_since, fixed, soaked
+from images.release.soak import candidate_since, fixed, ripe, soaked
 from pipelines import promotion
-from pipelines.fleet.members import Provenance
+from pipelines.fleet.members import Provenance, ReplacementImage
+from pipelines.nightly import dry_run, image_stages
+from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder, NightPart
 from pipelines.promotion import PromotionDecision
+from pipelines.rollout.plan import plan
+from pipelines.rollout.state import MemberState, Order, Phase, RolloutState
+from tests.support.fleets import fleet
 from tests.support.fleets import judged as member
+from tests.support.fleets import release as numbered
 from tests.support.publishing import (
     DAY,
     FINDING,
@@ -84,6 +91,29 @@ def test_only_a_closed_hole_that_is_exploited_or_critical_cannot_wait() -> None:
     assert fixed((replace(CRITICAL, kind=FindingKind.SECRET),), ()) == ()
 
 
+# What has soaked although a newer one is candidate
+
+
+@given(st.lists(st.integers(0, 30), unique=True), st.integers(0, 5), st.none() | st.integers(0, 30))
+def test_each_release_soaks_by_itself(ages: list[int], soak: int, stable: int | None) -> None:
+    """All that has soaked and is newer than `stable`, the newest first."""
+    ages.sort()
+    made = {age: numbered(age, published_at=NOW - age * DAY, expires_at=NOW + DAY) for age in (*ages, stable or 0)}
+    named = made[stable] if stable is not None and stable in made else None
+    found = ripe([(made[age], NOW - age * DAY) for age in ages], named, (), soak * DAY, NOW)
+    assert found == tuple(made[age] for age in ages if age >= soak and (named is None or age < (stable or 0)))
+
+
+def test_what_ended_is_passed_over_and_what_stable_has_left_ends_the_search() -> None:
+    """People may have moved it back from there."""
+    two, three, four = (numbered(day, published_at=NOW - (9 - day) * DAY, expires_at=NOW + DAY) for day in (2, 3, 4))
+    gone: dict[str, Any]
+    for gone in ({"revoked_at": NOW}, {"pruned_at": NOW}, {"expires_at": NOW}):
+        earlier = [(one, one.published_at) for one in (replace(four, **gone), three, two)]
+        assert ripe(earlier, None, (), DAY, NOW) == (three, two)
+    assert ripe([(one, NOW - DAY) for one in (four, three, two)], None, {three.content}, DAY, NOW) == (four,)
+
+
 # One image, at a real registry
 
 
@@ -117,7 +147,7 @@ class Shop:
     """One image, its releases in a registry, and what the night would do with them at a moment."""
 
     def __init__(self, to: RegistryStore, made: tuple[Release, ...]) -> None:
-        self.to, self.made = to, made
+        self.to, self.made, self.parts = to, made, tuple[NightPart, ...]()
         self.context = Context(to.settings, NOW, lambda: "", lambda: to.registry.address)
 
     def publish(self, text: str, hours: int, *found: Finding, redate: bool = False) -> Release:
@@ -128,6 +158,26 @@ class Shop:
 
     def decide(self, hours: float) -> PromotionDecision:
         return promotion.promotion(replace(self.context, now=NOW + hours * HOUR), NAME)
+
+    def soaks(self, soak: timedelta) -> None:
+        """Let the image soak for so long."""
+        loaded = self.context.definitions[NAME]
+        lifecycle = loaded.definition.lifecycle.model_copy(update={"soak": soak})
+        changed = replace(loaded, definition=loaded.definition.model_copy(update={"lifecycle": lifecycle}))
+        self.context.definitions[NAME] = changed
+
+    def night(self, day: int, text: str = "") -> str:
+        """A night: it publishes, and then promotes; the digest that `stable` names afterwards."""
+        if text:
+            self.publish(text, 24 * day)
+        self.parts = image_stages._promotion(self.context.moved(NOW + day * DAY), ImageAnswer(NAME, "published"))
+        assert not [part.failure for part in self.parts if part.failure]
+        return next(iter(self.to.pointed(self.to.repository(NAME), "stable")), "")
+
+    @property
+    def lines(self) -> list[str]:
+        """What the channel's lines of the last night say."""
+        return [line.status for part in self.parts for line in part.lines]
 
 
 @pytest.fixture
@@ -144,6 +194,7 @@ def open_shop(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     monkeypatch.setattr(soak, "artifact_of", artifact_of)  # these images have nothing in them that a scanner reads
     monkeypatch.setattr(soak, "scan_again", scan_again)
+    monkeypatch.setattr(image_stages, "gate", lambda *_: gate())
     with ExitStack() as opened:
 
         def shop(*steps: tuple[Any, ...]) -> Shop:
@@ -266,3 +317,117 @@ def test_where_a_fleet_runs_the_candidate_all_of_it_must_do_well(
     shop.context.ledger.record_scan(candidate.content, ScanRecord((REPORT,), (CRITICAL,)), NOW)
     shop.publish("two", 24)
     assert shop.decide(24) == PromotionDecision(waits=False, why="at once, for it fixes CVE-9")
+
+
+# A night that publishes before it promotes
+
+
+@needs_registry
+@pytest.mark.parametrize(("soak", "every"), [(1, 1), (3, 2)])
+def test_content_that_changes_more_often_than_it_soaks_reaches_stable(soak: int, every: int, open_shop: Open) -> None:
+    """Each release soaks from its own night on, whatever is published meanwhile. Done again, nothing changes."""
+    shop, made = open_shop(), dict[int, str]()
+    shop.soaks(soak * DAY)
+    for night in range(soak + every + 1):
+        changes = not night % every
+        before = len(shop.to.ledger.moves(shop.to.repository(NAME), "stable"))
+        stable = shop.night(night, f"content of {night}" if changes else "")
+        if changes:
+            made[night] = shop.to.pointed(shop.to.repository(NAME), "candidate")[0]
+        ripe = [digest for day, digest in made.items() if day <= night - soak]
+        assert stable == (ripe[-1] if ripe else "")
+        moved = len(shop.to.ledger.moves(shop.to.repository(NAME), "stable")) > before
+        told = shop.lines
+        assert told == (["soaks", "promoted"] if moved else ["soaks"])
+        assert [part.promoted for part in shop.parts if part.promoted] == [NAME] * moved
+        assert (shop.night(night), shop.lines) == (stable, told)
+
+
+@needs_registry
+def test_a_dry_run_tells_of_the_earlier_candidate(open_shop: Open) -> None:
+    """Beside the newer one that soaks."""
+    shop = open_shop(FIRST, ("two", 24, (), False))
+    job, context = ImageJob(NightOrder("n", NOW), NAME, ("why",)), shop.context.moved(NOW + DAY)
+    assert [line.status for line in dry_run._of_tree(context, job)] == ["planned", "soaks", "planned"]
+
+
+@needs_registry
+def test_what_is_revoked_or_refused_today_is_passed_over_for_the_next_older_one(
+    open_shop: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as that is newer than what `stable` names; and it is not lost, where the gate lets it through later."""
+    shop = open_shop(("one", 0, (), True), ("two", 24, (), False), ("three", 48, (), False), ("four", 72, (), False))
+    one, two, three, four = shop.made
+    refused = {two.digest, three.digest}
+
+    def judge(of: Release) -> Verdict:
+        return gate(allowed=of.digest not in refused)(of)
+
+    monkeypatch.setattr(image_stages, "gate", lambda *_: judge)
+    assert (shop.night(3), shop.lines) == (one.digest, ["soaks"])
+    refused.remove(two.digest)
+    assert (shop.night(3), shop.lines) == (two.digest, ["soaks", "promoted"])
+    shop.to.ledger.revoke(four.digest, "a hole", NOW)
+    refused.clear()
+    assert shop.night(4, "five") == three.digest
+
+
+@needs_registry
+def test_stable_never_goes_back_to_an_earlier_candidate(open_shop: Open) -> None:
+    """Neither to what is older than what a person moved it to, nor to what a person moved it back from."""
+    shop = open_shop(FIRST, ("two", 24, (), True), ("three", 48, (), False))
+    one, two, three = shop.made
+    assert (shop.night(2), shop.lines) == (two.digest, ["soaks"])
+    assert shop.night(3, "four") == three.digest
+    rollback(at(shop.to, NOW + 3 * DAY + HOUR), NAME)
+    assert (shop.night(3), shop.lines) == (two.digest, ["soaks"])
+    back = shop.publish("one", 24 * 4 + 1)
+    assert promotion.earlier(shop.context.moved(NOW + 9 * DAY), NAME) == ()
+    assert back.content == one.content, "people took back what came after it"
+
+
+@needs_registry
+def test_an_earlier_candidate_that_is_gone_is_not_promoted(open_shop: Open) -> None:
+    """Removed elsewhere, which this ledger does not know."""
+    shop = open_shop(FIRST)
+    gone = replace(shop.made[0], digest=f"sha256:{'0' * 64}")
+    with pytest.raises(RefusedError, match="is gone; stable stays where it is"):
+        promote(at(shop.to, NOW), NAME, "default", gate(), gone)
+
+
+@needs_registry
+def test_where_a_fleet_runs_the_candidate_an_earlier_one_must_have_run_well_there(
+    open_shop: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its newest rollout of that release: one that failed, replaced nobody or went back proves nothing."""
+    shop = open_shop(FIRST, ("two", 24, (), False))
+    one, two = shop.made
+    canary = SimpleNamespace(name="canary", replacement=SimpleNamespace(definition=NAME, channel="candidate"))
+    monkeypatch.setattr(promotion, "load_fleets", lambda _roots: {"canary": canary})
+    ended = NOW + HOUR
+
+    def rolled(number: int, to: Release, phase: Phase = Phase.NEW, *, back: bool = False, **more: Any) -> None:
+        becomes = ReplacementImage(f"{to.repository}@{to.digest}", to.digest, to)
+        runs = Provenance(release=replace(to, content="sha256:old", digest="sha256:older"))
+        made = plan(fleet(), [member("web-1", "expired", origin=runs)], becomes, NOW + DAY)
+        new = MemberState(made.steps[0].member.id, "web-1", phase)
+        row, ledger = f"r{number}", shop.context.ledger
+        ledger.begin_rollout(row, "canary", "ann", to_json(Order(row, made, fleet().limits, (), (new,) * back)), NOW)
+        ledger.save_member(row, new.id, to_json(new))
+        state = RolloutState(row, "canary", becomes.reference, NOW, 1, **{"ended_at": ended} | more)
+        ledger.save_rollout(row, to_json(state), ended, is_open=False)
+
+    assert shop.night(1) == ""
+    rolled(1, two)
+    assert shop.night(1) == "", "another one's rollout says nothing of it"
+    rolled(2, one, Phase.SKIPPED)
+    assert shop.night(1) == ""
+    rolled(3, one, failure="it crashed")
+    assert shop.night(1) == ""
+    rolled(4, one, ended_at=None)
+    assert shop.night(1) == ""
+    rolled(5, one, back=True)
+    assert shop.night(1) == ""
+    rolled(6, one)
+    rolled(7, two, failure="it crashed")
+    assert (shop.night(1), shop.lines) == (one.digest, ["soaks", "promoted"])

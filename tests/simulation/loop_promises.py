@@ -12,7 +12,7 @@ from hardening.gate import GateError
 from hardening.model import Severity
 from images.artifact import Artifact, Release
 from images.documents import from_json
-from images.release.soak import EARLIER, fixed
+from images.release.soak import EARLIER, fixed, soaked
 from pipelines.contract import NightlyOutput
 from pipelines.fleet.violations import Judged
 from pipelines.nightly.model import NightOrder, NightRecord
@@ -33,8 +33,9 @@ NIGHT_AT = 2 * HOUR
 BAD = ("failed", "refused")
 TURN = "its turn comes at"
 LATE = "later than the deadline"
-FIXES, DEADLINES, NIGHTS = (
+FIXES, DEADLINES, NIGHTS, SOAKED = (
     "every fix reaches every child", "every violation ends replaced, waived or explained", "no night is skipped",
+    "what has soaked is promoted",
 )  # fmt: skip
 
 
@@ -46,7 +47,7 @@ class Promises:
         self.builds_of: Counter[str] = Counter()
         self.first_seen: dict[str, datetime] = {}
         self.tag = ""
-        self.candidate_at: dict[str, tuple[str, datetime]] = {}
+        self.candidate_at: dict[str, dict[str, datetime]] = {}
         self.last_begun = 0.0
         self.failures = 0
         self.up_since = 0.0
@@ -95,8 +96,17 @@ class Promises:
         self.ends[channel] += 1
         if channel == "stable":
             self._promoted(release, before)
-        elif release.name not in self.candidate_at or self.candidate_at[release.name][0] != release.content:
-            self.candidate_at[release.name] = release.content, release.published_at
+        else:
+            self._is_candidate(release)
+
+    def _is_candidate(self, release: Release) -> None:
+        """A content that comes back begins anew, and what came after it was taken back; new dates change nothing."""
+        since = self.candidate_at.setdefault(release.name, {})
+        if release.content != next(reversed(since), ""):
+            after = list(since)[list(since).index(release.content) :] if release.content in since else []
+            for content in after:
+                del since[content]
+            since[release.content] = release.published_at
 
     def _promoted(self, release: Release, before: Release | None) -> None:
         loop, data = self.loop, self.loop.outside.answered
@@ -106,8 +116,9 @@ class Promises:
             reasons = verdict(loop, moments[0], artifact, data).refusals
             raise ViolationError("what the gate refuses is not promoted", f"{release.name}: {reasons[0].what}")
         soak = loop.context.definitions[release.name].definition.lifecycle.soak
-        soaked = loop.memory.now() - self.candidate_at[release.name][1] >= soak - soak / EARLIER
-        if before and before.content != release.content and not soaked:
+        since = self.candidate_at[release.name].get(release.content, loop.memory.now())
+        old_enough = loop.memory.now() - since >= soak - soak / EARLIER
+        if before and before.content != release.content and not old_enough:
             had, has = (loop.ledger.scanned(one.content, data).findings for one in (before, release))
             if not fixed(had, has):
                 raise ViolationError("what is promoted has soaked", release.name)
@@ -161,6 +172,7 @@ class Promises:
         if not order.urgent:
             self.told = output(record)
             self._left_nothing_out(record)
+            self._promoted_what_soaked(record)
         self._failed_for_a_cause(record)
         for image in record.images:
             error = image.failure.error if image.failure and not image.stopped_by else None
@@ -172,14 +184,44 @@ class Promises:
         """Where nothing was wrong and nobody died, only what the gate refuses fails, and what is refused since `stable`
         stays, for that or for a soak; to say it is no excuse.
         """
-        began = (record.order.started_at - EPOCH).total_seconds()
-        wrong = max(self.troubled_until, self.loop.registry.failed_at) >= began
+        wrong = self._wrong_since(record)
         stays = any(isinstance(error, GateError) for error in record.errors) or any(
             line.status == "soaks" for part in record.parts for line in part.lines
         )
         failed = [error.message for error in record.errors if not (stays and isinstance(error, RefusedError))]
         if failed and not wrong:
             raise ViolationError("nothing fails by itself", "; ".join(failed))
+
+    def _wrong_since(self, record: NightRecord) -> bool:
+        """Whether anything was wrong, or anybody died, since a night began."""
+        began = (record.order.started_at - EPOCH).total_seconds()
+        return max(self.troubled_until, self.loop.registry.failed_at) >= began
+
+    def _promoted_what_soaked(self, record: NightRecord) -> None:
+        """After a night in which nothing was wrong, no candidate is newer than `stable` that had soaked for a night
+        more and that the gate lets through, whatever was published since.
+        """
+        if self._wrong_since(record):
+            return
+        bad = {one.name for one in record.images if one.ended_badly or any(part.failure for part in one.parts)}
+        for name in (one.name for one in record.images if one.name not in bad):
+            stable = self.loop.ledger.known.get(self.loop.registry.channels.get((name, "stable"), ""))
+            soak = self.loop.context.definitions[name].definition.lifecycle.soak + timedelta(days=1)
+            for content, since in reversed(self.candidate_at[name].items()):
+                if stable and stable.content == content:
+                    break
+                if soaked(since, soak, record.order.started_at) and self._may_be_stable(content, stable, record):
+                    raise ViolationError(SOAKED, f"{name}: {content[:19]}, candidate since {since}")
+
+    def _may_be_stable(self, content: str, stable: Release | None, record: NightRecord) -> bool:
+        loop, now = self.loop, record.order.started_at
+        standing = [
+            one
+            for one in loop.ledger.releases_of_content(content)
+            if not one.pruned_at and now < one.expires_at and (not stable or one.published_at > stable.published_at)
+        ]
+        artifact = loop.ledger.content(content)
+        return bool(standing) and verdict(loop, now, artifact, loop.outside.answered).allowed
 
     def _were_told(self, record: NightRecord) -> None:
         failures, self.failures = self.loop.outside.failures - self.failures, self.loop.outside.failures
@@ -253,7 +295,7 @@ class Promises:
             raise ViolationError(FIXES, f"stable of {name} names nothing")
         if (
             stable.content != candidate.content
-            and now - self.candidate_at[name][1] > definition.lifecycle.soak + PATIENCE
+            and now - self.candidate_at[name][candidate.content] > definition.lifecycle.soak + PATIENCE
         ):
             raise ViolationError(FIXES, f"stable of {name} does not follow, and nobody was told")
         if stable.expires_at <= now:

@@ -7,12 +7,13 @@ retention, what an urgent run tries again, and all that a night tells.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from hardening.findings import Verdict
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError
 from hardening.foundation.hashing import digest_of
 from hardening.gate import GateError, judge_image
 from hardening.model import Severity
@@ -25,6 +26,7 @@ from images.release.channels import point
 from images.release.lifecycle import dates, near_expiry, refuse_ended, refuse_judged
 from images.release.publish import TAKEN_UP_WITHIN
 from images.release.soak import fixed
+from pipelines.nightly.image_stages import soaking
 from pipelines.nightly.model import (
     NOTHING_URGENT,
     DaysLeft,
@@ -41,6 +43,7 @@ from pipelines.nightly.model import (
 from pipelines.nightly.planning import PROMOTES, SETTLED, _plan_builds, _Planned, _waits, days_left
 from pipelines.nightly.stages import WorldStages, over
 from pipelines.nightly.summary import output
+from pipelines.promotion import PromotionDecision, earlier_candidates, soak
 from tests.simulation.loop_ledger import LOOKED
 from tests.simulation.outside import UPSTREAM, FeedData, Registry, package
 from tests.support.night_world import line
@@ -197,11 +200,13 @@ class LoopStages(WorldStages):
 
     def _soaks(self, order: NightOrder, candidate: Release, stable: Release | None) -> NightPart | None:
         """By the real rule; what the candidate fixes, by the scans of the simulation."""
-        scan = self.loop.ledger.scan
-        if stable and fixed(scan(stable.content).findings, scan(candidate.content).findings):
+        if self._cannot_wait(candidate, stable):
             return None
-        names = (stable.digest, stable.content) if stable else ()
-        return _waits(self.at(order), self._store(order), candidate.name, candidate, names)
+        return _waits(self.at(order), self._store(order), candidate.name, candidate, _digests(stable))
+
+    def _cannot_wait(self, candidate: Release, stable: Release | None) -> bool:
+        scan = self.loop.ledger.scan
+        return stable is not None and bool(fixed(scan(stable.content).findings, scan(candidate.content).findings))
 
     def _verdict(self, context: Any, artifact: Artifact, data: FeedData | None = None) -> Verdict:
         return verdict(self.loop, context.now, artifact, data or self.loop.ledger.data)
@@ -285,13 +290,21 @@ class LoopStages(WorldStages):
         stable = ledger.known.get(registry.pointed(name, "stable"))
         if stable == candidate:
             return NightPart()
-        if waits := self._soaks(job.night, candidate, stable):
-            return waits
-        refuse_ended(candidate, context.now, "stable stays where it is")
-        judgement = self._verdict(context, ledger.content(candidate.content))
-        refuse_judged(candidate, replace(judgement, content=candidate.content), "default")
-        point(self._store(job.night), candidate, "stable", "promote")
-        return NightPart(promoted=name)
+        decided = soak(context, self._store(job.night), name, candidate, _digests(stable))
+        if self._cannot_wait(candidate, stable) or not isinstance(decided, PromotionDecision) or not decided.waits:
+            self._promote(job.night, candidate)
+            return NightPart(promoted=name)
+        for release in earlier_candidates(context, self._store(job.night), candidate, _digests(stable)):
+            with suppress(RefusedError):
+                self._promote(job.night, release)
+                return replace(soaking(name, decided), promoted=name)
+        return soaking(name, decided)
+
+    def _promote(self, order: NightOrder, release: Release) -> None:
+        refuse_ended(release, order.started_at, "stable stays where it is")
+        judgement = self._verdict(self.at(order), self.loop.ledger.content(release.content))
+        refuse_judged(release, replace(judgement, content=release.content), "default")
+        point(self._store(order), release, "stable", "promote")
 
     def _store(self, order: NightOrder) -> Any:
         return _Store(self.loop.registry, self.loop.ledger, order.started_at)
@@ -354,6 +367,10 @@ class _Store:
 
     def find(self, *_: str) -> None:
         """Nothing: what is fixed is found without it."""
+
+
+def _digests(release: Release | None) -> tuple[str, ...]:
+    return (release.digest, release.content) if release else ()
 
 
 def verdict(loop: Loop, now: Any, artifact: Artifact, data: FeedData) -> Verdict:

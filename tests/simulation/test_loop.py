@@ -32,7 +32,7 @@ from tests.simulation.loop import (
     smallest,
 )
 from tests.simulation.loop_ledger import LoopLedger
-from tests.simulation.loop_promises import DEADLINES, FIXES, NIGHTS
+from tests.simulation.loop_promises import DEADLINES, FIXES, NIGHTS, SOAKED
 from tests.simulation.loop_stages import LoopStages
 from tests.simulation.outside import FeedData, Registry
 from tests.simulation.scenario import Fault
@@ -199,6 +199,11 @@ def no_soak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promotion, "soaked", lambda *_: True)
 
 
+def only_the_newest_soaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was published meanwhile begins the soak anew."""
+    monkeypatch.setattr(promotion, "ripe_earlier", lambda *_: ())
+
+
 def no_cooldown(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a tag names is taken at once."""
     monkeypatch.setattr(cooldown, "until", lambda *_: None)
@@ -251,6 +256,7 @@ PLANTED: dict[Callable[[pytest.MonkeyPatch], None], tuple[str, int]] = {
     urgent_waits: ("what is urgent does not wait", 0),
     what_is_refused_runs_on: (DEADLINES, 0),
     no_soak: ("what is promoted has soaked", 0),
+    only_the_newest_soaks: (SOAKED, 0),
     no_cooldown: ("the cooldown holds", 0),
     no_freeze: ("nothing begins without leave", 2),
     waits_as_long_as_a_freeze: ("every night ends", 2),

@@ -383,20 +383,26 @@ def test_29_days_on_a_release_is_dated_anew_and_the_first_stays_as_long_as_the_r
 
 
 def test_a_definition_says_better_than_the_settings_what_is_kept_of_it(tmp_path: Path) -> None:
-    """Each of the two by itself; what says nothing is kept as the settings say."""
+    """Each of the two by itself; what says nothing is kept as the settings say. What soaks is kept for that long, or a
+    night could never move `stable` to what another one superseded.
+    """
     own = HEAD + NONE_BECAUSE + '[base]\ngolden = "debian-base"\n[lifecycle]\n'
-    for name, text in {"r-last": "keep_last = 5\n", "r-for": 'keep_for = "90d"\n', "r-none": "keep_last = 0\n"}.items():
+    texts = {"r-last": "keep_last = 5\n", "r-for": 'keep_for = "90d"\n', "r-none": "keep_last = 0\n"}
+    for name, text in {**texts, "r-soaks": 'soak = "9d"\n'}.items():
         written_definition(tmp_path, name, own + text)
+    written_definition(tmp_path, "r-manual", 'promote = "manual"\n' + own + 'soak = "9d"\n')
     settings = Settings(
         state=tmp_path / "state", content=(tmp_path,), retention=Retention(keep_last=2, keep_for=duration("7d"))
     )
     context = Context(settings, NOW, lambda: "", lambda: "127.0.0.1:9/golden")
     rules = next(iter(stores(context))).rules  # type: ignore[attr-defined]
-    assert {name: rules[name] for name in ("debian-base", "r-last", "r-for", "r-none", ANY)} == {
+    assert {name: rules[name] for name in ("debian-base", "r-last", "r-for", "r-none", "r-soaks", "r-manual", ANY)} == {
         "debian-base": KeepRule(2, 7 * DAY),
         "r-last": KeepRule(5, 7 * DAY),
         "r-for": KeepRule(2, 90 * DAY),
         "r-none": KeepRule(0, 7 * DAY),
+        "r-soaks": KeepRule(2, 9 * DAY),
+        "r-manual": KeepRule(2, 7 * DAY),
         ANY: KeepRule(2, 7 * DAY),
     }
 

@@ -22,6 +22,7 @@ from hardening.foundation.errors import (
     RefusedError,
     SilentError,
 )
+from images.artifact import Release
 from images.ledger import Ledger, Move
 from images.registry.answers import explain
 from images.release.publish import ELSEWHERE, LACKING, UNPROVED
@@ -141,14 +142,17 @@ def test_a_slip_of_ours_over_one_image_keeps_the_plan_of_the_others(looks: Look)
     assert all(isinstance(one, ImageAnswer) for one in sight.found.looked.values())
 
 
-@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize(("waits", "earlier"), [(True, ()), (True, (release(),)), (False, ())])
 def test_a_base_that_soaks_is_no_work_and_one_to_promote_is_none_for_its_children(
-    waits: bool, looks: Look, monkeypatch: pytest.MonkeyPatch
+    waits: bool, earlier: tuple[Release, ...], looks: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a day after each rebuild a whole catalog soaks: then nothing is read again that stands."""
+    """For a day after each rebuild a whole catalog soaks: then nothing is read again that stands, but where an earlier
+    candidate has soaked meanwhile.
+    """
     base, child, grandchild = NAMES[:3]
     definition = SimpleNamespace(definition=SimpleNamespace(promote="auto"))
     monkeypatch.setattr(planning, "soak", lambda *_: PromotionDecision(waits=waits, why="candidate since today"))
+    monkeypatch.setattr(planning, "earlier_candidates", lambda *_: earlier)
     sight, look = looks(lambda *_: release(1))
     context = sight.found.context
     context.definitions[base] = definition
@@ -160,7 +164,7 @@ def test_a_base_that_soaks_is_no_work_and_one_to_promote_is_none_for_its_childre
     monkeypatch.setattr(planning, "needs_of", lambda *_: ())
     plan = planned.as_trees([base, child])
     soaks = [line.status for answer in plan.settled for part in answer.parts for line in part.lines]
-    assert ([tree.name for tree in plan.trees], soaks) == ([], ["soaks"]) if waits else ([base], [])
+    assert ([tree.name for tree in plan.trees], soaks) == ([], ["soaks"]) if waits and not earlier else ([base], [])
     assert child in [answer.name for answer in plan.settled]
     planned.looked[base] = "it is not published yet"
     for looked in (planned.looked[child], PROMOTES):
@@ -241,8 +245,8 @@ def test_a_night_names_nothing_as_over_that_pruning_would_keep(tmp_path: Path) -
 
     def named(keep: int) -> list[str]:
         retention = SimpleNamespace(keep_last=keep, keep_for=timedelta())
-        own = SimpleNamespace(keep_last=None, keep_for=None)
-        loaded = SimpleNamespace(definition=SimpleNamespace(lifecycle=own))
+        own = SimpleNamespace(keep_last=None, keep_for=None, soak=timedelta())
+        loaded = SimpleNamespace(definition=SimpleNamespace(lifecycle=own, promote="auto"))
         context: Any = SimpleNamespace(
             ledger=ledger, now=made[-1].published_at + timedelta(days=1), definitions={"nginx": loaded},
             settings=SimpleNamespace(retention=retention),
