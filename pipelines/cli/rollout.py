@@ -9,7 +9,7 @@ from shlex import quote
 from hardening.foundation.console import out, print_json, print_rule, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
-from hardening.foundation.text import one_line
+from hardening.foundation.text import one_line, visible
 from hardening.gate import explain_shared, shared
 from hardening.running import UNREAD
 from images.context import Context
@@ -25,6 +25,7 @@ from pipelines.cli.rollout_output import (
     heading,
     markdown,
     member_lines,
+    merges,
     roll_output,
     tables,
     towards,
@@ -330,6 +331,10 @@ def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: 
         print_text(changes)
     for why, names in by_reason((skip.member, skip.why) for skip in roll.skipped).items():
         print_text([f"left alone: {', '.join(names)}: {why}"])
+    if lines := merges(roll):
+        out().print()
+        for line in lines:
+            out().out(visible(line), highlight=False)
     if roll.rollout:
         return
     if roll.steps or roll.groups:

@@ -135,7 +135,7 @@ class CallsLine(Line):
 class GroupLine(Line):
     """One group that a service rolls: how much of it stays healthy, where it stops, and what became of it.
 
-    `runs`: the exact version that it starts members from before.
+    `runs`: the exact version that it starts members from before. `instead`: what to merge where it is kept, as text.
     """
 
     group: str
@@ -145,6 +145,7 @@ class GroupLine(Line):
     checkpoints: tuple[int, ...]
     cannot_roll: str
     runs: str
+    instead: str = ""
     outcome: Phase | Literal[""] = ""
     note: str = ""
 
@@ -321,6 +322,12 @@ def changed(roll: RollOutput) -> list[str]:
     ]
 
 
+def merges(roll: RollOutput) -> list[str]:
+    """What to merge for groups that are left alone, since a repository keeps them: the text for each."""
+    told = [(one.group.rpartition("/")[2], one.instead.splitlines()) for one in roll.groups if one.instead]
+    return [line for name, lines in told for line in (f"to merge for {name}, which is left alone:", "", *lines, "")]
+
+
 def wave_rows(roll: RollOutput) -> list[list[str]]:
     """A row for each wave; equal ones after each other share one, which begins with the first, but for canaries."""
     rows = []
@@ -361,6 +368,7 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         "\n".join(f"- {text.markdown(line.strip())}" for line in changed(roll)),
         f"And {len(steps) - MOST_STEPS} more, in the plan's file." if len(steps) > MOST_STEPS else "",
         text.markdown_table(*groups),
+        text.markdown_folded("To merge", text.markdown_block(merges(roll))),
         text.markdown_folded("Calls", text.markdown_table(*calls)),
         text.markdown_folded("Left alone", text.markdown_table(*left_alone)),
     ]

@@ -1,0 +1,188 @@
+"""Edge: asks the API server of a cluster: one object, a list page by page, a patch. Redirects are never followed.
+
+Of a client library this needs three requests; each of those that exist reads the environment, runs what a kubeconfig
+names and reads answers of any size (docs/decisions/kubernetes-client.md).
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
+
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.limits import CHUNK, JSON_BYTES, Limit, parse_json
+from hardening.foundation.retrying import retrying
+from pipelines.fleet.kubernetes.kubeconfig import ClusterAccess
+
+Json = dict[str, Any]
+CONNECT_SECONDS, READ_SECONDS = 5, 30
+KUBERNETES_SECONDS = Limit("kubernetes.seconds", 60, "seconds for one answer of an API server")
+KUBERNETES_OBJECTS = Limit("kubernetes.objects", 200_000, "objects of one list")
+PAGE = 50  # objects: each may have a megabyte, and an answer at most json.bytes
+TRIES = 3
+BUSY = (429, 500, 502, 503, 504)
+GONE, CONFLICT, EXPIRED = 404, 409, 410
+OK = range(200, 300)
+MANAGER = "goldsmith"
+STRATEGIC = "application/strategic-merge-patch+json"
+WHY = {
+    401: "the cluster does not know these credentials",
+    403: "the cluster denies it: ./goldsmith fleet.render FLEET prints the role that it needs",
+    404: "it is not there",
+}
+
+
+class ClusterError(OutsideError):
+    """The API server answered with an error; `status` is its HTTP status."""
+
+    def __init__(self, status: int, message: str, *, hint: str = "", evidence: str = "") -> None:
+        super().__init__(message, hint=hint, evidence=evidence)
+        self.status = status
+
+
+class ClusterClient:
+    """One cluster. Questions are tried again for `retry_for`; a patch is not: whoever asks must look again first."""
+
+    def __init__(self, access: ClusterAccess, retry_for: timedelta = timedelta(minutes=2)) -> None:
+        self.access = access
+        self._retry_for = retry_for
+        self._headers = {"Accept": "application/json", "User-Agent": MANAGER}
+        if access.token:
+            self._headers["Authorization"] = f"Bearer {access.token}"
+        secure = access.server.startswith("https://")
+        name = {"server_hostname": access.server_name, "assert_hostname": access.server_name}
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS), retries=False,
+            **({"ssl_context": _context(access), **(name if access.server_name else {})} if secure else {}),
+        )  # fmt: skip
+
+    def get(self, path: str, **asked: str) -> Json:
+        """One object, or one page. Raises ClusterError."""
+
+        def ask() -> tuple[int, Json]:
+            status, answer = self._ask("GET", path, asked)
+            if status in BUSY:
+                raise _error(status, answer, f"GET {path}")
+            return status, answer
+
+        return _good(*retrying(ask, within=self._retry_for, attempts=TRIES), f"GET {path}")
+
+    def pages(self, path: str, **asked: str) -> Iterator[Json]:
+        """All objects of a list. One that changed so much while it was read that the rest is lost is read again."""
+        try:
+            yield from self._listed(path, asked)
+        except ClusterError as error:
+            if error.status != EXPIRED:
+                raise
+            yield from self._listed(path, asked)
+
+    def _listed(self, path: str, asked: Mapping[str, str]) -> list[Json]:
+        found, going_on = list[Json](), ""
+        while True:
+            more = {"continue": going_on} if going_on else {}
+            page = self.get(path, limit=str(PAGE), **asked, **more)
+            items = page.get("items") or []
+            if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
+                raise OutsideError(f"{self.access.server}{path}: the answer is no list of objects")
+            found += items
+            KUBERNETES_OBJECTS.require(len(found), f"the list {path}")
+            before, going_on = going_on, str((page.get("metadata") or {}).get("continue") or "")
+            if not going_on:
+                return found
+            if going_on == before:
+                raise OutsideError(f"{self.access.server}{path}: its pages have no end")
+
+    def patch(self, path: str, changes: Json) -> Json:
+        """Change an object as `changes` (a strategic merge patch) says, unless it has another resourceVersion by now.
+
+        Raises ClusterError, with the status CONFLICT for one that has.
+        """
+        asked = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
+        return _good(*self._ask("PATCH", path, asked, changes), f"PATCH {path}")
+
+    def delete(self, path: str, uid: str) -> None:
+        """Remove this very object; one that is gone, or that another has taken the place of, is no error."""
+        status, answer = self._ask("DELETE", path, {}, {"preconditions": {"uid": uid}})
+        if status not in (GONE, CONFLICT):
+            _good(status, answer, f"DELETE {path}")
+
+    def _ask(self, verb: str, path: str, asked: Mapping[str, str], body: Json | None = None) -> tuple[int, Json]:
+        """The status and the JSON of an answer. Raises OutsideError where there is none."""
+        url = f"{self.access.server}{path}?{urlencode(sorted(asked.items()))}"
+        kind = STRATEGIC if verb == "PATCH" else "application/json"
+        headers = self._headers | ({"Content-Type": kind} if body is not None else {})
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            answer = self._pool.request(
+                verb, url, body=data, headers=headers, preload_content=False, redirect=False, retries=False
+            )
+            try:
+                text = _bounded(answer, f"{self.access.server}{path}")
+            finally:
+                answer.close()
+        except urllib3.exceptions.HTTPError as error:
+            raise OutsideError(f"{self.access.server} does not answer: {_said(error)}") from None
+        found = _object(text, answer.status)
+        return int(answer.status), found
+
+
+def _context(access: ClusterAccess) -> ssl.SSLContext:
+    """TLS that trusts the cluster's own authority alone, where the kubeconfig has one. Raises ContentError."""
+    try:
+        context = ssl.create_default_context(cadata=access.authority or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if access.certificate:
+            with tempfile.NamedTemporaryFile("w", prefix="goldsmith-") as file:  # 0600; ssl reads files alone
+                file.write(f"{access.certificate}\n{access.key}\n")
+                file.flush()
+                context.load_cert_chain(file.name, password=lambda: "")  # an encrypted key asks nobody
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise ContentError(f"the certificates of the context {access.name} cannot be used: {error}") from None
+    return context
+
+
+def _bounded(answer: urllib3.BaseHTTPResponse, what: str) -> bytes:
+    """All of an answer; what is too long or comes too slowly is refused."""
+    began, data = time.monotonic(), bytearray()
+    while chunk := answer.read1(CHUNK):  # what is there: a slow server is noticed between two of them
+        data += chunk
+        JSON_BYTES.require(len(data), f"the answer of {what}")
+        KUBERNETES_SECONDS.require(int(time.monotonic() - began), f"the answer of {what}")
+    return bytes(data)
+
+
+def _object(text: bytes, status: int) -> Json:
+    """The JSON object of an answer; of an error that is none, its first characters as its message."""
+    try:
+        found = parse_json(text or b"{}", "an API server's answer")
+    except OutsideError:
+        if status in OK:
+            raise
+        return {"message": text[:200].decode(errors="replace")}
+    if not isinstance(found, dict):
+        raise OutsideError("an API server's answer is no JSON object")
+    return found
+
+
+def _good(status: int, answer: Json, what: str) -> Json:
+    if status not in OK:
+        raise _error(status, answer, what)
+    return answer
+
+
+def _error(status: int, answer: Json, what: str) -> ClusterError:
+    said = str(answer.get("message") or answer.get("reason") or f"status {status}")[:500]
+    return ClusterError(status, f"{what}: {said}", hint=WHY.get(status, ""))
+
+
+def _said(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    return " ".join(str(reason).split())[:300]

@@ -1,0 +1,214 @@
+"""Edge: reads the pods of a fleet and the objects that keep them; and a fleet whose members nobody steps one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from urllib.parse import quote
+
+from hardening.foundation.errors import GoldsmithError, MalformedError
+from hardening.runtime import Observed
+from images.artifact import Release
+from pipelines.fleet.docker.images import Configuration
+from pipelines.fleet.docker.provenance import ProvenanceReader
+from pipelines.fleet.kubernetes.cluster_client import ClusterClient, Json
+from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of, controller, facts_of, labelled, runs
+from pipelines.fleet.kubernetes.workloads import KINDS, Workload
+from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen, protection, repository
+from pipelines.fleet.model import Fleet
+from pipelines.fleet.port import MemberFleet
+
+APPS = "/apis/apps/v1/namespaces"
+BESIDE = "the fleet rolls the container {0} of its pod: whoever keeps this one rolls it"
+ALONE = "no Deployment, StatefulSet or DaemonSet keeps its pod ({0}): nothing would start another one"
+NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError)  # of another kind, or of tomorrow
+
+
+@dataclass
+class PodInventory:
+    """All that a namespace holds of a fleet: workloads by group id, and each member with its container."""
+
+    workloads: dict[str, Workload] = field(default_factory=dict)
+    containers: dict[str, PodContainer] = field(default_factory=dict)
+    members: list[Member] = field(default_factory=list)
+    alone: list[Member] = field(default_factory=list)
+
+
+class NamespaceReader:
+    """The namespace of a fleet. A cluster that cannot be reached, or denies, raises OutsideError."""
+
+    def __init__(self, fleet: Fleet, client: ClusterClient) -> None:
+        self.fleet = fleet
+        self.client = client
+        self.namespace = str(fleet.kubernetes.namespace)
+        self.where = f"{client.access.name}/{self.namespace}"
+
+    def path(self, kind: str, name: str = "") -> str:
+        """The address of objects of a kind, or of one."""
+        plural = KINDS.get(kind, kind)
+        return "/".join(filter(None, [APPS, self.namespace, plural, quote(name, safe="")]))
+
+    def pod_path(self, name: str = "") -> str:
+        """The address of the pods, or of one."""
+        return "/".join(filter(None, [f"/api/v1/namespaces/{self.namespace}/pods", quote(name, safe="")]))
+
+    def workload(self, kind: str, name: str) -> Workload:
+        """One object as it is now."""
+        return self._workload(kind, self.client.get(self.path(kind, name)))
+
+    def _workload(self, kind: str, shown: Json) -> Workload:
+        names = [str(one["name"]) for one in shown["spec"]["template"]["spec"]["containers"]]
+        return Workload(kind, shown, self.fleet.kubernetes.container or (names[0] if len(names) == 1 else ""))
+
+    def workloads(self) -> dict[str, Workload]:
+        """The objects whose pods carry the fleet's labels, by group id."""
+        found = dict[str, Workload]()
+        for kind in KINDS:
+            for shown in self.client.pages(self.path(kind)):
+                work = self._workload(kind, shown)
+                if labelled(work.labels, self.fleet.selector):
+                    found[self.group_id(kind, work.name)] = work
+        return found
+
+    def group_id(self, kind: str, name: str) -> str:
+        """The id of a workload as rollouts know it."""
+        return f"{self.where}/{kind.lower()}/{name}"
+
+    def pods(self) -> list[Json]:
+        """The pods that run with the fleet's labels."""
+        asked = ",".join(f"{key}={value}" for key, value in sorted(self.fleet.selector.items()))
+        pods = self.client.pages(self.pod_path(), labelSelector=asked)
+        return [one for one in pods if runs(one) and labelled(one["metadata"].get("labels"), self.fleet.selector)]
+
+    def keepers(self, pods: Iterable[Json]) -> Callable[[Json], str]:
+        """Answers with the group that keeps a pod; a Deployment does so through a ReplicaSet."""
+        through = dict[str, tuple[str, str]]()
+        if any(controller(pod)[0] == "ReplicaSet" for pod in pods):
+            sets = self.client.pages(self.path("replicasets"))
+            through = {str(one["metadata"]["name"]): controller(one) for one in sets}
+
+        def keeper(pod: Json) -> str:
+            kind, name = controller(pod)
+            if kind == "ReplicaSet":
+                kind, name = through.get(name, ("", ""))
+            return self.group_id(kind, name) if kind in KINDS else ""
+
+        return keeper
+
+    def inventory(self) -> PodInventory:
+        """All of it."""
+        with self.understood():
+            return self._inventory()
+
+    @contextmanager
+    def understood(self) -> Iterator[None]:
+        """Raise MalformedError where an answer that is read here is not what the API's documentation says."""
+        try:
+            yield
+        except NOT_UNDERSTOOD as error:
+            raise MalformedError(f"the answer of {self.client.access.server} is not understood: {error!r}") from None
+
+    def _inventory(self) -> PodInventory:
+        found, pods = PodInventory(self.workloads()), self.pods()
+        keeper = self.keepers(pods)
+        for pod in pods:
+            group = keeper(pod)
+            for one in containers_of(pod):
+                rolled = self._rolled(pod)
+                member = self._member(one, group if group in found.workloads else "", rolled)
+                found.containers[member.id] = one
+                (found.members if member.group or rolled not in ("", one.name) else found.alone).append(member)
+        return found
+
+    def _rolled(self, pod: Json) -> str:
+        """The container of a pod that the fleet is about; empty where that is not clear."""
+        names = [str(one["name"]) for one in pod["spec"]["containers"]]
+        return self.fleet.kubernetes.container or (names[0] if len(names) == 1 else "")
+
+    def _member(self, one: PodContainer, group: str, rolled: str) -> Member:
+        pod, ours = one.pod["metadata"], rolled in ("", one.name)  # where none is named, the object says so itself
+        name = str(pod["name"]) if one.name == rolled else f"{pod['name']}:{one.name}"
+        until, wrong = protection(self.fleet.limits.do_not_disrupt, pod.get("annotations") or {})
+        kept = " ".join(controller(one.pod)).strip() or "nothing"
+        why = f"the {kept} rolls it" if group else ALONE.format(kept)
+        digest = one.digest or (one.image.rpartition("@")[2] if "@sha256:" in one.image else "")
+        return Member(
+            id=f"{self.where}/pod/{name}",
+            name=name,
+            handle=str(one.status.get("containerID") or pod.get("uid") or name),
+            image=one.image,
+            digests=(digest or one.image,),
+            since=one.since,
+            healthy=one.ready,
+            protected_until=until,
+            cannot_roll=wrong or (why if ours else BESIDE.format(rolled)),
+            exact=one.exact,
+            group=group if ours else "",
+        )
+
+
+class PodFleet(MemberFleet):
+    """The pods of a fleet. None of them is stepped: what keeps them replaces them, and nothing replaces the others."""
+
+    def __init__(self, reader: NamespaceReader, configuration: Configuration) -> None:
+        self.reader = reader
+        self._configuration = configuration
+        self._last = dict[str, PodContainer]()
+        self._users = dict[str, str | None]()
+
+    def describe(self) -> tuple[Member, ...]:
+        """The pods that nothing keeps, which are left alone."""
+        return tuple(sorted(self._inventory().alone, key=lambda one: one.id))
+
+    def find(self, member: str) -> Member | None:
+        """The member with this id, if it runs now."""
+        return next((one for one in self.describe() if one.id == member), None)
+
+    def seen(self) -> Seen:
+        """All containers of the fleet's pods. Raises OutsideError where the cluster cannot be read."""
+        found = self._inventory()
+        return Seen(tuple(sorted((*found.members, *found.alone), key=lambda one: one.id)))
+
+    def _inventory(self) -> PodInventory:
+        found = self.reader.inventory()
+        self._last.update(found.containers)
+        return found
+
+    def changes(self, _member: Member, _target: ReplacementImage) -> Changes:
+        """Nothing that is known."""
+        return Changes()
+
+    def observe(self, members: Sequence[Member]) -> Mapping[str, Observed]:
+        """How members run, by their ids, as they were last listed; registries tell the users of their images."""
+        return {one.id: self._observed(one) for one in members if one.id in self._last}
+
+    def _observed(self, member: Member) -> Observed:
+        try:
+            return Observed("container", facts_of(self._last[member.id], self._image_user(member)))
+        except NOT_UNDERSTOOD as error:
+            return Observed("container", None, unread=f"the API's answer is not understood: {error!r}")
+
+    def _image_user(self, member: Member) -> str | None:
+        """The user that an image sets; None where no registry tells."""
+        if (wanted := member.exact or member.image) not in self._users:
+            self._users[wanted] = self._asked_user(wanted) if "@" in wanted else None
+        return self._users[wanted]
+
+    def _asked_user(self, reference: str) -> str | None:
+        try:
+            found = self._configuration(reference)
+        except GoldsmithError:
+            return None
+        return None if found is None else str((found.get("config") or {}).get("User") or "")
+
+
+class PodProvenance(ProvenanceReader):
+    """Where the images of pods come from. No node tells an image's layers: the registry that has it does."""
+
+    def _of(self, member: Member) -> Provenance:
+        return super()._of(member) if member.digests[0].startswith("sha256:") else Provenance()
+
+    def _base(self, member: Member) -> Release | None:
+        layers = member.layers or self._layers(repository(member.image), member.digests[0])
+        return super()._base(replace(member, layers=layers))
