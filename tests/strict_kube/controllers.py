@@ -108,7 +108,8 @@ class Controllers:
             state = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off restarting"}}
         else:
             state = {"running": {"startedAt": since}}
-        pulled = "" if ill is Ill.GONE or age < STARTS else self._pulled(image)
+        before = {each["name"]: each["imageID"] for each in pod["status"]["containerStatuses"]}
+        pulled = "" if ill is Ill.GONE or age < STARTS else before.get(one["name"]) or self._pulled(image)
         return {"name": one["name"], "image": image, "imageID": pulled, "ready": good, "restartCount": restarts,
                 "containerID": f"containerd://{pod['metadata']['uid']}-{one['name']}" if pulled else "",
                 "state": state}  # fmt: skip
@@ -139,15 +140,17 @@ class Controllers:
         good = len(serving(every))
         status.update(replicas=len(every), updatedReplicas=len(new), readyReplicas=good, availableReplicas=good,
                       unavailableReplicas=max(0, desired - good))  # fmt: skip
-        self._progressing(one, (len(new), len(serving(new)), len(every)), len(serving(new)) == len(every) == desired, now)
+        seen = len(new), len(serving(new)), len(every)
+        self._progressing(one, seen, seen == (desired, desired, desired), now)
 
     def _replica_set(self, one: Json, revision: str, now: datetime) -> Json:
         self.made += 1
         labels = {**one["spec"]["template"]["metadata"]["labels"], "revision": revision}
         name = f"{one['metadata']['name']}-{revision}"
-        made = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "spec": {"template": deepcopy(one["spec"]["template"])},
-                "status": {}, "metadata": {"name": name, "namespace": one["metadata"]["namespace"],
-                "uid": str(self.made), "labels": labels, "ownerReferences": [reference(one, "Deployment")]}}  # fmt: skip
+        metadata = {"name": name, "namespace": one["metadata"]["namespace"], "uid": str(self.made), "labels": labels,
+                    "ownerReferences": [reference(one, "Deployment")]}  # fmt: skip
+        spec = {"template": deepcopy(one["spec"]["template"])}
+        made = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "spec": spec, "status": {}, "metadata": metadata}
         self.objects["replicasets", name] = made
         self.touch(made)
         return made

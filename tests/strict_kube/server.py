@@ -33,6 +33,11 @@ ROUTE = re.compile(r"/(api/v1|apis/apps/v1)/namespaces/([^/]+)/([a-z]+)(?:/([^/]
 HOME = {"pods": "api/v1", "deployments": "apis/apps/v1", "statefulsets": "apis/apps/v1", "daemonsets": "apis/apps/v1",
         "replicasets": "apis/apps/v1"}  # fmt: skip
 KINDS = {"deployments": "Deployment", "statefulsets": "StatefulSet", "daemonsets": "DaemonSet"}
+DEFAULTS: dict[str, Json] = {
+    "Deployment": {"maxUnavailable": "25%", "maxSurge": "25%"},
+    "StatefulSet": {"partition": 0},
+    "DaemonSet": {"maxUnavailable": 1, "maxSurge": 0},
+}
 VERBS = {"GET": "get", "PATCH": "patch", "DELETE": "delete"}
 BEGAN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -88,7 +93,7 @@ class StrictKube:
                     "creationTimestamp": stamp(self.now), **more.pop("metadata", {})}  # fmt: skip
         made = {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec | more, "status": {}}
         _validate({key: value for key, value in made.items() if key != "status"})
-        self.objects[plural, name] = made
+        self.objects[plural, name] = defaulted(made)
         self._touch(made)
         self.pass_time(30)
         return made
@@ -201,7 +206,7 @@ class StrictKube:
         if (said := body.get("metadata", {}).get("resourceVersion")) and said != old["metadata"]["resourceVersion"]:
             what = f'Operation cannot be fulfilled on {kind} "{name}": the object has been modified'
             raise Refusal(409, "Conflict", what)
-        new = merged(old, body)
+        new = defaulted(merged(old, body))
         if asked.get("fieldValidation") == "Strict":
             _validate({key: value for key, value in new.items() if key != "status"})
         rolling = new["spec"].get("strategy", {}).get("rollingUpdate", {})
@@ -246,6 +251,17 @@ def merged(old: Json, patch: Json) -> Json:
     return made
 
 
+def defaulted(made: Json) -> Json:
+    """The object with what the API sets where nothing is said."""
+    key = "strategy" if made["kind"] == "Deployment" else "updateStrategy"
+    strategy = made["spec"].setdefault(key, {})
+    if strategy.setdefault("type", "RollingUpdate") == "RollingUpdate":
+        rolling = strategy.setdefault("rollingUpdate", {})
+        for name, value in DEFAULTS[made["kind"]].items():
+            rolling.setdefault(name, value)
+    return made
+
+
 def _validate(made: Json) -> None:
     try:
         kubernetes_validate.validate(made, _newest(), strict=True)
@@ -287,6 +303,7 @@ def running(kube: StrictKube, folder: Path) -> Iterator[StrictKube]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16  # one packet for head and body: two would wait for each other
 
         def log_message(self, *_: Any) -> None:
             return
@@ -308,6 +325,7 @@ def running(kube: StrictKube, folder: Path) -> Iterator[StrictKube]:
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+            self.wfile.flush()
 
         do_GET = do_PATCH = do_DELETE = _do  # noqa: N815 - what http.server calls
 

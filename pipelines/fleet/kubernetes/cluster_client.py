@@ -57,12 +57,13 @@ class ClusterClient:
         self._headers = {"Accept": "application/json", "User-Agent": MANAGER}
         if access.token:
             self._headers["Authorization"] = f"Bearer {access.token}"
-        secure = access.server.startswith("https://")
-        name = {"server_hostname": access.server_name, "assert_hostname": access.server_name}
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS), retries=False,
-            **({"ssl_context": _context(access), **(name if access.server_name else {})} if secure else {}),
-        )  # fmt: skip
+        tls: dict[str, Any] = {}
+        if access.server.startswith("https://"):
+            tls["ssl_context"] = _context(access)
+        if access.server_name:
+            tls |= {"server_hostname": access.server_name, "assert_hostname": access.server_name}
+        times = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+        self._pool = urllib3.PoolManager(timeout=times, retries=False, **tls)
 
     def get(self, path: str, **asked: str) -> Json:
         """One object, or one page. Raises ClusterError."""
@@ -126,8 +127,10 @@ class ClusterClient:
             )
             try:
                 text = _bounded(answer, f"{self.access.server}{path}")
-            finally:
-                answer.close()
+            except BaseException:
+                answer.close()  # the rest of it would be taken for the next answer
+                raise
+            answer.release_conn()
         except urllib3.exceptions.HTTPError as error:
             raise OutsideError(f"{self.access.server} does not answer: {_said(error)}") from None
         found = _object(text, answer.status)

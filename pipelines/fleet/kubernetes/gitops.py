@@ -41,8 +41,8 @@ def _owners(metadata: Json) -> Iterator[str]:
                 if key.startswith(mark):
                     yield f"{owner} ({kind[:-1]} {key})"
     for one in metadata.get("managedFields") or ():
-        if owner := MANAGERS.get(str(one.get("manager"))):
-            yield f"{owner} (field manager {one.get('manager')})"
+        if (manager := str(one.get("manager"))) in MANAGERS:
+            yield f"{MANAGERS[manager]} (field manager {manager})"
 
 
 def instead(kind: str, name: str, namespace: str, container: str, image: str, reasons: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from pipelines.fleet.kubernetes.workloads import (
     KINDS,
     ROLLED,
     Reach,
+    RollingState,
     RollNote,
     RollState,
     Workload,
@@ -119,33 +120,29 @@ class WorkloadFleet:
     def _watched(self, rollout: str, group: Group) -> Watched:
         work = self._workload(group)
         note = work.note_of(rollout)
-        if note is None:
-            if work.image == group.runs:
-                return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
-            return Watched(Progress.FAILED, 0, f"somebody else has set it to {work.image}")
-        if work.image != note.wanted and not (note.state is RollState.HELD and work.image == note.new):
+        if note is None and work.image == group.runs:
+            return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
+        if note is None or work.image != note.wanted:
             return Watched(Progress.FAILED, 0, f"somebody else has set it to {work.image}")
         seen = rolling(work, self._pods(work), note, self._now(), self.fleet.limits.healthy_deadline)
-        if note.state is RollState.HELD:
-            return Watched(Progress.CANCELLED, seen.percent, f"it is held; {seen.text}")
-        if seen.failed:
-            return Watched(Progress.FAILED, seen.percent, seen.failed)
-        if note.state is RollState.BACK:
-            return Watched(Progress.ROLLED_BACK if seen.done else Progress.ROLLING_BACK, seen.percent, seen.text)
-        return self._baked(group, note, done=seen.done, percent=seen.percent, text=seen.text)
+        if note.state is RollState.NEW and not seen.failed:
+            return self._baked(group, note, seen)
+        back = Progress.ROLLED_BACK if seen.done else Progress.FAILED if seen.failed else Progress.ROLLING_BACK
+        progress = {RollState.HELD: Progress.CANCELLED, RollState.BACK: back}.get(note.state, Progress.FAILED)
+        return Watched(progress, seen.percent, seen.failed or seen.text)
 
-    def _baked(self, group: Group, note: RollNote, *, done: bool, percent: int, text: str) -> Watched:
+    def _baked(self, group: Group, note: RollNote, seen: RollingState) -> Watched:
         """How far the bake is. It begins anew when a pod does not serve, and in a process that goes on with it."""
         key = group.id, note.wanted
-        if not done:
+        if not seen.done:
             self._complete.pop(key, None)
-            return Watched(Progress.RUNNING, percent, text)
+            return Watched(Progress.RUNNING, seen.percent, seen.text)
         since = self._complete.setdefault(key, self._now())
         lasted = (self._now() - since).total_seconds()
         if lasted >= note.bake_seconds:
-            return Watched(Progress.DONE, ALL, text, since)
+            return Watched(Progress.DONE, ALL, seen.text, since)
         share = int((ALL - ROLLED) * lasted / note.bake_seconds)
-        return Watched(Progress.RUNNING, ROLLED + share, f"{text}; it bakes", since)
+        return Watched(Progress.RUNNING, ROLLED + share, f"{seen.text}; it bakes", since)
 
     def cancel(self, rollout: str, group: Group) -> None:
         """Hold it where it is: a Deployment is paused, the others update no further pod."""
@@ -231,18 +228,14 @@ def _way_back(work: Workload, rollout: str, pinned: GroupPin) -> str:
 def _refuse_reach(work: Workload, reach: Reach, limits: Limits, at_once: int) -> None:
     """Raise RefusedError where the strategy of an object lets its controller do more than the limits allow."""
     missing, beside = limits.unavailable(work.desired), limits.surge(work.desired)
-    field = f"{work.called} ({work.desired} pods)"
-    own = "its strategy" if work.kind == "Deployment" else "its update strategy"
+    where, lower = f"{work.called} ({work.desired} pods): its strategy", "in its strategy, lower"
     if reach.missing > missing:
-        hint = f"set maxUnavailable of {own} to {missing}" if work.kind == "Deployment" and missing == 0 else \
-            f"lower maxUnavailable of {own}"  # fmt: skip
-        if work.kind != "Deployment":
-            hint = f"{hint}, or raise limits.max_unavailable: its controller takes a pod away before the new one"
-        what = f"{own} lets {reach.missing} be missing, and limits.max_unavailable {missing}"
-        raise RefusedError(f"{field}: {what}", hint=hint)
+        least = "maxUnavailable" if work.kind == "Deployment" else "maxUnavailable, of which it knows no 0"
+        hint = f"{lower} {least}; or raise limits.max_unavailable: until the new pods are ready, the old ones are gone"
+        raise RefusedError(f"{where} lets {reach.missing} be missing, and limits.max_unavailable {missing}", hint=hint)
     if reach.beside > beside:
-        what = f"{own} lets {reach.beside} stand beside the old ones, and limits.max_surge {beside}"
-        raise RefusedError(f"{field}: {what}", hint=f"lower maxSurge of {own}, or raise limits.max_surge")
+        what = f"{where} lets {reach.beside} stand beside the old ones, and limits.max_surge {beside}"
+        raise RefusedError(what, hint=f"{lower} maxSurge; or raise limits.max_surge")
     if reach.at_once > at_once:
-        what = f"{own} replaces {reach.at_once} at once, and limits.max_parallel or a budget {at_once}"
-        raise RefusedError(f"{field}: {what}", hint=f"lower maxSurge or maxUnavailable of {own}, or raise the limit")
+        what = f"{where} replaces {reach.at_once} at once, and limits.max_parallel or a budget allows {at_once}"
+        raise RefusedError(what, hint=f"{lower} maxSurge or maxUnavailable; or raise the limit")

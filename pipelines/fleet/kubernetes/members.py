@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import quote
 
-from hardening.foundation.errors import GoldsmithError, MalformedError
+from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedError
 from hardening.runtime import Observed
 from images.artifact import Release
 from pipelines.fleet.docker.images import Configuration
@@ -17,7 +18,6 @@ from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of, co
 from pipelines.fleet.kubernetes.workloads import KINDS, Workload
 from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen, protection, repository
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.port import MemberFleet
 
 APPS = "/apis/apps/v1/namespaces"
 BESIDE = "the fleet rolls the container {0} of its pod: whoever keeps this one rolls it"
@@ -148,8 +148,10 @@ class NamespaceReader:
         )
 
 
-class PodFleet(MemberFleet):
+class PodFleet:
     """The pods of a fleet. None of them is stepped: what keeps them replaces them, and nothing replaces the others."""
+
+    rehearses = False
 
     def __init__(self, reader: NamespaceReader, configuration: Configuration) -> None:
         self.reader = reader
@@ -178,6 +180,13 @@ class PodFleet(MemberFleet):
     def changes(self, _member: Member, _target: ReplacementImage) -> Changes:
         """Nothing that is known."""
         return Changes()
+
+    def _unstepped(self, *_: Any, **__: Any) -> Any:
+        """Refuse to step a pod, which no plan asks for."""
+        raise RefusedError("no pod is replaced by itself", hint="roll what keeps it")
+
+    prepare = create = start = expose = retire = swap = remove_old = revive = discard = _unstepped
+    read = read_old = differences = downtime = log = _unstepped
 
     def observe(self, members: Sequence[Member]) -> Mapping[str, Observed]:
         """How members run, by their ids, as they were last listed; registries tell the users of their images."""

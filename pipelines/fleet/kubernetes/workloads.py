@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -204,23 +204,26 @@ def _many(said: object, desired: int, *, up: bool) -> int:
 
 def obstacle(work: Workload) -> str:
     """Why a rollout may not touch it; empty where it may."""
+    return next(_obstacles(work), "")
+
+
+def _obstacles(work: Workload) -> Iterator[str]:
     if owner := gitops_owner(work.shown):
-        return f"{owner} owns it, and would set it back: merge the change where it is defined"
+        yield f"{owner} owns it, and would set it back: merge the change where it is defined"
     if (by := controller(work.shown))[0]:
-        return f"{by[0]} {by[1]} makes it, and would set it back: set the image there"
+        yield f"{by[0]} {by[1]} makes it, and would set it back: set the image there"
     if not work.container:
-        return f"its pods have several containers ({', '.join(work.containers)}): name one in kubernetes.container"
-    if work.container not in work.containers:
-        return f"its pods have no container {work.container}"
-    note = work.note
-    held = note is not None and note.state is RollState.HELD
-    if work.spec.get("paused") and not held:
-        return "it is paused (spec.paused): resume it first"
-    if work.strategy.get("type") == "OnDelete" and not held:
-        return "its strategy OnDelete replaces a pod only when somebody deletes it: set RollingUpdate"
-    if (part := (work.strategy.get("rollingUpdate") or {}).get("partition")) and not held:
-        return f"its partition {part} keeps pods on the old revision: set it to 0"
-    return ""
+        yield f"its pods have several containers ({', '.join(work.containers)}): name one in kubernetes.container"
+    elif work.container not in work.containers:
+        yield f"its pods have no container {work.container}"
+    if work.note and work.note.state is RollState.HELD:
+        return  # by a rollout, which knows what its strategy was
+    if work.spec.get("paused"):
+        yield "it is paused (spec.paused): resume it first"
+    if work.strategy.get("type") == "OnDelete":
+        yield "its strategy OnDelete replaces a pod only when somebody deletes it: set RollingUpdate"
+    if part := (work.strategy.get("rollingUpdate") or {}).get("partition"):
+        yield f"its partition {part} keeps pods on the old revision: set it to 0"
 
 
 # -- what is asked of it -----------------------------------------------------------------------------------------------
@@ -256,7 +259,7 @@ def _released(kind: str, strategy: Json) -> Json:
     if kind == "StatefulSet":
         part = (strategy.get("rollingUpdate") or {}).get("partition", 0)
         return {"updateStrategy": {"rollingUpdate": {"partition": part}}}
-    return {"updateStrategy": strategy}
+    return {"updateStrategy": {"type": "RollingUpdate", **strategy}}
 
 
 def pinned(work: Workload, pods: Sequence[PodContainer]) -> GroupPin:
