@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.strict_kube.controllers import Controllers, Json, stamp
+from tests.strict_kube.controllers import Controllers, Json, serving, stamp
 
 NAMESPACE, TOKEN = "shop", "a.service-account.token"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -125,6 +125,11 @@ class StrictKube:
         """The images of all pods."""
         pods = [one for (kind, _), one in self.objects.items() if kind == "pods"]
         return {one["spec"]["containers"][0]["image"] for one in pods}
+
+    def serving(self, image: str) -> int:
+        """How many pods of an image are ready."""
+        pods = [one for (kind, _), one in self.objects.items() if kind == "pods"]
+        return sum(one["spec"]["containers"][0]["image"] == image for one in serving(pods))
 
     def kubeconfig(self, folder: Path, **user: str) -> Path:
         """A kubeconfig that leads here."""
