@@ -55,8 +55,8 @@ class StrictKube:
     """One namespace of a cluster. `clock` moves its controllers whenever it is asked something.
 
     `denied` are verbs on kinds that the role lacks (`patch deployments`); `faults` are statuses that the next requests
-    get instead of an answer, and `lost` the number of patches whose answer nobody gets; `before_patch` happens right
-    before one.
+    get instead of an answer, and `lost` the number of patches whose answer nobody gets; `answer` is given to all that is
+    asked, whatever it is; `before_patch` happens right before one.
     """
 
     clock: Callable[[], datetime] = lambda: BEGAN
@@ -317,7 +317,10 @@ def running(kube: StrictKube, folder: Path) -> Iterator[StrictKube]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with kube.lock:
                 try:
-                    status, answer = 200, kube.respond(self.command, self.path, self.headers, body)
+                    status, answer = (
+                        200,
+                        {} if kube.answer else kube.respond(self.command, self.path, self.headers, body),
+                    )
                 except Refusal as no:
                     status, answer = no.status, {"kind": "Status", "message": no.message, "reason": no.reason}
                 except ConnectionAbortedError:

@@ -113,13 +113,15 @@ def _text(file: Path) -> str:
 
 def _read(path: Path, limit: Limit, file: Path, key: str) -> str:
     """A file's text, at most as much as the limit accepts."""
+    if path.exists() and not path.is_file():
+        raise ContentError(f"{path} is no file", file=file, key=key)  # opening a pipe would wait for its other end
     try:
         with path.open("rb") as stream:
-            data = stream.read(limit.most + 1) if path.is_file() else b"\0" * (limit.most + 1)
+            data = stream.read(limit.most + 1)
     except OSError as error:
         raise ContentError(f"{path} cannot be read: {error.strerror}", file=file, key=key) from None
     if len(data) > limit.most:
-        raise ContentError(f"{path} is no file, or exceeds {limit}", file=file, key=key)
+        raise ContentError(f"{path} exceeds {limit}", file=file, key=key)
     try:
         return data.decode()
     except UnicodeDecodeError:
