@@ -55,8 +55,8 @@ class StrictKube:
     """One namespace of a cluster. `clock` moves its controllers whenever it is asked something.
 
     `denied` are verbs on kinds that the role lacks (`patch deployments`); `faults` are statuses that the next requests
-    get instead of an answer, and `lost` the number of patches whose answer nobody gets; `answer` is given to all that is
-    asked, whatever it is; `before_patch` happens right before one.
+    get instead of an answer, and `lost` the number of patches whose answer nobody gets; `answer` is given to all who
+    ask, whatever; `before_patch` happens right before one.
     """
 
     clock: Callable[[], datetime] = lambda: BEGAN

@@ -1,4 +1,4 @@
-"""The pods of a fleet are found page by page, by what keeps them, and judged by how they run; nothing unread is good."""
+"""The pods of a fleet are found page by page, by what keeps them, and judged by how they run; nothing unread counts."""
 
 from __future__ import annotations
 
