@@ -60,6 +60,7 @@ class StrictKube:
     """
 
     clock: Callable[[], datetime] = lambda: BEGAN
+    now_at: datetime = BEGAN
     most: int = 500
     denied: set[str] = field(default_factory=set)
     faults: list[int] = field(default_factory=list)
@@ -76,7 +77,7 @@ class StrictKube:
         self.objects: dict[tuple[str, str], Json] = {}
         self.controllers = Controllers(self.objects, self._touch)
         self.lock = threading.RLock()
-        self.now = self.clock()
+        self.now = self.now_at
         self.authority, self.certificate, self.key = certificates()
 
     # -- what a test does ----------------------------------------------------------------------------------------------
