@@ -568,6 +568,16 @@ def fleet_explain(c: Context, member: MemberName, json: Json = False) -> int:
 
 
 @command
+def fleet_render(
+    c: Context, fleet: FleetName, output: IntoFolder = "", force: Force = False, json: Json = False
+) -> None:
+    """What a cluster is given for a Kubernetes fleet: roles that read and roll, a policy that verifies signatures."""
+    from pipelines.cli.rendering import render_manifests, show_rendered
+
+    show_rendered(render_manifests(fleet, output=output, force=force), as_json=json)
+
+
+@command
 def fleet_rebuild(c: Context, name: Fleets, apply: Apply = False, json: Json = False) -> int:
     """Find application images whose golden base has a newer release; tell their owners, and ask for a new build."""
     from pipelines.cli.rollout import NO_UPTAKE, UPTAKE_COLUMNS, rebuild_applications

@@ -54,9 +54,10 @@ class Refusal(Exception):  # noqa: N818 - an answer, no failure of ours
 class StrictKube:
     """One namespace of a cluster. `clock` moves its controllers whenever it is asked something.
 
-    `denied` are verbs on kinds that the role lacks (`patch deployments`); `faults` are statuses that the next requests
-    get instead of an answer, and `lost` the number of patches whose answer nobody gets; `answer` is given to all who
-    ask, whatever; `before_patch` happens right before one.
+    `denied` are verbs on kinds that the role lacks (`patch deployments`), `used` those that were asked for; `faults`
+    are statuses that the next requests get instead of an answer, `lost` the number of patches whose answer nobody gets,
+    `expires` of pages whose turn is over; `answer` is given to all who ask, whatever. `before_patch` happens right
+    before one.
     """
 
     clock: Callable[[], datetime] = lambda: BEGAN
@@ -68,6 +69,7 @@ class StrictKube:
     expires: int = 0
     before_patch: Callable[[], None] = lambda: None
     requests: list[tuple[str, str]] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
     patches: list[Json] = field(default_factory=list)
     answer: bytes = b""
     address: str = ""
@@ -90,7 +92,7 @@ class StrictKube:
         spec = {"selector": {"matchLabels": {"part": name}}, "template": merged(pod, template)}
         spec |= {"serviceName": name} if kind == "StatefulSet" else {}
         spec |= {"replicas": more.pop("replicas", 3)} if kind != "DaemonSet" else {}
-        metadata = {"name": name, "namespace": NAMESPACE, "generation": 1, "uid": f"1{len(self.objects)}", "labels": {},
+        metadata = {"name": name, "namespace": NAMESPACE, "generation": 1, "uid": f"of {kind} {name}", "labels": {},
                     "creationTimestamp": stamp(self.now), **more.pop("metadata", {})}  # fmt: skip
         made = {"apiVersion": "apps/v1", "kind": kind, "metadata": metadata, "spec": spec | more, "status": {}}
         _validate({key: value for key, value in made.items() if key != "status"})
@@ -102,8 +104,9 @@ class StrictKube:
     def pod(self, name: str, image: str, **spec: Any) -> Json:
         """A pod that nothing keeps."""
         owners = spec.pop("owners", [])
+        self.controllers.made += 1
         made = {"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "web", "image": image}], **spec},
-                "metadata": {"name": name, "namespace": NAMESPACE, "uid": f"9{len(self.objects)}",
+                "metadata": {"name": name, "namespace": NAMESPACE, "uid": str(self.controllers.made),
                              "creationTimestamp": stamp(self.now), "labels": {"app": "web"}, "ownerReferences": owners},
                 "status": {"phase": "Pending", "conditions": [{"type": "Ready", "status": "False"}],
                            "containerStatuses": []}}  # fmt: skip
@@ -177,6 +180,7 @@ class StrictKube:
         return self._patch(kind, name, json.loads(body), asked)
 
     def _admit(self, verb: str, kind: str) -> None:
+        self.used.add(f"{verb} {kind}")
         if f"{verb} {kind}" in self.denied:
             said = f'{kind} is forbidden: User "goldsmith" cannot {verb} resource "{kind}"'
             raise Refusal(403, "Forbidden", said)

@@ -26,6 +26,7 @@ from pipelines.fleet.kubernetes.workloads import (
     pinned,
     reach_of,
     rolling,
+    runs_image,
     stem,
 )
 from pipelines.fleet.members import ReplacementImage
@@ -185,7 +186,7 @@ class WorkloadFleet:
         note = work.note_of(rollout)
         if work.kind == "StatefulSet" and note and note.state is RollState.BACK:
             for one in self._pods(work):
-                if one.image == note.new and not one.ready:
+                if runs_image(one, note.new) and not one.ready:
                     meta = one.pod["metadata"]
                     self.reader.client.delete(self.reader.pod_path(str(meta["name"])), str(meta["uid"]))
 

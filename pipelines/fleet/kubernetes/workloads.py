@@ -282,13 +282,19 @@ def rolling(
     generation = int(work.shown["metadata"].get("generation") or 0)
     if int(work.status.get("observedGeneration") or 0) < generation:
         return RollingState(done=False, percent=0, text="its controller has not seen the change yet")
-    new = [one for one in pods if one.image == note.wanted]
+    new = [one for one in pods if runs_image(one, note.wanted)]
     ready, desired = sum(one.ready for one in new), work.desired
     percent = min(ROLLED, ROLLED * ready // desired) if desired else ROLLED
     text = f"{ready} of {desired} pods run {note.wanted} and are ready"
-    done = _complete(work)
+    done = _complete(work) and ready >= desired
     failed = next(filter(None, (_ill(one, note, now, deadline) for one in new)), "") or _given_up(work)
     return RollingState(done, percent, text, "" if done and note.state is RollState.BACK else failed)
+
+
+def runs_image(one: PodContainer, wanted: str) -> bool:
+    """Whether a pod is of the wanted image, also where something has it pulled from a mirror."""
+    digest = wanted.partition("@")[2]
+    return one.image == wanted or bool(digest and digest in (one.digest, one.image.partition("@")[2]))
 
 
 def _complete(work: Workload) -> bool:
