@@ -1,7 +1,7 @@
 """Edge: asks the API server of a cluster: one object, a list page by page, a patch. Redirects are never followed.
 
 Of a client library this needs three requests; each of those that exist reads the environment, runs what a kubeconfig
-names and reads answers of any size (docs/decisions/kubernetes-client.md).
+names and reads answers of any size (docs/decisions/0017).
 """
 
 from __future__ import annotations

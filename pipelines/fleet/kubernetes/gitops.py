@@ -57,8 +57,11 @@ What runs now is out of policy:
 
 {why}
 
-This change gives the container {container} the image {image}. It is named by digest, so that what was judged is what
-runs; to go back, revert this change.
+This change gives the container {container} the image
+
+    {image}
+
+by digest, so that what was judged is what runs. To go back, revert it.
 
 kustomization.yaml:
 

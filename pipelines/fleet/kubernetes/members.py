@@ -21,7 +21,7 @@ from pipelines.fleet.model import Fleet
 
 APPS = "/apis/apps/v1/namespaces"
 BESIDE = "the fleet rolls the container {0} of its pod: whoever keeps this one rolls it"
-ALONE = "no Deployment, StatefulSet or DaemonSet keeps its pod ({0}): nothing would start another one"
+KEEPERS = "a Deployment, StatefulSet or DaemonSet"
 NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError)  # of another kind, or of tomorrow
 
 
@@ -75,17 +75,20 @@ class NamespaceReader:
         """The id of a workload as rollouts know it."""
         return f"{self.where}/{kind.lower()}/{name}"
 
+    @property
+    def _selector(self) -> str:
+        return ",".join(f"{key}={value}" for key, value in sorted(self.fleet.selector.items()))
+
     def pods(self) -> list[Json]:
         """The pods that run with the fleet's labels."""
-        asked = ",".join(f"{key}={value}" for key, value in sorted(self.fleet.selector.items()))
-        pods = self.client.pages(self.pod_path(), labelSelector=asked)
+        pods = self.client.pages(self.pod_path(), labelSelector=self._selector)
         return [one for one in pods if runs(one) and labelled(one["metadata"].get("labels"), self.fleet.selector)]
 
     def keepers(self, pods: Iterable[Json]) -> Callable[[Json], str]:
         """Answers with the group that keeps a pod; a Deployment does so through a ReplicaSet."""
         through = dict[str, tuple[str, str]]()
         if any(controller(pod)[0] == "ReplicaSet" for pod in pods):
-            sets = self.client.pages(self.path("replicasets"))
+            sets = self.client.pages(self.path("replicasets"), labelSelector=self._selector)  # as their pods
             through = {str(one["metadata"]["name"]): controller(one) for one in sets}
 
         def keeper(pod: Json) -> str:
@@ -130,8 +133,9 @@ class NamespaceReader:
         pod, ours = one.pod["metadata"], rolled in ("", one.name)  # where none is named, the object says so itself
         name = str(pod["name"]) if one.name == rolled else f"{pod['name']}:{one.name}"
         until, wrong = protection(self.fleet.limits.do_not_disrupt, pod.get("annotations") or {})
-        kept = " ".join(controller(one.pod)).strip() or "nothing"
-        why = f"the {kept} rolls it" if group else ALONE.format(kept)
+        kept = " ".join(controller(one.pod)).strip()
+        alone = f"the {kept} keeps its pod" if kept else "nothing keeps its pod"
+        why = f"the {_named(group)} rolls it" if group else f"{alone}, not {KEEPERS}: nothing here would start another"
         digest = one.digest or (one.image.rpartition("@")[2] if "@sha256:" in one.image else "")
         return Member(
             id=f"{self.where}/pod/{name}",
@@ -221,3 +225,9 @@ class PodProvenance(ProvenanceReader):
     def _base(self, member: Member) -> Release | None:
         layers = member.layers or self._layers(repository(member.image), member.digests[0])
         return super()._base(replace(member, layers=layers))
+
+
+def _named(group: str) -> str:
+    """What keeps a pod, as people call it, by the group's id."""
+    kind, name = group.split("/")[-2:]
+    return f"{next(one for one in KINDS if one.lower() == kind)} {name}"

@@ -147,7 +147,8 @@ class Workload:
         """What the last rollout has asked of it; None where none has, or somebody else wrote that."""
         said = (self.shown["metadata"].get("annotations") or {}).get(ASKED, "")
         with suppress(ValueError, ValidationError, RecursionError):
-            return from_json(RollNote, json.loads(said))
+            note = from_json(RollNote, json.loads(said))
+            return note if isinstance(json.loads(note.strategy or "{}"), dict) else None
         return None
 
     def note_of(self, rollout: str) -> RollNote | None:

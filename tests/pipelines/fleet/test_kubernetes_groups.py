@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -302,3 +303,14 @@ def test_a_bake_that_is_no_progress_for_too_long_is_refused(tmp_path: Path) -> N
         at.kube.add("Deployment", **SURGE)
         with pytest.raises(RefusedError, match="bake_time"):
             at.port.pace(at.group, 3)
+
+
+@pytest.mark.parametrize(
+    "said", ["", "x", "[]", "{}", '{"rollout": 3}', "[" * 9999, "strategy"], ids=lambda said: said[:10] or "empty"
+)
+def test_an_annotation_that_is_not_ours_says_nothing(at: Cluster, said: str) -> None:
+    """Whoever may annotate may write anything."""
+    note = {"rollout": ROLLOUT, "new": at.new, "old": OLD, "state": "held", "bake_seconds": 1, "strategy": "[1]"}
+    text = json.dumps(note) if said == "strategy" else said
+    at.kube.add("Deployment", metadata={"annotations": {"dev.goldsmith.rollout": text}}, **SURGE)
+    assert at.watch(at.group).text == "nothing was begun"

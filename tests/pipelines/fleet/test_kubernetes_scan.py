@@ -53,8 +53,8 @@ def test_a_pod_that_nothing_keeps_or_a_job_does_is_left_alone(at: Cluster) -> No
     at.kube.objects["pods", "over"]["status"]["phase"] = "Succeeded"
     names = {one.name: one.cannot_roll for one in at.pods.describe() if one.name != "over"}
     assert names.keys() == {"alone", "job-1"}
-    assert "(nothing)" in names["alone"]
-    assert "(Job job)" in names["job-1"]
+    assert "nothing keeps its pod" in names["alone"]
+    assert "the Job job keeps its pod" in names["job-1"]
 
 
 def test_the_other_containers_of_a_pod_are_judged_and_not_rolled(at: Cluster) -> None:
