@@ -270,7 +270,8 @@ def _kubernetes_session(fleet: Fleet, context: Context, now: Now) -> FleetSessio
     from pipelines.fleet.kubernetes.kubeconfig import access_of
     from pipelines.fleet.kubernetes.members import NamespaceReader, PodFleet, PodProvenance
 
-    reader = NamespaceReader(fleet, ClusterClient(access_of(fleet.kubernetes), context.settings.retry_for))
+    client = ClusterClient(partial(access_of, fleet.kubernetes), context.settings.retry_for)
+    reader = NamespaceReader(fleet, client)
     registry = context.registry
     members, groups = PodFleet(reader, registered(registry, fleet)), WorkloadFleet(fleet, reader, now)
     return FleetSession(

@@ -153,11 +153,11 @@ class StrictKube:
         self._version += 1
         one["metadata"]["resourceVersion"] = str(self._version)
 
-    def respond(self, verb: str, path: str, headers: Any, body: bytes) -> Json:
-        """The answer of one request. Raises Refusal."""
+    def respond(self, verb: str, path: str, headers: Any, body: bytes, *, known: bool) -> Json:
+        """The answer of one request; `known`: by the client's certificate. Raises Refusal."""
         parts, asked = urlsplit(path), {key: one[-1] for key, one in parse_qs(urlsplit(path).query).items()}
         self.requests.append((verb, path))
-        if headers.get("Authorization") != f"Bearer {TOKEN}":
+        if not known and headers.get("Authorization") != f"Bearer {TOKEN}":
             raise Refusal(401, "Unauthorized", "Unauthorized")
         if self.faults:
             raise Refusal(self.faults.pop(0), "InternalError", "a fault")
@@ -286,7 +286,7 @@ def _newest() -> str:
 
 @cache
 def certificates() -> tuple[bytes, bytes, bytes]:
-    """An authority, a certificate of this address by it, and its key, as PEM."""
+    """An authority, a certificate of this address by it, and its key, as PEM; as bare as those of many clusters are."""
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
     now = datetime.now(UTC)
@@ -297,11 +297,6 @@ def certificates() -> tuple[bytes, bytes, bytes]:
         builder = x509.CertificateBuilder().subject_name(subject).issuer_name(name).public_key(key.public_key())
         builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - timedelta(days=1))
         builder = builder.not_valid_after(now + timedelta(days=2)).add_extension(extension, critical=True)
-        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key())
-        usage = x509.KeyUsage(True, False, False, False, False, key is keys[0], key is keys[0], False, False)
-        for more, critical in ((identifier, False), (issuer, False), (usage, True)):
-            builder = builder.add_extension(more, critical=critical)
         made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return made[0], made[1], keys[1].private_bytes(*form)
@@ -322,10 +317,9 @@ def running(kube: StrictKube, folder: Path) -> Iterator[StrictKube]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             with kube.lock:
                 try:
-                    status, answer = (
-                        200,
-                        {} if kube.answer else kube.respond(self.command, self.path, self.headers, body),
-                    )
+                    known = bool(self.connection.getpeercert())
+                    asked = self.command, self.path, self.headers, body
+                    status, answer = 200, {} if kube.answer else kube.respond(*asked, known=known)
                 except Refusal as no:
                     status, answer = no.status, {"kind": "Status", "message": no.message, "reason": no.reason}
                 except ConnectionAbortedError:
@@ -348,6 +342,9 @@ def running(kube: StrictKube, folder: Path) -> Iterator[StrictKube]:
     pem.write_bytes(kube.certificate + kube.key)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
+    context.load_verify_locations(cadata=kube.authority.decode())
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     server.socket = context.wrap_socket(server.socket, server_side=True)
     kube.address = f"https://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ class Cluster:
             "selector": {"app": "web"}, "replacement": {"definition": "nginx"}, "limits": self.limits,
             "kubernetes": place,
         })  # fmt: skip
-        self.client = ClusterClient(access_of(self.fleet.kubernetes), timedelta(seconds=1))
+        self.client = ClusterClient(partial(access_of, self.fleet.kubernetes), timedelta(seconds=1))
         self.reader = NamespaceReader(self.fleet, self.client)
         self.users: dict[str, Json | None] = {}
         self.pods = PodFleet(self.reader, self.users.get)

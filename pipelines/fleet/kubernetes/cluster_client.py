@@ -10,7 +10,7 @@ import json
 import ssl
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -29,12 +29,13 @@ KUBERNETES_OBJECTS = Limit("kubernetes.objects", 200_000, "objects of one list")
 PAGE = 50  # objects: each may have a megabyte, and an answer at most json.bytes
 TRIES = 3
 BUSY = (429, 500, 502, 503, 504)
-GONE, CONFLICT, EXPIRED = 404, 409, 410
+UNKNOWN, GONE, CONFLICT, EXPIRED = 401, 404, 409, 410
 OK = range(200, 300)
 MANAGER = "goldsmith"
 STRATEGIC = "application/strategic-merge-patch+json"
+DELETE = {"apiVersion": "v1", "kind": "DeleteOptions"}
 WHY = {
-    401: "the cluster does not know these credentials",
+    UNKNOWN: "the cluster does not know these credentials: give the kubeconfig a token that has not ended",
     403: "the cluster denies it: ./goldsmith fleet.render FLEET prints the role that it needs",
     404: "it is not there",
 }
@@ -49,11 +50,17 @@ class ClusterError(OutsideError):
 
 
 class ClusterClient:
-    """One cluster. Questions are tried again for `retry_for`; a patch is not: whoever asks must look again first."""
+    """One cluster. Questions are tried again for `retry_for`; a patch is not: whoever asks must look again first.
 
-    def __init__(self, access: ClusterAccess, retry_for: timedelta = timedelta(minutes=2)) -> None:
+    `way_in` reads how it is reached: again where the cluster no longer knows the token, which lasts for an hour or so.
+    """
+
+    def __init__(self, way_in: Callable[[], ClusterAccess], retry_for: timedelta = timedelta(minutes=2)) -> None:
+        self._way_in, self._retry_for = way_in, retry_for
+        self._enter(way_in())
+
+    def _enter(self, access: ClusterAccess) -> None:
         self.access = access
-        self._retry_for = retry_for
         self._headers = {"Accept": "application/json", "User-Agent": MANAGER}
         if access.token:
             self._headers["Authorization"] = f"Bearer {access.token}"
@@ -111,12 +118,19 @@ class ClusterClient:
 
     def delete(self, path: str, uid: str) -> None:
         """Remove this very object; one that is gone, or that another has taken the place of, is no error."""
-        status, answer = self._ask("DELETE", path, {}, {"preconditions": {"uid": uid}})
+        status, answer = self._ask("DELETE", path, {}, {**DELETE, "preconditions": {"uid": uid}})
         if status not in (GONE, CONFLICT):
             _good(status, answer, f"DELETE {path}")
 
     def _ask(self, verb: str, path: str, asked: Mapping[str, str], body: Json | None = None) -> tuple[int, Json]:
-        """The status and the JSON of an answer. Raises OutsideError where there is none."""
+        """The status and the JSON of an answer, by a newer token where there is one. Raises OutsideError."""
+        status, answer = self._answer(verb, path, asked, body)
+        if status == UNKNOWN and (now := self._way_in()) != self.access:
+            self._enter(now)
+            return self._answer(verb, path, asked, body)
+        return status, answer
+
+    def _answer(self, verb: str, path: str, asked: Mapping[str, str], body: Json | None) -> tuple[int, Json]:
         url = f"{self.access.server}{path}?{urlencode(sorted(asked.items()))}"
         kind = STRATEGIC if verb == "PATCH" else "application/json"
         headers = self._headers | ({"Content-Type": kind} if body is not None else {})
@@ -142,6 +156,8 @@ def _context(access: ClusterAccess) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cadata=access.authority or None)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # Many clusters' certificates lack extensions that RFC 5280 asks for; chain, dates and name are verified.
+        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         if access.certificate:
             with tempfile.NamedTemporaryFile("w", prefix="goldsmith-") as file:  # 0600; ssl reads files alone
                 file.write(f"{access.certificate}\n{access.key}\n")

@@ -6,6 +6,7 @@ import json
 import os
 from base64 import b64encode
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,4 +142,4 @@ def test_certificates_that_are_none_are_an_error_of_the_content(tmp_path: Path) 
     for cluster, user in (({"certificate-authority-data": data}, None),
                           ({}, {"client-certificate-data": data, "client-key-data": data})):  # fmt: skip
         with pytest.raises(ContentError, match="cannot be used"):
-            ClusterClient(read(tmp_path, config(user, cluster)))
+            ClusterClient(partial(read, tmp_path, config(user, cluster)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,11 +151,40 @@ def test_faults_are_tried_again_and_a_wrong_token_is_not(at: Cluster) -> None:
     at.kube.add("Deployment", replicas=1)
     at.kube.faults = [503]
     assert len(seen(at)) == 1
-    at.client._headers["Authorization"] = f"Bearer {TOKEN}x"
+    at.kube.kubeconfig(at.file.parent, token=f"{TOKEN}x")
+    at.begin_anew()
     asked = len(at.kube.requests)
     with pytest.raises(OutsideError, match="Unauthorized"):
         at.pods.seen()
     assert len(at.kube.requests) == asked + 1
+
+
+def test_a_token_that_ended_is_read_again_from_its_file(at: Cluster) -> None:
+    """In the middle of a rollout: it lasts for an hour, and somebody renews it."""
+    token = at.file.parent / "token"
+    token.write_text("an.older.token")
+    at.kube.kubeconfig(at.file.parent, tokenFile="token")
+    at.begin_anew()
+    token.write_text(f"{TOKEN}\n")
+    assert at.pods.seen().members == ()
+
+
+@pytest.mark.parametrize("where", ["data", "files"])
+def test_a_certificate_of_the_kubeconfig_logs_in_and_is_left_in_no_file(
+    at: Cluster, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the kubeconfig, or in files beside it."""
+    folder = at.file.parent
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    pairs = {"client-certificate": at.kube.certificate, "client-key": at.kube.key}
+    for name, data in pairs.items():
+        (folder / name).write_bytes(data)
+    data_user = {f"{name}-data": b64encode(data).decode() for name, data in pairs.items()}
+    before = {*folder.iterdir()}
+    at.kube.kubeconfig(folder, **(data_user if where == "data" else {name: name for name in pairs}))
+    at.begin_anew()
+    assert at.pods.seen().members == ()
+    assert {*folder.iterdir()} == before
 
 
 def test_a_server_with_another_authoritys_certificate_gets_no_token(tmp_path: Path, at: Cluster) -> None:
