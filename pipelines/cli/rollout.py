@@ -25,7 +25,6 @@ from pipelines.cli.rollout_output import (
     heading,
     markdown,
     member_lines,
-    merges,
     roll_output,
     tables,
     towards,
@@ -331,7 +330,7 @@ def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: 
         print_text(changes)
     for why, names in by_reason((skip.member, skip.why) for skip in roll.skipped).items():
         print_text([f"left alone: {', '.join(names)}: {why}"])
-    if lines := merges(roll):
+    if lines := [line for one in roll.groups for line in one.merge]:
         out().print()
         for line in lines:
             out().out(visible(line), highlight=False)

@@ -149,6 +149,14 @@ class GroupLine(Line):
     outcome: Phase | Literal[""] = ""
     note: str = ""
 
+    @property
+    def merge(self) -> list[str]:
+        """What to merge, as lines below the name of the group."""
+        name = self.group.rpartition("/")[2]
+        return (
+            [f"to merge for {name}, which is left alone:", "", *self.instead.splitlines(), ""] if self.instead else []
+        )
+
 
 class RollOutput(Line):
     """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it failed.
@@ -322,12 +330,6 @@ def changed(roll: RollOutput) -> list[str]:
     ]
 
 
-def merges(roll: RollOutput) -> list[str]:
-    """What to merge for groups that are left alone, since a repository keeps them: the text for each."""
-    told = [(one.group.rpartition("/")[2], one.instead.splitlines()) for one in roll.groups if one.instead]
-    return [line for name, lines in told for line in (f"to merge for {name}, which is left alone:", "", *lines, "")]
-
-
 def wave_rows(roll: RollOutput) -> list[list[str]]:
     """A row for each wave; equal ones after each other share one, which begins with the first, but for canaries."""
     rows = []
@@ -368,7 +370,7 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         "\n".join(f"- {text.markdown(line.strip())}" for line in changed(roll)),
         f"And {len(steps) - MOST_STEPS} more, in the plan's file." if len(steps) > MOST_STEPS else "",
         text.markdown_table(*groups),
-        text.markdown_folded("To merge", text.markdown_block(merges(roll))),
+        text.markdown_folded("To merge", text.markdown_block(line for one in roll.groups for line in one.merge)),
         text.markdown_folded("Calls", text.markdown_table(*calls)),
         text.markdown_folded("Left alone", text.markdown_table(*left_alone)),
     ]

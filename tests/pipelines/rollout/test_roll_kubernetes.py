@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run
 from images.context import Context
-from pipelines.cli.rollout_output import markdown, merges, roll_output
+from pipelines.cli.rollout_output import markdown, roll_output
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.rollout_store import newest
 from pipelines.rollout.service import back, start
@@ -165,8 +165,9 @@ def test_the_pull_request_is_shown_by_the_plan(town: Town) -> None:
     town.kube.add("Deployment", image=town.old, metadata={"annotations": {"argocd.argoproj.io/tracking-id": "x"}})
     with town.opened() as at:
         shown = roll_output(plan_all(at).plan, None)
-    assert merges(shown)[0] == "to merge for web, which is left alone:"
-    assert f'          image: "{town.new}"' in merges(shown)
+    (line,) = shown.groups
+    assert line.merge[0] == "to merge for web, which is left alone:"
+    assert f'          image: "{town.new}"' in line.merge
     assert f'              image: "{town.new}"' in markdown(shown, "ann")
 
 
