@@ -67,9 +67,9 @@ def markdown_folded(title: str, table: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>" if table else ""
 
 
-def markdown_block(lines: Iterable[str]) -> str:
-    """Lines as a block of code in markdown, which is indented, so that nothing in them ends it."""
-    return "\n".join(f"    {visible(line)}" for line in lines)
+def markdown_block(texts: Iterable[str]) -> str:
+    """Texts as a block of code in markdown, which is indented, so that nothing in them ends it."""
+    return "\n".join(f"    {visible(line)}" for text in texts for line in text.splitlines())
 
 
 def _escape(found: re.Match[str]) -> str:

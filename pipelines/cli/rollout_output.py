@@ -149,14 +149,6 @@ class GroupLine(Line):
     outcome: Phase | Literal[""] = ""
     note: str = ""
 
-    @property
-    def merge(self) -> list[str]:
-        """What to merge, as lines below the name of the group."""
-        name = self.group.rpartition("/")[2]
-        return (
-            [f"to merge for {name}, which is left alone:", "", *self.instead.splitlines(), ""] if self.instead else []
-        )
-
 
 class RollOutput(Line):
     """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it failed.
@@ -370,7 +362,7 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         "\n".join(f"- {text.markdown(line.strip())}" for line in changed(roll)),
         f"And {len(steps) - MOST_STEPS} more, in the plan's file." if len(steps) > MOST_STEPS else "",
         text.markdown_table(*groups),
-        text.markdown_folded("To merge", text.markdown_block(line for one in roll.groups for line in one.merge)),
+        text.markdown_folded("To merge", text.markdown_block([one.instead for one in roll.groups])),
         text.markdown_folded("Calls", text.markdown_table(*calls)),
         text.markdown_folded("Left alone", text.markdown_table(*left_alone)),
     ]

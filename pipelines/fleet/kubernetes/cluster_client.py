@@ -18,14 +18,20 @@ from urllib.parse import urlencode
 import urllib3
 
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.limits import CHUNK, JSON_BYTES, Limit, parse_json
+from hardening.foundation.limits import (
+    CHUNK,
+    JSON_BYTES,
+    KUBERNETES_LIST,
+    KUBERNETES_PAGES,
+    KUBERNETES_SECONDS,
+    Meter,
+    parse_json,
+)
 from hardening.foundation.retrying import retrying
 from pipelines.fleet.kubernetes.kubeconfig import ClusterAccess
 
 Json = dict[str, Any]
 CONNECT_SECONDS, READ_SECONDS = 5, 30
-KUBERNETES_SECONDS = Limit("kubernetes.seconds", 60, "seconds for one answer of an API server")
-KUBERNETES_OBJECTS = Limit("kubernetes.objects", 200_000, "objects of one list")
 PAGE = 50  # objects: each may have a megabyte, and an answer at most json.bytes
 TRIES = 3
 BUSY = (429, 500, 502, 503, 504)
@@ -72,11 +78,11 @@ class ClusterClient:
         times = urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
         self._pool = urllib3.PoolManager(timeout=times, retries=False, **tls)
 
-    def get(self, path: str, **asked: str) -> Json:
-        """One object, or one page. Raises ClusterError."""
+    def get(self, path: str, meter: Meter | None = None, **asked: str) -> Json:
+        """One object, or one page, whose bytes the meter counts. Raises ClusterError."""
 
         def ask() -> tuple[int, Json]:
-            status, answer = self._ask("GET", path, asked)
+            status, answer = self._ask("GET", path, asked, None, meter)
             if status in BUSY:
                 raise _error(status, answer, f"GET {path}")
             return status, answer
@@ -93,15 +99,16 @@ class ClusterClient:
             yield from self._listed(path, asked)
 
     def _listed(self, path: str, asked: Mapping[str, str]) -> list[Json]:
-        found, going_on = list[Json](), ""
+        found, going_on, what = list[Json](), "", f"the list {path}"
+        size, pages = Meter(KUBERNETES_LIST, what), Meter(KUBERNETES_PAGES, what)
         while True:
             more = {"continue": going_on} if going_on else {}
-            page = self.get(path, limit=str(PAGE), **asked, **more)
+            page = self.get(path, size, limit=str(PAGE), **asked, **more)
+            pages.add(1)
             items = page.get("items") or []
             if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
                 raise OutsideError(f"{self.access.server}{path}: the answer is no list of objects")
-            found += items
-            KUBERNETES_OBJECTS.require(len(found), f"the list {path}")
+            found += map(_slim, items)
             before, going_on = going_on, str((page.get("metadata") or {}).get("continue") or "")
             if not going_on:
                 return found
@@ -122,15 +129,19 @@ class ClusterClient:
         if status not in (GONE, CONFLICT):
             _good(status, answer, f"DELETE {path}")
 
-    def _ask(self, verb: str, path: str, asked: Mapping[str, str], body: Json | None = None) -> tuple[int, Json]:
+    def _ask(
+        self, verb: str, path: str, asked: Mapping[str, str], body: Json | None = None, meter: Meter | None = None
+    ) -> tuple[int, Json]:
         """The status and the JSON of an answer, by a newer token where there is one. Raises OutsideError."""
-        status, answer = self._answer(verb, path, asked, body)
+        status, answer = self._answer(verb, path, asked, body, meter)
         if status == UNKNOWN and (now := self._way_in()) != self.access:
             self._enter(now)
-            return self._answer(verb, path, asked, body)
+            return self._answer(verb, path, asked, body, meter)
         return status, answer
 
-    def _answer(self, verb: str, path: str, asked: Mapping[str, str], body: Json | None) -> tuple[int, Json]:
+    def _answer(
+        self, verb: str, path: str, asked: Mapping[str, str], body: Json | None, meter: Meter | None
+    ) -> tuple[int, Json]:
         url = f"{self.access.server}{path}?{urlencode(sorted(asked.items()))}"
         kind = STRATEGIC if verb == "PATCH" else "application/json"
         headers = self._headers | ({"Content-Type": kind} if body is not None else {})
@@ -147,8 +158,17 @@ class ClusterClient:
             answer.release_conn()
         except urllib3.exceptions.HTTPError as error:
             raise OutsideError(f"{self.access.server} does not answer: {_said(error)}") from None
-        found = _object(text, answer.status)
-        return int(answer.status), found
+        if meter:
+            meter.add(len(text))
+        return int(answer.status), _object(text, answer.status)
+
+
+def _slim(one: Json) -> Json:
+    """An object without what nobody here reads and most of its bytes are: who last set which of its fields."""
+    metadata = one.get("metadata")
+    if isinstance(metadata, dict) and isinstance(fields := metadata.get("managedFields"), list):
+        metadata["managedFields"] = [{"manager": each.get("manager")} for each in fields if isinstance(each, dict)]
+    return one
 
 
 def _context(access: ClusterAccess) -> ssl.SSLContext:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import TypeVar
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import OutsideError, RefusedError
@@ -33,7 +33,6 @@ from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import ADDRESSES, Fleet, Limits
 from pipelines.fleet.port import Group, GroupPin, Pacing, Progress, Watched
 
-Result = TypeVar("Result")
 LOOKS = 5  # as often is looked again at what somebody else changes at the same time
 BAKES_PER_DEADLINE = ALL - ROLLED  # each percent of the bake is progress
 
@@ -69,7 +68,7 @@ class WorkloadFleet:
             min_healthy_percent=max(0, ALL * (desired - reach.missing) // desired),
             max_healthy_percent=ALL + ALL * reach.beside // desired,
             checkpoint_percents=(),
-            checkpoint_delay=limits.min_healthy_time * 0,
+            checkpoint_delay=timedelta(),
             warmup=limits.min_healthy_time,
             bake=limits.bake_time,
             alarms=tuple(one for one in limits.alarms if not one.startswith(ADDRESSES)),
@@ -150,9 +149,9 @@ class WorkloadFleet:
 
         def ask(work: Workload) -> RollNote | None:
             known = work.note_of(rollout)
-            goes_on = known and known.state is RollState.NEW and work.image == known.new
-            return RollNote(known.rollout, known.new, known.old, RollState.HELD, known.bake_seconds) \
-                if known and goes_on else None  # fmt: skip
+            if known is None or known.state is not RollState.NEW or work.image != known.new:
+                return None
+            return replace(known, state=RollState.HELD)
 
         self._change(group, ask)
 

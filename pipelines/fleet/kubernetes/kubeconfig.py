@@ -17,13 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hardening.foundation.errors import ContentError, nearest
-from hardening.foundation.limits import Limit
+from hardening.foundation.limits import KUBECONFIG_BYTES, KUBECONFIG_FILE, Limit
 from pipelines.fleet.docker.written import loaded
 from pipelines.fleet.model import Kubernetes
 
 Json = dict[str, Any]
-KUBECONFIG_BYTES = Limit("kubeconfig.bytes", 1 << 20)
-KUBECONFIG_FILE = Limit("kubeconfig.file", 1 << 16, "bytes of one file that a kubeconfig names")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

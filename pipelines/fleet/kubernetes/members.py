@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ from pipelines.fleet.model import Fleet
 APPS = "/apis/apps/v1/namespaces"
 BESIDE = "the fleet rolls the container {0} of its pod: whoever keeps this one rolls it"
 KEEPERS = "a Deployment, StatefulSet or DaemonSet"
+FOREVER = datetime.max.replace(tzinfo=UTC)
 NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError)  # of another kind, or of tomorrow
 
 
@@ -55,7 +57,8 @@ class NamespaceReader:
 
     def workload(self, kind: str, name: str) -> Workload:
         """One object as it is now."""
-        return self._workload(kind, self.client.get(self.path(kind, name)))
+        with self.understood():
+            return self._workload(kind, self.client.get(self.path(kind, name)))
 
     def _workload(self, kind: str, shown: Json) -> Workload:
         names = [str(one["name"]) for one in shown["spec"]["template"]["spec"]["containers"]]
@@ -117,15 +120,18 @@ class NamespaceReader:
         keeper = self.keepers(pods)
         for pod in pods:
             group = keeper(pod)
+            work = found.workloads.get(group)
+            rolled = (
+                work.container if work else self._rolled(pod)
+            )  # a pod may have more than its template: a mesh's proxy
             for one in containers_of(pod):
-                rolled = self._rolled(pod)
-                member = self._member(one, group if group in found.workloads else "", rolled)
+                member = self._member(one, group if work else "", rolled)
                 found.containers[member.id] = one
                 (found.members if member.group or rolled not in ("", one.name) else found.alone).append(member)
         return found
 
     def _rolled(self, pod: Json) -> str:
-        """The container of a pod that the fleet is about; empty where that is not clear."""
+        """The container of a pod without a template that the fleet is about; empty where that is not clear."""
         names = [str(one["name"]) for one in pod["spec"]["containers"]]
         return self.fleet.kubernetes.container or (names[0] if len(names) == 1 else "")
 
@@ -145,7 +151,7 @@ class NamespaceReader:
             digests=(digest or one.image,),
             since=one.since,
             healthy=one.ready,
-            protected_until=until,
+            protected_until=FOREVER if wrong else until,  # until somebody mends it
             cannot_roll=wrong or (why if ours else BESIDE.format(rolled)),
             exact=one.exact,
             group=group if ours else "",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,22 @@ def test_a_pod_that_asks_not_to_be_disrupted_says_until_when(at: Cluster) -> Non
     until = {"dev.goldsmith.do-not-disrupt-until": "2027-01-31T12:00Z"}
     at.kube.add("Deployment", replicas=1, template={"metadata": {"annotations": until}})
     (one,) = seen(at).values()
+    assert one.protected_until == datetime(2027, 1, 31, 12, tzinfo=UTC)
+    at.kube.objects["pods", one.name]["metadata"]["annotations"] = dict.fromkeys(until, "soon")
+    (one,) = seen(at).values()
     assert one.protected_until
+    assert one.protected_until.year == 9999
+    assert "no date with time" in one.cannot_roll
+
+
+def test_a_container_that_a_mesh_adds_to_pods_is_not_the_one_that_is_rolled(at: Cluster) -> None:
+    """The template has one container, and its pods have two."""
+    at.kube.add("Deployment", replicas=1)
+    (name,) = (name for kind, name in at.kube.objects if kind == "pods")
+    at.kube.objects["pods", name]["spec"]["containers"].append({"name": "proxy", "image": "r.example/proxy:2"})
+    at.kube.pass_time(1)
+    assert {one.name: bool(one.group) for one in seen(at).values()} == {name: True, f"{name}:proxy": False}
+    assert at.group.cannot_roll == ""
 
 
 def test_every_page_is_read_and_a_list_that_expired_is_read_again(at: Cluster) -> None:
@@ -103,17 +120,21 @@ def test_every_page_is_read_and_a_list_that_expired_is_read_again(at: Cluster) -
         at.pods.seen()
 
 
-def test_pages_without_an_end_are_refused(at: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_without_an_end_are_refused(at: Cluster) -> None:
     """By a server that answers the same page again, and by a list that has more than anybody has."""
     at.kube.answer = b'{"items": [], "metadata": {"continue": "x"}}'
     with pytest.raises(OutsideError, match="no end"):
         at.pods.seen()
     at.kube.answer = b""
     at.kube.add("Deployment", replicas=3)
-    limit = cluster_client.KUBERNETES_OBJECTS
-    monkeypatch.setattr(cluster_client, "KUBERNETES_OBJECTS", type(limit)(limit.name, 2, limit.of))
-    with pytest.raises(OutsideError, match=limit.name):
-        at.pods.seen()
+    at.kube.most = 1
+    for limit in (cluster_client.KUBERNETES_PAGES, cluster_client.KUBERNETES_LIST):
+        with pytest.MonkeyPatch.context() as patched:
+            name = next(name for name, one in vars(cluster_client).items() if one is limit)
+            patched.setattr(cluster_client, name, replace(limit, most=2))
+            with pytest.raises(OutsideError, match=limit.name):
+                at.pods.seen()
+    assert len(at.pods.seen().members) == 3
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import yaml  # type: ignore[import-untyped]
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run
 from images.context import Context
+from pipelines.cli.rollout import show_roll
 from pipelines.cli.rollout_output import markdown, roll_output
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.rollout_store import newest
@@ -160,14 +161,15 @@ def test_what_gitops_keeps_is_left_alone_with_a_patch_that_kustomize_takes(town:
     assert name == "deployment-web.yaml"
 
 
-def test_the_pull_request_is_shown_by_the_plan(town: Town) -> None:
+def test_the_pull_request_is_shown_by_the_plan(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
     """In the terminal as it is; in markdown as code, which nothing in it ends."""
     town.kube.add("Deployment", image=town.old, metadata={"annotations": {"argocd.argoproj.io/tracking-id": "x"}})
     with town.opened() as at:
         shown = roll_output(plan_all(at).plan, None)
-    (line,) = shown.groups
-    assert line.merge[0] == "to merge for web, which is left alone:"
-    assert f'          image: "{town.new}"' in line.merge
+    show_roll(shown, as_json=False)
+    printed = capsys.readouterr().out
+    assert "to merge for web, which is left alone:\n\nPull request: Roll Deployment web" in printed
+    assert f'\n          image: "{town.new}"\n' in printed
     assert f'              image: "{town.new}"' in markdown(shown, "ann")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import starmap
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from tests.simulation.ledger import Ledger, SimulatedJournal
 from tests.simulation.memory import Memory, Process
 from tests.strict_kube import Ill
 from tests.support.fleets import NOW, fleet, target
+from tests.support.forked import one_after_the_other
 from tests.support.kube import ROLLOUT as ROLLOUT_ID
 from tests.support.kube import Cluster, cluster
+from tests.support.rolling import carry_groups_and_die
 
 LIMITS: dict[str, Any] = {"bake_time": "30s", "min_healthy_time": "5s", "max_unavailable": 1, "max_parallel": 3}
 
@@ -178,3 +181,30 @@ def test_whichever_process_dies_at_whichever_step_it_comes_to_the_same_end(
     assert len(numbers) >= 12
     for number in numbers:
         played(number)
+
+
+@pytest.mark.slow
+def test_killed_at_every_point_a_bad_image_goes_back(tmp_path: Path) -> None:
+    """kill -9 before each step, and between each change of the cluster and its record: one process after the other dies
+    at the next point, until one has none left. The old digest runs again, and each change was made once.
+    """
+    limits = {"bake_time": "1s", "min_healthy_time": "1s", "healthy_deadline": "5s", "max_unavailable": 1}
+    with standing(tmp_path / "at", "StatefulSet", **limits) as at:
+        at.kube.now = datetime.now(UTC)
+        at.kube.clock = lambda: datetime.now(UTC)
+        at.kube.controllers.ill[at.new] = Ill.NEVER_READY
+        (group,), pinned = at.port.groups(), str(at.port.pin(at.group).version)
+        whole = replace(
+            plan(at.fleet, (), target(), NOW, grouped=True), groups=(GroupStep(group, at.port.pace(group, 1)),)
+        )
+        given = {"fleet": at.fleet.model_dump(mode="json", exclude_unset=True),
+                 "order": to_json(Order(ROLLOUT_ID, whole, at.fleet.limits))}  # fmt: skip
+        (tmp_path / "run.json").write_text(json.dumps(given))
+        assert one_after_the_other(carry_groups_and_die, tmp_path)[-1] == 0
+        points = (tmp_path / "died").read_text().splitlines()
+        assert len(points) == len(set(points))
+        assert sum(": after " in point for point in points) >= 3, points
+        assert sum(point.startswith("before ") for point in points) >= 6, points
+        outcome = from_json(RolloutOutcome, json.loads((tmp_path / "outcome.json").read_text()))
+        assert phases(outcome) == [Phase.OLD], outcome
+        assert (at.kube.running(), len(at.kube.patches)) == ({pinned}, 2)
