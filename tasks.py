@@ -96,6 +96,7 @@ Output = Annotated[str, "the file to write"]
 Format = Annotated[str, "raw or qcow2"]
 Force = Annotated[bool, "also where the file is there already, in its place"]
 ScanForm = Annotated[str, "table, json, sarif, cyclonedx or html; by default as the ending of --output says"]
+ReportForm = Annotated[str, "html, csv, sarif or prometheus; by default as the ending of --output says"]
 WaiverForm = Annotated[str, "openvex or trivyignore"]
 WhyOver = Annotated[str, "why, where that release is expired or revoked"]
 TakeNow = Annotated[bool, "take what the tags name now, whatever its cooldown; with --reason"]
@@ -732,11 +733,11 @@ def serve(c: Context) -> int:
 
 
 @command
-def report(c: Context, json: Json = False) -> None:
-    """Write the HTML report on images, dates, findings, fleets and rollouts."""
+def report(c: Context, form: ReportForm = "", output: Output = "", json: Json = False) -> None:
+    """Write the page on what lacks a fix, since when, due when and who acts; or the judged members in another form."""
     from pipelines.cli.report import make_report
 
-    make_report(as_json=json)
+    make_report(form, output, as_json=json)
 
 
 @command

@@ -384,12 +384,15 @@ def _name(reason: Reason) -> str:
 
 def _of_nobody(reason: Reason) -> Reason:
     """The reason without its subject, its days, and the subject's name in what to type."""
-    name = re.compile(rf"(?<![\w.-]){re.escape(_name(reason))}(?![\w.-])")
+    name, todo = _name(reason), reason.todo
     what = reason.what.removesuffix(since_text(reason.since)).removesuffix(_comes_from(reason.comes_from))
-    todo = re.sub("`[^`]*`", lambda typed: name.sub("NAME", typed[0]), reason.todo)
+    if name in todo:  # a pattern for each of ten thousand names is slow, and few stand in what to type
+        whole = re.compile(rf"(?<![\w.-]){re.escape(name)}(?![\w.-])")
+        todo = re.sub("`[^`]*`", lambda typed: whole.sub("NAME", typed[0]), todo)
     remedy = replace(reason.remedy, evidence=()) if reason.remedy else None
-    general = replace(reason, subject="", what=what, todo=todo, waiver="", comes_from="", remedy=remedy)
-    return replace(general, since=None, deadline=None)
+    return replace(
+        reason, subject="", what=what, todo=todo, waiver="", comes_from="", remedy=remedy, since=None, deadline=None
+    )
 
 
 def _together(general: Reason, group: Sequence[Reason]) -> SharedReason:

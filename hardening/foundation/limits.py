@@ -89,6 +89,8 @@ WEBHOOK_BYTES = Limit("webhook.bytes", MIB)
 WEBHOOK_ID = Limit("webhook.id", 200, "characters of a call's id")
 WEBHOOK_SECONDS = Limit("webhook.seconds", 10, "seconds for one call to arrive")
 SERVE_CALLS = Limit("serve.calls", 64, "calls at once")
+SERVE_STREAMS = Limit("serve.streams", 32, "pages that are told of changes at once; the other calls are for all else")
+SERVE_STREAM_SECONDS = Limit("serve.stream-seconds", 900, "seconds for one stream of changes; pages ask again then")
 
 INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")
 APT_SECONDS = Limit("apt.seconds", 1800, "seconds for one call of apt")

@@ -163,6 +163,9 @@ class Serve(Content):
     listen: Annotated[str, matching(r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$", "ADDRESS:PORT")] = Field(
         "127.0.0.1:8470", description="where it answers; for other machines, put a proxy with TLS before it"
     )
+    hosts: tuple[Annotated[str, matching(r"^[A-Za-z0-9.-]+$", "a host's name, without its port")], ...] = Field(
+        (), description="names by which it is reached, besides localhost and addresses; calls by others are refused"
+    )
     nightly: str = Field("0 2 * * *", description="when the whole night runs, as in cron; empty: never")
     urgent: str = Field(
         "*/15 * * * *", description="when feeds are asked for urgent fixes, which are then released; empty: never"

@@ -22,6 +22,7 @@ from images.ledger.tables import (
     ClosedFix,
     CommandRow,
     FleetCheck,
+    FleetDay,
     Holder,
     Lease,
     Made,
@@ -36,8 +37,8 @@ from images.ledger.triggers import Triggers
 
 __all__ = [
     "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "BaseUptake", "Begun", "ClosedFix", "CommandRow",
-    "FleetCheck", "Holder", "Lease", "Ledger", "Made", "MemberRun", "MemberSnapshot", "Move", "Night", "Rollout",
-    "ScanRecord", "Trigger",
+    "FleetCheck", "FleetDay", "Holder", "Lease", "Ledger", "Made", "MemberRun", "MemberSnapshot", "Move", "Night",
+    "Rollout", "ScanRecord", "Trigger",
 ]  # fmt: skip
 
 

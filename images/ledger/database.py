@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -97,7 +98,7 @@ class Database:
         except IntegrityError:
             raise
         except SQLAlchemyError as error:
-            where = self._engine.url.render_as_string(hide_password=True)
+            where = self._engine.url.set(query={}).render_as_string(hide_password=True)
             raise OutsideError(
                 f"the ledger at {where} failed: {getattr(error, 'orig', None) or error}",
                 hint="is its disk full, its folder writable, its server up?",
@@ -112,8 +113,7 @@ class Database:
     ) -> tuple[Value, ...]:
         """The rows with the `same` columns, in that order, as values of the table's dataclass."""
         where = [table.c[column] == value for column, value in same.items()]
-        columns = [table.c[field.name] for field in fields(kind)]  # type: ignore[arg-type]
-        query = select(*columns).where(*where).order_by(*order).limit(limit)
+        query = _all_of(kind, table).where(*where).order_by(*order).limit(limit)  # type: ignore[arg-type]
         return tuple(kind(**row._mapping) for row in self._rows(query))
 
     def _change(self, change: UpdateBase) -> int:
@@ -145,3 +145,9 @@ def _engine_of(url: str) -> tuple[URL, Engine | None]:
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         hint = "sqlite:////path/ledger.sqlite, or postgresql+psycopg://host/name with psycopg installed"
         raise ContentError(f"no database can be reached this way: {error}", key="database", hint=hint) from None
+
+
+@cache
+def _all_of(kind: type[Any], table: Table) -> Select[Any]:
+    """Every row of a table, as far as a dataclass holds it; made once, as that takes longer than to ask it."""
+    return select(*(table.c[field.name] for field in fields(kind)))

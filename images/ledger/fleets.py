@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
@@ -19,6 +19,7 @@ from images.ledger.tables import (
     BaseUptake,
     CommandRow,
     FleetCheck,
+    FleetDay,
     Holder,
     Lease,
     Night,
@@ -47,6 +48,26 @@ class Fleets(Database):
     def record_check(self, check: FleetCheck) -> None:
         """Keep what was said of a fleet's members in the place of what was said before."""
         self._put(t.fleet_checks, vars(check), "fleet")
+
+    def record_fleet_day(self, counted: FleetDay) -> None:
+        """Keep what a check of a fleet counted, in the place of an earlier one of the same day."""
+        self._put(t.fleet_days, vars(counted), "fleet", "day")
+
+    def fleet_days(self, since: datetime) -> tuple[FleetDay, ...]:
+        """What the last check of each day counted, of every fleet, from a moment on, the oldest first."""
+        query = select(*(t.fleet_days.c[name] for name in FleetDay.__dataclass_fields__))
+        rows = self._rows(query.where(t.fleet_days.c.at >= since).order_by(t.fleet_days.c.at))
+        return tuple(FleetDay(**row._mapping) for row in rows)
+
+    def state_stamp(self) -> str:
+        """What is another after each check, rollout's step, judgement or release: whoever shows the state asks it."""
+        newest = (
+            select(func.max(t.fleet_checks.c.at)), select(func.max(t.rollouts.c.at)), select(func.max(t.audit.c.id)),
+            select(func.max(t.judgements.c.at)), select(func.max(t.channel_moves.c.id)),
+            select(func.max(t.releases.c.published_at)), select(func.max(t.member_runs.c.id)),
+        )  # fmt: skip
+        (row,) = self._rows(select(*(one.scalar_subquery() for one in newest)))
+        return "/".join(str(value) for value in row)
 
     def fleet_checks(self) -> dict[str, FleetCheck]:
         """What was last said of the members of each fleet that was ever checked."""

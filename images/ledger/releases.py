@@ -5,11 +5,11 @@ The last is written down before it is made: so nothing is made twice, and nothin
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, or_, select, update
 
 from images.artifact import Release
 from images.documents import Document, from_json, to_json
@@ -44,6 +44,14 @@ class Releases(Database):
     def releases_of_content(self, content: str) -> tuple[Release, ...]:
         """All releases over one content, the newest first."""
         return self._releases(content=content)
+
+    def revoked_of(self, *digests: str) -> Release | None:
+        """The newest revoked one of the releases that these digests mean: their own, or those over the content."""
+        table = t.releases
+        meant = or_(table.c.digest.in_(digests), table.c.content.in_(digests))
+        query = select(table.c.digest).where(meant, table.c.revoked_at.is_not(None))
+        found = self._rows(query.order_by(table.c.published_at.desc(), table.c.digest).limit(1))
+        return self.release(found[0].digest) if found else None
 
     def revoke(self, digest: str, reason: str, at: datetime) -> None:
         """Mark a release as revoked."""
@@ -85,6 +93,13 @@ class Releases(Database):
         newest = t.channel_moves.c.id.desc()
         found = self._find(Move, t.channel_moves, newest, limit=1, repository=repository, channel=channel)
         return next(iter(found), None)
+
+    def last_moves(self) -> dict[tuple[str, str], Move]:
+        """The same of every repository and channel."""
+        moves = t.channel_moves
+        newest = select(func.max(moves.c.id)).group_by(moves.c.repository, moves.c.channel)
+        found = self._rows(select(*(moves.c[field.name] for field in fields(Move))).where(moves.c.id.in_(newest)))
+        return {(row.repository, row.channel): Move(**row._mapping) for row in found}
 
     def _releases(self, **same: Any) -> tuple[Release, ...]:
         return self._find(Release, t.releases, t.releases.c.published_at.desc(), t.releases.c.digest, **same)

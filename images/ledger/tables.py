@@ -187,6 +187,20 @@ fleet_checks = _table("fleet_checks", FleetCheck, keys=["fleet"])
 
 
 @dataclass(frozen=True)
+class FleetDay:
+    """What the last check of a fleet on one day (as `2026-03-01`) counted: of its members, those within policy."""
+
+    fleet: str
+    day: str
+    at: datetime
+    members: int
+    within: int
+
+
+fleet_days = _table("fleet_days", FleetDay, keys=["fleet", "day"])
+
+
+@dataclass(frozen=True)
 class MemberSnapshot:
     """How a member ran from `at` on (JSON), until the next line. `handle`: what its engine calls this very instance."""
 

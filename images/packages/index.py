@@ -437,10 +437,12 @@ def _read(resolution: Path) -> list[Package]:
     return [Package(**item) for item in json.loads(resolution.read_text())]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write by a temporary name that leads nowhere else, so that half a file is never read."""
+def write_atomically(path: Path, text: str, mode: int | None = None) -> None:
+    """Write by a temporary name that leads nowhere else, so that half a file is never read; `mode`: who may read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
     with temporary.open("x") as file:
         file.write(text)
+    if mode is not None:
+        temporary.chmod(mode)
     temporary.replace(path)

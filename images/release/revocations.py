@@ -89,10 +89,7 @@ def with_children(ledger: Ledger, releases: dict[str, Release]) -> dict[str, Rel
 
 
 def _said(ledger: Ledger, link: Link, ask: Ask | None) -> Told | None:
-    for digest in link.digests:
-        known = next((one for one in over(ledger, digest) if one.revoked_at), None)
-        if known and known.revoked_at:
-            return known.revoked_at, known.revoked_reason
-        if ask and (said := ask(link.repository, digest)):
-            return said
-    return None
+    known = ledger.revoked_of(*link.digests)
+    if known and known.revoked_at:
+        return known.revoked_at, known.revoked_reason
+    return next(filter(None, (ask(link.repository, digest) for digest in link.digests)), None) if ask else None

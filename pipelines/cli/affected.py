@@ -25,7 +25,7 @@ from images.ledger.artifacts import PackageList
 from images.plan.holes import unfit
 from images.scan import matcher
 from images.scan.base import Feed, severity
-from pipelines.cli.image_output import channels_of
+from pipelines.cli.image_output import NOWHERE, all_channels, channels_of
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet
@@ -297,19 +297,19 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
 
 def holders_of(context: Context) -> Iterator[ImageHolder]:
     """What channels point to and what was built last, of every definition; then what runs."""
-    ledger, first = context.ledger, dict[str, datetime]()
+    ledger, first, channels = context.ledger, dict[str, datetime](), all_channels(context)
     releases = {release.digest: release for release in ledger.releases()}
     for release in releases.values():  # the newest first
         first[release.content] = release.published_at
     for name in sorted({*context.definitions, *(release.name for release in releases.values())}):
-        pointed = dict(zip(("candidate", "stable"), channels_of(context, name), strict=True))
+        pointed = dict(zip(("candidate", "stable"), channels.get(name, NOWHERE), strict=True))
         shown: dict[str, list[str]] = {}
         for channel, there in pointed.items():
             if there and not there.pruned_at:
                 shown.setdefault(there.digest, []).append(channel)
-        for digest, channels in shown.items():
+        for digest, names in shown.items():
             content = releases[digest].content
-            yield ImageHolder("release", name, name, digest, content, tuple(channels), first[content])
+            yield ImageHolder("release", name, name, digest, content, tuple(names), first[content])
         last = ledger.latest_artifact(name, context.settings.platform)
         if last and last.digest not in {releases[digest].content for digest in shown}:
             yield ImageHolder("release", name, name, last.digest, last.digest, (BUILT,), first.get(last.digest))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.console import Cell, err, print_json, print_table
-from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.console import Cell, err, out, print_json, print_table, say
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
     from images.artifact import Artifact, Release
     from images.context import Context
+    from images.ledger import Move
     from pipelines.contract import DefinitionLine, VerifyLine
 
 DEFINITION_COLUMNS = {
@@ -66,11 +69,11 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
     """One line for each definition."""
     from pipelines.contract import DefinitionLine
 
-    lines = []
+    lines, channels = [], all_channels(context)
     for name, loaded in sorted(context.definitions.items()):
         definition = loaded.definition
         artifact = context.ledger.latest_artifact(name, context.settings.platform)
-        candidate, release = channels_of(context, name)
+        candidate, release = channels.get(name, NOWHERE)
         base = definition.base
         boot = base.bootstrap and f"{base.bootstrap.family} {base.bootstrap.suite}"
         digests = {"digest": artifact, "candidate": candidate, "stable": release}
@@ -99,15 +102,30 @@ def _revoked(
     )
 
 
-def channels_of(context: Context, name: str) -> tuple[Release | None, Release | None]:
+Pointed = tuple["Release | None", "Release | None"]
+"""What `candidate` and `stable` point to."""
+NOWHERE: Pointed = (None, None)
+
+
+def channels_of(context: Context, name: str) -> Pointed:
     """What `candidate` and `stable` were last moved to, by the ledger alone: a list must not wait for a registry."""
-    ledger, known = context.ledger, {release.digest: release for release in context.ledger.releases(name)}
-    repositories = dict.fromkeys(release.repository for release in known.values())
+    return _pointed(context.ledger.releases(name), lambda place: context.ledger.last_move(*place))
+
+
+def all_channels(context: Context) -> Mapping[str, Pointed]:
+    """The same of every definition that has releases, of which the ledger is asked at once; of others: NOWHERE."""
+    found: defaultdict[str, list[Release]] = defaultdict(list)
+    moves = context.ledger.last_moves()
+    for release in context.ledger.releases():
+        found[release.name].append(release)
+    return {name: _pointed(of_it, moves.get) for name, of_it in found.items()}
+
+
+def _pointed(releases: Sequence[Release], last: Callable[[tuple[str, str]], Move | None]) -> Pointed:
+    known = {release.digest: release for release in releases}
+    repositories = dict.fromkeys(release.repository for release in releases)
     candidate, stable = (
-        next(
-            (known.get(move.digest) for place in repositories if (move := ledger.last_move(place, channel))),
-            None,
-        )
+        next((known.get(move.digest) for place in repositories if (move := last((place, channel)))), None)
         for channel in ("candidate", "stable")
     )
     return candidate, stable
@@ -158,3 +176,36 @@ def finish(errors: Iterable[GoldsmithError | None]) -> int:
     for text in distinct:
         err().print(text, style="red")
     return max((error.exit_code for error in distinct.values()), default=0)
+
+
+def form_named(form: str, output: str, forms: Sequence[str], endings: Mapping[str, str]) -> str:
+    """The form that is asked for, by its name or by the ending of the file it is written to; without both the first.
+
+    Raises UsageError for a form that there is none of, and for a file whose ending says nothing.
+    """
+    if form and form not in forms:
+        raise UsageError(f"--form: no form is named {form}", hint=f"there are {', '.join(forms)}")
+    if form or not output:
+        return form or forms[0]
+    longest_first = sorted(endings, key=len, reverse=True)
+    found = next((endings[ending] for ending in longest_first if output.endswith(ending)), "")
+    if not found:
+        written = ", ".join(dict.fromkeys(endings.values()))
+        raise UsageError(f"--output: the ending of {output} names no form", hint=f"add --form: {written}")
+    return found
+
+
+def write_out(text: str, output: str, mode: int | None = None) -> None:
+    """Write the text to a file, whole or not at all, or to standard output. `mode`: who may read the file, where not
+    only we. Raises UsageError for no file's place.
+    """
+    if not output:
+        out().out(text, highlight=False, end="")
+        return
+    from images.packages.index import write_atomically
+
+    target = Path(output).absolute()
+    if target.is_dir() or not target.parent.is_dir():
+        raise UsageError(f"--output: {output} is no place for a file", hint="give a file in a folder that is there")
+    write_atomically(target, text, mode)
+    say(f"wrote {target}")

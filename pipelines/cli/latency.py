@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hardening.findings import Finding, FindingKind
 from hardening.foundation.console import Cell, print_json, print_table, print_text, say
@@ -36,6 +36,9 @@ from pipelines.patch_times import (
     unknown_members,
 )
 from pipelines.wiring import image_context
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 WORST, NAMED = 5, 3
 NONE_YET = "no release has closed a vulnerability with a known fix yet, and none is open, as far as this ledger knows"
@@ -372,16 +375,28 @@ def _waits(line: PatchLine) -> str:
 OF_STAGES = ("published", "promoted", "closed")
 
 
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A metric whose quantiles are known, which the library's own Summary would work out."""
+
+    metric: Metric
+
+    def collect(self) -> Iterator[Metric]:
+        """As a registry asks for it."""
+        yield self.metric
+
+
 def metrics_of(found: LatencyOutput) -> str:
     """The distribution in Prometheus' text format, of what is measured at this moment."""
-    from prometheus_client import CollectorRegistry, Gauge, generate_latest
+    from prometheus_client import CollectorRegistry, Gauge, Metric, generate_latest
 
-    registry, scope = CollectorRegistry(), ["kind", "name"]
+    registry = CollectorRegistry()
 
-    def gauge(name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"goldsmith_patch_{name}", text, [*scope, *labels], registry=registry)
+    def gauge(name: str, text: str) -> Gauge:
+        return Gauge(f"goldsmith_patch_{name}", text, ["kind", "name"], registry=registry)
 
-    spans = gauge("latency_seconds", "From the fix to a stage, by quantile.", "stage", "quantile")
+    spans = Metric("goldsmith_patch_latency_seconds", "From the fix to a stage, by quantile.", "summary")
+    registry.register(_Known(spans))
     fixes, still = gauge("fixes", "Fixes that were measured."), gauge("open", "Fixes that are not everywhere yet.")
     oldest = gauge("oldest_open_seconds", "Age of the oldest open fix; 0 without any.")
     judged = gauge("judged", "Fixes whose window is over, or that are closed.")
@@ -398,7 +413,8 @@ def metrics_of(found: LatencyOutput) -> str:
         for stage in OF_STAGES:
             if spread := getattr(line, stage):
                 for quantile, value in (("0.5", spread.median), ("0.9", spread.p90), ("1", spread.longest)):
-                    spans.labels(*where, stage, quantile).set(value)
+                    labels = {"kind": line.kind, "name": line.name, "stage": stage, "quantile": quantile}
+                    spans.add_sample(spans.name, labels, value)
     return generate_latest(registry).decode()
 
 

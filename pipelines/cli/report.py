@@ -2,62 +2,63 @@
 
 from __future__ import annotations
 
+import gc
 import json
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import Verdict
 from hardening.foundation.console import out, print_json
-from hardening.foundation.durations import in_short
-from hardening.foundation.text import short_digests, visible
-from images.artifact import Artifact
+from images.artifact import Artifact, Release
 from images.context import Context
-from images.documents import from_json, to_json
-from images.ledger import FleetCheck
+from images.documents import to_json
 from images.release.lifecycle import status
-from pipelines.cli.image_output import channels_of
+from pipelines.cli.image_output import NOWHERE, Pointed, all_channels, form_named, write_out
+from pipelines.cli.latency import PatchLine, patch_latency
+from pipelines.cli.open_points import OpenFix, open_points
+from pipelines.cli.page import render_html
+from pipelines.cli.report_exports import as_csv, as_metrics, as_sarif
+from pipelines.cli.report_history import DAY, DAYS, HistoryReport, by_age, by_day, by_week
 from pipelines.cli.report_output import (
-    STALE,
     FleetReport,
     ImageReport,
     MemberReport,
+    ReleaseReport,
     ReportOutput,
     RolloutReport,
     StepReport,
+    WaveReport,
     actions_of,
     changes_of,
-    disputed,
     ending_of,
     findings_of,
     fleet_report,
     reasons_of,
 )
-from pipelines.cli.rollout_output import MEANING
+from pipelines.cli.report_releases import releases_of
+from pipelines.cli.rollout_output import FINISHED, MEANING
 from pipelines.contract import AuditReport, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.judged_state import Checked, JudgedState, judged_state, last_checks
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.violations import CheckedMember, only_recorded
+from pipelines.fleet.violations import only_recorded
 from pipelines.rollout.rollout_store import View, history
-from pipelines.rollout.state import STEP
+from pipelines.rollout.state import STEP, doing
 from pipelines.wiring import image_context
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
-
-TEMPLATE = Path(__file__).with_name("report.html.j2")
-STYLE = Path(__file__).with_name("report.css")
 LAST = "last.json"
 AUDIT_LINES = 40
+FORMS = ("html", "csv", "sarif", "prometheus")
+ENDINGS = {".html": "html", ".csv": "csv", ".sarif": "sarif", ".sarif.json": "sarif", ".prom": "prometheus"}
+EXPORTS = {"csv": as_csv, "sarif": as_sarif, "prometheus": as_metrics}
 KEPT = 90  # pages; those before are removed as the next is written
-SCALE_DAYS = 60
-Checked = dict[str, tuple[datetime, tuple[CheckedMember, ...]]]
 
 
 def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput:
@@ -65,11 +66,41 @@ def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput
 
     What is said of members is what `fleet.check`, the night or a rollout last found, with its time.
     """
+    return gather_all(context, night)[0]
+
+
+def gather_all(context: Context, night: NightlyOutput | None = None) -> tuple[ReportOutput, JudgedState]:
+    """The same, and what each member violates."""
+    with _no_collection():
+        return _gathered(context, night)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within it Python looks for no garbage: of what ten thousand members are made of nothing is, and the search takes
+    a third of the time.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutput, JudgedState]:
     roots, today = context.settings.roots, context.now.date()
     waivers, policies = load_waivers(roots), load_policies(roots)
-    known = {name: _checked(check) for name, check in context.ledger.fleet_checks().items()}
+    known = last_checks(context)
+    state = judged_state(context, known)
     members = _members(context, known)
-    images = tuple(_image(context, name, members) for name in _names(context))
+    channels, releases = all_channels(context), context.ledger.releases()
+    newest = {one.name: one for one in reversed(releases) if not one.pruned_at}
+    images = tuple(
+        _image(context, name, members, channels.get(name, NOWHERE), newest.get(name)) for name in _names(context)
+    )
+    fixes = patch_latency(f"{DAYS}d", context).patches
     report = ReportOutput(
         made_at=context.now,
         images=images,
@@ -83,10 +114,13 @@ def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput
         fleets=tuple(_fleet(fleet, known, members) for _, fleet in sorted(load_fleets(roots).items())),
         findings=findings_of(images),
         reasons=reasons_of(images),
+        open_points=open_points((_open(one) for one in fixes if one.waits_for), state),
+        history=_history(context, fixes, state),
+        releases=_releases(context, images, state),
     )
     reviews = {name: (datetime.combine(p.review_by, time(), UTC), p.owner) for name, p in policies.items()}
     before = _last(context)
-    return report.model_copy(
+    told = report.model_copy(
         update={
             "actions": actions_of(report, {name: policy.owner for name, policy in policies.items()}),
             "ending": ending_of(report, reviews),
@@ -94,6 +128,29 @@ def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput
             "changes": changes_of(before, report) if before else (),
         }
     )
+    return told, state
+
+
+def _open(one: PatchLine) -> OpenFix:
+    return OpenFix.of(one, since=one.started_at, members=len(one.left))
+
+
+def _history(context: Context, fixes: Iterable[PatchLine], state: JudgedState) -> HistoryReport:
+    ledger, now = context.ledger, context.now
+    releases = ledger.releases()
+    published = {one.digest: one.published_at for one in releases}
+    closed = ((one.kind, one.closed_at, one.age_seconds) for one in fixes if one.closed_at and not one.waits_for)
+    return HistoryReport(
+        days=by_day(releases, ledger.member_runs(), ledger.fleet_days(now - DAYS * DAY), now),
+        weeks=by_week(closed, now),
+        ages=by_age((published.get(one.release) for fleet in state.fleets for one in fleet.members), now),
+    )
+
+
+def _releases(context: Context, images: Iterable[ImageReport], state: JudgedState) -> tuple[ReleaseReport, ...]:
+    running = Counter(one.release for fleet in state.fleets for one in fleet.members)
+    channels = {one.name: {"candidate": one.candidate, "stable": one.stable} for one in images}
+    return releases_of(context, channels, running, channels)
 
 
 def _names(context: Context) -> list[str]:
@@ -114,15 +171,12 @@ def _folder(context: Context) -> Path:
     return context.settings.state_dir / "reports"
 
 
-def _checked(check: FleetCheck) -> tuple[datetime, tuple[CheckedMember, ...]]:
-    return check.at, from_json(tuple[CheckedMember, ...], check.members)
-
-
-def _image(context: Context, name: str, members: tuple[MemberReport, ...]) -> ImageReport:
+def _image(
+    context: Context, name: str, members: tuple[MemberReport, ...], channels: Pointed, newest: Release | None
+) -> ImageReport:
     """One image: its newest artifact, what its channels point to, the last scan, the last verdict, who runs it."""
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
-    candidate, stable = channels_of(context, name)
-    newest = next((r for r in context.ledger.releases(name) if not r.pruned_at), None)
+    candidate, stable = channels
     release = stable or (None if candidate else newest)
     scan = context.ledger.scan(artifact.digest) if artifact else None
     own = context.ledger.verdict(artifact.digest) if artifact else None
@@ -164,9 +218,10 @@ def _told(context: Context, artifact: Artifact) -> Verdict | None:
 def _members(context: Context, checked: Checked) -> tuple[MemberReport, ...]:
     """Every member of every fleet as it was last checked; of a fleet that never was, what it was last seen running."""
     lines = []
+    releases = {one.digest: one for one in context.ledger.releases()}
     for fleet, (at, members) in checked.items():
         for one in members:
-            verdict, ours = one.verdict, context.ledger.release(one.release) if one.release else None
+            verdict, ours = one.verdict, releases.get(one.release)
             lines.append(
                 MemberReport.of(
                     verdict, member=f"{fleet}/{one.name}", digest=one.runs, image=one.golden, judged_at=at,
@@ -206,8 +261,26 @@ def _rollout(one: View) -> RolloutReport:
     return RolloutReport.of(
         row, replacement=one.replacement, back=one.back, started_at=row.begun_at,
         ended_at=state.ended_at if state else None, approved_by=one.plan.approved_by if one.plan else "",
-        failure=state.failure if state else "", steps=tuple(steps),
+        failure=state.failure if state else "", steps=tuple(steps), waves=tuple(_waves(one)),
+        doing=_doing(one) if row.open else "",
     )  # fmt: skip
+
+
+def _doing(one: View) -> str:
+    state = one.state
+    return doing(state.stage, state.wave, one.waves, state.note) if state else doing("begun", 0, one.waves, "")
+
+
+def _waves(one: View) -> Iterator[WaveReport]:
+    """The waves of members, then each group as one; of a way back those parts that go it."""
+    phases, plan = {member.id: member.phase for member in one.members}, one.order.plan
+    waves = [([step.member.id for step in wave.steps], wave.canary, wave.begins_at) for wave in plan.waves]
+    waves += [([step.group.id], False, None) for step in plan.groups]
+    for number, (ids, canary, begins_at) in enumerate(waves, start=1):
+        mine = [phases[member] for member in ids if member in phases]
+        over = sum(phase in FINISHED for phase in mine)
+        if mine:
+            yield WaveReport(wave=number, canary=canary, members=len(mine), done=over, begins_at=begins_at)
 
 
 def _done(context: Context) -> tuple[AuditReport, ...]:
@@ -223,51 +296,35 @@ def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
     """
     folder = _folder(context)
     folder.mkdir(parents=True, exist_ok=True)
-    path, report = folder / f"report-{context.now:%Y%m%d-%H%M%S}.html", gather(context, night)
-    path.write_text(render_html(report), encoding="utf-8")
-    (folder / LAST).write_text(json.dumps(to_json(report)), encoding="utf-8")
+    path = folder / f"report-{context.now:%Y%m%d-%H%M%S}.html"
+    with _no_collection():
+        report, state = gather_all(context, night)
+        path.write_text(render_html(report, state), encoding="utf-8")
+        (folder / LAST).write_text(json.dumps(to_json(report)), encoding="utf-8")
     for old in sorted(folder.glob("report-*.html"))[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
 
 
-def render_html(report: ReportOutput) -> str:
-    """The page as text; all in it is escaped and visible, and nothing is fetched. Pure but for reading its template."""
-    template = environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(report=report, days=SCALE_DAYS, stale=STALE, style=style())
+def make_report(form: str = "", output: str = "", *, as_json: bool = False) -> None:
+    """Write the report, or print what it would show as JSON; or write the judged state in another form.
 
-
-def environment() -> Environment:
-    """What renders our pages: all that is put in is escaped, and invisible characters of strangers are shown."""
-    from jinja2 import Environment, StrictUndefined
-
-    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_seen)
-    made.filters |= {"position": position, "short": short_digests, "disputed": disputed, "ago": in_short}
-    return made
-
-
-def style() -> Markup:
-    """The style sheet of our pages, which stands within each."""
-    from markupsafe import Markup
-
-    return Markup(STYLE.read_text(encoding="utf-8"))  # noqa: S704 - our own file
-
-
-def _seen(value: object) -> object:
-    """What the page shows of a value: strangers' text with all that is not seen made visible."""
-    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-
-
-def position(moment: datetime, now: datetime, days: int = SCALE_DAYS) -> float:
-    """Where `moment` stands on a time line that begins at `now` less a half of `days`, in percent of its length."""
-    share = 50 + (moment - now).total_seconds() / 86400 / days * 100
-    return round(min(100.0, max(0.0, share)), 2)
-
-
-def make_report(*, as_json: bool) -> None:
-    """Write the report, or print what it would show as JSON."""
+    Without a form and a file the page goes to the state directory, where the next one is compared with it. Raises
+    UsageError for a form or a file that cannot be.
+    """
+    chosen = form_of(form, output)
     context = image_context(looks=True)
     if as_json:
         print_json(to_json(gather(context)))
+    elif chosen in EXPORTS:
+        # node_exporter, which is another user, reads the textfiles
+        write_out(EXPORTS[chosen](judged_state(context)), output, 0o644 if chosen == "prometheus" else None)
+    elif output or form:
+        write_out(render_html(*gather_all(context)), output)
     else:
         out().print(str(write_report(context)), soft_wrap=True)
+
+
+def form_of(form: str, output: str) -> str:
+    """The form that is asked for, by its name or by the ending of the file it is written to. Raises UsageError."""
+    return form_named(form, output, FORMS, ENDINGS)

@@ -11,6 +11,8 @@ from hardening.foundation.durations import in_short
 from hardening.gate import brought_by, shared
 from hardening.model import WORST_FIRST, Enforcement, Waiver
 from hardening.waivers import SOON
+from pipelines.cli.open_points import OpenPoint
+from pipelines.cli.report_history import HistoryReport
 from pipelines.cli.rollout_output import MEANING
 from pipelines.contract import AuditReport, Line, NightlyOutput
 from pipelines.fleet.violations import MemberVerdict, PolicyState, in_words
@@ -104,6 +106,11 @@ class SharedReport(Line):
     brought_by: str
     subjects: tuple[str, ...]
 
+    @property
+    def stands(self) -> bool:
+        """Whether it counts: it is not waived, and more than recorded."""
+        return not self.waived_by and self.enforcement is not Enforcement.AUDIT
+
 
 class FindingReport(Line):
     """`report`: one finding with all images that have it from `brought_by`, which is the first of them."""
@@ -122,9 +129,22 @@ class StepReport(Line):
     note: str
 
 
+class WaveReport(Line):
+    """`report`: one wave of a rollout, or one group: `done` of its `members` are over, whatever became of them.
+
+    `begins_at`: as predicted when it was planned; null where it is not.
+    """
+
+    wave: int
+    canary: bool
+    members: int
+    done: int
+    begins_at: datetime | None
+
+
 class RolloutReport(Line):
     """`report`: one rollout as it was last saved. `failure` is empty where it went well; `back` where members went back
-    from the replacement to what they ran before.
+    from the replacement to what they ran before. `doing`: what an open one does, in words; empty where it is over.
     """
 
     id: str
@@ -138,6 +158,8 @@ class RolloutReport(Line):
     approved_by: str = ""
     failure: str
     steps: tuple[StepReport, ...]
+    doing: str = ""
+    waves: tuple[WaveReport, ...] = ()
 
 
 class EndingReport(Line):
@@ -156,8 +178,32 @@ class ActionReport(Line):
     todo: str
 
 
+class ReleaseReport(Line):
+    """`report`: one release. `members` run it. `changes`: packages since the release before, old → new.
+
+    `closed`: vulnerabilities that its content was the first to be without. `evidence`: what controls, scanners and the
+    gate said of it, a line for each.
+    """
+
+    image: str
+    digest: str
+    content: str
+    status: str
+    published_at: datetime
+    expires_at: datetime
+    channels: tuple[str, ...]
+    members: int
+    packages: int
+    changes: tuple[str, ...]
+    closed: tuple[str, ...]
+    evidence: tuple[str, ...]
+
+
 class ReportOutput(Line):
-    """`report`: everything on one page. `changes` are those since the report that was made at `since`."""
+    """`report`: everything on one page. `changes` are those since the report that was made at `since`.
+
+    `open_points` answers what lacks a fix or is out of policy, since when, due when, and who acts.
+    """
 
     made_at: datetime
     images: tuple[ImageReport, ...]
@@ -175,6 +221,9 @@ class ReportOutput(Line):
     ending: tuple[EndingReport, ...] = ()
     since: datetime | None = None
     changes: tuple[str, ...] = ()
+    open_points: tuple[OpenPoint, ...] = ()
+    history: HistoryReport = HistoryReport()
+    releases: tuple[ReleaseReport, ...] = ()
 
 
 # -- whose findings they are -------------------------------------------------------------------------------------------

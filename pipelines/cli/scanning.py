@@ -8,22 +8,21 @@ from pathlib import Path
 from hardening.catalog import load_policy, load_waivers
 from hardening.disagreement import Disagreement, DisagreementCause, compared, disagreements, summary
 from hardening.findings import Finding, FindingKind, ScanReport
-from hardening.foundation.console import Cell, out, print_json, print_table, say
+from hardening.foundation.console import Cell, out, print_json, print_table
 from hardening.foundation.errors import ContentError, GoldsmithError, UsageError
 from hardening.gate import explain, judge_image
 from hardening.model import Waiver
 from hardening.waivers import about_finding, waived_by
 from images.context import Context
 from images.documents import to_json
-from images.packages.index import write_atomically
 from images.plan.upstream import Upstream
 from images.registry.references import split
 from images.registry.releases import reference_of
 from images.scan.formats import ScannedImage, cyclonedx, sarif
 from images.scan.judge import judge, latest, scan_content
 from pipelines.cli.image import means_several, named
-from pipelines.cli.image_output import finish
-from pipelines.cli.report import environment, style
+from pipelines.cli.image_output import finish, form_named, write_out
+from pipelines.cli.page import environment, style
 from pipelines.contract import ScanOutput
 from pipelines.wiring import image_context
 
@@ -36,19 +35,8 @@ Scan = tuple[ScanOutput, bytes, dict[tuple[str, str], Waiver]]
 
 
 def form_of(form: str, output: str) -> str:
-    """The form that is asked for, by its name or by the ending of the file it is written to.
-
-    Raises UsageError for a form that there is none of, and for a file whose ending says nothing.
-    """
-    if form and form not in FORMS:
-        raise UsageError(f"--form: no form is named {form}", hint=f"there are {', '.join(FORMS)}")
-    if form or not output:
-        return form or "table"
-    longest_first = sorted(ENDINGS, key=len, reverse=True)
-    found = next((ENDINGS[ending] for ending in longest_first if output.endswith(ending)), "")
-    if not found:
-        raise UsageError(f"--output: the ending of {output} names no form", hint=f"add --form: {', '.join(FORMS[1:])}")
-    return found
+    """The form that is asked for, by its name or by the ending of the file it is written to. Raises UsageError."""
+    return form_named(form, output, FORMS, ENDINGS)
 
 
 def scan_images(ref: str, policy: str = "") -> tuple[list[Scan], list[GoldsmithError]]:
@@ -117,7 +105,7 @@ def show_scans(
         for scan in printed:
             show_scan(scan)
     elif scans:
-        _write(_text(form, scans[0]), output)
+        write_out(_text(form, scans[0]), output)
     return finish(errors) or (0 if all(scan.allowed for scan in printed) else 3)
 
 
@@ -142,18 +130,6 @@ def _text(form: str, scan: Scan) -> str:
 
 def _texts(waived: Mapping[tuple[str, str], Waiver]) -> dict[tuple[str, str], str]:
     return {key: f"{by.id} until {by.expires}: {by.reason}" for key, by in waived.items()}
-
-
-def _write(text: str, output: str) -> None:
-    """Write the text to a file, whole or not at all, or to standard output. Raises UsageError for no file's place."""
-    if not output:
-        out().out(text, highlight=False, end="")
-        return
-    target = Path(output).absolute()
-    if target.is_dir() or not target.parent.is_dir():
-        raise UsageError(f"--output: {output} is no place for a file", hint="give a file in a folder that is there")
-    write_atomically(target, text)
-    say(f"wrote {target}")
 
 
 def html(scan: Scan) -> str:

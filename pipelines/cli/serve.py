@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -23,8 +23,13 @@ from hardening.foundation.locks import is_held, only_one
 from hardening.foundation.settings import Serve
 from images.context import Context
 from pipelines.cli.latency import metrics_of, patch_latency
+from pipelines.cli.page import content_policy, render_html
+from pipelines.cli.report import gather_all
+from pipelines.cli.report_exports import as_metrics
+from pipelines.fleet.judged_state import judged_state
 from pipelines.nightly.model import NIGHT_LOCK
 from pipelines.serve.app import Answers, application
+from pipelines.serve.live import LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule
 from pipelines.serve.runner import STOP_SECONDS, Runner
@@ -49,16 +54,18 @@ def serve(context: Context | None = None) -> int:
         closing(_bound(wanted.listen)) as bound,
     ):
         runner = Runner(context.ledger, schedule, clock, busy=partial(is_held, context.settings.state_dir / NIGHT_LOCK))
-        patches = OnceAMinute(_patch_metrics)
+        judged = OnceAMinute(_judged_metrics)
 
         def told() -> str:
-            return metrics(context.ledger, runner) + patches()
+            return metrics(context.ledger, runner) + judged()
 
-        answers = Answers(context.ledger, runner, webhook, told, clock)
-        server = uvicorn.Server(_config(answers))
-        with _stopped_by_signals(server), runner.at_work():
+        leaving = threading.Event()
+        live = LivePage(context.ledger.state_stamp, _page, content_policy(live=True))
+        answers = Answers(context.ledger, runner, webhook, told, clock, live, leaving)
+        server = uvicorn.Server(_config(answers, (*wanted.hosts, wanted.listen.rpartition(":")[0])))
+        with _stopped_by_signals(server, leaving), runner.at_work():
             host, port, *_ = bound.getsockname()
-            say(f"serve: answers at http://{host}:{port}; /healthz, /metrics{', /hooks' if webhook else ''}")
+            say(f"serve: the page is http://{host}:{port}/; also /healthz, /metrics{', /hooks' if webhook else ''}")
             server.run([bound])
     return 0
 
@@ -80,7 +87,7 @@ class OnceAMinute:
 
 
 @contextmanager
-def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+def _stopped_by_signals(server: uvicorn.Server, leaving: threading.Event) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the server for the block, and nothing else.
 
     uvicorn, once it has ended, raises them again for the handlers that were there before: these would kill us before
@@ -89,6 +96,7 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         server.should_exit = True
+        leaving.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -98,17 +106,29 @@ def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _patch_metrics() -> str:
-    fresh = replace(image_context(looks=True), lenient=True)  # policies and fleets as they are now
+@contextmanager
+def _fresh() -> Iterator[Context]:
+    """A context with policies and fleets as they are now."""
+    fresh = replace(image_context(looks=True), lenient=True)
     try:
-        return metrics_of(patch_latency(MEASURED, fresh))
+        yield fresh
     finally:
         fresh.ledger.close()
 
 
-def _config(answers: Answers) -> uvicorn.Config:
+def _judged_metrics() -> str:
+    with _fresh() as context:
+        return metrics_of(patch_latency(MEASURED, context)) + as_metrics(judged_state(context))
+
+
+def _page(stamp: str) -> str:
+    with _fresh() as context:
+        return render_html(*gather_all(context), stamp=stamp)
+
+
+def _config(answers: Answers, hosts: Collection[str] = ()) -> uvicorn.Config:
     return uvicorn.Config(
-        application(answers), log_level="warning", access_log=False, server_header=False,
+        application(answers, hosts), log_level="warning", access_log=False, server_header=False,
         limit_concurrency=SERVE_CALLS.most, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS,
         lifespan="off",
     )  # fmt: skip

@@ -97,21 +97,30 @@ class JudgedState(Line):
     fleets: tuple[JudgedFleet, ...]
 
 
-def judged_state(context: Context) -> JudgedState:
+Checked = Mapping[str, tuple[datetime, tuple[CheckedMember, ...]]]
+"""By fleet, when it was last checked, and what was said of its members then."""
+
+
+def last_checks(context: Context) -> Checked:
+    """What was last said of the members of each fleet that was ever checked."""
+    checks = context.ledger.fleet_checks()
+    return {name: (one.at, from_json(tuple[CheckedMember, ...], one.members)) for name, one in checks.items()}
+
+
+def judged_state(context: Context, checks: Checked | None = None) -> JudgedState:
     """The whole judged state: fleets by name, members by name, each with its violations, and how it was last seen to
-    run. From content and ledger alone.
+    run. From content and ledger alone; `checks`, where they were read already.
     """
-    checks, fleets = context.ledger.fleet_checks(), load_fleets(context.settings.roots)
+    checks, fleets = last_checks(context) if checks is None else checks, load_fleets(context.settings.roots)
     owners = owners_of(context)
     found = list[JudgedFleet]()
     for name, fleet in sorted(fleets.items()):
-        check = checks.get(name)
-        known = from_json(tuple[CheckedMember, ...], check.members) if check else ()
+        checked_at, known = checks.get(name, (None, ()))
         last = context.ledger.last_snapshots(name, [one.handle for one in known])
         runs_as = {one.name: last[key].facts for one in known if (key := (one.name, one.handle)) in last}
         members = sorted((judged_member(fleet, one, owners, runs_as) for one in known), key=lambda one: one.name)
         found.append(
-            JudgedFleet.of(fleet, checked_at=check.at if check else None, members=tuple(members))
+            JudgedFleet.of(fleet, checked_at=checked_at, members=tuple(members))
         )  # fmt: skip
     return JudgedState(made_at=context.now, fleets=tuple(found))
 

@@ -44,7 +44,7 @@ from pipelines.nightly.model import (
 from pipelines.promotion import PromotionDecision, soak
 
 Answer = TypeVar("Answer")
-THOROUGH = 25  # images of which a night also asks whether their release is whole and proved; all in turn
+THOROUGH, TURN = 5, 30  # so many images at least, and all within so many nights, are asked if whole and proved
 ASKED = ("thorough", "images")  # where the ledger keeps of each image when that was last asked
 LOST = (ELSEWHERE, UNPROVED, LACKING)
 ASKED_AT_ONCE = 4
@@ -193,7 +193,7 @@ def _look_at(found: _Planned, look: _Look, names: Sequence[str], thorough: set[s
 
 def longest_ago(names: Sequence[str], asked: Mapping[str, datetime]) -> list[str]:
     """The images to ask thoroughly tonight: those that never were, then those for whom that is the longest ago."""
-    return sorted(names, key=lambda name: asked.get(name, NEVER))[:THOROUGH]
+    return sorted(names, key=lambda name: asked.get(name, NEVER))[: max(THOROUGH, -(-len(names) // TURN))]
 
 
 class _Look:

@@ -21,7 +21,7 @@ from hardening.running import UNREAD
 from hardening.runtime import Observed
 from images.context import Context
 from images.documents import to_json
-from images.ledger import FleetCheck
+from images.ledger import FleetCheck, FleetDay
 from images.ledger.runtime_history import KnownLines
 from images.registry.login import auth_config
 from pipelines.fleet.catalog import load_fleet
@@ -34,7 +34,7 @@ from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImag
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.runtime_snapshots import demands, history_of
-from pipelines.fleet.violations import FleetJudge, Judged, checked
+from pipelines.fleet.violations import FleetJudge, Judged, checked, verdict_of
 from pipelines.lint import require_policy
 from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_repaced, refuse_replanned, seal
 from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not
@@ -310,6 +310,10 @@ def _checked(at: FleetSession) -> tuple[Judged, ...]:
     found = (*judged, *(_unread(at, place, why) for place, why in places))
     if not pretended(at.context.settings) and not at.context.changed:  # by the fleet's own policy, as of today
         at.context.ledger.record_check(FleetCheck(at.fleet.name, at.now(), to_json(tuple(map(checked, found)))))
+        within = sum(verdict_of(one).good for one in found)
+        at.context.ledger.record_fleet_day(
+            FleetDay(at.fleet.name, f"{at.now():%Y-%m-%d}", at.now(), len(found), within)
+        )
     return found
 
 

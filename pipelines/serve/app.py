@@ -1,38 +1,106 @@
-"""Edge: what `serve` answers over HTTP. Read-only, but for webhooks, which must be signed and are served once."""
+"""Edge: what `serve` answers over HTTP. Read-only, but for webhooks, which must be signed and are served once.
+
+Who looks at the page is told by server-sent events when the state is another.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import datetime
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 from standardwebhooks.webhooks import Webhook
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hardening.foundation.errors import GoldsmithError
-from hardening.foundation.limits import WEBHOOK_BYTES, WEBHOOK_ID, WEBHOOK_SECONDS
+from hardening.foundation.limits import SERVE_STREAM_SECONDS, SERVE_STREAMS, WEBHOOK_BYTES, WEBHOOK_ID, WEBHOOK_SECONDS
 from images.ledger import Ledger
+from pipelines.serve.live import LOOK_SECONDS, LivePage
 from pipelines.serve.moments import TriggerKind
 from pipelines.serve.runner import Runner
 
+HOOKS = "/hooks"
+BEATS = 5  # looks at the state after which a stream says something, though nothing changed
+HEADERS = {
+    "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+}  # fmt: skip
+
 
 class Answers:
-    """What each path answers. `webhook` is None where no secret is set: then none is accepted."""
+    """What each path answers. `webhook` is None where no secret is set: then none is accepted.
+
+    `leaving` is set when the process is to end: streams would else hold it.
+    """
 
     def __init__(
         self, ledger: Ledger, runner: Runner, webhook: Webhook | None, metrics: Callable[[], str],
-        now: Callable[[], datetime],
+        now: Callable[[], datetime], live: LivePage, leaving: threading.Event,
     ) -> None:  # fmt: skip
         self._ledger = ledger
         self._runner = runner
         self._webhook = webhook
         self._metrics = metrics
         self._now = now
+        self._live = live
+        self._leaving = leaving
+        self._streams = 0
+
+    async def page(self, request: Request) -> Response:  # noqa: ARG002
+        """The report of the state as it is."""
+        try:
+            shown = await run_in_threadpool(self._live.page)
+        except GoldsmithError as error:
+            return PlainTextResponse(f"{error.message}\n", status_code=503, headers=HEADERS)
+        policy = {"Content-Security-Policy": f"{self._live.policy}; frame-ancestors 'none'"}
+        return HTMLResponse(shown.html, headers=HEADERS | policy)
+
+    async def icon(self, request: Request) -> Response:  # noqa: ARG002
+        """Nothing: browsers ask for it, and would log an error."""
+        return Response(status_code=204)
+
+    async def events(self, request: Request) -> Response:  # noqa: ARG002
+        """Server-sent events: `state` with the stamp of the state, when it is another and now and then."""
+        if self._streams >= SERVE_STREAMS.most:
+            return _refused(503, f"more than {SERVE_STREAMS}")
+        return StreamingResponse(self._told(), media_type="text/event-stream", headers=HEADERS)
+
+    async def _told(self) -> AsyncIterator[str]:
+        if self._streams >= SERVE_STREAMS.most:
+            return
+        self._streams += 1
+        try:
+            until, last, quiet = time.monotonic() + SERVE_STREAM_SECONDS.most, "", 0
+            while not self._leaving.is_set() and time.monotonic() < until:
+                stamp = await self._stamp()
+                quiet = 0 if stamp != last else quiet + 1
+                if stamp and quiet % BEATS == 0:
+                    yield f"event: state\ndata: {stamp}\n\n"
+                last = stamp
+                for _ in range(LOOK_SECONDS * 4):  # who is asked to end does not wait for us
+                    if not self._leaving.is_set():
+                        await asyncio.sleep(0.25)
+        finally:
+            self._streams -= 1
+
+    async def _stamp(self) -> str:
+        """Empty where the ledger does not answer."""
+        try:
+            return await run_in_threadpool(self._live.stamp)
+        except GoldsmithError:
+            return ""
 
     async def healthz(self, request: Request) -> Response:  # noqa: ARG002
         """200 where work is looked for and the ledger answers, else 503; and what runs, waits and was done."""
@@ -96,14 +164,53 @@ class Answers:
         }
 
 
-def application(answers: Answers) -> Starlette:
-    """The paths."""
+class OwnHosts:
+    """Answers calls for this host alone: by an address, as localhost or by one of its `names`.
+
+    Else a page of a stranger whose name leads here (DNS rebinding) could read, in the browser of somebody who reaches
+    us, what we answer. Calls of /hooks are signed, and come by whatever name their sender knows.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app = app
+        self._names = {"localhost", *(name.lower() for name in names)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, or refuse it."""
+        app = self._app
+        if scope["type"] == "http" and scope["path"] != HOOKS and not self._is_ours(Headers(scope=scope)):
+            app = _refused(421, "called by a name that is not ours; serve.hosts lists them")
+        await app(scope, receive, send)
+
+    def _is_ours(self, headers: Headers) -> bool:
+        try:
+            (host,) = headers.getlist("host")
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        return name in self._names or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def application(answers: Answers, hosts: Collection[str] = ()) -> Starlette:
+    """The paths, for calls by an address, as localhost or by the names of `hosts`."""
     return Starlette(
+        middleware=[Middleware(OwnHosts, names=hosts)],
         routes=[
+            Route("/", answers.page),
+            Route("/events", answers.events),
+            Route("/favicon.ico", answers.icon),
             Route("/healthz", answers.healthz),
             Route("/metrics", answers.metrics),
-            Route("/hooks", answers.hooks, methods=["POST"]),
-        ]
+            Route(HOOKS, answers.hooks, methods=["POST"]),
+        ],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -27,7 +28,7 @@ from hardening.findings import (
     since_text,
 )
 from hardening.foundation.settings import ROOT
-from hardening.gate import GateError, brought_by, by_remedy, explain, explain_shared, judge_image, shared
+from hardening.gate import GateError, _of_nobody, brought_by, by_remedy, explain, explain_shared, judge_image, shared
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
 from hardening.running import RunningFacts, judge_member, under
@@ -795,6 +796,48 @@ def test_a_reason_that_many_share_stands_once_with_their_names():
     assert both[1].reason == of_member("web-3", rule="other"), "one alone is told as it is"
     same = shared([of_member("web-1"), of_member("web-2")])[0].reason.what
     assert same == "it is old (since 2026-11-24 12:00 UTC)"
+
+
+def general_by_pattern(reason: Reason) -> str:
+    """What to type for anybody, by a pattern of the name alone, however little it stands there."""
+    name = re.escape(reason.subject.partition("/")[2] or reason.subject)
+    whole = re.compile(rf"(?<![\w.-]){name}(?![\w.-])")
+    return re.sub("`[^`]*`", lambda typed: whole.sub("NAME", typed[0]), reason.todo)
+
+
+@pytest.mark.parametrize(
+    ("name", "todo", "general"),
+    [
+        ("web", "`roll web` and `roll web`, not web", "`roll NAME` and `roll NAME`, not web"),
+        ("web", "`roll web-1 my.web webs _web web.` and web", "`roll web-1 my.web webs _web web.` and web"),
+        ("web", "`roll web,web (web) /web/`", "`roll NAME,NAME (NAME) /NAME/`"),
+        ("a.b", "`roll a.b axb`", "`roll NAME axb`"),
+        ("a+b[c]", "`roll a+b[c] aab`", "`roll NAME aab`"),
+        ("(x|y)*$", "`roll (x|y)*$`", "`roll NAME`"),
+        ("a\\1", "`roll a\\1 \\1`", "`roll NAME \\1`"),
+        ("a`b", "`roll a`b`", "`roll a`b`"),
+        ("web", "roll `other`", "roll `other`"),
+        ("web", "", ""),
+        ("né", "`roll né éné`", "`roll NAME éné`"),
+    ],
+)
+def test_a_name_in_what_to_type_is_anybodys_where_it_stands_whole(name: str, todo: str, general: str):
+    """Whatever stands in it: patterns' own characters, another's name within it or about it."""
+    reason = one_reason("r", subject=f"fleet/{name}", todo=todo)
+    assert _of_nobody(reason).todo == general == general_by_pattern(reason)
+
+
+@given(
+    name=st.text("ab.-_+*[(\\`$/é 1", min_size=0, max_size=4),
+    parts=st.lists(st.sampled_from(["`", " ", "-", ".", "x", "/"]) | st.none(), max_size=10),
+    fleet=st.sampled_from(["", "f/"]),
+)
+def test_the_quick_look_for_a_name_finds_what_its_pattern_finds(name: str, parts: list[str | None], fleet: str):
+    """None stands for the name."""
+    todo = "".join(name if part is None else part for part in parts)
+    reason = one_reason("r", subject=f"{fleet}{name}", todo=todo)
+    assert _of_nobody(reason).todo == general_by_pattern(reason)
+    assert (_of_nobody(reason).since, _of_nobody(reason).subject, _of_nobody(reason).waiver) == (None, "", "")
 
 
 @given(

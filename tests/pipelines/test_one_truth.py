@@ -17,7 +17,8 @@ from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import to_json
 from pipelines.cli import rollout
-from pipelines.cli.report import gather, render_html
+from pipelines.cli.page import render_html
+from pipelines.cli.report import gather
 from pipelines.cli.rollout_output import MemberLine, member_lines
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.members import Changes, Member, Provenance, Seen, Unread
@@ -167,6 +168,16 @@ def test_the_report_tells_how_old_its_word_on_a_fleet_is(tmp_path: Path) -> None
     assert (report.members[0].state, report.members[0].judged_at) == ("out of policy", NOW)
     assert "checked 2026-03-01 12:00 UTC, 3d ago" in render_html(report)
     assert [action.owner for action in report.actions if "by-demo" in action.what] == ["web team"]
+
+
+def test_a_check_counts_its_day(tmp_path: Path, context: Context) -> None:
+    """How many it judged, and how many of them are within policy: the report's line over time."""
+    alone = Context(Settings(state=tmp_path, content=context.settings.content), NOW, lambda: "", lambda: "")
+    running = [(member("web-1"), Provenance()), (member("web-2"), Provenance(release=release(1), latest=release(1)))]
+    judged = check(session(alone, "by-demo", running, unread=False))
+    (day,) = alone.ledger.fleet_days(NOW - timedelta(days=1))
+    assert (day.fleet, day.day, day.members) == ("by-demo", f"{NOW:%Y-%m-%d}", 2)
+    assert day.within == sum(not one.standing for one in judged) == 1
 
 
 def test_a_check_that_sees_no_member_calls_none_gone(tmp_path: Path, context: Context) -> None:

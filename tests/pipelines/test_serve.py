@@ -23,14 +23,16 @@ import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 from standardwebhooks.webhooks import Webhook
 
-from hardening.foundation.errors import ContentError
-from hardening.foundation.limits import WEBHOOK_BYTES, WEBHOOK_ID
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.limits import SERVE_STREAMS, WEBHOOK_BYTES, WEBHOOK_ID
 from hardening.foundation.locks import is_held, only_one
 from hardening.foundation.settings import Serve
 from images.ledger import Ledger, Trigger
 from pipelines.cli import serve as serving
 from pipelines.cli.serve import OnceAMinute, _config, _webhook
-from pipelines.serve.app import Answers
+from pipelines.serve import live as serving_live
+from pipelines.serve.app import HEADERS, Answers
+from pipelines.serve.live import LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule, TriggerKind, command
 from pipelines.serve.runner import LOOK_SECONDS, Runner
@@ -38,6 +40,7 @@ from tests.support.forked import ended, start_forked
 
 NOW = datetime(2026, 11, 25, 12, 7, tzinfo=UTC)
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
+HOSTS = ("goldsmith.example.com",)
 NEVER = Schedule.of(Serve(nightly="", urgent=""))
 SOON = 600  # seconds, for what must come: no test's result depends on how busy the machine is
 
@@ -306,8 +309,10 @@ def test_what_came_while_another_ran_is_served_after_it(site: Site) -> None:
 def answering(site: Site, webhook: Webhook | None) -> Iterator[str]:
     """Its address, while it serves."""
     runner = site.runner()
-    answers = Answers(site.ledger, runner, webhook, lambda: metrics(site.ledger, runner), lambda: NOW)
-    server = uvicorn.Server(_config(answers))
+    live = LivePage(site.ledger.state_stamp, lambda stamp: f"<p>{stamp}</p>", "default-src 'none'")
+    leaving = threading.Event()
+    answers = Answers(site.ledger, runner, webhook, lambda: metrics(site.ledger, runner), lambda: NOW, live, leaving)
+    server = uvicorn.Server(_config(answers, HOSTS))
     bound = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([bound],))
     with runner.at_work():
@@ -315,6 +320,7 @@ def answering(site: Site, webhook: Webhook | None) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{bound.getsockname()[1]}"
         finally:
+            leaving.set()
             server.should_exit = True
             thread.join()
 
@@ -406,3 +412,112 @@ def test_a_secret_that_protects_nothing_is_refused(text: str | None, tmp_path: P
         file.write_text(text)
     with pytest.raises(ContentError, match="openssl rand"):
         _webhook(Serve(webhook_secret_file=file))
+
+
+# The page
+
+
+def test_the_page_is_made_once_for_each_state() -> None:
+    """However many look; the ledger is asked every two seconds at most, and ages move on their own."""
+    stamp, at, made = ["a"], [0.0], list[str]()
+
+    def make(stamp: str) -> str:
+        made.append(stamp)
+        return f"page {len(made)}"
+
+    live = LivePage(lambda: stamp[0], make, "", lambda: at[0])
+    with ThreadPoolExecutor(8) as pool:
+        assert {shown.html for shown in pool.map(lambda _: live.page(), range(32))} == {"page 1"}
+    stamp[0] = "b"
+    assert live.page().html == "page 1"
+    at[0] += serving_live.LOOK_SECONDS
+    assert live.page().html == "page 2"
+    at[0] += serving_live.AGES_SECONDS
+    assert live.page().html == "page 3"
+    assert len(set(made)) == 3
+
+
+def test_the_page_is_shown_to_who_asks_and_runs_nothing_of_others(site: Site) -> None:
+    """Its policy goes with it; nothing keeps it, no other page frames it; only reading is answered."""
+    with answering(site, None) as address:
+        page = requests.get(address, timeout=SOON)
+        assert page.status_code == 200
+        assert page.text.startswith("<p>")
+        assert page.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+        assert {name: page.headers[name] for name in HEADERS} == HEADERS
+        assert requests.post(address, timeout=SOON).status_code == 405
+        assert requests.get(f"{address}/favicon.ico", timeout=SOON).status_code == 204
+        (site.folder / "ledger.sqlite").rename(site.folder / "away")
+        (site.folder / "ledger.sqlite").mkdir()
+        came("the failure", lambda: requests.get(address, timeout=SOON).status_code == 503)
+
+
+def test_a_page_whose_name_leads_here_reads_nothing(site: Site) -> None:
+    """A browser that a stranger's name led to us (DNS rebinding) says that name. Signed calls come by any."""
+    ours = ("127.0.0.1", "[::1]:8470", "LOCALHOST:8470", "Goldsmith.example.com")
+    strangers = (
+        "evil.example", "127.0.0.1.evil.example:8470", "localhost.evil.example", "127.0.0.1@evil.example", "[::1", "",
+    )  # fmt: skip
+    with answering(site, None) as address:
+        for path in ("/", "/events", "/healthz", "/metrics", "/favicon.ico", "/nothing"):
+            for host in (*ours, *strangers):
+                with requests.get(f"{address}{path}", headers={"Host": host}, timeout=SOON, stream=True) as answer:
+                    assert (answer.status_code == 421) is (host in strangers), (path, host)
+        assert requests.post(f"{address}/hooks", headers={"Host": strangers[0]}, timeout=SOON).status_code == 404
+
+
+@pytest.mark.parametrize("login", ["ann:planted@127.0.0.1:1/x", "127.0.0.1:1/x?user=ann&password=planted"])
+def test_what_a_failing_ledger_says_holds_no_password(login: str) -> None:
+    """Whoever reaches us reads it, as the reason why there is no page, or no health."""
+    with pytest.raises(OutsideError, match="the ledger at postgresql") as caught:
+        Ledger.open(f"postgresql+psycopg://{login}")
+    assert "planted" not in str([caught.value.message, caught.value.hint, caught.value.evidence])
+
+
+def test_looking_changes_nothing(site: Site) -> None:
+    """Neither the ledger nor what is beside it, whatever is asked, and by whatever method."""
+    with answering(site, None) as address:
+        requests.get(address, timeout=SOON)
+        before = site.ledger.state_stamp()
+        for path in ("/", "/events", "/healthz", "/metrics"):
+            for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+                assert requests.request(method, f"{address}{path}", timeout=SOON).status_code == 405
+            with requests.get(f"{address}{path}", stream=True, timeout=SOON) as answer:
+                assert "access-control-allow-origin" not in answer.headers
+        assert site.ledger.state_stamp() == before
+        assert not site.ledger.audit_lines()
+        assert not site.asked
+
+
+def test_who_looks_is_told_when_the_state_is_another(site: Site) -> None:
+    """By server-sent events, which end when the process does."""
+    with answering(site, None) as address, requests.get(f"{address}/events", stream=True, timeout=SOON) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.iter_lines(decode_unicode=True)
+        first = [next(lines), next(lines)]
+        site.ledger.audit(NOW, "ann", "look", "shop")
+        next(lines)
+        second = [next(lines), next(lines)]
+    assert first[0] == second[0] == "event: state"
+    assert first[1].startswith("data: ")
+    assert first[1] != second[1]
+
+
+def test_too_many_streams_leave_room_for_all_else(site: Site) -> None:
+    """Who opens them all keeps nobody from health and hooks; one that ends makes room."""
+    with answering(site, None) as address:
+        open_ = [requests.get(f"{address}/events", stream=True, timeout=SOON) for _ in range(SERVE_STREAMS.most)]
+        lines = [one.iter_lines() for one in open_]  # kept: a stream whose lines nobody keeps is closed
+        assert {next(one) for one in lines} == {b"event: state"}
+        with requests.get(f"{address}/events", stream=True, timeout=SOON) as refused:
+            assert refused.status_code == 503
+        assert requests.get(f"{address}/healthz", timeout=SOON).status_code == 200
+        open_.pop().close()
+
+        def is_let_in() -> bool:
+            with requests.get(f"{address}/events", stream=True, timeout=SOON) as answer:
+                return answer.status_code == 200
+
+        came("room", is_let_in)
+        for one in open_:
+            one.close()

@@ -20,7 +20,7 @@ from hardening.foundation.settings import ROOT
 from hardening.gate import explain
 from hardening.model import Enforcement, Severity
 from pipelines.cli import image, image_output, rollout
-from pipelines.cli.report import render_html
+from pipelines.cli.page import render_html
 from pipelines.cli.report_output import ImageReport, MemberReport, ReportOutput
 from pipelines.cli.rollout_output import MemberLine, markdown
 from pipelines.cli.scanning import show_scan

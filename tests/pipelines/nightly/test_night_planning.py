@@ -27,7 +27,7 @@ from images.registry.answers import explain
 from images.release.publish import ELSEWHERE, LACKING, UNPROVED
 from pipelines.nightly import planning
 from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
-from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, PROMOTES, THOROUGH, longest_ago
+from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, PROMOTES, THOROUGH, TURN, longest_ago
 from pipelines.nightly.stages import WorldStages, over
 from pipelines.promotion import PromotionDecision
 from tests.support.fleets import release
@@ -35,6 +35,7 @@ from tests.support.fleets import release
 NIGHT = datetime(2026, 11, 27, 2, tzinfo=UTC)
 STANDS = SimpleNamespace(expires_at=NIGHT)
 NAMES = [f"image-{number:03}" for number in range(2 * THOROUGH)]
+NIGHTS = 4
 Answers = Callable[[str, bool], object]
 
 
@@ -87,8 +88,8 @@ def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Look]:
 
 
 @given(
-    st.integers(1, 3 * THOROUGH),
-    st.lists(st.integers(-5, 200), min_size=4, max_size=4) | st.just([2] * 4) | st.just([0] * 4),
+    st.integers(1, NIGHTS * THOROUGH),
+    st.lists(st.integers(-5, 200), min_size=NIGHTS, max_size=NIGHTS) | st.just([2] * NIGHTS) | st.just([0] * NIGHTS),
 )
 def test_whatever_the_days_of_nights_all_images_are_asked_in_turn(many: int, days: list[int]) -> None:
     """Every second night, twice a day, after months, by a clock that goes back."""
@@ -167,6 +168,14 @@ def test_a_base_that_soaks_is_no_work_and_one_to_promote_is_none_for_its_childre
         planned.looked[child] = looked
         (tree,) = planned.as_trees([base, child, grandchild]).trees
         assert [(one.name, [below.name for below in one.children]) for one in tree.children] == [(child, [grandchild])]
+
+
+@pytest.mark.parametrize("many", [1, THOROUGH, 10 * TURN, 1_000])
+def test_a_large_catalog_is_asked_within_a_month_of_nights_too(many: int) -> None:
+    """A night of a small one asks a few all the same."""
+    tonight = longest_ago([f"image-{number}" for number in range(many)], {})
+    assert len(tonight) * TURN >= many
+    assert len(tonight) >= min(THOROUGH, many)
 
 
 @pytest.mark.parametrize("lost", [ELSEWHERE, UNPROVED, LACKING])

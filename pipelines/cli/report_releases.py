@@ -1,0 +1,74 @@
+"""What the report says of each release: its dates, evidence, what changed in it, and what it closed. Edge: reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from hardening.findings import Outcome
+from images.artifact import Artifact, Release
+from images.context import Context
+from images.ledger import ClosedFix
+from images.release.lifecycle import status
+from pipelines.cli.report_output import ReleaseReport
+
+NEWEST = 6
+"""Releases of one image that are told of in full."""
+
+
+def releases_of(
+    context: Context, names: Iterable[str], running: Mapping[str, int], channels: Mapping[str, Mapping[str, str]]
+) -> tuple[ReleaseReport, ...]:
+    """The newest releases of each image, the newest first. `running`: members by a release's digest; `channels`: by
+    image, where each channel points.
+    """
+    closed: dict[str, list[ClosedFix]] = {}
+    for fix in context.ledger.closed_fixes():
+        closed.setdefault(fix.content, []).append(fix)
+    return tuple(line for name in names for line in _of_image(context, name, running, closed, channels.get(name, {})))
+
+
+def _of_image(
+    context: Context, name: str, running: Mapping[str, int], closed: Mapping[str, list[ClosedFix]],
+    channels: Mapping[str, str],
+) -> Iterator[ReleaseReport]:  # fmt: skip
+    releases = context.ledger.releases(name)
+    built = {one.content: context.ledger.artifact_over(one.content) for one in releases[: NEWEST + 1]}
+    for number, release in enumerate(releases[:NEWEST]):
+        before = next((one for one in releases[number + 1 :] if one.content != release.content), None)
+        new, old = built[release.content], built.get(before.content) if before else None
+        yield ReleaseReport(
+            image=name, digest=release.digest, content=release.content, status=status(release, context.now),
+            published_at=release.published_at, expires_at=release.expires_at,
+            channels=tuple(sorted(channel for channel, digest in channels.items() if digest == release.digest)),
+            members=running.get(release.digest, 0), packages=len(new.packages) if new else 0,
+            changes=tuple(changed_packages(old, new)) if old and new else (),
+            closed=tuple(f"{one.vulnerability} in {one.package}" for one in closed.get(release.content, ())),
+            evidence=tuple(_evidence(context, release)),
+        )  # fmt: skip
+
+
+def changed_packages(old: Artifact, new: Artifact) -> Iterator[str]:
+    """Which packages an artifact has otherwise than one before it, a line for each."""
+    before = {(one.name, one.architecture): one.version for one in old.packages}
+    after = {(one.name, one.architecture): one.version for one in new.packages}
+    for key in sorted(before.keys() | after.keys()):
+        was, now = before.get(key), after.get(key)
+        if was != now:
+            yield f"{key[0]} {was or 'not there'} → {now or 'gone'}"
+
+
+def _evidence(context: Context, release: Release) -> Iterator[str]:
+    content = release.content
+    if verdict := context.ledger.verdict(content) or context.ledger.verdict(content, told=True):
+        said = "allowed" if verdict.allowed else "refused"
+        yield f"{said} by the policy {verdict.policy} on {verdict.judged_at:%Y-%m-%d %H:%M} UTC"
+    if checks := context.ledger.checks(content):
+        hold = sum(check.outcome is Outcome.PASS for check in checks)
+        yield f"{hold} of {len(checks)} controls hold"
+    if scan := context.ledger.scan(content):
+        looked = [one.scanner for one in scan.reports if one.outcome in (Outcome.PASS, Outcome.FAIL)]
+        yield f"{len(scan.findings)} finding(s) by {', '.join(looked) or 'no scanner'}"
+    if release.base_name:
+        yield f"stands on {release.base_name} {release.base_digest}"
+    if release.revoked_at:
+        yield f"revoked on {release.revoked_at:%Y-%m-%d %H:%M} UTC: {release.revoked_reason}"

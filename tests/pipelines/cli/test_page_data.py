@@ -1,0 +1,189 @@
+"""What the report's page is made of: the four questions, history, releases, rows; strangers' text stays text."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from images.ledger import FleetDay, Ledger, MemberRun
+from pipelines.cli.member_rows import member_rows
+from pipelines.cli.open_points import OpenFix, open_points
+from pipelines.cli.page import content_policy, render_html
+from pipelines.cli.report import gather_all
+from pipelines.cli.report_history import AGES, UNKNOWN, by_age, by_day, by_week
+from pipelines.cli.report_output import ReportOutput
+from pipelines.fleet.judged_state import JudgedState
+from tests.support.fleets import release
+from tests.support.watched import DAY, NOW, watched
+
+HOSTILE = "</script><script>alert(1)</script><!-- &lt; \u202e \u2028"
+MEMBERS = 40
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReportOutput, JudgedState]:
+    """Two fleets that have run for weeks, as the page gathers them."""
+    return gather_all(watched(tmp_path_factory.mktemp("watched"), MEMBERS))
+
+
+def test_the_four_questions_are_answered_by_fleet_and_rule(found: tuple[ReportOutput, JudgedState]) -> None:
+    """Members that lack the same are one point, due first first, each with who acts."""
+    points = found[0].open_points
+    assert [point.due for point in points if point.due] == sorted(point.due for point in points if point.due)
+    expired = next(one for one in points if (one.name, one.rule) == ("shop", "expired"))
+    assert (expired.members, expired.acts, expired.todo) == (2, "web team", "./goldsmith roll.start shop")
+    assert (expired.since, expired.due) == (NOW - 10 * DAY, NOW + 4 * DAY)
+    privileged = next(one for one in points if (one.name, one.rule) == ("warehouse", "privileged"))
+    assert (privileged.acts, privileged.members) == ("whoever runs its host", 2)
+    assert not [one for one in points if one.rule == "root-user"], "what is only recorded is no open point"
+    text = render_html(*found)
+    for word in ("What lacks a fix?", "Since when?", "Due when?", "Who acts?", "web team"):
+        assert word in text
+
+
+def test_fixes_of_one_package_are_one_point_with_the_earliest_dates() -> None:
+    """However many vulnerabilities it closes; a fleet's own fixes are not told twice."""
+    one = OpenFix(
+        kind="fleet", name="shop", vulnerability="CVE-1", package="openssl", since=NOW - DAY, due=NOW + DAY,
+        waits_for="rollout", members=3, acts="web team", todo="roll",
+    )  # fmt: skip
+    two = one.model_copy(update={"vulnerability": "CVE-2", "since": NOW - 2 * DAY, "due": None})
+    (point,) = open_points([one, two], JudgedState(made_at=NOW, fleets=()))
+    assert (point.lacks, point.since, point.due, point.members) == (
+        "openssl: CVE-1, CVE-2", NOW - 2 * DAY, NOW + DAY, 3
+    )  # fmt: skip
+
+
+def test_days_tell_who_ran_what_was_in_date_and_who_was_within_policy() -> None:
+    """By what members ran at each day's end, and by the last check of each fleet up to that day."""
+    good = release(1, published_at=NOW - 20 * DAY, expires_at=NOW - 2 * DAY)
+    newer = release(2, published_at=NOW - 3 * DAY, expires_at=NOW + 20 * DAY)
+    runs = [
+        MemberRun("shop", "a", good.content, gone=False, told_by="check", at=NOW - 5 * DAY),
+        MemberRun("shop", "b", good.content, gone=False, told_by="check", at=NOW - 5 * DAY),
+        MemberRun("shop", "c", "", gone=False, told_by="check", at=NOW - 4 * DAY),
+        MemberRun("shop", "a", newer.content, gone=False, told_by="check", at=NOW - DAY),
+        MemberRun("shop", "c", "", gone=True, told_by="check", at=NOW - DAY),
+    ]
+    checks = [FleetDay("shop", f"{NOW - back * DAY:%Y-%m-%d}", NOW - back * DAY, 3, 3 - back) for back in (3, 1)]
+    days = by_day([good, newer], runs, checks, NOW)
+    assert [(one.members, one.in_date, one.others, one.judged, one.within) for one in days] == [
+        (2, 2, 0, 0, 0), (2, 2, 1, 0, 0), (2, 2, 1, 3, 0), (2, 0, 1, 3, 0), (2, 1, 0, 3, 2), (2, 1, 0, 3, 2),
+    ]  # fmt: skip
+    assert days[-1].day == NOW.date()
+    assert by_day([], [], [], NOW) == ()
+
+
+def test_a_revoked_release_is_not_in_date_from_then_on() -> None:
+    """Nor one that was dated anew before it expired out of date."""
+    revoked = release(1, published_at=NOW - 9 * DAY, expires_at=NOW + DAY, revoked_at=NOW - DAY, revoked_reason="bad")
+    runs = [MemberRun("shop", "a", revoked.content, gone=False, told_by="check", at=NOW - 3 * DAY)]
+    assert [one.in_date for one in by_day([revoked], runs, [], NOW)] == [1, 1, 0, 0]
+    again = replace(revoked, digest="sha256:other", revoked_at=None)
+    assert [one.in_date for one in by_day([revoked, again], runs, [], NOW)] == [1, 1, 1, 1]
+
+
+def test_weeks_tell_how_long_half_and_nine_of_ten_fixes_took() -> None:
+    """By the week in which they were closed; what was closed before is not among them."""
+    closed = [("image", NOW - DAY, 60.0 * number) for number in range(1, 11)]
+    (week,) = by_week([*closed, ("image", NOW - 200 * DAY, 1.0)], NOW)  # type: ignore[list-item]
+    assert (week.monday.isoformat(), week.fixes, week.median, week.p90) == ("2026-11-23", 10, 300.0, 540.0)
+
+
+def test_ages_are_counted_up_to_their_ends() -> None:
+    """Unknown is its own answer."""
+    ends = [NOW - days * DAY for days, _ in AGES]
+    found = {one.age: one.members for one in by_age([*ends, ends[0] - timedelta(seconds=1), None], NOW)}
+    assert [found[name] for _, name in AGES] == [1, 2, 1, 1]
+    assert (found[UNKNOWN], by_age([], NOW)) == (1, ())
+
+
+def test_a_release_tells_its_evidence_changes_and_what_it_closed(found: tuple[ReportOutput, JudgedState]) -> None:
+    """And how many members run it."""
+    newest, before = found[0].releases[:2]
+    assert (newest.changes, newest.closed) == (("openssl 3.5.6 → 3.5.7",), ("CVE-2026-0007 in openssl",))
+    assert newest.evidence == ("allowed by the policy default on 2026-11-18 12:00 UTC",)
+    assert (newest.channels, before.channels) == (("stable",), ())
+    assert newest.members > 0
+
+
+def test_a_rollout_under_way_tells_its_waves(found: tuple[ReportOutput, JudgedState]) -> None:
+    """How many of each are done, and what it does now."""
+    (rollout,) = found[0].rollouts
+    canary = rollout.waves[0]
+    assert (canary.canary, canary.members, canary.done) == (True, 1, 1)
+    assert sum(wave.members for wave in rollout.waves) == 4
+    assert rollout.doing.startswith(f"wave 1 of {len(rollout.waves)}: ")
+
+
+def test_rows_tell_of_each_member_what_the_judged_state_says(found: tuple[ReportOutput, JudgedState]) -> None:
+    """Every text is there once, and every violation of every member."""
+    told = json.loads(member_rows(*found))
+    texts = told["texts"]
+    assert len(texts) == len(set(texts))
+    rows = {texts[row[0]]: row for row in told["members"]}
+    assert len(rows) == MEMBERS
+    for fleet in found[1].fleets:
+        for member in fleet.members:
+            row = rows[f"{fleet.name}/{member.name}"]
+            said = [[texts[told["violations"][one][at]] for at in (0, 3, 11)] for one in row[14]]
+            assert said == [[one.rule, one.what, one.acts] for one in member.violations]
+    facts = {texts[name]: texts[value] for name, value in told["facts"][rows["shop/web-00001"][15]]}
+    assert facts["memory bytes"] == str(1 << 26)
+
+
+def test_no_text_of_strangers_ends_the_rows_or_hides_in_them(found: tuple[ReportOutput, JudgedState]) -> None:
+    """Names, evidence, settings: whatever stands in them, it is a JSON string."""
+    report, state = found
+    member = report.members[0].model_copy(update={"member": f"shop/{HOSTILE}", "image": HOSTILE})
+    rows = member_rows(report.model_copy(update={"members": (member,)}), state)
+    assert not re.search(r"[<>&\u202e\u2028]", rows)
+    assert "</script><script>alert(1)" in json.loads(rows)["texts"][0]
+
+
+def test_what_strangers_wrote_stands_on_the_page_as_text(found: tuple[ReportOutput, JudgedState]) -> None:
+    """Names, owners, references of images, evidence, who did something: the only markup is the template's."""
+    page = render_html(*found)
+    assert page.count("&lt;script&gt;document.title=") >= 4
+    assert len(re.findall(r"<script\b", page)) == 2, "its own, and the rows'"
+    assert not re.search(r"<img|<[^>]*onerror", page)
+
+
+def test_the_page_runs_its_own_script_alone(found: tuple[ReportOutput, JudgedState]) -> None:
+    """By its policy, whose hashes are of what stands in it; only a live page may ask, and only us."""
+    page = render_html(*found)
+    assert content_policy(live=False).startswith("default-src 'none'; style-src 'sha256-")
+    assert "connect-src" not in content_policy(live=False)
+    assert "connect-src 'self'" in content_policy(live=True)
+    assert "unsafe" not in content_policy(live=True)
+    assert content_policy(live=False).replace("'", "&#39;") in page
+    assert " style=" not in page
+    assert not re.search(r"<[a-z][^<>]* on[a-z]+=", page)
+
+
+def test_charts_hold_no_style_script_or_link(found: tuple[ReportOutput, JudgedState]) -> None:
+    """What the library draws for itself would be refused by the page's policy."""
+    drawings = re.findall(r"<svg.*?</svg>", render_html(*found), re.DOTALL)
+    assert len(drawings) == 4
+    for drawing in drawings:
+        assert not re.search(r"<(style|script|a|image|use|!--)|href|style=|pygal\.org", drawing)
+        assert 'role="img"' in drawing
+
+
+def test_the_ledger_keeps_one_count_of_a_fleet_a_day(database: str) -> None:
+    """The last check's; and its stamp is another after every check."""
+    ledger = Ledger.open(database)
+    before = ledger.state_stamp()
+    for hours, within in ((0, 3), (1, 4)):
+        at = NOW - timedelta(hours=hours)
+        ledger.record_fleet_day(FleetDay("shop", f"{NOW:%Y-%m-%d}", at, 5, within))
+    ledger.record_fleet_day(FleetDay("shop", "2026-11-24", NOW - DAY, 5, 1))
+    assert [one.within for one in ledger.fleet_days(NOW - 2 * DAY)] == [1, 4]
+    assert [one.within for one in ledger.fleet_days(NOW - DAY / 2)] == [4]
+    ledger.audit(NOW, "ann", "look", "shop")
+    assert ledger.state_stamp() != before
+    ledger.close()
