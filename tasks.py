@@ -102,7 +102,12 @@ WhyOver = Annotated[str, "why, where that release is expired or revoked"]
 TakeNow = Annotated[bool, "take what the tags name now, whatever its cooldown; with --reason"]
 WhyRevoked = Annotated[str, "why, for everyone who meets it"]
 
-Adoptable = Annotated[list[str], "a container's name or a glob, a compose file, a Dockerfile; several may follow"]
+Adoptable = Annotated[
+    list[str],
+    "a container's name or a glob, a compose file, a Dockerfile; several may follow; or ec2:TAG=VALUE,…, or asg:NAME",
+]
+InRegions = Annotated[str, "the regions to look in, separated by commas; else those of [aws]"]
+InAccounts = Annotated[str, "the accounts to look in; else that of [aws], and those with a role there"]
 NewFleet = Annotated[str, "what the fleet is called; else it is called after the service"]
 Becomes = Annotated[str, "the definition, or the tag of an application image, that its members become"]
 AlsoDefinition = Annotated[bool, "draft the definition of its image too"]
@@ -589,12 +594,20 @@ def fleet_rebuild(c: Context, name: Fleets, apply: Apply = False, json: Json = F
 @command
 def adopt(
     c: Context, what: Adoptable, name: NewFleet = "", replacement: Becomes = "", definition: AlsoDefinition = False,
-    content: DraftsInto = "", engine: OtherEngine = "", json: Json = False,
+    content: DraftsInto = "", engine: OtherEngine = "", regions: InRegions = "", accounts: InAccounts = "",
+    apply: Apply = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """Draft the fleet of CONTAINER…, of compose.yaml or of a Dockerfile: a service of before. Changes nothing of it."""
-    from pipelines.cli.adopt import adopt, show_adopted
+    """Draft the fleet of CONTAINER…, compose.yaml, a Dockerfile, ec2:TAG=VALUE or asg:NAME. What runs stays."""
+    from pipelines.cli.adopt import adopt, in_cloud, show_adopted
 
-    found = adopt(what, name=name, replacement=replacement, definition=definition, content=content, engine=engine)
+    if in_cloud(what, definition=definition, engine=engine):
+        from pipelines.cli.adopt_ec2 import adopt_ec2
+
+        found = adopt_ec2(
+            what, name=name, replacement=replacement, content=content, regions=regions, accounts=accounts, apply=apply
+        )
+    else:
+        found = adopt(what, name=name, replacement=replacement, definition=definition, content=content, engine=engine)
     show_adopted(found, as_json=json)
 
 

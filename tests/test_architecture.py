@@ -97,6 +97,8 @@ PURE = {
     "pipelines.fleet.docker.container_spec",
     "pipelines.fleet.docker.drafts",
     "pipelines.fleet.docker.written",
+    "pipelines.fleet.drafting",
+    "pipelines.fleet.ec2.drafts",
     "pipelines.fleet.ec2.instance_facts",
     "pipelines.fleet.ec2.instance_spec",
     "pipelines.fleet.ec2.pacing",

@@ -207,6 +207,7 @@ class Aws(Content):
         (), max_length=19, description="where they are copied to; more than 19 do not fit into one signed statement"
     )
     roles: dict[Account, str] = Field({}, description="account → ARN of the role to assume there")
+    external_ids: dict[Account, str] = Field({}, description="account → the ExternalId that its role asks for")
     kms_keys: dict[Region, str] = Field({}, description="region → ARN of a customer-managed key that encrypts images")
     encrypted: bool = Field(
         True, description="false: images lie unencrypted, and anyone they are shared with reads them"
@@ -218,6 +219,9 @@ class Aws(Content):
     parallel: int = Field(16, ge=1, le=64, description="blocks uploaded side by side")
     attempts: int = Field(10, ge=1, le=20, description="how often one call is tried in all, with growing waits")
     timeout: Duration = Field(duration("30s"), description="how long one call waits for its answer")
+    read_within: Duration = Field(
+        duration("2m"), description="how long one region of one account may take to show what a fleet runs in it"
+    )
     wait_for: Duration = Field(duration("6h"), description="how long a snapshot, an image or a copy may take")
     disable_after: Duration = Field(duration("14d"), description="from an image's end to its being disabled")
     deregister_after: Duration = Field(duration("30d"), description="from being disabled to being removed")

@@ -18,12 +18,19 @@ from datetime import timedelta
 from threading import Lock
 from typing import Any
 
+from hardening.foundation.asking import require_wanted
 from hardening.foundation.errors import ContentError, LateError, OutsideError, RefusedError, SilentError, UsageError
 from hardening.foundation.settings import Aws
 
 CONNECT_SECONDS = 5
 LONGEST_PAUSE = 15.0
 IAM_NAMES = dict.fromkeys(("elb", "elbv2"), "elasticloadbalancing")  # where boto3 has another name for a service
+PAGES = {
+    "ec2": ("MaxResults", 1000), "autoscaling": ("MaxRecords", 100), "elb": ("PageSize", 400),
+    "elbv2": ("PageSize", 400),
+}  # fmt: skip
+"""The longest page of a listing, by service: what EC2 gives without a size comes from a smaller token bucket."""
+SHORTER = {"DescribeLaunchTemplates": 200, "DescribeLaunchTemplateVersions": 200, "DescribeReplaceRootVolumeTasks": 50}
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess", "AuthorizationError"}
 CREDENTIALS = {
     *("AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"),
@@ -82,6 +89,7 @@ class Client:
 
         Raises DeniedError, UnreachableError or AwsError; UsageError for a request that the model does not know.
         """
+        require_wanted()
         from botocore import xform_name
         from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
         from botocore.parsers import ResponseParserError
@@ -91,12 +99,21 @@ class Client:
         except ClientError as error:
             said = error.response.get("Error", {})
             code, message = str(said.get("Code", "unknown")), str(said.get("Message", ""))
-            raise from_code(self.permission(operation), self.account, self.region, code, message) from None
+            raise self._refused(operation, error.operation_name, code, message) from None
         except ParamValidationError as error:
             raise UsageError(f"{self.service}:{operation}: invalid request", evidence=str(error)) from None
         except (BotoCoreError, ResponseParserError) as error:
             raise self._outside(operation, error) from None
         return answer
+
+    def _refused(self, operation: str, refused: str, code: str, message: str) -> OutsideError | DeniedError:
+        """The error for an answer `code` to an operation, or to the assuming of the role that it is asked in."""
+        if refused != "AssumeRole":
+            return from_code(self.permission(operation), self.account, self.region, code, message)
+        found = from_code("sts:AssumeRole", self.account, self.region, code, message)
+        if isinstance(found, DeniedError):
+            found.hint = "the role's trust policy names who may assume it, and by which ExternalId: aws.external_ids"
+        return found
 
     def call_unless(self, operation: str, codes: Collection[str], **request: Any) -> dict[str, Any] | None:
         """The same; None where the service answers with one of these error codes."""
@@ -112,8 +129,11 @@ class Client:
         return f"{IAM_NAMES.get(self.service, self.service)}:{operation}"
 
     def pages(self, operation: str, key: str, **request: Any) -> Iterator[Any]:
-        """All items under `key` of an operation that answers in pages."""
+        """All items under `key` of an operation that answers in pages, the longest that the service gives."""
         asked, given = ("Marker", "NextMarker") if self.service in IAM_NAMES else ("NextToken", "NextToken")
+        if self.service in PAGES:
+            size, most = PAGES[self.service]
+            request = {size: SHORTER.get(operation, most)} | request
         token: str | None = None
         while True:
             answer = self.call(operation, **request, **({asked: token} if token else {}))
@@ -183,10 +203,21 @@ class Clients:
         return found
 
     def _make(self, service: str, account: str, region: str) -> Client:
-        from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
-        config = Config(
+        try:
+            raw = self._session(account, region).client(service, region_name=region, config=self._config())
+        except BotoCoreError as error:
+            raise OutsideError(f"no client for {service} in {region}", evidence=str(error)) from None
+        except ValueError as error:  # an endpoint that is no address
+            raise ContentError(str(error), key="AWS_ENDPOINT_URL", hint="such as http://127.0.0.1:5000") from None
+        return Client(raw, service, account, region)
+
+    def _config(self) -> Any:
+        """How every client asks: how long it waits, and how often it tries again."""
+        from botocore.config import Config
+
+        return Config(
             retries={"mode": "standard", "total_max_attempts": self.settings.attempts},
             connect_timeout=CONNECT_SECONDS,
             read_timeout=self.settings.timeout.total_seconds(),
@@ -194,13 +225,6 @@ class Clients:
             parameter_validation=True,
             user_agent_extra="goldsmith",
         )
-        try:
-            raw = self._session(account, region).client(service, region_name=region, config=config)
-        except BotoCoreError as error:
-            raise OutsideError(f"no client for {service} in {region}", evidence=str(error)) from None
-        except ValueError as error:  # an endpoint that is no address
-            raise ContentError(str(error), key="AWS_ENDPOINT_URL", hint="such as http://127.0.0.1:5000") from None
-        return Client(raw, service, account, region)
 
     def _session(self, account: str, region: str) -> Any:
         """The session of an account: the credentials at hand, or those of the role to assume in it."""
@@ -208,28 +232,32 @@ class Clients:
 
         if account not in self._sessions:
             role = self.settings.roles.get(account, "")
+            hint = f'roles = {{"{account}" = "arn:aws:iam::{account}:role/…"}}'
             if not role and account != self.settings.account:
-                hint = f'roles = {{"{account}" = "arn:aws:iam::{account}:role/…"}}'
                 raise ContentError(f"no role to look into account {account}", key="aws.roles", hint=hint)
+            if role and role.split(":")[4:5] != [account]:  # what it shows would be told of the wrong account
+                raise ContentError(f"{role} is no role of account {account}", key="aws.roles", hint=hint)
             base = boto3.Session()
-            self._sessions[account] = _assuming(base, role, region) if role else base
+            self._sessions[account] = self._assuming(base, account, region) if role else base
         return self._sessions[account]
 
+    def _assuming(self, base: Any, account: str, region: str) -> Any:
+        """A session with the credentials of an account's role, for an hour each: fetched from the home region when they
+        are needed, and again before they end.
+        """
+        import boto3
+        from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+        from botocore.session import get_session
 
-def _assuming(base: Any, role: str, region: str) -> Any:
-    """A session whose credentials are those of `role`, fetched when needed and again before they end."""
-    import boto3
-    from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-    from botocore.session import get_session
-
-    source = base._session
-    fetcher = AssumeRoleCredentialFetcher(
-        lambda service, **more: source.create_client(service, region_name=region, **more),
-        source.get_credentials(),
-        role,
-        extra_args={"RoleSessionName": "goldsmith"},
-    )
-    own = get_session()
-    credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
-    own._credentials = credentials  # type: ignore[attr-defined]  # botocore's documented way
-    return boto3.Session(botocore_session=own)
+        source, config, home = base._session, self._config(), self.settings.region or region
+        named = self.settings.external_ids.get(account, "")
+        fetcher = AssumeRoleCredentialFetcher(
+            lambda service, **more: source.create_client(service, region_name=home, config=config, **more),
+            source.get_credentials(),
+            self.settings.roles[account],
+            extra_args={"RoleSessionName": "goldsmith"} | ({"ExternalId": named} if named else {}),
+        )
+        own = get_session()
+        credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+        own._credentials = credentials  # type: ignore[attr-defined]  # botocore's documented way
+        return boto3.Session(botocore_session=own)

@@ -10,7 +10,7 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-from hardening.foundation.console import out, print_json, print_text, say
+from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import parse, read_small
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError, nearest
 from hardening.foundation.settings import ROOT, Settings
@@ -25,19 +25,18 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import COMPOSE_FILES, COMPOSE_PROJECT, COMPOSE_SERVICE, Json
 from pipelines.fleet.docker.drafts import (
-    Draft,
     Unadopted,
     definition_draft,
     dockerfile_draft,
     fitting,
     fleet_draft,
     managed_by,
-    slug,
     undrafted,
 )
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.docker.inventory import find, outside
 from pipelines.fleet.docker.written import compose_services, image_of, installed, last_stage, unpacked_container
+from pipelines.fleet.drafting import Draft, slug
 from pipelines.fleet.members import OLD, repository
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.host.provision import existing_engine
@@ -45,13 +44,33 @@ from pipelines.wiring import image_context, person
 
 YAML = (".yaml", ".yml")
 DOCKERFILES = ("dockerfile", "containerfile")
+TAGS, GROUP = CLOUDS = "ec2:", "asg:"  # how what is meant at EC2 begins
 SHORTEST_ID = 4
 ONE_OFF = "com.docker.compose.oneoff"
+FOUND = {"member": "member", "place": "place", "runs": "image", "group": "group"}  # who is left alone is to do
+
+
+class FoundLine(Line):
+    """What of a cloud a fleet would have: an instance or a group. `runs`: its golden release, or its image where that
+    is none of ours; of a group, what it starts members from. `left_alone`: why no rollout would replace it.
+    """
+
+    member: str
+    place: str
+    runs: str
+    group: str = ""
+    left_alone: str = ""
+
+    @property
+    def image(self) -> str:
+        """What it runs, in a table."""
+        return self.runs.partition(" (sha256:")[0]
 
 
 class AdoptLine(Line):
-    """`adopt`: one service. `members`: the containers that it was drafted from. `todo`: what a person has to fill in or
-    to change before it is right; `next`: what to type then, in order.
+    """`adopt`: one service. `members`: what it was drafted from. `todo`: what a person has to fill in or to change
+    before it is right; `next`: what to type then, in order. Of clouds, `found` is what the fleet would have; `text` is
+    the file while it is not `written`.
     """
 
     fleet: str
@@ -60,6 +79,9 @@ class AdoptLine(Line):
     files: tuple[str, ...]
     todo: tuple[str, ...]
     next: tuple[str, ...]
+    found: tuple[FoundLine, ...] = ()
+    written: bool = True
+    text: str = ""
 
 
 def adopt(
@@ -77,7 +99,7 @@ def adopt(
             hint="./goldsmith adopt CONTAINER…, ./goldsmith adopt compose.yaml or Dockerfile",
         )
     context = context or image_context(looks=True)
-    root = _root(context.settings, content)
+    root = root_for(context.settings, content)
     look = cache(lambda: _look(context.settings, engine))
     found = [one for names in _sorted(what) for one in _found(names, look)]
     if name and len(found) > 1:
@@ -92,8 +114,19 @@ def adopt(
     taken = load_fleets(context.settings.roots).keys() & {one.name for one in found}
     if taken and not any(path.exists() for path in paths):
         raise UsageError(f"there is a fleet {min(taken)} already", hint="--name gives this one another name")
-    _write({path: text for _, files in drafted for path, text in files.items()})
+    write_new({path: text for _, files in drafted for path, text in files.items()})
     return [line for line, _ in drafted]
+
+
+def in_cloud(what: Sequence[str], *, definition: bool, engine: str) -> bool:
+    """Whether machines at EC2 are meant. Raises UsageError where that is mixed with what is about containers."""
+    found = [one for one in what if one.startswith(CLOUDS)]
+    if found and (len(found) < len(what) or definition or engine):
+        raise UsageError(
+            f"adopt {found[0]} is about machines, and the others, --definition and --engine about containers",
+            hint="adopt one by one",
+        )
+    return bool(found)
 
 
 def show_adopted(lines: Sequence[AdoptLine], *, as_json: bool) -> None:
@@ -103,10 +136,16 @@ def show_adopted(lines: Sequence[AdoptLine], *, as_json: bool) -> None:
         return
     for line in lines:
         print_text([f"{line.fleet}: from {line.source}"])
-        _print_whole(f"  written: {file}" for file in line.files)
+        if line.found:
+            shown = {head: key for head, key in FOUND.items() if any(getattr(one, key) for one in line.found)}
+            rows = [[getattr(one, key) for key in shown.values()] for one in line.found]
+            print_table(list(shown), rows, whole=["member"])
+        _print_whole(line.text.splitlines())
+        _print_whole(f"  {'written' if line.written else 'to be written'}: {file}" for file in line.files)
         print_text([f"  to do: {todo}" for todo in line.todo])
         _print_whole(f"  {'then' if number else 'next'}: {step}" for number, step in enumerate(line.next))
-    say("nothing was changed that runs")
+    waits = not all(line.written for line in lines)
+    say("nothing was written; --apply writes the file" if waits else "nothing was changed that runs")
 
 
 def _print_whole(lines: Iterable[str]) -> None:
@@ -282,7 +321,7 @@ def _from_dockerfile(file: Path, text: str) -> Unadopted:
 # -- the drafts --------------------------------------------------------------------------------------------------------
 
 
-def _root(settings: Settings, content: str) -> Path:
+def root_for(settings: Settings, content: str) -> Path:
     """The content root that is drafted into: the named one, else the first of the user's own that may add fleets."""
     judged = {(ROOT / root).resolve() for root in settings.judging.roots}
     if not content:
@@ -317,14 +356,14 @@ def _draft(
     path = root / "pipelines/fleets" / f"{found.name}.toml"
     parse(tomllib.loads(fleet.text), Fleet, path, name=found.name)
     files[path] = fleet.text
-    todo = (*drafted.todo, *fleet.todo, *_settings_todo(context.settings, root))
+    todo = (*drafted.todo, *fleet.todo, *settings_todo(context.settings, root))
     line = AdoptLine(
         fleet=found.name,
         source=found.source,
         members=tuple(container_spec.name(one) for one in found.containers) if found.runs else (),
         files=tuple(str(file) for file in files),
         todo=tuple(dict.fromkeys(todo)),
-        next=_next(context, found, becomes),
+        next=steps_after(context, found.name, becomes, None if found.steps else "--adopt all"),
     )
     return line, files
 
@@ -368,23 +407,25 @@ def _refuse_member(found: Unadopted, settings: Settings) -> None:
             )
 
 
-def _settings_todo(settings: Settings, root: Path) -> list[str]:
+def settings_todo(settings: Settings, root: Path) -> list[str]:
     """What the settings must say for a root that they do not name."""
     if root.resolve() in {one.resolve() for one in settings.roots}:
         return []
     return [f'goldsmith.toml must name the content root: content = ["{root}"], and in [judging] roots = ["{root}"]']
 
 
-def _next(context: Context, found: Unadopted, becomes: str) -> tuple[str, ...]:
-    """What to type then: the release that members become comes first, where there is none."""
+def steps_after(context: Context, fleet: str, becomes: str, adopt: str | None) -> tuple[str, ...]:
+    """What to type then: the release that members become comes first, where there is none. `adopt`: the flags that take
+    members over; None where nothing runs that could be planned for.
+    """
     releases = context.ledger.releases(becomes)
     stable = any(context.ledger.moves(place, "stable") for place in {one.repository for one in releases})
     publish = () if stable else (f"./goldsmith image.publish {becomes}", f"./goldsmith image.promote {becomes}")
-    plan = () if found.steps else (f"./goldsmith roll.plan {found.name} --adopt all",)
-    return (*publish, f"./goldsmith fleet.check {found.name}", *plan)
+    plan = () if adopt is None else (f"./goldsmith roll.plan {fleet} {adopt}".rstrip(),)
+    return (*publish, f"./goldsmith fleet.check {fleet}", *plan)
 
 
-def _write(files: Mapping[Path, str]) -> None:
+def write_new(files: Mapping[Path, str]) -> None:
     """Write all files, or take back those that were written. Raises UsageError where one is there, and OutsideError."""
     for path in files:
         if path.exists() or path.is_symlink():

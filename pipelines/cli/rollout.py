@@ -85,7 +85,7 @@ def show_fleets(
 
 
 AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
-SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "runs": "runs", "state": "policy"}
+SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "runs": "runs", "state": "stands"}
 
 
 def scan_fleets(name: str, context: Context | None = None) -> list[SeenLine]:
@@ -106,7 +106,10 @@ def _seen(fleet: str, one: Judged) -> SeenLine:
     verdict = verdict_of(one)
     state = UNREAD if verdict.state == UNREAD else "not healthy" if verdict.ill else "healthy"
     golden = named(one.origin.golden) if one.origin.golden else ""
-    return SeenLine.of(member, fleet=fleet, member=member.id, golden=golden, state=state, policy=verdict.text)
+    said = (reason.what.removeprefix("it could not be read: ") for reason in one.standing if state == UNREAD)
+    return SeenLine.of(
+        member, fleet=fleet, member=member.id, golden=golden, state=state, policy=verdict.text, why=next(said, "")
+    )
 
 
 def scan_exit_code(lines: Sequence[SeenLine]) -> int:
@@ -117,7 +120,7 @@ def scan_exit_code(lines: Sequence[SeenLine]) -> int:
 def show_members(lines: Sequence[MemberLine], *, as_json: bool, everyone: bool = False) -> int:
     """Print the members with their violations, and how many have none, or with `everyone` those too.
 
-    Exit code 3 where one violates, or where nothing was judged.
+    The exit code is that of `exit_code`.
     """
     if as_json:
         print_json(to_json(tuple(lines)))
@@ -129,8 +132,10 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool, everyone: bool =
 
 
 def exit_code(lines: Sequence[MemberLine]) -> int:
-    """3 where a member violates, or where nothing was judged."""
-    return 0 if lines and not any(line.violations for line in lines) else 3
+    """4 where something could not be read; else 3 where a member violates, or where nothing was judged."""
+    if any(line.state == UNREAD for line in lines):
+        return OutsideError.exit_code
+    return 0 if lines and not any(line.violations for line in lines) else RefusedError.exit_code
 
 
 def _print_members(lines: Sequence[MemberLine], *, everyone: bool) -> None:

@@ -53,7 +53,7 @@ class MemberLine(Line):
 
 class SeenLine(Line):
     """`fleet.scan`: one member, or a place that could not be read. `golden` is the release that it is judged by;
-    `policy` says whether it is within policy.
+    `policy` says whether it is within policy, `why` why it could not be read.
     """
 
     fleet: str
@@ -63,6 +63,12 @@ class SeenLine(Line):
     golden: str
     state: str
     policy: str = ""
+    why: str = ""
+
+    @property
+    def stands(self) -> str:
+        """Whether it is within policy, or why that is not known."""
+        return f"{self.policy}: {self.why}" if self.why else self.policy
 
     @property
     def runs(self) -> str:

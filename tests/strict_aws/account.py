@@ -1,4 +1,4 @@
-"""What an account has switched on in a region: encryption by default, its key, Block Public Access."""
+"""What an account has switched on in a region (encryption by default, its key, Block Public Access); its roles."""
 
 from __future__ import annotations
 
@@ -75,6 +75,14 @@ def disable_snapshots_block(world: World, call: Call) -> dict[str, Any]:
     return {"State": "unblocked"}
 
 
+def assume_role(world: World, call: Call) -> None:
+    """moto's answer, to whoever says the ExternalId that the role's trust policy asks for."""
+    role = call.params["RoleArn"]
+    if world.external_ids.get(role) not in (None, call.params.get("ExternalId")):
+        raise AwsError("AccessDenied", f"User is not authorized to perform: sts:AssumeRole on resource: {role}", 403)
+
+
+ROLES = {"AssumeRole": assume_role}
 RULES = {
     "GetEbsEncryptionByDefault": get_encryption,
     "EnableEbsEncryptionByDefault": enable_encryption,

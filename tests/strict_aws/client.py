@@ -105,6 +105,10 @@ class StrictAws:
         """`account` belongs to these organisations and units."""
         self._ask("organization", {account: " ".join(arns)})
 
+    def guard(self, role: str, external_id: str) -> None:
+        """Let the role's trust policy ask for this ExternalId."""
+        self._ask("external_ids", {role: external_id})
+
     def limit_copies(self, at_once: int) -> None:
         self._ask("limits", {"copies_at_once": at_once})
 

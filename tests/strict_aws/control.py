@@ -79,6 +79,12 @@ def organization(front: Front, given: dict[str, Any], rest: str) -> Any:
     return {}
 
 
+def external_ids(front: Front, given: dict[str, Any], rest: str) -> Any:
+    """What whoever assumes a role must say, by the role's ARN."""
+    front.world.external_ids.update(given)
+    return {}
+
+
 def limits(front: Front, given: dict[str, Any], rest: str) -> Any:
     front.world.copies_at_once = given.get("copies_at_once", front.world.copies_at_once)
     front.world.page_at_most = given.get("page_at_most", front.world.page_at_most)
@@ -180,6 +186,7 @@ ACTIONS: dict[str, Callable[[Front, dict[str, Any], str], Any]] = {
     "advance": advance,
     "freeze": freeze,
     "organization": organization,
+    "external_ids": external_ids,
     "limits": limits,
     "fail": fail,
     "takes": takes,

@@ -16,6 +16,7 @@ KINDS = {
     "delay": "answered after `seconds`",
     "reset": "the connection is cut before the effect",
     "lost": "carried out, then the connection is cut: the answer is lost",
+    "hang": "not answered until other faults are in force",
     "unreachable": "every connection is cut before the effect; meant for a whole region",
 }
 
@@ -57,12 +58,19 @@ class Faults:
     _matched: Counter[int] = field(default_factory=Counter)
     _struck: Counter[int] = field(default_factory=Counter)
     _lock: Any = field(default_factory=threading.Lock)
+    _over: threading.Event = field(default_factory=threading.Event)
 
     def replace(self, rules: list[dict[str, Any]], seed: str) -> None:
         """Put `rules` in the place of all that were there."""
         with self._lock:
             self.rules, self.seed = [Fault(**rule) for rule in rules], seed
             self._seen, self._matched, self._struck = Counter(), Counter(), Counter()
+            self._over.set()
+            self._over = threading.Event()
+
+    def hang(self) -> None:
+        """Return when the faults are others."""
+        self._over.wait()
 
     def strike(self, service: str, operation: str, region: str, account: str, digest: str) -> Fault | None:
         """The fault that hits this call, if any."""

@@ -41,10 +41,12 @@ class Front:
         from moto.moto_api._internal.models import moto_api_backend
 
         moto_api_backend.reset()
+        self.world.faults.replace([], "0")  # who hangs goes on
         self.world.blocks.close()
         self.world = World()
 
     def close(self) -> None:
+        self.world.faults.replace([], "0")
         self.world.blocks.close()
 
     def date(self) -> str:
@@ -86,6 +88,8 @@ class Front:
         """The answer, or what `fault` makes of it."""
         if fault and fault.kind == "delay":
             time.sleep(fault.seconds)
+        if fault and fault.kind == "hang":
+            self.world.faults.hang()
         if fault and fault.kind in {"reset", "unreachable"}:
             cut(wire, entry, fault)
         if error := self._struck(call, fault) or refusal:
@@ -109,6 +113,8 @@ class Front:
             more = {"Reason": "UNAUTHORIZED_ACCOUNT"} if call.service == "ebs" else {}
             said = f"User is not authorized to perform: {call.service}:{call.operation}"
             return AwsError(code, fault.message or said, status, **more)
+        if fault and fault.kind == "hang":
+            return AwsError("Hung", "nobody waits for this any more, and it is not to be tried again", 400)
         if fault and fault.kind == "error":
             return AwsError(fault.code, fault.message or "An internal error has occurred", fault.status)
         return None

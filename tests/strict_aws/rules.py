@@ -62,6 +62,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "elbv2": {**health.RULES, **paging.ELBV2},
     "ssm": ssm.RULES,
     "kms": kms.RULES,
+    "sts": account.ROLES,
 }
 UNLOCKED = {
     ("ebs", "PutSnapshotBlock"),

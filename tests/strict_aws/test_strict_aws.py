@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,39 @@ def test_answers_have_the_members_of_the_model(aws: StrictAws) -> None:
     check_shape(model.output_shape, {"Images": [{"ImageId": "ami-1"}]}, "DescribeImages")
     with pytest.raises(ValueError, match="Colour"):
         check_shape(model.output_shape, {"Images": [{"Colour": "red"}]}, "DescribeImages")
+
+
+def test_a_role_asks_for_its_external_id(aws: StrictAws) -> None:
+    """Nobody enters without it, or with another one."""
+    role, sts = "arn:aws:iam::210987654321:role/shop", aws.client("sts")
+    asked = {"RoleArn": role, "RoleSessionName": "test"}
+    assert sts.assume_role(**asked)["Credentials"]
+    aws.guard(role, "shop-7")
+    for wrong in ({}, {"ExternalId": "shop-8"}):
+        with refused("AccessDenied", status=403):
+            sts.assume_role(**asked, **wrong)
+    assert sts.assume_role(**asked, ExternalId="shop-7")["Credentials"]
+
+
+def test_what_hangs_is_not_answered_until_the_faults_are_others(aws: StrictAws) -> None:
+    """Then it is refused, so that nobody tries again."""
+    away, codes = aws.client("ec2", AWAY), list[str]()
+
+    def ask() -> None:
+        with suppress(ClientError):
+            away.describe_instances()
+            return
+        codes.append("refused")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    with aws.faulty(Fault("hang", region=AWAY)):
+        asking.start()
+        while not aws.calls("ec2", "DescribeInstances", region=AWAY, fault="hang"):
+            asking.join(0.01)
+        assert aws.client("ec2").describe_instances()["Reservations"] == []
+        assert not codes
+    asking.join()
+    assert codes == ["refused"]
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ class World:
     images: dict[str, Image] = field(default_factory=dict)
     accounts: dict[tuple[str, str], Account] = field(default_factory=lambda: defaultdict(Account))
     organizations: dict[str, str] = field(default_factory=dict)  # account → ARN of its organisation
+    external_ids: dict[str, str] = field(default_factory=dict)  # ARN of a role → what whoever assumes it must say
     tokens: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)
     copies_at_once: int = 20
     page_at_most: int = 1000  # AWS may give fewer than were asked for

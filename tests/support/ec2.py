@@ -78,9 +78,9 @@ class Shop:
         """The new release, pinned."""
         return ReplacementImage(f"{self.new.repository}@{self.new.digest}", self.new.digest, self.new)
 
-    def image(self, release: Release) -> str:
-        """The id of a release's image at home."""
-        lines = self.cloud.made(kind="image", release=release.digest, region=REGION)
+    def image(self, release: Release, region: str = REGION) -> str:
+        """The id of a release's image, by default at home."""
+        lines = self.cloud.made(kind="image", release=release.digest, region=region)
         return lines[0].resource
 
     def instance(self, **more: Any) -> str:
@@ -164,9 +164,9 @@ class Shop:
         return sorted(one["InstanceId"] for each in pages for one in each["Instances"])
 
 
-def shop(aws: StrictAws, folder: Path) -> Shop:
-    """An account with the releases of two days, the newer one in the channel."""
-    settings = settings_at(aws, folder, regions=(), share_accounts=(), share_organizations=())
+def shop(aws: StrictAws, folder: Path, regions: tuple[str, ...] = ()) -> Shop:
+    """An account with the releases of two days, the newer one in the channel; in further regions too."""
+    settings = settings_at(aws, folder, regions=regions, share_accounts=(), share_organizations=())
     cloud = cloud_for(settings)
     cloud.clients.pause = aws.advance
     old = publish(cloud, disk(blocks=2)).release

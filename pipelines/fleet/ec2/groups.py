@@ -12,7 +12,7 @@ from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.tags import as_dict
 from pipelines.fleet.ec2.instance_spec import Json, token
-from pipelines.fleet.ec2.members import group_id, read_fleet, specification
+from pipelines.fleet.ec2.members import Inventory, group_id, read_fleet, specification
 from pipelines.fleet.ec2.pacing import pacing, preferences
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.members import BACK as BACK_NAME
@@ -231,7 +231,11 @@ class AutoScalingFleet:
 
     def groups(self) -> tuple[Group, ...]:
         """Every group of the selector. Raises OutsideError where a region cannot be read."""
-        return tuple(self._group(where, shown) for where, shown in read_fleet(self.fleet, self.cloud).whole().groups)
+        return self.groups_in(read_fleet(self.fleet, self.cloud).whole())
+
+    def groups_in(self, inventory: Inventory) -> tuple[Group, ...]:
+        """The groups of an inventory, with what they start members from."""
+        return tuple(self._group(where, shown) for where, shown in inventory.groups)
 
     def _group(self, where: str, shown: Json) -> Group:
         name = shown["AutoScalingGroupName"]

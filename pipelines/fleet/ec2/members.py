@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 
+from hardening.foundation.asking import Once, ask_each
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.runtime import Observed
 from images.aws.amis import ours_in
@@ -18,7 +20,15 @@ from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.tags import as_dict
 from images.ledger import Made
-from pipelines.fleet.ec2.instance_spec import KEPT, RUNNING, InstanceDescription, Json, ReplacementRecord, is_member
+from pipelines.fleet.ec2.instance_spec import (
+    KEPT,
+    RUNNING,
+    InstanceDescription,
+    Json,
+    Registered,
+    ReplacementRecord,
+    is_member,
+)
 from pipelines.fleet.ec2.observing import RunningInstance, look_at
 from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
@@ -59,13 +69,13 @@ class Ec2Members:
 
     def describe(self) -> tuple[Member, ...]:
         """Every instance that runs with the fleet's tags. Raises OutsideError where a region cannot be read."""
-        return self._members(read_fleet(self.fleet, self.cloud).whole())
+        return self.members_in(read_fleet(self.fleet, self.cloud).whole())
 
     def seen(self) -> Seen:
         """The members, the instances of the fleet's groups, and the templates that others would start from."""
         inventory = read_fleet(self.fleet, self.cloud)
         grouped = [self._grouped(one) for one in inventory.instances if one.group]
-        return Seen((*self._members(inventory), *grouped, *inventory.templates), tuple(inventory.unread))
+        return Seen((*self.members_in(inventory), *grouped, *inventory.templates), tuple(inventory.unread))
 
     def _grouped(self, found: RunningInstance) -> Member:
         """An instance of an Auto Scaling group, which the group replaces."""
@@ -76,10 +86,10 @@ class Ec2Members:
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now."""
         account, region = member.split("/")[:2]
-        there = self._members(read_fleet(self.fleet, self.cloud, (account, region)).whole())
+        there = self.members_in(read_fleet(self.fleet, self.cloud, (account, region)).whole())
         return next((one for one in there if one.id == member), None)
 
-    def _members(self, inventory: Inventory) -> tuple[Member, ...]:
+    def members_in(self, inventory: Inventory) -> tuple[Member, ...]:
         """The instances that are in no group and that no rollout is still preparing.
 
         One that took another's place has its id, whoever else copied its tags.
@@ -176,27 +186,108 @@ def regions_of(fleet: Fleet, cloud: Cloud) -> Iterator[tuple[str, str]]:
 
 
 def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
-    """Everything with the fleet's tags, in all its places or in some."""
+    """Everything with the fleet's tags, in all its places or in some, which are asked side by side.
+
+    A place that refuses, fails, or does not end within `aws.read_within` is unread; the others are read all the same.
+    """
+    places = dict.fromkeys(only or regions_of(fleet, cloud))
+    images = {region: Once(partial(ours_in, cloud, region)) for _, region in places}
+    answers = ask_each(
+        {place: partial(_read, fleet, cloud, place, images[place[1]]) for place in places}, cloud.aws.read_within
+    )
     found = Inventory()
-    for account, region in only or regions_of(fleet, cloud):
-        try:
-            place = RegionClient(cloud.clients, account, region)
-            reading = _Reading(fleet, cloud, place)
-            groups, instances = list(reading.groups()), list(reading.instances())
-            templates = list(reading.templates(groups))
-        except GoldsmithError as error:
-            found.unread.append(Unread(f"{account}/{region}", error.message))
+    for place, answer in answers.items():
+        if isinstance(answer, GoldsmithError):
+            found.unread.append(Unread("/".join(place), answer.message))
             continue
-        found.instances += instances
-        found.groups += [(place.where, one) for one in groups]
-        found.templates += templates
+        found.instances += answer.instances()
+        found.groups += [("/".join(place), one) for one in answer.groups]
+        found.templates += answer.templates
     return found
+
+
+def _read(fleet: Fleet, cloud: Cloud, place: tuple[str, str], images: Once[list[Ami]]) -> _Shown:
+    """All that a place shows of a fleet, of instances with all that it takes to judge them."""
+    here = RegionClient(cloud.clients, *place)
+    reading = _Reading(fleet, here)
+    groups, instances = list(reading.groups()), reading.instances()
+    templates = list(reading.templates(groups))
+    shown = _Shown(cloud, here, groups, templates, instances)
+    if not instances:
+        return shown
+    networks = {str(one.get("VpcId")) for one in instances.values()}
+    return replace(
+        shown,
+        volumes=here.volumes(instances),
+        checked=here.checked(instances),
+        registered=tuple(here.registered(networks)),
+        types=here.types(instances.values()),
+        classic=here.classic(),
+        images={ami.id: ami for ami in images()},
+    )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What a place shows of a fleet: `groups` as they are, `templates` as members, the others by their ids.
+
+    `checked`: the instances whose status checks passed; `images`: those of ours that the region has.
+    """
+
+    cloud: Cloud
+    place: RegionClient
+    groups: list[Json]
+    templates: list[Member]
+    running: Mapping[str, Json]
+    volumes: Mapping[str, Json] = field(default_factory=dict)
+    checked: frozenset[str] = frozenset()
+    registered: tuple[Registered, ...] = ()
+    types: Mapping[str, Json] = field(default_factory=dict)
+    classic: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    images: Mapping[str, Ami] = field(default_factory=dict)
+    _lines: dict[str, tuple[Made, ...]] = field(default_factory=dict)
+
+    def instances(self) -> Iterator[RunningInstance]:
+        """The instances, with how they are and what the ledger knows of their images."""
+        for name, one in sorted(self.running.items()):
+            places, kind = InstanceDescription(one).among(self.registered), self.types.get(one["InstanceType"], {})
+            shown = InstanceDescription(one, self.volumes, {}, places, kind, self.classic.get(name, ()))
+            image = self._image_of(shown)
+            known = self.images[image].release if image in self.images else None
+            serves = all(place.state in ("healthy", "unused") for place in shown.registrations)
+            digest = known.digest if known else ""
+            yield RunningInstance(self.place.where, shown, image, digest, name in self.checked and serves)
+
+    def _image_of(self, shown: InstanceDescription) -> str:
+        """The image that a root volume is made of, by its snapshot: a volume that was put back tells more than the id.
+
+        Where none of our images has that snapshot, it is the snapshot itself, or the volume: nothing is known of those.
+        """
+        said, root = str(shown.instance["ImageId"]), shown.volumes.get(shown.root, {}).get("SnapshotId", "")
+        if root and root in self._snapshots_of(said):
+            return said
+        if root and (made := next((image for image, ami in self.images.items() if root in ami.snapshots), "")):
+            return made
+        foreign = said not in self.images and not self._made(said)
+        return said if foreign else root or shown.root or f"the disk of {shown.id}"
+
+    def _snapshots_of(self, image: str) -> set[str]:
+        """The snapshots of an image of ours, by the ledger where it is gone."""
+        if image in self.images:
+            return set(self.images[image].snapshots)
+        return {str(name) for line in self._made(image) for name in line.details.get("snapshots", ())}
+
+    def _made(self, image: str) -> tuple[Made, ...]:
+        """The ledger's lines about an image that we made here, those about what is gone too."""
+        if image not in self._lines:  # many instances run one image
+            here = {"region": self.place.region, "kind": "image", "resource": image}
+            self._lines[image] = self.cloud.ledger.made(self.cloud.aws.account, **here)
+        return self._lines[image]
 
 
 @dataclass(frozen=True)
 class _Reading:
     fleet: Fleet
-    cloud: Cloud
     place: RegionClient
 
     def _selected(self) -> list[Json]:
@@ -207,69 +298,23 @@ class _Reading:
         tags = as_dict(one.get("Tags", ()))
         return all(tags.get(key) == value for key, value in self.fleet.selector.items())
 
-    def instances(self) -> Iterator[RunningInstance]:
-        """The instances of the selector that run, with how they are."""
+    def instances(self) -> dict[str, Json]:
+        """The instances of the selector that run, by their ids."""
         running = {"Name": "instance-state-name", "Values": list(RUNNING)}
         pages = self.place.ec2.instances(Filters=[*self._selected(), running])
-        found = {one["InstanceId"]: one for one in pages if self._exactly(one)}
-        if not found:
-            return
-        volumes, checked = self.place.volumes(found), set(self._checked(found))
-        networks = {str(one.get("VpcId")) for one in found.values()}
-        registered = list(self.place.registered(networks))
-        types, classic = self.place.types(found.values()), self.place.classic()
-        images = {ami.id: ami for ami in ours_in(self.cloud, self.place.region)}
-        for name, one in sorted(found.items()):
-            places, kind = InstanceDescription(one).among(registered), types.get(one["InstanceType"], {})
-            shown = InstanceDescription(one, volumes, {}, places, kind, classic.get(name, ()))
-            image = self._image_of(shown, images)
-            known = images[image].release if image in images else None
-            serves = all(place.state in ("healthy", "unused") for place in shown.registrations)
-            digest = known.digest if known else ""
-            yield RunningInstance(self.place.where, shown, image, digest, name in checked and serves)
-
-    def _image_of(self, shown: InstanceDescription, images: Mapping[str, Ami]) -> str:
-        """The image that a root volume is made of, by its snapshot: a volume that was put back tells more than the id.
-
-        Where none of our images has that snapshot, it is the snapshot itself, or the volume: nothing is known of those.
-        """
-        said, root = str(shown.instance["ImageId"]), shown.volumes.get(shown.root, {}).get("SnapshotId", "")
-        if root and root in self._snapshots_of(said, images):
-            return said
-        if root and (made := next((image for image, ami in images.items() if root in ami.snapshots), "")):
-            return made
-        foreign = said not in images and not self._made(said)
-        return said if foreign else root or shown.root or f"the disk of {shown.id}"
-
-    def _snapshots_of(self, image: str, images: Mapping[str, Ami]) -> set[str]:
-        """The snapshots of an image of ours, by the ledger where it is gone."""
-        if image in images:
-            return set(images[image].snapshots)
-        return {str(name) for line in self._made(image) for name in line.details.get("snapshots", ())}
-
-    def _made(self, image: str) -> tuple[Made, ...]:
-        """The ledger's lines about an image that we made here, those about what is gone too."""
-        here = {"region": self.place.region, "kind": "image", "resource": image}
-        return self.cloud.ledger.made(self.cloud.aws.account, **here)
-
-    def _checked(self, found: Iterable[str]) -> Iterator[str]:
-        """The instances whose status checks passed."""
-        for some in portions(found):
-            for one in self.place.ec2.call("DescribeInstanceStatus", InstanceIds=some)["InstanceStatuses"]:
-                if one["InstanceStatus"]["Status"] == one["SystemStatus"]["Status"] == "ok":
-                    yield one["InstanceId"]
+        return {str(one["InstanceId"]): one for one in pages if self._exactly(one)}
 
     def groups(self) -> Iterator[Json]:
         """The Auto Scaling groups of the selector."""
-        scaling = self.cloud.client("autoscaling", self.place.region, self.place.account)
+        scaling = self.place.clients.client("autoscaling", self.place.region, self.place.account)
         yield from scaling.pages("DescribeAutoScalingGroups", "AutoScalingGroups", Filters=self._selected())
 
     def templates(self, groups: Iterable[Json]) -> Iterator[Member]:
-        """The default version of each launch template of the selector, and the version that each group starts from."""
+        """The default version of each launch template of the selector, and all versions that groups start from."""
         for one in self.place.ec2.pages("DescribeLaunchTemplates", "LaunchTemplates", Filters=self._selected()):
             yield self._template(one["LaunchTemplateId"], "$Default")
         for group in groups:
-            if named := specification(group):
+            for named in specifications(group):
                 yield self._template(*named, group["AutoScalingGroupName"])
 
     def _template(self, template: str, version: str, group: str = "") -> Member:
@@ -296,21 +341,36 @@ def group_id(where: str, name: str) -> str:
 
 def specification(group: Json) -> tuple[str, str] | None:
     """The launch template that a group starts from, and the version as its settings say it; None where it has none."""
+    return next(iter(specifications(group)), None)
+
+
+def specifications(group: Json) -> list[tuple[str, str]]:
+    """The same, and those that a mixed instances policy has for some instance types."""
     policy = group.get("MixedInstancesPolicy", {}).get("LaunchTemplate", {})
-    found = group.get("LaunchTemplate") or policy.get("LaunchTemplateSpecification")
-    return (str(found["LaunchTemplateId"]), str(found.get("Version", "$Default"))) if found else None
+    found = [group.get("LaunchTemplate") or policy.get("LaunchTemplateSpecification")]
+    found += [one.get("LaunchTemplateSpecification") for one in policy.get("Overrides") or ()]
+    named = [(str(one["LaunchTemplateId"]), str(one.get("Version", "$Default"))) for one in found if one]
+    return list(dict.fromkeys(named))
 
 
 def firing(cloud: Cloud, places: Iterable[tuple[str, str]], names: Sequence[str]) -> tuple[str, ...]:
     """Those of the alarms that fire in some region; one that is nowhere, or cannot be asked, fires."""
     states: dict[str, set[str]] = {}
-    try:
-        for account, region in places:
-            client = cloud.client("cloudwatch", region, account)
-            for some in portions(names):
-                answer = client.call("DescribeAlarms", AlarmNames=some, AlarmTypes=["MetricAlarm", "CompositeAlarm"])
-                for one in (*answer.get("MetricAlarms", ()), *answer.get("CompositeAlarms", ())):
-                    states.setdefault(one["AlarmName"], set()).add(one["StateValue"])
-    except GoldsmithError:
-        return tuple(names)
+    for answer in ask_each(
+        {one: partial(_alarms, cloud, one, names) for one in places}, cloud.aws.read_within
+    ).values():
+        if isinstance(answer, GoldsmithError):
+            return tuple(names)
+        for name, state in answer:
+            states.setdefault(name, set()).add(state)
     return tuple(name for name in names if FIRING in states.get(name, {FIRING}))
+
+
+def _alarms(cloud: Cloud, place: tuple[str, str], names: Sequence[str]) -> list[tuple[str, str]]:
+    """The states of the alarms that a place has, by their names."""
+    client = cloud.client("cloudwatch", place[1], place[0])
+    found = list[Json]()
+    for some in portions(names):
+        answer = client.call("DescribeAlarms", AlarmNames=some, AlarmTypes=["MetricAlarm", "CompositeAlarm"])
+        found += (*answer.get("MetricAlarms", ()), *answer.get("CompositeAlarms", ()))
+    return [(str(one["AlarmName"]), str(one["StateValue"])) for one in found]

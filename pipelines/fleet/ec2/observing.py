@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
+from hardening.foundation.asking import ask_each
 from hardening.foundation.errors import GoldsmithError
 from hardening.runtime import Observed
 from images.aws.client import portions
@@ -36,20 +38,47 @@ class RunningInstance:
 
 
 def look_at(cloud: Cloud, instances: Mapping[str, RunningInstance]) -> dict[str, Observed]:
-    """How instances run, by the ids of members. What cannot be read of a region is unread for those in it."""
+    """How instances run, by the ids of members. What cannot be read of a region is unread for those in it.
+
+    The regions are asked side by side, each for `aws.read_within` at most.
+    """
+    places = {where: dict[str, RunningInstance]() for where in sorted({one.where for one in instances.values()})}
+    for name, one in instances.items():
+        places[one.where][name] = one
+    answers = ask_each({where: partial(_around, cloud, where, here) for where, here in places.items()},
+                       cloud.aws.read_within)  # fmt: skip
     found = dict[str, Observed]()
-    for where in sorted({one.where for one in instances.values()}):
-        here = {name: one for name, one in instances.items() if one.where == where}
-        region = _Region(RegionClient(cloud.clients, *where.split("/")))
-        groups, no_groups = region.groups(here.values())
-        templates, no_template = region.templates(here.values())
+    for where, here in places.items():
+        answer = answers[where]
+        seen = _nothing(where, here, answer.message) if isinstance(answer, GoldsmithError) else answer
         for name, one in here.items():
-            why, named = dict(no_groups), template_of(one.shown)
-            if named in no_template:
-                why["template_drift"] = no_template[named]
-            template = templates.get(named) if named else None
-            found[name] = Observed("instance", facts_of(one.shown, one.image, groups, template, why))
+            why, named = dict(seen.no_groups), template_of(one.shown)
+            if named in seen.no_template:
+                why["template_drift"] = seen.no_template[named]
+            template = seen.templates.get(named) if named else None
+            found[name] = Observed("instance", facts_of(one.shown, one.image, seen.groups, template, why))
     return found
+
+
+@dataclass(frozen=True)
+class _Around:
+    """The security groups of instances and the data of their templates; by rule and by template, what is unread."""
+
+    groups: dict[str, Json] | None
+    no_groups: dict[str, str]
+    templates: dict[tuple[str, str], Json]
+    no_template: dict[tuple[str, str] | None, str]
+
+
+def _around(cloud: Cloud, where: str, here: Mapping[str, RunningInstance]) -> _Around:
+    region = _Region(RegionClient(cloud.clients, *where.split("/")))
+    return _Around(*region.groups(here.values()), *region.templates(here.values()))
+
+
+def _nothing(where: str, here: Mapping[str, RunningInstance], why: str) -> _Around:
+    """What is known of a region that did not answer."""
+    named = (template_of(one.shown) for one in here.values())
+    return _Around(None, {"open_group": f"{where}: {why}"}, {}, {of: f"{where}: {why}" for of in named if of})
 
 
 @dataclass(frozen=True)

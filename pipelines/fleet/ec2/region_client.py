@@ -24,6 +24,8 @@ PROTECTIONS = {"disableApiTermination": "terminated", "disableApiStop": "stopped
 BURSTABLE = ("t2.", "t3.", "t3a.", "t4g.")
 NO_SUCH_INSTANCE = {"InvalidInstanceID.NotFound"}
 LOG_LINES = 10
+BY_NAME, VALUES = 1000, 200  # so many instances are asked for by name; values that a filter takes
+ATTACHED = ("attaching", "attached", "busy", "detaching")
 MOMENT = timedelta(seconds=0.5)  # how long an effect waits by itself
 
 
@@ -74,12 +76,32 @@ class RegionClient:
         )
 
     def volumes(self, instances: Iterable[str]) -> dict[str, Json]:
-        """The volumes of instances, by id."""
-        found: dict[str, Json] = {}
-        for some in portions(instances):
-            mine = [{"Name": "attachment.instance-id", "Values": some}]
-            found |= {one["VolumeId"]: one for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=mine)}
+        """The volumes of instances, by id. Of many, all that are attached are listed, which takes fewer calls."""
+        wanted, found = frozenset(instances), dict[str, Json]()
+        if len(wanted) > BY_NAME:
+            asked = [[{"Name": "attachment.status", "Values": list(ATTACHED)}]]
+        else:
+            asked = [[{"Name": "attachment.instance-id", "Values": some}] for some in portions(wanted, VALUES)]
+        for filters in asked:
+            for one in self.ec2.pages("DescribeVolumes", "Volumes", Filters=filters):
+                if any(held["InstanceId"] in wanted for held in one.get("Attachments", ())):
+                    found[one["VolumeId"]] = one
         return found
+
+    def checked(self, instances: Iterable[str]) -> frozenset[str]:
+        """Those of the instances whose status checks passed. Of many, all that run are listed."""
+        wanted = frozenset(instances)
+        if len(wanted) > BY_NAME:
+            shown = list(self.ec2.pages("DescribeInstanceStatus", "InstanceStatuses"))
+        else:
+            answers = (self.ec2.call("DescribeInstanceStatus", InstanceIds=some) for some in portions(wanted))
+            shown = [one for answer in answers for one in answer["InstanceStatuses"]]
+        good = {
+            one["InstanceId"]
+            for one in shown
+            if one["InstanceStatus"]["Status"] == one["SystemStatus"]["Status"] == "ok"
+        }
+        return wanted & good
 
     def _attributes(self, instance: InstanceDescription) -> dict[str, Any]:
         found = {key: self.attribute(instance.id, key) for key in ATTRIBUTES}

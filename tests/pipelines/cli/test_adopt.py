@@ -25,7 +25,7 @@ from images.context import Context
 from images.model import Definition
 from images.registry.login import auth_config
 from pipelines.cli import adopt as module
-from pipelines.cli.adopt import AdoptLine, OnEngine, _running, _write, adopt, show_adopted
+from pipelines.cli.adopt import AdoptLine, OnEngine, _running, adopt, show_adopted, write_new
 from pipelines.cli.rollout import plan_roll, roll_back, roll_fleet, show_plan
 from pipelines.cli.rollout_watch import _history, print_history
 from pipelines.fleet.catalog import load_fleet
@@ -159,13 +159,13 @@ def test_a_draft_that_cannot_be_written_takes_the_others_back(here: Context, tmp
     files = {tmp_path / "one/a.toml": "a", tmp_path / "two/b.toml": "b"}
     (tmp_path / "two").write_text("a file where a folder is needed")
     with pytest.raises(OutsideError, match=r"two/b\.toml cannot be written"):
-        _write(files)
+        write_new(files)
     assert not (tmp_path / "one/a.toml").exists()
     (tmp_path / "two").unlink()
     (tmp_path / "two").mkdir()
     (tmp_path / "two/b.toml").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"two/b\.toml is there already"):
-        _write(files)
+        write_new(files)
     assert not (tmp_path / "one/a.toml").exists()
     assert not (tmp_path / "nowhere").exists(), "written through a link"
 

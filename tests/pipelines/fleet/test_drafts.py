@@ -13,17 +13,16 @@ from hypothesis import strategies as st
 from hardening.foundation.content import parse
 from images.model import Definition
 from pipelines.fleet.docker.drafts import (
-    Draft,
     Unadopted,
     definition_draft,
     dockerfile_draft,
     fitting,
     fleet_draft,
     managed_by,
-    toml,
     undrafted,
 )
 from pipelines.fleet.docker.written import image_of, installed, last_stage, unpacked_container
+from pipelines.fleet.drafting import Draft, toml
 from pipelines.fleet.model import Fleet
 
 IMAGE = {

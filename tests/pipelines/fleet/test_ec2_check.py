@@ -135,6 +135,23 @@ def template(at: Shop, **more: Any) -> None:
     at.ec2.create_launch_template(LaunchTemplateName="tagged", LaunchTemplateData=data, TagSpecifications=tagged)
 
 
+def test_each_template_of_a_mixed_instances_policy_is_judged(office: Office) -> None:
+    """That of an override too, which starts some of the group's instances."""
+    at, named = office.at, {}
+    for name, release in (("usual", at.new), ("arm", at.old)):
+        data = {"ImageId": at.image(release), "InstanceType": "t3.micro"}
+        made = at.ec2.create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)["LaunchTemplate"]
+        named[name] = {"LaunchTemplateId": made["LaunchTemplateId"], "Version": "1"}
+    overrides = [{"InstanceType": "t3.small", "LaunchTemplateSpecification": named["arm"]}]
+    policy = {"LaunchTemplate": {"LaunchTemplateSpecification": named["usual"], "Overrides": overrides}}
+    at.aws.client("autoscaling").create_auto_scaling_group(
+        AutoScalingGroupName="shop", MinSize=0, MaxSize=3, DesiredCapacity=0, VPCZoneIdentifier=at.subnet,
+        MixedInstancesPolicy=policy, Tags=[{"Key": "app", "Value": "shop", "PropagateAtLaunch": True}],
+    )  # fmt: skip
+    judged = {name.removesuffix(" of the Auto Scaling group shop"): rules(one) for name, one in office.check().items()}
+    assert judged == {"launch template usual version 1": set(), "launch template arm version 1": {"superseded"}}
+
+
 def test_every_page_is_read(office: Office) -> None:
     """However few the service gives at a time."""
     at = office.at

@@ -1,0 +1,77 @@
+"""The text of a file that is drafted for people to read and to change. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
+
+from hardening.foundation.text import one_line
+
+FILL_IN = "FILL IN"
+USUAL_LABELS = ("app", "service", "name")  # by which people tell services apart, before all others
+_WIDTH = 118
+
+
+@dataclass
+class Draft:
+    """The text of a file as it is written, and what a person has to do about it."""
+
+    lines: list[str] = field(default_factory=list)
+    todo: list[str] = field(default_factory=list)
+
+    def say(self, comment: str) -> None:
+        """A comment, folded. What it quotes cannot end it: a newline is written as its escape."""
+        self.lines += textwrap.wrap(
+            one_line(comment), _WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+        )
+
+    def set(self, key: str, value: Any, because: str = "") -> None:
+        """A key with its value, below the reason for it."""
+        if because:
+            self._apart()
+            self.say(because)
+        self.lines.append(f"{key} = {toml(value)}")
+
+    def _apart(self) -> None:
+        """An empty line, but for right below the head of a table."""
+        self.lines += [] if self.lines[-1:] and self.lines[-1].startswith("[") else [""]
+
+    def table(self, name: str) -> None:
+        """The beginning of a table."""
+        self.lines += ["", f"[{name}]"]
+
+    def ask(self, comment: str) -> None:
+        """Something that a person has to fill in, here and in what is told."""
+        self._apart()
+        self.say(f"{FILL_IN}: {comment}")
+        self.todo.append(comment)
+
+    @property
+    def text(self) -> str:
+        """The whole file."""
+        return "\n".join(self.lines) + "\n"
+
+
+def toml(value: Any) -> str:
+    """Text, a number, or lists and tables of them, as TOML."""
+    match value:
+        case dict():
+            return "{ " + ", ".join(f"{_bare(key)} = {toml(one)}" for key, one in value.items()) + " }"
+        case list() | tuple():
+            return f"[{', '.join(map(toml, value))}]"
+        case int():
+            return str(value)
+        case _:
+            return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _bare(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml(key)
+
+
+def slug(text: str) -> str:
+    """The name of a fleet or definition from any text; empty where nothing of it may stand in one."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
