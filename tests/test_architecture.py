@@ -102,6 +102,7 @@ PURE = {
     "pipelines.fleet.ec2.instance_facts",
     "pipelines.fleet.ec2.instance_spec",
     "pipelines.fleet.ec2.pacing",
+    "pipelines.fleet.kubernetes.drafts",
     "pipelines.fleet.kubernetes.gitops",
     "pipelines.fleet.kubernetes.pod_facts",
     "pipelines.fleet.kubernetes.workloads",

@@ -66,13 +66,12 @@ class NamespaceReader:
 
     def workloads(self) -> dict[str, Workload]:
         """The objects whose pods carry the fleet's labels, by group id."""
-        found = dict[str, Workload]()
-        for kind in KINDS:
-            for shown in self.client.pages(self.path(kind)):
-                work = self._workload(kind, shown)
-                if labelled(work.labels, self.fleet.selector):
-                    found[self.group_id(kind, work.name)] = work
-        return found
+        return {name: one for name, one in self.everything().items() if labelled(one.labels, self.fleet.selector)}
+
+    def everything(self) -> dict[str, Workload]:
+        """All objects of the namespace that keep pods, by group id."""
+        found = [self._workload(kind, shown) for kind in KINDS for shown in self.client.pages(self.path(kind))]
+        return {self.group_id(one.kind, one.name): one for one in found}
 
     def group_id(self, kind: str, name: str) -> str:
         """The id of a workload as rollouts know it."""
