@@ -122,8 +122,9 @@ def in_cloud(what: Sequence[str], *, definition: bool, engine: str) -> bool:
     """Whether machines at EC2 or pods are meant. Raises UsageError where that is mixed with what an engine has."""
     found = [one for one in what if one.startswith(CLOUDS)]
     if found and (len(found) < len(what) or definition or engine):
+        of = "pods" if found[0].startswith(KUBERNETES) else "machines"
         raise UsageError(
-            f"adopt {found[0]} is about a cloud, and the others, --definition and --engine about an engine",
+            f"adopt {found[0]} is about {of}, and the others, --definition and --engine about containers",
             hint="adopt one by one",
         )
     return bool(found)
