@@ -104,8 +104,11 @@ WhyRevoked = Annotated[str, "why, for everyone who meets it"]
 
 Adoptable = Annotated[
     list[str],
-    "a container's name or a glob, a compose file, a Dockerfile; several may follow; or ec2:TAG=VALUE,…, or asg:NAME",
+    "a container's name or a glob, a compose file, a Dockerfile; several may follow; or ec2:TAG=VALUE,…, or asg:NAME, "
+    "or kubernetes:NAMESPACE, or one object of it as kubernetes:NAMESPACE/NAME",
 ]
+Kubeconfig = Annotated[str, "the file that leads to the cluster of a namespace"]
+ClusterContext = Annotated[str, "which of its contexts"]
 InRegions = Annotated[str, "the regions to look in, separated by commas; else those of [aws]"]
 InAccounts = Annotated[str, "the accounts to look in; else that of [aws], and those with a role there"]
 NewFleet = Annotated[str, "what the fleet is called; else it is called after the service"]
@@ -574,6 +577,16 @@ def fleet_explain(c: Context, member: MemberName, json: Json = False) -> int:
 
 
 @command
+def fleet_render(
+    c: Context, fleet: FleetName, output: IntoFolder = "", force: Force = False, json: Json = False
+) -> None:
+    """What a cluster is given for a Kubernetes fleet: roles that read and roll, a policy that verifies signatures."""
+    from pipelines.cli.rendering import render_manifests, show_rendered
+
+    show_rendered(render_manifests(fleet, output=output, force=force), as_json=json)
+
+
+@command
 def fleet_rebuild(c: Context, name: Fleets, apply: Apply = False, json: Json = False) -> int:
     """Find application images whose golden base has a newer release; tell their owners, and ask for a new build."""
     from pipelines.cli.rollout import NO_UPTAKE, UPTAKE_COLUMNS, rebuild_applications
@@ -585,12 +598,19 @@ def fleet_rebuild(c: Context, name: Fleets, apply: Apply = False, json: Json = F
 def adopt(
     c: Context, what: Adoptable, name: NewFleet = "", replacement: Becomes = "", definition: AlsoDefinition = False,
     content: DraftsInto = "", engine: OtherEngine = "", regions: InRegions = "", accounts: InAccounts = "",
-    apply: Apply = False, json: Json = False,
+    kubeconfig: Kubeconfig = "", context: ClusterContext = "", apply: Apply = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """Draft the fleet of CONTAINER…, compose.yaml, a Dockerfile, ec2:TAG=VALUE or asg:NAME. What runs stays."""
-    from pipelines.cli.adopt import adopt, in_cloud, show_adopted
+    """Draft the fleet of CONTAINER…, compose.yaml, a Dockerfile, ec2:TAG=VALUE, asg:NAME or kubernetes:NAMESPACE."""
+    from pipelines.cli.adopt import KUBERNETES, adopt, in_cloud, show_adopted
 
-    if in_cloud(what, definition=definition, engine=engine):
+    if in_cloud(what, definition=definition, engine=engine) and what[0].startswith(KUBERNETES):
+        from pipelines.cli.adopt_kubernetes import adopt_kubernetes
+
+        found = adopt_kubernetes(
+            what, kubeconfig=kubeconfig, cluster=context, name=name, replacement=replacement, content=content,
+            apply=apply,
+        )  # fmt: skip
+    elif in_cloud(what, definition=definition, engine=engine):
         from pipelines.cli.adopt_ec2 import adopt_ec2
 
         found = adopt_ec2(

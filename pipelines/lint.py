@@ -104,6 +104,7 @@ def _require_apart(fleet: Fleet, file: Path, others: Iterable[Fleet]) -> None:
         less, more = sorted((fleet.selector.items(), other.selector.items()), key=len)
         places = [(fleet.ec2.regions, other.ec2.regions), (fleet.ec2.accounts, other.ec2.accounts)]
         elsewhere = any(ours and theirs and not {*ours} & {*theirs} for ours, theirs in places)
+        elsewhere |= fleet.kubernetes.place != other.kubernetes.place
         if fleet.kind is other.kind and less <= more and not elsewhere:
             hint = "a member belongs to one fleet: give one of them a label that the other's members do not have"
             raise ContentError(f"it selects what the fleet {other.name} selects", file=file, key="selector", hint=hint)

@@ -102,6 +102,10 @@ PURE = {
     "pipelines.fleet.ec2.instance_facts",
     "pipelines.fleet.ec2.instance_spec",
     "pipelines.fleet.ec2.pacing",
+    "pipelines.fleet.kubernetes.drafts",
+    "pipelines.fleet.kubernetes.gitops",
+    "pipelines.fleet.kubernetes.pod_facts",
+    "pipelines.fleet.kubernetes.workloads",
     "pipelines.fleet.members",
     "pipelines.fleet.model",
     "pipelines.fleet.orphans",
@@ -142,7 +146,7 @@ kind = "docker"
 selector = { goldsmith-test = "absent" }
 replacement = { tag = "registry.invalid/none:1" }
 """
-AWS = {"boto3", "botocore", "images.aws", "pipelines.fleet.ec2"}
+AWS = {"boto3", "botocore", "images.aws", "pipelines.fleet.ec2", "pipelines.fleet.kubernetes"}
 OF_ROLLOUTS = {"dbos", "docker", "requests"}
 TELLS = "import sys, tasks\ntry: tasks.main(*sys.argv[1:])\nfinally: print(*sys.modules, file=sys.stderr)"
 WITHOUT = {

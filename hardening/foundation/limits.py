@@ -68,6 +68,12 @@ JSON_DEPTH = Limit("json.depth", 64, "levels of lists and objects in each other"
 JSON_VALUES = Limit("json.values", 1_000_000, "values of one document; a large machine's SBOM has a tenth of it")
 SMALL_FILE = Limit("image.small-file", 16 * MIB, "bytes of one text file such as os-release or dpkg's status")
 
+KUBECONFIG_BYTES = Limit("kubeconfig.bytes", MIB)
+KUBECONFIG_FILE = Limit("kubeconfig.file", 64 * KIB, "bytes of one file that a kubeconfig names")
+KUBERNETES_SECONDS = Limit("kubernetes.seconds", 60, "seconds for one answer of an API server")
+KUBERNETES_LIST = Limit("kubernetes.list", 128 * MIB, "bytes of all pages of one list")  # some 15,000 pods
+KUBERNETES_PAGES = Limit("kubernetes.pages", 2_000, "pages of one list")
+
 CONTAINER_ANSWER = Limit("container.answer", 2 * MIB, "bytes of what an engine tells of its files or processes")
 
 REGISTRY_SECONDS = Limit("registry.seconds", 120, "seconds for one question to a registry")

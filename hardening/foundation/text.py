@@ -7,7 +7,7 @@ A terminal obeys control characters: they clear lines, forge links and titles, a
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 UNSEEN = re.compile(
     "["
@@ -65,6 +65,11 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 def markdown_folded(title: str, table: str) -> str:
     """Markdown that a forge shows once somebody opens it; empty where there is nothing."""
     return f"<details><summary>{title}</summary>\n\n{table}\n\n</details>" if table else ""
+
+
+def markdown_block(texts: Iterable[str]) -> str:
+    """Texts as a block of code in markdown, which is indented, so that nothing in them ends it."""
+    return "\n".join(f"    {visible(line)}" for text in texts for line in text.splitlines())
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -44,7 +44,7 @@ from pipelines.wiring import image_context, person
 
 YAML = (".yaml", ".yml")
 DOCKERFILES = ("dockerfile", "containerfile")
-TAGS, GROUP = CLOUDS = "ec2:", "asg:"  # how what is meant at EC2 begins
+TAGS, GROUP, KUBERNETES = CLOUDS = "ec2:", "asg:", "kubernetes:"  # how what is meant in a cloud begins
 SHORTEST_ID = 4
 ONE_OFF = "com.docker.compose.oneoff"
 FOUND = {"member": "member", "place": "place", "runs": "image", "group": "group"}  # who is left alone is to do
@@ -119,11 +119,12 @@ def adopt(
 
 
 def in_cloud(what: Sequence[str], *, definition: bool, engine: str) -> bool:
-    """Whether machines at EC2 are meant. Raises UsageError where that is mixed with what is about containers."""
+    """Whether machines at EC2 or pods are meant. Raises UsageError where that is mixed with what an engine has."""
     found = [one for one in what if one.startswith(CLOUDS)]
     if found and (len(found) < len(what) or definition or engine):
+        of = "pods" if found[0].startswith(KUBERNETES) else "machines"
         raise UsageError(
-            f"adopt {found[0]} is about machines, and the others, --definition and --engine about containers",
+            f"adopt {found[0]} is about {of}, and the others, --definition and --engine about containers",
             hint="adopt one by one",
         )
     return bool(found)

@@ -51,10 +51,11 @@ def orphan_sources(context: Context) -> tuple[OrphanSource, ...]:
     fleets: dict[FleetKind, list[Fleet]] = defaultdict(list)
     for fleet in load_fleets(context.settings.roots).values():
         fleets[fleet.kind].append(fleet)
-    return tuple(_source(kind, fleets[kind], context) for kind in FleetKind if fleets[kind])
+    found = (_source(kind, fleets[kind], context) for kind in FleetKind if fleets[kind])
+    return tuple(source for source in found if source)
 
 
-def _source(kind: FleetKind, fleets: Iterable[Fleet], context: Context) -> OrphanSource:
+def _source(kind: FleetKind, fleets: Iterable[Fleet], context: Context) -> OrphanSource | None:
     match kind:
         case FleetKind.DOCKER:
             from pipelines.fleet.docker.orphans import DockerOrphanSource
@@ -66,6 +67,8 @@ def _source(kind: FleetKind, fleets: Iterable[Fleet], context: Context) -> Orpha
 
             regions = dict.fromkeys(region for fleet in fleets for region in regions_of(fleet, context.cloud))
             return Ec2OrphanSource(context.cloud.clients, regions, context.ledger)
+        case FleetKind.KUBERNETES:
+            return None  # what rollouts start there, the object that it belongs to owns
         case _:
             assert_never(kind)
 

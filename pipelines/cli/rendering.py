@@ -1,4 +1,4 @@
-"""What `pipeline.render` calls: a schedule checked, rendered, and written where it is asked for."""
+"""What `pipeline.render` and `fleet.render` call: files for schedulers and clusters, written where it is asked for."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from hardening.foundation.settings import ROOT, load_settings
 from images.documents import to_json
 from images.release.lifecycle import Status, status
 from pipelines.contract import Line
+from pipelines.fleet.catalog import load_fleet
+from pipelines.fleet.model import FleetKind
 from pipelines.schedules import COMMANDS, OF_IMAGE, STAYING, TARGETS, ScheduledRun, rendered
 from pipelines.wiring import image_context
 
@@ -27,7 +29,7 @@ BUILDS = "images are built by root, with an engine: in this task, which has neit
 
 
 class RenderedLine(Line):
-    """`pipeline.render`: one file of a schedule; `path` is where it was written, empty where it was only printed."""
+    """`pipeline.render`, `fleet.render`: one file; `path` is where it was written, empty where it was only printed."""
 
     target: str
     file: str
@@ -82,6 +84,40 @@ def render_schedule(
     if target in OF_IMAGE and words[0] == "nightly":
         say(f"note: {BUILDS}")
     return [RenderedLine(target=target, file=name, path=str(paths.get(name, "")), text=files[name]) for name in files]
+
+
+def render_manifests(name: str, *, output: str, force: bool) -> list[RenderedLine]:
+    """Render what a cluster is given for a Kubernetes fleet, and with `output` write the files into that folder.
+
+    Raises UsageError for a fleet of another kind, and for a file that is there already unless `force`.
+    """
+    from images.registry.release_trust import trust_of
+    from images.trust.keys import own_keys
+    from pipelines.fleet.kubernetes.manifests import fleet_manifests
+
+    settings = load_settings()
+    fleet = load_fleet(settings.roots, name)
+    if fleet.kind is not FleetKind.KUBERNETES:
+        raise UsageError(f"{name} is a fleet of kind {fleet.kind}", hint="only a Kubernetes fleet needs manifests")
+    trust, address, definition = (
+        trust_of(settings, fleet.policy),
+        settings.registry.address,
+        fleet.replacement.definition,
+    )
+    keys = [key.public for key in trust.keys or own_keys(settings) if not key.revoked]
+    repository = f"{address}/{definition}" if address and definition else ""
+    if not repository or not keys:
+        why = (
+            "no registry.address is set" if not address else
+            "its replacement is a tag, whose images others sign" if not definition else "no release was signed yet"
+        )  # fmt: skip
+        say(f"note: no policy for Kyverno: {why}")
+    files = fleet_manifests(fleet, repository, keys, trust.required)
+    paths = _written(files, Path(output), force=force) if output else {}
+    return [
+        RenderedLine(target="kubernetes", file=file, path=str(paths.get(file, "")), text=text)
+        for file, text in files.items()
+    ]
 
 
 def show_rendered(lines: Sequence[RenderedLine], *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from shlex import quote
 from hardening.foundation.console import out, print_json, print_rule, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
-from hardening.foundation.text import one_line
+from hardening.foundation.text import one_line, visible
 from hardening.gate import explain_shared, shared
 from hardening.running import UNREAD
 from images.context import Context
@@ -17,6 +17,7 @@ from images.documents import to_json
 from images.release.revocations import over, revoked
 from pipelines.cli.image_output import ended_by, finish
 from pipelines.cli.rollout_output import (
+    GroupLine,
     MemberLine,
     RollOutput,
     SeenLine,
@@ -335,6 +336,8 @@ def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: 
         print_text(changes)
     for why, names in by_reason((skip.member, skip.why) for skip in roll.skipped).items():
         print_text([f"left alone: {', '.join(names)}: {why}"])
+    for one in roll.groups:
+        _print_instead(one)
     if roll.rollout:
         return
     if roll.steps or roll.groups:
@@ -343,6 +346,15 @@ def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: 
         say("nothing to replace: every member that is out of policy is left alone, for the reasons above")
     else:
         say(f"nothing to replace; ./goldsmith fleet.check {roll.fleet} shows why")
+
+
+def _print_instead(one: GroupLine) -> None:
+    """What to merge for a group that is left alone, as it is: somebody copies it."""
+    if one.instead:
+        out().print()
+        print_text([f"to merge for {one.group.rpartition('/')[2]}, which is left alone:"])
+        for line in ("", *one.instead.splitlines(), ""):
+            out().out(visible(line), highlight=False)
 
 
 def _say_next(roll: RollOutput, file: str, adopt: str, *, as_owner: bool) -> None:

@@ -141,7 +141,7 @@ class CallsLine(Line):
 class GroupLine(Line):
     """One group that a service rolls: how much of it stays healthy, where it stops, and what became of it.
 
-    `runs`: the exact version that it starts members from before.
+    `runs`: the exact version that it starts members from before. `instead`: what to merge where it is kept, as text.
     """
 
     group: str
@@ -151,6 +151,7 @@ class GroupLine(Line):
     checkpoints: tuple[int, ...]
     cannot_roll: str
     runs: str
+    instead: str = ""
     outcome: Phase | Literal[""] = ""
     note: str = ""
 
@@ -367,6 +368,7 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         "\n".join(f"- {text.markdown(line.strip())}" for line in changed(roll)),
         f"And {len(steps) - MOST_STEPS} more, in the plan's file." if len(steps) > MOST_STEPS else "",
         text.markdown_table(*groups),
+        text.markdown_folded("To merge", text.markdown_block([one.instead for one in roll.groups])),
         text.markdown_folded("Calls", text.markdown_table(*calls)),
         text.markdown_folded("Left alone", text.markdown_table(*left_alone)),
     ]

@@ -102,6 +102,7 @@ COMMANDS: dict[str, Any] = {
     "nightly": contract.NightlyOutput,
     "pipeline.image": list[OwnImageLine],
     "pipeline.render": list[RenderedLine],
+    "fleet.render": list[RenderedLine],
     "worker.status": WorkerStatus,
     "report": ReportOutput,
     "latency": LatencyOutput,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, assert_never
@@ -15,10 +16,15 @@ from hardening.model import Name, NonEmpty
 from pipelines.fleet.calendar import Amount, Budget, Freeze, Percent, Window, at_least, at_most
 
 ADDRESSES = ("http://", "https://")  # how an alarm that is asked by HTTP begins
+LABEL = re.compile(r"([a-z0-9.-]{1,253}/)?([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Account = Annotated[str, matching(r"^[0-9]{12}$", "an account's id: twelve digits")]
 Region = Annotated[str, matching(r"^[a-z]{2}(-[a-z]+)+-[0-9]$", "a region such as eu-central-1")]
+
+
+def _is_address(alarm: str) -> bool:
+    return alarm.startswith(ADDRESSES)
 
 
 def _duration(default: str, description: str) -> Any:
@@ -31,6 +37,7 @@ class FleetKind(StrEnum):
 
     DOCKER = "docker"
     EC2 = "ec2"
+    KUBERNETES = "kubernetes"
 
 
 class ReplacementStrategy(StrEnum):
@@ -112,13 +119,35 @@ class Ec2(Content):
     )
 
 
+NamespaceName = Annotated[str, matching(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", "a name such as shop: a-z, 0-9 and -")]
+
+
+class Kubernetes(Content):
+    """Where a Kubernetes fleet runs: one namespace of one cluster. Its controllers replace the pods themselves."""
+
+    kubeconfig: NonEmpty | None = Field(
+        None, description="file that leads to the cluster; `$NAME`: the one that this environment variable names"
+    )
+    context: NonEmpty | None = Field(None, description="which of its contexts; its current-context is never used")
+    namespace: NamespaceName | None = Field(None, description="where the pods are")
+    container: NamespaceName | None = Field(
+        None, description="the container that is rolled, where pods have several; the others are only judged"
+    )
+
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """Where it is: two fleets there could have the same pods."""
+        return self.kubeconfig, self.context, self.namespace
+
+
 class Health(Content):
     """How a member shows that it serves; http and tcp are asked from this host.
 
     `docker`: the image's own health check. `ec2`: status checks and target groups, which http and tcp ask for as well.
+    `kubernetes`: the probes of its pods.
     """
 
-    kind: Literal["docker", "ec2", "http", "tcp", "exec"] = "docker"
+    kind: Literal["docker", "ec2", "kubernetes", "http", "tcp", "exec"] = "docker"
     port: Port | None = None
     path: str = "/"
     command: tuple[NonEmpty, ...] = ()
@@ -235,13 +264,15 @@ class Fleet(Content):
     owner: NonEmpty
     kind: FleetKind
     selector: Annotated[
-        dict[str, str], Field(min_length=1, description="labels (docker) or tags (ec2) that all members carry")
+        dict[str, str],
+        Field(min_length=1, description="labels (docker, kubernetes) or tags (ec2) that all members carry"),
     ]
     policy: Name = "default"
     replacement: Replacement
     rebuild: Rebuild | None = Field(None, description="what builds the application images that members run again")
     approval: Approval = Approval.REQUIRED
     ec2: Ec2 = Ec2()
+    kubernetes: Kubernetes = Kubernetes()
     health: Health = Health()
     limits: Limits = Limits()
 
@@ -249,32 +280,43 @@ class Fleet(Content):
     @classmethod
     def _own_health(cls, data: Any) -> Any:
         """Where nothing else is asked for, the place itself says how a member is."""
-        if isinstance(data, dict) and data.get("kind") == FleetKind.EC2 and isinstance(data.get("health", {}), dict):
-            return {**data, "health": {"kind": "ec2", **data.get("health", {})}}
+        own = isinstance(data, dict) and data.get("kind") in (FleetKind.EC2, FleetKind.KUBERNETES)
+        if own and isinstance(data.get("health", {}), dict):
+            return {**data, "health": {"kind": str(data["kind"]), **data.get("health", {})}}
         return data
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Fleet:
+        for kind in (FleetKind.EC2, FleetKind.KUBERNETES):
+            if self.kind is not kind and kind in self.model_fields_set:
+                raise ValueError(f'the table [{kind}] belongs to a fleet of kind "{kind}"')
+        if self.kind is not FleetKind.EC2 and (names := [one for one in self.limits.alarms if not _is_address(one)]):
+            raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
         match self.kind:
             case FleetKind.DOCKER:
-                if "ec2" in self.model_fields_set:
-                    raise ValueError('the table [ec2] belongs to a fleet of kind "ec2"')
-                self._refuse_health("ec2")
-                if names := [alarm for alarm in self.limits.alarms if not alarm.startswith(ADDRESSES)]:
-                    raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
+                self._refuse_health("ec2", "kubernetes")
             case FleetKind.EC2:
-                self._refuse_health("docker", "exec")
-                if self.limits.before_drain or self.limits.after_drain:
-                    raise ValueError(
-                        "limits.before_drain and after_drain run in containers: a fleet of kind docker has them"
-                    )
+                self._refuse_health("docker", "exec", "kubernetes")
+                self._refuse_drain_commands()
                 if self.rebuild:
                     raise ValueError("rebuild is for application images: a fleet of kind docker has them")
                 if self.replacement.tag:
                     raise ValueError("an EC2 fleet runs machine images: its replacement is a definition, not a tag")
+            case FleetKind.KUBERNETES:
+                self._refuse_health("docker", "ec2", "http", "tcp", "exec")
+                self._refuse_drain_commands()
+                for key in ("kubeconfig", "context", "namespace"):
+                    if getattr(self.kubernetes, key) is None:
+                        raise ValueError(f"kubernetes.{key} is missing: nothing else says which pods are meant")
+                if wrong := [one for pair in self.selector.items() for one in pair if not LABEL.fullmatch(one)]:
+                    raise ValueError(f"selector: {wrong[0]} can stand in no label of Kubernetes")
             case _:
                 assert_never(self.kind)
         return self
+
+    def _refuse_drain_commands(self) -> None:
+        if self.limits.before_drain or self.limits.after_drain:
+            raise ValueError("limits.before_drain and after_drain run in containers: a fleet of kind docker has them")
 
     def _refuse_health(self, *kinds: str) -> None:
         if self.health.kind in kinds:

@@ -109,7 +109,7 @@ class Group:
     """One group that a service rolls. `id` is `account/region/kind/name`; `desired` its members.
 
     `cannot_roll` says why the service could not bring it back or may not touch it; empty when it can be rolled. `runs`
-    is the exact version that it starts members from.
+    is the exact version that it starts members from. `instead`: what to merge where it is kept, if it cannot roll so.
     """
 
     id: str
@@ -118,6 +118,7 @@ class Group:
     healthy: int
     cannot_roll: str = ""
     runs: str = ""
+    instead: str = ""
 
 
 @dataclass(frozen=True)

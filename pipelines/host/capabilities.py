@@ -140,7 +140,8 @@ def needs_of(context: Context, name: str) -> tuple[str, ...]:
 def needs_of_fleet(fleet: Fleet, settings: Settings) -> tuple[str, ...]:
     """What a worker must have to roll a fleet; nothing where work is not shared.
 
-    A Docker Engine behind a socket is one machine's own; one that is reached by an address is reached from here.
+    A Docker Engine behind a socket is one machine's own, and so is a kubeconfig; one that is reached by an address is
+    reached from here.
     """
     from pipelines.fleet.model import FleetKind
 
@@ -149,6 +150,8 @@ def needs_of_fleet(fleet: Fleet, settings: Settings) -> tuple[str, ...]:
     if fleet.kind is FleetKind.DOCKER:
         by_address = settings.docker.host and not settings.docker.host.startswith("unix:")
         return () if by_address else (f"{HOST}{platform.node()}", content_of(settings))
+    if fleet.kind is FleetKind.KUBERNETES:
+        return f"{HOST}{platform.node()}", content_of(settings)
     regions = fleet.ec2.regions or settings.aws.all_regions
     return (*(f"{REGION}{region}" for region in regions), content_of(settings))
 

@@ -391,6 +391,8 @@ def step_cost(fleet: Fleet) -> tuple[Mapping[Bucket, int], timedelta]:
             return _ROOT_VOLUME, each + limits.drain + _VOLUME_REPLACED
         case FleetKind.EC2:
             return _NEW_INSTANCE, each + limits.drain + _INSTANCE_BOOTS
+        case FleetKind.KUBERNETES:  # whose controllers step its pods
+            return {}, each + limits.drain
         case _:
             assert_never(fleet.kind)
 

@@ -48,6 +48,10 @@ ASK_SECONDS = 5
 LOOK_LASTS = timedelta(hours=1)  # for what is only recorded
 
 
+def _nothing_instead(_group: Group, _target: ReplacementImage, _reasons: Sequence[str]) -> str:
+    return ""
+
+
 def _nothing_observed(_members: Sequence[Member]) -> Mapping[str, Observed]:
     return {}
 
@@ -59,7 +63,8 @@ class FleetSession:
     `look` opens ledger, registry or cloud again; `seen` is all that the selector finds, with what services roll.
     `source` is where our own images come from. `groups` are those that a service rolls, None where the kind knows none.
     `firing` returns those of the named alarms that fire; `together` asks many members, at once where the kind bears it;
-    `observe` says how members run, by their ids, where the kind can tell.
+    `observe` says how members run, by their ids, where the kind can tell. `instead`: what to merge for a group that is
+    left alone, since somebody else keeps it as a repository has it; by the reasons against it.
     """
 
     fleet: Fleet
@@ -73,6 +78,7 @@ class FleetSession:
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
     together: Together = one_by_one
     observe: Observe = _nothing_observed
+    instead: Callable[[Group, ReplacementImage, Sequence[str]], str] = _nothing_instead
     _looks: dict[tuple[str, str, str], tuple[datetime, Observed]] = field(default_factory=dict, compare=False)
 
     def origins(self) -> ProvenancePort:
@@ -217,6 +223,8 @@ def fleet_session(name: str, context: Context, *, now: Now = clock) -> Iterator[
                 yield session
         case FleetKind.EC2:
             yield _ec2_session(fleet, context, now)
+        case FleetKind.KUBERNETES:
+            yield _kubernetes_session(fleet, context, now)
         case _:
             assert_never(fleet.kind)
 
@@ -253,6 +261,23 @@ def _ec2_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
         fleet, context, members, now, source,
         lambda waivers, at: AmiProvenance(fleet, context, waivers, at), members.seen, AutoScalingFleet(fleet, cloud),
         lambda names: firing(cloud, regions_of(fleet, cloud), names), observe=members.observe,
+    )  # fmt: skip
+
+
+def _kubernetes_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
+    from pipelines.fleet.kubernetes.cluster_client import ClusterClient
+    from pipelines.fleet.kubernetes.groups import WorkloadFleet
+    from pipelines.fleet.kubernetes.kubeconfig import access_of
+    from pipelines.fleet.kubernetes.members import NamespaceReader, PodFleet, PodProvenance
+
+    client = ClusterClient(partial(access_of, fleet.kubernetes), context.settings.retry_for)
+    reader = NamespaceReader(fleet, client)
+    registry = context.registry
+    members, groups = PodFleet(reader, registered(registry, fleet)), WorkloadFleet(fleet, reader, now)
+    return FleetSession(
+        fleet, context, members, now, registry.address,
+        lambda waivers, at: PodProvenance(fleet, context, waivers, at, registry),
+        members.seen, groups, observe=members.observe, instead=groups.instead,
     )  # fmt: skip
 
 
@@ -376,4 +401,6 @@ def _step(
     most = allowed(at.fleet.limits, group.desired, sorted({rule for one in violating for rule in one.rules}), when)
     if not most and group.desired:
         raise RefusedError(f"budget exhausted for {group.name}", hint="see limits.budgets")
-    return GroupStep(replace(group, cannot_roll=group.cannot_roll or left), delegated.pace(group, most))
+    merge = at.instead(group, target, [reason.what for one in violating for reason in one.violations])
+    step = replace(group, cannot_roll=group.cannot_roll or left, instead=merge if group.cannot_roll else "")
+    return GroupStep(step, delegated.pace(group, most))

@@ -1,4 +1,4 @@
-"""Rollouts of Docker fleets on the durable engine, for tests; and what a process does that carries one and dies."""
+"""Rollouts of fleets on the durable engine, for tests; and what a process does that carries one and dies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ from images.documents import from_json, to_json
 from pipelines.durable.dbos import Worker
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
+from pipelines.fleet.kubernetes.cluster_client import ClusterClient
+from pipelines.fleet.kubernetes.groups import WorkloadFleet
+from pipelines.fleet.kubernetes.kubeconfig import access_of
+from pipelines.fleet.kubernetes.members import NamespaceReader, PodFleet
 from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.port import DelegatedFleet, MemberFleet
+from pipelines.rollout import group
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.state import Judge, MemberOrder, RolloutOutcome, World
 from tests.simulation.ledger import Ledger, SimulatedJournal
@@ -41,10 +48,10 @@ class Unchanged(Judge):
 
 
 @contextmanager
-def carried(members: DockerFleet, folder: Path) -> Iterator[Worker]:
-    """A process that carries rollouts of these members, kept in a folder."""
+def carried(members: MemberFleet, folder: Path, groups: DelegatedFleet | None = None) -> Iterator[Worker]:
+    """A process that carries rollouts of these members and groups, kept in a folder."""
     journal = SimulatedJournal(Ledger(holder="tests"), "tests")
-    world = World(members, journal, Unchanged(), lambda: datetime.now(UTC), together)
+    world = World(members, journal, Unchanged(), lambda: datetime.now(UTC), together, groups)
     with Worker.launched(f"sqlite:///{folder}/engine.sqlite", flows(world)) as worker:
         yield worker
 
@@ -89,6 +96,36 @@ def carry_and_die(folder: Path) -> None:
     """Execute what `run.json` in the folder says, in a process of its own, which kills itself at the first point that
     `died` does not name yet: before a step, or after a call that changes something.
     """
+    given, deaths = mortal(folder)
+    with DockerFleet(Fleet.model_validate(given["fleet"]), given["host"]) as members:
+        for call in MUTATING:
+            setattr(members.api, call, deaths.after(call, getattr(members.api, call)))
+        with carried(members, folder) as worker:
+            carry(worker, folder, given["order"])
+
+
+def carry_groups_and_die(folder: Path) -> None:
+    """The same, of the groups of a Kubernetes fleet."""
+    given, deaths = mortal(folder)
+    group.BETWEEN_LOOKS = timedelta(seconds=0.3)
+    fleet = Fleet.model_validate(given["fleet"])
+    client = ClusterClient(partial(access_of, fleet.kubernetes))
+    for call in ("patch", "delete"):
+        setattr(client, call, deaths.after(call, getattr(client, call)))
+    reader = NamespaceReader(fleet, client)
+    groups = WorkloadFleet(fleet, reader, lambda: datetime.now(UTC))
+    with carried(PodFleet(reader, lambda _reference: None), folder, groups) as worker:
+        carry(worker, folder, given["order"])
+
+
+def carry(worker: Worker, folder: Path, order: Any) -> None:
+    """Execute an order to its end, and leave its outcome in the folder."""
+    outcome = from_json(RolloutOutcome, worker.execute(ROLLOUT, "r1", order))
+    (folder / "outcome.json").write_text(json.dumps(to_json(outcome)))
+
+
+def mortal(folder: Path) -> tuple[dict[str, Any], Deaths]:
+    """What `run.json` in the folder says, in a process that dies before its steps, each time before the next one."""
     from pipelines.durable.dbos import queue
     from pipelines.rollout import steps
 
@@ -101,9 +138,4 @@ def carry_and_die(folder: Path) -> None:
         return await tried(runner, name, deaths.before(name, attempt), tries)
 
     steps.StepRunner._tried = dying  # type: ignore[method-assign]
-    with DockerFleet(Fleet.model_validate(given["fleet"]), given["host"]) as members:
-        for call in MUTATING:
-            setattr(members.api, call, deaths.after(call, getattr(members.api, call)))
-        with carried(members, folder) as worker:
-            outcome = from_json(RolloutOutcome, worker.execute(ROLLOUT, "r1", given["order"]))
-    (folder / "outcome.json").write_text(json.dumps(to_json(outcome)))
+    return given, deaths

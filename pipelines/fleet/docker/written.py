@@ -38,7 +38,7 @@ def compose_services(text: str, file: Path) -> dict[str, Json]:
 
     Variables have their defaults, for nothing of this process belongs into a draft. Raises ContentError.
     """
-    document = _merged(_loaded(text, file))
+    document = _merged(loaded(text, file))
     found = document.get("services")
     if not isinstance(found, dict) or not found:
         raise ContentError("no services stand in it", file=file, key="services", hint=nearest("services", document))
@@ -48,7 +48,7 @@ def compose_services(text: str, file: Path) -> dict[str, Json]:
     return {service: _container(service, _merged(given), project, file) for service, given in found.items()}
 
 
-def _loaded(text: str, file: Path) -> Any:
+def loaded(text: str, file: Path) -> Any:
     """The text's lists, tables and strings. Raises ContentError for no YAML, and for what grows by its aliases."""
     import yaml  # type: ignore[import-untyped]
 

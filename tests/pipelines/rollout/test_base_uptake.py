@@ -319,7 +319,7 @@ def test_what_cannot_be_asked_is_refused_in_the_fleets_file(rebuild: dict[str, A
 
 def test_only_containers_have_application_images() -> None:
     """Said where the file is read."""
-    ec2 = fleet().model_dump(mode="json", exclude={"ec2", "health", "limits"}) | {"kind": "ec2"}
+    ec2 = fleet().model_dump(mode="json", exclude={"ec2", "kubernetes", "health", "limits"}) | {"kind": "ec2"}
     with pytest.raises(ValidationError, match="rebuild is for application images"):
         Fleet.model_validate(ec2 | {"rebuild": {"command": ["x"]}})
 

@@ -1,0 +1,238 @@
+"""Edge: reads the pods of a fleet and the objects that keep them; and a fleet whose members nobody steps one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedError
+from hardening.runtime import Observed
+from images.artifact import Release
+from pipelines.fleet.docker.images import Configuration
+from pipelines.fleet.docker.provenance import ProvenanceReader
+from pipelines.fleet.kubernetes.cluster_client import ClusterClient, Json
+from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of, controller, facts_of, labelled, runs
+from pipelines.fleet.kubernetes.workloads import KINDS, Workload
+from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen, protection, repository
+from pipelines.fleet.model import Fleet
+
+APPS = "/apis/apps/v1/namespaces"
+BESIDE = "the fleet rolls the container {0} of its pod: whoever keeps this one rolls it"
+KEEPERS = "a Deployment, StatefulSet or DaemonSet"
+FOREVER = datetime.max.replace(tzinfo=UTC)
+NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError)  # of another kind, or of tomorrow
+
+
+@dataclass
+class PodInventory:
+    """All that a namespace holds of a fleet: workloads by group id, and each member with its container."""
+
+    workloads: dict[str, Workload] = field(default_factory=dict)
+    containers: dict[str, PodContainer] = field(default_factory=dict)
+    members: list[Member] = field(default_factory=list)
+    alone: list[Member] = field(default_factory=list)
+
+
+class NamespaceReader:
+    """The namespace of a fleet. A cluster that cannot be reached, or denies, raises OutsideError."""
+
+    def __init__(self, fleet: Fleet, client: ClusterClient) -> None:
+        self.fleet = fleet
+        self.client = client
+        self.namespace = str(fleet.kubernetes.namespace)
+        self.where = f"{client.access.name}/{self.namespace}"
+
+    def path(self, kind: str, name: str = "") -> str:
+        """The address of objects of a kind, or of one."""
+        plural = KINDS.get(kind, kind)
+        return "/".join(filter(None, [APPS, self.namespace, plural, quote(name, safe="")]))
+
+    def pod_path(self, name: str = "") -> str:
+        """The address of the pods, or of one."""
+        return "/".join(filter(None, [f"/api/v1/namespaces/{self.namespace}/pods", quote(name, safe="")]))
+
+    def workload(self, kind: str, name: str) -> Workload:
+        """One object as it is now."""
+        with self.understood():
+            return self._workload(kind, self.client.get(self.path(kind, name)))
+
+    def _workload(self, kind: str, shown: Json) -> Workload:
+        names = [str(one["name"]) for one in shown["spec"]["template"]["spec"]["containers"]]
+        return Workload(kind, shown, self.fleet.kubernetes.container or (names[0] if len(names) == 1 else ""))
+
+    def workloads(self) -> dict[str, Workload]:
+        """The objects whose pods carry the fleet's labels, by group id."""
+        return {name: one for name, one in self.everything().items() if labelled(one.labels, self.fleet.selector)}
+
+    def everything(self) -> dict[str, Workload]:
+        """All objects of the namespace that keep pods, by group id."""
+        found = [self._workload(kind, shown) for kind in KINDS for shown in self.client.pages(self.path(kind))]
+        return {self.group_id(one.kind, one.name): one for one in found}
+
+    def group_id(self, kind: str, name: str) -> str:
+        """The id of a workload as rollouts know it."""
+        return f"{self.where}/{kind.lower()}/{name}"
+
+    @property
+    def _selector(self) -> str:
+        return ",".join(f"{key}={value}" for key, value in sorted(self.fleet.selector.items()))
+
+    def pods(self) -> list[Json]:
+        """The pods that run with the fleet's labels."""
+        pods = self.client.pages(self.pod_path(), labelSelector=self._selector)
+        return [one for one in pods if runs(one) and labelled(one["metadata"].get("labels"), self.fleet.selector)]
+
+    def keepers(self, pods: Iterable[Json]) -> Callable[[Json], str]:
+        """Answers with the group that keeps a pod; a Deployment does so through a ReplicaSet."""
+        through = dict[str, tuple[str, str]]()
+        if any(controller(pod)[0] == "ReplicaSet" for pod in pods):
+            sets = self.client.pages(self.path("replicasets"), labelSelector=self._selector)  # as their pods
+            through = {str(one["metadata"]["name"]): controller(one) for one in sets}
+
+        def keeper(pod: Json) -> str:
+            kind, name = controller(pod)
+            if kind == "ReplicaSet":
+                kind, name = through.get(name, ("", ""))
+            return self.group_id(kind, name) if kind in KINDS else ""
+
+        return keeper
+
+    def inventory(self) -> PodInventory:
+        """All of it."""
+        with self.understood():
+            return self._inventory()
+
+    @contextmanager
+    def understood(self) -> Iterator[None]:
+        """Raise MalformedError where an answer that is read here is not what the API's documentation says."""
+        try:
+            yield
+        except NOT_UNDERSTOOD as error:
+            raise MalformedError(f"the answer of {self.client.access.server} is not understood: {error!r}") from None
+
+    def _inventory(self) -> PodInventory:
+        found, pods = PodInventory(self.workloads()), self.pods()
+        keeper = self.keepers(pods)
+        for pod in pods:
+            group = keeper(pod)
+            work = found.workloads.get(group)
+            rolled = (
+                work.container if work else self._rolled(pod)
+            )  # a pod may have more than its template: a mesh's proxy
+            for one in containers_of(pod):
+                member = self._member(one, group if work else "", rolled)
+                found.containers[member.id] = one
+                (found.members if member.group or rolled not in ("", one.name) else found.alone).append(member)
+        return found
+
+    def _rolled(self, pod: Json) -> str:
+        """The container of a pod without a template that the fleet is about; empty where that is not clear."""
+        names = [str(one["name"]) for one in pod["spec"]["containers"]]
+        return self.fleet.kubernetes.container or (names[0] if len(names) == 1 else "")
+
+    def _member(self, one: PodContainer, group: str, rolled: str) -> Member:
+        pod, ours = one.pod["metadata"], rolled in ("", one.name)  # where none is named, the object says so itself
+        name = str(pod["name"]) if one.name == rolled else f"{pod['name']}:{one.name}"
+        until, wrong = protection(self.fleet.limits.do_not_disrupt, pod.get("annotations") or {})
+        kept = " ".join(controller(one.pod)).strip()
+        alone = f"the {kept} keeps its pod" if kept else "nothing keeps its pod"
+        why = f"the {_named(group)} rolls it" if group else f"{alone}, not {KEEPERS}: nothing here would start another"
+        digest = one.digest or (one.image.rpartition("@")[2] if "@sha256:" in one.image else "")
+        return Member(
+            id=f"{self.where}/pod/{name}",
+            name=name,
+            handle=str(one.status.get("containerID") or pod.get("uid") or name),
+            image=one.image,
+            digests=(digest or one.image,),
+            since=one.since,
+            healthy=one.ready,
+            protected_until=FOREVER if wrong else until,  # until somebody mends it
+            cannot_roll=wrong or (why if ours else BESIDE.format(rolled)),
+            exact=one.exact,
+            group=group if ours else "",
+        )
+
+
+class PodFleet:
+    """The pods of a fleet. None of them is stepped: what keeps them replaces them, and nothing replaces the others."""
+
+    rehearses = False
+
+    def __init__(self, reader: NamespaceReader, configuration: Configuration) -> None:
+        self.reader = reader
+        self._configuration = configuration
+        self._last = dict[str, PodContainer]()
+        self._users = dict[str, str | None]()
+
+    def describe(self) -> tuple[Member, ...]:
+        """The pods that nothing keeps, which are left alone."""
+        return tuple(sorted(self._inventory().alone, key=lambda one: one.id))
+
+    def find(self, member: str) -> Member | None:
+        """The member with this id, if it runs now."""
+        return next((one for one in self.describe() if one.id == member), None)
+
+    def seen(self) -> Seen:
+        """All containers of the fleet's pods. Raises OutsideError where the cluster cannot be read."""
+        found = self._inventory()
+        return Seen(tuple(sorted((*found.members, *found.alone), key=lambda one: one.id)))
+
+    def _inventory(self) -> PodInventory:
+        found = self.reader.inventory()
+        self._last.update(found.containers)
+        return found
+
+    def changes(self, _member: Member, _target: ReplacementImage) -> Changes:
+        """Nothing that is known."""
+        return Changes()
+
+    def _unstepped(self, *_: Any, **__: Any) -> Any:
+        """Refuse to step a pod, which no plan asks for."""
+        raise RefusedError("no pod is replaced by itself", hint="roll what keeps it")
+
+    prepare = create = start = expose = retire = swap = remove_old = revive = discard = _unstepped
+    read = read_old = differences = downtime = log = _unstepped
+
+    def observe(self, members: Sequence[Member]) -> Mapping[str, Observed]:
+        """How members run, by their ids, as they were last listed; registries tell the users of their images."""
+        return {one.id: self._observed(one) for one in members if one.id in self._last}
+
+    def _observed(self, member: Member) -> Observed:
+        try:
+            return Observed("container", facts_of(self._last[member.id], self._image_user(member)))
+        except NOT_UNDERSTOOD as error:
+            return Observed("container", None, unread=f"the API's answer is not understood: {error!r}")
+
+    def _image_user(self, member: Member) -> str | None:
+        """The user that an image sets; None where no registry tells."""
+        if (wanted := member.exact or member.image) not in self._users:
+            self._users[wanted] = self._asked_user(wanted) if "@" in wanted else None
+        return self._users[wanted]
+
+    def _asked_user(self, reference: str) -> str | None:
+        try:
+            found = self._configuration(reference)
+        except GoldsmithError:
+            return None
+        return None if found is None else str((found.get("config") or {}).get("User") or "")
+
+
+class PodProvenance(ProvenanceReader):
+    """Where the images of pods come from. No node tells an image's layers: the registry that has it does."""
+
+    def _of(self, member: Member) -> Provenance:
+        return super()._of(member) if member.digests[0].startswith("sha256:") else Provenance()
+
+    def _base(self, member: Member) -> Release | None:
+        layers = member.layers or self._layers(repository(member.image), member.digests[0])
+        return super()._base(replace(member, layers=layers))
+
+
+def _named(group: str) -> str:
+    """What keeps a pod, as people call it, by the group's id."""
+    kind, name = group.split("/")[-2:]
+    return f"{next(one for one in KINDS if one.lower() == kind)} {name}"
