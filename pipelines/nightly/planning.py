@@ -273,7 +273,6 @@ def _waits(context: Context, to: ReleaseStore, name: str, release: Release, stab
     """The line of a candidate that soaks; None where its own stages have to look, as for an earlier one."""
     with suppress(GoldsmithError):  # they will meet it again
         decided = soak(context, to, name, release, stable)
-        waits = isinstance(decided, PromotionDecision) and decided.waits
-        if waits and not earlier_candidates(context, to, release, stable):
-            return soaking(name, decided)
+        if isinstance(decided, PromotionDecision) and decided.waits:
+            return None if earlier_candidates(context, to, release, stable) else soaking(name, decided)
     return None
