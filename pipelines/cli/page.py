@@ -26,6 +26,8 @@ STYLE = Path(__file__).with_name("report.css")
 SCRIPT = Path(__file__).with_name("report.js")
 SHOWN = 100
 """Points, findings and steps that a table shows."""
+MOST_BARS = 20
+"""Releases of which a bar shows when they expire."""
 ROWS = 50
 """Members that their table shows at first, as the script has it too, which shows more."""
 
@@ -38,7 +40,7 @@ def render_html(report: ReportOutput, state: JudgedState | None = None, stamp: s
     judged = judged_by_name(state)
     return template.render(
         report=report, stale=STALE, style=style(), script=Markup(SCRIPT.read_text(encoding="utf-8")),  # noqa: S704
-        policy=content_policy(live=bool(stamp)), stamp=stamp, shown=SHOWN, judged=judged,
+        policy=content_policy(live=bool(stamp)), stamp=stamp, shown=SHOWN, bars=MOST_BARS, judged=judged,
         first=in_order(report.members)[:ROWS], rows=Markup(member_rows(report, state)),  # noqa: S704 - escaped there
         charts=charts_of(report), counts=_counts(report),
     )  # fmt: skip
@@ -103,8 +105,9 @@ def charts_of(report: ReportOutput) -> dict[str, Any]:
     if expiring := sorted((one.expires_at, one.name) for one in report.images if one.release and one.expires_at):
         from pipelines.cli.charts import bars
 
-        days = [max(0.0, round((at - report.made_at) / timedelta(days=1), 1)) for at, _ in expiring]
-        names = [visible(name) for _, name in expiring]
+        first = expiring[:MOST_BARS]
+        days = [max(0.0, round((at - report.made_at) / timedelta(days=1), 1)) for at, _ in first]
+        names = [visible(name) for _, name in first]
         found["expiring"] = bars("Days until the releases expire", names[::-1], days[::-1], " d", lying=True)
     return found
 

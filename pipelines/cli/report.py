@@ -42,7 +42,7 @@ from pipelines.cli.report_output import (
     fleet_report,
     reasons_of,
 )
-from pipelines.cli.report_releases import releases_of
+from pipelines.cli.report_releases import ContentRecords, releases_of
 from pipelines.cli.rollout_output import FINISHED, MEANING
 from pipelines.contract import AuditReport, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
@@ -95,10 +95,10 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
     known = last_checks(context)
     state = judged_state(context, known)
     members = _members(context, known)
-    channels, releases = all_channels(context), context.ledger.releases()
+    channels, releases, said = all_channels(context), context.ledger.releases(), ContentRecords(context.ledger)
     newest = {one.name: one for one in reversed(releases) if not one.pruned_at}
     images = tuple(
-        _image(context, name, members, channels.get(name, NOWHERE), newest.get(name)) for name in _names(context)
+        _image(context, name, members, channels.get(name, NOWHERE), newest.get(name), said) for name in _names(context)
     )
     fixes = patch_latency(f"{DAYS}d", context).patches
     report = ReportOutput(
@@ -116,7 +116,7 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
         reasons=reasons_of(images),
         open_points=open_points((_open(one) for one in fixes if one.waits_for), state),
         history=_history(context, fixes, state),
-        releases=_releases(context, images, state),
+        releases=_releases(context, images, state, said),
     )
     reviews = {name: (datetime.combine(p.review_by, time(), UTC), p.owner) for name, p in policies.items()}
     before = _last(context)
@@ -147,10 +147,12 @@ def _history(context: Context, fixes: Iterable[PatchLine], state: JudgedState) -
     )
 
 
-def _releases(context: Context, images: Iterable[ImageReport], state: JudgedState) -> tuple[ReleaseReport, ...]:
+def _releases(
+    context: Context, images: Iterable[ImageReport], state: JudgedState, said: ContentRecords
+) -> tuple[ReleaseReport, ...]:
     running = Counter(one.release for fleet in state.fleets for one in fleet.members)
     channels = {one.name: {"candidate": one.candidate, "stable": one.stable} for one in images}
-    return releases_of(context, channels, running, channels)
+    return releases_of(context, channels, running, channels, said)
 
 
 def _names(context: Context) -> list[str]:
@@ -172,15 +174,16 @@ def _folder(context: Context) -> Path:
 
 
 def _image(
-    context: Context, name: str, members: tuple[MemberReport, ...], channels: Pointed, newest: Release | None
-) -> ImageReport:
+    context: Context, name: str, members: tuple[MemberReport, ...], channels: Pointed, newest: Release | None,
+    said: ContentRecords,
+) -> ImageReport:  # fmt: skip
     """One image: its newest artifact, what its channels point to, the last scan, the last verdict, who runs it."""
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
     candidate, stable = channels
     release = stable or (None if candidate else newest)
-    scan = context.ledger.scan(artifact.digest) if artifact else None
-    own = context.ledger.verdict(artifact.digest) if artifact else None
-    verdict = own or (_told(context, artifact) if artifact else None)
+    scan = said.scan(artifact.digest) if artifact else None
+    own = said.verdict(artifact.digest) if artifact else None
+    verdict = own or (_told(said, artifact) if artifact else None)
     loaded = context.definitions.get(name)
     mine = [member for member in members if member.image == name]
     tried = candidate.content if candidate and candidate != stable else ""
@@ -209,9 +212,9 @@ def _image(
     )
 
 
-def _told(context: Context, artifact: Artifact) -> Verdict | None:
+def _told(said: ContentRecords, artifact: Artifact) -> Verdict | None:
     """The verdict that a registry tells of, marked as such."""
-    told = context.ledger.verdict(artifact.digest, told=True)
+    told = said.verdict(artifact.digest, told=True)
     return replace(told, policy=f"{told.policy} (as the registry tells, not judged here)") if told else None
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import chain
 
 from hardening.findings import Outcome
 from images.artifact import Artifact, Release
 from images.context import Context
-from images.ledger import ClosedFix
+from images.ledger import ClosedFix, Ledger
 from images.release.lifecycle import status
 from pipelines.cli.report_output import ReleaseReport
 
@@ -15,35 +18,45 @@ NEWEST = 6
 """Releases of one image that are told of in full."""
 
 
+class ContentRecords:
+    """What the ledger keeps of contents; each is read once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.scan, self.verdict, self.checks = cache(ledger.scan), cache(ledger.verdict), cache(ledger.checks)
+
+
 def releases_of(
-    context: Context, names: Iterable[str], running: Mapping[str, int], channels: Mapping[str, Mapping[str, str]]
-) -> tuple[ReleaseReport, ...]:
+    context: Context, names: Iterable[str], running: Mapping[str, int], channels: Mapping[str, Mapping[str, str]],
+    said: ContentRecords,
+) -> tuple[ReleaseReport, ...]:  # fmt: skip
     """The newest releases of each image, the newest first. `running`: members by a release's digest; `channels`: by
-    image, where each channel points.
+    image, where each channel points; `said`: of their contents.
     """
-    closed: dict[str, list[ClosedFix]] = {}
+    closed, releases = defaultdict[str, list[ClosedFix]](list), defaultdict[str, list[Release]](list)
     for fix in context.ledger.closed_fixes():
-        closed.setdefault(fix.content, []).append(fix)
-    return tuple(line for name in names for line in _of_image(context, name, running, closed, channels.get(name, {})))
+        closed[fix.content].append(fix)
+    for release in context.ledger.releases():
+        releases[release.name].append(release)
+    lines = (_of_image(context, releases[name], running, closed, channels.get(name, {}), said) for name in names)
+    return tuple(chain.from_iterable(lines))
 
 
 def _of_image(
-    context: Context, name: str, running: Mapping[str, int], closed: Mapping[str, list[ClosedFix]],
-    channels: Mapping[str, str],
+    context: Context, releases: Sequence[Release], running: Mapping[str, int], closed: Mapping[str, list[ClosedFix]],
+    channels: Mapping[str, str], said: ContentRecords,
 ) -> Iterator[ReleaseReport]:  # fmt: skip
-    releases = context.ledger.releases(name)
     built = {one.content: context.ledger.artifact_over(one.content) for one in releases[: NEWEST + 1]}
     for number, release in enumerate(releases[:NEWEST]):
         before = next((one for one in releases[number + 1 :] if one.content != release.content), None)
         new, old = built[release.content], built.get(before.content) if before else None
         yield ReleaseReport(
-            image=name, digest=release.digest, content=release.content, status=status(release, context.now),
+            image=release.name, digest=release.digest, content=release.content, status=status(release, context.now),
             published_at=release.published_at, expires_at=release.expires_at,
             channels=tuple(sorted(channel for channel, digest in channels.items() if digest == release.digest)),
             members=running.get(release.digest, 0), packages=len(new.packages) if new else 0,
             changes=tuple(changed_packages(old, new)) if old and new else (),
             closed=tuple(f"{one.vulnerability} in {one.package}" for one in closed.get(release.content, ())),
-            evidence=tuple(_evidence(context, release)),
+            evidence=tuple(_evidence(said, release)),
         )  # fmt: skip
 
 
@@ -57,15 +70,15 @@ def changed_packages(old: Artifact, new: Artifact) -> Iterator[str]:
             yield f"{key[0]} {was or 'not there'} → {now or 'gone'}"
 
 
-def _evidence(context: Context, release: Release) -> Iterator[str]:
+def _evidence(said: ContentRecords, release: Release) -> Iterator[str]:
     content = release.content
-    if verdict := context.ledger.verdict(content) or context.ledger.verdict(content, told=True):
-        said = "allowed" if verdict.allowed else "refused"
-        yield f"{said} by the policy {verdict.policy} on {verdict.judged_at:%Y-%m-%d %H:%M} UTC"
-    if checks := context.ledger.checks(content):
+    if verdict := said.verdict(content) or said.verdict(content, told=True):
+        answer = "allowed" if verdict.allowed else "refused"
+        yield f"{answer} by the policy {verdict.policy} on {verdict.judged_at:%Y-%m-%d %H:%M} UTC"
+    if checks := said.checks(content):
         hold = sum(check.outcome is Outcome.PASS for check in checks)
         yield f"{hold} of {len(checks)} controls hold"
-    if scan := context.ledger.scan(content):
+    if scan := said.scan(content):
         looked = [one.scanner for one in scan.reports if one.outcome in (Outcome.PASS, Outcome.FAIL)]
         yield f"{len(scan.findings)} finding(s) by {', '.join(looked) or 'no scanner'}"
     if release.base_name:

@@ -12,7 +12,7 @@ import pytest
 from images.ledger import FleetDay, Ledger, MemberRun
 from pipelines.cli.member_rows import member_rows
 from pipelines.cli.open_points import OpenFix, open_points
-from pipelines.cli.page import content_policy, render_html
+from pipelines.cli.page import MOST_BARS, charts_of, content_policy, render_html
 from pipelines.cli.report import gather_all
 from pipelines.cli.report_history import AGES, UNKNOWN, by_age, by_day, by_week
 from pipelines.cli.report_output import ReportOutput
@@ -172,6 +172,19 @@ def test_charts_hold_no_style_script_or_link(found: tuple[ReportOutput, JudgedSt
     for drawing in drawings:
         assert not re.search(r"<(style|script|a|image|use|!--)|href|style=|pygal\.org", drawing)
         assert 'role="img"' in drawing
+
+
+def test_of_many_releases_the_first_to_expire_have_bars(found: tuple[ReportOutput, JudgedState]) -> None:
+    """A chart of two hundred bars would push all that follows off the screen."""
+    one = next(image for image in found[0].images if image.release)
+    many = [
+        one.model_copy(update={"name": f"image-{days:03}", "expires_at": NOW + days * DAY})
+        for days in range(2 * MOST_BARS, 0, -1)
+    ]
+    report = found[0].model_copy(update={"images": tuple(many)})
+    chart = charts_of(report)["expiring"]
+    assert re.findall(r"image-\d+", chart) == [f"image-{days:03}" for days in range(MOST_BARS, 0, -1)]
+    assert f"the first first: {MOST_BARS} of {2 * MOST_BARS}<" in render_html(report, found[1])
 
 
 def test_the_ledger_keeps_one_count_of_a_fleet_a_day(database: str) -> None:
