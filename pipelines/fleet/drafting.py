@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hardening.foundation.text import one_line
+from images.model import Definition
 
 FILL_IN = "FILL IN"
 USUAL_LABELS = ("app", "service", "name")  # by which people tell services apart, before all others
@@ -49,6 +50,28 @@ class Draft:
         self.say(f"{FILL_IN}: {comment}")
         self.todo.append(comment)
 
+    def begin_fleet(self, source: str, name: str, kind: str, owner: str, because: str = "") -> None:
+        """The head of a fleet's file; `owner` is who ran adopt, unless `because` says otherwise."""
+        self.say(f"Drafted by ./goldsmith adopt from {source}. Change what is not right.")
+        self.set("title", f"The service {name}")
+        self.set("owner", owner, because or "Who ran adopt. Put the team that answers for the service.")
+        self.set("kind", kind)
+
+    def set_replacement(self, becomes: str, because: str, definition: Definition | None, *, lacks: str = "") -> None:
+        """What members become, chosen `because`, and who approves that. Without a definition it is a tag, unless
+        `lacks` says what a person has to write.
+        """
+        if definition:
+            self.set("policy", definition.policy, f"The policy of {becomes}.")
+        tag = definition is None and not lacks
+        self.set("replacement", {"tag": becomes} if tag else {"definition": becomes, "channel": "stable"}, because)
+        if lacks:
+            self.ask(f"{lacks}: write it, or name another in `replacement`")
+        self.set(
+            "approval", "required",
+            'The default: another person approves each plan. "none": anybody begins, the night too.',
+        )  # fmt: skip
+
     @property
     def text(self) -> str:
         """The whole file."""
@@ -70,6 +93,11 @@ def toml(value: Any) -> str:
 
 def _bare(key: str) -> str:
     return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml(key)
+
+
+def lacking(becomes: str, definition: Definition | None) -> str:
+    """What is missing where members become what is neither a definition nor a tag."""
+    return "" if definition or re.search(r"[/:]", becomes) else f"no definition is named {becomes}"
 
 
 def slug(text: str) -> str:

@@ -15,7 +15,7 @@ from hardening.foundation.text import UNSEEN, one_line
 from images.model import Definition, Healthcheck
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import COMPOSE_PROJECT, COMPOSE_SERVICE, Json
-from pipelines.fleet.drafting import USUAL_LABELS, Draft, slug, toml
+from pipelines.fleet.drafting import USUAL_LABELS, Draft, lacking, slug, toml
 from pipelines.fleet.members import repository
 from pipelines.fleet.model import Limits
 
@@ -99,20 +99,9 @@ def fleet_draft(found: Unadopted, owner: str, becomes: str, because: str, known:
     """
     definition = known.get(becomes)
     draft = Draft(todo=list(found.notes))
-    draft.say(f"Drafted by ./goldsmith adopt from {found.source}. Change what is not right.")
-    draft.set("title", f"The service {found.name}")
-    draft.set("owner", owner, "Who ran adopt. Put the team that answers for the service.")
-    draft.set("kind", "docker")
+    draft.begin_fleet(found.source, found.name, "docker", owner)
     _select(draft, found)
-    if definition:
-        draft.set("policy", definition.policy, f"The policy of {becomes}.")
-    tag = definition is None and bool(re.search(r"[/:]", becomes))
-    draft.set("replacement", {"tag": becomes} if tag else {"definition": becomes, "channel": "stable"}, because)
-    if definition is None and not tag:
-        draft.ask(f"no definition is named {becomes}: write it, or name another in `replacement`")
-    draft.set(
-        "approval", "required", 'The default: another person approves each plan. "none": anybody begins, the night too.'
-    )
+    draft.set_replacement(becomes, because, definition, lacks=lacking(becomes, definition))
     _ask_health(draft, found, definition, known)
     _limit(draft, found)
     for one in found.containers if found.runs else ():

@@ -110,23 +110,15 @@ def machine_fleet_draft(
     """The file of a fleet, and the definition that its members become: `replacement`, or what most of them run."""
     becomes, because = _becomes(found, replacement)
     draft = Draft()
-    draft.say(f"Drafted by ./goldsmith adopt from {found.source}. Change what is not right.")
-    draft.set("title", f"The service {found.name}")
-    draft.set("owner", *_owner(found, owner))
-    draft.set("kind", "ec2")
+    draft.begin_fleet(found.source, found.name, "ec2", *_owner(found, owner))
     if found.carried:
         draft.set("selector", dict(found.selector), f"What {found.source} carries.")
     else:
         draft.ask(f"tag {found.source} and its instances {_said(found.selector)}: it has no tag to select it by")
         draft.set("selector", dict(found.selector))
-    if definition := known.get(becomes):
-        draft.set("policy", definition.policy, f"The policy of {becomes}.")
-    draft.set("replacement", {"definition": becomes, "channel": "stable"}, because)
-    if definition is None or not definition.is_machine:
-        draft.ask(f"no machine is defined as {becomes}: write it, or name another in `replacement`")
-    draft.set(
-        "approval", "required", 'The default: another person approves each plan. "none": anybody begins, the night too.'
-    )
+    definition = known.get(becomes)
+    defined = definition is not None and definition.is_machine
+    draft.set_replacement(becomes, because, definition, lacks="" if defined else f"no machine is defined as {becomes}")
     _ask_health(draft, found)
     _set_places(draft, found)
     _limit(draft, found)
@@ -153,7 +145,7 @@ def _owner(found: UnadoptedMachines, actor: str) -> tuple[str, str]:
     named = sorted((key for key in tags if key.lower() in OWNERS[:3]), key=lambda key: OWNERS.index(key.lower()))
     if named and tags[named[0]].strip():
         return tags[named[0]], f"Its tag {named[0]}."
-    return actor, "Who ran adopt. Put the team that answers for the service."
+    return actor, ""
 
 
 def _ask_health(draft: Draft, found: UnadoptedMachines) -> None:

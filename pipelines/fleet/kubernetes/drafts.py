@@ -5,13 +5,12 @@ Each choice has a comment that says from what it was derived.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from images.model import Definition
 from pipelines.fleet.docker.drafts import fitting
-from pipelines.fleet.drafting import Draft, slug
+from pipelines.fleet.drafting import Draft, lacking, slug
 from pipelines.fleet.kubernetes.workloads import Reach, Workload, obstacle, reach_of
 from pipelines.fleet.model import Kubernetes
 
@@ -58,20 +57,9 @@ def workload_fleet_draft(
     """The file of a fleet, and what its pods become: `replacement`, the definition that they run, or their tag."""
     work, (becomes, because) = found.work, _becomes(found, replacement, known)
     definition, draft = known.get(becomes), Draft()
-    draft.say(f"Drafted by ./goldsmith adopt from {found.source}. Change what is not right.")
-    draft.set("title", f"The service {work.name}")
-    draft.set("owner", owner, "Who ran adopt. Put the team that answers for the service.")
-    draft.set("kind", "kubernetes")
+    draft.begin_fleet(found.source, work.name, "kubernetes", owner)
     draft.set("selector", found.selector, "What its own controller tells its pods by.")
-    if definition:
-        draft.set("policy", definition.policy, f"The policy of {becomes}.")
-    tag = definition is None and bool(re.search(r"[/:]", becomes))
-    draft.set("replacement", {"tag": becomes} if tag else {"definition": becomes, "channel": "stable"}, because)
-    if definition is None and not tag:
-        draft.ask(f"no definition is named {becomes}: write it, or name another in `replacement`")
-    draft.set(
-        "approval", "required", 'The default: another person approves each plan. "none": anybody begins, the night too.'
-    )
+    draft.set_replacement(becomes, because, definition, lacks=lacking(becomes, definition))
     _set_place(draft, found)
     _limit(draft, work, reach_of(work))
     if why := obstacle(Workload(work.kind, work.shown, found.container)):
