@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
-from operator import itemgetter
 from typing import TypeVar
 
 from hardening.findings import Verdict
@@ -187,17 +186,9 @@ def _look_at_unchanged(found: _Planned, planner: Planner, ordered: Sequence[str]
 
 
 def _look_at(found: _Planned, look: _Look, names: Sequence[str], thorough: set[str]) -> None:
-    """Those that take long are spread over all, so that never all of the threads wait for their processes."""
-    names = spread([one for one in names if one in thorough], [one for one in names if one not in thorough])
     with threads(ASKED_AT_ONCE) as pool:
         answers = pool.map(lambda name: look.at(name, thorough=name in thorough), names)
         found.looked |= dict(zip(names, answers, strict=True))
-
-
-def spread(*lists: Sequence[str]) -> list[str]:
-    """The lists as one, over which each is spread evenly."""
-    placed = [(number / len(some), one) for some in lists for number, one in enumerate(some)]
-    return [one for _, one in sorted(placed, key=itemgetter(0))]
 
 
 def longest_ago(names: Sequence[str], asked: Mapping[str, datetime]) -> list[str]:
