@@ -401,6 +401,6 @@ def _step(
     most = allowed(at.fleet.limits, group.desired, sorted({rule for one in violating for rule in one.rules}), when)
     if not most and group.desired:
         raise RefusedError(f"budget exhausted for {group.name}", hint="see limits.budgets")
-    merge = at.instead(group, target, [reason.what for one in violating for reason in one.violations])
-    step = replace(group, cannot_roll=group.cannot_roll or left, instead=merge if group.cannot_roll else "")
-    return GroupStep(step, delegated.pace(group, most))
+    reasons = [reason.what for one in violating for reason in one.violations]
+    merge = at.instead(group, target, reasons) if group.cannot_roll else ""
+    return GroupStep(replace(group, cannot_roll=group.cannot_roll or left, instead=merge), delegated.pace(group, most))
