@@ -101,7 +101,13 @@ def earlier_candidates(
 
 
 def _ran_well(context: Context, fleet: str, release: Release) -> bool:
-    """Whether the newest rollout of a fleet to this content, whatever its dates, replaced members and ended well."""
+    """Whether the newest rollout of a fleet to this content, whatever its dates, replaced members and ended well.
+
+    A fleet of which the last check found no member tells nothing, as with the present candidate.
+    """
+    check = context.ledger.fleet_checks().get(fleet)
+    if check and not check.members:
+        return True
     same = {one.digest for one in context.ledger.releases_of_content(release.content)}
     view = next((one for one in history(context, fleet) if one.replacement.rpartition("@")[2] in same), None)
     if view is None or view.back or view.state is None or not view.state.ended_at or view.state.failure:

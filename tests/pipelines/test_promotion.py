@@ -20,6 +20,7 @@ from hardening.policy import Policy
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
+from images.ledger import FleetCheck
 from images.ledger.artifacts import ScanRecord
 from images.registry.release_store import RegistryStore
 from images.release import soak
@@ -431,3 +432,18 @@ def test_where_a_fleet_runs_the_candidate_an_earlier_one_must_have_run_well_ther
     rolled(6, one)
     rolled(7, two, failure="it crashed")
     assert (shop.night(1), shop.lines) == (one.digest, ["soaks", "promoted"])
+
+
+@needs_registry
+def test_a_fleet_in_which_the_last_check_found_nobody_holds_no_release_back(
+    open_shop: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was never checked does: nothing is known of it."""
+    shop = open_shop(FIRST, ("two", 24, (), False))
+    canary = SimpleNamespace(name="canary", replacement=SimpleNamespace(definition=NAME, channel="candidate"))
+    monkeypatch.setattr(promotion, "load_fleets", lambda _roots: {"canary": canary})
+    assert shop.night(1) == ""
+    shop.context.ledger.record_check(FleetCheck("canary", NOW, [{"name": "web-1"}]))
+    assert shop.night(1) == ""
+    shop.context.ledger.record_check(FleetCheck("canary", NOW, []))
+    assert shop.night(1) == shop.made[0].digest
