@@ -69,9 +69,9 @@ class Once(Generic[Answer]):
 
 
 def require_wanted() -> None:
-    """Raise LateError in the thread of a question whose answer nobody waits for any more."""
+    """Raise LateError in the thread of a question whose answer is no longer wanted."""
     if (given_up := _given_up.get()) and given_up.is_set():
-        raise LateError("nobody waits for the answer any more")
+        raise LateError("the answer is no longer wanted")
 
 
 def _begun(ask: Callable[[], Answer], given_up: threading.Event) -> Future[Answer]:

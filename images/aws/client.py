@@ -236,7 +236,7 @@ class Clients:
             if not role and account != self.settings.account:
                 raise ContentError(f"no role to look into account {account}", key="aws.roles", hint=hint)
             if role and role.split(":")[4:5] != [account]:  # what it shows would be told of the wrong account
-                raise ContentError(f"{role} is no role of account {account}", key="aws.roles", hint=hint)
+                raise ContentError(f"{role} is not a role of account {account}", key="aws.roles", hint=hint)
             base = boto3.Session()
             self._sessions[account] = self._assuming(base, account, region) if role else base
         return self._sessions[account]

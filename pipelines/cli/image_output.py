@@ -206,6 +206,6 @@ def write_out(text: str, output: str, mode: int | None = None) -> None:
 
     target = Path(output).absolute()
     if target.is_dir() or not target.parent.is_dir():
-        raise UsageError(f"--output: {output} is no place for a file", hint="give a file in a folder that is there")
+        raise UsageError(f"--output: {output} is not a place for a file", hint="give a file in a folder that is there")
     write_atomically(target, text, mode)
     say(f"wrote {target}")

@@ -291,7 +291,7 @@ class Fleet(Content):
             if self.kind is not kind and kind in self.model_fields_set:
                 raise ValueError(f'the table [{kind}] belongs to a fleet of kind "{kind}"')
         if self.kind is not FleetKind.EC2 and (names := [one for one in self.limits.alarms if not _is_address(one)]):
-            raise ValueError(f"limits.alarms: {names[0]} is no address: only ec2 has alarms by name")
+            raise ValueError(f"limits.alarms: {names[0]} is not an address: only ec2 has alarms by name")
         match self.kind:
             case FleetKind.DOCKER:
                 self._refuse_health("ec2", "kubernetes")

@@ -1,4 +1,4 @@
-"""The page as `serve` shows it: made anew when the state is another, and told to those who look at it. Edge."""
+"""The page as `serve` shows it: made again when the state changes, and told to those who look at it. Edge."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-AGES_SECONDS = 600  # the page is made anew after so long, whatever happened: what it says of ages and dates moves
+AGES_SECONDS = 600  # the page is made again after so long, whatever happened: what it says of ages and dates moves
 LOOK_SECONDS = 2  # how often the ledger is asked at most, however many look
 
 

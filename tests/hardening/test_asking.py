@@ -51,7 +51,7 @@ def test_one_that_hangs_is_late_and_ends_at_its_next_question(never: threading.E
     assert found.message == "no answer within 0s"
     never.set()
     assert over.wait(LONG.total_seconds())
-    assert ended == ["nobody waits for the answer any more"]
+    assert ended == ["the answer is no longer wanted"]
 
 
 def test_no_more_are_asked_at_once_than_may_be() -> None:

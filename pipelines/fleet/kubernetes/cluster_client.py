@@ -107,7 +107,7 @@ class ClusterClient:
             pages.add(1)
             items = page.get("items") or []
             if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
-                raise OutsideError(f"{self.access.server}{path}: the answer is no list of objects")
+                raise OutsideError(f"{self.access.server}{path}: the answer is not a list of objects")
             found += map(_slim, items)
             before, going_on = going_on, str((page.get("metadata") or {}).get("continue") or "")
             if not going_on:
@@ -164,7 +164,7 @@ class ClusterClient:
 
 
 def _slim(one: Json) -> Json:
-    """An object without what nobody here reads and most of its bytes are: who last set which of its fields."""
+    """An object without what is never read here and makes most of its bytes: who last set which of its fields."""
     metadata = one.get("metadata")
     if isinstance(metadata, dict) and isinstance(fields := metadata.get("managedFields"), list):
         metadata["managedFields"] = [{"manager": each.get("manager")} for each in fields if isinstance(each, dict)]
@@ -207,7 +207,7 @@ def _object(text: bytes, status: int) -> Json:
             raise
         return {"message": text[:200].decode(errors="replace")}
     if not isinstance(found, dict):
-        raise OutsideError("an API server's answer is no JSON object")
+        raise OutsideError("an API server's answer is not a JSON object")
     return found
 
 

@@ -132,7 +132,7 @@ class WorkloadFleet:
         return Watched(progress, seen.percent, seen.failed or seen.text)
 
     def _baked(self, group: Group, note: RollNote, seen: RollingState) -> Watched:
-        """How far the bake is. It begins anew when a pod does not serve, and in a process that goes on with it."""
+        """How far the bake is. It starts over when a pod does not serve, and in a process that goes on with it."""
         key = group.id, note.wanted
         if not seen.done:
             self._complete.pop(key, None)

@@ -1,6 +1,6 @@
 """Edge: reads what a kubeconfig says of one context, as the hostile input that it is.
 
-Whoever writes one can name programs to run, files to send and a server that nobody verifies. So programs (`exec`,
+Whoever writes one can name programs to run, files to send and a server that is not verified. So programs (`exec`,
 `auth-provider`), passwords, proxies and impersonation are refused, TLS is always verified, and the files that it names
 must lie beside it. `current-context` is not read: the fleet file names the context.
 """
@@ -69,7 +69,7 @@ def access_of(place: Kubernetes) -> ClusterAccess:
     file, wanted = _path(str(place.kubeconfig)), str(place.context)
     document = loaded(_text(file), file)
     if not isinstance(document, dict):
-        raise ContentError("is no kubeconfig", file=file)
+        raise ContentError("is not a kubeconfig", file=file)
     context = _named(document, "contexts", "context", wanted, file)
     cluster_name, user_name = str(context.get("cluster") or ""), str(context.get("user") or "")
     where = f"clusters.{cluster_name}"
@@ -112,7 +112,7 @@ def _text(file: Path) -> str:
 def _read(path: Path, limit: Limit, file: Path, key: str) -> str:
     """A file's text, at most as much as the limit accepts."""
     if path.exists() and not path.is_file():
-        raise ContentError(f"{path} is no file", file=file, key=key)  # opening a pipe would wait for its other end
+        raise ContentError(f"{path} is not a file", file=file, key=key)  # opening a pipe would wait for its other end
     try:
         with path.open("rb") as stream:
             data = stream.read(limit.most + 1)
@@ -138,7 +138,7 @@ def _named(document: Json, section: str, kind: str, name: str, file: Path) -> Js
 
 
 def _refuse(entry: Json, known: set[str], file: Path, where: str) -> None:
-    """Raise ContentError for what an entry may not ask for, and for what nobody here knows the meaning of."""
+    """Raise ContentError for what an entry may not ask for, and for what is not known here."""
     for key in sorted(entry):
         if key in REFUSED:
             raise ContentError(f"{REFUSED[key]}, which is refused", file=file, key=f"{where}.{key}", hint=WAYS)
@@ -156,7 +156,7 @@ def _server(address: str, file: Path, where: str) -> str:
     secure = bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK))
     if not secure or "@" in parts.netloc or parts.query or parts.fragment:
         hint = "such as https://10.0.0.1:6443; http:// is for this machine itself"
-        raise ContentError(f"{address} is no server's address", file=file, key=f"{where}.server", hint=hint)
+        raise ContentError(f"{address} is not a server's address", file=file, key=f"{where}.server", hint=hint)
     return address.rstrip("/")
 
 
@@ -167,7 +167,7 @@ def _pem(entry: Json, name: str, file: Path, where: str) -> str:
         try:
             return b64decode(data, validate=True).decode("ascii")
         except (binascii.Error, ValueError):
-            raise ContentError("is no PEM in base64", file=file, key=key) from None
+            raise ContentError("is not PEM in base64", file=file, key=key) from None
     named = str(entry.get(name) or "")
     return _beside(named, file, f"{where}.{name}") if named else ""
 
@@ -176,7 +176,7 @@ def _token(user: Json, file: Path, where: str) -> str:
     named = str(user.get("tokenFile") or "")
     token = str(user.get("token") or "") or (_beside(named, file, f"{where}.tokenFile").strip() if named else "")
     if token and not TOKEN.fullmatch(token):
-        raise ContentError("is no bearer token", file=file, key=f"{where}.token")
+        raise ContentError("is not a bearer token", file=file, key=f"{where}.token")
     return token
 
 
@@ -188,7 +188,7 @@ def _beside(named: str, file: Path, key: str) -> str:
     try:
         path, homes = (file.parent / named).resolve(), (file.parent.resolve(), SERVICE_ACCOUNT)
     except (OSError, ValueError):
-        raise ContentError(f"{named!r} is no file", file=file, key=key) from None
+        raise ContentError(f"{named!r} is not a file", file=file, key=key) from None
     if not any(path.is_relative_to(home) for home in homes):
         raise ContentError(f"{named} does not lie beside the kubeconfig", file=file, key=key, hint="copy it there")
     return _read(path, KUBECONFIG_FILE, file, key)

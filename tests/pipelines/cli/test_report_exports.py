@@ -124,7 +124,7 @@ def test_a_form_is_printed_or_written_whole(tmp_path: Path, state: JudgedState) 
 
     write_out(as_csv(state), str(tmp_path / "members.csv"))
     assert (tmp_path / "members.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
-    with pytest.raises(UsageError, match="no place"):
+    with pytest.raises(UsageError, match="not a place"):
         write_out("", str(tmp_path / "not" / "there.csv"))
 
 

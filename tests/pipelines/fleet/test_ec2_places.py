@@ -189,5 +189,5 @@ def instance_of(office: Office) -> str:
 def test_a_role_of_another_account_is_refused(office: Office) -> None:
     """What it shows would be told of the wrong account."""
     aws = office.at.cloud.aws.model_copy(update={"roles": {"333333333333": ROLE}})
-    with pytest.raises(ContentError, match=f"{ROLE} is no role of account 333333333333"):
+    with pytest.raises(ContentError, match=f"{ROLE} is not a role of account 333333333333"):
         Clients(aws).client("ec2", REGION, "333333333333")

@@ -61,18 +61,18 @@ REFUSED: dict[str, tuple[Json, Json, str]] = {
     "as": ({"token": "x", "as": "admin"}, {}, "as somebody else"),
     "proxy": ({}, {"proxy-url": "http://evil.example"}, "through a proxy"),
     "insecure": ({}, {"insecure-skip-tls-verify": True}, "turns the verification of TLS off"),
-    "http": ({}, {"server": "http://10.0.0.1"}, "no server's address"),
-    "userinfo": ({}, {"server": "https://a:b@10.0.0.1"}, "no server's address"),
-    "file": ({}, {"server": "file:///etc/shadow"}, "no server's address"),
-    "port": ({}, {"server": "https://10.0.0.1:x"}, "no server's address"),
+    "http": ({}, {"server": "http://10.0.0.1"}, "not a server's address"),
+    "userinfo": ({}, {"server": "https://a:b@10.0.0.1"}, "not a server's address"),
+    "file": ({}, {"server": "file:///etc/shadow"}, "not a server's address"),
+    "port": ({}, {"server": "https://10.0.0.1:x"}, "not a server's address"),
     "elsewhere": ({"tokenFile": "/etc/hostname"}, {}, "does not lie beside"),
     "upwards": ({"tokenFile": "../../../etc/hostname"}, {}, "does not lie beside"),
-    "device": ({"tokenFile": "pipe"}, {}, "is no file"),
+    "device": ({"tokenFile": "pipe"}, {}, "is not a file"),
     "linked": ({"tokenFile": "link"}, {}, "does not lie beside"),
-    "nul": ({"tokenFile": "a\0b"}, {}, "is no file"),
-    "token": ({"token": "a\r\nHost: x"}, {}, "no bearer token"),
+    "nul": ({"tokenFile": "a\0b"}, {}, "is not a file"),
+    "token": ({"token": "a\r\nHost: x"}, {}, "not a bearer token"),
     "unknown": ({"tokn": "x"}, {}, "did you mean token"),
-    "base64": ({}, {"certificate-authority-data": "%%%"}, "no PEM in base64"),
+    "base64": ({}, {"certificate-authority-data": "%%%"}, "not PEM in base64"),
 }
 
 
@@ -113,9 +113,9 @@ def test_a_name_that_means_nothing_or_two_things_is_refused(
         ("[" * 5000, "not YAML|nested too deeply"),
         ("a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
             f"{chr(98 + n)}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(8)), "values"),
-        ("!!python/object/apply:os.system [id]", "is no kubeconfig|no context"),
+        ("!!python/object/apply:os.system [id]", "is not a kubeconfig|no context"),
         ("x" * ((1 << 20) + 1), "kubeconfig.bytes"),
-        ("", "is no kubeconfig"),
+        ("", "is not a kubeconfig"),
     ],
 )  # fmt: skip
 def test_yaml_that_grows_or_acts_is_refused(tmp_path: Path, text: str, said: str) -> None:
