@@ -176,7 +176,7 @@ Span = tuple[datetime, datetime]  # from the first moment up to, but without, th
 def _known(zone: str) -> str:
     try:
         ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
+    except (ZoneInfoNotFoundError, ValueError, OSError, RecursionError):
         hint = nearest(zone, available_timezones()) if len(zone) > 2 else "such as UTC or Europe/Berlin"  # noqa: PLR2004
         raise MisplacedError(f"no time zone is called {zone!r}", hint[:200]) from None
     return zone

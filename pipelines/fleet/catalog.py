@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hardening.foundation.content import find_content, load_toml
@@ -23,3 +23,11 @@ def load_fleet(roots: Sequence[Path], name: str) -> Fleet:
         hint = nearest(name, fleets) if fleets else "none is defined yet; CONTRIBUTING.md shows how to add one"
         raise ContentError(f"no fleet is called {name}", hint=hint)
     return fleets[name]
+
+
+def require_replacement(fleet: Fleet, file: Path | str, definitions: Collection[str]) -> None:
+    """Raise ContentError where what a fleet's members become is no definition."""
+    wanted = fleet.replacement.definition
+    if wanted and wanted not in definitions:
+        hint = nearest(wanted, definitions)
+        raise ContentError(f"{wanted} is not a definition", file=file, key="replacement.definition", hint=hint)

@@ -57,14 +57,17 @@ class Draft:
         self.set("owner", owner, because or "Who ran adopt. Put the team that answers for the service.")
         self.set("kind", kind)
 
-    def set_replacement(self, becomes: str, because: str, definition: Definition | None, *, lacks: str = "") -> None:
-        """What members become, chosen `because`, and who approves that. Without a definition it is a tag, unless
-        `lacks` says what a person has to write.
+    def set_replacement(
+        self, becomes: str, because: str, definition: Definition | None, *, lacks: str = "", follow: bool = False
+    ) -> None:
+        """What members become, chosen `because`, and who approves that. Without a definition it is a tag, which is
+        one of others to `follow`, unless `lacks` says what a person has to write.
         """
         if definition:
             self.set("policy", definition.policy, f"The policy of {becomes}.")
         tag = definition is None and not lacks
-        self.set("replacement", {"tag": becomes} if tag else {"definition": becomes, "channel": "stable"}, because)
+        named = {"follow" if follow else "tag": becomes}
+        self.set("replacement", named if tag else {"definition": becomes, "channel": "stable"}, because)
         if lacks:
             self.ask(f"{lacks}: write it, or name another in `replacement`")
         self.set(
@@ -97,7 +100,12 @@ def _bare(key: str) -> str:
 
 def lacking(becomes: str, definition: Definition | None) -> str:
     """What is missing where members become what is neither a definition nor a tag."""
-    return "" if definition or re.search(r"[/:]", becomes) else f"no definition is named {becomes}"
+    return "" if definition or is_tag(becomes) else f"no definition is named {becomes}"
+
+
+def is_tag(becomes: str) -> bool:
+    """Whether what members become is an image in a registry, and no definition's name."""
+    return bool(re.search(r"[/:]", becomes))
 
 
 def slug(text: str) -> str:

@@ -18,7 +18,8 @@ from hardening.running import SHOWN
 from images.artifact import Release
 from images.catalog import load_definition
 from images.context import Context
-from pipelines.fleet.members import Provenance, newest
+from pipelines.fleet.catalog import require_replacement
+from pipelines.fleet.members import Member, Provenance, newest
 from pipelines.fleet.model import Fleet
 
 NOT_OF_THE_IMAGE = ("judges", REPRODUCED_EVALUATED, "checks", "policy-review", "policy-window", "waiver-ended")
@@ -40,6 +41,10 @@ class GoldenStatus:
         if release is None:
             return None
         return newest((release, *self.context.ledger.releases_of_content(release.content)))
+
+    def unasked(self, member: Member) -> Provenance:  # noqa: ARG002 - who reads a registry knows more
+        """What is known of a member's image without asking anybody."""
+        return Provenance()
 
     def forbidden(self, golden: Release) -> str:
         """Why a golden image must not become a member; empty where the policy does not enforce it."""
@@ -119,11 +124,12 @@ class GoldenStatus:
         return {}
 
     def required(self, release: Release | None) -> Release:
-        """What the fleet's channel points to. Raises ContentError where that is nothing."""
+        """What the fleet's channel points to. Raises ContentError where that is nothing, or of no definition."""
         if release is not None:
             return release
         name, channel = self.fleet.replacement.definition, self.fleet.replacement.channel
         what, file = f"{name} has no release in the channel {channel}", f"pipelines/fleets/{self.fleet.name}.toml"
+        require_replacement(self.fleet, file, find_content(self.context.settings.roots, "images/definitions", "*/"))
         hint = f"first ./goldsmith image.publish {name}, then ./goldsmith image.promote {name}"
         raise ContentError(what, file=file, key="replacement", hint=hint)
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from hardening.findings import Actor, Reason, Repair, Side
+from hardening.findings import Actor, Reason, Repair, Side, since_text
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError
 from hardening.model import Enforcement
@@ -139,12 +139,14 @@ def judged_member(
 
 
 def violation(reason: Reason, fleet_owner: str, golden: str, owners: Owners) -> ViolationLine:
-    """A reason against a member, with who acts by name."""
+    """A reason against a member, with who acts by name. Its words do not tell since when, for `since` does."""
     remedy = reason.remedy
     actor = remedy.actor if remedy else Actor.HOST
-    acts = {Actor.FLEET: fleet_owner, Actor.HOST: HOST_OWNER}.get(actor) or owners(golden) or f"the owner of {golden}"
+    of_image = owners(golden) or f"the owner of {golden}" if golden else fleet_owner  # of an image of others too
+    acts = {Actor.FLEET: fleet_owner, Actor.HOST: HOST_OWNER}.get(actor) or of_image
     return ViolationLine.of(
-        reason, stands=reason.stands, evidence=remedy.evidence if remedy else (),
+        reason, stands=reason.stands, what=reason.what.removesuffix(since_text(reason.since)),
+        evidence=remedy.evidence if remedy else (),
         repairs=remedy.repairs if remedy else (Repair.CONFIGURE,), side=remedy.side if remedy else Side.YOURS,
         acts=acts,
     )  # fmt: skip

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from hardening.foundation.errors import OutsideError
 from images.artifact import Release
 from pipelines.fleet.model import Method
 
 OWN_LABELS = "dev.goldsmith."
 ROLLOUT, MEMBER, EXPIRY = (OWN_LABELS + word for word in ("rollout", "member", "expiry"))
+OWNED = f"{OWN_LABELS}owned"  # an EC2 instance that rollouts may terminate: a launch says so, or a person
 KEPT = f"{OWN_LABELS}kept"  # the rollout that keeps a copy of a member's old container
 KEPT_LABELS = f"{OWN_LABELS}kept-labels"  # the labels that the copy does without, as JSON
 BACK = "-back"  # a rollback launches under the rollout's name with this suffix
@@ -28,8 +30,9 @@ class Member:
     digests of its unpacked layers, base first. `since` is when it was made. `protected_until` is what its
     do-not-disrupt label says. `forced_in_place` names what cannot exist twice; `cannot_roll` why it cannot be replaced
     at all. `zone` is where it stands, empty where its kind knows no zones. `exact` is the reference, by digest or id,
-    that a rollback goes to. `group` is the group whose service replaces it; empty: we step it. `defined_in` is what
-    else defines it and would undo the replacement, unless it names the new image as well.
+    that a rollback goes to. `group` is the group whose service replaces it; empty: we step it. `beside` is the group
+    that starts it anew with another container, which it rolls. `defined_in` is what else defines it and would undo the
+    replacement, unless it names the new image as well.
     """
 
     id: str
@@ -47,6 +50,15 @@ class Member:
     exact: str = ""
     group: str = ""
     defined_in: str = ""
+    beside: str = ""
+
+    @property
+    def known_by(self) -> tuple[str, ...]:
+        """Every digest by which its image may be known, and the one that it was started by: a runtime may tell another,
+        that of the part for its platform.
+        """
+        started_by = self.image.partition("@")[2]
+        return (*self.digests, *([started_by] if started_by and started_by not in self.digests else []))
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,29 @@ class Seen:
     unread: tuple[Unread, ...] = ()
 
 
+def require_read(unread: Sequence[Unread], what: str) -> None:
+    """Raise OutsideError where something of a fleet could not be read: who was not seen might be needed."""
+    if unread:
+        shown = "\n".join(f"{one.id}: {one.why}" for one in unread)
+        raise OutsideError(f"not every {what} of the fleet can be read", evidence=shown)
+
+
+@dataclass(frozen=True)
+class Followed:
+    """An image that others made, of a tag that is followed: first seen here at `seen`; None: it never was.
+
+    `newer` is another digest that the tag may be taken at, since `newer_since`; empty where there is none yet. `older`:
+    the digests that the tag named before what runs. `digest`: by which a registry knows what runs, if any is known.
+    """
+
+    tag: str
+    seen: datetime | None
+    newer: str = ""
+    newer_since: datetime | None = None
+    older: frozenset[str] = frozenset()
+    digest: str = ""
+
+
 @dataclass(frozen=True)
 class Provenance:
     """Where a member's image comes from, as the ledger and the registry tell it.
@@ -73,6 +108,8 @@ class Provenance:
     newest release over the golden content that an application image stands on. `latest` is what the channel of that
     golden image points to, since `latest_since`. `refused_because`: why the present policy would not let the golden
     image be published, since `refused_since`. `lacks`: fixes that the policy still gives time for, until `lacks_until`.
+    `followed`: what the tag that the fleet follows says of an image that others made. `unread`: why a registry did not
+    answer; all else is then what is known without it.
     """
 
     release: Release | None = None
@@ -84,6 +121,8 @@ class Provenance:
     lacks: str = ""
     lacks_since: datetime | None = None
     lacks_until: datetime | None = None
+    followed: Followed | None = None
+    unread: str = ""
 
     @property
     def golden(self) -> Release | None:
@@ -109,24 +148,36 @@ def newest(releases: Sequence[Release]) -> Release | None:
 class ReplacementImage:
     """A replacement, pinned: `reference` is by digest. `golden` is the release itself, or that of its base.
 
-    `refused_because`: why the present policy would not let the golden image be published.
+    `refused_because`: why the present policy would not let the golden image be published, or, of an image that others
+    made and whose tag is `followed`, why it is not taken yet.
     """
 
     reference: str
     digest: str
     golden: Release | None
     refused_because: str = ""
+    followed: bool = False
+
+    @property
+    def waits(self) -> str:
+        """Why nothing of a tag that is followed may be taken yet; empty where it may, and for all else."""
+        return self.refused_because if self.followed and self.golden is None else ""
 
 
 @dataclass(frozen=True)
 class Changes:
     """What another image changes in a member beside its files, a line for each thing.
 
-    `forbids`: why the member would not bear it; empty where nothing is known to be wrong.
+    `forbids`: why the member would not bear it; empty where nothing is known to be wrong. `user`: as whom the new
+    container runs; None: as the old one. `unread`: why that is not known. `breaks`: the rules that are enforced, and
+    that the new container would break by what it is started with, each with what to do.
     """
 
     told: tuple[str, ...] = ()
     forbids: str = ""
+    user: str | None = None
+    unread: str = ""
+    breaks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,30 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, assert_never
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration
+from hardening.foundation.engine_address import EngineAddress, engine_address
 from hardening.foundation.wording import matching
 from hardening.model import Name, NonEmpty
+from images.model import TaggedReference
 from pipelines.fleet.calendar import Amount, Budget, Freeze, Percent, Window, at_least, at_most
 
 ADDRESSES = ("http://", "https://")  # how an alarm that is asked by HTTP begins
+ORGANIZATION = "organization"
 LABEL = re.compile(r"([a-z0-9.-]{1,253}/)?([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?")
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Account = Annotated[str, matching(r"^[0-9]{12}$", "an account's id: twelve digits")]
 Region = Annotated[str, matching(r"^[a-z]{2}(-[a-z]+)+-[0-9]$", "a region such as eu-central-1")]
+
+
+def _engine(text: str) -> str:
+    return engine_address(text).text
+
+
+EngineHost = Annotated[str, AfterValidator(_engine)]
 
 
 def _is_address(alarm: str) -> bool:
@@ -38,6 +48,8 @@ class FleetKind(StrEnum):
     DOCKER = "docker"
     EC2 = "ec2"
     KUBERNETES = "kubernetes"
+    ECS = "ecs"
+    EKS = "eks"
 
 
 class ReplacementStrategy(StrEnum):
@@ -68,20 +80,45 @@ class Approval(StrEnum):
     NONE = "none"
 
 
+HEALTH: dict[FleetKind, tuple[str, ...]] = {
+    FleetKind.DOCKER: ("docker", "http", "tcp", "exec"),
+    FleetKind.EC2: ("ec2", "http", "tcp"),
+    FleetKind.KUBERNETES: ("kubernetes",),
+    FleetKind.ECS: ("ecs",),
+    FleetKind.EKS: ("eks",),
+}
+"""The kinds of health that fit a fleet, by where it runs."""
+
+
+ELSEWHERE = (FleetKind.EC2, FleetKind.KUBERNETES, FleetKind.ECS, FleetKind.EKS)  # which say themselves how a member is
+AT_AWS = (FleetKind.EC2, FleetKind.ECS, FleetKind.EKS)
+
+
 class Replacement(Content):
     """What a member becomes: the release that a channel of a definition points to, or what a tag points to."""
 
     definition: Name | None = None
     channel: Literal["candidate", "stable"] = "stable"
     tag: NonEmpty | None = Field(None, description="registry/app:1; for application images built on a golden base")
+    follow: TaggedReference | None = Field(
+        None, description="docker.io/library/nginx:1.27; an image that others make, taken once its cooldown is over"
+    )
+    cooldown: Duration | None = Field(None, description="how long a new digest of `follow` waits; else the setting's")
 
     @model_validator(mode="after")
     def _one(self) -> Replacement:
-        if (self.definition is None) == (self.tag is None):
-            raise ValueError("give exactly one of definition (with channel) and tag")
-        if self.tag and "channel" in self.model_fields_set:
+        if sum(one is not None for one in (self.definition, self.tag, self.follow)) != 1:
+            raise ValueError("give exactly one of definition (with channel), tag and follow")
+        if self.image and "channel" in self.model_fields_set:
             raise ValueError("a channel belongs to a definition, not to a tag")
+        if self.cooldown is not None and not self.follow:
+            raise ValueError("a cooldown belongs to follow: our own releases soak instead (limits.min_soak)")
         return self
+
+    @property
+    def image(self) -> str | None:
+        """The tag that members are made from; None where it is the release of a definition."""
+        return self.tag or self.follow
 
 
 class Rebuild(Content):
@@ -108,15 +145,48 @@ class Rebuild(Content):
         return self
 
 
+class DockerHosts(Content):
+    """Where a Docker fleet runs: without hosts, on the engine of the settings. Members are replaced where they run."""
+
+    hosts: tuple[EngineHost, ...] = Field(
+        (), max_length=100, description="engines: unix:///PATH, tcp://NAME:2376 (TLS only), or ssh://USER@NAME"
+    )
+
+    @model_validator(mode="after")
+    def _apart(self) -> DockerHosts:
+        labels = [one.label for one in self.addresses]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"hosts names {twice[0]} twice: its members would have the same names")
+        return self
+
+    @property
+    def addresses(self) -> tuple[EngineAddress, ...]:
+        """The hosts, read."""
+        return tuple(engine_address(one) for one in self.hosts)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What tells the hosts apart."""
+        return tuple(one.label for one in self.addresses)
+
+
 class Ec2(Content):
     """Where an EC2 fleet runs, and how its standalone instances are replaced; Auto Scaling groups roll themselves."""
 
     regions: tuple[Region, ...] = Field((), description="regions to look in; empty: all of the [aws] settings")
-    accounts: tuple[Account, ...] = Field((), description="accounts to look in; empty: the one that owns the images")
+    accounts: tuple[Account, ...] | Literal["organization"] = Field(
+        (),
+        description="accounts to look in; empty: the one that owns the images; `organization`: all active ones of ours",
+    )
     way: ReplacementStrategy = ReplacementStrategy.INSTANCE
     keep_address: bool = Field(
         False, description="the first private address is part of each member; only root_volume keeps it"
     )
+
+    @property
+    def named_accounts(self) -> tuple[str, ...]:
+        """The accounts that stand in the file."""
+        return () if isinstance(self.accounts, str) else self.accounts
 
 
 NamespaceName = Annotated[str, matching(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", "a name such as shop: a-z, 0-9 and -")]
@@ -140,14 +210,46 @@ class Kubernetes(Content):
         return self.kubeconfig, self.context, self.namespace
 
 
+EcsName = Annotated[str, matching(r"^[A-Za-z0-9_-]{1,255}$", "a name such as shop: letters, digits, - and _")]
+
+
+class Ecs(Content):
+    """Where an ECS fleet runs: services of one cluster. ECS replaces their tasks itself."""
+
+    cluster: EcsName | None = Field(None, description="the cluster that the services are in")
+    services: tuple[EcsName, ...] = Field(
+        (), description="which of its services; empty: those with the selector's tags"
+    )
+    container: EcsName | None = Field(
+        None, description="the container that is rolled, where tasks have several; the others are only judged"
+    )
+    region: Region | None = Field(None, description="the region of the cluster; by default that of the [aws] settings")
+    account: Account | None = Field(None, description="the account of the cluster; by default that of the settings")
+
+
+EksName = Annotated[str, matching(r"^[0-9A-Za-z][A-Za-z0-9_-]{0,99}$", "a name such as shop: letters, digits, - and _")]
+
+
+class Eks(Content):
+    """Where an EKS fleet runs: managed node groups of one cluster. EKS replaces their nodes itself."""
+
+    cluster: EksName | None = Field(None, description="the cluster that the node groups are in")
+    node_groups: tuple[EksName, ...] = Field(
+        (), description="which of its node groups; empty: all with the selector's tags"
+    )
+    region: Region | None = Field(None, description="the region of the cluster; by default that of the [aws] settings")
+    account: Account | None = Field(None, description="the account of the cluster; by default that of the settings")
+
+
 class Health(Content):
     """How a member shows that it serves; http and tcp are asked from this host.
 
     `docker`: the image's own health check. `ec2`: status checks and target groups, which http and tcp ask for as well.
-    `kubernetes`: the probes of its pods.
+    `kubernetes`: the probes of its pods. `ecs`: what ECS says of its tasks.
+    `eks`: status checks, and what EKS says of its node groups.
     """
 
-    kind: Literal["docker", "ec2", "kubernetes", "http", "tcp", "exec"] = "docker"
+    kind: Literal["docker", "ec2", "kubernetes", "ecs", "eks", "http", "tcp", "exec"] = "docker"
     port: Port | None = None
     path: str = "/"
     command: tuple[NonEmpty, ...] = ()
@@ -211,7 +313,7 @@ class Limits(Content):
     auto_rollback: bool = Field(True, description="false: after a failure those that are well stay new")
     alarms: tuple[NonEmpty, ...] = Field(
         (),
-        description="what pauses a rollout and rolls it back while it fires: CloudWatch alarms by name (ec2), or "
+        description="what pauses a rollout and rolls it back while it fires: CloudWatch alarms by name (at AWS), or "
         "addresses (http://...) that answer with an error meanwhile",
     )
     min_soak: Duration = _duration("0s", "a younger replacement is not rolled out")
@@ -263,16 +365,18 @@ class Fleet(Content):
     title: NonEmpty
     owner: NonEmpty
     kind: FleetKind
-    selector: Annotated[
-        dict[str, str],
-        Field(min_length=1, description="labels (docker, kubernetes) or tags (ec2) that all members carry"),
-    ]
+    selector: dict[str, str] = Field(
+        {}, description="labels (docker, kubernetes) or tags (ec2; of ecs services, eks node groups) that all carry"
+    )
     policy: Name = "default"
     replacement: Replacement
     rebuild: Rebuild | None = Field(None, description="what builds the application images that members run again")
     approval: Approval = Approval.REQUIRED
+    docker: DockerHosts = DockerHosts()
     ec2: Ec2 = Ec2()
     kubernetes: Kubernetes = Kubernetes()
+    ecs: Ecs = Ecs()
+    eks: Eks = Eks()
     health: Health = Health()
     limits: Limits = Limits()
 
@@ -280,44 +384,59 @@ class Fleet(Content):
     @classmethod
     def _own_health(cls, data: Any) -> Any:
         """Where nothing else is asked for, the place itself says how a member is."""
-        own = isinstance(data, dict) and data.get("kind") in (FleetKind.EC2, FleetKind.KUBERNETES)
+        own = isinstance(data, dict) and data.get("kind") in ELSEWHERE
         if own and isinstance(data.get("health", {}), dict):
             return {**data, "health": {"kind": str(data["kind"]), **data.get("health", {})}}
         return data
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Fleet:
-        for kind in (FleetKind.EC2, FleetKind.KUBERNETES):
+        if not (self.selector or self.ecs.services or self.eks.node_groups):
+            raise ValueError("selector is missing: nothing else says which members are meant")
+        for kind in FleetKind:
             if self.kind is not kind and kind in self.model_fields_set:
                 raise ValueError(f'the table [{kind}] belongs to a fleet of kind "{kind}"')
-        if self.kind is not FleetKind.EC2 and (names := [one for one in self.limits.alarms if not _is_address(one)]):
-            raise ValueError(f"limits.alarms: {names[0]} is not an address: only ec2 has alarms by name")
+        if self.kind not in AT_AWS and (names := [one for one in self.limits.alarms if not _is_address(one)]):
+            raise ValueError(f"limits.alarms: {names[0]} is not an address: only ec2, ecs and eks have alarms by name")
+        if self.health.kind not in HEALTH[self.kind]:
+            raise ValueError(f"health.kind {self.health.kind} does not fit a fleet of kind {self.kind}")
+        if self.kind is not FleetKind.DOCKER and (self.limits.before_drain or self.limits.after_drain):
+            raise ValueError("limits.before_drain and after_drain run in containers: a fleet of kind docker has them")
+        return self
+
+    @model_validator(mode="after")
+    def _complete(self) -> Fleet:
         match self.kind:
-            case FleetKind.DOCKER:
-                self._refuse_health("ec2", "kubernetes")
-            case FleetKind.EC2:
-                self._refuse_health("docker", "exec", "kubernetes")
-                self._refuse_drain_commands()
+            case FleetKind.EC2 | FleetKind.EKS:
                 if self.rebuild:
                     raise ValueError("rebuild is for application images: a fleet of kind docker has them")
-                if self.replacement.tag:
+                if self.replacement.image:
                     raise ValueError("an EC2 fleet runs machine images: its replacement is a definition, not a tag")
+                if self.kind is FleetKind.EKS:
+                    self._require("eks", "cluster")
             case FleetKind.KUBERNETES:
-                self._refuse_health("docker", "ec2", "http", "tcp", "exec")
-                self._refuse_drain_commands()
-                for key in ("kubeconfig", "context", "namespace"):
-                    if getattr(self.kubernetes, key) is None:
-                        raise ValueError(f"kubernetes.{key} is missing: nothing else says which pods are meant")
+                self._require("kubernetes", "kubeconfig", "context", "namespace")
                 if wrong := [one for pair in self.selector.items() for one in pair if not LABEL.fullmatch(one)]:
                     raise ValueError(f"selector: {wrong[0]} can stand in no label of Kubernetes")
+            case FleetKind.ECS:
+                self._require("ecs", "cluster")
+            case FleetKind.DOCKER:
+                self._refuse_asking_from_here()
             case _:
                 assert_never(self.kind)
         return self
 
-    def _refuse_drain_commands(self) -> None:
-        if self.limits.before_drain or self.limits.after_drain:
-            raise ValueError("limits.before_drain and after_drain run in containers: a fleet of kind docker has them")
+    def _refuse_asking_from_here(self) -> None:
+        """The address of a container leads nowhere from another machine, or to a container of that machine's own."""
+        far = next((one.text for one in self.docker.addresses if one.is_remote), "")
+        if far and self.health.kind in ("http", "tcp"):
+            raise ValueError(
+                f"health.kind {self.health.kind} asks a container's own address from here, which leads to no "
+                f'container of {far}: use "docker" or "exec", which the engine asks'
+            )
 
-    def _refuse_health(self, *kinds: str) -> None:
-        if self.health.kind in kinds:
-            raise ValueError(f"health.kind {self.health.kind} does not fit a fleet of kind {self.kind}")
+    def _require(self, table: str, *keys: str) -> None:
+        """Raise ValueError where a key is missing of the table that says where the fleet runs."""
+        for key in keys:
+            if getattr(getattr(self, table), key) is None:
+                raise ValueError(f"{table}.{key} is missing: nothing else says which members are meant")

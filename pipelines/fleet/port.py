@@ -46,8 +46,8 @@ class MemberFleet(Protocol):
         """What the replacement changes in a member beside its files; changes nothing."""
         return Changes()
 
-    def prepare(self, target: ReplacementImage) -> None:
-        """Fetch the replacement's image."""
+    def prepare(self, target: ReplacementImage, member: str = "") -> None:
+        """Fetch the replacement's image: wherever the fleet is, or where the member with this id is."""
 
     def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         """Make the new instance, not started, with all that makes the member that member. Raises GoneError."""
@@ -110,6 +110,7 @@ class Group:
 
     `cannot_roll` says why the service could not bring it back or may not touch it; empty when it can be rolled. `runs`
     is the exact version that it starts members from. `instead`: what to merge where it is kept, if it cannot roll so.
+    `told`: what rolling it changes beside the image, a line for each thing.
     """
 
     id: str
@@ -119,11 +120,15 @@ class Group:
     cannot_roll: str = ""
     runs: str = ""
     instead: str = ""
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class GroupPin:
-    """What a group runs, exactly: a version of the template that it starts members from. A rollback goes to that."""
+    """What a group runs, exactly: a version of the template that it starts members from. A rollback goes to that.
+
+    `version` may be an image by digest, where the template names it by a tag.
+    """
 
     template: str
     version: int | str
@@ -190,8 +195,10 @@ class DelegatedFleet(Protocol):
     def watch(self, rollout: str, group: Group) -> Watched:
         """One look."""
 
-    def cancel(self, rollout: str, group: Group) -> None:
-        """Ask the service to stop where it is; returns when the request is accepted."""
+    def cancel(self, rollout: str, group: Group, pinned: GroupPin) -> None:
+        """Ask the service to stop where it is, or to go back to what was pinned where it cannot stop; returns when that
+        is accepted.
+        """
 
     def way_back(self, rollout: str, group: Group, pinned: GroupPin) -> str:
         """Why the group cannot go back to what was pinned: that is gone, or it runs somebody else's. Empty: it can."""
@@ -207,6 +214,10 @@ class ProvenancePort(Protocol):
 
     def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs."""
+
+    def unasked(self, member: Member) -> Provenance:  # noqa: ARG002 - for whoever knows
+        """What is known of it without asking anybody, where `of` got no answer."""
+        return Provenance()
 
     def target(self) -> ReplacementImage:
         """What the fleet's members become, pinned. Raises ContentError where there is no such thing."""

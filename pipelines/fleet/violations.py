@@ -5,19 +5,24 @@ An application image is judged by the golden image that it stands on. An unknown
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 
 from hardening.findings import Reason
+from hardening.foundation.bulk import no_collection
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
 from hardening.running import UNREAD, MemberJudge, RunningFacts
-from hardening.runtime import NAMES, Facts, Observed
+from hardening.runtime import NAMES, STARTED_WITH, Facts, Observed
 from images.artifact import Release
-from pipelines.fleet.members import Member, Provenance
+from images.registry.references import qualified
+from pipelines.fleet.members import Followed, Member, Provenance
+
+BARE_ID = re.compile("(sha256:)?[0-9a-f]*")  # an image by its id, of which no registry is known
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class FleetJudge:
         self, fleet: str, policy: Policy, waivers: Sequence[Waiver], now: datetime, own_registry: str = ""
     ) -> None:
         self._fleet, self._own_registry = fleet, own_registry
-        self._judge = MemberJudge(policy, waivers, now)
+        self._judge, self._now = MemberJudge(policy, waivers, now), now
         self._images: dict[tuple[str, int], tuple[Provenance, RunningFacts]] = {}  # by the very origin: it is quicker
         self._equal: dict[tuple[str, Provenance], RunningFacts] = {}
 
@@ -90,20 +95,51 @@ class FleetJudge:
             self._images[key] = known  # which keeps the origin, and so its id
         subject = f"{self._fleet}/{member.name}"
         reasons = self._judge.reasons(subject, known[1], observed, member.since)
+        if origin.unread:
+            reasons = (unread(subject, origin.unread, self._now, "its image"), *reasons)
+            member = replace(member, cannot_roll=member.cannot_roll or origin.unread)
         return Judged(member, origin, reasons, observed.now if observed else None)
+
+    def as_started(self, one: Judged, facts: Facts) -> tuple[Reason, ...]:
+        """What stands by enforced rules against a container like the member that is started now, and runs as `facts`
+        say: what time was given to the member is not given to it. What could not be read of it stands against it too.
+        """
+        observed = Observed(facts.kind, facts)
+        found = self._judge.reasons(f"{self._fleet}/{one.member.name}", RunningFacts(known=True), observed)
+        enforced = (reason for reason in found if reason.stands and reason.enforcement is Enforcement.ENFORCE)
+        return tuple(reason for reason in enforced if reason.rule in STARTED_WITH | {UNREAD})
+
+    def judge_all(self, members: Iterable[tuple[Member, Provenance, Observed | None]]) -> list[Judged]:
+        """Judge many members, each as `judge` does, without garbage collection: judging makes no cycles."""
+        with no_collection():
+            return [self.judge(*one) for one in members]
+
+
+def unread(subject: str, why: str, now: datetime, called: str = "it") -> Reason:
+    """The reason against what could not be read, `called` so: it is not compliant."""
+    return Reason(
+        rule=UNREAD, subject=subject, enforcement=Enforcement.ENFORCE,
+        what=f"{called} could not be read: {why}", why="a place that cannot be read counts as non-compliant",
+        todo="mend the way to it, and check again", since=now, deadline=now,
+    )  # fmt: skip
 
 
 def facts(member: Member, origin: Provenance, own_registry: str = "") -> RunningFacts:
     """What the policy needs to know of the image that a member runs."""
     image, source, golden = _called(member, origin), _source(member, origin), origin.golden
+    in_full = source if source.startswith("ami-") or BARE_ID.fullmatch(source) else qualified(source)
     if golden is None:
-        return RunningFacts(known=False, image=image, source=source, own_registry=own_registry)
+        nothing = RunningFacts(False, image, source, own_registry, source_in_full=in_full, unread=bool(origin.unread))
+        return _of_others(origin.followed, nothing)
     since, by = superseded(origin, golden)
+    if since is None and origin.followed:
+        since, by = origin.followed.newer_since, _newer(origin.followed)
     return RunningFacts(
         known=True,
         image=image,
         source=source,
         own_registry=own_registry,
+        source_in_full=in_full,
         published_at=golden.published_at,
         expires_at=golden.expires_at,
         revoked_at=golden.revoked_at,
@@ -116,7 +152,22 @@ def facts(member: Member, origin: Provenance, own_registry: str = "") -> Running
         lacks_since=origin.lacks_since,
         lacks_until=origin.lacks_until,
         application=origin.release is None,
+        unread=bool(origin.unread),
     )
+
+
+def _of_others(tag: Followed | None, unknown: RunningFacts) -> RunningFacts:
+    """What is known of an image not built on a golden one: what the tag that the fleet follows says of it, if any."""
+    if tag is None:
+        return unknown
+    return replace(
+        unknown, known=True, followed=True, source=qualified(unknown.source), published_at=tag.seen,
+        superseded_since=tag.newer_since, superseded_by=_newer(tag),
+    )  # fmt: skip
+
+
+def _newer(tag: Followed) -> str:
+    return f"{tag.tag} ({tag.newer[:19]})" if tag.newer else ""
 
 
 def _source(member: Member, origin: Provenance) -> str:

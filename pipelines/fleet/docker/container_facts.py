@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from hardening.policy import WRITTEN_BY_DESIGN
-from hardening.runtime import ContainerFacts, Mount
+from hardening.runtime import ContainerFacts, Mount, secrets_in
 from pipelines.fleet.docker.container_spec import Json
 
 ENGINES_OWN = (
@@ -23,7 +23,7 @@ ENGINES_TREES = ("/dev", "/proc", "/sys")
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 KINDS = {0: "changed", 1: "added", 2: "removed"}
 HERE = (0, 1)
-MOST_CHANGES, MOST_PROCESSES, LONGEST = 500, 50, 300
+MOST_CHANGES, MOST_PROCESSES, MOST_PORTS, LONGEST = 500, 50, 100, 300
 API_OPEN = "API is accessible"
 NAMESPACES = {"network": "NetworkMode", "pid": "PidMode", "ipc": "IpcMode", "uts": "UTSMode"}
 PS = "-eo pid,ppid,user,args"
@@ -62,22 +62,24 @@ def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
     unread = {**look.why, **_cut(changed, processes)}
     return ContainerFacts(
         image=str(container["Image"]),
-        user=config.get("User") or "",
-        image_user=look.image_config.get("User") or "",
+        user=str(config.get("User") or ""),
+        image_user=str(look.image_config.get("User") or ""),
         launched=datetime.fromisoformat(container["Created"][:19] + "+00:00"),
         privileged=bool(host.get("Privileged")),
         mounts=mounts,
         capabilities=tuple(sorted(one.upper().removeprefix("CAP_") for one in host.get("CapAdd") or ())),
         writable_root=not host.get("ReadonlyRootfs"),
-        memory_bytes=host.get("Memory") or 0,
+        memory_bytes=int(host.get("Memory") or 0),
         cpus=_cpus(host),
-        pids=max(0, host.get("PidsLimit") or 0),
+        pids=max(0, int(host.get("PidsLimit") or 0)),
         no_new_privileges=_no_new_privileges(host, daemon),
         host_namespaces=tuple(_host_namespaces(host, daemon)),
-        networks=tuple(sorted(container["NetworkSettings"].get("Networks") or ())),
+        networks=tuple(sorted(map(str, container["NetworkSettings"].get("Networks") or ()))),
         daemon=tuple(daemon.weaknesses(container)),
         changed=tuple(_kept(changed)),
         processes=tuple(processes[:MOST_PROCESSES]),
+        published=tuple(sorted(set(_published(container)))[:MOST_PORTS]),
+        secrets=secrets_in(str(one).partition("=")[0] for one in config.get("Env") or ()),
         unread=tuple(sorted(unread.items())),
     )
 
@@ -124,9 +126,17 @@ def _local(name: str) -> bool:
 
 def _mounts(container: Json) -> Iterable[Mount]:
     for one in container.get("Mounts") or ():
-        yield Mount(one["Type"], one.get("Name") or one.get("Source") or "", one["Destination"], bool(one["RW"]))
+        source = str(one.get("Name") or one.get("Source") or "")
+        yield Mount(str(one["Type"]), source, str(one["Destination"]), bool(one["RW"]))
     for target in container["HostConfig"].get("Tmpfs") or ():
-        yield Mount("tmpfs", "", target, writable=True)
+        yield Mount("tmpfs", "", str(target), writable=True)
+
+
+def _published(container: Json) -> Iterable[str]:
+    """The ports of the host that lead to it: those that are bound, which may be others than were asked for."""
+    for port, places in (container["NetworkSettings"].get("Ports") or {}).items():
+        for one in places or ():
+            yield f"{one.get('HostIp') or '0.0.0.0'}:{one['HostPort']} to {port}"  # noqa: S104 - what an empty one means
 
 
 def _cpus(host: Json) -> float:

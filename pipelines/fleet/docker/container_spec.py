@@ -153,8 +153,8 @@ def _read_only(bind: str) -> str:
 
 def digests(container: Json, image: Json) -> tuple[str, ...]:
     """Every digest that the image is known by: its id, and what registries call it."""
-    repo = [reference.partition("@")[2] for reference in image.get("RepoDigests") or []]
-    return tuple(dict.fromkeys([container["Image"], *repo]))
+    repo = [str(reference).partition("@")[2] for reference in image.get("RepoDigests") or []]
+    return tuple(dict.fromkeys([str(container["Image"]), *repo]))
 
 
 def exact(container: Json, image: Json) -> str:

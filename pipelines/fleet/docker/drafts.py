@@ -92,16 +92,18 @@ def _ports_of(definition: Definition | None, known: Mapping[str, Definition]) ->
 # -- the fleet's file --------------------------------------------------------------------------------------------------
 
 
-def fleet_draft(found: Unadopted, owner: str, becomes: str, because: str, known: Mapping[str, Definition]) -> Draft:
+def fleet_draft(
+    found: Unadopted, owner: str, becomes: str, because: str, known: Mapping[str, Definition], *, follow: bool = False
+) -> Draft:
     """The file of a fleet whose members become `becomes`, a definition or a tag, which was chosen `because`.
 
-    `known`: the definitions that there are, with the one that was just drafted.
+    `known`: the definitions that there are, with the one that was just drafted. `follow`: the tag is of others.
     """
     definition = known.get(becomes)
     draft = Draft(todo=list(found.notes))
     draft.begin_fleet(found.source, found.name, "docker", owner)
     _select(draft, found)
-    draft.set_replacement(becomes, because, definition, lacks=lacking(becomes, definition))
+    draft.set_replacement(becomes, because, definition, lacks=lacking(becomes, definition), follow=follow)
     _ask_health(draft, found, definition, known)
     _limit(draft, found)
     for one in found.containers if found.runs else ():

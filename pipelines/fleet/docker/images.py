@@ -12,6 +12,7 @@ import docker.errors
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from images.registry.answers import NotFoundError
 from images.registry.client import RegistryClient
+from images.registry.references import one_repository
 from pipelines.fleet.docker.container_spec import Json
 from pipelines.fleet.members import repository
 from pipelines.fleet.model import Fleet
@@ -124,5 +125,5 @@ def registered(registry: RegistryClient, fleet: Fleet) -> Configuration:
 
 def dealt_with(registry: RegistryClient, fleet: Fleet, where: str) -> bool:
     """Whether a repository is the configured registry's, or the one that the fleet's own tag is in."""
-    tag = fleet.replacement.tag
-    return where.startswith(f"{registry.address}/") or bool(tag and where == repository(tag))
+    tag = fleet.replacement.image
+    return where.startswith(f"{registry.address}/") or bool(tag and one_repository(where, tag))

@@ -7,21 +7,22 @@ import re
 import tarfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from select import select
+from socket import socket
+from ssl import SSLError
 from threading import Lock
 from typing import Any, TypeVar
 
 import docker.errors
 import requests.exceptions
-from docker.utils import socket as sockets
-from docker.utils.socket import SocketError
+import urllib3.exceptions
 from requests.exceptions import ReadTimeout
 
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.asking import AT_ONCE, ask_each
+from hardening.foundation.errors import GoldsmithError, MalformedError, OutsideError, RefusedError
+from hardening.foundation.limits import CHUNK, ENGINE_ANSWER
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import Json, Ownership
 from pipelines.fleet.docker.images import Images
@@ -36,15 +37,55 @@ def outside(what: str, engine: str) -> Iterator[None]:
     try:
         yield
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
-        reason = getattr(error, "explanation", None) or error
+        reason = getattr(error, "explanation", None) or _cause(error)
         hint = "is the engine running? ./goldsmith doctor" if not isinstance(error, docker.errors.APIError) else ""
         raise OutsideError(f"{what} on the Docker Engine {engine} failed: {reason}", hint=hint) from error
+
+
+def _cause(error: BaseException) -> str:
+    """What an error of docker-py says: it wraps what the system said, such as that no socket is there."""
+    inner: BaseException | None = error
+    while inner is not None:
+        said = next(iter(inner.args), None)
+        if isinstance(inner, requests.exceptions.ConnectionError) and isinstance(said, str):
+            return said  # such as what ssh says of a host's key
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return str(error)
+
+
+def limited(api: Any) -> Any:
+    """The client, which reads no answer that is longer than ENGINE_ANSWER: whoever starts containers decides how long
+    lists are. What is streamed is its reader's to count. The client then raises OutsideError.
+    """
+    api.hooks["response"].append(_read_limited)
+    return api
+
+
+def _read_limited(response: requests.Response, *_: Any, **how: Any) -> None:
+    if how.get("stream"):
+        return
+    data = bytearray()
+    try:
+        while chunk := response.raw.read(CHUNK, decode_content=True):
+            data += chunk
+            if len(data) > ENGINE_ANSWER.most:
+                response.close()
+                raise ENGINE_ANSWER.exceeded("the answer of the Docker Engine")
+    except urllib3.exceptions.HTTPError as error:  # which requests translates only where it reads itself
+        response.close()
+        raise requests.exceptions.ConnectionError(f"the answer broke off: {error}") from error
+    response.raw = io.BytesIO(data)
 
 
 def find(api: Any, container: str) -> Json | None:
     """What the engine shows of a container; None where there is no such thing."""
     with suppress(docker.errors.NotFound):
-        return dict(api.inspect_container(container))
+        shown = api.inspect_container(container)
+        if not isinstance(shown, dict):
+            raise MalformedError(f"what the Docker Engine shows of {container} is not an object")
+        return dict(shown)
     return None
 
 
@@ -80,6 +121,19 @@ def _made_for(listed: Json) -> tuple[str, str]:
     return listed["Labels"].get(ROLLOUT, ""), listed["Labels"].get(MEMBER, "")
 
 
+AT = "@"  # between a container and its host: no container's name has it
+
+
+def member_name(container: str, host: str) -> str:
+    """What a container of a host is called in a fleet; of the only host, as it is called there."""
+    return f"{container}{AT}{host}" if host else container
+
+
+def container_name(member: str) -> str:
+    """What a member's host calls it."""
+    return member.partition(AT)[0]
+
+
 CHECKED = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)$")
 ENDED = ("exited", "dead")
 
@@ -87,15 +141,18 @@ ENDED = ("exited", "dead")
 class ContainerInventory:
     """The containers of one engine. What never changes of a container is asked once, the rest in one list.
 
+    `account` is what the engine calls its machine; `host` what a fleet of several hosts calls this one, else empty.
     `recorded`: the names of the members that the fleet was last seen with.
     """
 
     def __init__(
-        self, api: Any, fleet: Fleet, account: str, images: Images, recorded: Callable[[], Collection[str]]
-    ) -> None:
+        self, api: Any, fleet: Fleet, account: str, images: Images, recorded: Callable[[], Collection[str]],
+        host: str = "",
+    ) -> None:  # fmt: skip
         self._api = api
         self._fleet = fleet
-        self._account = account
+        self._account = host or account
+        self._host = host
         self._images = images
         self._recorded = recorded
         self._seen: dict[str, Json] = {}
@@ -110,7 +167,7 @@ class ContainerInventory:
 
     def _everything(self) -> list[Json]:
         """All containers, those that do not run as well, as `inspect` shows them."""
-        listed = self._api.containers(all=True)
+        listed = _listed(self._api.containers(all=True))
         seen = {one["Id"]: self._seen.get(one["Id"]) or find(self._api, one["Id"]) for one in listed}
         self._seen = {container: found for container, found in seen.items() if found}
         return [_at_present(found, one) for one in listed if (found := self._seen.get(one["Id"]))]
@@ -137,22 +194,27 @@ class ContainerInventory:
         if policy in ("always", "unless-stopped") or ROLLOUT in container_spec.labels_of(found):
             return True
         failed = found["State"].get("ExitCode") != 0
-        return failed and (policy == "on-failure" or container_spec.name(found) in self._recorded())
+        return failed and (policy == "on-failure" or self._name(found) in self._recorded())
+
+    def _name(self, container: Json) -> str:
+        """What a member is called."""
+        return member_name(container_spec.name(container), self._host)
 
     def _member(self, container: Json, everything: list[Json]) -> Member:
-        named, labels = container_spec.name(container), container_spec.labels_of(container)
+        named, labels = self._name(container), container_spec.labels_of(container)
         until, wrong = protection(self._fleet.limits.do_not_disrupt, labels)
         image, unknown = self._image(container)
         return Member(
             id=f"{self._account}/local/docker/{named}",
             name=named,
-            handle=container["Id"],
-            image=container["Config"]["Image"],
+            handle=str(container["Id"]),
+            image=str(container["Config"]["Image"]),
             digests=container_spec.digests(container, image),
-            layers=tuple((image.get("RootFS") or {}).get("Layers") or ()),
+            layers=tuple(map(str, (image.get("RootFS") or {}).get("Layers") or ())),
             since=datetime.fromisoformat(container["Created"][:19] + "+00:00"),
             healthy=self._serves(container),
             protected_until=until,
+            zone=self._host,
             forced_in_place=container_spec.forced_in_place(container, self._fleet.limits.shared_mounts),
             cannot_roll=container_spec.cannot_roll(container, everything) or unknown or wrong,
             exact=container_spec.exact(container, image),
@@ -174,6 +236,16 @@ class ContainerInventory:
         return bool(state["Status"] == "running" and state["Health"] == "healthy")
 
 
+def _listed(answer: Any) -> list[Json]:
+    """A list of containers, each with its id. Raises MalformedError."""
+    if not isinstance(answer, list):
+        raise MalformedError("the list of containers that the Docker Engine shows is not a list")
+    for at, one in enumerate(answer):
+        if not isinstance(one, dict) or not isinstance(one.get("Id"), str):
+            raise MalformedError(f"item {at} of the Docker Engine's list of containers has no Id")
+    return answer
+
+
 def _at_present(inspected: Json, listed: Json) -> Json:
     """What was once inspected, with what may have changed since: the name, how it runs, and its networks."""
     own = next((name for name in listed["Names"] if name.count("/") == 1), inspected["Name"])
@@ -184,13 +256,17 @@ def _at_present(inspected: Json, listed: Json) -> Json:
 
 
 T = TypeVar("T")
-AT_ONCE = 16
+UNLIMITED = timedelta(days=365)  # each question has limits of its own
 
 
 def together(questions: Sequence[Callable[[], T]], at_once: int = AT_ONCE) -> list[T]:
-    """The answers in the questions' order. Raises what the first that failed raised."""
-    with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(lambda ask: ask(), questions))
+    """The answers in the questions' order. Raises what the first that failed raised. A process ends without them."""
+    answers = list[T]()
+    for answer in ask_each(dict(enumerate(questions)), UNLIMITED, at_once).values():
+        if isinstance(answer, GoldsmithError):
+            raise answer
+        answers.append(answer)
+    return answers
 
 
 HEADERS_BYTES = 1 << 20
@@ -280,7 +356,7 @@ def inside(api: Any, container: dict[str, Any], command: list[str], seconds: flo
     """
     try:
         return _run(api, container, command, seconds)
-    except (docker.errors.APIError, SocketError, ReadTimeout, ConnectionError) as error:
+    except (docker.errors.APIError, SSLError, ReadTimeout, ConnectionError) as error:
         return Read(False, f"{command[0]} could not be run: {getattr(error, 'explanation', None) or error}")
 
 
@@ -289,17 +365,49 @@ def _run(api: Any, container: dict[str, Any], command: list[str], seconds: float
     output, until = b"", time.monotonic() + seconds
     stream: Any = api.exec_start(run["Id"], socket=True)
     # The response first: over what is closed already, the end of it would be told on standard error.
-    response = getattr(stream, "_response", stream)
-    with closing(getattr(stream, "_sock", stream)), closing(stream), closing(response):
-        frames: Iterator[tuple[int, bytes]] = sockets.frames_iter(stream, tty=False)  # type: ignore[no-untyped-call]
-        while select([stream], [], [], max(0.0, until - time.monotonic()))[0]:
-            if (frame := next(frames, None)) is None:
-                break
-            output = (output + frame[1])[-SHOWN_BYTES:]
-        else:
+    response, connection = getattr(stream, "_response", stream), getattr(stream, "_sock", stream)
+    with closing(connection), closing(stream), closing(response):
+        try:
+            for printed in _printed(connection, until):
+                output = (output + printed)[-SHOWN_BYTES:]
+        except TimeoutError:
             return Read(False, f"{command[0]} did not end within {seconds:g} s{_said(output)}")
     status = api.exec_inspect(run["Id"])["ExitCode"]
     return Read(status == 0, f"{command[0]} ended with {status}{_said(output)}")
+
+
+READS_LATE = 100  # of what had come when the time was over
+FRAME_HEADER = 8  # bytes: the stream's number, three of nothing, and how long the frame is
+
+
+def _printed(connection: socket, until: float) -> Iterator[bytes]:
+    """What a command prints until it ends. Raises TimeoutError where at `until` nothing more has come, or it goes on.
+
+    It is read with a time limit and not waited for: what TLS has read already, no wait on the socket would see.
+    """
+    late = 0
+
+    def received(most: int) -> bytes:
+        nonlocal late
+        left = until - time.monotonic()
+        late += left <= 0
+        if late > READS_LATE:
+            raise TimeoutError
+        connection.settimeout(max(MOMENT / 1000, left))
+        return connection.recv(most)
+
+    while True:
+        header = b""
+        while len(header) < FRAME_HEADER:
+            if not (some := received(FRAME_HEADER - len(header))):
+                return
+            header += some
+        left = int.from_bytes(header[4:])
+        while left:
+            if not (some := received(min(left, CHUNK))):
+                return
+            left -= len(some)
+            yield some
 
 
 def _said(output: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,16 +13,18 @@ from typing import Any, Literal, Self
 import docker
 import docker.errors
 
+from hardening.foundation.asking import AT_ONCE
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json, image_changes, user_after, written
 from pipelines.fleet.docker.images import Configuration, Images, Login
 from pipelines.fleet.docker.inventory import (
-    AT_ONCE,
     ContainerInventory,
     ContainerList,
+    container_name,
     find,
     inside,
+    limited,
     outside,
     owner_of,
     probe,
@@ -37,6 +40,7 @@ from pipelines.fleet.members import (
     Member,
     Read,
     ReplacementImage,
+    Seen,
 )
 from pipelines.fleet.model import Fleet, Limits, Method
 from pipelines.fleet.port import GoneError
@@ -45,9 +49,20 @@ ENGINE_TIMEOUT = 120
 LOG_LINES = 10
 
 
+def open_engine(engine: str) -> Any:
+    """A client of an engine, as DOCKER_HOST names it. Raises what docker and requests raise, and OSError."""
+    scheme, _, path = engine.partition("://")
+    if scheme == "unix":  # docker's client leaves a socket open that does not connect
+        with socket.socket(socket.AF_UNIX) as tried:
+            tried.settimeout(ENGINE_TIMEOUT)
+            tried.connect(path)
+    return limited(docker.APIClient(base_url=engine, version="auto", timeout=ENGINE_TIMEOUT, max_pool_size=AT_ONCE))
+
+
 class DockerFleet:
     """The members of `fleet` on the engine at `engine`. Close it, or use it as a context.
 
+    `host` is what a fleet of several hosts calls this one, empty where it is the only one; `connect` opens the engine.
     `login` gives the user name and password to pull a reference with, or None for those of docker's own files.
     `configuration` asks a registry for what an image sets by default, where the engine forgot it; `recorded` names the
     members that the fleet was last seen with.
@@ -62,16 +77,16 @@ class DockerFleet:
         login: Login = lambda _reference: None,
         configuration: Configuration = lambda _reference: None,
         recorded: Callable[[], Collection[str]] = tuple,
+        host: str = "",
+        connect: Callable[[str], Any] = open_engine,
     ) -> None:
         self.fleet = fleet
         self.engine = engine
         with outside("connecting", engine):
-            self.api: Any = docker.APIClient(
-                base_url=engine, version="auto", timeout=ENGINE_TIMEOUT, max_pool_size=AT_ONCE
-            )
+            self.api: Any = connect(engine)
             self.account = str(self.api.info()["Name"])
         self.images = Images(self.api, configuration, login)
-        self._inventory = ContainerInventory(self.api, fleet, self.account, self.images, recorded)
+        self._inventory = ContainerInventory(self.api, fleet, self.account, self.images, recorded, host)
         self._list = ContainerList(self.api)
         self._copies = KeptCopies(self.api, self.images)
 
@@ -88,10 +103,15 @@ class DockerFleet:
         with outside("listing containers", self.engine):
             return self._inventory.members()
 
+    def seen(self) -> Seen:
+        """The same; an engine that cannot be read raises."""
+        return Seen(self.describe())
+
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now or should."""
         with outside("looking for a container", self.engine):
-            return next((one for one in self._inventory.members(member.rpartition("/")[2]) if one.id == member), None)
+            name = container_name(member.rpartition("/")[2])
+            return next((one for one in self._inventory.members(name) if one.id == member), None)
 
     def changes(self, member: Member, target: ReplacementImage) -> Changes:
         """What the image sets by default and the old one did not, and a mount that its user cannot write."""
@@ -105,9 +125,10 @@ class DockerFleet:
                 return Changes()
             sets = self.images.sets(target.reference)
             if sets is None:
-                return Changes((f"what {target.reference} sets by default is not known here",))
+                unknown = f"what {target.reference} sets by default is not known here"
+                return Changes((unknown,), unread=f"{unknown}: pull it")
             user = user_after(container, before, sets)
-            return Changes(image_changes(container, before, sets), self._unwritable(container, user))
+            return Changes(image_changes(container, before, sets), self._unwritable(container, user), user)
 
     def _unwritable(self, container: Json, user: str) -> str:
         """The first mount that the old user can write and `user` cannot, and what to do; empty where there is none."""
@@ -123,7 +144,7 @@ class DockerFleet:
                 return f"{what}: {mends}, or limits.unwritten_mounts names it where it need not"
         return ""
 
-    def prepare(self, target: ReplacementImage) -> None:
+    def prepare(self, target: ReplacementImage, member: str = "") -> None:  # noqa: ARG002 - there is one engine
         """Pull the replacement, by digest."""
         with outside(f"pulling {target.reference}", self.engine):
             self.images.forget(target.reference)

@@ -10,7 +10,7 @@ from typing import Any
 import docker.errors
 from requests.exceptions import RequestException
 
-from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, RefusedError, traced
 from hardening.foundation.limits import CHUNK, CONTAINER_ANSWER, parse_json
 from hardening.runtime import Observed
 from pipelines.fleet.docker.container_facts import (
@@ -35,7 +35,6 @@ TALK = "com.docker.network.bridge.enable_icc"
 NO_PROCESS = "its processes share a namespace with others, so whose they are cannot be told"
 LOOKS_AT_ONCE = 4  # what differs from an image costs the host a walk through the whole of it
 NO_ANSWER = (docker.errors.APIError, RequestException, GoldsmithError)
-NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError, RecursionError)  # of another kind, or of tomorrow
 
 
 def observe(port: DockerFleet, members: Sequence[Member]) -> dict[str, Observed]:
@@ -66,7 +65,7 @@ def _observed(api: Any, member: Member, images: Images, fleet: Fleet, daemon: En
     except NO_ANSWER as error:
         return Observed("container", None, unread=_said(error))
     except NOT_UNDERSTOOD as error:
-        return Observed("container", None, unread=f"the engine's answer is not understood: {error!r}")
+        return Observed("container", None, unread=f"the engine's answer is not understood: {traced(error)}")
 
 
 def _look(api: Any, container: Json, images: Images, fleet: Fleet) -> Look:
@@ -93,7 +92,7 @@ def _asked(ask: Callable[[], list[Any]], rule: str, why: dict[str, str]) -> list
     except NO_ANSWER as error:
         why[rule] = _said(error)
     except NOT_UNDERSTOOD as error:
-        why[rule] = f"the engine's answer is not understood: {error!r}"
+        why[rule] = f"the engine's answer is not understood: {traced(error)}"
     return None
 
 

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import docker
 import docker.errors
 
 from images.aws.tags import moment_in
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import Json
 from pipelines.fleet.docker.inventory import find, outside
-from pipelines.fleet.docker.members import ENGINE_TIMEOUT
+from pipelines.fleet.docker.members import open_engine
 from pipelines.fleet.members import EXPIRY, KEPT, OLD, ROLLOUT
 from pipelines.fleet.orphans import Orphan
 
 
 class DockerOrphanSource:
-    """One engine: containers under the name that they have before they take a member's over, or after they left it."""
+    """One engine: containers under the name that they have before they take a member's over, or after they left it.
 
-    def __init__(self, engine: str) -> None:
+    `connect` opens it.
+    """
+
+    def __init__(self, engine: str, connect: Callable[[str], Any] = open_engine) -> None:
         self.engine = engine
         with outside("connecting", engine):
-            self.api: Any = docker.APIClient(base_url=engine, version="auto", timeout=ENGINE_TIMEOUT)
+            self.api: Any = connect(engine)
             self.name = str(self.api.info()["Name"])
 
     def orphans(self) -> tuple[Orphan, ...]:

@@ -15,6 +15,7 @@ from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked
 from images.trust.verification import UntrustedError
+from pipelines.fleet.docker.following import FollowedTag
 from pipelines.fleet.docker.images import dealt_with
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, Provenance, ReplacementImage, newest, repository
@@ -42,15 +43,26 @@ class ProvenanceReader(GoldenStatus):
         release = next((found for digest in member.digests if (found := self._release(where, digest))), None)
         base = None if release else self._base(member)
         if (golden := release or base) is None:
-            return Provenance()
+            return Provenance(followed=self._followed.of(member) if self._followed else None)
         told = self._revoked(golden)
-        return self.provenance(told if release else None, told if base else None, self._channel(golden.name))
+        known = self.provenance(told if release else None, told if base else None, self._channel(golden.name))
+        return replace(known, followed=self._followed.of(member)) if self._followed else known
+
+    def unasked(self, member: Member) -> Provenance:
+        """What the ledger knows of the image: a release of ours, and when the followed tag was seen to name it."""
+        followed = self._followed.unasked(member) if self._followed else None
+        found = (self._listed(digest) for digest in member.digests)
+        release = self.dated(next(filter(None, found), None))
+        known = self.provenance(release, None, None) if release else Provenance()
+        return replace(known, followed=followed)
 
     def target(self) -> ReplacementImage:
         """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing.
 
         Raises UntrustedError where a golden image does not prove what it is.
         """
+        if self._followed:
+            return self._followed.target()
         if tag := self.fleet.replacement.tag:
             found = self.registry.get(tag)
             image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
@@ -71,6 +83,8 @@ class ProvenanceReader(GoldenStatus):
 
         Raises UntrustedError where it is a release that does not prove what it is.
         """
+        if self._followed and target.followed:
+            self._followed.require_trusted(target.digest)
         if target.golden is None:
             return target
         is_golden = target.digest in (target.golden.digest, target.golden.content)
@@ -80,6 +94,13 @@ class ProvenanceReader(GoldenStatus):
         known = self.context.ledger.release(target.golden.digest) or target.golden
         golden = self._revoked(self.dated(known) or known)
         return replace(target, golden=golden, refused_because=self.forbidden(golden))
+
+    @cached_property
+    def _followed(self) -> FollowedTag | None:
+        """The tag of others that the fleet follows; None where it follows none."""
+        if not (tag := self.fleet.replacement.follow):
+            return None
+        return FollowedTag(self.fleet, tag, self.context, self.now, self.registry)
 
     def _revoked(self, golden: Release) -> Release:
         """The golden image, revoked where ledger or registry say so of it, its content, or what it stands on."""
@@ -96,10 +117,12 @@ class ProvenanceReader(GoldenStatus):
 
     def _release(self, where: str, digest: str) -> Release | None:
         """The newest release over the content that `digest` means: a release's, or the content's own."""
+        return self.dated(self._listed(digest) or self._published(where, digest))
+
+    def _listed(self, digest: str) -> Release | None:
+        """A release over that content as the ledger has it."""
         known = self.context.ledger.release(digest)
-        if known is None and (over := self.context.ledger.releases_of_content(digest)):
-            known = over[0]
-        return self.dated(known or self._published(where, digest))
+        return known or next(iter(self.context.ledger.releases_of_content(digest)), None)
 
     def _published(self, where: str, digest: str) -> Release | None:
         """The release as the registry tells it, where the ledger has no line of it and a trusted key signed it."""
@@ -133,8 +156,17 @@ class ProvenanceReader(GoldenStatus):
             return None
         address = f"{where}{'@' if ':' in reference else ':'}{reference}"
         if address not in self._manifests:
-            self._manifests[address] = self.registry.find(address)
+            self._manifests[address] = self._found(address)
         return self._manifests[address]
+
+    def _found(self, address: str) -> Manifest | None:
+        """A manifest. Of another registry than ours one that is pinned is asked for once in a run."""
+        known, pinned = self.context.pinned_manifests, "@" in address
+        if not pinned or address.startswith(f"{self.registry.address}/"):
+            return self.registry.find(address)
+        if address not in known and (found := self.registry.find(address)):
+            known[address] = found
+        return known.get(address)
 
     def _base(self, member: Member) -> Release | None:
         """The golden image that an application image stands on: its layers begin with the golden content's.

@@ -6,19 +6,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from hardening.foundation.errors import OutsideError, RefusedError
-from images.aws.amis import NO_SUCH_IMAGE
+from hardening.foundation.errors import OutsideError, RefusedError, understood
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
+from images.aws.permissions import ROLLER, permit
 from images.aws.tags import as_dict
-from pipelines.fleet.ec2.instance_spec import Json, token
+from pipelines.fleet.ec2.instance_spec import Json
 from pipelines.fleet.ec2.members import Inventory, group_id, read_fleet, specification
 from pipelines.fleet.ec2.pacing import pacing, preferences
-from pipelines.fleet.ec2.provenance import image_of
-from pipelines.fleet.members import BACK as BACK_NAME
+from pipelines.fleet.ec2.templates import LaunchTemplates
 from pipelines.fleet.members import OWN_LABELS, ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, Watched
+from pipelines.fleet.rollout_targets import GROUP, MACHINES, launch_from_template
+
+PERMISSIONS = (
+    permit("autoscaling:DescribeAutoScalingGroups autoscaling:DescribeInstanceRefreshes", ROLLER, on=MACHINES),
+    permit("autoscaling:StartInstanceRefresh autoscaling:UpdateAutoScalingGroup", ROLLER, on=GROUP),
+    permit("autoscaling:CancelInstanceRefresh autoscaling:RollbackInstanceRefresh", ROLLER, on=GROUP),
+    *launch_from_template("StartInstanceRefresh UpdateAutoScalingGroup"),
+)
 
 SYMBOLIC = ("$Latest", "$Default")
 GOES_ON = ("Pending", "InProgress", "Baking")
@@ -64,13 +71,13 @@ OWNERS = (
 )  # fmt: skip
 
 
-class ScalingGroup:
+class ScalingGroup(LaunchTemplates):
     """A group as its region's clients show it. Each look is a new one."""
 
     def __init__(self, cloud: Cloud, group: Group) -> None:
-        account, self.region, _, self.name = group.id.split("/", 3)
-        self.ec2 = cloud.client("ec2", self.region, account)
-        self.scaling = cloud.client("autoscaling", self.region, account)
+        account, region, _, self.name = group.id.split("/", 3)
+        super().__init__(cloud, account, region)
+        self.scaling = cloud.client("autoscaling", region, account)
 
     def named(self) -> tuple[str, str] | None:
         """The launch template that it starts from, and the version as its settings say it."""
@@ -89,21 +96,6 @@ class ScalingGroup:
             raise OutsideError(f"{self.name} has no launch template by now")
         found = self.version(*named)
         return str(found["LaunchTemplateId"]), int(found["VersionNumber"]), named[1]
-
-    def version(self, template: str, version: str) -> Json:
-        """One version of a launch template."""
-        asked = {"LaunchTemplateId": template, "Versions": [version]}
-        return dict(self.ec2.call("DescribeLaunchTemplateVersions", **asked)["LaunchTemplateVersions"][0])
-
-    def versions(self, template: str) -> list[Json]:
-        """Every version that there is."""
-        asked = {"LaunchTemplateId": template}
-        return list(self.ec2.pages("DescribeLaunchTemplateVersions", "LaunchTemplateVersions", **asked))
-
-    def has_image(self, image: str) -> bool:
-        """Whether an image can be started from here."""
-        answer = self.ec2.call_unless("DescribeImages", NO_SUCH_IMAGE, ImageIds=[image])
-        return any(one["State"] == "available" for one in (answer["Images"] if answer else ()))
 
     def refresh(self, template: str, version: int, asked: Json) -> None:
         """Start a refresh, once: the service takes no token, and lets one go on at a time."""
@@ -133,11 +125,8 @@ class ScalingGroup:
         """
         if not template:
             template, _ = self.named() or ("", "")
-        mine = f"{_mark(rollout, self)} from "
-        for one in self.versions(template) if template else ():
-            if (said := one.get("VersionDescription", "")).startswith(mine):
-                version, before = int(one["VersionNumber"]), int(said.removeprefix(mine))
-                return _Made(template, version, before, tuple(self.refreshes(template, {version, before})))
+        if template and (found := self.made_for(rollout, self.name, template)):
+            return _Made(template, *found, tuple(self.refreshes(template, {*found})))
         return None
 
 
@@ -177,7 +166,6 @@ def _desired(refresh: Json) -> Json:
 
 GOING_BACK = ("MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "ScaleInProtectedInstances",
               "StandbyInstances")  # fmt: skip
-ATTEMPT = re.compile(rf"(-rest)?(-[1-9][0-9]?)?({BACK_NAME})*$")
 STANDS = {
     **dict.fromkeys((*GOES_ON, "Cancelling"), Progress.RUNNING),
     **dict.fromkeys(("Failed", "RollbackFailed"), Progress.FAILED),
@@ -229,6 +217,7 @@ class AutoScalingFleet:
         self.fleet = fleet
         self.cloud = cloud
 
+    @understood("EC2")
     def groups(self) -> tuple[Group, ...]:
         """Every group of the selector. Raises OutsideError where a region cannot be read."""
         return self.groups_in(read_fleet(self.fleet, self.cloud).whole())
@@ -250,15 +239,18 @@ class AutoScalingFleet:
         runs = f"{found['LaunchTemplateId']} version {found['VersionNumber']}"
         return replace(group, cannot_roll=_cannot_roll(shown, found), runs=runs)
 
+    @understood("EC2")
     def pin(self, group: Group) -> GroupPin:
         """The version of the launch template that the group runs now, by number."""
         template, version, _ = ScalingGroup(self.cloud, group).present()
         return GroupPin(template, version)
 
+    @understood("EC2")
     def pace(self, group: Group, allowed: int) -> Pacing:
         """The pace that the fleet's limits ask for. Raises RefusedError where no percentage says what they mean."""
         return pacing(self.fleet.limits, group.desired, allowed)
 
+    @understood("EC2")
     def begin(self, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin, pacing: Pacing) -> None:
         """Start the refresh to a version with the target's image; one that was cancelled is started again, and one
         that ended with its canary is followed by one that goes further.
@@ -271,9 +263,10 @@ class AutoScalingFleet:
         if begun and begun[0]["Status"] != "Cancelled" and reach(begun[0]["Preferences"]) >= reach(asked):
             return
         self._hold(at, pinned, made)  # first: $Latest would mean the new version as soon as there is one
-        version = made.version if made else self._make(at, rollout, group, target, pinned)
+        version = made.version if made else at.make(rollout, at.name, group.id, target, pinned)
         at.refresh(pinned.template, version, asked)
 
+    @understood("EC2")
     def hold(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Let the group start from the pinned version until the rest of it is rolled.
 
@@ -283,6 +276,7 @@ class AutoScalingFleet:
         at = ScalingGroup(self.cloud, group)
         self._hold(at, pinned, at.made(rollout, pinned.template))
 
+    @understood("EC2")
     def watch(self, rollout: str, group: Group) -> Watched:
         """One look at the refresh, or at the one that takes it back; a group without a version of ours never left.
 
@@ -299,30 +293,27 @@ class AutoScalingFleet:
             stands, said = Progress.CANCELLED, f"{said}: {IN_PART}"
         return Watched(stands, int(made.newest.get("PercentageComplete", 0)), said, made.newest.get("StartTime"))
 
-    def cancel(self, rollout: str, group: Group) -> None:
+    @understood("EC2")
+    def cancel(self, rollout: str, group: Group, _pinned: GroupPin) -> None:
         """Cancel the refresh, if it goes on; returns when that is accepted."""
         at = ScalingGroup(self.cloud, group)
         made = at.made(rollout)
         if made and made.newest and made.newest["Status"] in GOES_ON:
             at.accepted("CancelInstanceRefresh")
 
+    @understood("EC2")
     def way_back(self, rollout: str, group: Group, pinned: GroupPin) -> str:
         """Why the group cannot go back to what was pinned; empty where it can."""
         at = ScalingGroup(self.cloud, group)
         template, version, _ = at.present()
         if template != pinned.template:
             return f"{group.name} starts from another launch template by now: somebody else has changed it"
-        versions = {int(one["VersionNumber"]): one for one in at.versions(template)}
         made = at.made(rollout, template)
         if version not in {pinned.version, made.version if made else 0}:
             return f"{group.name} starts from version {version} by now, which somebody else has given it"
-        if pinned.version not in versions:
-            return f"version {pinned.version} of its launch template, which {group.name} ran before, is gone"
-        image = str(versions[int(pinned.version)]["LaunchTemplateData"].get("ImageId", ""))
-        if not at.has_image(image):
-            return f"{image}, the image that {group.name} ran before, is deregistered or disabled"
-        return ""
+        return at.gone(group.name, pinned)
 
+    @understood("EC2")
     def roll_back(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Let AWS roll the refresh back; where it is over, start one to the version that was pinned, by its number.
 
@@ -347,19 +338,6 @@ class AutoScalingFleet:
         kept = {key: value for key, value in made.newest["Preferences"].items() if key in GOING_BACK}
         at.refresh(pinned.template, int(pinned.version), {**kept, "SkipMatching": True})
 
-    def _make(self, at: ScalingGroup, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin) -> int:
-        """A version that differs from the pinned one by its image, and allows IMDSv2 only."""
-        source = at.version(pinned.template, str(pinned.version))["LaunchTemplateData"]
-        metadata = {key: value for key, value in source.get("MetadataOptions", {}).items() if key != "State"}
-        image = image_of(self.cloud, target, at.region)
-        answer = at.ec2.call(
-            "CreateLaunchTemplateVersion", LaunchTemplateId=pinned.template, SourceVersion=str(pinned.version),
-            VersionDescription=f"{_mark(rollout, at)} from {pinned.version}",
-            ClientToken=token(stem(rollout), group.id, "version"),
-            LaunchTemplateData={"ImageId": image, "MetadataOptions": {**metadata, "HttpTokens": "required"}},
-        )  # fmt: skip
-        return int(answer["LaunchTemplateVersion"]["VersionNumber"])
-
     def _hold(self, at: ScalingGroup, pinned: GroupPin, made: _Made | None) -> None:
         """Let the group name its version by number, so that AWS can bring it back."""
         template, version, said = at.present()
@@ -370,11 +348,6 @@ class AutoScalingFleet:
         if said in SYMBOLIC or version != pinned.version:
             exact = {"LaunchTemplateId": pinned.template, "Version": str(pinned.version)}
             at.scaling.call("UpdateAutoScalingGroup", AutoScalingGroupName=at.name, LaunchTemplate=exact)
-
-
-def _mark(rollout: str, at: ScalingGroup) -> str:
-    """How the version that a rollout makes for one group is known. A group's whole name may not fit into it."""
-    return f"{stem(rollout)} for {token(at.name, '', 'version')[:12]}"
 
 
 def _cannot_roll(group: Json, version: Json) -> str:
@@ -389,8 +362,3 @@ def _cannot_roll(group: Json, version: Json) -> str:
             "AWS could not go back to it: give the group a version with an image's id"
         )
     return ""
-
-
-def stem(rollout: str) -> str:
-    """The rollout that made the version: resuming it, its rest, and going back later, are known under longer names."""
-    return ATTEMPT.sub("", rollout)

@@ -12,11 +12,12 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from hardening.foundation.hashing import digest_of
 from images.aws.tags import as_dict, as_list
-from pipelines.fleet.members import EXPIRY, MEMBER, OWN_LABELS, ROLLOUT, shown_value
+from pipelines.fleet.members import EXPIRY, MEMBER, OWN_LABELS, OWNED, ROLLOUT, shown_value
 
 Json = dict[str, Any]
 KEPT = f"{OWN_LABELS}kept-"
@@ -71,7 +72,7 @@ class InstanceDescription:
         """Its state in the service's own words."""
         return str(self.instance["State"]["Name"])
 
-    @property
+    @cached_property
     def tags(self) -> dict[str, str]:
         """Its tags."""
         return as_dict(self.instance.get("Tags"))
@@ -446,7 +447,11 @@ def _tagged(old: InstanceDescription, own: Mapping[str, str]) -> list[Json]:
         "volume": root.get("Tags"),
         "network-interface": old.primary.get("TagSet"),
     }
-    return [{"ResourceType": kind, "Tags": as_list({**persons_tags(tags), **own})} for kind, tags in given.items()]
+    made = {"instance": {**own, OWNED: own[ROLLOUT]}}
+    return [
+        {"ResourceType": kind, "Tags": as_list({**persons_tags(tags), **made.get(kind, own)})}
+        for kind, tags in given.items()
+    ]
 
 
 def targets(instance: InstanceDescription, places: Iterable[Registration]) -> list[Json]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError, understood
+from images.aws.permissions import ROLLER, permit, use_keys
 from pipelines.fleet.ec2 import instance_spec
 from pipelines.fleet.ec2.instance_spec import KEPT, STOPPED, InstanceDescription, ReplacementRecord
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
@@ -18,11 +19,29 @@ from pipelines.fleet.ec2.region_client import Moving, RegionClient
 from pipelines.fleet.members import EXPIRY, Key, Read, ReplacementImage
 from pipelines.fleet.model import Method, ReplacementStrategy
 from pipelines.fleet.port import GoneError
+from pipelines.fleet.rollout_targets import (
+    LAUNCHED,
+    OWN_AMI,
+    OWN_INTERFACE,
+    PARTS,
+    TAGGED_AT_LAUNCH,
+    VOLUME_KEYS,
+    passed,
+)
+
+PERMISSIONS = (
+    permit("ec2:RunInstances", ROLLER, on=(OWN_AMI, LAUNCHED, *PARTS)),
+    permit("ec2:CreateTags", ROLLER, on=TAGGED_AT_LAUNCH, by="RunInstances"),
+    permit("iam:PassRole", ROLLER, on=passed("ec2.amazonaws.com"), by="RunInstances"),
+    permit("ec2:ModifyNetworkInterfaceAttribute", ROLLER, on=OWN_INTERFACE),
+    *use_keys(ROLLER, VOLUME_KEYS, "RunInstances"),
+)
 
 
 class Ec2Fleet(Ec2Members):
     """The standalone instances of a fleet, each replaced by a new one."""
 
+    @understood("EC2")
     def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         """Write down on the old instance what hangs on it and what comes; beside it, launch the new one.
 
@@ -54,6 +73,7 @@ class Ec2Fleet(Ec2Members):
         asked = instance_spec.run_instances(old, kept, place.image(kept.image), token, own)
         return str(place.ec2.call("RunInstances", **asked)["Instances"][0]["InstanceId"])
 
+    @understood("EC2")
     def start(self, key: Key) -> None:
         """The new instance runs, and has what could not exist twice, where the old one is stopped already."""
         place = self.place(key)
@@ -95,17 +115,20 @@ class Ec2Fleet(Ec2Members):
         for address in hung.addresses:
             moving.address(address, to.primary["NetworkInterfaceId"])
 
+    @understood("EC2")
     def read(self, key: Key) -> Read:
         """One look at the new instance."""
         new = self._new(key)
         return self.look(self.place(key), new) if new else Read(False, "the new instance is gone")
 
+    @understood("EC2")
     def expose(self, key: Key) -> None:
         """Register the new instance wherever the old one is."""
         place = self.place(key)
         if new := self._new(key):
             place.register(new.id, kept_for(place.need(key.old), key).hung.registrations)
 
+    @understood("EC2")
     def retire(self, key: Key, drain: timedelta) -> None:
         """Take the old instance out of its target groups, let it drain, and stop it. Beside it, its addresses move."""
         place = self.place(key)
@@ -118,6 +141,7 @@ class Ec2Fleet(Ec2Members):
             self._move_over(place, kept, new, key.old)
         place.stop(key.old, wait=key.method is Method.IN_PLACE)
 
+    @understood("EC2")
     def swap(self, key: Key) -> None:
         """The new instance is the member: it carries no expiry any more, and its data ends with it as before."""
         place, new = self.place(key), self._new(key)
@@ -128,10 +152,12 @@ class Ec2Fleet(Ec2Members):
         if old and (volumes := kept_for(old, key).hung.volumes):
             place.end_volumes(new.id, volumes)
 
+    @understood("EC2")
     def remove_old(self, key: Key) -> None:
         """Terminate the old instance."""
         self.place(key).terminate(key.old)
 
+    @understood("EC2")
     def revive(self, key: Key) -> None:
         """The old instance has back what hung on it, runs, and is registered. Raises GoneError."""
         place = self.place(key)
@@ -164,6 +190,7 @@ class Ec2Fleet(Ec2Members):
             place.deregister(new.id, kept.hung.registrations, timedelta())
             place.stop(new.id, wait=True)
 
+    @understood("EC2")
     def discard(self, key: Key) -> None:
         """Terminate the new instance, out of its target groups first, and forget what was written about the old one."""
         place = self.place(key)
@@ -177,6 +204,7 @@ class Ec2Fleet(Ec2Members):
         if old := place.find(key.old):
             place.untag([key.old], [tag for tag in old.tags if tag.startswith(KEPT)])
 
+    @understood("EC2")
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image."""
         place = self.place(key)
@@ -185,6 +213,7 @@ class Ec2Fleet(Ec2Members):
             return ()
         return instance_spec.differences(place.shown(old), old.kept, place.shown(new))
 
+    @understood("EC2")
     def log(self, key: Key) -> str:
         """The last lines of the new instance's console."""
         new = self._new(key)

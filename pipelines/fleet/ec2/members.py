@@ -11,15 +11,17 @@ from datetime import timedelta
 from functools import partial
 
 from hardening.foundation.asking import Once, ask_each
-from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.errors import GoldsmithError, MalformedError, OutsideError, understood
 from hardening.runtime import Observed
 from images.aws.amis import ours_in
 from images.aws.call_arguments import BOOT
 from images.aws.client import portions
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
+from images.aws.permissions import LOOKING, ROLLER, permit
 from images.aws.tags import as_dict
 from images.ledger import Made
+from pipelines.fleet.ec2.accounts import accounts_of
 from pipelines.fleet.ec2.instance_spec import (
     KEPT,
     RUNNING,
@@ -34,8 +36,27 @@ from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.health import ask
-from pipelines.fleet.members import MEMBER, Changes, Key, Member, Read, ReplacementImage, Seen, Unread, protection
+from pipelines.fleet.members import (
+    MEMBER,
+    Changes,
+    Key,
+    Member,
+    Read,
+    ReplacementImage,
+    Seen,
+    Unread,
+    protection,
+    require_read,
+)
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.rollout_targets import ALARMS, MACHINES, OF_TEMPLATES
+
+PERMISSIONS = (
+    permit("ec2:DescribeInstances autoscaling:DescribeAutoScalingGroups", *LOOKING, on=MACHINES),
+    permit("ec2:DescribeLaunchTemplates ec2:DescribeLaunchTemplateVersions", *LOOKING, on=MACHINES),
+    permit("ssm:GetParameters", *LOOKING, on=OF_TEMPLATES, by="DescribeLaunchTemplateVersions"),
+    permit("cloudwatch:DescribeAlarms", ROLLER, on=ALARMS),
+)
 
 FIRING = "ALARM"
 
@@ -51,9 +72,7 @@ class Inventory:
 
     def whole(self) -> Inventory:
         """The inventory. Raises OutsideError where a region could not be read."""
-        if self.unread:
-            shown = "\n".join(f"{one.id}: {one.why}" for one in self.unread)
-            raise OutsideError("not every region of the fleet can be read", evidence=shown)
+        require_read(self.unread, "region")
         return self
 
 
@@ -67,10 +86,12 @@ class Ec2Members:
         self.cloud = cloud
         self._last: dict[str, RunningInstance] = {}
 
+    @understood("EC2")
     def describe(self) -> tuple[Member, ...]:
         """Every instance that runs with the fleet's tags. Raises OutsideError where a region cannot be read."""
         return self.members_in(read_fleet(self.fleet, self.cloud).whole())
 
+    @understood("EC2")
     def seen(self) -> Seen:
         """The members, the instances of the fleet's groups, and the templates that others would start from."""
         inventory = read_fleet(self.fleet, self.cloud)
@@ -83,6 +104,7 @@ class Ec2Members:
         why = f"the Auto Scaling group {found.group} rolls it"
         return replace(one, forced_in_place=(), cannot_roll=why, group=group_id(found.where, found.group))
 
+    @understood("EC2")
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now."""
         account, region = member.split("/")[:2]
@@ -123,6 +145,7 @@ class Ec2Members:
             exact=found.image,
         )
 
+    @understood("EC2")
     def observe(self, members: Sequence[Member]) -> dict[str, Observed]:
         """How those of the members that are instances run, by their ids, as they were last listed; asks for their
         security groups and templates.
@@ -137,16 +160,21 @@ class Ec2Members:
         """Nobody knows: an instance says when it was launched, and not when it ended."""
         return None
 
-    def prepare(self, target: ReplacementImage) -> None:
-        """See that a release is there in every region. Raises RefusedError where it is not what was signed."""
+    @understood("EC2")
+    def prepare(self, target: ReplacementImage, member: str = "") -> None:
+        """See that a release is there in every region, or in the member's. Raises RefusedError where it is not what was
+        signed.
+        """
         if is_image(target):
             return
         if target.reference.startswith(("snap-", "vol-")):
             why = f"what ran before is no image: the disk was made of {target.reference}, of which nothing is known"
             raise OutsideError(why, hint="make an image of that snapshot or volume, and launch the member from it")
-        for region in dict.fromkeys(region for _, region in regions_of(self.fleet, self.cloud)):
+        everywhere = dict.fromkeys(region for _, region in regions_of(self.fleet, self.cloud))
+        for region in [member.split("/")[1]] if member else everywhere:
             image_of(self.cloud, target, region)
 
+    @understood("EC2")
     def read_old(self, key: Key) -> Read:
         """One look at the old instance."""
         place = self.place(key)
@@ -179,8 +207,8 @@ def kept_for(old: InstanceDescription, key: Key) -> ReplacementRecord:
 
 
 def regions_of(fleet: Fleet, cloud: Cloud) -> Iterator[tuple[str, str]]:
-    """Every account and region that the fleet may be in."""
-    for account in fleet.ec2.accounts or (cloud.aws.account,):
+    """Every account and region that the fleet may be in. Raises as `accounts_of` does."""
+    for account in accounts_of(fleet, cloud):
         for region in fleet.ec2.regions or cloud.aws.all_regions:
             yield account, region
 
@@ -200,16 +228,22 @@ def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
         if isinstance(answer, GoldsmithError):
             found.unread.append(Unread("/".join(place), answer.message))
             continue
-        found.instances += answer.instances()
+        try:
+            with understood("EC2"):
+                found.instances += [*answer.instances()]
+        except MalformedError as error:
+            found.unread.append(Unread("/".join(place), error.message))
+            continue
         found.groups += [("/".join(place), one) for one in answer.groups]
         found.templates += answer.templates
     return found
 
 
+@understood("EC2")
 def _read(fleet: Fleet, cloud: Cloud, place: tuple[str, str], images: Once[list[Ami]]) -> _Shown:
     """All that a place shows of a fleet, of instances with all that it takes to judge them."""
     here = RegionClient(cloud.clients, *place)
-    reading = _Reading(fleet, here)
+    reading = _RegionReading(fleet, here)
     groups, instances = list(reading.groups()), reading.instances()
     templates = list(reading.templates(groups))
     shown = _Shown(cloud, here, groups, templates, instances)
@@ -286,7 +320,7 @@ class _Shown:
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _RegionReading:
     fleet: Fleet
     place: RegionClient
 
@@ -366,6 +400,7 @@ def firing(cloud: Cloud, places: Iterable[tuple[str, str]], names: Sequence[str]
     return tuple(name for name in names if FIRING in states.get(name, {FIRING}))
 
 
+@understood("CloudWatch")
 def _alarms(cloud: Cloud, place: tuple[str, str], names: Sequence[str]) -> list[tuple[str, str]]:
     """The states of the alarms that a place has, by their names."""
     client = cloud.client("cloudwatch", place[1], place[0])

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from hardening.foundation.asking import ask_each
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, MalformedError, understood
 from hardening.runtime import Observed
 from images.aws.client import portions
 from images.aws.cloud import Cloud
+from images.aws.permissions import LOOKING, permit
 from pipelines.fleet.ec2.instance_facts import GROUP, facts_of, group_ids, template_of
 from pipelines.fleet.ec2.instance_spec import InstanceDescription, Json
 from pipelines.fleet.ec2.region_client import RegionClient
+from pipelines.fleet.rollout_targets import MACHINES
+
+PERMISSIONS = (permit("ec2:DescribeSecurityGroups ec2:DescribeLaunchTemplateVersions", *LOOKING, on=MACHINES),)
 
 NO_TEMPLATE = {"InvalidLaunchTemplateId.NotFound", "InvalidLaunchTemplateId.VersionNotFound"}
 
@@ -51,13 +55,20 @@ def look_at(cloud: Cloud, instances: Mapping[str, RunningInstance]) -> dict[str,
     for where, here in places.items():
         answer = answers[where]
         seen = _nothing(where, here, answer.message) if isinstance(answer, GoldsmithError) else answer
-        for name, one in here.items():
+        found |= {name: _observed(one, seen) for name, one in here.items()}
+    return found
+
+
+def _observed(one: RunningInstance, seen: _Around) -> Observed:
+    try:
+        with understood("EC2"):
             why, named = dict(seen.no_groups), template_of(one.shown)
             if named in seen.no_template:
                 why["template_drift"] = seen.no_template[named]
             template = seen.templates.get(named) if named else None
-            found[name] = Observed("instance", facts_of(one.shown, one.image, seen.groups, template, why))
-    return found
+            return Observed("instance", facts_of(one.shown, one.image, seen.groups, template, why))
+    except MalformedError as error:
+        return Observed("instance", None, unread=error.message)
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class _Around:
     no_template: dict[tuple[str, str] | None, str]
 
 
+@understood("EC2")
 def _around(cloud: Cloud, where: str, here: Mapping[str, RunningInstance]) -> _Around:
     region = _Region(RegionClient(cloud.clients, *where.split("/")))
     return _Around(*region.groups(here.values()), *region.templates(here.values()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from images.aws.client import Clients
+from images.aws.permissions import REAPER, permit
 from images.aws.reaping import all_is_read
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
@@ -12,6 +13,9 @@ from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDesc
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.orphans import Orphan
+from pipelines.fleet.rollout_targets import MACHINES
+
+PERMISSIONS = (permit("ec2:DescribeInstances ec2:DescribeVolumes", REAPER, on=MACHINES),)
 
 TRIES = 20
 NOT_LAUNCHED = "it was not launched by this rollout's token: its tags are somebody else's"

@@ -12,16 +12,50 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from hardening.foundation.errors import LateError, OutsideError, RefusedError
-from images.aws.client import AwsError, Clients, portions
+from images.aws.client import AwsError, Clients, DeniedError, portions
+from images.aws.permissions import LOOKING, REAPER, ROLLER, permit, use_keys
 from images.aws.tags import as_list
+from pipelines.fleet import rollout_targets
 from pipelines.fleet.ec2 import instance_spec
 from pipelines.fleet.ec2.instance_spec import ENDED, RUNNING, STOPPED, InstanceDescription, Json, Registration
-from pipelines.fleet.members import MEMBER, ROLLOUT, Key
+from pipelines.fleet.members import MEMBER, OWNED, ROLLOUT, Key
 from pipelines.fleet.port import GoneError, InProgressError
+
+PERMISSIONS = (
+    permit("ec2:DescribeVolumes ec2:DescribeInstanceStatus", *LOOKING, on=rollout_targets.MACHINES),
+    permit("ec2:DescribeInstanceTypes", *LOOKING, on=rollout_targets.MACHINES),
+    permit("elasticloadbalancing:DescribeTargetGroups", *LOOKING, on=rollout_targets.MACHINES),
+    permit("elasticloadbalancing:DescribeTargetHealth", *LOOKING, on=rollout_targets.MACHINES),
+    permit("elasticloadbalancing:DescribeLoadBalancers", *LOOKING, on=rollout_targets.MACHINES),
+    permit("ec2:DescribeInstances ec2:DescribeAddresses ec2:DescribeImages", ROLLER, on=rollout_targets.MACHINES),
+    permit("ec2:DescribeInstanceCreditSpecifications", ROLLER, on=rollout_targets.MACHINES),
+    permit("ec2:DescribeNetworkInterfaces", ROLLER, on=rollout_targets.MACHINES),
+    permit("ec2:DescribeReplaceRootVolumeTasks ec2:GetEbsEncryptionByDefault", ROLLER, on=rollout_targets.ROOT_VOLUMES),
+    permit("ec2:DescribeInstanceAttribute ec2:GetConsoleOutput", ROLLER, on=rollout_targets.MEMBERS),
+    permit("ec2:StartInstances ec2:StopInstances ec2:ModifyInstanceAttribute", ROLLER, on=rollout_targets.MEMBERS),
+    permit("ec2:TerminateInstances", ROLLER, on=rollout_targets.OWNED_MEMBER),
+    permit("ec2:TerminateInstances", REAPER, on=rollout_targets.OWNED_INSTANCE.where(rollout_targets.DUE)),
+    permit("ec2:DeleteVolume", ROLLER, on=rollout_targets.OWN_VOLUME),
+    permit("ec2:DeleteVolume", REAPER, on=rollout_targets.OWN_VOLUME.where(rollout_targets.DUE)),
+    permit("ec2:CreateTags ec2:DeleteTags", ROLLER, on=rollout_targets.MARKED),
+    *(
+        permit("ec2:CreateTags ec2:DeleteTags", ROLLER, on=one.where(rollout_targets.OUR_TAGS))
+        for one in (rollout_targets.OWN_VOLUME, rollout_targets.OWN_INTERFACE)
+    ),
+    permit("ec2:CreateTags", ROLLER, on=rollout_targets.ROOT_VOLUME),
+    permit("ec2:AttachVolume ec2:DetachVolume", ROLLER, on=(rollout_targets.MEMBERS, rollout_targets.VOLUME)),
+    permit("ec2:AttachNetworkInterface", ROLLER, on=(rollout_targets.MEMBERS, rollout_targets.INTERFACE)),
+    permit("ec2:DetachNetworkInterface", ROLLER, on=(rollout_targets.MEMBERS, rollout_targets.INTERFACE)),
+    permit("ec2:AssociateAddress", ROLLER, on=(rollout_targets.INTERFACE, rollout_targets.ADDRESS)),
+    permit("elasticloadbalancing:RegisterTargets", ROLLER, on=rollout_targets.TARGET_GROUP),
+    permit("elasticloadbalancing:DeregisterTargets", ROLLER, on=rollout_targets.TARGET_GROUP),
+    *use_keys(ROLLER, rollout_targets.VOLUME_KEYS, "AttachVolume StartInstances"),
+)
 
 ATTRIBUTES = ("userData", "instanceInitiatedShutdownBehavior")
 PROTECTIONS = {"disableApiTermination": "terminated", "disableApiStop": "stopped"}
 BURSTABLE = ("t2.", "t3.", "t3a.", "t4g.")
+REHEARSED = {"DryRunOperation"}
 NO_SUCH_INSTANCE = {"InvalidInstanceID.NotFound"}
 LOG_LINES = 10
 BY_NAME, VALUES = 1000, 200  # so many instances are asked for by name; values that a filter takes
@@ -120,11 +154,16 @@ class RegionClient:
         return answer.get(key[0].upper() + key[1:], {}).get("Value")
 
     def refuse_protected(self, instance: str) -> None:
-        """Raise RefusedError where a person has forbidden what a replacement must do in the end."""
+        """Raise RefusedError where a person, or our own permissions, forbid what a replacement must do in the end."""
         for key, what in PROTECTIONS.items():
             if self.attribute(instance, key):
                 hint = 'take the protection off, or set ec2.way = "root_volume", which keeps the instance'
                 raise RefusedError(f"{instance} is protected from being {what} ({key})", hint=hint)
+        try:
+            self.ec2.call_unless("TerminateInstances", REHEARSED, InstanceIds=[instance], DryRun=True)
+        except DeniedError as error:
+            hint = f'tag it {OWNED}=yes if rollouts may terminate it, or set ec2.way = "root_volume"; docs/iam.md'
+            raise RefusedError(f"we may not terminate {instance}", evidence=str(error.evidence), hint=hint) from None
 
     def registrations(self, instance: InstanceDescription) -> tuple[Registration, ...]:
         """Where an instance is registered, by its id or its addresses, and how it is there."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError, understood
+from images.aws.permissions import ROLLER, permit, use_keys
 from images.aws.tags import as_dict, as_list
 from images.ledger import Made
 from pipelines.fleet.ec2 import instance_spec
@@ -22,6 +23,14 @@ from pipelines.fleet.ec2.region_client import Moving, RegionClient
 from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT, Key, Read, ReplacementImage
 from pipelines.fleet.model import ReplacementStrategy
 from pipelines.fleet.port import InProgressError
+from pipelines.fleet.rollout_targets import ROOT_PARTS, ROOT_VOLUMES, TAGGED_AT_LAUNCH, VOLUME_KEYS
+
+PERMISSIONS = (
+    permit("ec2:DescribeReplaceRootVolumeTasks", ROLLER, on=ROOT_VOLUMES),
+    permit("ec2:CreateReplaceRootVolumeTask", ROLLER, on=ROOT_PARTS),
+    permit("ec2:CreateTags", ROLLER, on=TAGGED_AT_LAUNCH, by="CreateReplaceRootVolumeTask"),
+    *use_keys(ROLLER, VOLUME_KEYS, "CreateReplaceRootVolumeTask"),
+)
 
 UNDER_WAY = ("pending", "in-progress", "failing", "failing-detached")
 FAILED = ("failed", "failed-detached")
@@ -31,6 +40,7 @@ CHECKED = timedelta(minutes=2)  # EC2 User Guide, "Status checks": they run ever
 class RootVolumeFleet(Ec2Members):
     """The standalone instances of a fleet, each replaced inside: the instance stays, its root volume does not."""
 
+    @understood("EC2")
     def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:
         """Write down on the instance which root volume it has and which image comes. Raises RefusedError."""
         place = self.place(key)
@@ -61,12 +71,14 @@ class RootVolumeFleet(Ec2Members):
         found = place.find(key.old)
         return place, found, found.kept if found else None
 
+    @understood("EC2")
     def retire(self, key: Key, drain: timedelta) -> None:
         """Take the instance out of its target groups and let it drain; it is still what it was."""
         place = self.place(key)
         if found := place.find(key.old):
             place.deregister(key.old, kept_for(found, key).hung.registrations, drain)
 
+    @understood("EC2")
     def start(self, key: Key) -> None:
         """Replace the root volume, wait until that is done, and register the instance again."""
         place = self.place(key)
@@ -117,6 +129,7 @@ class RootVolumeFleet(Ec2Members):
         own = [one for one in found if as_dict(one.get("Tags")).get(ROLLOUT) == key.rollout]
         return sorted((one for one in own if back != bool(one.get("ImageId"))), key=lambda one: str(one["StartTime"]))
 
+    @understood("EC2")
     def read(self, key: Key) -> Read:
         """One look at the instance, with its new root volume."""
         place, found, kept = self._present(key)
@@ -134,14 +147,17 @@ class RootVolumeFleet(Ec2Members):
         ended = [one for one in self._tasks(key, place) if one.get("CompleteTime")]
         return bool(ended) and place.age(ended[-1]) < CHECKED
 
+    @understood("EC2")
     def expose(self, key: Key) -> None:
         """Nothing: `start` registers the instance again."""
 
+    @understood("EC2")
     def swap(self, key: Key) -> None:
         """Write on the instance whose work it is now."""
         place = self.place(key)
         place.tag([key.old], {ROLLOUT: key.rollout, MEMBER: key.member})
 
+    @understood("EC2")
     def remove_old(self, key: Key) -> None:
         """Delete the old root volume, and what was written about it."""
         place, found, kept = self._present(key)
@@ -153,6 +169,7 @@ class RootVolumeFleet(Ec2Members):
             place.delete_volume(volume)
         self._forget(place, found, KEPT)
 
+    @understood("EC2")
     def revive(self, key: Key) -> None:
         """The old root volume is in its place again, and the instance runs and is registered."""
         place = self.place(key)
@@ -204,6 +221,7 @@ class RootVolumeFleet(Ec2Members):
         place.stop(key.old, wait=True)
         Moving(place, [key.old]).volume(volume, device, key.old)
 
+    @understood("EC2")
     def discard(self, key: Key) -> None:
         """Delete the new root volume, and what was written about the old one. Raises OutsideError before `revive`."""
         place, found, kept = self._present(key)
@@ -218,6 +236,7 @@ class RootVolumeFleet(Ec2Members):
             place.untag(old, [ROLLOUT, MEMBER, EXPIRY])
             self._forget(place, found, KEPT, ROLLOUT, MEMBER)
 
+    @understood("EC2")
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new root volume beyond what is on them; all else is the same instance's."""
         place, found, kept = self._present(key)
@@ -227,6 +246,7 @@ class RootVolumeFleet(Ec2Members):
         now = instance_spec.root_traits(place.volume(found.root))
         return tuple(instance_spec.changed(was, now))
 
+    @understood("EC2")
     def log(self, key: Key) -> str:
         """The last lines of the instance's console."""
         place = self.place(key)

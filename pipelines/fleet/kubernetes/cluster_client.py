@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 import urllib3
 
-from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.errors import ContentError, MalformedError, OutsideError
 from hardening.foundation.limits import (
     CHUNK,
     JSON_BYTES,
@@ -108,6 +108,9 @@ class ClusterClient:
             items = page.get("items") or []
             if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
                 raise OutsideError(f"{self.access.server}{path}: the answer is not a list of objects")
+            for at, one in enumerate(items):
+                if not isinstance(meta := one.get("metadata"), dict) or not isinstance(meta.get("name"), str):
+                    raise MalformedError(f"{self.access.server}{path}: items[{at}] has no metadata.name")
             found += map(_slim, items)
             before, going_on = going_on, str((page.get("metadata") or {}).get("continue") or "")
             if not going_on:

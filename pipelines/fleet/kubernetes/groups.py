@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from hardening.foundation.durations import shown
 from hardening.foundation.errors import OutsideError, RefusedError
+from pipelines.fleet.delegated import Bakes, StrategyWords, pace_of, stem, understood
 from pipelines.fleet.kubernetes.cluster_client import CONFLICT, ClusterError
 from pipelines.fleet.kubernetes.gitops import gitops_owner, instead
 from pipelines.fleet.kubernetes.members import NamespaceReader
 from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of
 from pipelines.fleet.kubernetes.workloads import (
-    ALL,
     KINDS,
-    ROLLED,
-    Reach,
     RollingState,
     RollNote,
     RollState,
@@ -27,14 +24,12 @@ from pipelines.fleet.kubernetes.workloads import (
     reach_of,
     rolling,
     runs_image,
-    stem,
 )
 from pipelines.fleet.members import ReplacementImage
-from pipelines.fleet.model import ADDRESSES, Fleet, Limits
+from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group, GroupPin, Pacing, Progress, Watched
 
 LOOKS = 5  # as often is looked again at what somebody else changes at the same time
-BAKES_PER_DEADLINE = ALL - ROLLED  # each percent of the bake is progress
 
 
 class WorkloadFleet:
@@ -44,37 +39,23 @@ class WorkloadFleet:
         self.fleet = fleet
         self.reader = reader
         self._now = now
-        self._complete = dict[tuple[str, str], datetime]()  # since when all is new, by group and image
+        self._bakes = Bakes(now)
 
+    @understood
     def groups(self) -> tuple[Group, ...]:
         """Every object whose pods carry the fleet's labels."""
-        with self.reader.understood():
-            return tuple(
-                Group(name, work.name, work.desired, min(work.available, work.desired), obstacle(work), work.image)
-                for name, work in sorted(self.reader.workloads().items())
-            )
-
-    def pace(self, group: Group, allowed: int) -> Pacing:
-        """The pace of the object's own strategy. Raises RefusedError where that breaks one of the fleet's limits."""
-        limits, work = self.fleet.limits, self._workload(group)
-        reach = reach_of(work)
-        if not group.cannot_roll and group.desired:
-            _refuse_reach(work, reach, limits, max(1, min(limits.max_parallel, allowed)))
-        if limits.bake_time > BAKES_PER_DEADLINE * limits.progress_deadline:
-            why = f"bake_time {shown(limits.bake_time)} is longer than {BAKES_PER_DEADLINE} times progress_deadline"
-            raise RefusedError(f"limits: {why}", hint="raise progress_deadline")
-        desired = max(1, group.desired)
-        return Pacing(
-            min_healthy_percent=max(0, ALL * (desired - reach.missing) // desired),
-            max_healthy_percent=ALL + ALL * reach.beside // desired,
-            checkpoint_percents=(),
-            checkpoint_delay=timedelta(),
-            warmup=limits.min_healthy_time,
-            bake=limits.bake_time,
-            alarms=tuple(one for one in limits.alarms if not one.startswith(ADDRESSES)),
-            auto_rollback=limits.auto_rollback,
+        return tuple(
+            Group(name, work.name, work.desired, min(work.available, work.desired), obstacle(work), work.image)
+            for name, work in sorted(self.reader.workloads().items())
         )
 
+    @understood
+    def pace(self, group: Group, allowed: int) -> Pacing:
+        """The pace of the object's own strategy. Raises RefusedError where that breaks one of the fleet's limits."""
+        work = self._workload(group)
+        return pace_of(group, reach_of(work), _words(work), self.fleet.limits, allowed)
+
+    @understood
     def instead(self, group: Group, target: ReplacementImage, reasons: Sequence[str]) -> str:
         """The pull request for an object that GitOps keeps; empty for one that it does not."""
         work = self._workload(group)
@@ -83,11 +64,13 @@ class WorkloadFleet:
         said = tuple(dict.fromkeys(reasons))
         return instead(work.kind, work.name, self.reader.namespace, work.container, target.reference, said)
 
+    @understood
     def pin(self, group: Group) -> GroupPin:
         """The image that it names, and the one that its pods run, by digest."""
         work = self._workload(group)
         return pinned(work, self._pods(work))
 
+    @understood
     def begin(self, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin, pacing: Pacing) -> None:
         """Give the object the image, once; one that was held goes on.
 
@@ -112,12 +95,9 @@ class WorkloadFleet:
     def hold(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Nothing: its controller rolls all of it, so that no part of it could be left for later."""
 
+    @understood
     def watch(self, rollout: str, group: Group) -> Watched:
         """One look at how far its controller is, and how long all of it has been well."""
-        with self.reader.understood():
-            return self._watched(rollout, group)
-
-    def _watched(self, rollout: str, group: Group) -> Watched:
         work = self._workload(group)
         note = work.note_of(rollout)
         if note is None and work.image == group.runs:
@@ -133,18 +113,13 @@ class WorkloadFleet:
 
     def _baked(self, group: Group, note: RollNote, seen: RollingState) -> Watched:
         """How far the bake is. It starts over when a pod does not serve, and in a process that goes on with it."""
-        key = group.id, note.wanted
         if not seen.done:
-            self._complete.pop(key, None)
+            self._bakes.forget(group.id, note.wanted)
             return Watched(Progress.RUNNING, seen.percent, seen.text)
-        since = self._complete.setdefault(key, self._now())
-        lasted = (self._now() - since).total_seconds()
-        if lasted >= note.bake_seconds:
-            return Watched(Progress.DONE, ALL, seen.text, since)
-        share = int((ALL - ROLLED) * lasted / note.bake_seconds)
-        return Watched(Progress.RUNNING, ROLLED + share, f"{seen.text}; it bakes", since)
+        return self._bakes.look(group.id, note.wanted, note.bake_seconds, seen.text)
 
-    def cancel(self, rollout: str, group: Group) -> None:
+    @understood
+    def cancel(self, rollout: str, group: Group, _pinned: GroupPin) -> None:
         """Hold it where it is: a Deployment is paused, the others update no further pod."""
 
         def ask(work: Workload) -> RollNote | None:
@@ -155,10 +130,12 @@ class WorkloadFleet:
 
         self._change(group, ask)
 
+    @understood
     def way_back(self, rollout: str, group: Group, pinned: GroupPin) -> str:
         """Why it cannot go back to what was pinned; empty where it can."""
         return _way_back(self._workload(group), rollout, pinned)
 
+    @understood
     def roll_back(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Give it the pinned image again, by digest. Raises RefusedError where there is no way back."""
 
@@ -201,7 +178,7 @@ class WorkloadFleet:
                 if error.status != CONFLICT:
                     raise
                 continue
-            self._complete.pop((group.id, note.wanted), None)
+            self._bakes.forget(group.id, note.wanted)
             return
         raise OutsideError(f"{group.name} changes all the time: {LOOKS} looks were out of date at once")
 
@@ -225,17 +202,9 @@ def _way_back(work: Workload, rollout: str, pinned: GroupPin) -> str:
     return f"{work.called}: {why}" if (why := obstacle(work)) else ""
 
 
-def _refuse_reach(work: Workload, reach: Reach, limits: Limits, at_once: int) -> None:
-    """Raise RefusedError where the strategy of an object lets its controller do more than the limits allow."""
-    missing, beside = limits.unavailable(work.desired), limits.surge(work.desired)
-    where, lower = f"{work.called} ({work.desired} pods): its strategy", "in its strategy, lower"
-    if reach.missing > missing:
-        least = "maxUnavailable" if work.kind == "Deployment" else "maxUnavailable, of which it knows no 0"
-        hint = f"{lower} {least}; or raise limits.max_unavailable: until the new pods are ready, the old ones are gone"
-        raise RefusedError(f"{where} lets {reach.missing} be missing, and limits.max_unavailable {missing}", hint=hint)
-    if reach.beside > beside:
-        what = f"{where} lets {reach.beside} stand beside the old ones, and limits.max_surge {beside}"
-        raise RefusedError(what, hint=f"{lower} maxSurge; or raise limits.max_surge")
-    if reach.at_once > at_once:
-        what = f"{where} replaces {reach.at_once} at once, and limits.max_parallel or a budget allows {at_once}"
-        raise RefusedError(what, hint=f"{lower} maxSurge or maxUnavailable; or raise the limit")
+def _words(work: Workload) -> StrategyWords:
+    """What of an object's strategy is to be changed where it does too much."""
+    lower = "in its strategy, lower"
+    least = "maxUnavailable" if work.kind == "Deployment" else "maxUnavailable, of which it knows no 0"
+    called = f"{work.called} ({work.desired} pods)"
+    return StrategyWords(called, f"{lower} {least}", f"{lower} maxSurge", f"{lower} maxSurge or maxUnavailable")

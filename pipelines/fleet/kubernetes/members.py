@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedError
+from hardening.foundation.errors import NOT_UNDERSTOOD, traced
 from hardening.runtime import Observed
-from images.artifact import Release
+from pipelines.fleet.delegated import GroupReader
 from pipelines.fleet.docker.images import Configuration
-from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.kubernetes.cluster_client import ClusterClient, Json
 from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of, controller, facts_of, labelled, runs
 from pipelines.fleet.kubernetes.workloads import KINDS, Workload
-from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen, protection, repository
+from pipelines.fleet.members import Changes, Member, ReplacementImage, Seen, protection
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.unstepped import FOREVER, ImageUsers, UnsteppedMembers, user_changed
 
 APPS = "/apis/apps/v1/namespaces"
 BESIDE = "the fleet rolls the container {0} of its pod: whoever keeps this one rolls it"
 KEEPERS = "a Deployment, StatefulSet or DaemonSet"
-FOREVER = datetime.max.replace(tzinfo=UTC)
-NOT_UNDERSTOOD = (KeyError, TypeError, ValueError, AttributeError)  # of another kind, or of tomorrow
 
 
 @dataclass
@@ -37,12 +32,13 @@ class PodInventory:
     alone: list[Member] = field(default_factory=list)
 
 
-class NamespaceReader:
+class NamespaceReader(GroupReader):
     """The namespace of a fleet. A cluster that cannot be reached, or denies, raises OutsideError."""
 
     def __init__(self, fleet: Fleet, client: ClusterClient) -> None:
         self.fleet = fleet
         self.client = client
+        self.api = client.access.server
         self.namespace = str(fleet.kubernetes.namespace)
         self.where = f"{client.access.name}/{self.namespace}"
 
@@ -106,14 +102,6 @@ class NamespaceReader:
         with self.understood():
             return self._inventory()
 
-    @contextmanager
-    def understood(self) -> Iterator[None]:
-        """Raise MalformedError where an answer that is read here is not what the API's documentation says."""
-        try:
-            yield
-        except NOT_UNDERSTOOD as error:
-            raise MalformedError(f"the answer of {self.client.access.server} is not understood: {error!r}") from None
-
     def _inventory(self) -> PodInventory:
         found, pods = PodInventory(self.workloads()), self.pods()
         keeper = self.keepers(pods)
@@ -154,27 +142,21 @@ class NamespaceReader:
             cannot_roll=wrong or (why if ours else BESIDE.format(rolled)),
             exact=one.exact,
             group=group if ours else "",
+            beside="" if ours else group,
         )
 
 
-class PodFleet:
+class PodFleet(UnsteppedMembers):
     """The pods of a fleet. None of them is stepped: what keeps them replaces them, and nothing replaces the others."""
-
-    rehearses = False
 
     def __init__(self, reader: NamespaceReader, configuration: Configuration) -> None:
         self.reader = reader
-        self._configuration = configuration
         self._last = dict[str, PodContainer]()
-        self._users = dict[str, str | None]()
+        self._users = ImageUsers(configuration)
 
     def describe(self) -> tuple[Member, ...]:
         """The pods that nothing keeps, which are left alone."""
         return tuple(sorted(self._inventory().alone, key=lambda one: one.id))
-
-    def find(self, member: str) -> Member | None:
-        """The member with this id, if it runs now."""
-        return next((one for one in self.describe() if one.id == member), None)
 
     def seen(self) -> Seen:
         """All containers of the fleet's pods. Raises OutsideError where the cluster cannot be read."""
@@ -186,50 +168,19 @@ class PodFleet:
         self._last.update(found.containers)
         return found
 
-    def changes(self, _member: Member, _target: ReplacementImage) -> Changes:
-        """Nothing that is known."""
-        return Changes()
-
-    def _unstepped(self, *_: Any, **__: Any) -> Any:
-        """Refuse to step a pod, which no plan asks for."""
-        raise RefusedError("no pod is replaced by itself", hint="roll what keeps it")
-
-    prepare = create = start = expose = retire = swap = remove_old = revive = discard = _unstepped
-    read = read_old = differences = downtime = log = _unstepped
+    def changes(self, member: Member, target: ReplacementImage) -> Changes:
+        """As whom the container would run of the target's image."""
+        return user_changed(self._observed(member, target.reference), target)
 
     def observe(self, members: Sequence[Member]) -> Mapping[str, Observed]:
         """How members run, by their ids, as they were last listed; registries tell the users of their images."""
-        return {one.id: self._observed(one) for one in members if one.id in self._last}
+        return {one.id: self._observed(one, one.exact or one.image) for one in members if one.id in self._last}
 
-    def _observed(self, member: Member) -> Observed:
+    def _observed(self, member: Member, image: str) -> Observed:
         try:
-            return Observed("container", facts_of(self._last[member.id], self._image_user(member)))
+            return Observed("container", facts_of(self._last[member.id], self._users.of(image)))
         except NOT_UNDERSTOOD as error:
-            return Observed("container", None, unread=f"the API's answer is not understood: {error!r}")
-
-    def _image_user(self, member: Member) -> str | None:
-        """The user that an image sets; None where no registry tells."""
-        if (wanted := member.exact or member.image) not in self._users:
-            self._users[wanted] = self._asked_user(wanted) if "@" in wanted else None
-        return self._users[wanted]
-
-    def _asked_user(self, reference: str) -> str | None:
-        try:
-            found = self._configuration(reference)
-        except GoldsmithError:
-            return None
-        return None if found is None else str((found.get("config") or {}).get("User") or "")
-
-
-class PodProvenance(ProvenanceReader):
-    """Where the images of pods come from. No node tells an image's layers: the registry that has it does."""
-
-    def _of(self, member: Member) -> Provenance:
-        return super()._of(member) if member.digests[0].startswith("sha256:") else Provenance()
-
-    def _base(self, member: Member) -> Release | None:
-        layers = member.layers or self._layers(repository(member.image), member.digests[0])
-        return super()._base(replace(member, layers=layers))
+            return Observed("container", None, unread=f"the API's answer is not understood: {traced(error)}")
 
 
 def _named(group: str) -> str:

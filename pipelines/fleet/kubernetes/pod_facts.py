@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from hardening.runtime import ContainerFacts, Mount, is_root
+from hardening.runtime import ContainerFacts, Mount, is_root, secrets_in
 
 Json = dict[str, Any]
 ENDED = ("Succeeded", "Failed")
@@ -127,6 +127,8 @@ def facts_of(one: PodContainer, image_user: str | None) -> ContainerFacts:
         host_namespaces=tuple(name for key, name in NAMESPACES.items() if spec.get(key)),
         daemon=_unfiltered(whole, own, privileged=privileged),
         processes=tuple(_debugging(spec)),
+        published=tuple(sorted(_published(one.spec))),
+        secrets=secrets_in(str(each.get("name")) for each in one.spec.get("env") or ()),
         unread=tuple(sorted(unread.items())),
     )
 
@@ -159,6 +161,14 @@ def _mounts(spec: Json, container: Json) -> Iterator[Mount]:
             yield Mount("tmpfs", "", target, writable)
         else:
             yield Mount("volume", str(mount.get("name") or ""), target, writable)
+
+
+def _published(container: Json) -> Iterator[str]:
+    """The ports of the node that lead to it."""
+    for port in container.get("ports") or ():
+        if port.get("hostPort"):
+            to = f"{port.get('containerPort')}/{str(port.get('protocol') or 'TCP').lower()}"
+            yield f"{port.get('hostIP') or '0.0.0.0'}:{port['hostPort']} to {to}"  # noqa: S104 - what an empty one means
 
 
 def _unfiltered(whole: Json, own: Json, *, privileged: bool) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ What a rollout has asked of one stands in an annotation of it, which changes tog
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,17 +20,15 @@ from pydantic import ValidationError
 
 from hardening.foundation.durations import shown
 from images.documents import from_json, to_json
+from pipelines.fleet.delegated import ALL, ROLLED, Reach, stem
 from pipelines.fleet.kubernetes.gitops import gitops_owner
 from pipelines.fleet.kubernetes.pod_facts import PodContainer, controller, moment
-from pipelines.fleet.members import BACK, OWN_LABELS
+from pipelines.fleet.members import OWN_LABELS
 from pipelines.fleet.port import GroupPin
 
 Json = dict[str, Any]
 KINDS = {"Deployment": "deployments", "StatefulSet": "statefulsets", "DaemonSet": "daemonsets"}
 ASKED = f"{OWN_LABELS}rollout"
-ATTEMPT = re.compile(rf"(-rest)?(-[1-9][0-9]?)?({BACK})*$")
-ALL = 100  # percent
-ROLLED = 90  # percent, when all is new and only the bake is left
 MOST_RESTARTS = 3
 HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError")
 NEVER = 2**31 - 1  # as the partition of a StatefulSet: no pod is updated
@@ -156,25 +153,7 @@ class Workload:
         return self.note if self.note and self.note.rollout == stem(rollout) else None
 
 
-def stem(rollout: str) -> str:
-    """The rollout itself: resuming it, its rest, and going back later, are known under longer names."""
-    return ATTEMPT.sub("", rollout)
-
-
 # -- what it may do, and what forbids to roll it -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reach:
-    """How many pods of a workload may be missing, and how many more may run, while its controller replaces them."""
-
-    missing: int
-    beside: int
-
-    @property
-    def at_once(self) -> int:
-        """How many are replaced at once."""
-        return self.missing + self.beside
 
 
 def reach_of(work: Workload) -> Reach:

@@ -146,8 +146,8 @@ def test_a_cancelled_refresh_stops_and_goes_on_when_begun_again(at: Shop) -> Non
     """As pausing and resuming need; what has the new version already is left."""
     groups = Groups(at)
     pinned = groups.begin()
-    groups.port.cancel(ROLLOUT, groups.group)
-    groups.port.cancel(ROLLOUT, groups.group)
+    groups.port.cancel(ROLLOUT, groups.group, pinned)
+    groups.port.cancel(ROLLOUT, groups.group, pinned)
     groups.until(Progress.CANCELLED)
     again = f"{ROLLOUT}-2"
     groups.port.begin(again, groups.group, at.target, pinned, pacing(LIMITS, 4, 4))
@@ -164,20 +164,20 @@ def test_from_every_state_it_goes_back_to_the_pinned_version(at: Shop, when: Pro
     pinned = groups.begin()
     if when is Progress.CANCELLED:
         at.aws.advance(20)
-        groups.port.cancel(ROLLOUT, groups.group)
+        groups.port.cancel(ROLLOUT, groups.group, pinned)
     groups.until(when)
     for _ in range(2):
         groups.port.roll_back(ROLLOUT, groups.group, pinned)
     assert groups.until(Progress.ROLLED_BACK) is Progress.ROLLED_BACK
     assert (groups.images(), groups.setting()) == ({at.image(at.old)}, "1")
-    groups.port.cancel(ROLLOUT, groups.group)
+    groups.port.cancel(ROLLOUT, groups.group, pinned)
 
 
 def test_a_group_that_nothing_was_begun_with_is_where_it_was(at: Shop) -> None:
     """Taking it back, or stopping it, is nothing to do."""
     groups = Groups(at)
     pinned = groups.port.pin(groups.group)
-    groups.port.cancel(ROLLOUT, groups.group)
+    groups.port.cancel(ROLLOUT, groups.group, pinned)
     groups.port.roll_back(ROLLOUT, groups.group, pinned)
     assert groups.port.watch(ROLLOUT, groups.group).progress is Progress.ROLLED_BACK
     assert not at.aws.calls("autoscaling", "StartInstanceRefresh")

@@ -9,11 +9,11 @@ from typing import Any
 import docker.errors
 import pytest
 
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import MalformedError, OutsideError, RefusedError
 from images.registry.client import NotFoundError
 from pipelines.fleet.docker import inventory
 from pipelines.fleet.docker.images import Images, registered
-from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, inside
+from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, find, inside
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Fleet, Method
 from tests.support.fleets import fleet as fleet_with
@@ -144,6 +144,24 @@ def test_the_images_own_health_check_is_read_from_the_list(api: Engine, shown: s
 
 
 @pytest.mark.usefixtures("well")
+@pytest.mark.parametrize(
+    ("listed", "what"), [(None, "list of containers"), ([7], "item 0"), ([{}], "item 0"), ([{"Id": 7}], "item 0")]
+)
+def test_a_list_of_another_form_is_malformed(api: Engine, listed: Any, what: str) -> None:
+    """It says what of it."""
+    api.containers = lambda **_: listed  # type: ignore[method-assign]
+    with pytest.raises(MalformedError, match=what):
+        members(api)
+
+
+def test_what_an_engine_shows_of_a_container_is_an_object(api: Engine) -> None:
+    """Nothing else is made one."""
+    api.run("web-1")
+    api.inspect_container = lambda _: [["Id", "x"]]  # type: ignore[method-assign,assignment]
+    with pytest.raises(MalformedError, match=r"what the Docker Engine shows of web-1"):
+        find(api, "web-1")
+
+
 def test_each_look_after_the_first_is_one_call(api: Engine) -> None:
     """What never changes is asked once; what was made since is asked then."""
     for number in range(60):

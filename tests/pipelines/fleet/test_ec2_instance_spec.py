@@ -145,7 +145,8 @@ def test_what_is_asked_for_is_like_the_old_one() -> None:
     assert root["DeviceName"] == "/dev/sda1"
     assert root["Ebs"].items() >= {"VolumeSize": 20, "VolumeType": "gp3", "Iops": 4000, "Throughput": 250}.items()
     tags = {one["ResourceType"]: as_dict(one["Tags"]) for one in asked["TagSpecifications"]}
-    assert tags["instance"] == {"Name": "shop-1", "dev.goldsmith.rollout": "shop-1"}
+    owned = {"dev.goldsmith.owned": "shop-1"}
+    assert tags["instance"] == {"Name": "shop-1", "dev.goldsmith.rollout": "shop-1", **owned}
     assert tags["volume"] == {"disk": "a", "dev.goldsmith.rollout": "shop-1"}
 
 

@@ -18,6 +18,7 @@ from hardening.foundation.settings import ROOT
 from images.aws.client import Client
 from images.ledger import Made
 from pipelines.cli.reap import reap
+from pipelines.fleet.ec2.accounts import accounts_of
 from pipelines.fleet.ec2.instance_spec import token
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.members import firing
@@ -25,10 +26,11 @@ from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Method
-from pipelines.rollout.session import fleet_session, plan_all
+from pipelines.rollout.session import fleet_session
+from pipelines.rollout.whole_plan import plan_all
 from tests.pipelines.fleet.test_autoscaling import ROLLOUT, Groups
 from tests.pipelines.fleet.test_ec2_check import Office, office, template
-from tests.strict_aws import REGION, StrictAws
+from tests.strict_aws import ACCOUNT, REGION, StrictAws
 from tests.strict_aws.making import image
 from tests.support.cloud import DAY
 from tests.support.ec2 import Asked, Shop, fleet, key_of, shop
@@ -36,7 +38,7 @@ from tests.support.ec2 import Asked, Shop, fleet, key_of, shop
 __all__ = ["office"]
 
 VERB = re.compile(r"(Describe|Get|Create|Delete|Modify|Run|Start|Stop|Terminate|Attach|Detach|Associate|Register"
-                  r"|Deregister|Cancel|Rollback|Update)[A-Z]")  # fmt: skip
+                  r"|Deregister|Cancel|Rollback|Update|List)[A-Z]")  # fmt: skip
 ROWS = re.findall(r"^\| `((?:fleet|roll)\.[^`]+)` \| (.+) \|$", (ROOT / "docs/aws.md").read_text(), re.MULTILINE)
 ACTIONS = {task: frozenset(re.findall(r"`(\w+:\w+)`", cell)) for task, cell in ROWS}
 ASKING = {"call", "call_unless", "pages", "_once", "accepted"}
@@ -72,6 +74,14 @@ def test_checking_asks_for_what_it_says(office: Office) -> None:
     with listening() as asked:
         office.check()
     assert told(asked, "fleet.check") == ([], [])
+
+
+def test_finding_accounts_asks_for_what_it_says(office: Office) -> None:
+    """Once for a process, beside what checking asks for."""
+    office.at.aws.members({ACCOUNT: "ACTIVE"})
+    with listening() as asked:
+        assert accounts_of(fleet(ec2={"accounts": "organization"}), office.at.cloud) == (ACCOUNT,)
+    assert told(asked, "fleet.check, accounts of an organisation") == ([], [])
 
 
 def test_planning_asks_for_what_every_way_says(office: Office) -> None:
@@ -148,7 +158,7 @@ def test_refreshing_asks_for_what_it_says(aws: StrictAws, tmp_path: Path) -> Non
         groups.port.watch(ROLLOUT, groups.group)
         groups.port.roll_back(ROLLOUT, groups.group, pinned)
         aws.advance(2)
-        groups.port.cancel(ROLLOUT, groups.group)
+        groups.port.cancel(ROLLOUT, groups.group, pinned)
     missing = asked - ACTIONS["roll.start, an Auto Scaling group"]
     assert (sorted(missing), {one for one in asked if one.startswith("autoscaling:Start")} != set()) == ([], True)
     at.cloud.ledger.close()
@@ -190,4 +200,5 @@ def test_every_call_in_the_code_stands_in_some_actions_permissions() -> None:
 def test_the_documents_have_a_row_for_each_task() -> None:
     """Each is held against the calls that are really made, by a test of its own."""
     rolls = ("a new instance", "a new root volume", "an Auto Scaling group")
-    assert set(ACTIONS) == {"fleet.check", *(f"roll.start, {what}" for what in rolls), "roll.reap"}
+    looks = ("fleet.check", "fleet.check, accounts of an organisation", "fleet.blast-radius")
+    assert set(ACTIONS) == {*looks, *(f"roll.start, {what}" for what in rolls), "roll.reap"}

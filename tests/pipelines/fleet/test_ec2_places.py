@@ -16,7 +16,7 @@ import pytest
 
 from hardening.foundation import asking
 from hardening.foundation.errors import ContentError, OutsideError
-from images.aws.client import Clients
+from images.aws.client import Clients, DeniedError
 from pipelines.cli.image_output import show
 from pipelines.cli.rollout import SEEN_COLUMNS, check_fleets, plan_roll, scan_exit_code, scan_fleets, show_fleets
 from pipelines.fleet.ec2 import region_client
@@ -82,7 +82,7 @@ def test_a_region_that_denies_and_one_that_hangs_are_named_and_the_rest_is_judge
     new = at.instance(ImageId=at.image(at.new))
     with broken(wide):
         found, errors = check_fleets("shop", context=wide.context)
-        seen = scan_fleets("shop", context=wide.context)
+        seen, _ = scan_fleets("shop", context=wide.context)
     states = {line.member: line.state for line in found["shop"]}
     unread = {f"{ACCOUNT}/{region}/*" for region in (DENIED, HUNG)}
     assert {name for name, state in states.items() if state == "unread"} == unread
@@ -168,6 +168,9 @@ def test_another_account_is_read_by_its_role_and_external_id(office: Office, sai
         assert [(one.id, one.why) for one in found.unread] == [
             (f"{PARTNER}/{REGION}", f"AWS denies sts:AssumeRole in {REGION} (account {PARTNER})")
         ]
+        with pytest.raises(DeniedError) as denied:
+            cloud.client("ec2", REGION, PARTNER).call("DescribeInstances")
+        assert "aws.external_ids" in denied.value.hint
         return
     assert {one.where: one.shown.id for one in found.instances} == {
         f"{ACCOUNT}/{REGION}": own, f"{PARTNER}/{REGION}": theirs,

@@ -21,8 +21,9 @@ from pipelines.fleet.violations import Judged
 from pipelines.rollout.approval import approve_plan, read_plan
 from pipelines.rollout.rollout_store import newest, tell
 from pipelines.rollout.service import automated, back, start
-from pipelines.rollout.session import FleetSession, check, fleet_session, plan_all
+from pipelines.rollout.session import FleetSession, check, fleet_session
 from pipelines.rollout.state import Command, Phase, RolloutOutcome, RolloutStage
+from pipelines.rollout.whole_plan import plan_all
 from tests.pipelines.fleet.test_ec2_check import Office, image, office, template
 from tests.strict_aws import REGION, Fault
 from tests.support.cloud import DAY

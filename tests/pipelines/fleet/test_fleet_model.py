@@ -60,6 +60,10 @@ def test_percentages_are_rounded_down(tmp_path: Path, most: str | int, desired: 
         ('[health]\nkind = "tcp"\nport = 80\npath = "/x"', "only http has a path"),
         ('[health]\nkind = "ec2"', "does not fit a fleet of kind docker"),
         ('[ec2]\nregions = ["eu-central-1"]', 'belongs to a fleet of kind "ec2"'),
+        (
+            '[docker]\nhosts = ["unix:///run/docker.sock", "ssh://web-2"]\n[health]\nkind = "tcp"\nport = 80',
+            "leads to no container of ssh://web-2",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
@@ -99,7 +103,9 @@ def test_what_is_wrong_is_named(tmp_path: Path, line: str, said: str) -> None:
             "limits.freezes[0]",
             "before first_day",
         ),
-        ('[limits]\nalarms = ["high-latency"]', "limits.alarms", "only ec2 has alarms by name"),
+        ('[docker]\nhosts = ["unix:///run/docker.sock", "web-2"]', "docker.hosts[1]", "ssh://ops@web-2"),
+        ('[docker]\nhosts = ["ssh://web-2", "tcp://web-2:2376"]', "docker", "hosts names web-2 twice"),
+        ('[limits]\nalarms = ["high-latency"]', "limits.alarms", "only ec2, ecs and eks have alarms by name"),
     ],
 )
 def test_what_is_wrong_with_a_limit_is_told_with_its_key(tmp_path: Path, line: str, key: str, said: str) -> None:
@@ -183,3 +189,12 @@ def test_what_does_not_fit_machines_is_refused(tmp_path: Path, text: str, said: 
     """Containers' ways to be healthy and to be replaced are not machines'."""
     with pytest.raises(ContentError, match=said):
         load_fleet([written(tmp_path, text)], "web")
+
+
+def test_where_a_docker_fleet_runs_belongs_to_no_other_kind(tmp_path: Path) -> None:
+    """And containers of a socket may be asked by their addresses."""
+    text = WEB.replace('"docker"', '"ec2"') + '[docker]\nhosts = ["ssh://web-2"]\n'
+    with pytest.raises(ContentError, match='belongs to a fleet of kind "docker"'):
+        load_fleet([written(tmp_path, text)], "web")
+    text = WEB + '[docker]\nhosts = ["unix:///run/docker.sock"]\n[health]\nkind = "tcp"\nport = 80\n'
+    assert load_fleet([written(tmp_path, text)], "web").docker.labels == ("local",)

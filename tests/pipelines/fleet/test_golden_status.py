@@ -279,14 +279,18 @@ def test_where_an_image_comes_from_is_told_with_what_is_known_of_its_golden_imag
 def test_a_channel_without_a_release_is_told_with_what_would_fill_it(context: Context) -> None:
     """In the fleet's file the key is named."""
     at, golden = status(context), release(1)
-    at = replace(at, fleet=at.fleet.model_copy(update={"replacement": Replacement(definition="nginx")}))
+    at = replace(at, fleet=at.fleet.model_copy(update={"replacement": Replacement(definition="debian-base")}))
     assert at.required(golden) is golden
     with pytest.raises(ContentError) as refused:
         at.required(None)
     assert str(refused.value) == (
-        f"pipelines/fleets/{at.fleet.name}.toml: replacement: nginx has no release in the channel stable\n"
-        "  hint: first ./goldsmith image.publish nginx, then ./goldsmith image.promote nginx"
+        f"pipelines/fleets/{at.fleet.name}.toml: replacement: debian-base has no release in the channel stable\n"
+        "  hint: first ./goldsmith image.publish debian-base, then ./goldsmith image.promote debian-base"
     )
+    at = replace(at, fleet=at.fleet.model_copy(update={"replacement": Replacement(definition="debian-bsae")}))
+    with pytest.raises(ContentError, match=r"replacement\.definition: debian-bsae is not a definition") as refused:
+        at.required(None)
+    assert "debian-base" in refused.value.hint
 
 
 STAGED = """

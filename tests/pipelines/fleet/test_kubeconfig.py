@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import ContentError
+from hardening.foundation.limits import KUBECONFIG_FILE
 from pipelines.fleet.kubernetes import kubeconfig
 from pipelines.fleet.kubernetes.cluster_client import ClusterClient
 from pipelines.fleet.kubernetes.kubeconfig import access_of
@@ -65,10 +66,13 @@ REFUSED: dict[str, tuple[Json, Json, str]] = {
     "userinfo": ({}, {"server": "https://a:b@10.0.0.1"}, "not a server's address"),
     "file": ({}, {"server": "file:///etc/shadow"}, "not a server's address"),
     "port": ({}, {"server": "https://10.0.0.1:x"}, "not a server's address"),
+    "query": ({}, {"server": "https://10.0.0.1/?a=b"}, "not a server's address"),
+    "fragment": ({}, {"server": "https://10.0.0.1/#a"}, "not a server's address"),
     "elsewhere": ({"tokenFile": "/etc/hostname"}, {}, "does not lie beside"),
     "upwards": ({"tokenFile": "../../../etc/hostname"}, {}, "does not lie beside"),
     "device": ({"tokenFile": "pipe"}, {}, "is not a file"),
     "linked": ({"tokenFile": "link"}, {}, "does not lie beside"),
+    "large": ({"tokenFile": "large"}, {}, "kubeconfig.file"),
     "nul": ({"tokenFile": "a\0b"}, {}, "is not a file"),
     "token": ({"token": "a\r\nHost: x"}, {}, "not a bearer token"),
     "unknown": ({"tokn": "x"}, {}, "did you mean token"),
@@ -81,6 +85,7 @@ def test_what_it_must_not_ask_for_is_refused_with_file_and_key(tmp_path: Path, n
     """Before anything is asked of any server."""
     user, cluster, said = REFUSED[name]
     (tmp_path / "link").symlink_to("/etc/hostname")
+    (tmp_path / "large").write_text("x" * (KUBECONFIG_FILE.most + 1))
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ContentError) as error:
         read(tmp_path, config(user or None, cluster))

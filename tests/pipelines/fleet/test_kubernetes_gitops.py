@@ -55,3 +55,33 @@ def test_nothing_owns_what_people_apply() -> None:
     metadata = {"managedFields": [{"manager": "kubectl-client-side-apply"}, {"manager": "helm"}, {}],
                 "labels": {"app.kubernetes.io/instance": "web"}, "annotations": None}  # fmt: skip
     assert gitops_owner({"metadata": metadata}) == ""
+
+
+KEPT = {
+    "argocd.argoproj.io/tracking-id": "Argo CD", "kustomize.toolkit.fluxcd.io/name": "Flux",
+    "helm.toolkit.fluxcd.io/namespace": "Flux", "fluxcd.io/sync-checksum": "Flux",
+    "objectset.rio.cattle.io/id": "Rancher Fleet",
+}  # fmt: skip
+MANAGING = {
+    "argocd-controller": "Argo CD", "argocd-application-controller": "Argo CD", "kustomize-controller": "Flux",
+    "helm-controller": "Flux", "fleetagent": "Rancher Fleet", "fleet-agent": "Rancher Fleet",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEPT)
+@pytest.mark.parametrize("kind", ["labels", "annotations"])
+def test_each_mark_of_a_tool_tells_that_it_keeps_an_object(kind: str, key: str) -> None:
+    """As a label and as an annotation, among others; not as a part of another name."""
+    metadata = {"labels": {"app": "web"}, "annotations": {"note": "x"}}
+    assert gitops_owner({"metadata": metadata}) == ""
+    metadata[kind] |= {key: "x"}
+    assert gitops_owner({"metadata": metadata}) == f"{KEPT[key]} ({kind[:-1]} {key})"
+    metadata[kind] = {f"not-{key}": "x"}
+    assert gitops_owner({"metadata": metadata}) == ""
+
+
+@pytest.mark.parametrize("manager", MANAGING)
+def test_each_manager_of_fields_tells_which_tool_keeps_an_object(manager: str) -> None:
+    """Also where others have changed it since."""
+    fields = [{"manager": "kubectl"}, {"manager": manager}, {"manager": "kube-controller-manager"}]
+    assert gitops_owner({"metadata": {"managedFields": fields}}) == f"{MANAGING[manager]} (field manager {manager})"

@@ -44,7 +44,8 @@ def test_it_is_rolled_to_the_digest_and_baked(at: Cluster, kind: str) -> None:
     seen = at.until(group, Progress.DONE)
     assert (seen.percent, at.kube.running()) == (100, {at.new})
     assert (at.kube.now - began).total_seconds() >= 30
-    assert len(at.kube.patches) == 1
+    (patch,) = [path for verb, path in at.kube.requests if verb == "PATCH"]
+    assert patch.endswith("?fieldManager=goldsmith&fieldValidation=Strict"), "what the API does not know is refused"
 
 
 @pytest.mark.parametrize("ill", [Ill.CRASHES, Ill.GONE, Ill.NEVER_READY, Ill.LATER])
@@ -161,13 +162,43 @@ def test_one_that_never_stands_still_is_not_patched(at: Cluster) -> None:
     assert not at.kube.patches
 
 
+def test_a_patch_that_is_refused_is_not_sent_again(at: Cluster) -> None:
+    """Only one that came too late is; the error says what refused it."""
+    at.kube.add("Deployment", **SURGE)
+    group, at.kube.denied = at.group, {"patch deployments"}
+    with pytest.raises(OutsideError, match="cannot patch resource"):
+        at.port.begin(ROLLOUT, group, at.target, at.port.pin(group), at.port.pace(group, 3))
+    assert len([verb for verb, _ in at.kube.requests if verb == "PATCH"]) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_its_controller_has_not_seen_yet_is_not_done(at: Cluster, kind: str) -> None:
+    """Its status is still that of before, when all was well: there, and right away back."""
+    group, pinned = begun(at, kind)
+    seen = at.watch(group)
+    assert (seen.progress, seen.text) == (Progress.RUNNING, "its controller has not seen the change yet")
+    at.port.roll_back(ROLLOUT, group, pinned)
+    assert at.watch(group).progress is Progress.ROLLING_BACK
+    at.until(group, Progress.ROLLED_BACK)
+
+
+def test_what_gitops_keeps_by_now_is_not_taken_back_either(at: Cluster) -> None:
+    """It would be set to what the repository has, in the middle of it."""
+    group, pinned = begun(at)
+    at.kube.objects["deployments", "web"]["metadata"]["annotations"]["argocd.argoproj.io/tracking-id"] = "x"
+    assert "Argo CD" in at.port.way_back(ROLLOUT, group, pinned)
+    with pytest.raises(RefusedError, match="Argo CD"):
+        at.port.roll_back(ROLLOUT, group, pinned)
+    assert len(at.kube.patches) == 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_that_is_held_stops_and_goes_on_when_begun_again(at: Cluster, kind: str) -> None:
     """As pausing and resuming need; its strategy is what it was."""
     group, pinned = begun(at, kind)
     at.kube.pass_time(6)
     for _ in range(2):
-        at.port.cancel(ROLLOUT, group)
+        at.port.cancel(ROLLOUT, group, pinned)
     at.kube.pass_time(100)
     running = at.kube.running()
     assert (at.watch(group).progress, len(running)) == (Progress.CANCELLED, 2)
@@ -187,7 +218,7 @@ def test_one_that_is_held_goes_back(at: Cluster, kind: str) -> None:
     """A person aborted it, and takes it back later."""
     group, pinned = begun(at, kind)
     at.kube.pass_time(6)
-    at.port.cancel(ROLLOUT, group)
+    at.port.cancel(ROLLOUT, group, pinned)
     assert at.port.way_back(f"{ROLLOUT}-back", group, pinned) == ""
     at.port.roll_back(f"{ROLLOUT}-back", group, pinned)
     at.until(group, Progress.ROLLED_BACK, rollout=f"{ROLLOUT}-back")
@@ -199,7 +230,7 @@ def test_one_that_nothing_was_begun_with_is_where_it_was(at: Cluster) -> None:
     at.kube.add("Deployment", **SURGE)
     group = at.group
     pinned = at.port.pin(group)
-    at.port.cancel(ROLLOUT, group)
+    at.port.cancel(ROLLOUT, group, pinned)
     at.port.roll_back(ROLLOUT, group, pinned)
     assert at.watch(group).progress is Progress.ROLLED_BACK
     assert not at.kube.patches
@@ -259,6 +290,19 @@ def test_what_may_not_be_touched_says_why_and_is_never_patched(at: Cluster, name
     with pytest.raises(RefusedError, match=said):
         at.port.begin(ROLLOUT, group, at.target, at.port.pin(group), pace)
     assert not at.kube.patches
+
+
+@pytest.mark.parametrize("name", OBSTACLES)
+def test_only_for_what_gitops_keeps_there_is_something_to_merge(at: Cluster, name: str) -> None:
+    """And where it is clear which container is meant."""
+    kind, more, said = OBSTACLES[name]
+    at.kube.add(kind, **more)
+    text = at.port.instead(at.group, at.target, ["superseded"])
+    assert bool(text) == (said in ("Argo CD", "Flux", "Rancher"))
+    pair = {"spec": {"containers": [{"name": "web", "image": OLD}, {"name": "proxy", "image": OLD}]}}
+    at.kube.objects.clear()
+    at.kube.add("Deployment", metadata={"labels": {"kustomize.toolkit.fluxcd.io/name": "apps"}}, template=pair)
+    assert at.port.instead(at.group, at.target, ["superseded"]) == ""
 
 
 def test_labels_of_helm_alone_are_no_gitops(at: Cluster) -> None:

@@ -52,7 +52,7 @@ def test_the_roles_allow_what_is_used_and_nothing_else(at: Cluster) -> None:
     at.kube.controllers.ill[at.new] = Ill.CRASHES
     for group, pinned, pace in groups.values():
         at.port.begin(ROLLOUT, group, at.target, pinned, pace)
-        at.port.cancel(ROLLOUT, group)
+        at.port.cancel(ROLLOUT, group, pinned)
         at.port.begin(ROLLOUT, group, at.target, pinned, pace)
         at.until(group, Progress.FAILED)
         at.port.roll_back(ROLLOUT, group, pinned)

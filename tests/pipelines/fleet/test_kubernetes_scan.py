@@ -146,7 +146,8 @@ def test_pages_without_an_end_are_refused(at: Cluster) -> None:
         (b"[]", "not a JSON object"),
         (b'{"items": 3}', "not a list of objects"),
         (b'{"items": [3]}', "not a list of objects"),
-        (b'{"items": [{"metadata": {}}]}', "not understood"),
+        (b'{"items": [{"metadata": {"name": "x"}}, {"metadata": {}}]}', "items[1] has no metadata.name"),
+        (b'{"items": [{"metadata": 7}]}', "items[0] has no metadata.name"),
         (b'{"items": [{"metadata": {"name": "x"}, "spec": {"template": []}}]}', "not understood"),
     ],
 )
@@ -263,10 +264,13 @@ def test_a_pod_that_is_careless_shows_all_of_it(at: Cluster) -> None:
               {"name": "fast", "mountPath": "/f"}, {"name": "data", "mountPath": "/d"}]  # fmt: skip
     context = {"privileged": True, "capabilities": {"add": ["SYS_ADMIN", "NET_ADMIN"]}, "runAsUser": 0}
     debug = [{"name": "debugger", "image": "busybox"}]
+    reference = {"secretKeyRef": {"name": "db", "key": "password"}}
+    more = {"env": [{"name": "DB_PASSWORD", "valueFrom": reference}, {"name": "LANG", "value": "C"}],
+            "ports": [{"containerPort": 80, "hostPort": 8080}, {"containerPort": 81}]}  # fmt: skip
     found = facts(
         at, hostNetwork=True, hostPID=True, volumes=volumes, ephemeralContainers=debug,
         securityContext={"runAsUser": 1000, "seccompProfile": {"type": "Unconfined"}},
-        container={"securityContext": context, "volumeMounts": mounts},
+        container={"securityContext": context, "volumeMounts": mounts, **more},
     )  # fmt: skip
     assert found.mounts == (
         Mount("bind", "/run/containerd/containerd.sock", "/s", True), Mount("bind", "/etc/x", "/h", False),
@@ -277,6 +281,7 @@ def test_a_pod_that_is_careless_shows_all_of_it(at: Cluster) -> None:
     assert (found.memory_bytes, found.cpus, found.no_new_privileges, found.writable_root) == (0, 0, False, True)
     assert (found.host_namespaces, found.daemon) == (("network", "pid"), ())
     assert found.processes == ("container debugger of busybox",)
+    assert (found.published, found.secrets) == (("0.0.0.0:8080 to 80/tcp",), ("DB_PASSWORD",))
     assert dict(found.unread)["changed_files"] == CHANGED
 
 

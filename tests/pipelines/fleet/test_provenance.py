@@ -46,9 +46,10 @@ class Place:
     def origins(self, fleet: Fleet | None = None) -> ProvenanceReader:
         return ProvenanceReader(fleet or self.fleet, self.context, (), NOW, self.stage.registry)
 
-    def image(self, name: str, layers: tuple[str, ...], **annotations: str) -> str:
-        """Serve an image whose unpacked layers are these; its digest."""
-        config = json.dumps({"rootfs": {"type": "layers", "diff_ids": layers}, "name": name}).encode()
+    def image(self, name: str, layers: tuple[str, ...], user: str = "", **annotations: str) -> str:
+        """Serve an image whose unpacked layers are these, and which sets this user; its digest."""
+        told: dict[str, Any] = {"rootfs": {"type": "layers", "diff_ids": layers}, "name": name}
+        config = json.dumps(told | ({"config": {"User": user}} if user else {})).encode()
         described = {**self.stage.blob(config), "mediaType": OCI_CONFIG}
         return self.stage.manifest(name, {"schemaVersion": 2, "mediaType": MANIFEST, "config": described, "layers": [],
                                           "annotations": annotations})  # fmt: skip

@@ -19,7 +19,8 @@ from hardening.foundation.limits import CHUNK, CONTAINER_ANSWER
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, RunningRules
 from hardening.running import judge_member
-from hardening.runtime import NAMES, ContainerFacts, InstanceFacts, Mount, Observed, SecurityGroup
+from hardening.runtime import NAMES, ContainerFacts, InstanceFacts, Mount, Observed, SecurityGroup, way_of
+from images.documents import to_json
 from pipelines.fleet.docker.container_facts import (
     MOST_CHANGES,
     MOST_PROCESSES,
@@ -399,6 +400,23 @@ def test_what_is_out_of_policy_is_not_unread_for_one_rule_that_is() -> None:
     verdict = verdict_of(FleetJudge("web", policy(), (), NOW).judge(member(healthy=False), expired, unread))
     assert (verdict.state, verdict.ill) == ("out of policy", True)
     assert {"expired", "unread"} <= set(verdict.rules)
+
+
+def test_published_ports_and_secrets_are_told_by_name() -> None:
+    """Ports as they are bound; of variables the names that look like a secret's, and no value. A path is no secret."""
+    ports = {
+        "80/tcp": [{"HostIp": "", "HostPort": "8080"}, {"HostIp": "::", "HostPort": "8080"}], "9000/tcp": None,
+        "53/udp": [{"HostIp": "127.0.0.1", "HostPort": "53"}],
+    }  # fmt: skip
+    env = ["PATH=/bin", "DB_PASSWORD=hunter2", "api_key=x", "TLS_PRIVATE_KEY_FILE=/run/key", "TOKENS", "KEYBOARD=de"]
+    networks = CONTAINER["NetworkSettings"] | {"Ports": ports}
+    shown = CONTAINER | {"Config": CONTAINER["Config"] | {"Env": env}, "NetworkSettings": networks}
+    found = facts_of(Look(shown, {}, None, None, {}), EngineSettings(INFO))
+    assert found.published == ("0.0.0.0:8080 to 80/tcp", "127.0.0.1:53 to 53/udp", ":::8080 to 80/tcp")
+    assert found.secrets == ("DB_PASSWORD", "TOKENS", "api_key")
+    assert "hunter2" not in json.dumps(to_json(found))
+    bare = replace(found, published=(), secrets=())
+    assert way_of(Observed("container", found)) == way_of(Observed("container", bare)), "no rule is about them"
 
 
 def test_what_another_version_kept_is_left_out() -> None:

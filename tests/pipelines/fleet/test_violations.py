@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, Rule, RunningRules
 from hardening.running import RunningFacts
 from images.context import Context
+from pipelines.fleet.judged_state import violation
 from pipelines.fleet.members import Provenance, newest
 from pipelines.fleet.violations import (
     Judged,
@@ -53,6 +55,34 @@ def test_each_rule_has_its_since_and_deadline() -> None:
     found = judged(Provenance(release=release(1, expires_at=ended)), policy=policy)
     assert found.rules == {"expired"}
     assert (found.reasons[0].since, found.deadline) == (ended, NOW)
+
+
+@pytest.mark.parametrize(
+    ("rule", "due"),
+    [
+        ({"enforcement": "warn"}, None),
+        ({"enforcement": "audit"}, None),
+        ({"enforcement": "warn", "grace": "7d"}, timedelta(days=7)),
+        ({"enforcement": "enforce"}, timedelta(0)),
+        ({"enforcement": "enforce", "from": str((NOW + timedelta(days=9)).date())}, timedelta(days=9)),
+    ],
+)
+def test_what_only_warns_is_due_on_the_day_that_the_policy_names_or_on_none(
+    rule: dict[str, str], due: timedelta | None
+) -> None:
+    """By a grace, or by the day from which it is enforced. Else a warning would be overdue as it begins."""
+    policy = POLICY.model_copy(update={"running": RunningRules(expired=Rule.model_validate(rule))})
+    (found,) = judged(Provenance(release=release(1, expires_at=NOW)), policy=policy).reasons
+    until = found.deadline and found.deadline.date() - NOW.date()
+    assert (found.since, until) == (NOW, due)
+
+
+def test_a_violation_as_data_tells_since_when_once() -> None:
+    """In a field of its own, beside which pages and digests put the sentence."""
+    (found,) = judged(Provenance(release=release(1, expires_at=NOW))).reasons
+    told = violation(found, "shop", "web", lambda _: "")
+    assert found.what == f"{told.what} (since {NOW:%Y-%m-%d %H:%M} UTC)"
+    assert told.since == NOW
 
 
 @given(age=st.integers(0, 4000))
@@ -173,6 +203,27 @@ def test_an_image_of_the_own_registry_is_from_an_approved_source() -> None:
     assert not broken("r.example")
 
 
+@pytest.mark.parametrize(
+    ("image", "approved"),
+    [
+        ("nginx:1.27", True),
+        ("docker.io/library/nginx:1.27", True),
+        ("nginx", True),
+        ("team/nginx:1.27", False),
+        ("nginx-evil:1.27", False),
+        ("registry.example.com/library/nginx:1.27", False),
+        (64 * "a", False),
+        ("sha256:" + 64 * "a", False),
+    ],
+)
+def test_an_image_of_docker_hub_is_approved_however_it_was_typed(image: str, approved: bool) -> None:
+    """By the address that Docker reads into it; an id, whose registry is not known, is of none."""
+    rule = {"approved_source": {"prefixes": ["docker.io/library/nginx", f"docker.io/library/{64 * 'a'}"]}}
+    policy = POLICY.model_copy(update={"running": RunningRules.model_validate(rule)})
+    found = judge("web", policy, member(image=image), Provenance(), (), NOW)
+    assert ("approved_source" not in found.rules) == approved
+
+
 def test_all_that_is_known_of_a_member_is_judged() -> None:
     """Its own release's dates, what its channel left it for, and what the policy would refuse."""
     old = release(1, revoked_at=NOW, revoked_reason="leaks a key")
@@ -183,6 +234,7 @@ def test_all_that_is_known_of_a_member_is_judged() -> None:
         image=named(old),
         source="r.example/nginx:stable",
         own_registry="r.example",
+        source_in_full="r.example/nginx:stable",
         published_at=old.published_at,
         expires_at=old.expires_at,
         revoked_at=NOW,
@@ -198,7 +250,9 @@ def test_of_an_unknown_member_its_image_and_its_age_are_known() -> None:
     """And no date."""
     one = member(since=NOW)
     source = "r.example/nginx:stable"
-    assert facts(one, Provenance(), "r.example") == RunningFacts(False, source, source, "r.example")
+    assert facts(one, Provenance(), "r.example") == RunningFacts(
+        False, source, source, "r.example", source_in_full=source
+    )
     assert facts(one, Provenance()).own_registry == ""
 
 
