@@ -28,6 +28,32 @@ def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
     return {name: load_control(name, folder, functions) for name, folder in found.items()}
 
 
+class ControlsOnDemand(Mapping[str, LoadedControl]):
+    """Every control of the content roots, by id, each loaded when it is asked for.
+
+    So a mistake in one concerns only who uses it. Asking for one raises ContentError as `load_controls` does.
+    """
+
+    def __init__(self, roots: Sequence[Path]) -> None:
+        self._folders = find_content(roots, "hardening/controls", "*/")
+        self._functions = find_content(roots, "hardening/functions", "*.sh")
+        self._loaded: dict[str, LoadedControl] = {}
+
+    def __getitem__(self, name: str) -> LoadedControl:
+        if name not in self._loaded:
+            self._loaded[name] = load_control(name, self._folders[name], self._functions)
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._folders
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._folders)
+
+    def __len__(self) -> int:
+        return len(self._folders)
+
+
 def load_cases(control: LoadedControl) -> Cases:
     """The control's proofs and render cases. Raises ContentError where there is none."""
     return load_toml(control.folder / "cases.toml", Cases)
@@ -70,6 +96,25 @@ def policy_digest(roots: Sequence[Path], name: str) -> str:
     return digest(find_content(roots, "hardening/policies", "*.toml")[name].read_bytes())
 
 
+def require_judging(roots: Sequence[Path], judging: Judging) -> None:
+    """Raise ContentError where `[judging]` names a policy that is not there."""
+    from hardening.foundation.settings import place_of
+
+    files = find_content(roots, "hardening/policies", "*.toml")
+    named = {f"judging.policies[{number}]": name for number, name in enumerate(judging.policies)}
+    named |= {"judging.floor": judging.floor} if judging.floor else {}
+    raise_all(
+        ContentError(
+            f"no policy is named {name}",
+            file=place_of(*key.partition("[")[0].split(".")),
+            key=key,
+            hint=nearest(name, files),
+        )
+        for key, name in named.items()
+        if name not in files
+    )
+
+
 def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, today: date) -> None:
     """Raise RefusedError unless the verdict of the policy `name` may let a release be published or promoted.
 
@@ -78,10 +123,13 @@ def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, toda
     from hardening.policy import weaknesses
 
     file = find_content(roots, "hardening/policies", "*.toml").get(name, "")
+    if not file:
+        load_policy(roots, name)  # raises: to allow a missing policy in the settings would not help
     if name not in judging.policies:
         raise RefusedError(
             f"the policy {name} may judge, but not publish: judging.policies names {', '.join(judging.policies)}",
-            hint=f"give --policy one of those that it names; or, for a trial with a registry of its own, set "
+            hint="give --policy one of those that it names, or set `policy` under [nightly]; or, for a trial with a "
+            "registry of its own, set "
             f'policies = ["{name}"] and floor = "" under [judging] in goldsmith.toml, and give --policy {name}',
         )
     floor = load_policy(roots, judging.floor) if judging.floor else None

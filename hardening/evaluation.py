@@ -234,5 +234,6 @@ def outdated(
         if told and (why := why_not(rule, report, now)):
             what = f"{told[0]} ({report.data_source}): {why}"
             why = told[1]
-            todo = report.reason or f"bring feeds.{report.scanner} up to date"
+            away = f"let this machine reach it, or set feeds.{report.scanner} to a copy (docs/feeds.md)"
+            todo = away if report.reason else f"bring feeds.{report.scanner} up to date"
             yield Reason(f"{report.scanner}-evaluated", subject, Enforcement.WARN, what, why, todo)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from hardening.foundation.bulk import frozen_by_types
 from hardening.model import WORST_FIRST, Enforcement, Severity
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ class Remedy:
     evidence: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen_by_types
 class Reason:
     """One line of a verdict, for the person who must act: what, why it matters, what to do, how to get an exception.
 
@@ -226,7 +227,7 @@ class Reason:
 @lru_cache(maxsize=4096)
 def since_text(since: datetime | None) -> str:
     """How a reason's text ends that tells since when it holds; empty where it does not."""
-    return f" (since {since:%Y-%m-%d %H:%M} UTC)" if since else ""
+    return f" (since {since.isoformat(' ', 'minutes')[:16]} UTC)" if since else ""
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,7 @@ def _joined(values: Iterable[str]) -> str:
 
 
 TIME_LIMIT_SECONDS = 60
+LIVE_LIMIT_SECONDS = 300  # in a machine that may be emulated, on a host that is busy
 EVIDENCE_LINES = 40
 _OUTCOMES = {0: Outcome.PASS, 1: Outcome.FAIL, 2: Outcome.NOT_APPLICABLE}
 

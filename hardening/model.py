@@ -108,6 +108,10 @@ class Control(Content):
     references: dict[str, tuple[str, ...]] = {}
     params: dict[str, Param] = {}
     files: tuple[FileSpec, ...] = ()
+    before_boot: bool = Field(
+        False, description="true: files are judged as before a first boot; a host that runs is asked with LIVE=1 alone"
+    )
+    on_hosts: Annotated[tuple[NonEmpty, ...], Field(description="steps that mend a host which runs already")] = ()
 
 
 @dataclass(frozen=True)

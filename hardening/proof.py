@@ -10,7 +10,7 @@ from typing import Any
 
 from hardening.check import run_checks
 from hardening.findings import ImageFacts, Outcome, outcome_of
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.process import run
 from hardening.model import Cases, Kind, LoadedControl, Profile, ProfileEntry, Proof
 from hardening.overlay import apply_to
@@ -23,6 +23,7 @@ GOOD = ImageFacts(
     config={"config": {"Env": ["PATH=/usr/bin"], "Entrypoint": ["/app"]}},
     run_status=0,
 )
+BASES = {Kind.CONTAINER: "container-base", Kind.MACHINE: "machine-base"}
 INSIDE = {"ROOT": "/", "LIVE": "1", "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
@@ -36,11 +37,30 @@ class ProofResult:
     said: str
     key: str = ""
 
+    def error(self, loaded: LoadedControl) -> ContentError:
+        """What a proof that does not hold is told as."""
+        said, _, evidence = self.said.partition("\n")
+        file = loaded.folder / "cases.toml"
+        return ContentError(f"{self.title}: {said}", file=file, key=self.key, evidence=evidence)
+
 
 def kind_of(profile: Profile, controls: Mapping[str, LoadedControl]) -> Kind:
     """What a profile is for: the kind that all of its controls apply to, a machine where both do."""
     applicable = [controls[entry.control].control.applies_to for entry in profile.controls]
     return Kind.MACHINE if all(Kind.MACHINE in kinds for kinds in applicable) else Kind.CONTAINER
+
+
+def require_kind(profile: Profile, loaded: LoadedControl, controls: Mapping[str, LoadedControl]) -> None:
+    """Raise ContentError where a control is to be proved on a profile that is for nothing that it applies to."""
+    kinds = set(Kind)
+    for entry in profile.controls:
+        if entry.control != loaded.control.id:
+            kinds &= set(controls[entry.control].control.applies_to)
+    ours = loaded.control.applies_to
+    if kinds and not kinds & set(ours):
+        there = f"{profile.name} is for a {' or '.join(sorted(kinds))}, and {loaded.control.id} applies to {ours[0]}"
+        hint = f'write at the top of the file: profile = "{BASES[ours[0]]}", or another one of a {ours[0]}'
+        raise ContentError(there, file=loaded.folder / "cases.toml", key="profile", hint=hint)
 
 
 def with_control(profile: Profile, loaded: LoadedControl) -> Profile:
@@ -151,6 +171,9 @@ def prove_rendered(
     shown = {path for case in cases.render for path in case.expect}
     lacking = [file.path for file in loaded.control.files if file.path not in shown]
     if lacking:
-        said = f"no [[render]] case shows what is in {', '.join(lacking)}"
+        example = "".join(f'\n"{path}" = """\nthe whole text\n"""' for path in lacking)
+        said = (
+            f"no [[render]] case shows what is in {', '.join(lacking)}\nsuch as:\n[[render]]\n[render.expect]{example}"
+        )
         found.append(ProofResult(profile.name, "each file has a case", passed=False, said=said, key="render"))
     return found

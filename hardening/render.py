@@ -129,7 +129,9 @@ def _find(entry: ProfileEntry, controls: Mapping[str, LoadedControl], facts: Map
     kind = facts.get("kind")
     if kind is not None and kind not in loaded.control.applies_to:
         kinds = ", ".join(loaded.control.applies_to)
-        raise ContentError(f"{entry.control} applies to {kinds}, not to {kind}", file=entry.file, key="controls")
+        hint = f"list it in a profile for {kinds}, or take another profile here"
+        what = f"{entry.control} applies to {kinds}, not to {kind}"
+        raise ContentError(what, file=entry.file, key="controls", hint=hint)
     return loaded
 
 
@@ -189,7 +191,8 @@ def _template(loaded: LoadedControl, source: str, values: Mapping[str, Any] | No
     except TemplateError as error:
         number = getattr(error, "lineno", None)
         line = f" (line {number})" if number else ""
-        hint = f"params: {', '.join(sorted(loaded.control.params)) or 'none is declared'}"
+        usable = ", ".join(f"params.{name}" for name in sorted(loaded.control.params))
+        hint = f"it may use {usable}" if usable else "control.toml declares no params that it could use"
         file = loaded.folder / "files" / source
         raise ContentError(f"template: {error.message}{line}", file=file, hint=hint) from None
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from hardening import runtime
@@ -13,7 +13,7 @@ from hardening.foundation.durations import shown
 from hardening.model import LENIENT_FIRST, Enforcement, Waiver
 from hardening.policy import Policy, Rule
 from hardening.runtime import Facts, Observed, RuntimeRule
-from hardening.waivers import ActiveWaivers
+from hardening.waivers import ActiveWaivers, cited
 
 UNREAD = "unread"  # the rule that what could not be read breaks
 SHOWN = 6  # things that a sentence names; the evidence names all
@@ -24,11 +24,13 @@ class RunningFacts:
     """What is known of the image that a member runs. Dates are those of the newest release over the same content.
 
     `known`: a release of it was found; without one only its source and a revocation can be judged. `source` is the
-    address it was pulled from, `own_registry` the configured one. `seen_since` is when the member was first seen.
-    `superseded_since` is when its channel moved on; `refused_since` and `refused_because`: the present policy would
-    not let the release be published. `application`: the golden image is only what the member's image stands on.
-    `lacks`: fixes of it that the policy gives time for or only warns of, the first known since `lacks_since`, until
-    `lacks_until`.
+    address it was pulled from as it was typed, `source_in_full` that with its host, `own_registry` the configured one.
+    `seen_since` is when the member was first seen. `superseded_since` is when its channel moved on; `refused_since` and
+    `refused_because`: the present policy would not let the release be published. `application`: the golden image is
+    only what the member's image stands on. `lacks`: fixes of it that the policy gives time for or only warns of, the
+    first known since `lacks_since`, until `lacks_until`. `followed`: others made it, and a tag of theirs says what is
+    newer; `published_at` is then when it was first seen here. `unread`: its registry did not answer, so that
+    of the image only what is known without it is judged.
     """
 
     known: bool
@@ -48,26 +50,21 @@ class RunningFacts:
     lacks: str = ""
     lacks_since: datetime | None = None
     lacks_until: datetime | None = None
+    followed: bool = False
+    source_in_full: str = ""
+    unread: bool = False
 
 
 MOST_KEPT = 10_000  # ways of running of which is kept what they break
 
 
-@dataclass(frozen=True)
-class _BrokenRuntime:
-    """A rule that members break by how they run. `since` and `always`: see first_broken."""
-
-    rule: RuntimeRule
-    asked: Rule
-    since: datetime | None
-    always: bool
-    what: str
-    remedy: Remedy
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Broken:
-    """A rule that an image breaks, whoever runs it. `since` None: since the member was first seen."""
+    """A rule that is broken, as it is told of all members that break it alike.
+
+    `since` is when that began; where it is None, or `always` is set, when the member was first seen. `until`: from when
+    the deadline counts instead. `todo`, of an image: empty, or with `fleet`, `name` and `policy` to fill in.
+    """
 
     rule: str
     since: datetime | None
@@ -76,6 +73,23 @@ class _Broken:
     remedy: Remedy
     todo: str = ""
     until: datetime | None = None
+    always: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _RuleTerms:
+    """What the policy asks by a rule, ready to be told. `waits` ends the sentence that tells it."""
+
+    enforcement: Enforcement
+    grace: timedelta
+    begins: datetime | None
+    waits: str
+
+    @classmethod
+    def by(cls, rule: Rule) -> _RuleTerms:
+        """By a rule as it is treated on that day."""
+        waits = f"; enforced from {rule.from_date} on" if rule.waits else ""
+        return cls(rule.enforcement, rule.grace, rule.begins, waits)
 
 
 def judge_member(
@@ -89,8 +103,9 @@ def judge_member(
 class MemberJudge:
     """Judges members by one policy and its waivers at one moment; what is the same for many is found out once.
 
-    `since` is when a violation began, `deadline` is since + the rule's grace; `enforcement` is the rule's own also
-    before the deadline, so that a replacement can be planned in time. What is enforced from a later day warns.
+    `since` is when a violation began, `deadline` is since + the rule's grace, None for what only warns without any;
+    `enforcement` is the rule's own also before the deadline, so that a replacement can be planned in time. What is
+    enforced from a later day warns, and has that day as its deadline.
     An unknown image is unknown, never expired.
     """
 
@@ -99,10 +114,11 @@ class MemberJudge:
         self._now = now
         self._waivers = ActiveWaivers(waivers, policy.exception_contact, now.date())
         self._images: dict[int, tuple[RunningFacts, tuple[_Broken, ...]]] = {}
-        self._ways: dict[Hashable, tuple[_BrokenRuntime, ...]] = {}
-        asked = self._policy.running
+        self._ways: dict[Hashable, tuple[_Broken, ...]] = {}
+        running = self._policy.running
+        self._asked = {name: _RuleTerms.by(rule) for name, rule in running if rule is not None}
         self._runtime = {
-            kind: tuple((rule, rule.find, getattr(asked, rule.name)) for rule in rules)
+            kind: tuple((rule, rule.find, getattr(running, rule.name)) for rule in rules)
             for kind, rules in runtime.RULES.items()
         }
 
@@ -114,9 +130,14 @@ class MemberJudge:
         `observed`: how it runs, where that is looked at; `seen_since` is when the member was first seen.
         """
         broken = self._of_image(image)
-        found = [self._image_reason(subject, one, seen_since or self._now) for one in broken] if broken else []
-        if observed is not None:
-            self._of_runtime(found, subject, image, observed, seen_since)
+        ways, unread = self._of_runtime(image, observed) if observed else ((), ())
+        if not (broken or ways or unread):
+            return ()
+        waivers = self._waivers.of(subject)
+        found = [self._reason(subject, one, waivers, seen_since, self._todo(subject, one)) for one in broken]
+        found += [self._reason(subject, one, waivers, seen_since, one.todo) for one in ways]
+        if unread:
+            found += self._unread(subject, unread, waivers)
         return tuple(found)
 
     def _of_image(self, image: RunningFacts) -> tuple[_Broken, ...]:
@@ -125,60 +146,59 @@ class MemberJudge:
         if known is None:
             source = _approved_source(self._policy, image)
             revoked, *dated = _dated(image, self._now)
-            others = (
-                [*dated, _vulnerable(image), _max_age(self._policy, image, self._now)]
-                if image.known
-                else [_unknown(image)]
-            )
+            others = [*dated, _vulnerable(image)]
+            if not (image.known or image.unread):
+                others = [_unknown(image)]
+            elif image.published_at or not image.unread:
+                others.append(_max_age(self._policy, image, self._now))
             known = image, tuple(one for one in (revoked, source, *others) if one)
             self._images[id(image)] = known  # which keeps the image, and so its id
         return known[1]
 
-    def _image_reason(self, subject: str, broken: _Broken, seen_since: datetime) -> Reason:
-        since, (fleet, _, name) = broken.since or seen_since, subject.partition("/")
+    def _todo(self, subject: str, broken: _Broken) -> str:
+        """What to do about a rule that an image breaks."""
+        fleet, _, name = subject.partition("/")
         todo = broken.todo.format(fleet=fleet, name=name, policy=self._policy.name)
-        todo = todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next"
-        asked: Rule = getattr(self._policy.running, broken.rule)
-        return self._reason(
-            subject, broken.rule, asked, since, broken.what, broken.why, todo, broken.remedy, broken.until
-        )
+        return todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next"
 
     def _reason(
-        self, subject: str, name: str, asked: Rule, since: datetime, what: str, why: str, todo: str, remedy: Remedy,
-        until: datetime | None = None,
-    ) -> Reason:  # fmt: skip
-        waits = f"; enforced from {asked.from_date} on" if asked.waits else ""
-        due = (until or since) + asked.grace
-        due = max(due, asked.begins or due)
-        ask = asked.enforcement is not Enforcement.AUDIT
-        waiver, waived_by = self._waivers.answer(name, subject, ask=ask)
+        self, subject: str, broken: _Broken, waivers: Mapping[str, Waiver], seen_since: datetime | None, todo: str
+    ) -> Reason:
+        rule, asked = broken.rule, self._asked[broken.rule]
+        since = (seen_since or broken.since if broken.always else broken.since or seen_since) or self._now
+        due = self._due(asked, since, broken.until)
+        how = by = ""
+        if rule in waivers:
+            by = cited(waivers[rule])
+        elif asked.enforcement is not Enforcement.AUDIT:  # what is only recorded needs no waiver
+            how = self._waivers.how_to_ask(rule, subject)
+        what = f"{broken.what}{asked.waits}{since_text(since)}"
         return Reason(
-            name, subject, asked.enforcement, f"{what}{waits}{since_text(since)}", why, todo, waiver, waived_by,
-            "", since, due, remedy,
+            rule, subject, asked.enforcement, what, broken.why, todo, how, by, "", since, due, broken.remedy
         )  # fmt: skip
 
-    def _of_runtime(
-        self, found: list[Reason], subject: str, image: RunningFacts, observed: Observed, seen_since: datetime | None
-    ) -> None:
-        """Add what its configuration breaks, and what of that could not be read."""
-        now = observed.now
-        if now is None:
-            rules = [(rule.name, observed.unread) for rule, _, _ in self._runtime[observed.kind]]
-            found += self._unread(subject, rules)
-            return
-        for one in self._of_way(image, observed, now):
-            began = (seen_since or one.since if one.always else one.since) or self._now
-            found.append(
-                self._reason(
-                    subject, one.rule.name, one.asked, began, one.what, one.rule.why, one.rule.todo, one.remedy
-                )
-            )
-        if now.unread:
-            found += self._unread(subject, now.unread)
+    @staticmethod
+    def _due(asked: _RuleTerms, since: datetime, until: datetime | None) -> datetime | None:
+        """When a violation must be gone. What only warns has a deadline where the policy names one: by a grace, or by
+        the day from which it is enforced.
+        """
+        due = (until or since) + asked.grace if asked.grace or until else since
+        if asked.begins and asked.begins > due:
+            return asked.begins
+        bound = asked.enforcement is Enforcement.ENFORCE or asked.grace or until
+        return due if bound else None
 
-    def _of_way(self, image: RunningFacts, observed: Observed, now: Facts) -> tuple[_BrokenRuntime, ...]:
+    def _of_runtime(
+        self, image: RunningFacts, observed: Observed
+    ) -> tuple[tuple[_Broken, ...], tuple[tuple[str, str], ...]]:
+        """What it breaks by how it runs, and the rules by which that could not be read, each with why."""
+        if observed.now is None:
+            return (), tuple((rule.name, observed.unread) for rule, _, _ in self._runtime[observed.kind])
+        return self._of_way(image, observed, observed.now), observed.now.unread
+
+    def _of_way(self, image: RunningFacts, observed: Observed, now: Facts) -> tuple[_Broken, ...]:
         """The rules that it breaks by how it runs: the same for all that run alike, so each way is judged once."""
-        way = image.known, image.application, runtime.way_of(observed)
+        way = image.known, image.application, image.followed, runtime.way_of(observed)
         if (known := self._ways.get(way)) is None:
             if len(self._ways) >= MOST_KEPT:
                 self._ways.clear()
@@ -186,19 +206,21 @@ class MemberJudge:
             self._ways[way] = known
         return known
 
-    def _broken(self, image: RunningFacts, observed: Observed, now: Facts) -> Iterator[_BrokenRuntime]:
+    def _broken(self, image: RunningFacts, observed: Observed, now: Facts) -> Iterator[_Broken]:
         first = observed.first
         for rule, find, asked in self._runtime[observed.kind]:
             if evidence := find(now, first, asked):
                 since, always = runtime.first_broken(rule, asked, observed.history, first)
                 what, remedy = _told(rule, evidence, _brought_by(rule, image, now))
-                yield _BrokenRuntime(rule, asked, since, always, what, remedy)
+                yield _Broken(rule.name, since or self._now, what, rule.why, remedy, rule.todo, always=always)
 
-    def _unread(self, subject: str, rules: Iterable[tuple[str, str]]) -> Iterator[Reason]:
+    def _unread(
+        self, subject: str, rules: Iterable[tuple[str, str]], waivers: Mapping[str, Waiver]
+    ) -> Iterator[Reason]:
         """What could not be judged, treated as the strictest of these rules treats what breaks it. Nothing waives it:
         a rule that may be broken is waived by its own name.
         """
-        unread = {name: why for name, why in rules if not self._waivers.by(name, subject)}
+        unread = {name: why for name, why in rules if name not in waivers}
         if not unread:
             return
         running = self._policy.running
@@ -208,13 +230,15 @@ class MemberJudge:
         remedy = Remedy((Repair.CONFIGURE,), Side.YOURS, Actor.HOST, evidence)
         why, todo = "what cannot be read is not known to be good", "mend the way to it, and check again"
         now = self._now
-        yield Reason(UNREAD, subject, strictest, what, why, todo, since=now, deadline=now, remedy=remedy)
+        due = now if strictest is Enforcement.ENFORCE else None
+        yield Reason(UNREAD, subject, strictest, what, why, todo, since=now, deadline=due, remedy=remedy)
 
 
 def _brought_by(rule: RuntimeRule, image: RunningFacts, facts: Facts) -> Side | None:
     """Whose image brings it in, as a user that the image sets: the golden one, or the application's; None: neither."""
     if rule.name == "root_user" and isinstance(facts, runtime.ContainerFacts) and runtime.by_image(facts):
-        return Side.BASE if image.known and not image.application else Side.YOURS
+        ours = image.known and not image.application and not image.followed
+        return Side.BASE if ours else Side.YOURS
     return None
 
 
@@ -301,9 +325,10 @@ def _max_age(policy: Policy, image: RunningFacts, now: datetime) -> _Broken | No
     since = image.published_at + rule.limit
     if now < since:
         return None
-    what = f"{_called(image)} was published {(now - image.published_at).days} days ago"
+    began = "first seen here" if image.followed else "published"
+    what = f"{_called(image)} was {began} {(now - image.published_at).days} days ago"
     why = f"the policy allows {shown(rule.limit)}: an old image is one whose replacement nobody has practised"
-    remedy = _of_base(image, "max_age", f"it was published at {image.published_at}")
+    remedy = _of_base(image, "max_age", f"it was {began} at {image.published_at}")
     return _Broken("max_age", since, f"{what}, the policy allows {shown(rule.limit)}", why, remedy)
 
 
@@ -312,9 +337,9 @@ def _approved_source(policy: Policy, image: RunningFacts) -> _Broken | None:
     if rule is None:
         return None
     prefixes = rule.prefixes or ((image.own_registry,) if image.own_registry else ())
-    if any(under(image.source, prefix) for prefix in prefixes):
+    if any(under(source, prefix) for source in (image.source, image.source_in_full) for prefix in prefixes):
         return None
-    source = image.source or "an unknown place"
+    source = image.source_in_full or image.source or "an unknown place"
     what = f"it was pulled from {source}; approved: {', '.join(prefixes) or 'none is set'}"
     why = "whoever controls another registry controls what runs here"
     todo = "pull it from an approved registry, or add the prefix to hardening/policies/{policy}.toml"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from operator import attrgetter
@@ -31,8 +32,9 @@ class ContainerFacts:
     """How a container runs. `image_user` is the user that its image sets, `user` the one that it has.
 
     A limit of 0 is none. `daemon` is what of the engine's own settings weakens it. `changed` are the files that differ
-    from its image, as `added PATH`; `processes` what was started in it from outside. `unread` are rules that could not
-    be judged, each with why.
+    from its image, as `added PATH`; `processes` what was started in it from outside. `published` are ports of the host
+    that lead to it, as `0.0.0.0:8080 to 80/tcp`; `secrets` are names of variables in its environment that look as if
+    they held one. `unread` are rules that could not be judged, each with why.
     """
 
     image: str = ""
@@ -52,6 +54,8 @@ class ContainerFacts:
     daemon: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     processes: tuple[str, ...] = ()
+    published: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
     kind: Literal["container"] = "container"
 
@@ -127,7 +131,7 @@ class Observed:
         return first
 
 
-UNJUDGED = ("image", "launched")  # which no rule looks at
+UNJUDGED = ("image", "launched", "published", "secrets")  # which no rule looks at
 _LOOKED_AT = {
     kind: attrgetter(*(one.name for one in fields(of) if one.name not in UNJUDGED))
     for kind, of in (("container", ContainerFacts), ("instance", InstanceFacts))
@@ -136,8 +140,9 @@ _LOOKED_AT = {
 
 def way_of(observed: Observed) -> Hashable:
     """All that rules look at: two members of which it is equal break the same rules since the same looks."""
-    seen = (observed.now, *(facts for _, facts in observed.history))
-    return tuple(_LOOKED_AT[one.kind](one) if one else None for one in seen), tuple(at for at, _ in observed.history)
+    now, history = observed.now, observed.history
+    looks = [(at, _LOOKED_AT[facts.kind](facts)) for at, facts in history]
+    return _LOOKED_AT[now.kind](now) if now else None, *looks
 
 
 Find = Callable[[Any, Any, Any], tuple[str, ...]]
@@ -158,6 +163,18 @@ class RuntimeRule:
     repairs: tuple[Repair, ...] = (Repair.CONFIGURE, Repair.WAIVE)
     side: Side = Side.YOURS
     actor: Actor = Actor.FLEET
+
+
+SECRET = re.compile(
+    r"PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|(API|ACCESS|PRIVATE|ENCRYPTION|SIGNING)_?KEY|DSN$"
+)
+MOST_SECRETS, LONGEST_NAME = 50, 100
+
+
+def secrets_in(names: Iterable[str]) -> tuple[str, ...]:
+    """The variables whose names suggest a secret; values are not kept. One that names a path does not count."""
+    found = {name for name in names if SECRET.search(name.upper()) and not name.upper().endswith(("_FILE", "_PATH"))}
+    return tuple(sorted(name[:LONGEST_NAME] for name in found)[:MOST_SECRETS])
 
 
 # -- containers --------------------------------------------------------------------------------------------------------
@@ -446,6 +463,9 @@ INSTANCE_RULES = (
 )  # fmt: skip
 RULES: dict[Kind, tuple[RuntimeRule, ...]] = {"container": CONTAINER_RULES, "instance": INSTANCE_RULES}
 NAMES = frozenset(rule.name for rules in RULES.values() for rule in rules)
+_OF_ITS_LIFE = {"changed_files", "foreign_processes", "changed_settings"}
+STARTED_WITH = frozenset(one.name for one in CONTAINER_RULES if one.actor is not Actor.HOST) - _OF_ITS_LIFE
+"""The rules about what a container is started with: a new one made like it breaks them as it does."""
 
 
 def first_broken(

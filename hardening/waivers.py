@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase, translate
-from itertools import product
 
 from hardening.evaluation import REPRODUCED, SCORE, is_rule
 from hardening.findings import BaseImage, Finding, FindingKind, Reason
@@ -113,50 +112,48 @@ def waived_by(waivers: Sequence[Waiver], about: About, subject: str, today: date
 
 
 class ActiveWaivers:
-    """The waivers in force on `today`, for many questions about Goldsmith's own rules: each rule knows its waivers."""
+    """The waivers in force on `today`, for many questions about Goldsmith's own rules, which `RunningRules` names."""
 
     def __init__(self, waivers: Iterable[Waiver], contact: str, today: date) -> None:
         self._contact, self._today = contact, today
-        # By rule, by the literal beginning of a subject's glob: a subject is looked up by its own beginnings.
-        self._by_beginning: dict[str, dict[str, list[tuple[re.Pattern[str] | None, Waiver]]]] = {}
+        # By the literal beginning of a subject's glob: a subject is looked up by its own beginnings.
+        self._by_beginning: dict[str, list[tuple[re.Pattern[str] | None, Waiver]]] = {}
         for waiver in active(tuple(waivers), today):
-            for glob, rule in product(waiver.subjects, waiver.rules):
+            for glob in waiver.subjects:
                 begins = WILD.split(glob, maxsplit=1)[0]
                 whole = None if begins == glob else re.compile(translate(glob))
-                self._by_beginning.setdefault(rule, {}).setdefault(begins, []).append((whole, waiver))
-        self._lengths = {rule: sorted({len(one) for one in found}) for rule, found in self._by_beginning.items()}
+                self._by_beginning.setdefault(begins, []).append((whole, waiver))
+        self._lengths = sorted({len(one) for one in self._by_beginning})
         self._asked: dict[str, tuple[str, str]] = {}
 
-    def by(self, rule: str, subject: str) -> Waiver | None:
-        """The waiver that accepts a rule's violation by `subject`, the longest-lived if there are several."""
-        name, found = rule.replace("_", "-"), list[Waiver]()
-        if name not in self._by_beginning or name not in WAIVABLE:
-            return None
-        for length in self._lengths[name]:
-            for glob, waiver in self._by_beginning[name].get(subject[:length], ()):
+    def of(self, subject: str) -> dict[str, Waiver]:
+        """What accepts violations by `subject`: the waiver of each rule, the longest-lived if there are several."""
+        found = dict[str, Waiver]()
+        for length in self._lengths:
+            for glob, waiver in self._by_beginning.get(subject[:length], ()):
                 matches = glob.match(subject) if glob else len(subject) == length
                 if matches and waiver.may_speak_for(subject):
-                    found.append(waiver)
-        return max(found, key=lambda one: (one.expires, one.id), default=None)
+                    for rule in WAIVABLE.keys() & waiver.rules:
+                        name = rule.replace("-", "_")
+                        found[name] = max(found.get(name, waiver), waiver, key=lambda one: (one.expires, one.id))
+        return found
 
-    def answer(self, rule: str, subject: str, *, ask: bool = True) -> tuple[str, str]:
-        """How to ask for a waiver, and by which one it is waived: one of both, or neither where none can be had.
-
-        Without `ask`, only whether it is waived: what is only recorded needs no waiver.
-        """
+    def how_to_ask(self, rule: str, subject: str) -> str:
+        """How to ask for a waiver of a rule; empty where none can be had."""
         name = rule.replace("_", "-")
         if name not in WAIVABLE:
-            return "", ""
-        if waiver := self.by(rule, subject):
-            return "", f"{waiver.id} until {waiver.expires}: {waiver.reason}"
-        if not ask:
-            return "", ""
+            return ""
         if rule not in self._asked:  # the same for each subject but for its name, which stands there twice
             before, _, rest = how_to_ask(About("rules", name), SUBJECT, self._contact, self._today).partition(SLUG)
             self._asked[rule] = (before, rest)
         before, rest = self._asked[rule]
         slug = NOT_IN_A_NAME.sub("-", subject.lower()).strip("-")
-        return f"{before}{slug}{rest.replace(SUBJECT, json.dumps(subject)[1:-1], 1)}", ""
+        return f"{before}{slug}{rest.replace(SUBJECT, json.dumps(subject)[1:-1], 1)}"
+
+
+def cited(waiver: Waiver, inherited: str = "") -> str:
+    """A waiver as a reason that it covers names it."""
+    return f"{waiver.id} until {waiver.expires}{inherited}: {waiver.reason}"
 
 
 def answered(reason: Reason, about: About, contact: str, waivers: Sequence[Waiver], now: datetime) -> Reason:
@@ -168,7 +165,7 @@ def answered(reason: Reason, about: About, contact: str, waivers: Sequence[Waive
         return reason
     if waiver := waived_by(waivers, about, reason.subject, now.date()):
         inherited = "" if waiver.reaches(reason.subject) else f", inherited from {', '.join(waiver.subjects)}"
-        return replace(reason, waived_by=f"{waiver.id} until {waiver.expires}{inherited}: {waiver.reason}")
+        return replace(reason, waived_by=cited(waiver, inherited))
     return replace(reason, waiver=how_to_ask(about, reason.subject, contact, now.date()))
 
 

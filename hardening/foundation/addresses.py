@@ -34,6 +34,11 @@ def is_safe(address: str, came_from: str = "") -> bool:
 
 
 LOGIN_HINT = "put the login into a file of /etc/apt/auth.conf.d (see apt_auth.conf(5)): apt reads it, no image holds it"
+REGISTRY = re.compile(r"(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)?")
+DATABASE = re.compile(
+    r"sqlite(\+\w+)?:///[^?].*"
+    r"|postgresql(\+\w+)?://([^:/@]*(:[^@]*)?@)?(\[[^]/?@]+\]|[^]\[:/?@]*)(:[0-9]+)?(/[^@?]*)?(\?.*)?"
+)  # as SQLAlchemy reads them: a login ends at the first @
 ONE_WORD = re.compile(r"[A-Za-z][^\s\"'<>\\;\x00-\x1f\x7f-\x9f]*")
 
 
@@ -54,4 +59,12 @@ def plain(address: str) -> str:
         raise MisplacedError(f"an address with a login in it: {without_login(address)}", LOGIN_HINT)
     if address and not ONE_WORD.fullmatch(address):
         raise ValueError(f"must be an address such as https://mirror.example.com/debian, not {address!r}")
+    return address
+
+
+def of_registry(address: str) -> str:
+    """`address`, which is empty or host[:port]/path, without a / at its end. Raises ValueError, showing no login."""
+    address = address.rstrip("/")
+    if not REGISTRY.fullmatch(address):
+        raise ValueError("must be host[:port]/path in small letters, without https:// and without a login")
     return address

@@ -52,6 +52,14 @@ def ask_each(
     return {key: found[key] for key in questions}
 
 
+def ask_within(ask: Callable[[], Answer], within: timedelta) -> Answer:
+    """What one question answers. Raises what it raised, and LateError where it takes longer than `within`."""
+    (found,) = ask_each({"": ask}, within, 1).values()
+    if isinstance(found, GoldsmithError):
+        raise found
+    return found
+
+
 class Once(Generic[Answer]):
     """A question that several threads have and one asks: whoever comes meanwhile waits for its answer."""
 

@@ -88,7 +88,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             return _parsed(path, (stat.st_mtime_ns, stat.st_size))
     except RecursionError:
         raise ContentError("nested too deeply", file=path) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # of a number of thousands of digits, too
         hint = "strings need quotes; tables look like [name]"
         raise ContentError(f"not TOML: {error}", file=path, hint=hint) from None
 
@@ -102,6 +102,8 @@ def parse(data: Mapping[str, Any], model: type[Model], path: Path | str, **extra
         return model.model_validate({**data, **extra})
     except ValidationError as error:
         raise explain(error, model, path) from None
+    except UnicodeEncodeError:  # JSON can say it, TOML cannot
+        raise ContentError("a text holds half of a character, \\ud800 to \\udfff", file=path) from None
 
 
 def explain(error: ValidationError, model: type[BaseModel], path: Path | str) -> ContentError:
@@ -121,9 +123,12 @@ def _describe(item: Any, model: type[BaseModel]) -> tuple[str, str]:
         return "required, but missing", ""
     if item["type"] == "value_error":
         return item["msg"].removeprefix("Value error, "), getattr(item.get("ctx", {}).get("error"), "hint", "")
-    return in_words(item["type"], item.get("ctx", {}), item["msg"]) + but(item["input"]), ""
+    keys = _keys(_model_at(model, item["loc"])) if item["type"] in _NO_TABLE else ()
+    hint = f"its keys are {', '.join(keys)}" if keys else ""
+    return in_words(item["type"], item.get("ctx", {}), item["msg"]) + but(item["input"]), hint
 
 
+_NO_TABLE = ("dict_type", "model_type", "model_attributes_type")
 _BRANCHES = ("function-", "tagged-union", "union", "constrained-")  # of unions: pydantic's words, no keys
 
 
@@ -182,23 +187,29 @@ def _find_model(annotation: Any) -> type[BaseModel] | None:
     return next((found for inner in get_args(annotation) if (found := _find_model(inner))), None)
 
 
-def find_content(roots: Sequence[Path], room: str, pattern: str) -> dict[str, Path]:
+def find_content(
+    roots: Sequence[Path], room: str, pattern: str, twice: dict[str, ContentError] | None = None
+) -> dict[str, Path]:
     """Name → path of all content of one sort over all roots, sorted: `*.toml` means files, `*/` folders.
 
-    What begins with a dot or an underscore is passed over. Raises ContentError where two roots define the same name:
-    content is added by a root, never silently replaced.
+    What begins with a dot or an underscore is passed over; a folder named like a file is not, and cannot be read.
+    Raises ContentError where two roots define the same name: content is added by a root, never silently replaced. Into
+    `twice`, if given, it puts that error by the name, which is then left out.
     """
     found: dict[str, Path] = {}
     for root, path in ((one, path) for one in roots for path in sorted((one / room).glob(pattern))):
-        if path.is_dir() != pattern.endswith("/") or path.name.startswith((".", "_")):
+        if (pattern.endswith("/") and not path.is_dir()) or path.name.startswith((".", "_")):
             continue
         for place in (path, *path.parents[: len(Path(room).parts)]):
             require_inside(place, root)
         if path.stem in found:
             hint = "a root adds content and never overrides it: rename one of the two"
-            raise ContentError(f"{path.stem} is already defined in {found[path.stem]}", file=path, hint=hint)
+            error = ContentError(f"{path.stem} is already defined in {found[path.stem]}", file=path, hint=hint)
+            if twice is None:
+                raise error
+            twice[path.stem] = error
         found[path.stem] = path
-    return dict(sorted(found.items()))
+    return {name: found[name] for name in sorted(found.keys() - (twice or {}))}
 
 
 def select(pattern: str, known: Iterable[str], what: str) -> list[str]:

@@ -13,7 +13,8 @@ GoldsmithError
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -86,6 +87,46 @@ class MalformedError(OutsideError):
     """An answer from outside is not what its format says. It concerns the image that was asked for, and no other."""
 
 
+NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
+"""What reading an answer raises that is of another kind, or of tomorrow."""
+
+
+CODE = Path(__file__).parents[2]
+OURS = tuple(f"{CODE}/{package}/" for package in ("hardening", "images", "pipelines"))
+SHOWN = 300  # characters of an error that may quote what it could not read
+watchers = list[Callable[[BaseException], object]]()
+"""Are told of each error that `traced` tells: what a reader did not expect, though it is declared from then on."""
+
+
+def traced(error: BaseException) -> str:
+    """An error with the innermost line of our own code that raised it, as `KeyError('Id') at images/aws/client.py:90`.
+
+    What a person copies from the screen then finds the line, be it the answer or our code that is wrong.
+    """
+    for tell in watchers:
+        tell(error)
+    said, at = f"{error!r}", error.__traceback__
+    said, ours = said if len(said) <= SHOWN else f"{said[:SHOWN]}…", ""
+    while at:
+        file = at.tb_frame.f_code.co_filename
+        if file.startswith(OURS) and file != __file__:
+            ours = f" at {file.removeprefix(f'{CODE}/')}:{at.tb_lineno}"
+        at = at.tb_next
+    return f"{said}{ours}"
+
+
+@contextmanager
+def understood(who: str) -> Iterator[None]:
+    """Raise MalformedError where an answer of `who` that is read meanwhile is not what its format says: its cause and
+    the line of ours that raised it are told, since it may be our code that is wrong.
+    """
+    try:
+        yield
+    except NOT_UNDERSTOOD as error:
+        hint = "report this line if the answer is in order: then Goldsmith reads it wrongly"
+        raise MalformedError(f"the answer of {who} is not understood: {traced(error)}", hint=hint) from error
+
+
 ROOM_HINT = "free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
@@ -135,14 +176,18 @@ def raise_all(found: Iterable[ContentError]) -> None:
     raise first
 
 
+LISTED = 100  # names in a hint: all controls, and not all time zones
+
+
 def closest(name: str, known: Iterable[str]) -> list[str]:
     """What `name` may have meant, the nearest first; empty where none is near."""
     return get_close_matches(name, sorted(known), n=3, cutoff=0.5)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint that names what `name` may have meant: the nearest known names, or all of them when none is near."""
+    """A hint that names what `name` may have meant: the nearest known names, or the known ones when none is near."""
     names = sorted(known)
     if close := closest(name, names):
         return f"did you mean {' or '.join(close)}?"
-    return f"known: {', '.join(names)}" if names else "none is defined"
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"known: {', '.join(names[:LISTED])}{more}" if names else "none is defined"

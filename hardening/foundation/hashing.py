@@ -13,8 +13,14 @@ DIGEST = r"^sha256:[0-9a-f]{64}$"
 
 
 def canonical(value: Any) -> bytes:
-    """`value` (JSON types) as bytes with sorted keys and no spare white space (RFC 8785 for the types we use)."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    """`value` (JSON types) as bytes with sorted keys and no spare white space (RFC 8785 for the types we use).
+
+    Raises MalformedError where a text in it is none: JSON from outside can name half of a character.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise MalformedError("a text holds half of a character, \\ud800 to \\udfff", hint="who sent it?") from None
 
 
 def digest(data: bytes | str) -> str:

@@ -8,6 +8,7 @@ Together the limits keep the memory that any such input takes under 300 MB, whic
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -74,7 +75,19 @@ KUBERNETES_SECONDS = Limit("kubernetes.seconds", 60, "seconds for one answer of 
 KUBERNETES_LIST = Limit("kubernetes.list", 128 * MIB, "bytes of all pages of one list")  # some 15,000 pods
 KUBERNETES_PAGES = Limit("kubernetes.pages", 2_000, "pages of one list")
 
+IAM_PAGES = Limit("iam.pages", 400, "pages of what IAM shows of one account")
+IAM_PRINCIPALS = Limit("iam.principals", 20_000, "users, groups, roles and policies of one account")
+IAM_DOCUMENT = Limit("iam.document", 256 * KIB, "characters of one policy; AWS takes 10,240")
+IAM_STATEMENTS = Limit("iam.statements", 5_000, "statements of one principal or policy")
+IAM_PATTERN = Limit("iam.pattern", 2_048, "characters of one action, resource or value")
+
+ENGINE_ANSWER = Limit("engine.answer", 64 * MIB, "bytes of one answer of an engine")  # a list of some 30,000 containers
+AWS_PAGES = Limit("aws.pages", 2_000, "pages of one list")
+AWS_ITEMS = Limit("aws.items", 2_000_000, "items of one list")
 CONTAINER_ANSWER = Limit("container.answer", 2 * MIB, "bytes of what an engine tells of its files or processes")
+
+HOST_ANSWER = Limit("host.answer", 16 * MIB, "bytes of what a host tells that is checked")
+HOST_SECONDS = Limit("host.seconds", 1800, "seconds for all checks of a host")
 
 REGISTRY_SECONDS = Limit("registry.seconds", 120, "seconds for one question to a registry")
 HEAD_SECONDS = Limit("registry.head-seconds", 30, "seconds for the digest of one tag")
@@ -83,11 +96,14 @@ TOKEN_BYTES = Limit("registry.token", 64 * KIB, "bytes of an answer that holds a
 REGISTRY_COPY_SECONDS = Limit("registry.copy-seconds", 1800, "seconds for one image from or to a registry")
 REGISTRY_MEMORY = Limit("registry.memory", 256 * MIB, "bytes that skopeo takes; an image needs 50 MB")
 ATTESTATIONS = Limit("registry.attestations", 128, "documents attached to one image")
+ATTESTATION_BYTES = Limit("registry.attestation-bytes", 256 * MIB, "bytes of all documents attached to one image")
 DOCUMENT_BYTES = Limit("document.bytes", 32 * MIB, "bytes of an attached document such as an SBOM")
 
 WEBHOOK_BYTES = Limit("webhook.bytes", MIB)
 WEBHOOK_ID = Limit("webhook.id", 200, "characters of a call's id")
 WEBHOOK_SECONDS = Limit("webhook.seconds", 10, "seconds for one call to arrive")
+FORGE_BYTES = Limit("forge.bytes", 4 * MIB, "bytes of one answer of GitHub; a hundred deployments have 0.4 million")
+FORGE_SECONDS = Limit("forge.seconds", 30, "seconds for one answer of GitHub")
 SERVE_CALLS = Limit("serve.calls", 64, "calls at once")
 SERVE_STREAMS = Limit("serve.streams", 32, "pages that are told of changes at once; the other calls are for all else")
 SERVE_STREAM_SECONDS = Limit("serve.stream-seconds", 900, "seconds for one stream of changes; pages ask again then")
@@ -160,7 +176,7 @@ def parse_json(data: bytes | str, what: str) -> Any:
     """The JSON value in `data`. Raises OutsideError for what is none, too large, too deep, or names a key twice."""
     JSON_BYTES.require(len(data), what)
     try:
-        value = json.loads(data, object_pairs_hook=keys_once)
+        value = strict_json(data)
     except RecursionError:
         raise JSON_DEPTH.exceeded(what) from None
     except ValueError as error:
@@ -169,7 +185,20 @@ def parse_json(data: bytes | str, what: str) -> Any:
     return value
 
 
-def keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def strict_json(data: bytes | str) -> Any:
+    """The JSON value in `data`. Raises ValueError also for what names a key twice, and for text with half a character
+    (a lone surrogate), which no file and no database takes; RecursionError where it is too deep.
+    """
+    value = json.loads(data, object_pairs_hook=_keys_once)
+    if HALF.search(data if isinstance(data, str) else data.decode(errors="replace")):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of `pairs`. A key that stands twice means one thing to us and may mean another to the next reader."""
     found: dict[str, Any] = {}
     for name, value in pairs:

@@ -17,6 +17,7 @@ def only_one(path: Path, what: str, *, wait_seconds: float = 0) -> Iterator[None
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # where it cannot be, FileLock would wait for it until the time is over
         held = lock.acquire(timeout=wait_seconds)
     except Timeout:
         hint = f"it holds {path}; wait for it to end"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,6 +54,7 @@ def allowed(environment: Mapping[str, str], more: Iterable[str] = ()) -> dict[st
 
 LOOK_SECONDS = 0.2
 LAST_LINES = 20
+PATIENCE = 5.0
 _running: set[subprocess.Popen[str]] = set()
 _stopped: set[subprocess.Popen[str]] = set()
 
@@ -250,6 +252,50 @@ def pipe_to(
     stdout, stderr = _ended(child, None, None, hint)
     if child.returncode:
         raise failed(Completed(tuple(argv), child.returncode, stdout, stderr), hint)
+
+
+SAID_BYTES = 2000  # of what a program said last
+
+
+class Dialled:
+    """A running program whose standard input and output are a socket, `connection`. It ends once that is closed, also
+    when we are killed. Raises OutsideError if the program is not installed.
+    """
+
+    def __init__(self, argv: Sequence[str], *, passes: Sequence[str] = ()) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                child = subprocess.Popen(
+                    list(argv), env=allowed(os.environ, passes), stdin=theirs.fileno(), stdout=theirs.fileno(),
+                    stderr=subprocess.PIPE, start_new_session=True,
+                )  # fmt: skip
+            except FileNotFoundError:
+                ours.close()
+                raise OutsideError(f"{argv[0]} is not installed") from None
+        self.connection = ours
+        self._child = child
+        self._said = b""
+        self._hears = threading.Thread(target=self._hear, args=(child,), name=argv[0], daemon=True)
+        self._hears.start()
+
+    def _hear(self, child: subprocess.Popen[bytes]) -> None:
+        stderr = cast(IO[bytes], child.stderr)
+        with child:
+            while some := os.read(stderr.fileno(), SAID_BYTES):
+                self._said = (self._said + some)[-SAID_BYTES:]
+
+    def end(self) -> None:
+        """End it with its process group, if it still runs: what hangs does not see that its socket is closed."""
+        if self._child.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):  # it has just ended, or is root's by sudo
+                os.killpg(self._child.pid, signal.SIGKILL)
+        self._hears.join(PATIENCE)
+
+    def last_words(self) -> str:
+        """What it said last on standard error, if it has ended or does so within some seconds."""
+        self._hears.join(PATIENCE)
+        return self._said.decode(errors="replace").strip()
 
 
 def _started(

@@ -23,7 +23,9 @@ from hardening.foundation import addresses
 from hardening.foundation.addresses import is_safe
 from hardening.foundation.content import Content, explain, find_content, read_toml
 from hardening.foundation.durations import Duration, duration
+from hardening.foundation.engine_address import without_password
 from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.telling import DigestSettings, Github
 from hardening.foundation.wording import matching
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +37,8 @@ class Registry(Content):
     address: str = Field("", description="host[:port]/path; empty: the embedded registry on loopback")
     ca_file: Path | None = Field(None, description="PEM file of a private certificate authority")
     insecure: bool = Field(False, description="speak plain HTTP; loopback addresses always do")
+
+    _sound = field_validator("address")(staticmethod(addresses.of_registry))
 
 
 ArchiveSuite = Annotated[
@@ -73,12 +77,33 @@ class Docker(Content):
     build_host: str = Field(
         "", description="engine that builds; empty: `host` if it has the containerd image store, else a private one"
     )
+    instance: Annotated[
+        str,
+        matching(
+            r"^([0-9]{12}/[a-z0-9-]+/i-[0-9a-f]+)?$", "ACCOUNT/REGION/INSTANCE, such as 123456789012/eu-central-1/i-0a1"
+        ),
+    ] = Field(
+        "", description="the EC2 instance that `host` runs on, as ACCOUNT/REGION/INSTANCE, for fleet.blast-radius"
+    )
+    certificates: Path | None = Field(
+        None,
+        description="directory with ca.pem, cert.pem and key.pem for the tcp:// hosts that fleets name; a directory in "
+        "it that is called as a host is that host's",
+    )
+    ssh_config: Path | None = Field(
+        None, description="configuration (ssh -F) for the ssh:// hosts that fleets name; empty: ssh's own files"
+    )
+    read_within: Duration = Field(
+        duration("2m"), description="how long one of several hosts may take to show what a fleet runs on it"
+    )
 
     @field_validator("host", "build_host")
     @classmethod
     def _address(cls, host: str) -> str:
         if host and "://" not in host:
             raise ValueError(f"{host} has no scheme: a socket is named unix://{host}, a machine ssh://USER@HOST")
+        if (shown := without_password(host)) != host:
+            raise ValueError(f"{shown} holds a password: ssh asks its agent or keys, tcp:// shows a certificate")
         return host
 
 
@@ -134,8 +159,8 @@ class Feeds(Content):
     def _safe(cls, place: str) -> str:
         if "://" in place and not is_safe(place):
             raise ValueError(
-                f"{place} is no https:// address without a password in it; http:// is for this machine itself, "
-                "and a login belongs into ~/.netrc"
+                f"{addresses.without_login(place)} is no https:// address without a password in it; http:// is for "
+                "this machine itself, and a login belongs into ~/.netrc"
             )
         return place
 
@@ -155,15 +180,22 @@ class Nightly(Content):
     """What a night may do besides building, publishing and promoting."""
 
     prune: bool = Field(False, description="true: a night removes what `image.prune` would; false: it names that")
+    policy: str = Field(
+        "", description="policy that judges the images of a night in the place of their own; `--policy` wins over it"
+    )
+
+
+PORT = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 
 class Serve(Content):
     """What `./goldsmith serve` does by itself, and where it answers."""
 
-    listen: Annotated[str, matching(r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$", "ADDRESS:PORT")] = Field(
+    listen: Annotated[str, matching(rf"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):{PORT}$", "ADDRESS:PORT")] = Field(
         "127.0.0.1:8470", description="where it answers; for other machines, put a proxy with TLS before it"
     )
-    hosts: tuple[Annotated[str, matching(r"^[A-Za-z0-9.-]+$", "a host's name, without its port")], ...] = Field(
+    hosts: tuple[Annotated[str, matching(rf"^{LABEL}(\.{LABEL})*$", "a host's name, without its port")], ...] = Field(
         (), description="names by which it is reached, besides localhost and addresses; calls by others are refused"
     )
     nightly: str = Field("0 2 * * *", description="when the whole night runs, as in cron; empty: never")
@@ -195,6 +227,12 @@ class Signing(Content):
 
 Account = Annotated[str, matching(r"^([0-9]{12})?$", "an account's id: twelve digits")]
 Region = Annotated[str, matching(r"^([a-z]{2}(-[a-z]+)+-[0-9])?$", "a region such as eu-central-1")]
+RoleName = Annotated[
+    str, matching(r"^(([A-Za-z0-9_+=,.@-]+/)*[A-Za-z0-9_+=,.@-]{1,64})?$", "a role's name, with its path if it has one")
+]
+RoleArn = Annotated[
+    str, matching(r"^arn:[a-z-]+:iam::[0-9]{12}:role/([A-Za-z0-9_+=,.@-]+/)*[A-Za-z0-9_+=,.@-]{1,64}$", "a role's ARN")
+]
 Prefix = Annotated[str, matching(r"^[A-Za-z0-9._-]{1,40}$", "a name of letters, digits and . _ - without spaces")]
 
 
@@ -207,7 +245,13 @@ class Aws(Content):
         (), max_length=19, description="where they are copied to; more than 19 do not fit into one signed statement"
     )
     roles: dict[Account, str] = Field({}, description="account → ARN of the role to assume there")
+    organization_role: RoleName = Field(
+        "", description="name of the role to assume in each account that `roles` does not name"
+    )
     external_ids: dict[Account, str] = Field({}, description="account → the ExternalId that its role asks for")
+    passed_roles: tuple[RoleArn, ...] = Field(
+        (), max_length=100, description="ARNs of the roles of fleets' instances and ECS tasks, which rollouts hand on"
+    )
     kms_keys: dict[Region, str] = Field({}, description="region → ARN of a customer-managed key that encrypts images")
     encrypted: bool = Field(
         True, description="false: images lie unencrypted, and anyone they are shared with reads them"
@@ -262,7 +306,7 @@ class Judging(Content):
         "default", description="policy that each of `policies` is at least as strict as, field by field; empty: none"
     )
     roots: tuple[Path, ...] = Field(
-        (), description="those of `content` that may add policies, waivers and fleets; the checkout always may"
+        (), description="those of `content` that may add policies, waivers, fleets, networks; the checkout always may"
     )
 
 
@@ -314,6 +358,8 @@ class Settings(BaseSettings):
     docker: Docker = Docker()
     feeds: Feeds = Feeds()
     notify: Notify = Notify()
+    digest: DigestSettings = DigestSettings()
+    github: Github = Github()
     nightly: Nightly = Nightly()
     serve: Serve = Serve()
     judging: Judging = Judging()
@@ -321,6 +367,13 @@ class Settings(BaseSettings):
     retention: Retention = Retention()
     aws: Aws = Aws()
     _instead: tuple[Path, ...] = ()
+
+    @field_validator("database")
+    @classmethod
+    def _supported(cls, url: str) -> str:
+        if url and not addresses.DATABASE.fullmatch(url):  # never shown: it may hold a password
+            raise ValueError("neither sqlite:///FILE nor postgresql+psycopg://USER@HOST/NAME; in a password, @ is %40")
+        return url
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **given: Any) -> tuple[PydanticBaseSettingsSource, ...]:
@@ -355,7 +408,7 @@ def load_settings(path: Path | None = None) -> Settings:
     Raises ContentError that names the file and key path, with the nearest known key.
     """
     file = path or ROOT / "goldsmith.toml"
-    data: dict[str, Any] = read_toml(file) if file.exists() else {}
+    data: dict[str, Any] = read_toml(file) if os.path.lexists(file) else {}
     try:
         settings = Settings(**data)
     except ValidationError as error:
@@ -377,7 +430,12 @@ REHEARSAL = "rehearsal"  # a file of this name in a state directory says that it
 
 def pretended(settings: Settings) -> bool:
     """Whether the clock is moved for a look alone, outside of a rehearsal: what is judged by it must not be kept."""
-    return bool(os.environ.get(MOVED)) and not (settings.state_dir / REHEARSAL).is_file()
+    return bool(os.environ.get(MOVED)) and not rehearsing(settings)
+
+
+def rehearsing(settings: Settings) -> bool:
+    """Whether what is done here is a rehearsal, of which nobody outside is told."""
+    return (settings.state_dir / REHEARSAL).is_file()
 
 
 def _refuse_unknown_variables() -> None:
@@ -405,11 +463,11 @@ def _require_roots(settings: Settings, file: Path) -> None:
     _refuse_rules(settings, file)
 
 
-RULES = ("hardening/policies", "hardening/waivers", "pipelines/fleets")
+RULES = ("hardening/policies", "hardening/waivers", "pipelines/fleets", "network")
 
 
 def _refuse_rules(settings: Settings, file: Path) -> None:
-    """Policies, waivers and fleets decide over what others run: only a root that the settings name may add them."""
+    """Policies, waivers, fleets and networks decide for others: only a root that the settings name may add them."""
     named = [(ROOT / root).resolve() for root in settings.judging.roots]
     content = [(ROOT / root).resolve() for root in settings.content]
     for number, root in enumerate(named):
@@ -419,8 +477,13 @@ def _refuse_rules(settings: Settings, file: Path) -> None:
     for root in content:
         found = next((path for room in RULES for path in find_content([root], room, "*.toml").values()), None)
         if found and root not in named:
-            hint = f'if {root} may add policies, waivers and fleets, name it: [judging] roots = ["{root}"]'
+            hint = f'if {root} may add policies, waivers, fleets and networks, name it: [judging] roots = ["{root}"]'
             raise ContentError("the settings let this content root add none of these", file=found, hint=hint)
+
+
+def place_of(*key: str) -> str:
+    """What sets a setting: its variable in the environment, else the file."""
+    return _blamed_variable(key) or "goldsmith.toml"
 
 
 _NESTED = "one value of a table is set by two underscores: GOLDSMITH_REGISTRY__ADDRESS=registry.example.com/golden"

@@ -75,7 +75,7 @@ def _bounded(source: str) -> Iterator[None]:
         yield
     except (RecursionError, MemoryError, OverflowError, SyntaxError) as error:
         raise _TooMuchError(f"too large or too deeply nested: {type(error).__name__}") from None
-    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, NameError) as error:  # 1e999: `inf`
         raise TemplateError(f"{type(error).__name__}: {error}") from None
     finally:
         _spent.reset(kept)

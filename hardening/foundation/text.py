@@ -21,6 +21,9 @@ UNSEEN = re.compile(
 )
 
 
+CHAT = str.maketrans({"<": "\u2039", ">": "\u203a", "[": "(", "]": ")", "`": "'", "|": "/"})
+
+
 def visible(text: str) -> str:
     """`text` with each character that is not seen, or that changes how others are seen, written as its escape.
 
@@ -39,6 +42,11 @@ def hanging(text: str) -> str:
     return visible(text).replace("\n", "\n  ")
 
 
+def many(number: int, what: str) -> str:
+    """A number of things: `1 member`, `1,200 members`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def short_digests(text: str) -> str:
     """`text` with every digest cut to the twelve digits by which people know it."""
     return re.sub(r"sha256:([0-9a-f]{12})[0-9a-f]{52}", r"\1", text)
@@ -49,6 +57,13 @@ def markdown(text: str) -> str:
     plain = " ".join(visible(text).split())
     escaped = re.sub(r"([\\`*_\[\]<>|#~&@!])", r"\\\1", plain)
     return escaped.replace("://", "\\://").replace("www.", "www\\.")
+
+
+def chat(text: str) -> str:
+    """`text` as chat systems show it: nothing in it mentions people, or becomes a link or one with other words."""
+    safe = visible(text).translate(CHAT)
+    unlinked = re.sub(r"(?i)\bwww\.", "www\u2024", safe).replace("://", ":/ /")
+    return re.sub(r"@(?!sha256:)", "\uff20", unlinked)
 
 
 def markdown_code(text: str) -> str:

@@ -1,15 +1,29 @@
 # What systemd makes of its configuration in the tree, with every drop-in and mask, told by its own tools.
 
-# setting FILE SECTION KEY: the value that counts at last, empty where none is set.
+# config_lines FILE: all of it and of its drop-ins, without comments, each continued line as one, and `# /PATH` before each file.
 # FILE lies under systemd/, such as journald.conf or system/tmp.mount.
+config_lines() {
+    systemd-analyze cat-config --root="$ROOT" "systemd/$1" | awk '
+        /^# \/[^ ]+\.[a-z]+$/ { if (joined != "") print joined "\\"; joined = ""; print; next }
+        /^[ \t]*[#;]/ { next }
+        { line = joined $0; joined = "" }
+        sub(/\\$/, " ", line) { joined = line; next }
+        { print line }
+        END { if (joined != "") print joined }'
+}
+
+# setting FILE SECTION KEY: the value that counts at last, empty where none is set. What stands before the first section
+# of a file counts nowhere; after a comment that looks like the name of a file it may, so that both values are told.
 setting() {
-    systemd-analyze cat-config --root="$ROOT" "systemd/$1" | awk -v section="[$2]" -v key="$3" '
-        /^# \// { inside = 0 }
-        /^[ \t]*\[/ { gsub(/[ \t]/, ""); inside = $0 == section; next }
+    config_lines "$1" | awk -v section="[$2]" -v key="$3" '
+        /^# \// { unsure = inside; next }
+        /^[ \t]*\[/ { gsub(/[ \t]/, ""); inside = $0 == section; unsure = 0; next }
         inside && at = index($0, "=") {
             name = substr($0, 1, at - 1); gsub(/[ \t]/, "", name)
             if (name != key) next
+            last = value
             value = substr($0, at + 1); gsub(/^[ \t]+|[ \t]+$/, "", value)
+            if (unsure && value != last) value = value " or " last
         }
         END { print value }'
 }
@@ -26,11 +40,15 @@ enabled() {
     case $state in enabled | static | alias) ;; *) echo "$1 is ${state##*: }" ;; esac
 }
 
-# active UNIT …: says which of the units does not run. Only in the booted machine.
+# active UNIT …: says which of the units does not run, or why systemd does not say so. Only where it booted.
 active() {
     systemctl is-active "$@" 2>&1 | while read -r state; do
-        [ "$state" = active ] || echo "$1 is $state"
-        shift
+        case $state in
+            active) ;;
+            *' '*) echo "systemd does not answer: $state" && break ;;
+            *) echo "${1-systemctl} is $state" ;;
+        esac
+        [ $# = 0 ] || shift
     done
 }
 

@@ -140,18 +140,21 @@ def needs_of(context: Context, name: str) -> tuple[str, ...]:
 def needs_of_fleet(fleet: Fleet, settings: Settings) -> tuple[str, ...]:
     """What a worker must have to roll a fleet; nothing where work is not shared.
 
-    A Docker Engine behind a socket is one machine's own, and so is a kubeconfig; one that is reached by an address is
-    reached from here.
+    A Docker Engine behind a socket is one machine's own, and so are a kubeconfig and the keys to hosts that a fleet
+    names; one that is reached by an address is reached from here.
     """
     from pipelines.fleet.model import FleetKind
 
     if not shares(settings):
         return ()
     if fleet.kind is FleetKind.DOCKER:
-        by_address = settings.docker.host and not settings.docker.host.startswith("unix:")
+        by_address = not fleet.docker.hosts and settings.docker.host and not settings.docker.host.startswith("unix:")
         return () if by_address else (f"{HOST}{platform.node()}", content_of(settings))
     if fleet.kind is FleetKind.KUBERNETES:
         return f"{HOST}{platform.node()}", content_of(settings)
+    if fleet.kind in (FleetKind.ECS, FleetKind.EKS):
+        region = fleet.ecs.region or fleet.eks.region or settings.aws.region
+        return f"{REGION}{region}", content_of(settings)
     regions = fleet.ec2.regions or settings.aws.all_regions
     return (*(f"{REGION}{region}" for region in regions), content_of(settings))
 

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from hardening.foundation.console import say
 from hardening.foundation.content import read_toml
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.engine_address import without_password
+from hardening.foundation.errors import NOT_UNDERSTOOD, OutsideError
 from hardening.foundation.process import ENGINE, NETWORK, Completed, run, which
 from hardening.foundation.settings import Settings
 from pipelines.host.private_engine import PrivateEngine
@@ -144,7 +145,8 @@ def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
     if for_builds and settings.docker.build_host:
         builder = _answering(settings.docker.build_host)
         if not builder.containerd_store:
-            lacks = f"the Docker Engine at {builder.host} (docker.build_host) lacks the containerd image store"
+            where = without_password(builder.host)
+            lacks = f"the Docker Engine at {where} (docker.build_host) lacks the containerd image store"
             hint = 'set "features": {"containerd-snapshotter": true} in its daemon.json, or leave build_host empty'
             raise OutsideError(lacks, hint=hint)
         return builder
@@ -169,11 +171,11 @@ def parse_info(host: str, info: str) -> Engine | None:
     """The engine that `docker info --format '{{json .}}'` describes, or None where it describes none."""
     try:
         value = json.loads(info)
-    except ValueError:
+        store = dict(value.get("DriverStatus") or []).get("driver-type")
+    except NOT_UNDERSTOOD:
         return None
     if not value.get("ServerVersion"):
         return None
-    store = dict(value.get("DriverStatus") or []).get("driver-type")
     return Engine(host, value["ServerVersion"], store == CONTAINERD_STORE)
 
 
@@ -184,12 +186,14 @@ def _answering(host: str) -> Engine:
     hint = "start it, or change DOCKER_HOST or docker.host and docker.build_host in goldsmith.toml"
     if "://" not in host:
         hint = f"a socket is named unix://{host}, a machine ssh://USER@HOST: change DOCKER_HOST"
-    raise OutsideError(f"the Docker Engine at {host} does not answer", evidence=done.stderr.strip(), hint=hint)
+    shown = without_password(host)
+    said = done.stderr.strip().replace(host, shown)
+    raise OutsideError(f"the Docker Engine at {shown} does not answer", evidence=said, hint=hint)
 
 
 def _info(host: str) -> Completed:
     argv = ["docker", "--host", host, "info", "--format", "{{json .}}"]
-    hint = f"is the Docker Engine at {host} healthy?"
+    hint = f"is the Docker Engine at {without_password(host)} healthy?"
     return run(argv, passes=ENGINE, ok=range(256), timeout=ASK_SECONDS, hint=hint)
 
 

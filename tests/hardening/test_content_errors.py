@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hardening.catalog import (
+    ControlsOnDemand,
     load_cases,
     load_controls,
     load_policies,
@@ -302,3 +303,21 @@ def test_waivers_are_named_by_their_file(tmp_path: Path) -> None:
     """The id is the file's name, so that two of the same id cannot exist."""
     root = root_with(tmp_path, **{"waivers/w2.toml": WAIVER, "waivers/w1.toml": WAIVER})
     assert [waiver.id for waiver in load_waivers([root])] == ["w1", "w2"]
+
+
+def test_a_control_that_does_not_load_concerns_those_alone_who_use_it(tmp_path: Path) -> None:
+    """A night loads each when an image asks for it; a profile that names the broken one says what is wrong there."""
+    texts = {
+        "controls/b/control.toml": "title = unquoted",
+        "profiles/p.toml": PROFILE + 'controls = [{ control = "a" }]\n',
+    }
+    texts["profiles/q.toml"] = PROFILE + 'controls = [{ control = "a" }, { control = "b" }]\n'
+    root = root_with(tmp_path, **texts)
+    controls = ControlsOnDemand((root,))
+    assert [*controls] == ["a", "b"]
+    overlay = render(load_profile((root,), "p"), controls, {}, {"kind": "container"}, date(2026, 1, 1))
+    assert [check.control for check in overlay.checks] == ["a"]
+    with pytest.raises(ContentError, match=r"b/control\.toml: not TOML"):
+        render(load_profile((root,), "q"), controls, {}, {"kind": "container"}, date(2026, 1, 1))
+    with pytest.raises(ContentError, match=r"b/control\.toml: not TOML"):
+        load_controls((root,))

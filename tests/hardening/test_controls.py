@@ -210,6 +210,13 @@ def test_evidence_never_repeats_the_secret(bare: Path) -> None:
     assert "hunter2" not in result.evidence
 
 
+def test_a_host_without_an_audit_trail_is_told_so(bare: Path) -> None:
+    """In words of the control, not in those of the program that looked for it."""
+    env = {"ROOT": str(bare), "LIVE": "1", "PATH": "/usr/bin:/bin"}
+    done = run(["sh", "-c", CONTROLS["audit-retention"].check], env=env, ok=(1,))
+    assert (done.stdout, done.stderr) == ("there is no /var/log/audit or no /etc/audit: no trail is kept\n", "")
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_an_empty_tree_passes_nothing(tmp_path: Path, profile: str) -> None:
     """Nothing looked at is never a pass: not for an empty folder, and not for empty usr and etc."""

@@ -140,9 +140,11 @@ def test_only_a_policy_that_the_settings_name_may_publish() -> None:
         require_may_publish((ROOT,), Judging(policies=("demo",)), "demo", NOW.date())
     assert "accept_sample" in error.value.evidence
     require_may_publish((ROOT,), Judging(policies=("demo",), floor=""), "demo", NOW.date())
+    with pytest.raises(ContentError, match="no policy is named defualt"):
+        require_may_publish((ROOT,), Judging(), "defualt", NOW.date())
 
 
-@pytest.mark.parametrize("room", ["hardening/policies", "hardening/waivers", "pipelines/fleets"])
+@pytest.mark.parametrize("room", ["hardening/policies", "hardening/waivers", "pipelines/fleets", "network"])
 def test_a_content_root_adds_rules_only_where_the_settings_name_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: str
 ) -> None:

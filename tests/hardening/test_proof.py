@@ -9,9 +9,19 @@ from typing import Any
 import pytest
 
 from hardening.catalog import load_controls, load_profile
+from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT
 from hardening.model import Cases, Control, Enforcement, LoadedControl, Proof, Severity
-from hardening.proof import facts_of, kind_of, overlay_of, prove_broken, prove_hardened, prove_rendered, with_control
+from hardening.proof import (
+    facts_of,
+    kind_of,
+    overlay_of,
+    prove_broken,
+    prove_hardened,
+    prove_rendered,
+    require_kind,
+    with_control,
+)
 from hardening.render import Check, Overlay, Script
 
 TODAY = date(2026, 1, 1)
@@ -106,4 +116,26 @@ def test_each_file_needs_a_case_that_holds() -> None:
     profile = with_control(load_profile([ROOT], "container-base").model_copy(update={"controls": ()}), loaded)
     wrong, lacking = prove_rendered(loaded, cases, profile, {"c": loaded}, TODAY)
     assert (wrong.passed, wrong.key, wrong.said) == (False, "render[0].expect", "/etc/a reads: one\n")
-    assert (lacking.passed, lacking.said) == (False, "no [[render]] case shows what is in /etc/b")
+    assert not lacking.passed
+    assert lacking.said.splitlines() == [
+        "no [[render]] case shows what is in /etc/b", "such as:", "[[render]]", "[render.expect]",
+        '"/etc/b" = """', "the whole text", '"""',
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "profile", "said"),
+    [
+        ("machine", "container-base", 'profile: container-base is for a container.*top of the file.*"machine-base"'),
+        ("container", "machine-base", 'profile: machine-base is for a machine.*top of the file.*"container-base"'),
+    ],
+)
+def test_a_proof_on_a_profile_of_another_kind_is_refused(tmp_path: Path, kind: str, profile: str, said: str) -> None:
+    """With the line that cases.toml lacks."""
+    given = {"title": "t", "severity": "low", "applies_to": [kind], "owner": "o", "rationale": "r", "cost": "c"}
+    loaded = LoadedControl(Control.model_validate({"id": "c", **given}), tmp_path, None, SEES, {})
+    controls = load_controls([ROOT]) | {"c": loaded}
+    with pytest.raises(ContentError, match=f"(?s)cases.toml: {said}"):
+        require_kind(load_profile([ROOT], profile), loaded, controls)
+    right = "machine-base" if kind == "machine" else "container-base"
+    require_kind(load_profile([ROOT], right), loaded, controls)

@@ -125,7 +125,9 @@ def test_an_unknown_control_suggests_the_nearest() -> None:
 
 def test_a_control_for_machines_is_refused_in_a_container() -> None:
     """A control says what it applies to, and is held to it."""
-    with pytest.raises(ContentError, match="banner applies to container, not to machine"):
+    with pytest.raises(
+        ContentError, match=r"banner applies to container, not to machine\n.*list it in a profile for container"
+    ):
         render(profile(), {"banner": banner()}, {}, {"kind": "machine"}, TODAY)
 
 

@@ -142,7 +142,7 @@ def test_a_form_of_the_image_that_its_judge_could_not_read_is_told(outcome: Outc
 
 
 def test_an_old_list_of_what_is_exploited_is_a_warning() -> None:
-    """With what its feed says of it, or what to do."""
+    """With what to do: about a feed that is away, or about its age."""
     kev = replace(LOOKED, scanner="kev", kind=FindingKind.EXPLOITATION, data_date=NOW - 8 * DAY, data_source="kev.json")
     told = Reason(
         rule="kev-evaluated",
@@ -155,7 +155,7 @@ def test_an_old_list_of_what_is_exploited_is_a_warning() -> None:
     )
     assert list(outdated(RULE, "web", [LOOKED, kev], NOW)) == [told]
     assert list(outdated(RULE, "web", [replace(kev, reason="the feed is away")], NOW)) == [
-        replace(told, todo="the feed is away")
+        replace(told, todo="let this machine reach it, or set feeds.kev to a copy (docs/feeds.md)")
     ]
     assert list(outdated(RULE, "web", [replace(kev, data_date=NOW), replace(LOOKED, data_date=None)], NOW)) == []
 
@@ -167,8 +167,9 @@ def test_estimates_that_are_missing_are_a_warning_where_a_window_asks_for_them()
         data_source="epss.csv", reason="no answer",
     )  # fmt: skip
     [told] = outdated(RULE, "web", [epss], NOW, by_likelihood=True)
-    assert (told.rule, told.enforcement, told.todo) == ("epss-evaluated", Enforcement.WARN, "no answer")
-    assert told.what.startswith("the estimates of what will be exploited (epss.csv): ")
+    away = "let this machine reach it, or set feeds.epss to a copy (docs/feeds.md)"
+    assert (told.rule, told.enforcement, told.todo) == ("epss-evaluated", Enforcement.WARN, away)
+    assert told.what == "the estimates of what will be exploited (epss.csv): no answer"
     assert list(outdated(RULE, "web", [epss], NOW)) == []
     [silent] = outdated(RULE, "web", [LOOKED], NOW, by_likelihood=True)
     assert (silent.rule, silent.enforcement, silent.todo) == ("epss-evaluated", Enforcement.WARN, "set feeds.epss")

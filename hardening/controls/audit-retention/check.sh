@@ -1,6 +1,7 @@
 set -eu
 cd "$ROOT"
 if [ "$LIVE" = 1 ]; then
+    [ -d var/log/audit ] && [ -d etc/audit ] || { echo "there is no /var/log/audit or no /etc/audit: no trail is kept"; exit 1; }
     open=$(find var/log/audit etc/audit -xdev -perm /0027 ! -type l -printf '/%p has mode %m\n')
     [ -s var/log/audit/audit.log ] && [ -z "$open" ] || { echo "${open:-nothing was written to /var/log/audit/audit.log}"; exit 1; }
     echo "the trail is written, and others do not get at it"

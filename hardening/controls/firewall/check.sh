@@ -11,16 +11,27 @@ else
 fi
 
 bad=$(
-    printf '%s\n' "$rules" | PORTS=$PARAM_PORTS OUTPUT_PORTS=$PARAM_OUTPUT_PORTS FORWARD=$PARAM_FORWARD OUTPUT=$PARAM_OUTPUT awk '
+    printf '%s\n' "$rules" | PORTS=$PARAM_PORTS OPENINGS=$PARAM_OPENINGS \
+        OUTPUT_PORTS=$PARAM_OUTPUT_PORTS OUTPUT_OPENINGS=$PARAM_OUTPUT_OPENINGS FORWARD=$PARAM_FORWARD OUTPUT=$PARAM_OUTPUT awk '
         function allowed(list, name,    i, n, port) {  # `tcp dport 22 accept` for 22/tcp
             n = split(list, port, "\n")
             for (i = 1; i <= n; i++) { split(port[i], part, "/"); if (name == part[2] " dport " part[1] " accept") return 1 }
+            return 0
+        }
+        function opened(list, side, name,    i, n, one, part, address) {  # `ip saddr 10.1.0.0/24 tcp dport 22 accept` for 22/tcp from 10.1.0.0/24
+            n = split(list, one, "\n")
+            for (i = 1; i <= n; i++) {
+                split(one[i], part, "[ /]")
+                address = one[i]; sub(/^[^ ]* [a-z]+ /, "", address)
+                if (name == (address ~ /:/ ? "ip6 " : "ip ") side " " address " " part[2] " dport " part[1] " accept") return 1
+            }
             return 0
         }
         function reviewed(rule,    i, n, name) {
             if (rule ~ /^ct state (established,related|related,established) accept$/) return 1
             if (chain == "input") {
                 if (rule == "iif \"lo\" accept" || allowed(ENVIRON["PORTS"], rule)) return 1
+                if (opened(ENVIRON["OPENINGS"], "saddr", rule)) return 1
                 if (rule ~ /^icmp(v6)? type \{ [a-z, -]+ \} (limit rate [0-9]+\/second (burst [0-9]+ packets )?)?accept$/) return 1
                 if (rule == "udp sport 67 udp dport 68 accept") return 1
                 if (rule == "ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept") return 1
@@ -31,7 +42,7 @@ bad=$(
                     if (rule == "iifname \"" name[i] "\" accept" || rule == "oifname \"" name[i] "\" ct status dnat accept") return 1
             }
             if (chain == "output")
-                return ENVIRON["OUTPUT"] == "accept" || rule == "oif \"lo\" accept" || rule ~ /^meta l4proto \{ (icmp|ipv6-icmp), (icmp|ipv6-icmp) \} accept$/ || allowed(ENVIRON["OUTPUT_PORTS"], rule)
+                return ENVIRON["OUTPUT"] == "accept" || rule == "oif \"lo\" accept" || rule ~ /^meta l4proto \{ (icmp|ipv6-icmp), (icmp|ipv6-icmp) \} accept$/ || allowed(ENVIRON["OUTPUT_PORTS"], rule) || opened(ENVIRON["OUTPUT_OPENINGS"], "daddr", rule)
             return 0
         }
         { sub(/^[ \t]+/, ""); sub(/[ \t]+$/, ""); sub(/ # handle [0-9]+$/, "") }
@@ -65,4 +76,4 @@ if [ -n "$bad" ]; then
     echo "$bad"
     exit 1
 fi
-echo "input and forwarding are dropped but for: $(printf '%s ' $PARAM_PORTS)"
+echo "input and forwarding are dropped but for: $(printf '%s ' $PARAM_PORTS)$(printf '%s\n' "$PARAM_OPENINGS" | paste -sd, -)"

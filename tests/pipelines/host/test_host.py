@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import docker
@@ -19,11 +20,12 @@ import pytest
 import requests
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.locks import is_held
 from hardening.foundation.process import run
 from hardening.foundation.settings import Docker, Registry, Settings
 from images.registry.login import auth_config, login_file
 from pipelines.contract import DoctorLine
-from pipelines.host import doctor, embedded_registry, provision
+from pipelines.host import doctor, embedded_registry, private_engine, provision
 from pipelines.host.daemon import Daemon
 from pipelines.host.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules
 from pipelines.host.provision import CONTAINERD_STORE, TOOLS, Engine, Tool
@@ -138,6 +140,54 @@ def test_addresses_that_another_engine_has_taken_since_are_left_to_it(tmp_path: 
     assert engine._pools([link("gold00000000", "10.213.16.1"), of_its_network]) == set()
     moved = [link("gold00000000", "10.213.16.1"), link(engine.bridge, "10.213.32.1")]
     assert engine._pools(moved) == {IPv4Network("10.213.32.0/20")}
+
+
+def test_addresses_are_taken_under_a_lock_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the look at what is free until the bridge has them: engines of other state directories choose as well."""
+    lock, seen = tmp_path / "host.lock", list[tuple[str, bool]]()
+
+    def taken() -> list[IPv4Network]:
+        seen.append(("look", is_held(lock)))
+        return []
+
+    monkeypatch.setattr(private_engine, "TAKING", lock)
+    monkeypatch.setattr(private_engine, "_taken_networks", taken)
+    monkeypatch.setattr(private_engine, "which", str)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(Daemon, "start", lambda *_, **__: None)
+    monkeypatch.setattr(PrivateEngine, "stop", lambda _: None)
+    monkeypatch.setattr(PrivateEngine, "_connect", lambda *_: seen.append(("bridge", is_held(lock))))
+    engine = PrivateEngine(Settings(state=tmp_path / "state"))
+    engine.runtime = tmp_path / "run"
+    engine.folder.mkdir(parents=True)
+    engine._start()
+    assert seen == [("look", True), ("bridge", True)]
+    assert engine.pool_file.read_text() == f"{POOLS[0]}\n"
+
+
+def test_who_may_start_no_engine_is_told_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only root may."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    engine = PrivateEngine(Settings(state=tmp_path / "state"))
+    with pytest.raises(OutsideError, match="only root"):
+        engine._start()
+    assert not engine.folder.exists()
+
+
+def test_an_engine_keeps_its_addresses_until_another_has_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks that people made lie in them. What a route leads to is another's too, but for the default route."""
+    host: dict[str, list[dict[str, Any]]] = {"route": [{"dst": "default"}, {"dst": "192.0.2.1"}], "address": []}
+    monkeypatch.setattr(private_engine, "run", lambda argv: SimpleNamespace(stdout=json.dumps(host[argv[-1]])))
+    engine = PrivateEngine(Settings(state=tmp_path))
+    engine.folder.mkdir(parents=True)
+    host["route"].append({"dst": str(POOLS[0])})
+    assert engine._pool() == POOLS[1]
+    host["route"].pop()
+    assert engine._pool() == POOLS[1]
+    host["address"] = [{"ifname": "br-1", "addr_info": [{"local": str(POOLS[1][5]), "prefixlen": 24}]}]
+    assert engine._pool() == POOLS[0]
 
 
 def test_a_private_engine_leaves_the_hosts_firewall_alone() -> None:

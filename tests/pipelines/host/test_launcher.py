@@ -90,6 +90,7 @@ def ready(begun: Begun) -> Checkout:
     return begun.checkout
 
 
+@pytest.mark.slow
 def test_a_task_runs_after_setup_from_anywhere(ready: Checkout, tmp_path: Path) -> None:
     """The task gets its arguments as they were typed, `setup` goes before it."""
     done = ready.start("image.build", "all", "--json", cwd=tmp_path)

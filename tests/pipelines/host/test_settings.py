@@ -76,6 +76,36 @@ def test_a_socket_without_a_scheme_is_refused_with_the_address_to_write(
         load_settings()
 
 
+@pytest.mark.parametrize(
+    ("key", "address"),
+    [("docker.host", "ssh://me:hunter2@web-2"), ("docker.build_host", "tcp://me:hunter2@web-2:2376"),
+     ("registry.address", "me:hunter2@registry.example.com/golden"),
+     *((f"feeds.{feed}", "https://me:hunter2@mirror.example.com/x")
+       for feed in ("tracker", "debsecan", "kev", "epss", "osv", "reproduced"))],
+)  # fmt: skip
+def test_an_address_with_a_password_in_it_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, key: str, address: str
+) -> None:
+    monkeypatch.setenv(f"GOLDSMITH_{key.upper().replace('.', '__')}", address)
+    with pytest.raises(ContentError, match=f"{key}: ") as error:
+        load_settings()
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_registrys_address_may_end_in_a_slash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOLDSMITH_REGISTRY__ADDRESS", "Reg.example.com:5000/golden/")
+    assert load_settings().registry.address == "Reg.example.com:5000/golden"
+
+
+@pytest.mark.parametrize("target", ["nowhere", "goldsmith.toml"])
+def test_settings_that_a_link_hides_are_not_taken_for_none(tmp_path: Path, target: str) -> None:
+    """A link that leads nowhere, or to itself: the defaults would apply, and nobody would know."""
+    file = tmp_path / "goldsmith.toml"
+    file.symlink_to(tmp_path / target)
+    with pytest.raises(ContentError, match=r"goldsmith\.toml: "):
+        load_settings(file)
+
+
 def test_the_file_is_blamed_for_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever else the environment sets."""
     monkeypatch.setenv("GOLDSMITH_REGISTRY__ADDRESS", "registry.example.com")
