@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from hardening.foundation.errors import RefusedError
+from hardening.foundation.text import many
 from pipelines.durable.port import FencedError
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method
@@ -61,12 +62,24 @@ def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: d
 
 
 def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Admission:
-    """How many of `orders`, in their order, may be taken away at once: counted are those who serve right now."""
-    serving = {member.id for member in members if member.healthy}
+    """How many of `orders`, in their order, may be taken away at once: counted are those who serve right now.
+
+    Of two zones, or hosts, that would have none left, one waits until the other has some again.
+    """
+    serving = {member.id: member.zone for member in members if member.healthy}
+    left, emptied = Counter(filter(None, serving.values())), 0
     spare = len(serving) - orders[0].floor
     for number, order in enumerate(orders):
-        if order.member in serving and (spare := spare - 1) < 0:
+        if order.member not in serving:
+            continue
+        zone, spare = serving[order.member], spare - 1
+        left[zone] -= 1
+        emptied += bool(zone) and not left[zone]
+        if spare < 0:
             return Admission(number, RolloutStage.WAITING, _too_few(order.name, order.floor + spare, order.floor))
+        if emptied > 1:
+            why = f"replacing {order.name} in place now would leave none serving in {zone}, beside another zone"
+            return Admission(number, RolloutStage.WAITING, why)
     return Admission(len(orders))
 
 
@@ -78,7 +91,7 @@ def below_floor(members: Sequence[Member], leaving: str, floor: int) -> str:
 
 
 def _too_few(name: str, left: int, floor: int) -> str:
-    return f"replacing {name} in place now would leave {left} members serving; the floor is {floor}"
+    return f"replacing {name} in place now would leave {many(left, 'member')} serving; the floor is {floor}"
 
 
 def admit(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member], now: datetime) -> Admission:
@@ -162,7 +175,8 @@ def _leave_open(rolling: Rolling, why: str) -> None:
 
 def _admission(rolling: Rolling, orders: Sequence[MemberOrder]) -> Admission:
     if not orders[0].back:
-        rolling.world.refuse(rolling.order.plan.target, rolling.order.limits)
+        for target in dict.fromkeys(order.target for order in orders):
+            rolling.world.refuse(target, rolling.order.limits)
     plan = rolling.order.plan
     members = rolling.world.fleet.describe() if plan.method is Method.IN_PLACE else ()
     return admit(orders, plan.desired, members, rolling.world.now())

@@ -15,13 +15,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.errors import ContentError, MalformedError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.documents import from_json, to_json
 from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
-from pipelines.rollout.plan import GroupStep, Plan
+from pipelines.rollout.plan_model import GroupStep, Plan
 
 FORM = "goldsmith.rollout-plan/3"
 VALID_FOR = timedelta(days=3)
@@ -97,7 +97,7 @@ def opened(text: str, file: str) -> ApprovedPlan:
         found = json.loads(text)
         form, digest, body = found["form"], found["digest"], found["sealed"]
         actual = digest_of(body)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError, MalformedError):
         hint = "./goldsmith roll.plan FLEET --output FILE"
         raise ContentError("not a rollout plan file", file=file, hint=hint) from None
     hint = "make a new plan"
@@ -136,6 +136,11 @@ def refuse_repaced(document: ApprovedPlan, again: Sequence[GroupStep], fleet: Fl
         for name, one in sorted(now.items())
         if planned[name].pacing != one.pacing
     ]
+    reasons += [
+        f"{name} is left alone by the plan, and would be rolled now"
+        for name, one in sorted(now.items())
+        if planned[name].group.cannot_roll and not one.group.cannot_roll
+    ]
     _refuse(document, fleet, reasons)
 
 
@@ -149,6 +154,18 @@ def _replanned(planned: Plan, again: Plan) -> Iterator[str]:
     yield from _some(sorted(others - steps), "is to be replaced by the fleet's file, and not by the plan")
     if steps == others and _shape(planned) != _shape(again):
         yield "the waves of the plan are not those that the fleet's file gives"
+    if steps == others:
+        yield from _becoming(planned, again)
+
+
+def _becoming(planned: Plan, again: Plan) -> Iterator[str]:
+    """Members that would become another image than the plan says, beside those for which the replacement itself is."""
+    now = {step.member.id: step.target for step in again.steps}
+    for step in planned.steps:
+        before, after = step.target, now[step.member.id]
+        if (before and before.reference) != (after and after.reference):
+            what = f"{step.member.id} was to become {(before or planned.target).reference}"
+            yield f"{what} and would become {(after or again.target).reference}"
 
 
 def _shape(plan: Plan) -> list[tuple[list[str], int, bool, timedelta]]:

@@ -110,7 +110,8 @@ class _BakeLook:
 def _watch(rolling: Rolling, keys: Mapping[str, Key], judged: bool) -> _BakeLook:
     """What people say, and one look at each of the new members; for use inside a step."""
     if judged:
-        rolling.world.refuse(rolling.order.plan.target, rolling.order.limits)
+        for target in rolling.order.plan.targets:
+            rolling.world.refuse(target, rolling.order.limits)
     orders = rolling.world.journal.orders(rolling.order.rollout)
     fleet, together = rolling.world.fleet, rolling.world.together
     reads = together([partial(look, partial(fleet.read, key)) for key in keys.values()])

@@ -7,21 +7,21 @@ next run, and after the last one a person is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from secrets import token_hex
 
 from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
 from hardening.foundation.process import NETWORK, run
 from hardening.foundation.settings import Settings
-from images.ledger import BaseUptake, Holder
+from images.ledger import BaseUptake
 from pipelines.contract import Line
 from pipelines.fleet.applications import Application, behind
 from pipelines.fleet.model import Rebuild
 from pipelines.fleet.violations import Judged, named
+from pipelines.rollout.exclusive import alone
 from pipelines.rollout.notify import Message, notifier, post
 from pipelines.rollout.session import FleetSession
 from pipelines.rollout.state import Event
@@ -107,15 +107,8 @@ def _asked(at: FleetSession, one: Application, wanted: BaseUptake) -> BaseUptake
     return next(anywhere, None) or at.context.ledger.uptake(wanted)
 
 
-@contextmanager
-def _alone(at: FleetSession, what: str, wanted: BaseUptake, lasting: timedelta) -> Iterator[bool]:
-    """Whether no other process makes such a try meanwhile; of one that died, `lasting` has to pass."""
-    ledger, ours = at.context.ledger, token_hex(8)
-    holder = Holder(f"{wanted.kind} {what} {wanted.base}", at.context.actor, ours)
-    try:
-        yield ledger.acquire_lease(holder, lasting).rollout == ours
-    finally:
-        ledger.release_lease(holder)
+def _alone(at: FleetSession, what: str, wanted: BaseUptake, lasting: timedelta) -> AbstractContextManager[bool]:
+    return alone(at.context.ledger, f"{wanted.kind} {what} {wanted.base}", at.context.actor, lasting)
 
 
 def _tell(at: FleetSession, one: Application, wanted: BaseUptake, most_tries: int) -> None:

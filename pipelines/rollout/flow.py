@@ -9,6 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.text import many
 from images.documents import from_json, to_json
 from pipelines.durable.port import BugError, Child, Flow, Json, WorkflowEngine
 from pipelines.fleet.members import ReplacementImage
@@ -17,7 +18,7 @@ from pipelines.rollout.admission import admitted, group_admitted
 from pipelines.rollout.baking import IllError, bake, bake_group, count_at_first, refuse_fewer, settle
 from pipelines.rollout.group import roll_group
 from pipelines.rollout.member import finish_member, replace_member
-from pipelines.rollout.plan import GroupStep
+from pipelines.rollout.plan_model import GroupStep
 from pipelines.rollout.state import (
     SAID,
     Cause,
@@ -85,8 +86,8 @@ async def _all_parts(rolling: Rolling) -> None:
 
 
 async def _all_waves(rolling: Rolling) -> None:
-    target = rolling.order.plan.target
-    await rolling.runner.act(f"prepare {target.reference}", lambda: rolling.world.fleet.prepare(target))
+    for target in rolling.order.plan.targets:
+        await rolling.runner.act(f"prepare {target.reference}", partial(rolling.world.fleet.prepare, target))
     waves = list(enumerate(rolling.order.plan.waves, start=1))
     while waves:
         number, wave = waves.pop(0)
@@ -198,7 +199,7 @@ async def children(rolling: Rolling, flow: str, batch: Sequence[tuple[str, str, 
 async def start_group(rolling: Rolling, step: GroupStep, part: Scope, pinned: str = "") -> MemberState:
     """Roll one group, or a part of it, and remember what became of it."""
     order, group = rolling.order, step.group
-    argument = GroupOrder(order.rollout, step, order.plan.target, order.limits, part, pinned)
+    argument = GroupOrder(order.rollout, step, order.plan.target, order.limits, part, pinned, order.adopt)
     prefix = f"{part}/" if part in (Scope.CANARY, Scope.BACK) else ""
     child = await rolling.runner.engine.child(f"{prefix}{group.id}", GROUP, to_json(argument))
     return await _await_end(rolling, group.id, child)
@@ -285,7 +286,7 @@ async def go_back(rolling: Rolling) -> None:
     named = {member.id for member in rolling.order.back}  # also those that could not go back when it was first tried
     groups = {step.group.id: step for step in rolling.order.plan.groups}
     before = {one.id: one for one in reversed(rolling.members.values()) if one.id in named or _is_new(one, groups)}
-    await rolling.save(RolloutStage.RESTORING, f"going back with {len(before)} members")
+    await rolling.save(RolloutStage.RESTORING, f"going back with {many(len(before), 'member')}")
     rolling.runner = replace(rolling.runner, back=True)
     steps = {step.member.id: step for step in rolling.order.plan.steps}
     orders = [_order(rolling, rolling.member_order(steps[one.id]), one) for one in before.values() if one.id in steps]
@@ -322,7 +323,7 @@ async def _tell_who_is_left(rolling: Rolling, before: Mapping[str, MemberState],
 def _order(rolling: Rolling, order: MemberOrder, member: MemberState) -> MemberOrder:
     target = pinned(member)
     label = f"{rolling.order.rollout}-back"
-    return replace(order, label=label, target=target, back=True, replaces=rolling.order.plan.target.digest)
+    return replace(order, label=label, target=target, back=True, replaces=order.target.digest)
 
 
 def pinned(member: MemberState) -> ReplacementImage:

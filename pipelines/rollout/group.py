@@ -15,6 +15,7 @@ from pipelines.rollout.steps import PATIENT_TRIES, Backoff, StepContext, StepRun
 
 OVER = (Progress.DONE, Progress.FAILED, Progress.CANCELLED, Progress.ROLLED_BACK)
 BETWEEN_LOOKS = timedelta(seconds=5)
+MOST_FALLS = 10  # that something is lost of what was done, until only more than ever counts as progress
 WAYS_BACK = 2  # the service's own, and one of ours for what that leaves
 
 
@@ -51,7 +52,7 @@ async def _rolled(work: GroupContext) -> MemberState:
     if group.cannot_roll:
         return await work.end(Phase.SKIPPED, group.cannot_roll)
     if work.order.part is not Scope.REST and (ended := await _unpinned(work)):
-        return ended  # the canary's pin is the rest's as well: what that finds is new in part
+        return ended  # the canary was judged, and its pin is the rest's as well: what that finds is new in part
     try:
         while not await _attempted(work):
             pass
@@ -65,13 +66,15 @@ async def _rolled(work: GroupContext) -> MemberState:
 
 
 async def _unpinned(work: GroupContext) -> MemberState | None:
-    """Pin what the group runs; its end, where that does not come about."""
+    """Judge the group, and pin what it runs; its end, where that does not come about."""
     try:
         pinned = await work.runner.look_when_free(f"pin {work.group.name}", lambda: _pin(work))
     except StoppedError as stopped:
         return await work.end(Phase.SKIPPED, stopped.message)
     except GoldsmithError as error:
         return await work.end(Phase.OLD, failure=str(error))
+    if isinstance(pinned, str):
+        return await work.end(Phase.SKIPPED, pinned)
     work.state = replace(work.state, pinned=json.dumps(pinned))
     return None
 
@@ -87,7 +90,10 @@ async def _serving(work: GroupContext) -> MemberState:
     return await work.end(Phase.SERVING, f"its canary, {percent} % of it, runs the new version")
 
 
-def _pin(work: GroupContext) -> GroupPin:
+def _pin(work: GroupContext) -> GroupPin | str:
+    """What the group runs, pinned; or why it is left alone after all."""
+    if why := work.world.judge.group_left_alone(work.order):
+        return why
     work.world.judge.refuse(work.order.target)
     return work.world.groups.pin(work.group)
 
@@ -96,7 +102,7 @@ async def _attempted(work: GroupContext) -> bool:
     """One rolling of the service, to its end: True; False where a pause cancelled it and it must begin again."""
     work.attempts += 1
     await work.runner.act_when_free(f"begin {work.group.name}", lambda: _begin(work))
-    backoff, percent = Backoff(work.runner.engine, BETWEEN_LOOKS), -1
+    backoff, percent, falls = Backoff(work.runner.engine, BETWEEN_LOOKS), -1, 0
     while True:
         seen, desired_state = await _look(work)
         if seen.progress is Progress.DONE:
@@ -107,8 +113,9 @@ async def _attempted(work: GroupContext) -> bool:
         if desired_state is DesiredState.PAUSE:
             await _cancelled(work)
             return False
-        if seen.percent > percent:
-            percent, backoff = seen.percent, Backoff(work.runner.engine, BETWEEN_LOOKS)
+        fell = seen.percent < percent  # a bake starts over in a process that goes on with it
+        if seen.percent > percent or (fell and falls < MOST_FALLS):
+            percent, falls, backoff = seen.percent, falls + fell, Backoff(work.runner.engine, BETWEEN_LOOKS)
         if backoff.slept >= work.order.limits.progress_deadline:
             raise TurnError(f"it stood at {percent} % for {shown(work.order.limits.progress_deadline)}")
         await backoff.next()
@@ -144,24 +151,29 @@ async def _look(work: GroupContext, *, judged: bool = True) -> tuple[Watched, De
 async def _cancelled(work: GroupContext) -> Watched:
     """Ask the service to stop where it is, and wait until it has."""
     group = work.group
-    await work.runner.act(f"cancel {group.name}", lambda: work.world.groups.cancel(work.attempt, group), PATIENT_TRIES)
+    cancel = work.world.groups.cancel
+    await work.runner.act(f"cancel {group.name}", lambda: cancel(work.attempt, group, work.state.pin), PATIENT_TRIES)
     return await _over(work)
 
 
 async def _over(work: GroupContext) -> Watched:
-    """Wait until the service does nothing more. Raises OutsideError after progress_deadline."""
-    backoff = Backoff(work.runner.engine)
+    """Wait until the service does nothing more. Raises OutsideError after progress_deadline without progress."""
+    backoff, percent = Backoff(work.runner.engine), -1
     while True:
         seen, _ = await _look(work, judged=False)
         if seen.progress in OVER:
             return seen
+        if seen.percent > percent:
+            percent, backoff = seen.percent, Backoff(work.runner.engine)
         if backoff.slept >= work.order.limits.progress_deadline:
             raise OutsideError(f"the service still reports {seen.progress} for {work.group.name}: {seen.text}")
         await backoff.next()
 
 
 async def _stopped(work: GroupContext, stopped: StoppedError) -> MemberState:
-    """An abort leaves a group where it is; a rollback brings it back."""
+    """An abort leaves a group where it is, or takes it back where its service knows no other way to stop; a rollback
+    brings it back.
+    """
     if stopped.desired_state is DesiredState.ROLLBACK:
         return await _brought_back(work, "")
     why = stopped.message
@@ -171,6 +183,8 @@ async def _stopped(work: GroupContext, stopped: StoppedError) -> MemberState:
         return await work.end(Phase.FAILED, why, str(error))
     if seen.progress is Progress.DONE and (work.order.part is not Scope.CANARY or work.order.step.whole):
         return await work.end(Phase.NEW, f"{why}, when it was done")
+    if seen.progress is Progress.ROLLED_BACK:
+        return await work.end(Phase.OLD, f"{why}; it went back to {work.state.before}")
     said = f"{why} at {seen.percent} %: part of the group runs the new version"
     return await work.end(Phase.FAILED, said, said)
 

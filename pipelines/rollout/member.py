@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import partial
 
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.text import many
 from images.documents import from_json
 from pipelines.durable.port import WorkflowEngine
 from pipelines.fleet.model import Method
@@ -141,7 +142,7 @@ async def _measure(work: MemberContext) -> None:
 def _create(work: MemberContext) -> None:
     work.save(Phase.REPLACING)
     if work.order.back:
-        work.fleet.prepare(work.order.target)
+        work.fleet.prepare(work.order.target, work.order.member)
     work.fleet.create(work.key, work.order.target, work.world.now() + LAUNCHED_FOR)
 
 
@@ -327,8 +328,8 @@ def _revive_safely(work: MemberContext, ill: bool) -> _Kept | None:
         good = look(lambda: fleet.read(work.key)).good
         left = sum(one.healthy for one in fleet.describe() if one.id != order.member)
         if left < order.floor and not (ill and good is False):
-            why = f"stopping the new {order.name} now would leave {left} members serving; the floor is {order.floor}"
-            return _Kept(why, good)
+            leaves = f"would leave {many(left, 'member')} serving; the floor is {order.floor}"
+            return _Kept(f"stopping the new {order.name} now {leaves}", good)
     fleet.revive(work.key)
     return None
 

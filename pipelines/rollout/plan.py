@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from math import ceil
 from types import MappingProxyType
-from typing import assert_never
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.calendar import share
-from pipelines.fleet.members import Changes, ReplacementImage, repository
-from pipelines.fleet.model import Fleet, FleetKind, Limits, Method, ReplacementStrategy
-from pipelines.fleet.port import Group, Pacing
+from hardening.foundation.text import many
+from hardening.runtime import NAMES
+from images.registry.references import one_repository
+from pipelines.fleet.calendar import RunningRule, share
+from pipelines.fleet.members import Changes, Member, ReplacementImage, repository
+from pipelines.fleet.model import Fleet, FleetKind, Limits, Method
+from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged, named
+from pipelines.rollout.cost import calls, step_cost
+from pipelines.rollout.plan_model import Calls, Plan, Skip
 from pipelines.rollout.schedule import AGES, LOOK_AHEAD, Cap, Hold, Timeline, caps, gravest, may_act
-from pipelines.rollout.waves import Late, Room, Step, Wave, forecast
+from pipelines.rollout.waves import Room, Step, forecast
 
-
-@dataclass(frozen=True)
-class Skip:
-    """A member that violates and is left alone, and why."""
-
-    member: str
-    why: str
+MENDED_BY_SAME = frozenset((*NAMES, RunningRule.SUPERSEDED, RunningRule.MAX_AGE))
+"""Rules of which none says that the image itself must not run: who drifted may run it again."""
+BARS = frozenset(RunningRule) - MENDED_BY_SAME - {RunningRule.VULNERABLE}
+"""Rules that say so. Who lacks fixes may run on for as long as the policy gives; then its image is refused."""
 
 
 def by_reason(left: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -37,71 +38,6 @@ def by_reason(left: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for member, why in left:
         found.setdefault(why, []).append(member.rpartition("/")[2])
     return found
-
-
-@dataclass(frozen=True)
-class GroupStep:
-    """One group that a service rolls as a whole, and the pace that it is asked for."""
-
-    group: Group
-    pacing: Pacing
-
-    @property
-    def whole(self) -> bool:
-        """Whether the canary is all of the group."""
-        return not self.pacing.checkpoint_percents
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a rollout would do: `floor` members serve at every moment, and it takes `seconds` at least.
-
-    Members first, wave after wave, then the `groups`, one after the other. `hold`: until when windows, freezes or
-    budgets let it do nothing. `calls`: what it asks of a service that limits its callers. `rehearsed`: each new member
-    is tried beside the old one first. `ends_at`: when the last wave has baked, as predicted; None without waves, or
-    where that is not within a year. `late`: whose deadlines it cannot meet, of those still to come.
-    """
-
-    fleet: str
-    target: ReplacementImage
-    method: Method
-    desired: int
-    floor: int
-    waves: tuple[Wave, ...]
-    skipped: tuple[Skip, ...]
-    seconds: int
-    hold: Hold | None = None
-    calls: tuple[Calls, ...] = ()
-    groups: tuple[GroupStep, ...] = ()
-    rehearsed: bool = False
-    ends_at: datetime | None = None
-    late: tuple[Late, ...] = ()
-
-    @property
-    def parts(self) -> int:
-        """How many parts it has, one after the other: waves and groups."""
-        return len(self.waves) + len(self.groups)
-
-    @property
-    def deadlines_met(self) -> int:
-        """How many of its members are replaced by their deadlines."""
-        return sum(step.deadline is not None and step.in_time for step in self.steps)
-
-    @property
-    def overdue(self) -> int:
-        """How many of its members were past their deadlines when it was made."""
-        return sum(not step.in_time for step in self.steps) - len(self.late)
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Whom it rolls, by id, in its order."""
-        members = {step.member.id: step.member.name for step in self.steps}
-        return members | {step.group.id: step.group.name for step in self.groups}
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """All steps of members in order."""
-        return tuple(step for wave in self.waves for step in wave.steps)
 
 
 def plan(
@@ -128,18 +64,22 @@ def plan(
         raise RefusedError(f"nothing runs with the labels of fleet {fleet.name}: {labels}", hint="see its selector")
     violating = [one for one in judged if one.violations]
     if violating:
-        refuse_target(fleet, target, now)
-        refuse_implausible(fleet, judged, adopt)
+        refuse_plan(fleet, judged, target, now, adopt)
     hold = refuse_standstill(fleet, now) if violating else None
     begins = hold.until if hold and hold.until else now
     kept = _kept(fleet, judged, changes, begins, now, automated=automated)
-    left = {one.member.id: why_not(fleet, one, target, now, adopt) or kept[one.member.id] for one in violating}
+    becomes = {one.member.id: becoming(one, target) for one in violating}
+    left = {
+        one.member.id: why_not(fleet, one, becomes[one.member.id], now, adopt) or kept[one.member.id]
+        for one in violating
+    }
+    left |= {member: "; ".join(change.breaks) for member, change in changes.items() if change.breaks}
     rolled = [one for one in violating if not left[one.member.id]]
     refuse_surge(fleet, violating, left)
     needed = calls(fleet, (one.member.id for one in rolled))
-    call_seconds = max((call.seconds for call in needed), default=0) / max(1, len(rolled))
-    room = Room(fleet.limits, len(judged), sum(one.member.healthy for one in judged), call_seconds)
-    predicted = forecast(_steps(fleet, rolled, changes), room, now)
+    room = _room(fleet, judged, needed, len(rolled))
+    others = {member: image for member, image in becomes.items() if image != target}
+    predicted = forecast(_steps(fleet, rolled, changes, others), room, now)
     made = predicted.waves
     return Plan(
         fleet=fleet.name,
@@ -157,6 +97,13 @@ def plan(
         ends_at=predicted.ends_at if made else None,
         late=predicted.late,
     )
+
+
+def _room(fleet: Fleet, judged: Sequence[Judged], needed: Sequence[Calls], rolled: int) -> Room:
+    """What the fleet's limits and its service's leave to a rollout of so many members."""
+    serving = [one.member.zone for one in judged if one.member.healthy]
+    seconds = max((call.seconds for call in needed), default=0) / max(1, rolled)
+    return Room(fleet.limits, len(judged), len(serving), seconds, Counter(filter(None, serving)))
 
 
 def _kept(
@@ -197,12 +144,14 @@ def not_yet(fleet: Fleet, turn: datetime | None, now: datetime) -> str:
     return f"its turn comes at {turn:%Y-%m-%d %H:%M} UTC (limits.jitter {fleet.limits.jitter})"
 
 
-def _steps(fleet: Fleet, rolled: Sequence[Judged], changes: Mapping[str, Changes]) -> list[Step]:
+def _steps(
+    fleet: Fleet, rolled: Sequence[Judged], changes: Mapping[str, Changes], others: Mapping[str, ReplacementImage]
+) -> list[Step]:
     seconds, nothing = int(step_cost(fleet)[1].total_seconds()), Changes()
     return [
         Step(
             one.member, tuple(reason.what for reason in one.violations), gravest(one.rules), seconds,
-            changes.get(one.member.id, nothing).told, one.deadline,
+            changes.get(one.member.id, nothing).told, one.deadline, target=others.get(one.member.id),
         )
         for one in rolled
     ]  # fmt: skip
@@ -214,6 +163,10 @@ def _steps(fleet: Fleet, rolled: Sequence[Judged], changes: Mapping[str, Changes
 def refuse_target(fleet: Fleet, target: ReplacementImage, now: datetime) -> None:
     """Refuse a replacement that would be a violation itself, today or soon."""
     golden, limits = target.golden, fleet.limits
+    if golden is None and target.followed:
+        if target.waits:
+            raise RefusedError(f"the replacement {target.reference} is not taken: {target.waits}")
+        return
     if golden is None:
         hint = "publish it, or build it on a golden image: unknown must not replace unknown"
         raise RefusedError(f"the origin of the replacement {target.reference} is unknown", hint=hint)
@@ -233,6 +186,17 @@ def refuse_target(fleet: Fleet, target: ReplacementImage, now: datetime) -> None
         raise RefusedError(f"{what} is younger than min_soak {shown(limits.min_soak)}", hint=hint)
 
 
+def refuse_plan(
+    fleet: Fleet, judged: Sequence[Judged], target: ReplacementImage, now: datetime, adopt: Sequence[str]
+) -> None:
+    """Refuse what no member may become, and an inventory that is in doubt. A tag of others of which nothing may be
+    taken yet refuses nothing: its members are left alone, each with that reason.
+    """
+    if not target.waits:
+        refuse_target(fleet, target, now)
+    refuse_implausible(fleet, judged, adopt)
+
+
 def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[str]) -> None:
     """Refuse an inventory of which so much violates that the inventory itself is in doubt."""
     fraction = fleet.limits.max_violating_fraction
@@ -242,7 +206,8 @@ def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[s
     ):  # fmt: skip
         broken = [one for one in judged if rule in one.rules and not _adopted(one, adopted)]
         if len(broken) > most * len(judged):
-            what = f"{len(broken)} of {len(judged)} members are {rule}, more than max_violating_fraction.{rule}"
+            are = f"{len(broken)} of {many(len(judged), 'member')} {'is' if len(broken) == 1 else 'are'}"
+            what = f"{are} {rule}, more than max_violating_fraction.{rule}"
             names = "\n".join(one.member.name for one in broken[:20])
             raise RefusedError(f"{what} {most:g}", hint=hint, evidence=names)
 
@@ -269,21 +234,29 @@ def adoptions(made: Plan, adopt: Sequence[str]) -> dict[str, str]:
     return {
         one.id: f"{one.name}: {one.image.partition('@')[0]}@{one.exact.rpartition('@')[2]} → {new}"
         for one in (step.member for step in made.steps)
-        if _named(one.name, adopt) and repository(one.image) != repository(new)
+        if _named(one.name, adopt) and not one_repository(one.image, new)
     }
+
+
+def becoming(one: Judged, target: ReplacementImage) -> ReplacementImage:
+    """What takes the member's place: `target`, or the very image that it runs, of a tag that is followed, where it has
+    only drifted and `target` may not be taken yet or is older.
+    """
+    tag = one.origin.followed
+    if tag is None or not one.drifted or not one.rules <= MENDED_BY_SAME:
+        return target
+    if not (target.waits or target.digest in tag.older):
+        return target
+    return ReplacementImage(f"{repository(tag.tag)}@{tag.digest}", tag.digest, None, followed=True)
 
 
 def why_not(fleet: Fleet, one: Judged, target: ReplacementImage, now: datetime, adopt: Sequence[str]) -> str:
     """Why a violating member is left alone; empty when it is to be replaced."""
     member, deadline = one.member, one.deadline
-    if member.cannot_roll:
-        return member.cannot_roll
-    if fleet.replacement.tag:
-        if target.digest in member.digests and not one.drifted:
-            return f"{target.reference} has no newer digest yet: its owner rebuilds it on the newer base"
-        if not _adopted(one, adopt) and repository(member.image) != repository(target.reference):
-            return f"it runs another image than {repository(target.reference)}; --adopt takes it over on purpose"
-    elif reason := _another_golden(one, target, adopt):
+    if member.cannot_roll or target.waits:
+        return member.cannot_roll or f"{target.reference} is not taken: {target.waits}"
+    another = _another_image if fleet.replacement.image else _another_golden
+    if reason := another(one, target, adopt) or _barred(one, target):
         return reason
     if member.protected_until and now < member.protected_until:
         overdue = deadline is not None and now >= deadline + fleet.limits.termination_grace
@@ -292,11 +265,52 @@ def why_not(fleet: Fleet, one: Judged, target: ReplacementImage, now: datetime, 
     return _not_beside(fleet, one)
 
 
+def in_group(judged: Iterable[Judged], group: Group) -> list[Judged]:
+    """The members that a group's service replaces, and the containers beside them, judged as if they were the group: by
+    its name people take it over, and waive.
+    """
+    found = [one for one in judged if group.id in (one.member.group, one.member.beside)]
+    return [replace(one, member=_as_group(one.member, group)) for one in found]
+
+
+def _as_group(member: Member, group: Group) -> Member:
+    if member.beside:
+        return replace(member, name=f"{group.name}:{member.name.rpartition(':')[2]}")
+    return replace(member, name=group.name, cannot_roll="")
+
+
+def violating_in(inside: Iterable[Judged]) -> list[Judged]:
+    """Those of a group for which its service is to replace it; not what only stands beside them."""
+    return [one for one in inside if one.violations and not one.member.beside]
+
+
 def _not_beside(fleet: Fleet, one: Judged) -> str:
     """Why a member cannot stand beside its replacement, in a fleet that surges."""
     if fleet.limits.method is not Method.SURGE or not one.member.forced_in_place:
         return ""
     return f"method surge needs old and new side by side, and {', '.join(one.member.forced_in_place)}"
+
+
+def _barred(one: Judged, target: ReplacementImage) -> str:
+    """Why the very image that a member runs must not take its place; from elsewhere it may be of an approved source."""
+    if target.digest not in one.member.known_by:
+        return ""
+    moves = not one_repository(one.member.image, target.reference)
+    bars = one.rules & (BARS - {RunningRule.APPROVED_SOURCE} if moves else BARS)
+    return f"its own image must not run again: {', '.join(sorted(bars))}" if bars else ""
+
+
+def _another_image(one: Judged, target: ReplacementImage, adopt: Sequence[str]) -> str:
+    """Why what a tag names must not take the member's place."""
+    member, tag = one.member, one.origin.followed
+    if tag and target.digest in tag.older:
+        return f"{target.reference} is older than what it runs, which the tag named later"
+    if target.digest in member.known_by and not one.drifted:
+        who = "its maker rebuilds it" if target.followed else "its owner rebuilds it on the newer base"
+        return f"{target.reference} has no newer digest yet: {who}"
+    if not _adopted(one, adopt) and not one_repository(member.image, target.reference):
+        return f"it runs another image than {repository(target.reference)}; --adopt takes it over on purpose"
+    return ""
 
 
 def _another_golden(one: Judged, target: ReplacementImage, adopt: Sequence[str]) -> str:
@@ -325,76 +339,6 @@ def refuse_surge(fleet: Fleet, violating: Sequence[Judged], fates: Mapping[str, 
         hint = 'set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)'
         what = "method surge needs old and new side by side, and this cannot exist twice"
         raise RefusedError(what, evidence=held, hint=hint)
-
-
-# -- what a rollout costs ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Bucket:
-    """Calls that share a limit: how many may come at once, and how many more each second."""
-
-    name: str
-    tokens: int
-    each_second: int
-
-    def seconds(self, number: int) -> int:
-        """How long so many calls last at least, beginning with a full bucket, in seconds, rounded up."""
-        return max(0, ceil((number - self.tokens) / self.each_second))
-
-
-# https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
-DESCRIBE = Bucket("Describe, paginated", 100, 20)
-RUN = Bucket("RunInstances", 5, 2)
-LAUNCHED = Bucket("instances launched", 1000, 2)
-TERMINATE = Bucket("TerminateInstances", 100, 5)
-TAG = Bucket("CreateTags", 100, 10)
-OTHER = Bucket("other changes", 50, 5)
-
-# Looks: judging again, one for each read of its health, and one to see that it is gone.
-_ROOT_VOLUME = {DESCRIBE: 12, TAG: 1, OTHER: 2}
-_NEW_INSTANCE = {DESCRIBE: 12, RUN: 1, LAUNCHED: 1, TERMINATE: 1, TAG: 2, OTHER: 4}
-_CONTAINER_STARTS = timedelta(seconds=3)
-_INSTANCE_BOOTS = timedelta(seconds=60)
-_VOLUME_REPLACED = timedelta(seconds=120)
-
-
-@dataclass(frozen=True)
-class Calls:
-    """How many calls of a bucket a rollout makes in one account and region, and how many seconds they last at least."""
-
-    place: str
-    bucket: str
-    calls: int
-    seconds: int
-
-
-def calls(fleet: Fleet, members: Iterable[str]) -> tuple[Calls, ...]:
-    """All calls of a rollout over `members`, whose ids begin with account and region."""
-    each, _ = step_cost(fleet)
-    places = Counter("/".join(member.split("/", 2)[:2]) for member in members)
-    return tuple(
-        Calls(place, bucket.name, number * steps, bucket.seconds(number * steps))
-        for place, steps in sorted(places.items())
-        for bucket, number in each.items()
-    )
-
-
-def step_cost(fleet: Fleet) -> tuple[Mapping[Bucket, int], timedelta]:
-    """The calls that replacing one member makes, and how long it takes at least, where nothing goes wrong."""
-    limits = fleet.limits
-    each = limits.min_healthy_time + (limits.settle if limits.method is Method.SURGE else timedelta())
-    match fleet.kind:
-        case FleetKind.DOCKER:
-            return {}, each + _CONTAINER_STARTS
-        case FleetKind.EC2 if fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME:
-            return _ROOT_VOLUME, each + limits.drain + _VOLUME_REPLACED
-        case FleetKind.EC2:
-            return _NEW_INSTANCE, each + limits.drain + _INSTANCE_BOOTS
-        case FleetKind.KUBERNETES:  # whose controllers step its pods
-            return {}, each + limits.drain
-        case _:
-            assert_never(fleet.kind)
 
 
 # -- automated runs: who has time waits for a turn ---------------------------------------------------------------------

@@ -8,10 +8,20 @@ from datetime import UTC, datetime
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.context import Context
 from images.documents import from_json
-from images.ledger import ApprovedPlanRow, AuditLine, Lease, Rollout
+from images.ledger import ApprovedPlanRow, AuditLine, Lease, Ledger, Rollout
 from images.ledger import CommandRow as Given
 from pipelines.fleet.catalog import load_fleet
-from pipelines.rollout.state import FINAL, Command, MemberState, OperatorCommands, Order, RolloutStage, RolloutState
+from pipelines.fleet.members import BACK, ReplacementImage
+from pipelines.rollout.state import (
+    FINAL,
+    Command,
+    DesiredState,
+    MemberState,
+    OperatorCommands,
+    Order,
+    RolloutStage,
+    RolloutState,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class View:
     @property
     def replacement(self) -> str:
         """What members or groups become, exactly."""
-        return self.order.plan.target.reference
+        return self.order.plan.targets[0].reference
 
     @property
     def back(self) -> bool:
@@ -97,6 +107,34 @@ def newest(context: Context, fleet: str) -> View:
         hint = f"./goldsmith roll.plan {fleet} shows what one would do"
         raise RefusedError(f"{fleet} has not been rolled by this ledger", hint=hint)
     return view(context, next((row for row in rows if row.open), rows[-1]))
+
+
+MOST_FAILED = 2  # a second try, for what only failed in passing
+
+
+def why_not_again(ledger: Ledger, fleet: str, target: ReplacementImage) -> str:
+    """Why an automated run does not take a replacement again that the fleet has tried: people took it back, or it has
+    failed too often; empty where it may. Goldsmith cannot change what a tag of others names.
+    """
+    failed = list[str]()
+    for found in ledger.ended_rollouts(fleet):
+        state = from_json(RolloutState, found)
+        if state.target.rpartition("@")[2] != target.digest:
+            continue
+        again = f"./goldsmith roll.start {fleet} takes it all the same"
+        if state.id.endswith(BACK) or _went_back(ledger, state.id):
+            return f"{state.id} took it back; {again}"
+        if not state.failure:
+            return ""
+        failed.append(state.id)
+        if len(failed) == MOST_FAILED:
+            return f"{' and '.join(reversed(failed))} failed with it; {again}"
+    return ""
+
+
+def _went_back(ledger: Ledger, rollout: str) -> bool:
+    asked = OperatorCommands.given([one.command for one in ledger.commands(rollout)])
+    return asked.desired_state is DesiredState.ROLLBACK
 
 
 def history(context: Context, fleet: str) -> tuple[View, ...]:

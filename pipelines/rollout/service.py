@@ -26,14 +26,17 @@ from pipelines.rollout.admission import outlasts
 from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
 from pipelines.rollout.approved_plan import ApprovedPlan, digest
 from pipelines.rollout.base_uptake import take_up
+from pipelines.rollout.deployments import record, recording
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
-from pipelines.rollout.plan import Plan, adoptions, by_reason
+from pipelines.rollout.plan import adoptions, by_reason
+from pipelines.rollout.plan_model import Plan
 from pipelines.rollout.rollout_store import View, view
 from pipelines.rollout.schedule import Hold
-from pipelines.rollout.session import FleetSession, check, plan_again, plan_all
+from pipelines.rollout.session import FleetSession, check
 from pipelines.rollout.state import Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage, RolloutState, World
+from pipelines.rollout.whole_plan import plan_again, plan_all
 
 
 def start(
@@ -171,6 +174,7 @@ def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithEr
         ended = replace(begun, stage=RolloutStage.ENDED, note=said, failure=said, ended_at=at.now())
         at.context.ledger.save_rollout(rollout, to_json(ended), at.now(), is_open=False)
         at.context.ledger.audit(at.now(), at.context.actor, "roll", row.fleet, said)
+        record(at.context.settings, at.context.ledger, row.fleet, rollout, at.now())
     hint = (
         f"./goldsmith roll.status {at.fleet.name} shows how far each member came, ./goldsmith roll.reap what is left; "
         f"then ./goldsmith roll.start {at.fleet.name} makes a new plan"
@@ -192,7 +196,7 @@ def _flows(
     at: FleetSession, order: Order, lease: Lease, now: Callable[[], datetime], until: datetime | None
 ) -> Mapping[str, Flow]:
     """The flows that a process executes for this fleet."""
-    tell = notifier(at.context.settings)
+    tell = recording(at.context.settings, at.context.ledger, notifier(at.context.settings))
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, tell, order.plan.target)
     return flows(World(at.members, journal, at, now, at.together, at.groups, until))
 

@@ -12,34 +12,46 @@ from typing import assert_never
 import requests
 
 from hardening.catalog import load_waivers
-from hardening.findings import Reason
 from hardening.foundation.content import find_content
-from hardening.foundation.errors import MalformedError, RefusedError
+from hardening.foundation.errors import MalformedError, OutsideError
 from hardening.foundation.settings import pretended
-from hardening.model import Enforcement, Waiver
+from hardening.model import Waiver
 from hardening.running import UNREAD
 from hardening.runtime import Observed
 from images.context import Context
 from images.documents import to_json
 from images.ledger import FleetCheck, FleetDay
 from images.ledger.runtime_history import KnownLines
+from images.registry.answers import NotFoundError
 from images.registry.login import auth_config
+from images.trust.verification import UntrustedError
 from pipelines.fleet.catalog import load_fleet
+from pipelines.fleet.docker.connecting import open_host, require_ways
+from pipelines.fleet.docker.hosts import HostsFleet
 from pipelines.fleet.docker.images import registered
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.observing import observe
 from pipelines.fleet.docker.provenance import ProvenanceReader
-from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen
+from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen, repository, require_read
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
 from pipelines.fleet.runtime_snapshots import demands, history_of
-from pipelines.fleet.violations import FleetJudge, Judged, checked, verdict_of
+from pipelines.fleet.violations import FleetJudge, Judged, checked, unread, verdict_of
 from pipelines.lint import require_policy
-from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_repaced, refuse_replanned, seal
-from pipelines.rollout.plan import GroupStep, plan, refuse_implausible, refuse_target, refuse_unmatched, why_not
-from pipelines.rollout.schedule import allowed
-from pipelines.rollout.state import MemberOrder, Together, one_by_one
+from pipelines.rollout import guard_rails
+from pipelines.rollout.approved_plan import ApprovedPlan, Present, refuse_moved, refuse_replanned, seal
+from pipelines.rollout.plan import (
+    becoming,
+    in_group,
+    plan,
+    refuse_target,
+    refuse_unmatched,
+    violating_in,
+    why_not,
+)
+from pipelines.rollout.rollout_store import why_not_again
+from pipelines.rollout.state import GroupOrder, MemberOrder, Together, one_by_one
 from pipelines.wiring import clock, fleet_host
 
 Now = Callable[[], datetime]
@@ -87,12 +99,13 @@ class FleetSession:
 
     def judge(
         self, members: Sequence[Member], when: datetime | None = None, *, whole: bool = False,
-        seen: Mapping[str, Observed] | None = None,
+        seen: Mapping[str, Observed] | None = None, unread_too: bool = False,
     ) -> tuple[Judged, ...]:  # fmt: skip
         """The members judged by today's policy and waivers, as of now or of an earlier moment.
 
         How they run is only looked at where the policy does more than record that, or for a `whole` answer; `seen`: how
-        they were just seen to run.
+        they were just seen to run. Raises OutsideError where a registry does not answer; with `unread_too` its members
+        are judged by what is known without it, and that they are unread is among their violations.
         """
         now, judged = when or self.now(), list[Judged]()
         policy = self.context.policy_named(self.fleet.policy)
@@ -100,14 +113,13 @@ class FleetSession:
         origins, by = self.look(waivers, now), FleetJudge(self.fleet.name, policy, waivers, now, self.source)
         if seen is None:
             seen = self.observed(members)[0] if whole or demands(policy) else {}
+        known, silent = list[tuple[Member, Provenance, Observed | None]](), dict[str, str]() if unread_too else None
         for member in sorted(members, key=lambda one: one.id):
             try:
-                origin = origins.of(member)
+                known.append((member, _origin(origins, member, silent), seen.get(member.id)))
             except MalformedError as error:  # one image's; a registry that cannot be asked concerns all of them
                 judged.append(_unread(self, member, error.message))
-            else:
-                judged.append(by.judge(member, origin, seen.get(member.id)))
-        return tuple(judged)
+        return tuple(sorted((*judged, *by.judge_all(known)), key=lambda one: one.member.id))
 
     def observed(self, members: Sequence[Member]) -> tuple[dict[str, Observed], KnownLines]:
         """How members run, by their ids, with what earlier looks kept of that; and this as the ledger has it.
@@ -141,19 +153,69 @@ class FleetSession:
         `judged`: judgements that were just made, and need not be made again.
         """
         world = self.world()
+        if automated and world.target.followed and not world.target.waits:
+            why = why_not_again(self.context.ledger, self.fleet.name, world.target)
+            world = replace(world, target=replace(world.target, refused_because=why))
         refuse_unmatched(adopt, [*(one.name for one in world.members), *(one.name for one in world.groups)])
         judged, grouped = self._judged(world.members, judged), bool(world.groups)
         changes = self._changes(judged, world.target)
+        if not grouped:  # else the groups are to be planned all the same
+            guard_rails.refuse_all_broken(judged, changes)
         made = plan(
             self.fleet, judged, world.target, world.now, adopt, automated=automated, grouped=grouped, changes=changes
         )
         return seal(made, world, self.context.actor, adopt, automated=automated)
 
     def _changes(self, judged: Sequence[Judged], target: ReplacementImage) -> dict[str, Changes]:
-        """What the replacement changes in each member that violates, by its id."""
-        violating = [one.member for one in judged if one.violations]
-        found = self.together([partial(self.members.changes, one, target) for one in violating])
-        return dict(zip([one.id for one in violating], found, strict=True))
+        """What the replacement changes in each member that violates, by its id; and what it would break or forbids."""
+        violating = [one for one in judged if one.violations]
+        becomes = [becoming(one, target) for one in violating]
+        pairs = list(zip(violating, becomes, strict=True))
+        found = self.together([partial(self.members.changes, one.member, image) for one, image in pairs])
+        untrusted = self._untrusted({*becomes} - {target})
+        lines = self.breaks(violating, found)
+        return {
+            one.member.id: replace(change, breaks=breaks, forbids=untrusted.get(image, change.forbids))
+            for (one, image), change, breaks in zip(pairs, found, lines, strict=True)
+        }
+
+    def why_not_group(self, inside: Sequence[Judged], target: ReplacementImage, adopt: Sequence[str]) -> str:
+        """Why a group is left alone, for one thing in it that must be: its service replaces all of it, and starts anew
+        what stands beside. Empty when it is to be rolled.
+        """
+        changes = (Changes() if one.member.beside else self.members.changes(one.member, target) for one in inside)
+        violating = {one.member.id for one in violating_in(inside)}
+        for one, barred in zip(inside, self.breaks(inside, changes), strict=True):
+            own = why_not(self.fleet, one, target, self.now(), adopt) if one.member.id in violating else ""
+            if why := own or "; ".join(barred):
+                return f"{one.member.id.rpartition('/')[2]}: {why}"
+        return ""
+
+    def breaks(self, judged: Sequence[Judged], changes: Iterable[Changes]) -> list[tuple[str, ...]]:
+        """The enforced rules that each member's replacement would break by what it is started with, as of now.
+
+        `changes` are only asked for where there are such rules.
+        """
+        if not (rules := self._rails()):
+            return [() for _ in judged]
+        policy, waivers = self.context.policy_named(self.fleet.policy), load_waivers(self.context.settings.roots)
+        by = FleetJudge(self.fleet.name, policy, waivers, self.now(), self.source)
+        each = zip(judged, changes, strict=True)
+        return [guard_rails.broken(self.fleet.name, rules, by, one, change) for one, change in each]
+
+    def _rails(self) -> tuple[str, ...]:
+        """The rules about what a container is started with that the fleet's policy enforces now."""
+        return guard_rails.enforced(self.fleet.kind, self.context.policy_named(self.fleet.policy), self.now().date())
+
+    def _untrusted(self, images: Iterable[ReplacementImage]) -> dict[ReplacementImage, str]:
+        """Those of the images that members are to run again which are not signed as they must be, each with why."""
+        found = dict[ReplacementImage, str]()
+        for image in images:
+            try:
+                self.origins().again(image)
+            except UntrustedError as error:
+                found[image] = error.message
+        return found
 
     def _judged(self, members: Sequence[Member], before: Sequence[Judged]) -> tuple[Judged, ...]:
         """The members judged; one that was so before, and is exactly as it was, stays judged as it was."""
@@ -169,7 +231,8 @@ class FleetSession:
         """
         world = self.world()
         refuse_moved(document, world)
-        refuse_target(self.fleet, world.target, world.now)
+        if document.plan.target in document.plan.targets:
+            refuse_target(self.fleet, world.target, world.now)
         then = document.made_at
         judged, grouped = self.judge(document.as_then(world.members), then), bool(world.groups)
         again = plan(
@@ -185,9 +248,19 @@ class FleetSession:
         """Why the member is left alone after all; empty when it is to be replaced."""
         one = self.judge([member])[0]
         if not one.violations:
-            waived = any(reason.waived_by for reason in one.reasons)
-            return "it is waived by now" if waived else "it no longer violates"
-        return why_not(self.fleet, one, order.target, self.now(), order.adopt)
+            return _within([one])
+        barred = "; ".join(self._changes([one], order.target)[member.id].breaks) if self._rails() else ""
+        return barred or why_not(self.fleet, one, order.target, self.now(), order.adopt)
+
+    def group_left_alone(self, order: GroupOrder) -> str:
+        """Why the group is left alone after all; empty when it is to be rolled."""
+        group, seen = order.step.group, self.seen()
+        require_read([one for one in seen.unread if f"{group.id}/".startswith(f"{one.id}/")], "member")
+        found = [one for one in seen.members if group.id in (one.group, one.beside)]
+        inside = in_group(self.judge(found), group)
+        if not violating_in(inside):
+            return _within(inside)
+        return self.why_not_group(inside, order.target, order.adopt)
 
     def refuse(self, target: ReplacementImage) -> None:
         """Raises RefusedError as soon as the replacement must not run any more."""
@@ -198,6 +271,12 @@ class FleetSession:
         named = [name for name in names if not name.startswith(ADDRESSES)]
         fired = self.firing(named) if named else ()
         return tuple(name for name in names if (name in fired if name in named else _fires(name)))
+
+
+def _within(judged: Sequence[Judged]) -> str:
+    """Why what is judged is no longer to be replaced."""
+    waived = any(reason.waived_by for one in judged for reason in one.reasons)
+    return "it is waived by now" if waived else "it no longer violates"
 
 
 def _fires(address: str) -> bool:
@@ -225,6 +304,10 @@ def fleet_session(name: str, context: Context, *, now: Now = clock) -> Iterator[
             yield _ec2_session(fleet, context, now)
         case FleetKind.KUBERNETES:
             yield _kubernetes_session(fleet, context, now)
+        case FleetKind.ECS:
+            yield _ecs_session(fleet, context, now)
+        case FleetKind.EKS:
+            yield _eks_session(fleet, context, now)
         case _:
             assert_never(fleet.kind)
 
@@ -232,13 +315,34 @@ def fleet_session(name: str, context: Context, *, now: Now = clock) -> Iterator[
 @contextmanager
 def _docker_session(fleet: Fleet, context: Context, now: Now) -> Iterator[FleetSession]:
     registry = context.registry
-    login, seen = partial(auth_config, context.settings), partial(_last_seen, fleet, context)
-    with DockerFleet(fleet, fleet_host(context), login, registered(registry, fleet), seen) as members:
+    with _docker_members(fleet, context) as members:
+        looks = members.observe if isinstance(members, HostsFleet) else partial(observe, members)
         yield FleetSession(
             fleet, context, members, now, registry.address,
             lambda waivers, at: ProvenanceReader(fleet, context, waivers, at, registry),
-            lambda: Seen(members.describe()), together=together, observe=partial(observe, members),
+            members.seen, together=together, observe=looks,
         )  # fmt: skip
+
+
+def _docker_members(fleet: Fleet, context: Context) -> DockerFleet | HostsFleet:
+    """The members on the hosts that the fleet names, or on the engine of the settings. Raises ContentError where the
+    settings lack what leads to a host.
+    """
+    ways, hosts = context.settings.docker, fleet.docker.hosts
+    known = (
+        partial(auth_config, context.settings),
+        registered(context.registry, fleet),
+        partial(_last_seen, fleet, context),
+    )
+    require_ways(fleet.docker.addresses, ways)
+    connect = partial(open_host, ways=ways)
+    if not hosts:
+        return DockerFleet(fleet, fleet_host(context), *known)
+
+    def opened(host: str, label: str) -> DockerFleet:
+        return DockerFleet(fleet, host, *known, label if len(hosts) > 1 else "", connect)
+
+    return HostsFleet(fleet, opened, ways.read_within)
 
 
 def _last_seen(fleet: Fleet, context: Context) -> set[str]:
@@ -268,7 +372,8 @@ def _kubernetes_session(fleet: Fleet, context: Context, now: Now) -> FleetSessio
     from pipelines.fleet.kubernetes.cluster_client import ClusterClient
     from pipelines.fleet.kubernetes.groups import WorkloadFleet
     from pipelines.fleet.kubernetes.kubeconfig import access_of
-    from pipelines.fleet.kubernetes.members import NamespaceReader, PodFleet, PodProvenance
+    from pipelines.fleet.kubernetes.members import NamespaceReader, PodFleet
+    from pipelines.fleet.unstepped import RemoteProvenance
 
     client = ClusterClient(partial(access_of, fleet.kubernetes), context.settings.retry_for)
     reader = NamespaceReader(fleet, client)
@@ -276,24 +381,59 @@ def _kubernetes_session(fleet: Fleet, context: Context, now: Now) -> FleetSessio
     members, groups = PodFleet(reader, registered(registry, fleet)), WorkloadFleet(fleet, reader, now)
     return FleetSession(
         fleet, context, members, now, registry.address,
-        lambda waivers, at: PodProvenance(fleet, context, waivers, at, registry),
+        lambda waivers, at: RemoteProvenance(fleet, context, waivers, at, registry),
         members.seen, groups, observe=members.observe, instead=groups.instead,
     )  # fmt: skip
 
 
-def check(at: FleetSession) -> tuple[Judged, ...]:
+def _ecs_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
+    from pipelines.fleet.ec2.members import firing
+    from pipelines.fleet.ecs.groups import ServiceFleet
+    from pipelines.fleet.ecs.members import ClusterReader, TaskFleet
+    from pipelines.fleet.unstepped import RemoteProvenance
+
+    cloud, registry = context.cloud, context.registry
+    reader = ClusterReader(fleet, cloud)
+    members = TaskFleet(reader, registered(registry, fleet))
+    return FleetSession(
+        fleet, context, members, now, registry.address,
+        lambda waivers, at: RemoteProvenance(fleet, context, waivers, at, registry),
+        members.seen, ServiceFleet(fleet, reader, cloud, now), observe=members.observe,
+        firing=lambda names: firing(cloud, [(reader.account, reader.region)], names),
+    )  # fmt: skip
+
+
+def _eks_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
+    from pipelines.fleet.ec2.members import firing
+    from pipelines.fleet.ec2.provenance import AmiProvenance
+    from pipelines.fleet.eks.groups import NodeGroupFleet
+    from pipelines.fleet.eks.members import NodeFleet, NodeReader
+
+    cloud = context.cloud
+    reader = NodeReader(fleet, cloud)
+    members = NodeFleet(reader)
+    return FleetSession(
+        fleet, context, members, now, f"aws/{cloud.aws.account}",
+        lambda waivers, at: AmiProvenance(fleet, context, waivers, at),
+        members.seen, NodeGroupFleet(fleet, reader, now), observe=members.observe,
+        firing=lambda names: firing(cloud, [(reader.account, reader.region)], names),
+    )  # fmt: skip
+
+
+def check(at: FleetSession, *, strict: bool = False) -> tuple[Judged, ...]:
     """All that the fleet runs judged; the ledger learns of it. None at all is the caller's to say, not a pass.
 
     What could not be read is among it, as a violation of its own; the ledger then keeps what it last saw whole.
+    `strict`, to roll: raises OutsideError where a registry does not answer.
     """
     with at.context.ledger.kept_open():
-        return _checked(at)
+        return _checked(at, strict=strict)
 
 
-def _checked(at: FleetSession) -> tuple[Judged, ...]:
+def _checked(at: FleetSession, *, strict: bool) -> tuple[Judged, ...]:
     seen = at.seen()
     observed, known = at.observed(seen.members)
-    judged = at.judge(seen.members, seen=observed)
+    judged = at.judge(seen.members, seen=observed, unread_too=not strict)
     if not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
         if judged and not pretended(at.context.settings):  # a fleet that seems empty has hardly lost every member
@@ -318,89 +458,29 @@ def _checked(at: FleetSession) -> tuple[Judged, ...]:
 
 
 def _runs(one: Judged) -> str:
-    """What must not be pruned while this member runs: the golden content inside, else the image itself."""
-    return one.origin.golden.content if one.origin.golden else one.member.digests[0]
+    """What must not be pruned while this member runs: the golden content inside, else the image itself, that of others
+    by the digest that its registry knows: an engine may call it by an id of its own.
+    """
+    followed = one.origin.followed.digest if one.origin.followed else ""
+    return one.origin.golden.content if one.origin.golden else followed or one.member.digests[0]
+
+
+def _origin(origins: ProvenancePort, member: Member, silent: dict[str, str] | None) -> Provenance:
+    """Where a member's image comes from. `silent`: the repositories that no registry answered for, each with why, which
+    are not asked again; None: that is an error.
+    """
+    where = repository(member.image)
+    if silent is None or where not in silent:
+        try:
+            return origins.of(member)
+        except (OutsideError, NotFoundError) as error:
+            if silent is None or isinstance(error, MalformedError):
+                raise
+            silent[where] = error.message
+    return replace(origins.unasked(member), unread=silent[where])
 
 
 def _unread(at: FleetSession, member: Member, why: str) -> Judged:
     """A member whose image, or a place that could not be read, as a line among the members: it is not compliant."""
-    reason = Reason(
-        rule=UNREAD, subject=f"{at.fleet.name}/{member.name}", enforcement=Enforcement.ENFORCE,
-        what=f"it could not be read: {why}", why="a place that cannot be read counts as non-compliant",
-        todo="mend the way to it, and check again", since=at.now(), deadline=at.now(),
-    )  # fmt: skip
+    reason = unread(f"{at.fleet.name}/{member.name}", why, at.now())
     return Judged(replace(member, cannot_roll=member.cannot_roll or why), Provenance(), (reason,))
-
-
-# -- planning all of a fleet: its members, and the groups that a service rolls -----------------------------------------
-
-
-def plan_all(at: FleetSession, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
-    """What a rollout would do now, of members and of groups that a service rolls. `adopt`: those with an unknown or
-    another image that are taken over on purpose.
-
-    Raises RefusedError, also where the inventory is implausible or a group's limits cannot be said to the service, and
-    OutsideError.
-    """
-    judged = check(at) if at.groups else ()
-    document = at.plan(adopt, automated=automated, judged=judged)
-    if groups := _violating_groups(at, judged):
-        refuse_target(at.fleet, document.plan.target, at.now())
-        refuse_implausible(at.fleet, [one for group in groups for one in _inside(judged, group)], adopt)
-    return _with_groups(at, document, groups, judged, at.now())
-
-
-def plan_again(at: FleetSession, approved: ApprovedPlan) -> ApprovedPlan:
-    """An approved plan as it is planned again, if that and the world are what was approved.
-
-    A group that contains something to be left alone is left alone as a whole. Raises RefusedError with what differs.
-    """
-    document = at.same(approved)
-    if not approved.plan.groups:
-        return document
-    judged = check(at)
-    present = {group.id: group for group in _violating_groups(at, judged)}
-    groups = [present[step.group.id] for step in approved.plan.groups if step.group.id in present]
-    again = _with_groups(at, document, groups, judged, approved.made_at)
-    refuse_repaced(approved, again.plan.groups, at.fleet)
-    return again
-
-
-def _violating_groups(at: FleetSession, judged: Sequence[Judged]) -> list[Group]:
-    """The groups of which something violates: an instance, or what it would start next."""
-    groups = at.groups.groups() if at.groups else ()
-    return [group for group in groups if any(one.violations for one in _inside(judged, group))]
-
-
-def _inside(judged: Iterable[Judged], group: Group) -> list[Judged]:
-    """What is in a group, judged as if it were the group: by that name people take it over."""
-    found = [one for one in judged if one.member.group == group.id]
-    return [replace(one, member=replace(one.member, name=group.name, cannot_roll="")) for one in found]
-
-
-def _with_groups(
-    at: FleetSession, document: ApprovedPlan, groups: Sequence[Group], judged: Sequence[Judged], when: datetime
-) -> ApprovedPlan:
-    """The plan with these groups to roll, at the pace that the budgets of that moment allow."""
-    if at.groups is None:
-        return document
-    steps = tuple(_step(at, at.groups, document, group, _inside(judged, group), when) for group in groups)
-    return replace(document, plan=replace(document.plan, groups=steps))
-
-
-def _step(
-    at: FleetSession, delegated: DelegatedFleet, document: ApprovedPlan, group: Group, inside: Sequence[Judged],
-    when: datetime,
-) -> GroupStep:  # fmt: skip
-    """A group with its pace, and with why it is left alone, for one thing in it that must be: the service replaces all
-    of it.
-    """
-    violating, target, now = [one for one in inside if one.violations], document.plan.target, at.now()
-    found = ((one, why_not(at.fleet, one, target, now, document.adopt)) for one in violating)
-    left = next((f"{one.member.id.rpartition('/')[2]}: {why}" for one, why in found if why), "")
-    most = allowed(at.fleet.limits, group.desired, sorted({rule for one in violating for rule in one.rules}), when)
-    if not most and group.desired:
-        raise RefusedError(f"budget exhausted for {group.name}", hint="see limits.budgets")
-    reasons = [reason.what for one in violating for reason in one.violations]
-    merge = at.instead(group, target, reasons) if group.cannot_roll else ""
-    return GroupStep(replace(group, cannot_roll=group.cannot_roll or left, instead=merge), delegated.pace(group, most))

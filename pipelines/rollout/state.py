@@ -20,7 +20,7 @@ from pipelines.durable.port import Json
 from pipelines.fleet.members import Key, Member, ReplacementImage
 from pipelines.fleet.model import Limits, Method
 from pipelines.fleet.port import DelegatedFleet, Group, GroupPin, MemberFleet, Pacing
-from pipelines.rollout.plan import GroupStep, Plan
+from pipelines.rollout.plan_model import GroupStep, Plan
 
 
 class Phase(StrEnum):
@@ -319,7 +319,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class GroupOrder:
-    """One group of it. `pinned` (JSON): what it ran before, as soon as that is known."""
+    """One group of it. `pinned` (JSON): what it ran before, as soon as that is known; `adopt` as in Order."""
 
     rollout: str
     step: GroupStep
@@ -327,6 +327,7 @@ class GroupOrder:
     limits: Written
     part: Scope = Scope.ALL
     pinned: str = ""
+    adopt: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -346,6 +347,9 @@ class Judge(Protocol):
 
     def left_alone(self, order: MemberOrder, member: Member) -> str:
         """Why the member is left alone after all; empty when it is to be replaced."""
+
+    def group_left_alone(self, order: GroupOrder) -> str:
+        """The same of a group."""
 
     def refuse(self, target: ReplacementImage) -> None:
         """Raises RefusedError as soon as the replacement must not run any more."""

@@ -274,7 +274,7 @@ class Rolling:
     def __init__(self, world: World, engine: WorkflowEngine, order: Order, started_at: datetime) -> None:
         plan = order.plan
         self.runner = StepRunner(engine, world.journal, order.rollout)
-        self.state = RolloutState(order.rollout, plan.fleet, plan.target.reference, started_at, plan.parts)
+        self.state = RolloutState(order.rollout, plan.fleet, plan.targets[0].reference, started_at, plan.parts)
         planned = (MemberState(member, name) for member, name in plan.names.items())
         self.members = {member.id: member for member in order.back or planned}
         self.world = world
@@ -286,7 +286,8 @@ class Rolling:
         journal, groups = self.runner.journal, sum(step.group.id in self.members for step in self.order.plan.groups)
         counts = ((len(self.members) - groups, "members"), (groups, "groups"))
         many = " and ".join(f"{number} {what}" for number, what in counts if number)
-        told = f"{many} {'back from' if self.order.back else 'to'} {self.state.target}"
+        images = " and ".join(target.reference for target in self.order.plan.targets)
+        told = f"{many} {'back from' if self.order.back else 'to'} {images}"
 
         def write() -> None:
             journal.begin(self.state, tuple(self.members.values()))
@@ -338,7 +339,7 @@ class Rolling:
             label=order.rollout,
             member=step.member.id,
             name=step.member.name,
-            target=plan.target,
+            target=step.target or plan.target,
             method=plan.method,
             floor=plan.floor,
             limits=order.limits,

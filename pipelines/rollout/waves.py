@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
-from pipelines.fleet.members import Member
+from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import Limits, Method, Zones
 from pipelines.rollout.schedule import GRAVEST_FIRST, Cap, Timeline
 
@@ -21,7 +21,7 @@ class Step:
 
     `changes`: what the replacement changes in it beside its files. `deadline`: when the first of the reasons must be
     gone; `begins_at` and `ends_at`: when it begins and the new one serves, as predicted, None where the limits let it
-    begin at no time within a year.
+    begin at no time within a year. `target`: what it becomes, where that is not what the plan names.
     """
 
     member: Member
@@ -32,6 +32,7 @@ class Step:
     deadline: datetime | None = None
     begins_at: datetime | None = None
     ends_at: datetime | None = None
+    target: ReplacementImage | None = None
 
     @property
     def in_time(self) -> bool:
@@ -72,13 +73,14 @@ class Wave:
 class Room:
     """What a fleet of `desired` members, of which `serving` are healthy, gives a rollout: `most` at once, and the
     `floor`, below which the number of those that serve must not fall. `call_seconds`: how long the calls for one member
-    last where a service limits its callers.
+    last where a service limits its callers. `by_zone`: how many of those that serve are in each zone that is known.
     """
 
     limits: Limits
     desired: int
     serving: int
     call_seconds: float = 0.0
+    by_zone: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def most(self) -> int:
@@ -130,7 +132,7 @@ class _Batch:
         """Whether the step has room beside the others; if so it is one of them."""
         bound = [cap for cap in self.caps if cap.binds(step.rule)]
         stays = self.serving - self._costs(step)
-        below = stays < self.serving and stays < self.room.floor
+        below = stays < self.serving and (stays < self.room.floor or self._empties_another_zone(step))
         if below or not self._beside(step) or any(self.used[cap.name] >= cap.most for cap in bound):
             return False
         self.steps.append(step)
@@ -157,6 +159,13 @@ class _Batch:
     def _costs(self, step: Step) -> int:
         """How many members fewer serve while the step runs."""
         return int(step.member.healthy and self.room.limits.method is Method.IN_PLACE)
+
+    def _empties_another_zone(self, step: Step) -> bool:
+        """Whether the step takes the last that serves in its zone, and the others take that of another zone already."""
+        left = Counter(self.room.by_zone)
+        left.subtract(one.member.zone for one in self.steps if self._costs(one))
+        last = left[step.member.zone] == 1
+        return last and any(zone != step.member.zone and not left[zone] for zone in self.room.by_zone)
 
     def _beside(self, step: Step) -> bool:
         zones = self.room.limits.zones
@@ -355,7 +364,7 @@ def forecast(steps: Sequence[Step], room: Room, now: datetime) -> Forecast:
 
     def met_without(keys: Collection[str]) -> set[str]:
         limits = without(room.limits, keys)
-        again, _ = _predicted(steps, Room(limits, room.desired, room.serving, room.call_seconds), now)
+        again, _ = _predicted(steps, replace(room, limits=limits), now)
         return {one.member.id for wave in again for one in wave.steps if one.member.id in late and one.in_time}
 
     causes = _causes(late, limit_keys(room.limits), met_without)

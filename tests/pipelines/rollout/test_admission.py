@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -72,11 +73,24 @@ def test_as_many_are_taken_away_as_serve_above_the_floor() -> None:
     """Who does not serve costs nothing; counted is who serves right now."""
     members = [member("web-1"), member("web-2"), member("web-3", healthy=False), member("web-4")]
     wave = [order("web-3", floor=2), order("web-1", floor=2), order("web-2", floor=2), order("web-4", floor=2)]
-    why = "replacing web-2 in place now would leave 1 members serving; the floor is 2"
+    why = "replacing web-2 in place now would leave 1 member serving; the floor is 2"
     assert above_floor(wave, members) == Admission(2, RolloutStage.WAITING, why, 0)
     assert above_floor(wave[:2], members) == Admission(2)
     assert above_floor([order("web-1", floor=1)], [member("web-1")]).room == 0
     assert above_floor([order("web-1", floor=0)], [member("web-1")]).room == 1
+
+
+def test_the_last_that_serve_of_two_hosts_do_not_go_at_once() -> None:
+    """Counted is who serves now: since the plan was made one of a host may have fallen ill."""
+    wave = [order("web-1"), order("web-2")]
+    members = [member("web-1", zone="a"), member("web-2", zone="b"), member("web-3", zone="b")]
+    assert above_floor(wave, members) == Admission(2)
+    members[2] = member("web-3", zone="b", healthy=False)
+    why = "replacing web-2 in place now would leave none serving in b, beside another zone"
+    assert above_floor(wave, members) == Admission(1, RolloutStage.WAITING, why)
+    assert above_floor(wave[1:], members) == Admission(1)
+    assert above_floor(wave, [replace(one, zone="") for one in members]) == Admission(2)
+    assert above_floor(wave, [replace(one, zone="a") for one in members]) == Admission(2)
 
 
 def test_a_member_that_would_take_the_fleet_below_its_floor_stays() -> None:
@@ -85,7 +99,7 @@ def test_a_member_that_would_take_the_fleet_below_its_floor_stays() -> None:
     at = "host/local/docker/web-{}".format
     assert below_floor(members, at(1), 1) == ""
     assert below_floor(members, at(1), 2) == (
-        "replacing web-1 in place now would leave 1 members serving; the floor is 2"
+        "replacing web-1 in place now would leave 1 member serving; the floor is 2"
     )
     assert below_floor(members, at(3), 3) == ""
     assert below_floor(members, at(9), 3) == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +15,14 @@ import pytest
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.documents import to_json
 from images.ledger import Ledger
+from pipelines.cli import rollout
 from pipelines.cli.rollout import approve
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.rollout import service
 from pipelines.rollout.approval import AS_OWNER, approve_plan, consented, file_plan, read_plan, told
 from pipelines.rollout.approved_plan import FORM, ApprovedPlan, Present, digest, refuse_replanned, seal
-from pipelines.rollout.plan import Skip, plan
+from pipelines.rollout.plan import plan
+from pipelines.rollout.plan_model import Skip
 from pipelines.rollout.service import start
 from pipelines.rollout.state import RolloutOutcome, RolloutStage, RolloutState
 from pipelines.wiring import person
@@ -57,6 +59,23 @@ def filed(ledger: Ledger, folder: Path, made: ApprovedPlan | None = None) -> tup
     made = made or document()
     file_plan(by(ledger, made.made_by), made, folder / "plan.json")
     return made, folder / "plan.json"
+
+
+def test_a_plan_that_replaces_nothing_is_no_file(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is nothing to approve; one that replaces something is written."""
+    session = nullcontext(at(ledger))
+    monkeypatch.setattr(rollout, "fleet_session", lambda *_: session)
+    made, file = document(), tmp_path / "plan.json"
+    for waves, written in (((), False), (made.plan.waves, True), ((), True)):
+        one = seal(replace(made.plan, waves=waves), WORLD, "ann@here")
+        monkeypatch.setattr(rollout, "plan_all", lambda *_, one=one: one)
+        rollout.plan_roll("web", output=str(file), context=by(ledger, "ann@here"))
+        assert file.exists() is written
+    said = capsys.readouterr().err
+    assert f"{file} was not written: the plan replaces nothing" in said
+    assert f"{file} was not written, and what was there stays: the plan replaces nothing" in said
 
 
 def begin(ledger: Ledger, made: ApprovedPlan, rollout: str = "r1", **how: Any) -> None:

@@ -32,7 +32,8 @@ from pipelines.rollout.approved_plan import (
     seal,
     written,
 )
-from pipelines.rollout.plan import GroupStep, plan
+from pipelines.rollout.plan import plan
+from pipelines.rollout.plan_model import GroupStep
 from tests.support.fleets import NOW, fleet, judged, release, target
 
 KNOWN = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
@@ -211,6 +212,18 @@ def test_groups_that_violate_no_more_or_have_another_pace_are_refused() -> None:
             refuse_repaced(sealed_groups(), again, fleet())
         assert said in error.value.evidence
     refuse_repaced(sealed_groups(), (STEP,), fleet())
+
+
+def test_a_group_that_the_plan_left_alone_is_not_rolled_by_it() -> None:
+    """Whatever has changed since: a waiver, or a time that its pods asked for. The other way round it is left alone."""
+    alone = replace(STEP, group=replace(STEP.group, cannot_roll="asks not to be disrupted"))
+    made = sealed_groups()
+    left = replace(made, plan=replace(made.plan, groups=(alone,)))
+    with pytest.raises(RefusedError) as error:
+        refuse_repaced(left, (STEP,), fleet())
+    assert "is left alone by the plan, and would be rolled now" in error.value.evidence
+    refuse_repaced(left, (alone,), fleet())
+    refuse_repaced(made, (alone,), fleet())
 
 
 def test_a_plan_of_an_older_version_is_refused_and_says_so() -> None:

@@ -19,7 +19,7 @@ from images.context import Context
 from images.ledger import BaseUptake, Holder
 from pipelines.fleet.applications import behind
 from pipelines.fleet.members import Provenance, ReplacementImage, Seen
-from pipelines.fleet.model import Fleet, Rebuild
+from pipelines.fleet.model import Fleet, FleetKind, Rebuild
 from pipelines.fleet.violations import Judged
 from pipelines.nightly.fleet_stage import bring_into_policy, look_at
 from pipelines.rollout.base_uptake import MOST_TRIES, ONCE_MORE, take_up
@@ -319,7 +319,7 @@ def test_what_cannot_be_asked_is_refused_in_the_fleets_file(rebuild: dict[str, A
 
 def test_only_containers_have_application_images() -> None:
     """Said where the file is read."""
-    ec2 = fleet().model_dump(mode="json", exclude={"ec2", "kubernetes", "health", "limits"}) | {"kind": "ec2"}
+    ec2 = fleet().model_dump(mode="json", exclude={*FleetKind, "health", "limits"}) | {"kind": "ec2"}
     with pytest.raises(ValidationError, match="rebuild is for application images"):
         Fleet.model_validate(ec2 | {"rebuild": {"command": ["x"]}})
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.fleet.model import Fleet
-from pipelines.rollout.plan import DESCRIBE, LAUNCHED, OTHER, RUN, TAG, TERMINATE, Bucket, calls, step_cost
+from pipelines.rollout.cost import DESCRIBE, LAUNCHED, OTHER, RUN, TAG, TERMINATE, Bucket, calls, step_cost
 from tests.support.fleets import fleet
 
 

@@ -184,7 +184,7 @@ def test_in_place_the_new_one_stays_where_stopping_it_would_leave_too_few() -> N
     """For as long as the deadline for health; then it serves on, and people are told."""
     pair = Pair(others=1)
     found, book, clock = ended(pair, Verb.RESTORE, method=Method.IN_PLACE, floor=2)
-    held = "stopping the new web-1 now would leave 1 members serving; the floor is 2"
+    held = "stopping the new web-1 now would leave 1 member serving; the floor is 2"
     said = f"the new one serves, the old one is kept: {held}"
     assert (found.phase, found.note, found.failure) == (Phase.FAILED, said, said)
     assert pair.done == ["retire in 9", "swap"]

@@ -294,6 +294,16 @@ def seen_without(of: Limits, cause: tuple[str, ...], hours: float) -> tuple[Late
     return seen([step(number, hours) for number in range(8)], without(of, cause)).late
 
 
+def test_the_cause_is_found_among_the_calls_and_members_that_there_are() -> None:
+    """No limit is the cause of what a service's calls take; nor max_parallel where too few serve for more at once."""
+    slow = forecast([step(number, 1) for number in range(4)], Room(limits(), 4, 4, call_seconds=1000.0), NOW)
+    assert {one.limits for one in slow.late} == {()}
+    of = limits(method="in_place", max_unavailable=2)
+    assert [one.limits for one in forecast([step(number, 0.25) for number in range(2)], Room(of, 4, 3), NOW).late] == [
+        ("limits.max_unavailable",)
+    ]
+
+
 def test_who_is_past_the_deadline_already_is_not_among_the_late() -> None:
     """No limit could change it."""
     assert seen([step(0, -1), step(1, 0), step(2)], limits(windows=[NIGHT])).late == ()

@@ -56,7 +56,7 @@ class Place:
         return process
 
     def suspend(self, process: BaseProcess) -> None:
-        """Suspend a process between two transactions: one that sleeps in the middle of one has the file for itself."""
+        """Suspend a process between two transactions: one that sleeps in the middle of one keeps the file."""
         while True:
             send(process, signal.SIGSTOP)
             until(lambda: "State:\tT" in Path(f"/proc/{process.pid}/status").read_text(), "its sleep")
@@ -66,7 +66,7 @@ class Place:
 
     def _writable(self) -> bool:
         engine = create_engine(self.database, connect_args={"timeout": 0.1} if "sqlite" in self.database else {})
-        lock = "begin immediate" if "sqlite" in self.database else "lock table leases in access exclusive mode nowait"
+        lock = "begin exclusive" if "sqlite" in self.database else "lock table leases in access exclusive mode nowait"
         try:
             with closing(engine.raw_connection()) as connection:
                 connection.cursor().execute(lock)

@@ -13,9 +13,11 @@ from threading import Thread
 
 import pytest
 
-from hardening.foundation.settings import Notify, Settings
-from pipelines.rollout.notify import Message, notifier
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.settings import REHEARSAL, Notify, Settings
+from pipelines.rollout.notify import Message, notifier, post
 from pipelines.rollout.state import Event
+from tests.support.hostile import Raw, Reply, hostile, redirect, slowly
 
 MESSAGE = Message(
     Event.PAUSED, "web", "web-1", "web-1 was paused by ada: looking at latency", datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -75,6 +77,18 @@ def test_a_program_and_a_webhook_both_hear_of_it(tmp_path: Path, hook: Hook) -> 
     assert [(path, json.loads(body)) for path, body in hook.got] == [("/hooks/s3cr3t", SAID)]
 
 
+def test_a_rehearsal_tells_nobody_and_says_so(tmp_path: Path, hook: Hook, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither program nor webhook: those behind them would take it for real."""
+    settings = Settings(state=tmp_path, notify=Notify(command=("touch", str(tmp_path / "told"))))
+    (tmp_path / REHEARSAL).touch()
+    assert not notifier(settings)(MESSAGE)
+    assert not (tmp_path / "told").exists()
+    assert "rehearsal" in capsys.readouterr().err
+    (tmp_path / REHEARSAL).unlink()
+    assert notifier(settings)(MESSAGE)
+    assert (tmp_path / "told").exists()
+
+
 def test_without_a_target_nothing_happens(capsys: pytest.CaptureFixture[str]) -> None:
     """Notifications are somebody's choice."""
     notifier(Settings())(MESSAGE)
@@ -120,6 +134,39 @@ def test_an_address_is_read_from_a_short_regular_file_alone(
     assert not notifier(Settings(notify=Notify(webhook_file=file)))(MESSAGE)
     assert "notify.webhook_file" in capsys.readouterr().err
     assert not hook.got
+
+
+def test_a_redirect_is_a_failure_and_is_not_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Otherwise the server at the address could send the message anywhere."""
+    with hostile() as server:
+        server["/hook"] = redirect(f"{server.elsewhere}/other", 307)
+        (tmp_path / "address").write_text(f"{server.address}/hook")
+        assert not notifier(Settings(notify=Notify(webhook_file=tmp_path / "address")))(MESSAGE)
+        assert server.paths == ["/hook"] * len(server.paths)
+    assert "answers 307" in capsys.readouterr().err
+
+
+def test_a_webhook_that_answers_letter_by_letter_is_given_up(tmp_path: Path) -> None:
+    """No single read of it is late."""
+    with hostile() as server:
+        server["/hook"] = Raw(slowly([b"HTTP/1.0 200 OK\r\nX: ", *[b"y"] * 2_000]))
+        (tmp_path / "address").write_text(f"{server.address}/hook")
+        with pytest.raises(OutsideError, match="no answer within"):
+            post(tmp_path / "address", "notify.webhook_file", "{}", 1.0)
+
+
+@pytest.mark.parametrize(("login", "sent"), [("", None), ("ann:s3cr3t@", "Basic YW5uOnMzY3IzdA==")])
+def test_a_login_is_the_addresss_own_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: str, sent: str | None
+) -> None:
+    """A netrc of this machine is not for Goldsmith."""
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login other password other\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with hostile() as server:
+        server["/hook"] = Reply(b"ok")
+        (tmp_path / "address").write_text(f"{server.address}/hook".replace("://", f"://{login}"))
+        assert notifier(Settings(notify=Notify(webhook_file=tmp_path / "address")))(MESSAGE)
+        assert [one.headers.get("Authorization") for one in server.asked] == [sent]
 
 
 def test_whether_a_target_took_it_is_told_and_who_was_not_told_of_what(capsys: pytest.CaptureFixture[str]) -> None:

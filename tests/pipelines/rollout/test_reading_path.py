@@ -56,6 +56,7 @@ class Engine:
     """A Docker Engine with one container, that creates none."""
 
     def __init__(self, **_: Any) -> None:
+        self.hooks = dict[str, list[Any]](response=[])
         self.command: list[FrameType] = []
         self.container = {
             "Id": "id-web-1", "Name": "/web-1", "Image": OLD, "Created": "2026-03-01T12:00:00Z",
@@ -136,7 +137,7 @@ def frames_of_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[F
     engine, raised = Engine(), dict[str, TracebackType]()
     monkeypatch.setattr(members.docker, "APIClient", lambda **_: engine)
     monkeypatch.setattr(session, "ProvenanceReader", Registry)
-    monkeypatch.setattr(session, "fleet_host", lambda _context: "unix:///nowhere")
+    monkeypatch.setattr(session, "fleet_host", lambda _context: "http://nowhere")
     monkeypatch.setattr(flow, "BugError", GoldsmithError)  # else the rollout's flow takes it for the member's failure
 
     def kept(name: str, of: Flow) -> Flow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import time
@@ -20,11 +19,11 @@ from pipelines.demo.web_service import nginx_config
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import MEMBER, Key
 from pipelines.fleet.model import Method
+from pipelines.rollout.flow import ROLLOUT
 from pipelines.rollout.state import Order, Phase, RolloutOutcome
 from tests.support.engines import busybox_image, nginx_image, requests_to
 from tests.support.fleets import keeps_its_word
-from tests.support.forked import one_after_the_other
-from tests.support.rolling import carry_and_die
+from tests.support.rolling import carried, carry_and_die, outcome_after_deaths
 from tests.support.yards import LABELS, NETWORK, NOW, Yard, fleet, planned, roll
 
 pytestmark = [pytest.mark.needs("docker", "busybox"), pytest.mark.slow]
@@ -323,15 +322,8 @@ def test_killed_at_every_point_it_comes_to_the_same_end(
     yard.start("web-1", "--network-alias", "web")
     of = fleet(**{**HASTY, **limits})
     with DockerFleet(of, yard.host) as members:
-        order = to_json(Order("r1", planned(members, yard.target(image)), of.limits))
-    given = {"fleet": of.model_dump(mode="json", exclude_unset=True), "host": yard.host, "order": order}
-    (yard.folder / "run.json").write_text(json.dumps(given))
-    assert one_after_the_other(carry_and_die, yard.folder)[-1] == 0
-    points = (yard.folder / "died").read_text().splitlines()
-    assert len(points) == len(set(points))
-    assert sum(": after " in point for point in points) >= 7, points
-    assert sum(point.startswith("before ") for point in points) >= 12, points
-    outcome = from_json(RolloutOutcome, json.loads((yard.folder / "outcome.json").read_text()))
+        order = Order("r1", planned(members, yard.target(image)), of.limits)
+    outcome = outcome_after_deaths(carry_and_die, yard.folder, of, order, after=7, before=12, host=yard.host)
     assert [member.phase for member in outcome.members] == [phase], outcome
     assert yard.names() == ["web-1"]
     assert len(yard.api.containers(all=True, filters={"label": MEMBER})) == (phase is Phase.NEW)
@@ -365,6 +357,33 @@ def test_a_member_that_drifted_is_replaced_by_the_very_image_that_it_runs(yard: 
     again = roll(yard, fleet(), "one", "r2", back=outcome.members)
     assert ([one.phase for one in again.members], again.state.failure, yard.names()) == ([Phase.OLD], "", ["web-1"])
     assert (yard.answer("web-1"), yard.inspect("web-1")["Image"]) == ("one", yard.images["one"])
+
+
+def test_each_member_becomes_what_its_own_step_says(yard: Yard, tmp_path: Path) -> None:
+    """One is rolled onto the image that it runs, the other to the plan's; taken back, both run what they ran."""
+    before = {name: yard.start(name, "--network-alias", "web") for name in ("web-1", "web-2")}
+    with DockerFleet(fleet(), yard.host) as members, carried(members, tmp_path / "flows") as worker:
+        made = planned(members, yard.target("two"))
+        waves = tuple(
+            replace(
+                wave,
+                steps=tuple(
+                    replace(step, target=yard.target("one") if step.member.name == "web-1" else None)
+                    for step in wave.steps
+                ),
+            )
+            for wave in made.waves
+        )
+        order = Order("r1", replace(made, waves=waves), members.fleet.limits)
+        assert {one.reference for one in order.plan.targets} == {"fleet-test:one", "fleet-test:two"}
+        outcome = from_json(RolloutOutcome, worker.execute(ROLLOUT, "r1", to_json(order)))
+        assert [one.phase for one in outcome.members] == [Phase.NEW] * 2
+        assert [yard.answer(name) for name in before] == ["one", "two"]
+        assert all(yard.inspect(name)["Id"] != old for name, old in before.items())
+        again = replace(order, rollout="r2", back=outcome.members)
+        went = from_json(RolloutOutcome, worker.execute(ROLLOUT, "r2", to_json(again)))
+    assert ({one.phase for one in went.members}, went.state.failure) == ({Phase.OLD}, "")
+    assert [yard.answer(name) for name in before] == ["one", "one"]
 
 
 def test_an_engine_that_cannot_be_reached_is_an_error_and_no_empty_fleet() -> None:

@@ -24,8 +24,9 @@ from images.ledger import Ledger
 from images.registry.login import auth_config
 from images.registry.referrers import attach
 from images.release.lifecycle import timestamp
+from pipelines.cli.check_output import member_lines
 from pipelines.cli.image import prune_images
-from pipelines.cli.rollout_output import member_lines, roll_output
+from pipelines.cli.rollout_output import roll_output
 from pipelines.cli.rollout_watch import _history
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import Key, ReplacementImage
@@ -282,7 +283,7 @@ def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Con
     place.publish(context, "two", days=1)
     with place.session(context) as at:
         assert set(member_lines(check(at))[0].violations) == {"unknown", "approved_source"}
-        with pytest.raises(RefusedError, match="1 of 1 members are unknown"):
+        with pytest.raises(RefusedError, match="1 of 1 member is unknown"):
             start(at, apply=True, as_owner=True)
         assert [step.outcome for step in roll_output(*start(at, apply=True, as_owner=True, adopt=["web-1"])).steps] == [
             "new"
@@ -340,13 +341,17 @@ def test_nothing_that_matches_is_said(place: Place, context: Context) -> None:
 
 
 def test_a_registry_that_cannot_be_reached_is_no_unknown_image(place: Place, context: Context) -> None:
-    """Unread is not unknown."""
+    """Unread is not unknown; and nothing is rolled by it."""
     old = place.publish(context, "one", days=1)
     place.run(f"{old.repository}@{old.digest}")
     embedded_registry.stop(place.settings)
     quick = replace(context, settings=place.settings.model_copy(update={"retry_for": timedelta(seconds=1)}))
-    with closing(quick.ledger), place.session(quick) as at, pytest.raises(OutsideError):
-        check(at)
+    with closing(quick.ledger), place.session(quick) as at:
+        (line,) = member_lines(check(at))
+        with pytest.raises(OutsideError):
+            check(at, strict=True)
+    assert "unread" in line.violations
+    assert "unknown" not in line.violations
 
 
 ENDS = {
@@ -414,7 +419,7 @@ def test_a_member_that_could_not_go_back_goes_back_when_it_is_asked_for_again(
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
 
-    def refuses(_fleet: DockerFleet, target: ReplacementImage) -> None:
+    def refuses(_fleet: DockerFleet, target: ReplacementImage, _member: str) -> None:
         raise RefusedError(f"{target.reference} is away")
 
     with place.session(context) as at:

@@ -17,18 +17,20 @@ import yaml  # type: ignore[import-untyped]
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import run
 from images.context import Context
+from pipelines.cli.image import look_at_fleets
 from pipelines.cli.rollout import show_roll
 from pipelines.cli.rollout_output import markdown, roll_output
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.rollout_store import newest
 from pipelines.rollout.service import back, start
-from pipelines.rollout.session import FleetSession, check, fleet_session, plan_all
+from pipelines.rollout.session import FleetSession, check, fleet_session
 from pipelines.rollout.state import Phase
+from pipelines.rollout.whole_plan import plan_all
 from tests.images.registry.test_hostile_registry import Stage, sign
 from tests.pipelines.fleet.test_kubernetes_groups import SURGE
 from tests.pipelines.fleet.test_provenance import BASE, OTHER, Place
 from tests.strict_kube import NAMESPACE, Ill, StrictKube, running
-from tests.support.hostile import hostile
+from tests.support.hostile import Reply, hostile
 from tests.support.publishing import DAY, NOW
 
 pytestmark = pytest.mark.needs("skopeo")
@@ -70,9 +72,9 @@ class Town:
             return {one.member.name: one for one in check(at)}
 
 
-def released(place: Place, layer: str, days: float) -> str:
-    """Publish a release of `web` over a content, on that day; its reference by digest."""
-    content = place.image(f"golden-{layer[-4:]}", (layer,))
+def released(place: Place, layer: str, days: float, user: str = "") -> str:
+    """Publish a release of `web` over a content, on that day, which sets that user; its reference by digest."""
+    content = place.image(f"golden-{layer[-4:]}", (layer,), user)
     reference = place.stage.release(place.stage.child(content))
     sign(place.stage, reference)
     place.stage.server["/v2/web/manifests/stable"] = place.stage.server.routes["/v2/web/manifests/candidate"]
@@ -205,3 +207,41 @@ def test_a_deployment_is_rolled_or_goes_back_by_itself(
             assert [one.phase for one in done.members] == [Phase.OLD], done
     assert town.kube.image() == town.old
     assert town.kube.running() == {town.old}
+
+
+def test_nothing_is_pruned_while_the_registry_of_a_followed_tag_is_silent(town: Town) -> None:
+    """The refusal names what does not answer, for whom, and what to do where it never will."""
+    place, repository = town.place, town.place.stage.repository
+    file = town.context.settings.content[0] / "pipelines/fleets/web.toml"
+    file.write_text(file.read_text().replace('{ definition = "web" }', f'{{ follow = "{repository}:1" }}'))
+    place.stage.server["/v2/web/manifests/1"] = Reply(b"{}", status=500)
+    town.kube.add("Deployment", image=f"{repository}:1", replicas=5, **SURGE)
+    with pytest.raises(OutsideError, match="the fleet web cannot be read, so nothing is pruned") as refused:
+        look_at_fleets(town.context)
+    pods = sorted(name for kind, name in town.kube.objects if kind == "pods")
+    told = refused.value.evidence.splitlines()
+    assert any(line.startswith(f"{', '.join(pods[:3])} and 2 more: its image could not be read: ") for line in told)
+    assert f"{place.stage.server.authority} answers 500 for {repository}:1" in refused.value.evidence
+    assert str(file) in str(refused.value.hint)
+    assert "./goldsmith fleet.check web" in str(refused.value.hint)
+
+
+@pytest.mark.slow
+def test_a_deployment_follows_a_tag_of_others(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is rolled to what the tag names, by digest, and then there is nothing to do."""
+    place, repository = town.place, town.place.stage.repository
+    first, second = place.image("others-1", (OTHER,)), place.image("others-2", (BASE, OTHER))
+    town.kube.controllers.digests[f"{repository}:1"] = first
+    place.stage.server["/v2/web/manifests/1"] = place.stage.server.routes["/v2/web/manifests/others-2"]
+    file = town.context.settings.content[0] / "pipelines/fleets/web.toml"
+    follows = f'{{ follow = "{repository}:1", cooldown = "0s" }}'
+    file.write_text(file.read_text().replace('{ definition = "web" }', follows))
+    town.kube.add("Deployment", image=f"{repository}:1", **SURGE)
+    with hurrying(town.kube, monkeypatch), town.opened() as at:
+        assert all("superseded" in one.rules for one in check(at))
+        _, outcome = start(at, apply=True, as_owner=True)
+        assert outcome is not None
+        assert [one.phase for one in outcome.members] == [Phase.NEW], outcome
+        assert town.kube.running() == {f"{repository}@{second}"}
+        assert not [one for one in check(at) if one.violations]
+        assert start(at, apply=True, as_owner=True)[1] is None

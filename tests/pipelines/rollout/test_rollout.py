@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from hardening.foundation.errors import RefusedError
 from hardening.model import Enforcement
-from pipelines.fleet.members import Changes, Provenance, ReplacementImage, repository
+from pipelines.fleet.members import Changes, Followed, Provenance, ReplacementImage, repository
 from pipelines.fleet.model import Method, Zones
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.plan import Plan, Skip, not_yet, plan, refuse_unmatched, why_not
+from pipelines.rollout.plan import not_yet, plan, refuse_unmatched, why_not
+from pipelines.rollout.plan_model import Plan, Skip
 from pipelines.rollout.schedule import caps
 from pipelines.rollout.waves import Step, in_order
 from tests.support.fleets import NOW, fleet, judged, reason, release, target
@@ -59,6 +60,18 @@ def test_no_plan_ever_takes_a_member_below_the_floor(members: list[Any], limits:
         serving |= dict.fromkeys((step.member.id for step in batch), True)
     if planned:
         assert planned.floor == max(0, len(known) - fleet(**limits).limits.unavailable(len(known)))
+
+
+@given(members=FLEETS, limits=LIMITS)
+def test_no_plan_ever_takes_the_last_of_two_zones_at_once(members: list[Any], limits: dict[str, Any]) -> None:
+    """Of zones, or hosts, that are known, and that somebody serves in."""
+    known, planned = played(members, limits)
+    serving = {one.member.id: one.member.zone for one in known if one.member.healthy and one.member.zone}
+    for batch in batches(planned):
+        if planned and planned.method is Method.IN_PLACE:
+            left = {zone for name, zone in serving.items() if name not in {step.member.id for step in batch}}
+            assert len(set(serving.values()) - left) <= 1
+        serving |= {step.member.id: step.member.zone for step in batch if step.member.zone}
 
 
 @given(members=FLEETS, limits=LIMITS)
@@ -267,6 +280,26 @@ def test_a_golden_image_never_takes_the_place_of_an_application() -> None:
     assert "application image" in planned.skipped[0].why
 
 
+def test_who_has_drifted_runs_its_image_again_unless_that_must_not_run() -> None:
+    """By a rule about the image itself. What was pulled from elsewhere is replaced by the same from where it should be;
+    fixes that the policy gives time for are no reason against it.
+    """
+    of, new = fleet(replacement={"follow": "r.example/web:1"}), f"sha256:{1:064x}"
+    same = ReplacementImage(f"r.example/web@{new}", new, None, followed=True)
+    tag = Provenance(followed=Followed("r.example/web:1", NOW))
+    drift = "changed_files"
+
+    def left(*rules: str, image: str = "r.example/web:1") -> list[str]:
+        one = judged("web-1", drift, *rules, origin=tag, image=image, digests=(new,))
+        return [skip.why for skip in plan(of, [one], same, NOW, adopt=["all"]).skipped]
+
+    assert left() == left("max_age") == left("vulnerable") == []
+    assert left("approved_source") == ["its own image must not run again: approved_source"]
+    assert left("approved_source", "revoked") == ["its own image must not run again: approved_source, revoked"]
+    assert left("approved_source", image="mirror.example/web:1") == []
+    assert left("revoked", image="mirror.example/web:1") == ["its own image must not run again: revoked"]
+
+
 def test_another_golden_image_is_replaced_only_when_adopted() -> None:
     """A selector that catches a stranger does not turn it into a web server."""
     stranger = judged("web-1", "expired", origin=Provenance(release=release(name="python-runtime")))
@@ -352,6 +385,19 @@ def test_zones_are_rolled_one_by_one_or_together() -> None:
     for zones, expected in (("one_by_one", ["aa", "bb"]), ("spread", ["ab", "ab"])):
         planned = plan(fleet(**wide(max_parallel=2, zones=zones)), members, target(), NOW)
         assert ["".join(step.member.zone for step in wave.steps) for wave in planned.waves] == expected
+
+
+def test_the_last_members_of_two_zones_go_one_after_the_other() -> None:
+    """In place, where both would be missed; the floor alone would let both go. With surge, no member is missing."""
+    members = [judged(f"web-{number}", "expired", zone="aab"[number]) for number in range(3)]
+    limits = wide(max_parallel=3, zones="spread", max_unavailable=3)
+    planned = plan(fleet(**limits, method="in_place"), members, target(), NOW)
+    assert ["".join(step.member.zone for step in wave.steps) for wave in planned.waves] == ["ab", "a"]
+    members.append(judged("web-9", zone="b"))
+    planned = plan(fleet(**limits, method="in_place"), members, target(), NOW)
+    assert ["".join(step.member.zone for step in wave.steps) for wave in planned.waves] == ["aba"]
+    del members[3]
+    assert [len(wave.steps) for wave in plan(fleet(**limits), members, target(), NOW).waves] == [3]
 
 
 def test_a_budget_for_one_reason_freezes_only_those_who_have_no_graver_one() -> None:
@@ -523,7 +569,9 @@ def test_what_drifted_is_replaced_by_the_very_image_that_it_runs(rule: str) -> N
     )
     current = ReplacementImage("r.example/shop:1", "sha256:new", release(9))
     runs = {"image": "r.example/shop:1", "digests": ("sha256:new",), "origin": Provenance(base=release(1))}
-    assert why_not(tagged, judged("web-1", "expired", rule, **runs), current, NOW, ()) == ""
+    assert why_not(tagged, judged("web-1", "superseded", rule, **runs), current, NOW, ()) == ""
+    again = why_not(tagged, judged("web-1", "expired", rule, **runs), current, NOW, ())
+    assert again == "its own image must not run again: expired"
     elsewhere = judged("web-1", rule, **{**runs, "image": "r.example/db:1"})
     assert "another image than r.example/shop" in why_not(tagged, elsewhere, current, NOW, ())
 

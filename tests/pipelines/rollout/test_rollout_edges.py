@@ -18,8 +18,8 @@ import pytest
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import Completed
 from images.documents import to_json
+from pipelines.cli.check_output import member_lines
 from pipelines.cli.rollout import show_members
-from pipelines.cli.rollout_output import member_lines
 from pipelines.fleet.members import Read
 from pipelines.fleet.model import Method
 from pipelines.nightly import fleet_stage
@@ -217,6 +217,32 @@ def test_in_place_the_old_one_comes_back_only_where_that_costs_nobody_anything(
     work: Any = SimpleNamespace(order=order(method=method, floor=2), fleet=place, key=None)
     member._revive_safely(work, ill)
     assert place.revived == revived
+
+
+@pytest.mark.parametrize(
+    ("method", "others", "good", "begun", "stopped"),
+    [
+        (Method.IN_PLACE, 2, True, False, True),
+        (Method.IN_PLACE, 1, True, False, False),
+        (Method.IN_PLACE, 1, True, True, True),
+        (Method.SURGE, 0, True, False, True),
+        (Method.SURGE, 9, False, False, False),
+    ],
+)
+def test_the_old_one_stops_only_where_that_is_safe_at_that_moment(
+    method: Method, others: int, good: bool, begun: bool, stopped: bool
+) -> None:
+    """In place enough others must serve, beside it the new one; what has begun to stop is brought to its end."""
+    retired = list[str]()
+    place = SimpleNamespace(
+        describe=lambda: [ours, *(a_member(f"other-{number}") for number in range(others))],
+        read=lambda _key: Read(good, "seen"), retire=lambda _key, _drain: retired.append("old"),
+    )  # fmt: skip
+    wanted = order(method=method, floor=2)
+    ours = replace(a_member("web-1"), id=wanted.member)
+    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None)
+    held = member._retire_safely(work, timedelta(), begun)
+    assert (bool(retired), held is None) == (stopped, stopped)
 
 
 def test_only_bad_reads_in_a_row_prove_that_the_new_one_is_ill() -> None:

@@ -135,7 +135,7 @@ def test_a_member_that_is_gone_cannot_go_back_and_that_is_no_success() -> None:
 def test_what_could_not_be_fetched_any_more_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     """The member is a person's: failed, with the cause, and so is the rollout."""
 
-    def away(_fleet: SimulatedFleet, target: ReplacementImage) -> None:
+    def away(_fleet: SimulatedFleet, target: ReplacementImage, _member: str) -> None:
         raise RefusedError(f"{target.reference} is away")
 
     run = Run()

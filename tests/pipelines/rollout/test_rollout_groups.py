@@ -14,10 +14,12 @@ from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.port import Group, MemberFleet
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.plan import GroupStep, plan
+from pipelines.rollout.plan import plan
+from pipelines.rollout.plan_model import GroupStep
 from pipelines.rollout.state import (
     DesiredState,
     Event,
+    GroupOrder,
     Judge,
     MemberOrder,
     MemberState,
@@ -44,9 +46,13 @@ class Alarms(Judge):
     """Nothing has changed since the plan, but for what a test says."""
 
     firing: list[str] = field(default_factory=list)
+    left: dict[str, str] = field(default_factory=dict)
 
     def left_alone(self, order: MemberOrder, member: Member) -> str:
         return ""
+
+    def group_left_alone(self, order: GroupOrder) -> str:
+        return self.left.get(order.step.group.name, "")
 
     def refuse(self, target: ReplacementImage) -> None:
         return None
@@ -166,6 +172,26 @@ def test_a_group_that_could_not_be_brought_back_is_left_alone() -> None:
     outcome = Play(cannot="its image comes from a parameter").play()
     assert phases(outcome) == [Phase.SKIPPED, Phase.SKIPPED]
     assert outcome.members[0].note == "its image comes from a parameter"
+
+
+@pytest.mark.parametrize("asks", [{}, ASKS])
+def test_a_group_is_judged_again_at_its_turn(asks: dict[str, Any]) -> None:
+    """What may not be replaced by then is left alone, with the reason; the next one is rolled."""
+    play = Play(**asks)
+    play.judge.left["one"] = "privileged is enforced"
+    play.approves(2000)
+    outcome = play.play()
+    assert phases(outcome) == [Phase.SKIPPED, Phase.NEW]
+    assert outcome.members[0].note == "privileged is enforced"
+    assert not [one for one in play.service.asked if "one" in one]
+
+
+def test_a_group_that_goes_back_is_not_judged() -> None:
+    """What ran before must always be a way out."""
+    play = Play()
+    done = play.play()
+    play.judge.left["one"] = "privileged is enforced"
+    assert phases(play.play(going_back(play.order, done.members))) == [Phase.OLD, Phase.OLD]
 
 
 def test_a_group_that_fails_goes_back_to_its_pin_and_the_next_one_is_not_begun() -> None:
@@ -409,7 +435,7 @@ def test_what_was_paused_and_then_fails_is_taken_back_whole() -> None:
     assert play.service.runs("one") == [OLD] * 10
 
 
-@pytest.mark.parametrize("lost", [(), (1, 2, 3, 4, 6)])
+@pytest.mark.parametrize("lost", [(), pytest.param((1, 2, 3, 4, 6), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("way", ["approved", "rolled back"])
 def test_killed_after_any_step_of_a_canary_it_comes_to_the_same_end(way: str, lost: tuple[int, ...]) -> None:
     """The wait is durable, and nothing is begun twice; answers may be lost as well."""

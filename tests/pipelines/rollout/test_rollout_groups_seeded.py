@@ -15,7 +15,7 @@ from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.port import Group, Pacing
 from pipelines.rollout import flow, group
 from pipelines.rollout.flow import ROLLOUT
-from pipelines.rollout.plan import GroupStep
+from pipelines.rollout.plan_model import GroupStep
 from pipelines.rollout.state import DesiredState, MemberState, Phase, RolloutOutcome, Scope
 from pipelines.rollout.steps import Rolling
 from tests.pipelines.rollout.test_rollout_groups import NEW, Play

@@ -26,7 +26,8 @@ from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.system_database import locks
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.port import Group
-from pipelines.rollout.plan import GroupStep, Skip, plan
+from pipelines.rollout.plan import plan
+from pipelines.rollout.plan_model import GroupStep, Skip
 from pipelines.rollout.rollout_store import newest, refuse_unasked, require_known, told
 from pipelines.rollout.service import order_back
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
