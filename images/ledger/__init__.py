@@ -21,6 +21,7 @@ from images.ledger.tables import (
     BaseUptake,
     ClosedFix,
     CommandRow,
+    Deployment,
     FleetCheck,
     FleetDay,
     Holder,
@@ -31,16 +32,20 @@ from images.ledger.tables import (
     Move,
     Night,
     Rollout,
+    ToldPoint,
     Trigger,
 )
+from images.ledger.told import Telling
 from images.ledger.triggers import Triggers
 
 __all__ = [
     "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "BaseUptake", "Begun", "ClosedFix", "CommandRow",
-    "FleetCheck", "FleetDay", "Holder", "Lease", "Ledger", "Made", "MemberRun", "MemberSnapshot", "Move", "Night",
-    "Rollout", "ScanRecord", "Trigger",
+    "Deployment", "FleetCheck", "FleetDay", "Holder", "Lease", "Ledger", "Made", "MemberRun", "MemberSnapshot", "Move",
+    "Night", "Rollout", "ScanRecord", "ToldPoint", "Trigger",
 ]  # fmt: skip
 
 
-class Ledger(Artifacts, Releases, Fleets, Fixes, Leases, Nights, Plans, Clouds, Sightings, Snapshots, Triggers):
+class Ledger(
+    Artifacts, Releases, Fleets, Fixes, Leases, Nights, Plans, Clouds, Sightings, Snapshots, Telling, Triggers
+):  # fmt: skip
     """Read and write the ledger: `Ledger.open(url)`. Every method is one transaction."""

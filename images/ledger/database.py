@@ -10,10 +10,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, Row, Select, Table, create_engine, delete, insert, select
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    Table,
+    create_engine,
+    delete,
+    event,
+    insert,
+    select,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from sqlalchemy.sql.expression import UpdateBase
 
 from hardening.foundation.errors import ContentError, OutsideError, UsageError
@@ -65,6 +78,7 @@ class Database:
                 self._keepers -= 1
                 if not self._keepers and self._engine is not self._own:
                     kept, self._engine = self._engine, self._own
+                    event.listen(kept.pool, "checkin", _close)  # what a thread that was given up still holds
                     kept.dispose()
 
     def _prepared(self) -> Self:
@@ -131,6 +145,11 @@ class Database:
         with self._begin() as connection:
             connection.execute(delete(table).where(*(table.c[key] == row[key] for key in keys)))
             connection.execute(insert(table), row)
+
+
+def _close(_connection: Any, record: ConnectionPoolEntry) -> None:
+    """Close a connection that is returned to a pool which is no longer in use."""
+    record.close()
 
 
 def _engine_of(url: str) -> tuple[URL, Engine | None]:

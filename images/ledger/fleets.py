@@ -102,6 +102,13 @@ class Fleets(Database):
         """Every rollout of a fleet, the oldest first."""
         return self._rollouts(fleet=fleet)
 
+    def ended_rollouts(self, fleet: str, most: int = 100) -> tuple[dict[str, Any], ...]:
+        """How the last rollouts of a fleet ended, the newest first: their states, without their orders."""
+        table = t.rollouts
+        query = select(table.c.state).where(table.c.fleet == fleet, table.c.open.is_(False))
+        rows = self._rows(query.order_by(table.c.begun_at.desc(), table.c.id.desc()).limit(most))
+        return tuple(row.state for row in rows if row.state)
+
     def audit(self, at: datetime, actor: str, action: str, subject: str, detail: str = "") -> None:
         """Write down that something was done."""
         self._insert(t.audit, asdict(AuditLine(at, actor, action, subject, detail)))

@@ -306,6 +306,46 @@ class BaseUptake:
 base_uptakes = _table("base_uptakes", BaseUptake, keys=["kind", "subject", "base"])
 
 
+@dataclass(frozen=True)
+class ToldPoint:
+    """What the `target` of a digest was told of one open point: first at `marked_at`, last at `told_at`.
+
+    `place` is the fleet or image, `one` the member or vulnerability of it, `what` the words; `due` as it was told.
+    `acts`: what was told that Goldsmith does about it, each once.
+    """
+
+    target: str
+    subject: str
+    place: str
+    rule: str
+    one: str
+    what: str
+    due: datetime | None
+    marked_at: datetime
+    told_at: datetime
+    acts: tuple[str, ...] = ()
+
+
+# What digests have told to whom, a line for each point that was open then; written once it was delivered.
+told_points = _table("told_points", ToldPoint, keys=["target", "subject"])
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The record of a rollout at a forge: its `id` there, and the last `state` that it was given."""
+
+    rollout: str
+    fleet: str
+    repository: str
+    id: int
+    state: str
+    at: datetime
+
+
+# What rollouts left at a forge; another repository has records of its own.
+deployments = _table("deployments", Deployment, keys=["rollout", "repository"], index=["fleet"])
+
+
 BEGUN, STANDING, GONE = "begun", "standing", "gone"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -174,6 +175,24 @@ def test_releases_are_found_by_name_digest_and_content(ledger: Ledger) -> None:
     )
 
 
+def test_a_revocation_is_found_by_whichever_digest_is_asked_for(ledger: Ledger) -> None:
+    """A release's own or its content, wherever it stands among them; of several the newest release."""
+    older = replace(RELEASE, digest="sha256:r0", published_at=NOW - DAY)
+    other = replace(RELEASE, digest="sha256:r2", content="sha256:c2", published_at=NOW + DAY)
+    for release in (older, RELEASE, other):
+        ledger.record_release(release)
+    assert ledger.revoked_of("sha256:r1", "sha256:c1", "sha256:r2") is None
+    for release in (older, RELEASE):
+        ledger.revoke(release.digest, f"of {release.digest}", NOW)
+    for name in ("sha256:r1", "sha256:c1"):
+        for asked in ((name,), (name, "sha256:none"), ("sha256:none", name), ("sha256:r2", name, "sha256:c2")):
+            found = ledger.revoked_of(*asked)
+            assert found
+            assert (found.digest, found.revoked_reason) == ("sha256:r1", "of sha256:r1")
+    assert ledger.revoked_of("sha256:r2", "sha256:c2", "sha256:none") is None
+    assert ledger.revoked_of() is None
+
+
 def test_a_publication_is_open_until_it_is_ended(ledger: Ledger) -> None:
     """What a killed run began is found by the next one."""
     begun = Begun(RELEASE, (Document("a/x", '{"ü":1}'.encode(), {"k": "v"}), Document("a/y")))
@@ -194,6 +213,18 @@ def test_channel_moves_and_audit_keep_their_order(ledger: Ledger) -> None:
     assert ledger.moves("localhost/web", "candidate") == ()
     assert [line.detail for line in ledger.audit_lines()] == ["sha256:r2", "sha256:r1", "sha256:r3"]
     assert [line.detail for line in ledger.audit_lines(limit=1)] == ["sha256:r3"]
+
+
+def test_where_all_channels_point_is_where_each_does(ledger: Ledger) -> None:
+    """By the last move of each repository and channel, whatever its date."""
+    assert ledger.last_moves() == {}
+    places = [("a/web", "stable"), ("a/web", "candidate"), ("b/web", "stable")]
+    for number, (repository, channel) in enumerate([*places, *places[::-1], places[1]]):
+        ledger.record_move(Move(repository, channel, f"sha256:r{number}", NOW - number * DAY, "promote"))
+    found = ledger.last_moves()
+    assert found == {place: ledger.last_move(*place) for place in places}
+    assert [found[place].digest for place in places] == ["sha256:r5", "sha256:r6", "sha256:r3"]
+    assert ledger.last_move("c/web", "stable") is None
 
 
 def test_what_runs_is_known_by_digest_and_forgotten_when_gone(ledger: Ledger) -> None:
@@ -384,7 +415,7 @@ def test_a_changed_table_has_another_version_or_a_way_from_the_old_one() -> None
     tables = metadata.sorted_tables
     indexes = sorted(str(CreateIndex(index)) for table in tables for index in table.indexes)
     made = digest("\n".join([*(str(CreateTable(table)) for table in tables), *indexes]))
-    assert (VERSION, made) == (3, "sha256:4a9ec9449e2095d081d20b2511e8613ef776894b99400f9697a5781eb7a67bb8")
+    assert (VERSION, made) == (3, "sha256:d9bfffceae94923513cdd5d1000be36fd46a86c80e47197f4ede7bd4d97b1a8a")
 
 
 @pytest.mark.parametrize("kind", [float, bytes, str | None])
@@ -408,4 +439,28 @@ def test_connections_are_kept_as_long_as_somebody_wants_them(tmp_path: Path) -> 
         assert opened()
     assert not opened()
     assert ledger.latest_artifact("web", "linux/amd64") == ARTIFACT
+    ledger.close()
+
+
+def test_a_thread_that_is_late_leaves_no_connection_open(tmp_path: Path) -> None:
+    """A thread that was given up may be in a transaction when the ledger closes: its connection closes later."""
+    ledger, files = Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}"), Path("/proc/self/fd")
+    began, may_end = threading.Event(), threading.Event()
+
+    def opened() -> bool:
+        return any(str(one.resolve()) == str(tmp_path / "ledger.sqlite") for one in files.iterdir())
+
+    def ask() -> None:
+        with ledger._begin():
+            began.set()
+            may_end.wait()
+
+    with ledger.kept_open():
+        thread = threading.Thread(target=ask)
+        thread.start()
+        began.wait()
+    assert opened()
+    may_end.set()
+    thread.join()
+    assert not opened()
     ledger.close()
