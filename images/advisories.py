@@ -133,10 +133,16 @@ def is_before(version: str, fixed: str) -> bool:
     return ours is None or theirs is None or ours < theirs
 
 
+LONGEST = 1000
+"""Characters of a version: Python compares no numbers of more than 4,300 digits."""
+
+
 @cache
 def _parsed(version: str) -> Version | None:
     from univers.debian import Version
 
+    if len(version) > LONGEST:
+        return None
     try:
         return cast("Version", Version.from_string(version))  # type: ignore[no-untyped-call]
     except ValueError:

@@ -37,11 +37,11 @@ def load_definitions(roots: tuple[Path, ...]) -> dict[str, LoadedDefinition]:
 def sound_definitions(roots: tuple[Path, ...]) -> tuple[dict[str, LoadedDefinition], dict[str, ContentError]]:
     """The definitions that load and stand on such; and by the name of each other one, what is wrong below or with it.
 
-    Raises ContentError where two roots define the same name: which of them is meant nobody can know.
+    A name that two roots define is wrong: which of them is meant is not known.
     """
     loaded: dict[str, LoadedDefinition] = {}
     unread: dict[str, ContentError] = {}
-    for name, folder in find_content(roots, "images/definitions", "*/").items():
+    for name, folder in find_content(roots, "images/definitions", "*/", unread).items():
         try:
             loaded[name] = load_definition(name, folder)
         except ContentError as error:

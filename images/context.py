@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardening.catalog import load_controls, load_policies, load_policy
+from hardening.catalog import ControlsOnDemand, load_controls, load_policies, load_policy
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.catalog import LoadedDefinition, load_definitions, sound_definitions
@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # each of these opens a world, and most commands need few of 
     from images.aws.cloud import Cloud
     from images.ledger import Ledger
     from images.packages.index import PackageIndex
-    from images.registry.client import RegistryClient
+    from images.plan.cooldown import TagLook
+    from images.registry.client import Manifest, RegistryClient
     from images.store.oci import Store
 
 
@@ -58,9 +59,9 @@ class Context:
         return sound_definitions(self.settings.roots)
 
     @cached_property
-    def controls(self) -> dict[str, LoadedControl]:
-        """Every control, by id."""
-        return load_controls(self.settings.roots)
+    def controls(self) -> Mapping[str, LoadedControl]:
+        """Every control, by id; of a lenient flow, each fails those alone that use it."""
+        return (ControlsOnDemand if self.lenient else load_controls)(self.settings.roots)
 
     @cached_property
     def parents(self) -> dict[str, str | None]:
@@ -123,6 +124,16 @@ class Context:
         from images.ledger import Ledger
 
         return Ledger.open(self.settings.database_url)
+
+    @cached_property
+    def tag_looks(self) -> dict[str, TagLook]:
+        """The last look of this run at each tag of others that a fleet follows."""
+        return {}
+
+    @cached_property
+    def pinned_manifests(self) -> dict[str, Manifest]:
+        """Manifests of others by `repository@digest`, which never change: public registries count what they give."""
+        return {}
 
     @cached_property
     def registry(self) -> RegistryClient:

@@ -25,12 +25,17 @@ _IN_LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
 Line = Annotated[str, matching(rf"^{_IN_LINE}*$", "one line, without control characters")]
 # What registries take: https://pkg.go.dev/github.com/distribution/reference
 _PART = "[A-Za-z0-9][A-Za-z0-9._-]*"
+_REPOSITORY, _TAG = rf"({_PART}|\[[0-9a-fA-F:]+\])(:[0-9]+)?(/{_PART})*", ":[A-Za-z0-9_][A-Za-z0-9._-]*"
 Reference = Annotated[
     str,
     matching(
-        rf"^({_PART}|\[[0-9a-fA-F:]+\])(:[0-9]+)?(/{_PART})*(:[A-Za-z0-9_][A-Za-z0-9._-]*)?(@sha256:[0-9a-f]{{64}})?$",
+        rf"^{_REPOSITORY}({_TAG})?(@sha256:[0-9a-f]{{64}})?$",
         "the name of an image in a registry such as registry.example.com/debian:13",
     ),
+]
+TaggedReference = Annotated[
+    str,
+    matching(rf"^{_REPOSITORY}{_TAG}$", "an image by its tag alone, such as docker.io/library/nginx:1.27"),
 ]
 AbsolutePath = Annotated[str, matching(rf"^/{_IN_LINE}+$", "an absolute path, beginning with /")]
 Variable = Annotated[str, matching(r"^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name: letters, digits and _")]

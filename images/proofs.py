@@ -23,6 +23,7 @@ from hardening.proof import (
     prove_broken,
     prove_hardened,
     prove_rendered,
+    require_kind,
     with_control,
 )
 from hardening.render import Overlay
@@ -80,7 +81,9 @@ class _Trees:
             yield ProofResult(profile.name, proof.title, *told, key=f"proof[{number}]")
 
     def _profile(self, name: str, loaded: LoadedControl) -> Profile:
-        return with_control(load_profile(self.context.settings.roots, name), loaded)
+        profile = load_profile(self.context.settings.roots, name)
+        require_kind(profile, loaded, self.controls)
+        return with_control(profile, loaded)
 
     @contextmanager
     def _copy(self, profile: Profile, state: str) -> Iterator[Path]:

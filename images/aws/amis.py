@@ -10,13 +10,25 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Release
-from images.aws import call_arguments, tags
+from images.aws import call_arguments, permissions, tags
 from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.model import Ami, MachineImage
+from images.aws.permissions import LOOKING, PUBLISHER, REAPER, permit, use_keys
 from images.aws.snapshots import NO_SUCH, REAP_AFTER, record_snapshot, standing_snapshot
 from images.ledger import STANDING, Made
 from images.release import lifecycle
+
+PERMISSIONS = (
+    permit("ec2:DescribeImages", PUBLISHER, REAPER, *LOOKING, on=permissions.ANY),
+    permit("ec2:RegisterImage", PUBLISHER, on=(permissions.NEW_IMAGE, permissions.OWN_SNAPSHOT)),
+    permit("ec2:CopyImage", PUBLISHER, on=(permissions.IMAGE, permissions.SNAPSHOT)),
+    permit("ec2:CreateTags", PUBLISHER, REAPER, on=(permissions.OWN_IMAGE, permissions.OWN_SNAPSHOT)),
+    permit("ec2:CreateTags", PUBLISHER, on=permissions.MADE, by="RegisterImage CopyImage"),
+    permit("ec2:EnableImageDeprecation ec2:DeregisterImage", PUBLISHER, REAPER, on=permissions.OWN_IMAGE),
+    permit("ec2:DeleteSnapshot", PUBLISHER, REAPER, on=permissions.OWN_SNAPSHOT),
+    *use_keys(PUBLISHER, permissions.KEYS, "CopyImage"),
+)
 
 QUEUE_FULL = {"ResourceLimitExceeded", "SnapshotCopyLimitExceeded", "ConcurrentSnapshotLimitExceeded"}
 NAME_TAKEN = {"InvalidAMIName.Duplicate"}

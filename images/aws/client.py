@@ -13,23 +13,44 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import count
 from threading import Lock
 from typing import Any
 
 from hardening.foundation.asking import require_wanted
-from hardening.foundation.errors import ContentError, LateError, OutsideError, RefusedError, SilentError, UsageError
+from hardening.foundation.errors import (
+    NOT_UNDERSTOOD,
+    ContentError,
+    LateError,
+    MalformedError,
+    OutsideError,
+    RefusedError,
+    SilentError,
+    UsageError,
+)
+from hardening.foundation.limits import AWS_ITEMS, AWS_PAGES
 from hardening.foundation.settings import Aws
+from images.aws.permissions import LOOKING, NETWORK, REAPER, ResourcePattern, permit
+
+PERMISSIONS = (
+    permit("sts:AssumeRole", REAPER, *LOOKING, on=ResourcePattern("{role}", each="roles")),
+    permit("sts:AssumeRole", NETWORK, on=ResourcePattern("{role}", each="network_roles")),
+)
 
 CONNECT_SECONDS = 5
 LONGEST_PAUSE = 15.0
 IAM_NAMES = dict.fromkeys(("elb", "elbv2"), "elasticloadbalancing")  # where boto3 has another name for a service
 PAGES = {
     "ec2": ("MaxResults", 1000), "autoscaling": ("MaxRecords", 100), "elb": ("PageSize", 400),
-    "elbv2": ("PageSize", 400),
+    "elbv2": ("PageSize", 400), "organizations": ("MaxResults", 20), "ecs": ("maxResults", 100),
+    "eks": ("maxResults", 100),
 }  # fmt: skip
 """The longest page of a listing, by service: what EC2 gives without a size comes from a smaller token bucket."""
+TOKENS = {**dict.fromkeys(IAM_NAMES, ("Marker", "NextMarker")), **dict.fromkeys(("ecs", "eks"), ("nextToken",) * 2)}
+"""What the token of the next page is called in a request and in an answer, where that is not NextToken."""
 SHORTER = {"DescribeLaunchTemplates": 200, "DescribeLaunchTemplateVersions": 200, "DescribeReplaceRootVolumeTasks": 50}
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess", "AuthorizationError"}
 CREDENTIALS = {
@@ -75,6 +96,31 @@ def from_code(permission: str, account: str, region: str, code: str, message: st
     return error
 
 
+def moment(said: Any) -> datetime:
+    """A moment of an answer. What services write by ISO 8601 Python itself reads in a fiftieth of the time: two of each
+    instance are a tenth of a scan.
+    """
+    from botocore.utils import parse_timestamp
+
+    if isinstance(said, str) and said.endswith("Z"):
+        with suppress(ValueError):
+            return datetime.fromisoformat(said)
+    found: datetime = parse_timestamp(said)
+    return found
+
+
+def _reading_moments() -> Any:
+    """A session of botocore whose answers have their moments read by `moment`; by its own reader where it has no place
+    for another.
+    """
+    from botocore.session import get_session
+
+    made = get_session()
+    with suppress(AttributeError, ValueError, TypeError):
+        made.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=moment)
+    return made
+
+
 @dataclass(frozen=True)
 class Client:
     """One service in one region of one account. Operations are named as the service names them."""
@@ -102,7 +148,7 @@ class Client:
             raise self._refused(operation, error.operation_name, code, message) from None
         except ParamValidationError as error:
             raise UsageError(f"{self.service}:{operation}: invalid request", evidence=str(error)) from None
-        except (BotoCoreError, ResponseParserError) as error:
+        except (BotoCoreError, ResponseParserError, *NOT_UNDERSTOOD) as error:  # of an answer of another form
             raise self._outside(operation, error) from None
         return answer
 
@@ -129,23 +175,32 @@ class Client:
         return f"{IAM_NAMES.get(self.service, self.service)}:{operation}"
 
     def pages(self, operation: str, key: str, **request: Any) -> Iterator[Any]:
-        """All items under `key` of an operation that answers in pages, the longest that the service gives."""
-        asked, given = ("Marker", "NextMarker") if self.service in IAM_NAMES else ("NextToken", "NextToken")
+        """All items under `key` of an operation that answers in pages, the longest that the service gives.
+
+        Raises OutsideError where there are more than AWS_PAGES or AWS_ITEMS: a page that leads to itself never ends.
+        """
+        asked, given = TOKENS.get(self.service, ("NextToken", "NextToken"))
         if self.service in PAGES:
             size, most = PAGES[self.service]
             request = {size: SHORTER.get(operation, most)} | request
         token: str | None = None
-        while True:
+        what, items = f"the answer of {self.service}:{operation} in {self.region}", 0
+        for page in count(1):
+            AWS_PAGES.require(page, what)
             answer = self.call(operation, **request, **({asked: token} if token else {}))
-            yield from answer.get(key, ())
+            found = [] if answer.get(key) is None else _items(answer[key], key, what, operation)
+            items += len(found)
+            AWS_ITEMS.require(items, what)
+            yield from found
             token = answer.get(given)
             if not token:
                 return
 
     def instances(self, **request: Any) -> Iterator[dict[str, Any]]:
         """The instances that DescribeInstances shows, without their reservations."""
-        for reservation in self.pages("DescribeInstances", "Reservations", **request):
-            yield from reservation["Instances"]
+        what, operation = f"the answer of {self.service}:DescribeInstances in {self.region}", "DescribeInstances"
+        for at, shown in enumerate(self.pages(operation, "Reservations", **request)):
+            yield from _items(shown.get("Instances"), f"Reservations[{at}].Instances", what, operation)
 
     def _outside(self, operation: str, error: Exception) -> OutsideError:
         """The error for what stopped a call without an answer that could be understood."""
@@ -158,6 +213,16 @@ class Client:
             hint = "log in as for any AWS tool: environment variables, a profile, or the machine's own role"
             return OutsideError("there are no AWS credentials", evidence=str(error), hint=hint)
         return AwsError(f"{self.service}:{operation}", self.region, type(error).__name__, str(error))
+
+
+def _items(found: Any, key: str, what: str, operation: str) -> list[Any]:
+    """The items of a list in an answer, which are objects or names. Raises MalformedError."""
+    if not isinstance(found, list):
+        raise MalformedError(f"{what} is malformed: {key} is not a list")
+    for at, one in enumerate(found):
+        if not isinstance(one, dict | str):
+            raise MalformedError(f"{what} is malformed: {key}[{at}] is not what {operation} shows")
+    return found
 
 
 def portions(names: Iterable[str], at_once: int = 100) -> Iterator[list[str]]:
@@ -231,33 +296,40 @@ class Clients:
         import boto3
 
         if account not in self._sessions:
-            role = self.settings.roles.get(account, "")
-            hint = f'roles = {{"{account}" = "arn:aws:iam::{account}:role/…"}}'
+            base = boto3.Session(botocore_session=_reading_moments())
+            role = self._role(base, account, region)
+            hint = f'roles = {{"{account}" = "arn:aws:iam::{account}:role/…"}}, or organization_role for all'
             if not role and account != self.settings.account:
                 raise ContentError(f"no role to look into account {account}", key="aws.roles", hint=hint)
             if role and role.split(":")[4:5] != [account]:  # what it shows would be told of the wrong account
                 raise ContentError(f"{role} is not a role of account {account}", key="aws.roles", hint=hint)
-            base = boto3.Session()
-            self._sessions[account] = self._assuming(base, account, region) if role else base
+            self._sessions[account] = self._assuming(base, account, role, region) if role else base
         return self._sessions[account]
 
-    def _assuming(self, base: Any, account: str, region: str) -> Any:
+    def _role(self, base: Any, account: str, region: str) -> str:
+        """The role to assume in an account, by its ARN; empty where none is known, or it is our own."""
+        name = self.settings.organization_role
+        if account in self.settings.roles or not name or account == self.settings.account:
+            return self.settings.roles.get(account, "")
+        partition = base.get_partition_for_region(self.settings.region or region)
+        return f"arn:{partition}:iam::{account}:role/{name}"
+
+    def _assuming(self, base: Any, account: str, role: str, region: str) -> Any:
         """A session with the credentials of an account's role, for an hour each: fetched from the home region when they
         are needed, and again before they end.
         """
         import boto3
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
-        from botocore.session import get_session
 
         source, config, home = base._session, self._config(), self.settings.region or region
         named = self.settings.external_ids.get(account, "")
         fetcher = AssumeRoleCredentialFetcher(
             lambda service, **more: source.create_client(service, region_name=home, config=config, **more),
             source.get_credentials(),
-            self.settings.roles[account],
+            role,
             extra_args={"RoleSessionName": "goldsmith"} | ({"ExternalId": named} if named else {}),
         )
-        own = get_session()
+        own = _reading_moments()
         credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
-        own._credentials = credentials  # type: ignore[attr-defined]  # botocore's documented way
+        own._credentials = credentials  # botocore's documented way
         return boto3.Session(botocore_session=own)

@@ -8,6 +8,12 @@ from functools import cached_property
 
 from hardening.foundation.errors import ContentError
 from images.aws.client import Client, Clients
+from images.aws.permissions import BUILDER, LOOKING, PUBLISHER, ResourcePattern, permit
+
+PERMISSIONS = (
+    permit("kms:GetPublicKey", BUILDER, PUBLISHER, *LOOKING, on=ResourcePattern("{key}", each="signing_keys")),
+    permit("kms:Sign", PUBLISHER, on=ResourcePattern("{key}", each="signing_keys")),
+)
 
 SPEC = "ECC_NIST_P256"
 

@@ -18,7 +18,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact, Release
-from images.aws import amis, call_arguments, tags
+from images.aws import amis, call_arguments, permissions, tags
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud, machine_of
 from images.aws.machine_evidence import (
@@ -29,6 +29,7 @@ from images.aws.machine_evidence import (
     remove_evidence,
 )
 from images.aws.model import Ami, MachineImage
+from images.aws.permissions import NOTHING, PUBLISHER, only_tags, permit
 from images.aws.signed_statement import keep, parameter, prove, public_key, sign, signing_key, statement, statement_name
 from images.aws.snapshots import drop_pending, ensure_snapshot
 from images.ledger import STANDING, Begun
@@ -38,8 +39,26 @@ from images.release.store import Publication
 if TYPE_CHECKING:
     from images.scan.judge import Judgement
 
+_REAP_TAG = only_tags(f"{{prefix}}{tags.REAP_AFTER}")
+_REAP_TAGS = tuple(one.where(_REAP_TAG) for one in (permissions.OWN_IMAGE, permissions.OWN_SNAPSHOT))
+PERMISSIONS = (
+    permit("sts:GetCallerIdentity", PUBLISHER, on=permissions.ANY),
+    permit("ec2:GetEbsEncryptionByDefault ec2:GetImageBlockPublicAccessState", PUBLISHER, on=permissions.ANY),
+    permit("ec2:GetSnapshotBlockPublicAccessState", PUBLISHER, on=permissions.ANY),
+    permit("ec2:DescribeImageAttribute", PUBLISHER, on=permissions.IMAGE),
+    permit("ec2:DescribeSnapshotAttribute", PUBLISHER, on=permissions.SNAPSHOT),
+    permit("ec2:ModifyImageAttribute", PUBLISHER, on=permissions.OWN_IMAGE),
+    permit("ec2:ModifySnapshotAttribute", PUBLISHER, on=permissions.SHARED_SNAPSHOT),
+    permit("ec2:DeleteTags", PUBLISHER, on=_REAP_TAGS),
+    permit("kms:DescribeKey", PUBLISHER, on=permissions.KEYS),
+    # What `preflight` rehearses, some of it on nothing.
+    permit("ec2:RegisterImage", PUBLISHER, on=(permissions.NEW_IMAGE, permissions.REHEARSED_SNAPSHOT)),
+    permit("ec2:CopyImage", PUBLISHER, on=(permissions.IMAGE, permissions.SNAPSHOT)),
+    permit("ec2:CreateTags ec2:EnableImageDeprecation", PUBLISHER, on=permissions.REHEARSED_IMAGE),
+    permit("ec2:CreateTags", PUBLISHER, on=permissions.MADE, by="RegisterImage CopyImage"),
+)
+
 DRY = "DryRunOperation"
-NOBODY = "00000000000000000"
 REGIONS_AT_ONCE = 8
 COPIES_AT_ONCE = 20  # EC2's limit of snapshot copies under way to one region
 
@@ -267,10 +286,16 @@ def _key(cloud: Cloud, region: str, key: str) -> None:
 
 def _rehearsals(cloud: Cloud, region: str) -> dict[str, dict[str, object]]:
     """Calls that only ask whether they would be allowed."""
-    image, snapshot = f"ami-{NOBODY}", f"snap-{NOBODY}"
+    image, snapshot = f"ami-{NOTHING}", f"snap-{NOTHING}"
     root = {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}
+    named = [{"Key": f"{cloud.prefix}{tags.NAME}", "Value": "rehearsal"}]
     asked: dict[str, dict[str, object]] = {
-        "RegisterImage": {"Name": "goldsmith-rehearsal", "RootDeviceName": "/dev/xvda", "BlockDeviceMappings": [root]},
+        "RegisterImage": {
+            "Name": "goldsmith-rehearsal",
+            "RootDeviceName": "/dev/xvda",
+            "BlockDeviceMappings": [root],
+            "TagSpecifications": [{"ResourceType": "image", "Tags": named}],
+        },
         "CreateTags": {"Resources": [image], "Tags": [{"Key": f"{cloud.prefix}rehearsal", "Value": ""}]},
         "EnableImageDeprecation": {"ImageId": image, "DeprecateAt": cloud.now},
     }

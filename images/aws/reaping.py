@@ -15,8 +15,11 @@ from datetime import datetime
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws import amis, tags
 from images.aws.cloud import Cloud
+from images.aws.permissions import ANY, REAPER, permit
 from images.aws.retire import uses_in
 from images.ledger import BEGUN, STANDING, Made
+
+PERMISSIONS = (permit("ec2:DescribeInstances ec2:DescribeVolumes ec2:DescribeSnapshots", REAPER, on=ANY),)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from images.aws.amis import SOON, deprecate, image, images_of, named, ours_in, p
 from images.aws.cloud import Cloud
 from images.aws.machine_evidence import evidence_at, revoke_evidence
 from images.aws.model import Ami
+from images.aws.permissions import ANY, OWN_PARAMETERS, PUBLISHER, permit
 from images.aws.publish import AwsPublication, preflight
 from images.aws.retire import retire_images
 from images.aws.signed_statement import StatementProof, parameter, proof_of, public_key
@@ -34,6 +35,11 @@ from images.release.lifecycle import newest_first, shown
 from images.release.retention import KeepRule
 from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
 from images.trust.verification import Attested
+
+PERMISSIONS = (
+    permit("ssm:PutParameter", PUBLISHER, on=OWN_PARAMETERS),
+    permit("ec2:DescribeSnapshots", PUBLISHER, on=ANY),
+)
 
 
 class ShownAmi(BaseModel):

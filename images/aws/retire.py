@@ -21,11 +21,22 @@ from images.aws.client import Client, portions
 from images.aws.cloud import Cloud
 from images.aws.machine_evidence import remove_evidence
 from images.aws.model import Ami
+from images.aws.permissions import OWN_IMAGE, OWN_PARAMETERS, PARAMETERS, PUBLIC_PARAMETERS, REAPER, permit
 from images.ledger import GONE, STANDING
 from images.release import lifecycle, retention
 from images.release.retention import DONE, KEEP, NO_RULE, KeepRule, NextAction, RetirementDecision
 from images.release.revocations import said_by_ledger
 from images.release.store import PREVIOUS
+
+PERMISSIONS = (
+    permit("ec2:DescribeInstances ec2:DescribeLaunchTemplates ec2:DescribeLaunchTemplateVersions", REAPER),
+    permit("autoscaling:DescribeAutoScalingGroups autoscaling:DescribeLaunchConfigurations", REAPER),
+    permit("ssm:DescribeParameters", REAPER),
+    permit("ssm:GetParameters", REAPER, on=PARAMETERS),  # any may name an image
+    permit("ssm:GetParameters", REAPER, on=PUBLIC_PARAMETERS, by="DescribeLaunchTemplateVersions"),
+    permit("ec2:DisableImage", REAPER, on=OWN_IMAGE),
+    permit("ssm:DeleteParameters", REAPER, on=OWN_PARAMETERS),
+)
 
 Decision = RetirementDecision[Ami]
 Uses = dict[str, tuple[str, ...]]

@@ -14,10 +14,16 @@ from images.aws import call_arguments
 from images.aws.cloud import Cloud
 from images.aws.kms import SPEC, KmsSigner
 from images.aws.model import Ami, MachineImage
+from images.aws.permissions import LOOKING, OWN_PARAMETERS, PUBLISHER, permit
 from images.documents import to_json
 from images.registry.answers import loaded
 from images.release import lifecycle
 from images.trust.envelope import STATEMENT, enveloped, read_envelope, verifier
+
+PERMISSIONS = (
+    permit("ssm:GetParameter", PUBLISHER, *LOOKING, on=OWN_PARAMETERS),
+    permit("ssm:PutParameter", PUBLISHER, on=OWN_PARAMETERS),
+)
 
 PREDICATE = "urn:dev.goldsmith:machine-release:v1"
 

@@ -20,8 +20,17 @@ from images.aws.call_arguments import put_block
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud
 from images.aws.model import MachineImage, Parent, best_parent, blocks_on, digests_at
+from images.aws.permissions import ANY, KEYS, MADE, NEW_SNAPSHOT, OWN_SNAPSHOT, PUBLISHER, permit, use_keys
 from images.ledger import BEGUN, GONE, STANDING, Made
 from images.machine.blocks import BLOCK
+
+PERMISSIONS = (
+    permit("ec2:DescribeSnapshots", PUBLISHER, on=ANY),
+    permit("ebs:StartSnapshot", PUBLISHER, on=NEW_SNAPSHOT),
+    permit("ec2:CreateTags", PUBLISHER, on=MADE[1], by="StartSnapshot"),
+    permit("ebs:PutSnapshotBlock ebs:CompleteSnapshot ec2:DeleteSnapshot", PUBLISHER, on=OWN_SNAPSHOT),
+    *use_keys(PUBLISHER, KEYS, "StartSnapshot"),
+)
 
 NO_SUCH = {"InvalidSnapshot.NotFound", "ResourceNotFoundException"}
 REAP_AFTER = timedelta(days=2)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from shlex import quote
 
-from hardening.findings import TIME_LIMIT_SECONDS
+from hardening.findings import LIVE_LIMIT_SECONDS
 from hardening.render import Check
 
 LAST_LINES = 20
@@ -119,7 +119,7 @@ def _side_by_side(checks: Sequence[Check]) -> list[str]:
 
 def _call(check: Check) -> str:
     values = (quote(f"{name}={value}") for name, value in check.env.items())
-    return " ".join(["check", check.control, str(TIME_LIMIT_SECONDS), quote(check.text), *values])
+    return " ".join(["check", check.control, str(LIVE_LIMIT_SECONDS), quote(check.text), *values])
 
 
 _RECORD = re.compile(r"record (\S+) (\d+) out=([A-Za-z0-9+/=]*) err=([A-Za-z0-9+/=]*)")

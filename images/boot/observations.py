@@ -9,7 +9,8 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import Any
 
-from hardening.findings import TIME_LIMIT_SECONDS, CheckResult, Outcome, nothing_to_look_at, outcome_of, result_of
+from hardening.findings import LIVE_LIMIT_SECONDS, CheckResult, Outcome, nothing_to_look_at, outcome_of, result_of
+from hardening.foundation.errors import NOT_UNDERSTOOD
 from hardening.model import Enforcement, Severity
 from hardening.render import Check
 from hardening.waivers import BOOT_TITLES
@@ -71,20 +72,27 @@ class BootReport:
 WORST_FIRST = (Outcome.FAIL, Outcome.ERROR, Outcome.NOT_EVALUATED, Outcome.PASS, Outcome.NOT_APPLICABLE)
 
 
-def merge_live(static: Sequence[CheckResult], live: Sequence[CheckResult]) -> tuple[CheckResult, ...]:
-    """The results of the tree (`static`) with those of the booted machine (`live`): the worse wins, both are evidence.
+IN_A_BOOT = "in the booted machine", "on the tree"
 
-    In the order of `static`; what only the machine could show follows.
+
+def merge_live(
+    static: Sequence[CheckResult], live: Sequence[CheckResult], where: tuple[str, str] = IN_A_BOOT
+) -> tuple[CheckResult, ...]:
+    """The results of the tree (`static`) with those of what runs (`live`): the worse wins, both are evidence.
+
+    In the order of `static`; what only the machine could show follows. `where`: what evidence calls live and static.
     """
     seen = {result.control: result for result in live}
     known = {result.control for result in static}
-    merged = [_worse(result, seen[result.control]) if result.control in seen else result for result in static]
+    merged = [_worse(result, seen[result.control], where) if result.control in seen else result for result in static]
     return (*merged, *(result for result in live if result.control not in known))
 
 
-def _worse(static: CheckResult, live: CheckResult) -> CheckResult:
-    """The worse of both; what decided stands first."""
-    said = [("in the booted machine", live), ("on the tree", static)]
+def _worse(static: CheckResult, live: CheckResult, where: tuple[str, str]) -> CheckResult:
+    """The worse of both; what decided stands first, and what both say once."""
+    if (static.outcome, static.evidence) == (live.outcome, live.evidence):
+        return replace(static, evidence=f"{' and '.join(where)}: {static.outcome}: {static.evidence}")
+    said = [(where[0], live), (where[1], static)]
     said.sort(key=lambda one: WORST_FIRST.index(one[1].outcome))
     (_, worse), _ = said
     lines = (f"{where}: {result.outcome}: {result.evidence}" for where, result in said)
@@ -126,12 +134,11 @@ def judge_sockets(said: str, listens: Sequence[str]) -> tuple[Outcome, str]:
     count = first.removeprefix("kernel ").strip()
     try:
         sockets = [listener(line) for line in lines if line.strip()]
-        expected = int(count)
+        outside, expected = [socket for socket in sockets if not socket.harmless], int(count)
     except ValueError:
         return Outcome.ERROR, f"not understood:\n{said}"
     if sum(socket.protocol == "tcp" for socket in sockets) < expected:
         return Outcome.ERROR, f"the kernel knows {expected} TCP listeners, ss does not show all of them:\n{said}"
-    outside = [socket for socket in sockets if not socket.harmless]
     unasked = [socket for socket in outside if socket.name not in listens]
     if unasked:
         shown = sorted({f"{one.name} on {one.address} ({one.program or 'the kernel'})" for one in unasked})
@@ -169,7 +176,7 @@ def live_results(checks: Sequence[Check], boot: Boot) -> tuple[CheckResult, ...]
 
 def _live(check: Check, record: Record) -> CheckResult:
     if record.status in _TIMED_OUT:
-        return result_of(check, Outcome.ERROR, f"the check did not finish within {TIME_LIMIT_SECONDS} s")
+        return result_of(check, Outcome.ERROR, f"the check did not finish within {LIVE_LIMIT_SECONDS} s")
     return result_of(check, *outcome_of(record.status, record.stdout, record.stderr))
 
 
@@ -214,7 +221,7 @@ def _completed(said: str, boot: Boot) -> Judged:
 def _failed_units(said: str) -> Judged:
     lines = said.splitlines()
     count = next((line.removeprefix("units ") for line in lines if line.startswith("units ")), "")
-    if not count.isdigit() or int(count) == 0:
+    if not count.isdecimal() or not count.strip("0"):
         return Outcome.ERROR, "systemctl showed no units at all"
     failed = [line for line in lines if line.startswith(("failed ", "log "))]
     return (Outcome.FAIL, "\n".join(failed)) if failed else (Outcome.PASS, f"{count} units, none of them failed")
@@ -226,9 +233,9 @@ def _cloud_init(said: str) -> Judged:
     facts = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
     try:
         result, status = (json.loads(facts[name])["v1"] for name in ("result", "status"))
-    except (KeyError, ValueError):
+        wrong = [str(one) for one in (*result.get("errors", ()), *_complaints(status))]
+    except NOT_UNDERSTOOD:
         return Outcome.FAIL, f"cloud-init did not end\n{said}"
-    wrong = [*result.get("errors", ()), *_complaints(status)]
     if facts.get("instance") != INSTANCE:
         wrong.append(f"it found another instance than its seed names: {facts.get('instance')}")
     shown = f"datasource {result.get('datasource')}"

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import NOT_UNDERSTOOD, OutsideError, traced
+from hardening.foundation.hashing import canonical
 from images.model import Definition, Healthcheck
 
+ANOTHER = "the image was made to confuse what reads it, or by mistake: take another one"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -19,11 +21,22 @@ def image_config(
     """The OCI configuration: the base's, with what the definition says over it. No label carries a date.
 
     `diff_ids` are the new layers' uncompressed digests, `step` is what the history says of them. Raises OutsideError
-    where a line of the base's is none.
+    where the base's is malformed, or a line of it is none.
     """
-    require_lines(base or {}, "the base")
-    created = stamp(epoch)
     inherited: dict[str, Any] = base or {"config": {}, "rootfs": {"diff_ids": []}}
+    require_lines(inherited, "the base")
+    try:
+        made = _over(inherited, definition, platform, diff_ids, epoch, step)
+        canonical(made)
+    except NOT_UNDERSTOOD as error:
+        raise OutsideError(f"the base's configuration is malformed: {traced(error)}", hint=ANOTHER) from error
+    return made
+
+
+def _over(
+    inherited: dict[str, Any], definition: Definition, platform: str, diff_ids: Sequence[str], epoch: int, step: str
+) -> dict[str, Any]:
+    created = stamp(epoch)
     history = [*inherited.get("history", []), *({"created": created, "created_by": step} for _ in diff_ids)]
     return {
         "architecture": platform.removeprefix("linux/"),
@@ -89,11 +102,15 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def require_lines(image: Mapping[str, Any], whose: str) -> None:
-    """Raises OutsideError where a value that is one line by its nature is not, or a variable has no name."""
-    for key, text in _lines(image.get("config") or {}):
-        if wrong := _wrong(key, text):
-            hint = "the image was made to confuse what reads it, or by mistake: take another one"
-            raise OutsideError(f"{whose}: {key} in its configuration {wrong}: {text!r}"[:400], hint=hint)
+    """Raises OutsideError where a value that is one line by its nature is not, a variable has no name, or all of it is
+    of another form.
+    """
+    try:
+        wrong = next((f"{key} {why}: {text!r}" for key, text in _lines(image) if (why := _wrong(key, text))), "")
+    except (TypeError, AttributeError) as error:
+        wrong = f"it is malformed: {error}"
+    if wrong:
+        raise OutsideError(f"{whose}: in its configuration, {wrong}"[:400], hint=ANOTHER)
 
 
 def _wrong(key: str, text: Any) -> str:
@@ -104,8 +121,9 @@ def _wrong(key: str, text: Any) -> str:
     return "is no NAME=value" if key == "Env" and not re.match(r"[^=\s]+=", text) else ""
 
 
-def _lines(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _lines(image: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Key and text of everything in a configuration that is one line."""
+    config = image.get("config") or {}
     yield from ((key, config.get(key) or "") for key in LINES)
     yield from ((key, text) for key in ("Env", "ExposedPorts", "Volumes") for text in config.get(key) or ())
     yield from (("Labels", text) for label in (config.get("Labels") or {}).items() for text in label)

@@ -254,6 +254,8 @@ class _Builder:
         why = f"./goldsmith control.show {first} says why it matters and what to do"
         if first == STARTS:
             why = "what it printed stands beside it"
+            if "Read-only file system" in refused[0].evidence:
+                why = "its root is read-only; `tmpfs` in image.toml, which no base passes on, names where it may write"
         elif first in TITLES:
             why = f"{console_log(self.context.store, name)} holds what the machine said"
         asking = how_to_ask(

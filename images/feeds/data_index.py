@@ -254,7 +254,8 @@ def _entries(file: Pieces) -> Iterator[tuple[str, str, Any]]:
     builder: Any = None
     values = 0
     try:
-        for event, value in ijson.basic_parse(file, buf_size=CHUNK):
+        # Without `use_float` a number of 5,000 digits ends the process: ijson overlooks that Python refuses it.
+        for event, value in ijson.basic_parse(file, buf_size=CHUNK, use_float=True):
             if event in ("start_map", "start_array"):
                 depth += 1
                 JSON_DEPTH.require(depth, TRACKER)
@@ -310,6 +311,9 @@ def unpacked(data: Path, limit: Limit, what: str) -> Iterator[Counted]:
             raise OutsideError(f"{what} is cut short, or not packed by gzip") from None
 
 
+NOT_ZIPPED = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, UnicodeDecodeError
+)  # fmt: skip
 DEBIANS = {"11": "bullseye", "12": "bookworm", "13": "trixie", "14": "forky"}
 
 
@@ -325,7 +329,7 @@ def osv_rows(data: Path) -> Iterator[tuple[str, str, list[Row]]]:
                 with archive.open(name) as member:
                     value = parse_json(read_all(cast(IO[bytes], Counted(member, meter)), JSON_BYTES, name), name)
                 yield from _osv(value, name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except NOT_ZIPPED as error:
         raise OutsideError(f"{OSV} is no zip archive, or cut short: {error}") from None
 
 

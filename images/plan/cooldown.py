@@ -6,7 +6,7 @@ What counts is our own first sight, or a date that a trusted key signed; never t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from images.artifact import Package
@@ -56,6 +56,17 @@ class Sights:
     def newest(self) -> str:
         """The version that the last look found, where a look finds one; empty without any look."""
         return max(self.seen, key=lambda one: one.last).version if self.seen else ""
+
+
+@dataclass(frozen=True)
+class TagLook:
+    """One look at a tag that fleets follow, at a moment. `closes`: by fleet, the grave holes that what the tag names
+    closes of what runs there, where that was asked.
+    """
+
+    at: datetime
+    sights: Sights
+    closes: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def look(known: Sights, offered: Collection[str], now: datetime, settled: Collection[str] = ()) -> Sights:
@@ -141,6 +152,19 @@ def choose(
     return _while_it_waits(sights, pinned, newest, cooldown, now, wait)
 
 
+def take(sights: Sights, newest: str, cooldown: timedelta, now: datetime, urgent: Collection[str] = ()) -> TagChoice:
+    """What of a tag may be taken where nothing is pinned: as `choose`, but what was first seen waits as well."""
+    wait = until(sights.of(newest), cooldown, now)
+    if wait is None:
+        return TagChoice(newest, newest, None, "it was seen for long enough" if cooldown else "there is no cooldown")
+    if urgent:
+        return TagChoice(newest, newest, None, f"it fixes {', '.join(sorted(urgent))}, which does not wait")
+    older = [one for one in sights.seen if _stood(one, newest, cooldown, now)]
+    if older:
+        return TagChoice(max(older, key=lambda one: one.last).version, newest, wait, "it waits out its cooldown")
+    return _waits(newest, wait, sights.seen, cooldown, now)
+
+
 def _while_it_waits(
     sights: Sights, pinned: str, newest: str, cooldown: timedelta, now: datetime, wait: datetime
 ) -> TagChoice:
@@ -150,7 +174,12 @@ def _while_it_waits(
     if older:
         digest = max(older, key=lambda one: one.last).version
         return TagChoice(digest, newest, wait, "an older one than the tag names now was seen for long enough")
-    restless = any(since + RESTLESS * cooldown <= now for one in later if (since := one.since))
+    return _waits(newest, wait, later, cooldown, now)
+
+
+def _waits(newest: str, wait: datetime, seen: Iterable[Sight], cooldown: timedelta, now: datetime) -> TagChoice:
+    """No choice yet: no version that was `seen` stayed for long enough, however long that goes on."""
+    restless = any(since + RESTLESS * cooldown <= now for one in seen if (since := one.since))
     often = "the tag moves so often that nothing was seen for long enough, and this one waits out its cooldown"
     return TagChoice("", newest, wait, often if restless else "it waits out its cooldown", restless)
 

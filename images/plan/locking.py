@@ -89,20 +89,34 @@ class TagWatch:
         """
         try:
             content = self.upstream.fetch(reference)
-            bootstrap, old = self.upstream.bootstrap(reference), self._packages(content)
-            there = {one.id for package in old for one in self.holes.open_in(bootstrap.suite, package)}
-            if not self.holes.grave(there):
-                return ()
-            fresh = self.upstream.bring(f"{split(reference)[0]}@{newest}")
-            if self.may_pull:
-                self.context.index.refresh(bootstrap)
-            return self.holes.grave_closed_between(bootstrap, old, self._packages(fresh))
+            return closed_by(self.context, self.upstream, self.holes, reference, content, newest, fresh=self.may_pull)
         except GoldsmithError as error:
             self.holes.missing[f"what {reference} {newest[:19]} closes"] = error.message
             return ()
 
-    def _packages(self, content: str) -> tuple[Package, ...]:
-        return tuple(debian.installed(self.upstream.text(content, "var/lib/dpkg/status")))
+
+def closed_by(
+    context: Context, upstream: Upstream, holes: KnownHoles, reference: str, content: str, newest: str, *,
+    fresh: bool = True,
+) -> tuple[str, ...]:  # fmt: skip
+    """The exploited or critical holes of an image in the store, `content`, that the digest `newest` of `reference`
+    closes, by versions of the archive; `fresh`: of its newest index.
+
+    The newest is fetched only where the old one has such a hole. Raises GoldsmithError where either cannot be looked
+    into.
+    """
+
+    def packages(of: str) -> tuple[Package, ...]:
+        return tuple(debian.installed(upstream.text(of, "var/lib/dpkg/status")))
+
+    bootstrap, old = upstream.bootstrap_of(content, reference), packages(content)
+    there = {one.id for package in old for one in holes.open_in(bootstrap.suite, package)}
+    if not holes.grave(there):
+        return ()
+    new = upstream.bring(f"{split(reference)[0]}@{newest}")
+    if fresh:
+        context.index.refresh(bootstrap)
+    return holes.grave_closed_between(bootstrap, old, packages(new))
 
 
 def cooldown_of(context: Context, reference: str) -> timedelta:

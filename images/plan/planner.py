@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, GoldsmithError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.settings import pretended
 from hardening.render import Overlay
@@ -59,6 +59,24 @@ class Planner:
         """The plans of `names` and all they stand on, parents first."""
         wanted = with_ancestors(names, self.context.parents)
         return [self.plan(name) for name in order(self.context.parents) if name in wanted]
+
+    def plan_each(
+        self, names: Iterable[str], failing: type[GoldsmithError] = ContentError
+    ) -> dict[str, GoldsmithError | None]:
+        """Plan `names`, parents first, as far as they can be; by the name of each other one what is wrong with it, None
+        where only what it stands on cannot be planned. Raises every error that is not of `failing`.
+        """
+        failed: dict[str, GoldsmithError | None] = {}
+        for name in names:
+            parent = self.context.parents[name]
+            if parent and parent not in self.plans:
+                failed[name] = None
+                continue
+            try:
+                self.plan(name)
+            except failing as error:
+                failed[name] = error
+        return failed
 
     def plan(self, name: str) -> BuildPlan:
         """The plan of one definition; its parent must have been planned before, and `digests` tell of it."""
@@ -163,7 +181,7 @@ class Planner:
         try:
             return self.context.index.resolve(bootstrap, wanted, inherited, upstream, left_out)
         except ContentError as error:
-            raise _since_held(error, held) from None
+            raise _since_held(_of_definition(error, loaded), held) from None
 
     def last(self, name: str) -> Artifact | None:
         """The newest artifact of a definition; read once where nothing is built by the plans."""
@@ -292,6 +310,14 @@ class Planner:
         same = last if last and last.input_digest == wanted else None  # nearly always, and read already
         known = same or self.context.ledger.artifact_by_input(name, platform, wanted)
         return known if known and self.context.store.whole(known.digest) else None
+
+
+def _of_definition(error: ContentError, loaded: LoadedDefinition) -> ContentError:
+    """What the package index says of names, with the file that names them: of many definitions one may be wrong."""
+    if error.file or not error.key:
+        return error
+    file = loaded.folder / "image.toml"
+    return ContentError(error.message, file=file, hint=error.hint, evidence=error.evidence)
 
 
 def _since_held(error: ContentError, held: Iterable[Waiting]) -> ContentError:

@@ -5,7 +5,6 @@ What is malformed or costly is one clear error.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Hashable
 from functools import cache
@@ -17,7 +16,7 @@ from pydantic_core import SchemaValidator
 
 from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, OutsideError, SilentError
 from hardening.foundation.hashing import DIGEST
-from hardening.foundation.limits import JSON_VALUES, keys_once
+from hardening.foundation.limits import JSON_VALUES, strict_json
 
 LISTS = {"list", "tuple", "set", "frozenset"}
 Value = TypeVar("Value")
@@ -46,7 +45,7 @@ def loaded(data: str | bytes, what: str) -> dict[str, Any]:
     """
     _bounded(data, what)
     try:
-        found = json.loads(data, object_pairs_hook=keys_once)
+        found = strict_json(data)
     except (ValueError, RecursionError) as error:
         raise malformed(what, error) from None
     if not isinstance(found, dict):
@@ -66,7 +65,7 @@ def malformed(what: str, error: Exception) -> MalformedError:
 
 def _bounded(data: str | bytes, what: str) -> None:
     """Raise MalformedError where a text holds more values than any document of ours."""
-    text = data.encode() if isinstance(data, str) else data
+    text = data.encode(errors="surrogatepass") if isinstance(data, str) else data
     if sum(map(text.count, (b",", b"[", b"{"))) > JSON_VALUES.most:
         raise malformed(what, ValueError(f"it exceeds {JSON_VALUES}"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,10 +42,27 @@ def bundles(registry: RegistryClient, repository: str, subject: str) -> tuple[by
     where = f"{repository}:{tag_of(subject)}"
     _require(limits.ATTESTATIONS, len(listed), where)
     _require(limits.DOCUMENT_BYTES, sum(one.size for one in every), where)
+    if (known := _by_http(registry, repository, listed)) is not None:
+        return _bundles(known.__getitem__, repository, subject, listed)
     with workspace(registry.settings) as directory:
         _pull(registry, repository, subject, directory, listed)
         store = Store(directory)
-        return tuple(_bundle_or_nothing(store, f"{repository}@{one.digest}", one.digest, subject) for one in listed)
+        return _bundles(lambda name: store.blob(name).read_bytes(), repository, subject, listed)
+
+
+def _by_http(registry: RegistryClient, repository: str, listed: Sequence[Listed]) -> dict[str, bytes] | None:
+    """All that is listed, by digest, without starting a process; None where one of them cannot be read so."""
+    found = dict[str, bytes]()
+    for name in dict.fromkeys(one.digest for one in listed):
+        try:
+            parts = registry.document(repository, name)
+        except (NotFoundError, MalformedError):
+            return None
+        if parts is None:
+            return None
+        found |= parts
+        _require(limits.ATTESTATION_BYTES, sum(map(len, found.values())), repository)
+    return found
 
 
 def _pull(registry: RegistryClient, repository: str, subject: str, directory: Path, listed: Sequence[Listed]) -> None:
@@ -66,20 +83,30 @@ def _require(limit: limits.Limit, amount: int, where: str) -> None:
         raise MalformedError(error.message, hint=error.hint) from None
 
 
-def _bundle_or_nothing(store: Store, what: str, manifest_digest: str, subject: str) -> bytes:
+def _bundles(
+    read: Callable[[str], bytes], repository: str, subject: str, listed: Sequence[Listed]
+) -> tuple[bytes, ...]:
+    found = list[bytes]()
+    for one in listed:
+        found.append(_bundle_or_nothing(read, f"{repository}@{one.digest}", one.digest, subject))
+        _require(limits.ATTESTATION_BYTES, sum(map(len, found)), f"{repository}:{tag_of(subject)}")
+    return tuple(found)
+
+
+def _bundle_or_nothing(read: Callable[[str], bytes], what: str, manifest_digest: str, subject: str) -> bytes:
     try:
-        return _bundle(store, what, manifest_digest, subject)
-    except (MalformedError, FileNotFoundError):
+        return _bundle(read, what, manifest_digest, subject)
+    except (MalformedError, FileNotFoundError, KeyError):
         return b""
 
 
-def _bundle(store: Store, what: str, manifest_digest: str, subject: str) -> bytes:
-    """The one blob of an attached manifest, if it is one about `subject`."""
-    raw = store.blob(manifest_digest).read_bytes()
+def _bundle(read: Callable[[str], bytes], what: str, manifest_digest: str, subject: str) -> bytes:
+    """The one blob of an attached manifest, if it is one about `subject`. `read` gives what a digest names."""
+    raw = read(manifest_digest)
     manifest = parsed(Attached, loaded(raw, what), what)
     if manifest.subject is None or manifest.subject.digest != subject or len(manifest.layers) != 1:
         raise MalformedError(f"{what} is listed as a document about {subject[:19]}, and is none")
-    data = store.blob(manifest.layers[0].digest).read_bytes()
+    data = read(manifest.layers[0].digest)
     if digest(raw) != manifest_digest or digest(data) != manifest.layers[0].digest:
         raise MalformedError(f"{what} holds other bytes than it says", hint="is something between us and the registry?")
     return data

@@ -6,7 +6,6 @@ A refused connection or a server's failure is tried again within the settings' t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,15 +22,13 @@ from images.registry import answers
 from images.registry.answers import Image, Index, Listed, NotFoundError, loaded, parsed
 from images.registry.http import RegistryHttp
 from images.registry.login import authfile, log_file
-from images.registry.references import host_of, speaks_plain_http, split
+from images.registry.references import REPOSITORY, TAG, host_of, speaks_plain_http, split
 from images.store.oci import as_layout
 
 REF_NAME = "org.opencontainers.image.ref.name"
 COPY_SECONDS, ASK_SECONDS = limits.REGISTRY_COPY_SECONDS.most, limits.REGISTRY_SECONDS.most
-TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 # Its collector of garbage took a fifth of the processor time of so short a run; half of what it may take is enough.
 FRUGAL = {"GOGC": "400", "GOMEMLIMIT": f"{limits.REGISTRY_MEMORY.most // 2}B"}
-REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -153,6 +150,23 @@ class RegistryClient:
         """Copy `reference` and its children into the OCI layout under `name`; no blob is larger than a document."""
         self._copy(["--all"], f"docker://{reference}", f"oci:{layout}:{name}", largest=limits.DOCUMENT_BYTES.most)
 
+    def document(self, repository: str, manifest_digest: str) -> dict[str, bytes] | None:
+        """An attached document's manifest and its blob by HTTP, by their digests. None where it has to be
+        pulled, which then says what is wrong: another registry, one that needs more than a request, or other bytes.
+
+        Raises NotFoundError, and MalformedError where it is not a manifest.
+        """
+        reference = f"{repository}@{manifest_digest}"
+        text = self._http.manifest(reference) if self._is_own(reference) else None
+        if text is None or digest(text) != manifest_digest:
+            return None
+        layers, found = parsed(Image, loaded(text, reference), reference).layers, {manifest_digest: text.encode()}
+        if len(layers) != 1:
+            return found
+        name = layers[0].digest
+        blob = self._http.blob(f"{repository}@{name}", limits.DOCUMENT_BYTES)
+        return None if blob is None or digest(blob) != name else {**found, name: blob}
+
     def download(self, reference: str, directory: Path) -> None:
         """Put the one manifest at `reference` and its blobs into `directory`, whatever their media types, unchanged.
 
@@ -184,9 +198,11 @@ class RegistryClient:
         """A manifest of our own registry by HTTP, which costs a twentieth of a process; what that does not get, skopeo
         asks for: it knows mirrors, tries again, and its errors say what is wrong.
         """
-        own = self.own and host_of(_sound(reference)) == host_of(self.address)
-        text = self._http.manifest(reference) if own else None
+        text = self._http.manifest(reference) if self._is_own(reference) else None
         return self._ask("inspect", reference, "--raw") if text is None else text
+
+    def _is_own(self, reference: str) -> bool:
+        return self.own and host_of(_sound(reference)) == host_of(self.address)
 
     def _ask(self, verb: str, reference: str, *options: str) -> str:
         """What skopeo prints about one reference. Raises MalformedError for what is no repository's name."""

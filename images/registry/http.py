@@ -1,4 +1,4 @@
-"""Questions to a registry by HTTP, with its login: the head of a tag, and manifests. Edge.
+"""Questions to a registry by HTTP, with its login: the head of a tag, manifests, and small blobs. Edge.
 
 skopeo, which everything else goes through, knows no HEAD, and is a process for each question.
 """
@@ -52,27 +52,36 @@ class RegistryHttp:
         return self._within(lambda: self._asked("HEAD", reference), reference)
 
     def manifest(self, reference: str) -> str | None:
-        """The text of a manifest, not hashed yet; None where the answer is not so simple: another way has to be tried.
+        """The text of a manifest, not hashed yet; None where one request is not enough: another way has to be tried.
 
         Raises NotFoundError where the registry itself says that it is not there.
         """
         with suppress(OutsideError, UnicodeDecodeError):
-            status, said = self._within(lambda: self._got(reference), reference)
+            status, said = self._within(lambda: self._got("manifests", reference, MANIFEST_BYTES), reference)
             if status == OK:
                 return said.decode()
             if status == NOT_FOUND and MISSING.search(said.decode(errors="replace")):
                 raise NotFoundError("not in the registry", evidence=said.decode(errors="replace")[:1000])
         return None
 
-    def _got(self, reference: str) -> tuple[int, bytes]:
-        with self._asked("GET", reference) as answer:
-            return answer.status_code, _read(answer, MANIFEST_BYTES, reference)
+    def blob(self, reference: str, limit: Limit) -> bytes | None:
+        """The blob `repository@digest`, not hashed yet; None where another way has to be tried, as where it is larger
+        than that, or the registry keeps its blobs elsewhere.
+        """
+        with suppress(OutsideError):
+            status, said = self._within(lambda: self._got("blobs", reference, limit), reference)
+            return said if status == OK else None
+        return None
 
-    def _asked(self, method: str, reference: str) -> requests.Response:
+    def _got(self, kind: str, reference: str, limit: Limit) -> tuple[int, bytes]:
+        with self._asked("GET", reference, kind) as answer:
+            return answer.status_code, _read(answer, limit, reference)
+
+    def _asked(self, method: str, reference: str, kind: str = "manifests") -> requests.Response:
         """The answer, asked again with a token or login where the registry wants one."""
         host, repository, wanted = place_of(reference)
         scheme = "http" if speaks_plain_http(self.settings, reference) else "https"
-        address = f"{scheme}://{host}/v2/{repository}/manifests/{wanted}"
+        address = f"{scheme}://{host}/v2/{repository}/{kind}/{wanted}"
         known = self._logins.get(f"{host}/{repository}") or self._logins.get(host)
         answer = self._request(method, address, known)
         wants = answer.headers.get("WWW-Authenticate", "")

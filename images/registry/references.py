@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from hardening.foundation.addresses import is_loopback
+from hardening.foundation.errors import ContentError
+from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 
 HUB, HUB_HOST = "docker.io", "registry-1.docker.io"
+REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
+TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
 
 def split(reference: str) -> tuple[str, str]:
@@ -18,6 +24,17 @@ def split(reference: str) -> tuple[str, str]:
     return f"{head}{slash}{name}", tag
 
 
+def require_reference(text: str) -> None:
+    """Raises ContentError, which shows no password, for what is neither the name of an image nor a reference."""
+    repository, wanted = split(text)
+    form = re.compile(DIGEST) if "@" in text else TAG
+    if not REPOSITORY.fullmatch(repository) or (wanted and not form.fullmatch(wanted)):
+        login, _, rest = text.rpartition("@")
+        shown = f"…@{rest}" if ":" in login and not re.match(DIGEST, rest) else text
+        hint = "write NAME, NAME:TAG, HOST/PATH:TAG or HOST/PATH@sha256:DIGEST: tag or digest, not both, and no login"
+        raise ContentError(f"{shown[:200]!r} is neither the name of an image nor a reference", hint=hint)
+
+
 def place_of(reference: str) -> tuple[str, str, str]:
     """Host, repository and tag (or digest) of a reference, as Docker reads it: without a host it is Docker Hub's."""
     repository, wanted = split(reference)
@@ -28,6 +45,18 @@ def place_of(reference: str) -> tuple[str, str, str]:
     if host == HUB:
         return HUB_HOST, name if "/" in name else f"library/{name}", wanted or "latest"
     return host, name, wanted or "latest"
+
+
+def qualified(reference: str) -> str:
+    """A reference with the host and path that Docker reads into it: `nginx:1` is `docker.io/library/nginx:1`."""
+    tagged = reference.partition("@")[0]
+    host, name, _ = place_of(tagged)
+    return f"{HUB if host == HUB_HOST else host}/{name}{reference.removeprefix(split(tagged)[0])}"
+
+
+def one_repository(one: str, other: str) -> bool:
+    """Whether two references are of one repository, as Docker reads them."""
+    return place_of(one.partition("@")[0])[:2] == place_of(other.partition("@")[0])[:2]
 
 
 def speaks_plain_http(settings: Settings, reference: str) -> bool:

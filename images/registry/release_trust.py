@@ -14,7 +14,7 @@ from images.documents import Document
 from images.registry.answers import NotFoundError
 from images.registry.attestations import bundles, signed_document
 from images.registry.client import RegistryClient
-from images.registry.references import split
+from images.registry.references import HUB, qualified, split
 from images.registry.referrers import attach
 from images.trust.envelope import BUNDLE, signed_by
 from images.trust.keys import own_keys, signer
@@ -68,9 +68,17 @@ def counting_keys(settings: Settings, day: date) -> tuple[bytes, ...]:
     return tuple(key.der for key in keys if key.since <= day <= key.until and not key.revoked)
 
 
-def require_upstream_trusted(registry: RegistryClient, reference: str, digest: str, now: datetime) -> bool:
-    """Whether a rule of the floor says who signs `reference`. Raises UntrustedError for a digest not signed so."""
-    trust = trust_of(registry.settings).of_upstream(reference)
+def require_upstream_trusted(
+    registry: RegistryClient, reference: str, digest: str, now: datetime, policy: str = ""
+) -> bool:
+    """Whether a rule of `policy`, by default the floor, says who signs `reference`, in whichever form it is written.
+
+    Raises UntrustedError for a digest not signed so.
+    """
+    asked, whole = trust_of(registry.settings, policy), qualified(reference)
+    of_hub = whole.removeprefix(f"{HUB}/")
+    forms = (reference, whole, of_hub, of_hub.removeprefix("library/")) if of_hub != whole else (reference, whole)
+    trust = next(filter(None, map(asked.of_upstream, dict.fromkeys(forms))), None)
     if trust is None:
         return False
     verify(reference, (digest,), bundles(registry, split(reference)[0], digest), trust, (), signed_at=None, now=now)

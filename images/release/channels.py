@@ -73,11 +73,9 @@ def revoke(to: ReleaseStore, ref: str, reason: str) -> tuple[ChannelMove, ...]:
     What is wrong is inside the content, so every release over the same content goes with it, and every one that is
     built on it.
     """
-    if not reason.strip():
-        raise UsageError("a revocation needs a reason", hint="--reason says why, to everyone who meets the image")
+    require_revocation_reason(reason)
     release = to.meant(ref)
-    over = {release.digest: release, **{one.digest: one for one in to.ledger.releases_of_content(release.content)}}
-    every = [one for one in with_children(to.ledger, over).values() if one.repository.startswith(to.place)]
+    every = revoked_with(to, release)
     for one in every:
         same = one.content == release.content
         to.mark_revoked(one, reason if same else f"its base {release.name} was revoked: {reason}")
@@ -85,6 +83,18 @@ def revoke(to: ReleaseStore, ref: str, reason: str) -> tuple[ChannelMove, ...]:
     gone = {digest for one in every for digest in (one.digest, one.content)}
     changes = (_leave(to, *where, channel, gone) for where in left for channel in CHANNELS)
     return tuple(change for change in changes if change)
+
+
+def require_revocation_reason(reason: str) -> None:
+    """Raise UsageError for a reason without a word, such as the `…` of an example."""
+    if not any(map(str.isalnum, reason)):
+        raise UsageError("a revocation needs a reason", hint="--reason says why, to everyone who meets the image")
+
+
+def revoked_with(to: ReleaseStore, release: Release) -> list[Release]:
+    """What a revocation of the release takes out of policy: it, all over the same content, and all built on these."""
+    over = {release.digest: release, **{one.digest: one for one in to.ledger.releases_of_content(release.content)}}
+    return [one for one in with_children(to.ledger, over).values() if one.repository.startswith(to.place)]
 
 
 def point(to: ReleaseStore, release: Release, channel: str, reason: str, back: str = "") -> str:
@@ -174,7 +184,10 @@ def _leave(to: ReleaseStore, name: str, repository: str, channel: str, gone: Col
     if set(found).isdisjoint(gone):
         return None
     earlier = (one for one in _earlier(to, repository, channel, found[0], gone) if not one.revoked_at)
-    note = "no earlier release to go back to: it still points to the revoked one; publish a good one"
+    note = (
+        "no earlier release to go back to: it still points to the revoked one; mend it, then "
+        f"./goldsmith image.publish {name}{f' and ./goldsmith image.promote {name}' if channel == 'stable' else ''}"
+    )
     try:
         if chosen := _first_proven(to, name, earlier):
             return _back(to, chosen, channel, "revoke")

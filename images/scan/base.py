@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,12 @@ def report(
     """A scanner's report; NOT_EVALUATED where it looked at nothing or at less than `expected`, whatever it found.
 
     `nothing` is the reason where it looked at nothing, `note` what else there is to know; `profile`: see ScanReport.
+    Raises TypeError or ValueError, as `finding` does, where the scanner said something else than text.
     """
+    _require_text(version, profile, note)
+    evaluated = index(evaluated)  # a fraction of a package was never looked at
+    if evaluated < 0:
+        raise ValueError(f"it says that it looked at {evaluated}")
     short = expected and 0 < evaluated < expected
     reason = f"it saw {evaluated} of the image's {expected} {things}" if short else "" if evaluated else nothing
     outcome = Outcome.NOT_EVALUATED if reason else Outcome.FAIL if findings else Outcome.PASS
@@ -156,12 +162,21 @@ def finding(
     scanner: str, kind: FindingKind, rule: str, package: str, word: str, *, installed: str = "", fixed: str = "",
     title: str = "", source: str = "", ecosystem: str = "", status: str = "",
 ) -> Finding:  # fmt: skip
-    """What one scanner found; `word` is its own for the severity."""
+    """What one scanner found; `word` is its own for the severity. Raises TypeError or ValueError for no text."""
+    _require_text(rule, package, installed, fixed, title, source, ecosystem, status)
     how_bad = severity(word)
     return Finding(
         kind, rule, package, installed, fixed, how_bad, ((scanner, how_bad),), title, source=source,
         ecosystem=ecosystem, status=status,
     )  # fmt: skip
+
+
+def _require_text(*said: object) -> None:
+    """Raise TypeError for what is no text, and ValueError for text that no file can hold (half a character)."""
+    for one in said:
+        if not isinstance(one, str):
+            raise TypeError(f"{one!r:.80} is not text")
+        one.encode()
 
 
 def purl_type(purl: str) -> str:

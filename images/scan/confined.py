@@ -52,7 +52,10 @@ def main(work: str, keeps: str, memory: str, file: str, reads: str, *command: st
     os.chroot(".")
     os.chdir(work)
     _limit({int(number) for number in keeps.split(",")}, int(memory), int(file))
-    os.execvp(command[0], command)  # noqa: S606 - an argv, as it was given
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - an argv, as it was given
+    except OSError as problem:  # of a script, its interpreter may be what is missing
+        raise OSError(problem.errno, f"{command[0]}, or what runs it: {problem.strerror}") from None
 
 
 def _show(root: str, path: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from hardening import findings
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
 from hardening.foundation import process
-from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, traced
 from hardening.foundation.hashing import digest, digest_of
 from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
@@ -222,7 +222,7 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
     inputs = replace(inputs, work=inputs.work / scanner.name)
     try:
         if program is None:
-            return replace(scanner.parse("", target, _with_advisories(inputs, feed)), ignores=scanner.ignores)
+            return reported(scanner, "", target, _with_advisories(inputs, feed))
         refuse_denied(Path(str(program)))
         inputs.work.mkdir()
         for name, text in scanner.files(target, inputs).items():
@@ -236,12 +236,20 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
             env=scanner.environment(target, inputs), within=scanner.within(target, inputs), ok=scanner.ok,
         )  # fmt: skip
         answers = [read_answer(inputs.work / name) for name in scanner.answers]
-        return replace(scanner.parse("\n".join(answers or [said]), target, inputs), ignores=scanner.ignores)
+        return reported(scanner, "\n".join(answers or [said]), target, inputs)
     except GoldsmithError as error:
         return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed)
-    except (ValueError, KeyError, TypeError, AttributeError, SyntaxError, OSError) as error:
-        # An answer in a form we do not know is no evaluation, whatever its exit status.
-        return unevaluated(scanner, Outcome.ERROR, f"unknown output: {type(error).__name__}: {error}", feed)
+    except OSError as error:
+        return unevaluated(scanner, Outcome.ERROR, f"{type(error).__name__}: {error}", feed)
+
+
+def reported(scanner: Scanner, said: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
+    """What a scanner `said`. In a form that we do not know it is no evaluation, whatever its exit status."""
+    try:
+        return replace(scanner.parse(said, target, inputs), ignores=scanner.ignores)
+    except (*NOT_UNDERSTOOD, SyntaxError) as error:
+        feed = inputs.feeds.get(scanner.data)
+        return unevaluated(scanner, Outcome.ERROR, f"unknown output: {traced(error)}", feed)
 
 
 def _with_advisories(inputs: ScanInputs, feed: Feed | None) -> ScanInputs:
@@ -263,9 +271,18 @@ def _sbom(target: ScanTarget, work: Path) -> Bills:
     argv = [str(program), *syft.command(target, config)[1:]]
     run_confined(argv, reads=_reads(target), work=own, env=syft.ENVIRONMENT)
     try:
-        return syft.normalise(read_answer(own / syft.CYCLONEDX), read_answer(own / syft.SPDX), target)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise OutsideError(f"syft wrote no bill of materials that is known: {type(error).__name__}: {error}") from None
+        said = read_answer(own / syft.CYCLONEDX), read_answer(own / syft.SPDX)
+    except OSError as error:
+        raise OutsideError(f"syft wrote no bill of materials: {error}") from None
+    return bills_of(*said, target)
+
+
+def bills_of(cyclonedx: str, spdx: str, target: ScanTarget) -> Bills:
+    """Both bills that syft wrote. Raises OutsideError for what is none, or lacks packages of the target."""
+    try:
+        return syft.normalise(cyclonedx, spdx, target)
+    except NOT_UNDERSTOOD as error:
+        raise OutsideError(f"syft wrote no bill of materials that is known: {traced(error)}") from error
 
 
 def _reads(target: ScanTarget, feed: Feed | None = None) -> list[Path | None]:

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 from packageurl import PackageURL
 
 from hardening.findings import FindingKind, Outcome, ScanReport
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import NOT_UNDERSTOOD, OutsideError, traced
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.limits import (
     CHUNK,
@@ -47,8 +47,8 @@ def reports(settings: Settings, sbom: bytes, now: datetime) -> tuple[ScanReport,
     """The report on the packages of `sbom` (CycloneDX); none where the settings name no data."""
     if not settings.feeds.reproduced:
         return ()
-    wanted = packages_of(sbom)
     try:
+        wanted = packages_of(sbom)
         feed, files = _data(settings, now)
         found = {key: status for file in files for key, status in _told(file, wanted).items()}
     except OutsideError as error:
@@ -58,9 +58,15 @@ def reports(settings: Settings, sbom: bytes, now: datetime) -> tuple[ScanReport,
 
 
 def packages_of(sbom: bytes) -> frozenset[Key]:
-    """The Debian packages that a CycloneDX document names, by their package URLs; a malformed one is a name alone."""
-    purls = [component.get("purl", "") for component in json.loads(sbom or b"{}").get("components", [])]
-    return frozenset(_key(purl) for purl in purls if purl.startswith("pkg:deb/"))
+    """The Debian packages that a CycloneDX document names, by their package URLs; a malformed one is a name alone.
+
+    Raises OutsideError for another document.
+    """
+    try:
+        purls = [component.get("purl", "") for component in json.loads(sbom or b"{}").get("components", [])]
+        return frozenset(_key(purl) for purl in purls if purl.startswith("pkg:deb/"))
+    except NOT_UNDERSTOOD as error:
+        raise OutsideError(f"the image's SBOM is malformed: {traced(error)}") from error
 
 
 def _key(purl: str) -> Key:
@@ -145,7 +151,7 @@ def _objects(stream: IO[bytes]) -> Iterator[dict[str, Any]]:
     meter, values = Meter(FEED_BYTES, LIST), Meter(REBUILT_VALUES, f"an entry of {LIST}")
     opened, entry, name = list[str](), dict[str, Any](), ""
     try:
-        for event, value in ijson.basic_parse(Counted(stream, meter), buf_size=CHUNK):
+        for event, value in ijson.basic_parse(Counted(stream, meter), buf_size=CHUNK, use_float=True):
             values.add(1)
             if event == "start_map" and opened == ["start_array"]:
                 entry, values.used = {}, 0

@@ -14,6 +14,7 @@ from packageurl import PackageURL
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from hardening.foundation.errors import MalformedError
 from hardening.foundation.hashing import canonical
 from hardening.trust import PREDICATES
 from images.registry.answers import malformed, read_as
@@ -49,7 +50,7 @@ def read_predicate(kind: type[Model], predicate: Any, what: str) -> Model:
     """A predicate, or a part of one, as a value of that kind. Raises MalformedError where it does not fit."""
     try:
         data = canonical(predicate)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, MalformedError) as error:
         raise malformed(what, error) from None
     return read_as(kind, data, what)
 

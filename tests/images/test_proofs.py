@@ -13,7 +13,7 @@ from hardening.foundation.settings import ROOT, Settings
 from images.context import Context
 from images.proofs import _stand_in
 from tests.support.loop import CHILD, Goldsmith, definition
-from tests.support.trees import NO_ENGINE, Layers, control_shown
+from tests.support.trees import NO_ENGINE, SHOWN, Layers, control_shown
 
 
 @pytest.fixture
@@ -33,9 +33,9 @@ def test_a_control_is_proved_without_an_image_and_the_second_time_without_a_boot
     assert [(line["profile"], line["passed"]) for line in first.json] == [("container-base", True)] * 2
     assert "no profile uses it" in first.err
     layers.link_to(inv.state, layers.container)
-    cases = inv.content[0] / "hardening/controls/no-core-dumps/cases.toml"
+    cases = inv.content[0] / f"hardening/controls/{SHOWN}/cases.toml"
     cases.write_text(cases.read_text() + '[[proof]]\ntitle = "of nothing"\nevidence = "/x"\n')
-    second = inv("control.test", "no-core-d*")
+    second = inv("control.test", f"{SHOWN[:-1]}*")
     assert second.code == 2
     assert f"{cases}: proof[1]: of nothing: its check must fail where it is broken, and says pass" in second.err
     assert "installing" in first.err
@@ -47,9 +47,9 @@ def test_a_control_is_proved_without_an_image_and_the_second_time_without_a_boot
 
 def test_an_unknown_control_is_answered_with_the_nearest(inv: Goldsmith) -> None:
     """Before anything is made."""
-    answer = inv.here("control.test", "no-core-dump")
+    answer = inv.here("control.test", SHOWN[:-1])
     assert answer.code == 2
-    assert "hint: did you mean no-core-dumps or" in answer.err
+    assert f"hint: did you mean {SHOWN} or" in answer.err
 
 
 def context(folder: Path, *roots: Path) -> Context:

@@ -44,7 +44,7 @@ def made_once(make: Callable[[Clients, str, str, str], Client]) -> Callable[[Cli
     """
 
     def once(clients: Clients, service: str, account: str, region: str) -> Client:
-        if account in clients.settings.roles:
+        if account in clients.settings.roles or account != clients.settings.account:
             return make(clients, service, account, region)
         around = frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
         given = clients.settings

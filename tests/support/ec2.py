@@ -214,7 +214,7 @@ def killed_after(effects: int) -> Iterator[None]:
     real, left = Client.call, [effects]
 
     def call(self: Client, operation: str, **request: Any) -> dict[str, Any]:
-        if operation.startswith(("Describe", "Get")):
+        if operation.startswith(("Describe", "Get", "List")):
             return real(self, operation, **request)
         if left[0] == 0:
             raise Killed

@@ -150,7 +150,7 @@ class Hostile:
         scheme = "http"
         if certificates:
             scheme, self.ca = "https", certificates / "hostile.pem"
-            self._http.socket = _tls(self.ca, name or "localhost").wrap_socket(
+            self._http.socket = server_tls(self.ca, name or "localhost").wrap_socket(
                 self._http.socket, server_side=True, do_handshake_on_connect=False
             )
         self.authority = f"{at[0]}:{self._http.server_port}"
@@ -227,7 +227,7 @@ def hostile(certificates: Path | None = None, at: tuple[str, int] = ANY_PORT, na
         server.close()
 
 
-def _tls(file: Path, called: str) -> ssl.SSLContext:
+def server_tls(file: Path, called: str = "localhost") -> ssl.SSLContext:
     """A server's context with a fresh self-signed certificate, which is written to `file` with its key."""
     from ipaddress import ip_address
 

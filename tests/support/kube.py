@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -70,6 +70,16 @@ class Cluster:
     def group(self) -> Group:
         (found,) = self.port.groups()
         return found
+
+    def follow(self, seconds: Callable[[], float]) -> None:
+        """Let the cluster's clock go by the engine's."""
+        began = self.kube.now
+        self.kube.clock = lambda: began + timedelta(seconds=seconds())
+
+    def marks(self) -> tuple[Any, ...]:
+        """What tells one state of it from another."""
+        pods = tuple(sorted((image, self.kube.serving(image)) for image in self.kube.running()))
+        return len(self.kube.patches), pods
 
     def watch(self, group: Group, rollout: str = ROLLOUT) -> Watched:
         return self.port.watch(rollout, group)

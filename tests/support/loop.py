@@ -75,7 +75,7 @@ class Goldsmith:
             "GOLDSMITH_CONTENT": json.dumps([str(root) for root in self.content]),
             "GOLDSMITH_JUDGING__ROOTS": json.dumps([str(root) for root in self.content]),
             # what a test's own registry may hold
-            "GOLDSMITH_JUDGING__POLICIES": '["default", "machine", "demo", "machine-sample"]',
+            "GOLDSMITH_JUDGING__POLICIES": '["default", "machine", "demo"]',
             "GOLDSMITH_JUDGING__FLOOR": "",
             "GOLDSMITH_RETRY_FOR": "1s",
             "GOLDSMITH_FEEDS": json.dumps(NO_FEEDS),  # the default ones are public addresses

@@ -166,5 +166,9 @@ class NightWorld(NightStages):
         self.messages.append(record.order.id)
         return NightPart()
 
+    def digest(self, order: NightOrder) -> NightPart:
+        """What was told is known, so it is told once."""
+        return self._part("digest", "channels", "sent")
+
 
 DOWN = OutsideError("it does not answer", hint="is it up?")

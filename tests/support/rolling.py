@@ -12,10 +12,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hardening.foundation.settings import Aws, Docker, Settings
+from images.aws.client import Client
 from images.documents import from_json, to_json
 from pipelines.durable.dbos import Worker
+from pipelines.fleet.docker.connecting import open_host
+from pipelines.fleet.docker.hosts import HostsFleet
 from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
+from pipelines.fleet.ecs.groups import ServiceFleet
+from pipelines.fleet.ecs.members import ClusterReader, TaskFleet
 from pipelines.fleet.kubernetes.cluster_client import ClusterClient
 from pipelines.fleet.kubernetes.groups import WorkloadFleet
 from pipelines.fleet.kubernetes.kubeconfig import access_of
@@ -25,19 +31,25 @@ from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import DelegatedFleet, MemberFleet
 from pipelines.rollout import group
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.state import Judge, MemberOrder, RolloutOutcome, World
+from pipelines.rollout.state import GroupOrder, MemberOrder, Order, RolloutOutcome, World
 from tests.simulation.ledger import Ledger, SimulatedJournal
+from tests.support.cloud import cloud_for
+from tests.support.forked import one_after_the_other
 
+READ_WITHIN = timedelta(hours=1)  # no test waits for it
 MUTATING = (
     "create_container_from_config", "start", "stop", "rename", "remove_container", "update_container",
     "connect_container_to_network", "disconnect_container_from_network",
 )  # fmt: skip
 
 
-class Unchanged(Judge):
+class Unchanged:
     """Nothing has changed since the plan was made."""
 
     def left_alone(self, order: MemberOrder, member: Member) -> str:
+        return ""
+
+    def group_left_alone(self, order: GroupOrder) -> str:
         return ""
 
     def refuse(self, target: ReplacementImage) -> None:
@@ -92,16 +104,47 @@ class Deaths:
         return act
 
 
+def outcome_after_deaths(
+    carry: Callable[[Path], None], folder: Path, fleet: Fleet, order: Order, *, after: int = 0, before: int = 0,
+    **given: Any,
+) -> RolloutOutcome:  # fmt: skip
+    """What an order comes to that one process after the other executes, each of which dies at the next point, until one
+    has none left: at least at so many points right `after` a call that changes something, and `before` a step.
+    """
+    given |= {"fleet": fleet.model_dump(mode="json", exclude_unset=True), "order": to_json(order)}
+    (folder / "run.json").write_text(json.dumps(given))
+    assert one_after_the_other(carry, folder)[-1] == 0
+    points = (folder / "died").read_text().splitlines()
+    assert len(points) == len(set(points))
+    assert sum(": after " in point for point in points) >= after, points
+    assert sum(point.startswith("before ") for point in points) >= before, points
+    return from_json(RolloutOutcome, json.loads((folder / "outcome.json").read_text()))
+
+
 def carry_and_die(folder: Path) -> None:
     """Execute what `run.json` in the folder says, in a process of its own, which kills itself at the first point that
     `died` does not name yet: before a step, or after a call that changes something.
     """
     given, deaths = mortal(folder)
-    with DockerFleet(Fleet.model_validate(given["fleet"]), given["host"]) as members:
+    fleet, ways = Fleet.model_validate(given["fleet"]), Docker.model_validate(given.get("ways", {}))
+
+    def opened(engine: str, label: str = "") -> DockerFleet:
+        members = docker_host(fleet, engine, label, ways) if label else DockerFleet(fleet, engine)
         for call in MUTATING:
             setattr(members.api, call, deaths.after(call, getattr(members.api, call)))
-        with carried(members, folder) as worker:
-            carry(worker, folder, given["order"])
+        return members
+
+    several = fleet.docker.hosts
+    with (
+        HostsFleet(fleet, opened, READ_WITHIN) if several else opened(given["host"]) as members,
+        carried(members, folder) as worker,
+    ):
+        carry(worker, folder, given["order"])
+
+
+def docker_host(fleet: Fleet, engine: str, label: str, ways: Docker) -> DockerFleet:
+    """One host of a fleet of several."""
+    return DockerFleet(fleet, engine, host=label, connect=partial(open_host, ways=ways))
 
 
 def carry_groups_and_die(folder: Path) -> None:
@@ -115,6 +158,27 @@ def carry_groups_and_die(folder: Path) -> None:
     reader = NamespaceReader(fleet, client)
     groups = WorkloadFleet(fleet, reader, lambda: datetime.now(UTC))
     with carried(PodFleet(reader, lambda _reference: None), folder, groups) as worker:
+        carry(worker, folder, given["order"])
+
+
+def carry_services_and_die(folder: Path) -> None:
+    """The same, of the services of an ECS fleet, at an emulator that is a process of its own."""
+    given, deaths = mortal(folder)
+    os.environ.update(given["environment"])
+    group.BETWEEN_LOOKS = timedelta(seconds=0.3)
+    fleet, real = Fleet.model_validate(given["fleet"]), Client.call
+
+    def call(self: Client, operation: str, **request: Any) -> dict[str, Any]:
+        answer = real(self, operation, **request)
+        if not operation.startswith(("Describe", "List")):
+            deaths.reach(f"in {deaths.step}: after {operation}")
+        return answer
+
+    Client.call = call  # type: ignore[method-assign]
+    cloud = cloud_for(Settings(state=folder / "state", aws=Aws.model_validate(given["aws"])))
+    reader = ClusterReader(fleet, cloud)
+    groups = ServiceFleet(fleet, reader, cloud, lambda: datetime.now(UTC))
+    with carried(TaskFleet(reader, lambda _reference: None), folder, groups) as worker:
         carry(worker, folder, given["order"])
 
 

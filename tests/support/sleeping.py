@@ -79,7 +79,7 @@ class FileFleet(MemberFleet):
     def find(self, member: str) -> Member | None:
         return next((one for one in self.describe() if one.id == member), None)
 
-    def prepare(self, target: ReplacementImage) -> None:
+    def prepare(self, target: ReplacementImage, member: str = "") -> None:
         return None
 
     def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 from hardening.foundation.process import run as command
 from images.documents import from_json, to_json
+from pipelines.fleet.docker.hosts import HostsFleet
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.flow import ROLLOUT
-from pipelines.rollout.plan import Plan, plan
+from pipelines.rollout.plan import plan
+from pipelines.rollout.plan_model import Plan
 from pipelines.rollout.state import MemberState, Order, RolloutOutcome
 from tests.support.engines import WEB, busybox_image, engine
 from tests.support.fleets import fleet as fleet_with
@@ -92,10 +94,10 @@ def yards(host: str, folder: Path) -> Iterator[Yard]:
         yield Yard(api, host, folder)
 
 
-def planned(members: DockerFleet, target: ReplacementImage) -> Plan:
-    """All members violate."""
-    found = members.describe()
-    ours = [replace(judged(one.name, "expired"), member=one) for one in found]
+def planned(members: DockerFleet | HostsFleet, target: ReplacementImage) -> Plan:
+    """All members violate: those that run the target's image have drifted from it, others are expired."""
+    rules = {one: "drifted" if target.digest in one.known_by else "expired" for one in members.describe()}
+    ours = [replace(judged(one.name, rule), member=one) for one, rule in rules.items()]
     return plan(members.fleet, ours, target, NOW)
 
 

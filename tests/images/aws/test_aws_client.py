@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import ast
+import threading
 from collections.abc import Callable
+from datetime import UTC
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from hardening.foundation import asking
 from hardening.foundation.durations import duration
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, UsageError
+from hardening.foundation.errors import (
+    ContentError,
+    GoldsmithError,
+    LateError,
+    MalformedError,
+    OutsideError,
+    UsageError,
+)
 from hardening.foundation.settings import ROOT, Aws
-from images.aws.client import AwsError, Client, Clients, DeniedError, UnreachableError
+from images.aws.client import AwsError, Client, Clients, DeniedError, UnreachableError, moment
 from tests.strict_aws import ACCOUNT, Fault, StrictAws
 from tests.support.cloud import HOME, PARTNER
 
@@ -187,5 +199,82 @@ def test_no_exception_of_botocore_gets_out(aws: StrictAws) -> None:
         assert isinstance(failure(lambda: asked.call("DescribeImages")), GoldsmithError), kind  # noqa: B023
 
 
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        ({"Volumes": 7}, "Volumes is not a list"),
+        ({"Volumes": [{}, 7]}, "Volumes[1] is not what DescribeVolumes shows"),
+        ({"Volumes": {"a": {}}}, "Volumes is not a list"),
+    ],
+)
+def test_a_page_of_another_form_names_operation_and_key(aws: StrictAws, answer: Any, what: str) -> None:
+    """Whoever asked for it; a list that is not there is an empty one."""
+    asked = replace_raw(SimpleNamespace(describe_volumes=lambda **_: answer))
+    with pytest.raises(MalformedError) as raised:
+        [*asked.pages("DescribeVolumes", "Volumes")]
+    assert raised.value.message == f"the answer of ec2:DescribeVolumes in {HOME} is malformed: {what}"
+    nothing = replace_raw(SimpleNamespace(describe_volumes=lambda **_: {"Volumes": None}))
+    assert [*nothing.pages("DescribeVolumes", "Volumes")] == []
+
+
+@pytest.mark.parametrize("shown", [[7], [{}], [{"Instances": 7}], [{"Instances": [7]}]])
+def test_reservations_without_instances_are_malformed(aws: StrictAws, shown: Any) -> None:
+    """Each holds a list of objects."""
+    asked = replace_raw(SimpleNamespace(describe_instances=lambda **_: {"Reservations": shown}))
+    with pytest.raises(MalformedError, match=r"Reservations\[0\]"):
+        [*asked.instances()]
+
+
 def replace_raw(raw: Any) -> Client:
     return Client(raw, "ec2", ACCOUNT, HOME)
+
+
+def test_no_question_is_asked_whose_answer_nobody_wants() -> None:
+    """After a place that hangs was given up, it gets no more calls."""
+    given_up, raw = threading.Event(), MagicMock()
+    client = Client(raw, "ec2", ACCOUNT, HOME)
+    token = asking._given_up.set(given_up)
+    try:
+        client.call("DescribeInstances")
+        given_up.set()
+        with pytest.raises(LateError, match="no longer wanted"):
+            client.call("DescribeInstances")
+    finally:
+        asking._given_up.reset(token)
+    assert raw.describe_instances.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["2026-11-28T10:00:00.000Z", "2026-11-28T10:00:00Z", "1764324000", "Sat, 28 Nov 2026 10:00:00 GMT", 1764324000],
+)
+def test_a_moment_is_read_as_botocore_reads_it(said: str | int) -> None:
+    """However a service writes it, and with its time zone."""
+    from botocore.utils import parse_timestamp
+
+    assert moment(said) == parse_timestamp(said)
+    assert moment(said).utcoffset() == parse_timestamp(said).utcoffset()
+
+
+def test_what_is_no_moment_is_an_error_of_the_service(aws: StrictAws) -> None:
+    """And no exception of ours."""
+    with pytest.raises(ValueError, match="nonsense"):
+        moment("nonsense")
+    with pytest.raises(ValueError, match="13-01"):
+        moment("2026-13-01T00:00:00Z")
+
+
+def test_moments_are_read_without_a_place_for_our_reader(aws: StrictAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By botocore's own, should a later one have no such place: that is only slower."""
+    monkeypatch.delattr("botocore.parsers.ResponseParserFactory.set_parser_defaults")
+    volume = aws.client("ec2").create_volume(AvailabilityZone=f"{HOME}a", Size=1)["VolumeId"]
+    (shown,) = client().call("DescribeVolumes", VolumeIds=[volume])["Volumes"]
+    assert shown["CreateTime"].tzinfo
+
+
+def test_answers_have_their_moments_read_so(aws: StrictAws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By every client that is made."""
+    monkeypatch.setattr("botocore.utils.parse_timestamp", None)
+    volume = aws.client("ec2").create_volume(AvailabilityZone=f"{HOME}a", Size=1)["VolumeId"]
+    (shown,) = client().call("DescribeVolumes", VolumeIds=[volume])["Volumes"]
+    assert shown["CreateTime"].tzinfo is UTC

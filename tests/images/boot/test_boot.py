@@ -74,7 +74,7 @@ def test_scripts_and_their_environment_arrive_as_they_are(given_: list[tuple[str
     done = subprocess.run(["sh", "-c", script(told, Errand(checks))], capture_output=True, check=True)
     found = sorted(done.stderr.decode().split("\0")[:-1])
     assert found == sorted(
-        part for one in checks for part in (one.control, "60", one.text, f"PARAM_A={one.env['PARAM_A']}")
+        part for one in checks for part in (one.control, "300", one.text, f"PARAM_A={one.env['PARAM_A']}")
     )
 
 
@@ -210,8 +210,8 @@ def test_a_check_in_a_machine_is_judged_as_on_a_tree() -> None:
         "pass", "fail", "not-applicable", "error", "error", "error", "error", "error",
     ]  # fmt: skip
     assert "said nothing" in evidence(results, "silent")
-    assert "did not finish within 60 s" in evidence(results, "late")
-    assert "did not finish within 60 s" in evidence(results, "killed")
+    assert "did not finish within 300 s" in evidence(results, "late")
+    assert "did not finish within 300 s" in evidence(results, "killed")
 
 
 def test_a_machine_that_reports_nothing_passes_nothing() -> None:

@@ -23,7 +23,8 @@ from images.scan.base import ScanTarget
 from images.scan.flow import scan
 from images.scan.verify import verify
 from images.store.files import file_digest
-from tests.images.build.test_machine_build import CHILD, NEEDS, OTHER_GROUP, layers, record
+from pipelines.cli.network import apply_network
+from tests.images.build.test_machine_build import CHILD, NEEDS, OTHER_GROUP, PASSED_LIVE, layers, record
 from tests.support.loop import Goldsmith, definition
 from tests.support.machines import check
 from tests.support.servers import Workshop
@@ -55,6 +56,28 @@ printf '[Socket]\nListenStream=0.0.0.0:8080\nAccept=yes\n' >open.socket
 printf '[Service]\nExecStart=/bin/cat\nStandardInput=socket\n' >open@.service
 mkdir -p multi-user.target.d
 printf '[Unit]\nWants=planted.service looping.service open.socket\n' >multi-user.target.d/planted.conf
+"""
+NETWORK = """
+title = "Of a company"
+owner = "tests"
+review_by = 2027-01-01
+
+[roles.agent]
+what = "the machine with faults"
+definitions = ["m-faulty"]
+outgoing = "any"
+
+[[rules]]
+from = "world"
+to = "agent"
+ports = ["22/tcp"]
+reason = "its people"
+
+[[rules]]
+from = "10.1.0.0/24"
+to = "agent"
+ports = ["5432/tcp", "9100-9104/tcp"]
+reason = "its peers"
 """
 COMPANY = """
 title = "Of a company"
@@ -88,8 +111,10 @@ def test_a_container_host_holds_the_benchmark_of_the_policy_for_machines(server:
     )
     assert [reason.rule for reason in verdict.refusals] == ["judges"], explain(verdict.refusals)
     assert "explanation-stale" not in {reason.rule for reason in verdict.reasons}
-    booted = {check.control for check in checks if "in the booted machine: pass" in check.evidence}
-    assert booted >= {"container-daemon", "firewall", "sysctl-network"}
+    booted = {check.control for check in checks if PASSED_LIVE.search(check.evidence)}
+    assert booted >= {
+        "audit-rules", "container-daemon", "container-files", "containers-confined", "firewall", "sysctl-network",
+    }  # fmt: skip
     console = (fork.state / "logs/container-host.console.log").read_text()
     assert "root=PARTUUID=" in console
     assert "efi: EFI" not in console, "a quick boot went through firmware"
@@ -104,7 +129,8 @@ PLANTED = {
 }
 ASKS = check(
     "asks",
-    '[ "$LIVE" = 0 ] && echo a tree || echo "LIVE=$LIVE ROOT=$ROOT $PARAM_A; $(systemctl is-active ssh)"',
+    '[ "$LIVE" = 0 ] && echo a tree || echo "LIVE=$LIVE ROOT=$ROOT $PARAM_A; $(systemctl is-active ssh)"\n'
+    '[ "$LIVE" = 0 ] || nft list table inet filter | grep "saddr .* accept"',
     PARAM_A="two\nlines",
 )
 FAILS = check("fails", "echo 'LIVE: it is open'; exit $LIVE")
@@ -117,6 +143,7 @@ def test_each_fault_that_is_planted_is_refused_by_its_control_and_nothing_of_it_
 ) -> None:
     """Somebody's own control undoes the hardening: each fault is told by control and evidence, what is good passes.
 
+    Its firewall follows the network of the company, whose rules are in it as they are written.
     One boot shows it all, of a machine at level 2 of the benchmark: as private clouds start it, from a qcow2, through
     firmware, until cloud-init has found its seed and ended. What it said on its console is kept as evidence too. Its
     first accelerator is none that QEMU has, which is not the image's fault.
@@ -125,8 +152,12 @@ def test_each_fault_that_is_planted_is_refused_by_its_control_and_nothing_of_it_
     fork = server.fork(tmp_path / "state")
     root = definition(tmp_path / "content", "m-faulty", CHILD.replace("cis-level1", "of-a-company") + OTHER_GROUP)
     plant(root)
+    (root / "network").mkdir()
+    (root / "network/company.toml").write_text(NETWORK)
     before = layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())
     shop = Workshop(fork, (root,))
+    (written,), errors = apply_network("nftables", apply=True, context=shop.context)
+    assert (written.done, errors) == (True, [])
     with shop.job("m-faulty") as job:
         built = build(job)
         disk = as_qcow2(job.store.disk(job.store.config(built.digest)["disk"]["linear"]))
@@ -143,6 +174,9 @@ def test_each_fault_that_is_planted_is_refused_by_its_control_and_nothing_of_it_
     good = dict.fromkeys(("asks", "sshd-access", "boot-completed", "boot-cloud-init"), Outcome.PASS)
     assert {name: said[name].outcome for name in good} == good, console[-3000:]
     assert "in the booted machine: pass: LIVE=1 ROOT=/ two\nlines; active" in said["asks"].evidence
+    for rule in ("5432", "9100-9104"):  # as the network says, and as the live check knows it
+        assert f"ip saddr 10.1.0.0/24 tcp dport {rule} accept" in said["asks"].evidence
+    assert "not a reviewed rule" not in said["firewall"].evidence
     assert "groups that may log in: of-a-test" in said["sshd-access"].evidence
     assert "NoCloud" in said["boot-cloud-init"].evidence
     assert (said["fails"].outcome, said["silent"].outcome) == (Outcome.FAIL, Outcome.ERROR)

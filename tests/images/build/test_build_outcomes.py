@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 
-from hardening.findings import Reason
+from hardening.findings import CheckResult, Outcome, Reason
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
 from hardening.gate import GateError
-from hardening.model import Enforcement
-from images.build.flow import build
+from hardening.model import Enforcement, Severity
+from hardening.waivers import STARTS
+from images.build.flow import _Builder, build
+from images.catalog import sound_definitions
 from images.context import Context
 from images.plan.build_plan import Action
 from images.plan.planner import Planner
+from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.model import Failure, ImageAnswer
 from pipelines.nightly.night_run import nightly
 from pipelines.nightly.stages import WorldStages
@@ -46,6 +49,16 @@ def test_names_that_lead_nowhere_are_found_when_it_is_planned(tmp_path: Path, li
     with pytest.raises(ContentError) as error:
         planner.plan("o-one")
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(("printed", "told"), [("mkdir() failed (30: Read-only file system)", True), ("bad", False)])
+def test_a_container_that_writes_to_its_root_is_told_of_tmpfs(tmp_path: Path, printed: str, told: bool) -> None:
+    """A child of an image that has it must name it again; without a word the way out would seem to be a waiver."""
+    context = Context(Settings(state=tmp_path), datetime.now(UTC), lambda: "", lambda: "")
+    check = CheckResult(STARTS, "t", Severity.HIGH, Enforcement.ENFORCE, Outcome.FAIL, printed)
+    hint = _Builder(context, Planner(context))._refusal("nginx-unprivileged", (check,), ()).hint
+    assert ("its root is read-only; `tmpfs` in image.toml" in hint) == told
+    assert ("what it printed stands beside it" in hint) != told
 
 
 def test_what_nobody_foresaw_stops_one_image_and_its_children_only(
@@ -111,7 +124,19 @@ def test_a_night_goes_on_without_definitions_that_do_not_load(tmp_path: Path) ->
     assert "in a circle" in lines["o-hen"].detail
     assert sum("not TOML" in str(error) for error in failures) == 1
     assert night.summary.startswith("nothing built, nothing published, 7 failed")
+    (duty,) = night.must_act
+    assert (duty.exit_code, duty.who) == (2, "the author of the content")
+    assert duty.parts[0] == "image o-child"
+    assert len(duty.parts) == 7
+    shown, _ = dry_run(night_context(tmp_path / "dry"), "o-[!f]*")
+    assert shown.summary.startswith("nothing was done; 0 image(s) have work, 7 failed; fleets: none; must act: ")
     assert "o-not-toml" in Path(night.report).read_text()
+
+
+def test_a_dry_run_says_once_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """However often it asks which images it is about."""
+    dry_run(night_context(tmp_path), "[od]*[rn]")
+    assert capsys.readouterr().err.count("left out: debian-server") == 1
 
 
 def test_a_night_builds_what_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +154,35 @@ def test_a_night_builds_what_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert planned == ["o-fine"]
     with pytest.raises(ContentError):
         context.definitions  # noqa: B018 - it loads them
+
+
+def test_a_name_that_two_roots_define_stops_what_stands_on_it_and_nothing_else(tmp_path: Path) -> None:
+    """Which of them is meant is not known; every other image has its night."""
+    for root, names in {"one": ("o-base", "o-fine"), "two": ("o-base", "o-child")}.items():
+        for name in names:
+            folder = tmp_path / root / "images/definitions" / name
+            folder.mkdir(parents=True)
+            base = 'base = { golden = "o-base" }\n' if name == "o-child" else BASE
+            (folder / "image.toml").write_text(f"{HEAD}{base}")
+    loaded, wrong = sound_definitions((tmp_path / "one", tmp_path / "two"))
+    assert loaded.keys() == {"o-fine"}
+    assert {name: "o-base is already defined in" in str(error) for name, error in wrong.items()} == {
+        "o-base": True, "o-child": True,
+    }  # fmt: skip
+
+
+def test_a_policy_that_is_not_there_is_an_authors_mistake_and_not_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint to allow it in the settings led nowhere."""
+    monkeypatch.setattr(WorldStages, "suites", lambda *_: ())
+    folder = tmp_path / "content/images/definitions/o-policy"
+    folder.mkdir(parents=True)
+    (folder / "image.toml").write_text(f'{HEAD}policy = "defualt"\n{BASE}')
+    settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
+    night, (error,) = nightly(Context(settings, datetime.now(UTC), lambda: "", lambda: ""), "o-policy")
+    assert (night.exit_code, [line.status for line in night.lines]) == (2, ["failed"])
+    assert "o-policy/image.toml: policy: no policy is named defualt" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +208,7 @@ def test_a_line_of_the_night_says_what_the_gate_refused_an_image_for() -> None:
     refused = ImageAnswer("web", "refused", built=True, reasons=told, failure=Failure.of(error))
     assert image_line(refused).detail == "CVE-1 in zlib; enforce: a key\\nin the image"
     child = replace(refused, action="failed", reasons=("its base web was refused",), stopped_by="web")
-    assert image_line(child).detail == "its base web was refused"
+    assert (image_line(child).detail, image_line(child).stopped_by) == ("its base web was refused", "web")
 
 
 def test_what_a_base_brings_into_many_images_is_told_once_in_the_night() -> None:

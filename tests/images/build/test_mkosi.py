@@ -92,7 +92,7 @@ def test_an_mkosi_configuration_becomes_a_machine_that_is_booted_and_judged(tmp_
     assert {name: check["outcome"] for name, check in checks.items()} == dict.fromkeys(
         ("no-swap", "boot-completed", "boot-failed-units", "boot-listening"), "pass"
     ), checks
-    assert "in the booted machine: pass: swap: none" in checks["no-swap"]["evidence"]
+    assert "in the booted machine and on the tree: pass: swap: none" in checks["no-swap"]["evidence"]
     assert "building for this boot alone" in answer.err
     assert answer.json[0]["digest"] == built.digest
     assert (sorted((house.state / "trees").iterdir()), house.blobs(), [*house.state.glob("disks/*")]) == (

@@ -74,6 +74,8 @@ def settings(tmp_path: Path, **given: str) -> Settings:
         ("1.0-1", "", True),
         ("not a version", "1.0", True),
         ("1.0", "1.0", False),
+        ("1.0", "9" * 5000, True),
+        ("9" * 5000, "1.0", True),
     ],
 )
 def test_a_version_is_before_a_fix_in_debians_order(version: str, fixed: str, before: bool) -> None:
@@ -225,7 +227,26 @@ def test_a_text_without_end_is_refused_before_it_fills_memory(tmp_path: Path) ->
             data_index.indexed(tmp_path / "data", tmp_path / "index", indexed._of_tracker)
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, f"-{'9' * 5000}", "1e999", f"1.{'9' * 5000}e999"])
+def test_a_number_beyond_all_others_is_one_error(number: str, tmp_path: Path) -> None:
+    """Of so many digits, or so large, that Python makes none of it: the C code that reads it must not crash on that."""
+    (tmp_path / "data").write_text(f'{{"openssl": {number}}}')
+    with pytest.raises(OutsideError, match="is not JSON, or cut short"):
+        data_index.indexed(tmp_path / "data", tmp_path / "index", indexed._of_tracker)
+
+
 # OSV
+
+
+def test_an_archive_whose_names_are_no_text_is_one_error(tmp_path: Path) -> None:
+    """A name that the list of the archive says in order, and the file's own header not."""
+    zipped(tmp_path / "osv.zip", document("DEBIAN-CVE-2026-0007"))
+    packed = (tmp_path / "osv.zip").read_bytes()
+    (tmp_path / "osv.zip").write_bytes(
+        packed.replace(b"DEBIAN", b"\x92EBIAN", 1).replace(b"\x14\0\0\0", b"\x14\0\0\x08", 1)
+    )
+    with pytest.raises(OutsideError, match="is no zip archive, or cut short"):
+        list(data_index.osv_rows(tmp_path / "osv.zip"))
 
 
 def document(name: str, ecosystem: str = "Debian:13", **more: Any) -> dict[str, Any]:

@@ -65,6 +65,18 @@ def test_a_lock_that_was_moved_elsewhere_never_goes_back() -> None:
     assert choose(moved, THREE, FOUR, COOLDOWN, NOW + 6 * DAY).digest == ""
 
 
+def test_beside_a_pin_of_which_nothing_is_known_no_older_one_is_taken() -> None:
+    """It may be newer than all that the tag named here; what began before the pin is older."""
+    known = seen((0 * DAY, ONE), (1 * DAY, TWO), (5 * DAY, TWO), (6 * DAY, THREE))
+    assert choose(known, ONE, THREE, COOLDOWN, NOW + 6 * DAY).digest == TWO
+    assert choose(known, FOUR, THREE, COOLDOWN, NOW + 6 * DAY).digest == ""
+    now = NOW + 9 * DAY
+    began_before = Sights(
+        (Sight(TWO, NOW, now - DAY), Sight(ONE, NOW + DAY, now - 5 * DAY), Sight(THREE, now, now)), now
+    )
+    assert choose(began_before, ONE, THREE, COOLDOWN, now).digest == ""
+
+
 def test_a_tag_that_moves_too_often_says_so() -> None:
     """By itself its lock would never move; one that was withdrawn once is no such tag."""
     daily = [(day * DAY, f"sha256:{day:064}") for day in range(9)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from images.artifact import Package, Release
+from images.model import Bootstrap
 from images.plan.freshness import (
     Newer,
     NewerKind,
@@ -22,6 +25,7 @@ from images.plan.freshness import (
     ordered,
     worst,
 )
+from images.plan.holes import KnownHoles
 from tests.images.plan.test_plan import inputs, plan
 from tests.support.publishing import NOW
 
@@ -94,3 +98,38 @@ def test_the_worst_of_nothing_is_nothing_special() -> None:
     """A parent whose packages are as they were."""
     assert worst([]) is Urgency.NORMAL
     assert worst([Urgency.WAITS, Urgency.HIGH, Urgency.CRITICAL]) is Urgency.CRITICAL
+
+
+class OneHole(KnownHoles):
+    """All packages of version 1 have the hole."""
+
+    def open_in(self, suite: str, package: Package) -> tuple[Any, ...]:
+        """The hole."""
+        return (SimpleNamespace(id="CVE-1", fixed="2"),) if package.version == "1" else ()
+
+
+def holes(*, exploited: bool = False, critical: bool = False, archive: tuple[str, ...] = ()) -> OneHole:
+    """What is known of it; the packages that the distribution's archive has."""
+    context: Any = SimpleNamespace(index=SimpleNamespace(in_archive=lambda _, names: {*names} & {*archive}))
+    made = OneHole(context)
+    ids = frozenset({"CVE-1"})
+    made.__dict__.update(exploited=ids if exploited else frozenset(), critical=ids if critical else frozenset())
+    return made
+
+
+def test_what_is_exploited_or_was_called_critical_does_not_wait() -> None:
+    """Either is enough, and nothing else is."""
+    assert holes().grave(["CVE-1", "CVE-2"]) == ()
+    for known in ({"exploited": True}, {"critical": True}, {"exploited": True, "critical": True}):
+        assert holes(**known).grave(["CVE-2", "CVE-1"]) == ("CVE-1",)
+
+
+def test_only_the_same_package_from_outside_closes_a_hole_at_once() -> None:
+    """Not one of that name from another source package, nor one that the distribution's own archive has."""
+    debian = Bootstrap(family="debian", suite="trixie")
+    old, new = (Package("agent", version, "amd64", "sha256:x", "agent-source") for version in "12")
+    assert holes(exploited=True).grave_closed_by_offer(debian, old, new) == ("CVE-1",)
+    assert holes().grave_closed_by_offer(debian, old, new) == ()
+    assert holes(exploited=True).grave_closed_by_offer(debian, old, old) == ()
+    assert holes(exploited=True).grave_closed_by_offer(debian, old, replace(new, source="other")) == ()
+    assert holes(exploited=True, archive=("agent",)).grave_closed_by_offer(debian, old, new) == ()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, OutsideError
 from images.model import Bootstrap
 from images.plan.cooldown import SOURCE
 from images.plan.locking import move_locks, nightly_upstreams
 from images.plan.planner import Planner
-from images.plan.upstream import LOCK
+from images.plan.upstream import LOCK, Upstream
 from pipelines.cli.outdated import show_outdated, what_is_outdated
 from pipelines.nightly.model import NightOrder
 from pipelines.nightly.stages import WorldStages
@@ -27,12 +26,6 @@ CVE = "CVE-2026-0001"
 DIGEST = "sha256:" + "d" * 64
 BOOTSTRAP = 'bootstrap = { family = "debian", suite = "trixie" }'
 pytestmark = pytest.mark.needs("docker-registry", "skopeo", "apt-get", "gpg")
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_registry(tmp_path_factory.mktemp("registry")) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +114,30 @@ def test_what_an_image_says_of_itself_proves_no_fix(tag: Tag, claim: str) -> Non
     tag.catalog.tell({"glibc": {CVE: entry("2.41-13")}}, [CVE])
     tag.move(claim)
     assert tag.lock(HOUR) == ("waits", tag.first)
+
+
+def test_a_fix_that_cannot_be_looked_into_waits(tag: Tag, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as by a registry that ends in the middle of it: nothing proves that it is one."""
+    tag.catalog.tell({"glibc": {CVE: entry("2.41-13")}}, [CVE])
+    tag.move(STATUS.replace("2.41-12", "2.41-13"))
+
+    def gone(*_: object) -> None:
+        raise OutsideError("the registry does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Upstream, "bring", gone)
+        assert tag.lock(HOUR) == ("waits", tag.first)
+    assert tag.lock(HOUR)[0] == "moved"
+
+
+def test_a_tag_that_is_looked_at_by_a_moved_clock_was_not_seen(tag: Tag, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its wait begins with the first real look."""
+    second = tag.move()
+    with monkeypatch.context() as patched:
+        patched.setenv("GOLDSMITH_NOW", "2026-11-25T13:00Z")
+        what_is_outdated("web", tag.catalog.context(NOW + HOUR))
+    assert [tag.lock(after)[0] for after in (2 * DAY, 4 * DAY)] == ["waits"] * 2
+    assert tag.lock(2 * DAY + COOLDOWN) == ("moved", second)
 
 
 def test_a_person_need_not_wait_and_the_audit_says_why(tag: Tag) -> None:

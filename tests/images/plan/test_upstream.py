@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,7 @@ from images.build.elsewhere import brought
 from images.model import Definition
 from images.plan.upstream import LOCK, Pin, Upstream, render_lock
 from images.store.oci import Store
-from tests.support.publishing import NOW, running_registry
+from tests.support.publishing import NOW
 
 STATUS = """\
 Package: libc6
@@ -37,12 +36,6 @@ Version: 1
 Architecture: amd64
 """
 DOCKER = "application/vnd.docker"
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running_registry(tmp_path_factory.mktemp("registry")) as address:
-        yield address
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hardening.findings import CheckResult, Verdict
+from hardening.foundation import limits
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import ATTESTATIONS, DOCUMENT_BYTES, IMAGE_BYTES, IMAGE_LAYERS, Limit
 from hardening.foundation.settings import ROOT, Settings
@@ -309,6 +310,51 @@ def test_attestations_in_other_bytes_of_many_parts_or_about_others_are_refused(s
     refused(lambda: bundles(stage.registry, stage.repository, ZERO), str(ATTESTATIONS.name))
 
 
+def test_attestations_of_our_own_registry_need_no_process(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come by HTTP; what does not come so simply is pulled, with all its checks: one that is kept elsewhere, is
+    larger than a document may be, or has other bytes than its digest says; and all of another registry.
+    """
+    about = {"mediaType": INDEX, "digest": ZERO, "size": 1}
+    pulled = list[str]()
+    pull = RegistryClient.pull
+    monkeypatch.setattr(RegistryClient, "pull", lambda self, *args: (pulled.append(args[0]), pull(self, *args)))
+
+    def served(blob: dict[str, Any]) -> tuple[bytes, ...]:
+        pulled.clear()
+        found = stage.image("doc", blob, artifactType=BUNDLE, subject=about)
+        stage.index(ZERO.replace(":", "-"), listed(stage, found))
+        return bundles(stage.registry, stage.repository, ZERO)
+
+    assert served(stage.blob(b"good")) == (b"good",)
+    assert pulled == []
+    stage.server["/elsewhere"] = Reply(b"moved")
+    away = Reply(b"", 307, {"Location": f"http://{stage.server.authority}/elsewhere"})
+    assert served(stage.blob(b"moved", away)) == (b"moved",)
+    assert pulled
+    for wrong in (Reply(b"evil"), Reply(b"x" * (DOCUMENT_BYTES.most + 1))):
+        with pytest.raises(OutsideError):
+            served(stage.blob(b"other", wrong))
+        assert pulled
+    stage.registry = RegistryClient(stage.server.authority, stage.settings)
+    assert served(stage.blob(b"foreign")) == (b"foreign",)
+    assert pulled
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_attestations_are_read_up_to_a_size_of_all_together(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, *, own: bool
+) -> None:
+    """By HTTP and from what was pulled; each of them once."""
+    monkeypatch.setattr(limits, "ATTESTATION_BYTES", Limit("registry.attestation-bytes", 4000, "bytes"))
+    about = {"mediaType": INDEX, "digest": ZERO, "size": 1}
+    two = [stage.image(one, stage.blob(one.encode() * 1500), artifactType=BUNDLE, subject=about) for one in "ab"]
+    stage.registry = stage.registry if own else RegistryClient(stage.server.authority, stage.settings)
+    stage.index(ZERO.replace(":", "-"), *[listed(stage, two[0])] * 2)
+    assert len(bundles(stage.registry, stage.repository, ZERO)) == 2
+    stage.index(ZERO.replace(":", "-"), *(listed(stage, one) for one in two), listed(stage, two[0]))
+    refused(lambda: bundles(stage.registry, stage.repository, ZERO), "registry.attestation-bytes")
+
+
 @pytest.mark.parametrize("changed", ["manifest", "blob"])
 def test_an_attestation_whose_bytes_are_others_on_our_disk_gives_nothing(tmp_path: Path, changed: str) -> None:
     """Whoever brought them there: they are hashed before they are read."""
@@ -321,13 +367,13 @@ def test_an_attestation_whose_bytes_are_others_on_our_disk_gives_nothing(tmp_pat
         return store.put_json({"schemaVersion": 2, "mediaType": MANIFEST, **parts}, MANIFEST)
 
     good = manifest(blob)
-    assert _bundle_or_nothing(store, "it", good.digest, ZERO) == b"said"
+    assert _bundle_or_nothing(lambda name: store.blob(name).read_bytes(), "it", good.digest, ZERO) == b"said"
     instead = {"manifest": (good, manifest(other)), "blob": (blob, other)}[changed]
     path, evil = (store.blob(one.digest) for one in instead)
     data = evil.read_bytes()
     path.unlink()
     path.write_bytes(data)
-    assert _bundle_or_nothing(store, "it", good.digest, ZERO) == b""
+    assert _bundle_or_nothing(lambda name: store.blob(name).read_bytes(), "it", good.digest, ZERO) == b""
 
 
 REVOCATIONS = {"no date": {}, "a day": {f"{PREFIX}revoked-at": "2026-11-25"}, "words": {f"{PREFIX}revoked-at": "now"}}

@@ -178,6 +178,7 @@ def test_a_revoked_release_with_nothing_before_it_is_reported(begin: Begin) -> N
     changes = revoke(to, pointing(to)["stable"], "bad")
     assert [change.applied for change in changes] == [False, False]
     assert "still points to the revoked one" in changes[0].note
+    assert "./goldsmith image.publish web" in changes[0].note
     with pytest.raises(RefusedError, match="was revoked: bad"):
         promote(to, "web", "default", gate())
 
@@ -267,8 +268,9 @@ def test_what_is_not_there_is_said(begin: Begin) -> None:
     with pytest.raises(ContentError, match="no release has the digest"):
         to.meant("sha256:" + "0" * 64)
     one = published(to, "one", 0)
-    with pytest.raises(UsageError, match="needs a reason"):
-        revoke(to, f"{one.repository}@{one.digest}", " ")
+    for reason in (" ", "…"):
+        with pytest.raises(UsageError, match="needs a reason"):
+            revoke(to, f"{one.repository}@{one.digest}", reason)
 
 
 @pytest.mark.parametrize(

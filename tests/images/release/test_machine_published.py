@@ -52,7 +52,9 @@ def test_a_real_disk_is_published_and_its_child_is_a_delta_on_it(
     settings = settings_at(aws, tmp_path, timeout=duration("5m"))  # so that no block is given up and sent twice
     content, at_aws = server.state / "content", json.dumps(settings.aws.model_dump(mode="json"))
     with running_registry(tmp_path / "registry") as address:
-        house = server.fork(tmp_path / "state").with_(content, aws=at_aws, registry__address=address)
+        house = server.fork(tmp_path / "state").with_(
+            content, aws=at_aws, registry__address=address, judging__policies='["machine", "machine-sample"]'
+        )
         answer = house("image.publish", DEBIAN, "--policy", "machine-sample", "--json")
         assert answer.code == 0, answer.err
         a_stranger_rebuilds(house, address, tmp_path)

@@ -39,6 +39,7 @@ from images.trust.results import verdict_attestation
 from images.trust.slsa import provenance
 from images.trust.statement import VERDICT, Attestation
 from images.trust.verification import Attested, Fault, UntrustedError
+from pipelines.cli import image
 from pipelines.nightly import image_stages
 from pipelines.nightly.summary import image_line
 from tests.support.nights import images_of_a_night
@@ -111,6 +112,20 @@ def test_children_of_a_revoked_base_go_with_it(begin: Begin) -> None:
         promote(to, "leaf", "default", gate())
     with pytest.raises(RefusedError, match="its base base was revoked: a back door; nothing was published"):
         put(to, "child", 3, text="more", base=bad.content)
+
+
+def test_who_revokes_reads_what_goes_with_it(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each release by its name, before its channels are moved."""
+    to, (_, bad) = begin(put, *BASES)
+    child = put(to, "child", 1, base=bad.content)
+    monkeypatch.setattr(image, "image_context", lambda: None)
+    monkeypatch.setattr(image, "meant", lambda _, ref: (to, ref))
+    image.revoke_release(f"{bad.repository}@{bad.digest}", "a back door")
+    said = capsys.readouterr().err
+    assert f"revoking base of {bad.published_at:%Y-%m-%d} ({bad.digest}): a back door" in said
+    assert f"and child of {child.published_at:%Y-%m-%d} ({child.digest}), built on it" in said
 
 
 def test_a_child_that_another_machine_published_is_reached_too(begin: Begin, elsewhere: Other) -> None:

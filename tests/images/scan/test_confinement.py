@@ -46,6 +46,16 @@ def say(tmp_path: Path, text: str, *reads: Path) -> str:
     return run_confined([str(program(tmp_path / "bin", text))], reads=reads, work=work)
 
 
+def test_a_script_whose_interpreter_is_gone_is_named(tmp_path: Path) -> None:
+    """Such as of a virtual environment that was moved: the bare error named nothing."""
+    script = program(tmp_path / "bin", "true")
+    script.write_text("#!/nowhere/python\n")
+    (work := tmp_path / "work").mkdir()
+    with pytest.raises(OutsideError) as error:
+        run_confined([str(script)], reads=(), work=work)
+    assert f"{script}, or what runs it: No such file or directory" in str(error.value)
+
+
 @contextmanager
 def listening() -> Iterator[tuple[int, list[str]]]:
     """A server on loopback, and who has come to it."""

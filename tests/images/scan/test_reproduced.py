@@ -117,6 +117,7 @@ def test_an_address_is_asked_for_both_lists_and_its_copy_serves_on(server: Serve
         (b"[", "cut short"),
         (b"", "cut short"),
         (b"\xff\xfe", "not JSON"),
+        (b'[{"a": ' + b"9" * 5000 + b"}]", "not JSON"),
         (b"[1]", "unknown form"),
         (b'[{"name": "a"}]', "unknown form"),
         (json.dumps([entry("a", "1", "FINE")]).encode(), "unknown form"),

@@ -331,13 +331,16 @@ def test_an_image_is_started_as_it_is_shipped(
     digest = store.write_image({**made, "config": {**made["config"], **config}}, store.layers_of(base)).digest
     text = f'{HEAD}{f"tmpfs = [{tmpfs!r}]" if tmpfs else ""}\n[base]\ngolden = "debian-base"\n'
     wanted = parse(tomllib.loads(text), Definition, "image.toml", name="serving")
-    work = tmp_path / "v-serving"
-    work.mkdir()
-    tried = try_image(wanted, store.config(digest), digest, store, work, house.docker_host)
-    [result] = tried.starts
-    assert (result.control, result.outcome, tried.smoke) == ("container-starts", outcome, None)
+    for attempt in range(3):  # dockerd waits two seconds for the last words of what ended, and then does without them
+        work = tmp_path / f"v-serving-{attempt}"
+        work.mkdir()
+        tried = try_image(wanted, store.config(digest), digest, store, work, house.docker_host)
+        [result] = tried.starts
+        assert (result.control, result.outcome, tried.smoke) == ("container-starts", outcome, None)
+        assert on_engine(house.docker_host, [work.name]) == []
+        if not re.fullmatch(r"it ended with status \d+", result.evidence):
+            break
     assert re.search(told, result.evidence, re.DOTALL), result.evidence
-    assert on_engine(house.docker_host, [work.name]) == []
 
 
 def test_an_image_that_does_not_start_is_not_kept(house: Goldsmith, tmp_path: Path) -> None:

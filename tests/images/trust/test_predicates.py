@@ -14,6 +14,7 @@ from packageurl import PackageURL
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from hardening.foundation.errors import MalformedError
 from images.scan import syft
 from images.trust import changes, statement, vex
 from images.trust.evidence import attestations
@@ -456,3 +457,9 @@ def test_the_changelog_names_each_package_that_changed() -> None:
 def test_evidence_is_the_same_on_any_day() -> None:
     """Nothing of it comes from a clock or from chance."""
     assert attestations(RELEASE, ARTIFACT, judgement(BILLS.cyclonedx, BILLS.spdx), PREVIOUS) == FOUND
+
+
+def test_half_of_a_character_is_told_by_what_it_stands_in() -> None:
+    """JSON can name one, and no digest can be made of it."""
+    with pytest.raises(MalformedError, match="the summary is malformed: a text holds half of a character"):
+        statement.read_predicate(statement.Predicate, {"verifier": "\ud800"}, "the summary")
