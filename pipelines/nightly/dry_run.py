@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from images.context import Context
 from images.plan.locking import nightly_upstreams
+from pipelines.cli.image import publishable
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
 from pipelines.nightly.fleet_stage import look_at
-from pipelines.nightly.model import NOTHING_URGENT, FeedNews, ImageJob, NightOrder, NightPart, NightRecord, ended_with
+from pipelines.nightly.model import (
+    ENDED_BADLY,
+    NOTHING_URGENT,
+    Failure,
+    FeedNews,
+    ImageJob,
+    NightOrder,
+    NightPart,
+    NightRecord,
+    ended_with,
+)
 from pipelines.nightly.planning import bootstraps, plan_night, selected
+from pipelines.nightly.preflight import require_ready
 from pipelines.nightly.stages import WorldStages, ending, here, over, part_of
 from pipelines.nightly.summary import output, shortly
 from pipelines.promotion import earlier, earlier_text, promotion
+from pipelines.rollout.notify import unreachable
 
 PLANNED, WOULD = "planned", "would be asked"
 
 
 def dry_run(context: Context, only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, list[GoldsmithError]]:
-    """Show what `nightly` would do now. Failures that are known already are those that it would meet."""
+    """Show what `nightly` would do now. Failures that are known already are those that it would meet.
+
+    Raises as `require_ready` does, and ContentError where `only` names nothing.
+    """
     context = replace(context, lenient=True)
+    require_ready(context)
+    publishable(context, only)
     order = NightOrder("", context.now, only, context.policy, urgent)
     stages = WorldStages(context)
     before = [*_left(context), *_asked(context, order)]
@@ -32,8 +51,10 @@ def dry_run(context: Context, only: str = "all", *, urgent: bool = False) -> tup
     if not record.nothing_urgent:
         record = _planned(context, record, found.urgent)
     night = output(record)
-    many = sum(line.kind == "image" and line.status == PLANNED for line in night.lines)
-    said = NOTHING_URGENT if record.nothing_urgent else f"{many} image(s) have work"
+    counts = Counter(line.status for line in night.lines if line.kind == "image")
+    badly = [f"{counts[status]} {status}" for status in ENDED_BADLY if counts[status]]
+    said = ", ".join([f"{counts[PLANNED]} image(s) have work", *badly])
+    said = NOTHING_URGENT if record.nothing_urgent else said
     if rest := night.summary.partition("; ")[2]:
         said = f"{said}; {rest}"
     return night.model_copy(update={"summary": f"nothing was done; {said}", "dry_run": True}), list(record.errors)
@@ -47,7 +68,7 @@ def _planned(context: Context, record: NightRecord, urgent: Sequence[str]) -> Ni
         return replace(record, after=(ended_with("image", "all", error),))
     jobs = [line for tree in plan.trees for line in _of_tree(context, tree)]
     concerned = {*urgent, *(line.name for line in jobs)} if order.urgent else set[str]()
-    after = [NightPart(tuple(jobs)), _prune(context), *_fleets(context, concerned), ending(context), _told(context)]
+    after = [NightPart(tuple(jobs)), _prune(context), *_fleets(context, concerned), ending(context), *_told(context)]
     return replace(record, images=plan.settled, after=tuple(after))
 
 
@@ -79,7 +100,7 @@ def _of_tree(context: Context, job: ImageJob) -> Iterator[NightlyLine]:
         try:
             yield from _channel(context, job.name)
         except GoldsmithError as error:
-            yield from ended_with("channel", job.name, error).lines
+            yield _as_now(job.name, error)
     for child in job.children:
         yield from _of_tree(context, child)
 
@@ -91,9 +112,14 @@ def _channel(context: Context, name: str) -> Iterator[NightlyLine]:
         if not decided.waits:
             return
     except RefusedError as error:
-        yield from ended_with("channel", name, error).lines
+        yield _as_now(name, error)
     for release in earlier(context, name)[:1]:
         yield _line("channel", name, PLANNED, f"stable moves {earlier_text(release)}")
+
+
+def _as_now(name: str, error: GoldsmithError) -> NightlyLine:
+    """The line of a channel by its candidate of today: tonight's may be another, so no action is needed yet."""
+    return _line("channel", name, Failure.of(error).action, error.message)
 
 
 def _prune(context: Context) -> NightPart:
@@ -108,9 +134,14 @@ def _fleets(context: Context, images: set[str]) -> Iterator[NightPart]:
             yield part_of("fleet", name, lambda name=name: look_at(context, name))  # type: ignore[misc]
 
 
-def _told(context: Context) -> NightPart:
+def _told(context: Context) -> Iterator[NightPart]:
     notify = context.settings.notify
     targets = [*(["its program"] if notify.command else []), *(["its webhook"] if notify.webhook_file else [])]
-    report = _line("report", "html", PLANNED, f"in {context.settings.state_dir / 'reports'}")
-    told = [_line("notify", "summary", PLANNED, " and ".join(targets))] if targets else []
-    return NightPart((report, *told))
+    yield NightPart((_line("report", "html", PLANNED, f"in {context.settings.state_dir / 'reports'}"),))
+    if wrong := "; ".join(unreachable(notify)):
+        yield ended_with("notify", "summary", OutsideError(wrong))
+    elif targets:
+        yield NightPart((_line("notify", "summary", PLANNED, " and ".join(targets)),))
+    if channels := ", ".join(sorted(context.settings.digest.channels)):
+        told = f"to {channels}: ./goldsmith digest --dry-run shows what"
+        yield NightPart((_line("digest", "channels", PLANNED, told),))

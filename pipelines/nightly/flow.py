@@ -227,8 +227,15 @@ async def run_image(stages: NightStages, engine: WorkflowEngine, job: ImageJob) 
 
 
 async def _told(stages: NightStages, steps: Steps, record: NightRecord) -> NightRecord:
-    """Write the report, and tell people: at least once, since a program or webhook cannot be asked what it got."""
+    """Write the report, and tell people: at least once, since a program or webhook cannot be asked what it got.
+
+    The digests of the whole night come last: they tell what is open after it.
+    """
     report = await steps.part("report", "", lambda: stages.report(record))
     record = replace(record, report=report.detail, after=(*record.after, *([report] if report.failure else ())))
     told = await steps.part("notify", "", lambda: stages.notify(record))
-    return replace(record, after=(*record.after, *([told] if told.failure else ())))
+    record = replace(record, after=(*record.after, *([told] if told.failure else ())))
+    if record.order.urgent:
+        return record
+    digest = await steps.part("digest", "channels", lambda: stages.digest(record.order))
+    return replace(record, after=(*record.after, *([digest] if digest.lines else ())))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -219,7 +219,13 @@ def ended_with(kind: str, name: str, error: GoldsmithError, seconds: float = 0.0
     """The part that ended with an error."""
     failure = Failure.of(error)
     line = NightlyLine(kind=kind, name=name, status=failure.action, detail=error.message, seconds=seconds)
-    return NightPart((line,), failure)
+    return failed_too(NightPart((line,)), error)
+
+
+def failed_too(part: NightPart, error: GoldsmithError) -> NightPart:
+    """The part, in which something failed although its lines say more than that."""
+    lines = (line.model_copy(update={"exit_code": error.exit_code}) for line in part.lines)
+    return replace(part, lines=tuple(lines), failure=Failure.of(error))
 
 
 def image_failed(job: ImageJob, error: GoldsmithError, **known: Any) -> ImageAnswer:

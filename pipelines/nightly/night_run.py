@@ -9,11 +9,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from hardening.catalog import load_policies, load_waivers
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.errors import GoldsmithError, UsageError
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import stop_running
+from hardening.foundation.settings import load_settings
 from images.context import Context
 from images.documents import from_json, to_json
 from images.ledger import Night
@@ -22,13 +22,14 @@ from pipelines.cli.image_output import finish
 from pipelines.contract import NightlyOutput
 from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url, forget, is_carried
 from pipelines.durable.workers import repeated
-from pipelines.fleet.catalog import load_fleets
 from pipelines.host.capabilities import offer_when_needed, shares
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import BRANCH, GIVEN_UP_AFTER, IMAGE, NIGHT, NIGHT_LOCK, NightOrder, NightRecord
+from pipelines.nightly.preflight import require_ready
 from pipelines.nightly.stages import WorldStages, here
 from pipelines.nightly.summary import output, refused_together
+from pipelines.rollout.notify import unreachable, unreadable
 from pipelines.rollout.service import steady_clock
 from pipelines.wiring import image_context
 
@@ -45,13 +46,13 @@ def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tup
     A night that an earlier process left is carried to its end first. `only` restricts it to some images, and whatever
     they stand on; `urgent` to those that an exploited or critical hole can be fixed in.
     The exit code is the highest of all failures: 2 content wrong, 3 refused by a policy, 4 the outside failed.
-    Raises ContentError, before anything is done, when waivers, policies or fleets cannot be read or `only` names
-    nothing; RefusedError when another night is under way on this machine.
+    Raises before anything is done: as `require_ready` does, ContentError where `only` names nothing, and RefusedError
+    where another night is under way on this machine.
     """
     context = replace(context, lenient=True)
     with only_one(context.settings.state_dir / NIGHT_LOCK, "nightly"):
         publishable(context, only)
-        require_rules(context)
+        require_ready(context)
         with claimed(engine_url(context.settings.database_url, KIND)) as claim, context.ledger.kept_open():
             left = _left(context, claim)
             _forget_old(context, claim)
@@ -64,14 +65,6 @@ def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tup
                 )
                 record = _carried(context, worker, order)
     return output(record, [one.id for one in left]), refused_together(record.errors, context.parents)
-
-
-def require_rules(context: Context) -> None:
-    """Raise ContentError unless all that judges images and fleets is readable: none of it may be left out."""
-    roots = context.settings.roots
-    load_policies(roots)
-    load_waivers(roots)
-    load_fleets(roots)
 
 
 def _new_id(now: datetime) -> str:
@@ -168,8 +161,16 @@ def _carried(context: Context, worker: Worker, order: NightOrder) -> NightRecord
 def run_nightly(
     policy: str = "", only: str = "all", *, urgent: bool = False, dry: bool = False
 ) -> tuple[NightlyOutput, Failures]:
-    """Run the night with the settings of this machine, or show what it would do."""
-    return (dry_run if dry else nightly)(image_context(policy=policy), only, urgent=urgent)
+    """Run the night with the settings of this machine, or show what it would do.
+
+    `policy` judges in the place of the definitions' own; without it the one that `[nightly]` names, if any.
+    Raises, before anything is done, as `require_ready` does.
+    """
+    settings = load_settings()
+    for wrong in (*unreachable(settings.notify), *unreadable(settings)):
+        say(f"this night will not be told to all: {wrong}")
+    context = replace(image_context(settings), policy=policy or settings.nightly.policy)
+    return (dry_run if dry else nightly)(context, only, urgent=urgent)
 
 
 def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:
@@ -181,5 +182,6 @@ def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> in
         rows = [[line.kind, line.name, line.status, line.detail.splitlines()] for line in night.lines]
         print_table(["what", "name", "outcome", "detail"], rows)
         report = f"\nreport: {night.report}" if night.report else ""
-        out().print(f"\n{night.summary}{report}", soft_wrap=True)
+        by = f"\njudged by the policy {night.policy}, in the place of the definitions' own" if night.policy else ""
+        out().print(f"\n{night.summary}{by}{report}", soft_wrap=True)
     return finish(failures)

@@ -57,9 +57,9 @@ LIGHT = (PROMOTES,)  # work that changes nothing for what stands on the image
 def selected(context: Context, night: NightOrder, urgent: Sequence[str] = ()) -> tuple[list[str], list[str]]:
     """The images that a night is about, and of those that do not load the ones that it names.
 
-    Of `urgent` ones, where any are named, only they and what stands on them.
+    Of `urgent` ones, where any are named, only they and what stands on them. What is left out was said at the start.
     """
-    names = publishable(context, night.only)
+    names = publishable(context, night.only, quiet=True)
     sound = [name for name in names if name in context.definitions]
     if urgent:
         return [name for name in sound if with_ancestors([name], context.parents) & set(urgent)], []
@@ -87,11 +87,11 @@ def _planned(context: Context, night: NightOrder, urgent: Sequence[str], *, keep
     found = _Planned(context, night, datetime.now(UTC))
     for name in unsound:
         found.settled[name] = image_failed(ImageJob(night, name), context.unsound[name])
-    for name, stopped in blocked(context, names).items():
-        found.settled[name] = image_failed(found.job(name), stopped.error or ContentError(name))
     planner = Planner(context)
-    for name, outcome in unsound_ones(planner, [one for one in names if one not in found.settled]).items():
+    for name, outcome in unsound_ones(planner, names).items():
         found.settled[name] = image_failed(found.job(name), outcome.error or ContentError(name))
+    for name, stopped in blocked(context, [one for one in names if one not in found.settled]).items():
+        found.settled[name] = image_failed(found.job(name), stopped.error or ContentError(name))
     possible = [name for name in names if name not in found.settled]
     wanted = {*with_ancestors(possible, context.parents)} - found.settled.keys()
     ordered = [name for name in order(context.parents) if name in wanted]

@@ -78,3 +78,7 @@ class NightStages(Protocol):
 
     def notify(self, record: NightRecord) -> NightPart:
         """Tell whom the settings name."""
+
+    def digest(self, order: NightOrder) -> NightPart:  # noqa: ARG002
+        """Tell the channels of the settings what is new to them; nothing where there are none."""
+        return NightPart()

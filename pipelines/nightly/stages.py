@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from hardening.catalog import load_waivers
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import digest_of
+from hardening.foundation.retrying import retrying
 from hardening.waivers import ending_soon
 from images import feeds
 from images.artifact import Release
@@ -24,6 +26,9 @@ from images.release import retention
 from images.release.lifecycle import before, newest_first
 from images.release.store import CHANNELS, PREVIOUS
 from images.release.stores import keep_rules
+from pipelines.cli.blast_radius_report import record_radius
+from pipelines.cli.digest import ONE_TARGET, in_words, send_digests
+from pipelines.cli.digest_text import DigestOutput
 from pipelines.cli.feeds import OF_ALL, changes_told, failing, of_suite, update_feeds
 from pipelines.cli.image import prune_images
 from pipelines.cli.report import write_report
@@ -36,7 +41,6 @@ from pipelines.nightly.fleet_stage import bring_into_policy
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
 from pipelines.nightly.model import (
     NOTHING_URGENT,
-    Failure,
     FeedNews,
     ImageAnswer,
     ImageJob,
@@ -45,13 +49,15 @@ from pipelines.nightly.model import (
     NightPlan,
     NightRecord,
     ended_with,
+    failed_too,
 )
 from pipelines.nightly.planning import bootstraps, plan_night, selected
 from pipelines.nightly.port import NightStages
 from pipelines.nightly.summary import image_line, output, shortly
 from pipelines.nightly.urgency import urgent_fixes
-from pipelines.rollout.notify import Message, notifier
+from pipelines.rollout.notify import Message, tell
 from pipelines.rollout.state import Event
+from pipelines.wiring import clock
 
 Answer = TypeVar("Answer")
 URGENT = "urgent"  # where the ledger keeps what was tried in vain
@@ -200,6 +206,8 @@ class WorldStages(NightStages):
     def report(self, record: NightRecord) -> NightPart:
         """Under the night's own name: written again, it is the same file."""
         context, night = self.at(record.order), output(record)
+        with suppress(GoldsmithError):  # the page then shows what was found before, with its date
+            record_radius(context)
         path = _alone(lambda: str(write_report(context, night)))
         context.ledger.audit(
             record.ended_at,
@@ -211,11 +219,19 @@ class WorldStages(NightStages):
         return NightPart(detail=path)
 
     def notify(self, record: NightRecord) -> NightPart:
-        """What cannot be sent is said, and stops nothing."""
+        """What cannot be sent is a line, and stops nothing."""
         night = output(record)
         text = f"the night of {night.started_at:%Y-%m-%d %H:%M} UTC: {night.summary}; exit code {night.exit_code}"
-        notifier(self.at(record.order).settings)(Message(Event.NIGHT, "", record.order.id, text, record.ended_at))
-        return NightPart()
+        message = Message(Event.NIGHT, "", record.order.id, text, record.ended_at)
+        _, failed = tell(self.at(record.order).settings, message)
+        return ended_with("notify", "summary", failed[0]) if failed else NightPart()
+
+    def digest(self, order: NightOrder) -> NightPart:
+        """By the real clock, as fleets live by it. What an earlier process sends is waited for."""
+        context = self.at(order)
+        if not context.settings.digest.channels:
+            return NightPart()
+        return _with_failure("digest", "channels", lambda: _digests(context.moved(clock())))
 
 
 def here(context: Context) -> str:
@@ -263,7 +279,7 @@ def _with_failure(kind: str, name: str, act: Callable[[], tuple[str, str, Outsid
         return status, detail
 
     part = part_of(kind, name, told_apart)
-    return replace(part, failure=Failure.of(failed[0])) if failed else part
+    return failed_too(part, failed[0]) if failed else part
 
 
 def _of_feeds(part: NightPart) -> bool:
@@ -318,6 +334,21 @@ def _feed_changes(context: Context) -> tuple[str, str, OutsideError | None]:
     if status == "changed":
         say(detail)
     return status, detail, failing(context, (line for line in found.feeds if line.name in OF_ALL))
+
+
+def _digests(context: Context) -> tuple[str, str, OutsideError | None]:
+    output, failures = retrying(lambda: _sent(context), within=2 * ONE_TARGET, attempts=None)
+    failed = OutsideError(in_words(output)) if failures else None
+    sent = any(one.outcome == "sent" for one in output.targets)
+    return "failed" if failed else "sent" if sent else "nothing", in_words(output), failed
+
+
+def _sent(context: Context) -> tuple[DigestOutput, list[GoldsmithError]]:
+    """Raises OutsideError while another process sends one: if that is dead, it is to be sent by this one."""
+    output, failures = send_digests(context)
+    if any(one.outcome == "busy" for one in output.targets):
+        raise OutsideError("another process sends digests", hint="./goldsmith digest --dry-run shows what is left")
+    return output, failures
 
 
 def _pruned(context: Context) -> tuple[str, str]:

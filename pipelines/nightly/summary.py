@@ -10,6 +10,7 @@ from hardening.foundation.errors import GoldsmithError, RefusedError
 from hardening.foundation.text import one_line
 from hardening.gate import GateError, by_remedy, explain_shared, shared
 from pipelines.contract import NightlyLine, NightlyOutput
+from pipelines.nightly.duties import duties
 from pipelines.nightly.model import IN_VAIN, NOTHING_URGENT, ImageAnswer, NightRecord
 
 CHANGES = 3  # named in a line; image.why names them all
@@ -19,7 +20,8 @@ def image_line(answer: ImageAnswer) -> NightlyLine:
     """What became of one image: whether it was built and why, and how long its release is good for."""
     line = partial(
         NightlyLine, kind="image", name=answer.name, status=answer.action, seconds=answer.seconds,
-        days_left=answer.left.days if answer.left else None,
+        days_left=answer.left.days if answer.left else None, stopped_by=answer.stopped_by,
+        exit_code=answer.failure.error.exit_code if answer.failure else 0,
     )  # fmt: skip
     if answer.failure:
         left = [answer.left.text] if answer.left else []
@@ -37,10 +39,10 @@ def _why(answer: ImageAnswer) -> Sequence[str]:
     return answer.reasons
 
 
-def shortly(reasons: Sequence[str]) -> str:
+def shortly(reasons: Sequence[str], between: str = "; ") -> str:
     """The first reasons, and how many more there are."""
     more = f" and {len(reasons) - CHANGES} more" if reasons[CHANGES:] else ""
-    return "; ".join(reasons[:CHANGES]) + more
+    return between.join(reasons[:CHANGES]) + more
 
 
 def refused_together(failures: Iterable[GoldsmithError], parents: Mapping[str, str | None]) -> list[GoldsmithError]:
@@ -89,10 +91,15 @@ def output(record: NightRecord, resumed: Sequence[str] = ()) -> NightlyOutput:
     said = summary(images, lines)
     if record.nothing_urgent:
         said = f"nothing urgent: {IN_VAIN if record.in_vain else NOTHING_URGENT}"
+    must_act = duties(lines)
+    if must_act:
+        told = (f"{one.who} ({one.exit_code}) on {shortly(one.parts, ', ')}" for one in must_act)
+        said = f"{said}; must act: {'; '.join(told)}"
     return NightlyOutput(
         id=record.order.id, started_at=record.order.started_at, ended_at=record.ended_at,
         built=tuple(one.name for one in images if one.built and not one.failure),
         published=tuple(one.name for one in images if one.action in ("published", "re-dated")),
         promoted=tuple(part.promoted for one in images for part in one.parts if part.promoted),
         lines=lines, summary=said, exit_code=record.exit_code, report=record.report, resumed=tuple(resumed),
+        policy=record.order.policy, must_act=must_act,
     )  # fmt: skip

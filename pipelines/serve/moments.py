@@ -51,16 +51,18 @@ class Schedule:
 def _read(key: str, text: str, read: Callable[[str], T]) -> T:
     try:
         return read(text)
-    except (ValueError, OSError, KeyError) as error:  # KeyError: no such zone
+    except (ValueError, OSError, KeyError, RecursionError) as error:  # KeyError: no such zone
         raise ContentError(str(error.args[0]), file="the settings", key=f"serve.{key}") from None
 
 
-def command(waiting: Iterable[Trigger]) -> list[str]:
-    """The task that serves all that waits; empty where nothing does. A whole night does what is urgent too.
+def command(waiting: Iterable[Trigger], policy: str = "") -> list[str]:
+    """The task that serves all that waits; empty where nothing does. A whole night does what is urgent too. `policy`
+    judges in the place of the definitions' own.
 
     A webhook asks for one: what was pushed, such as a newer base, need not be urgent.
     """
     kinds = {trigger.kind for trigger in waiting}
+    by = ["--policy", policy] if policy else []
     if kinds & {TriggerKind.NIGHT, TriggerKind.WEBHOOK}:
-        return ["nightly"]
-    return ["nightly", "--only-urgent"] if kinds else []
+        return ["nightly", *by]
+    return ["nightly", "--only-urgent", *by] if kinds else []

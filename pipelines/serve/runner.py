@@ -40,7 +40,7 @@ class Runner:
 
     def __init__(
         self, ledger: Ledger, schedule: Schedule, now: Callable[[], datetime], program: Sequence[str] = PROGRAM,
-        look_seconds: float = LOOK_SECONDS, busy: Callable[[], bool] = lambda: False,
+        look_seconds: float = LOOK_SECONDS, busy: Callable[[], bool] = lambda: False, policy: str = "",
     ) -> None:  # fmt: skip
         self._program = program
         self._look_seconds = look_seconds
@@ -48,6 +48,7 @@ class Runner:
         self._schedule = schedule
         self._now = now
         self._busy = busy
+        self._policy = policy
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._work, name="runner")
@@ -96,7 +97,7 @@ class Runner:
         for trigger in self._schedule.due(now):
             self._ledger.add_trigger(trigger.id, trigger.kind, trigger.at)
         waiting = self._ledger.waiting_triggers()
-        if not (task := command(waiting)) or self._busy():
+        if not (task := command(waiting, self._policy)) or self._busy():
             return False
         code = self._run(task)
         self._deaths = self._deaths + 1 if code is not None and code < 0 else 0

@@ -89,6 +89,7 @@ def test_what_the_mirror_lost_fails_alone_and_a_corrupt_feed_leaves_its_last_goo
         assert (night.built, night.published) == (("with-egg",), ("with-egg",))
         assert status(night) == {"with-egg": "published", "with-ham": "failed"}
         assert status(night, "feeds")["trixie"] == "kept"
+        assert "feeds trixie" in next(one.parts for one in night.must_act if one.exit_code == 4)
         assert {"no newer data: tracker"} < {error.message for error in failures}
         assert "ham" in told(failures)
         hidden.rename(lost)

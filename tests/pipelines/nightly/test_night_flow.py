@@ -12,6 +12,7 @@ import pytest
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from hardening.gate import GateError
 from images.documents import from_json, to_json
+from pipelines.contract import NightlyDuty
 from pipelines.durable.dbos import Worker, engine_url
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import NIGHT, Failure, ImageAnswer, NightOrder, NightPart, NightRecord
@@ -27,6 +28,7 @@ STAGES = [
     *("index trixie", "feeds trixie", "feeds changes", "lock debian:13", "plan"),
     *(f"{verb} {name}" for name in IMAGES for verb in ("build", "judge", "publish", "promote")),
     *("prune releases", "fleet tools", "fleet webs", "report night-1"),
+    "digest channels",
 ]
 
 
@@ -57,7 +59,19 @@ def test_parents_come_first_and_what_is_refused_stops_its_children_and_nothing_e
     assert at("promote web") < at("build app")
     assert not [act for act in world.done if "broken" in act and act != "build broken"]
     assert record.exit_code == 3
+    assert output(record).must_act == (NightlyDuty(exit_code=3, who="the owner", parts=("image broken",)),)
     assert world.messages == ["night-1"]
+
+
+def test_who_must_act_is_told_by_exit_code_the_highest_first() -> None:
+    """The exit code is one number, and others have to act too; of one sort, what others stand on comes first."""
+    night = output(whole_night(NightWorld(down={"index trixie": DOWN, "build web": DOWN, "fleet webs": DOWN})))
+    assert [(one.exit_code, one.parts) for one in night.must_act] == [
+        (4, ("index trixie", "image web", "fleet webs")), (3, ("image broken",)),
+    ]  # fmt: skip
+    assert night.exit_code == night.must_act[0].exit_code
+    said = "must act: the operator (4) on index trixie, image web, fleet webs; the owner (3) on image broken"
+    assert night.summary.endswith(said)
 
 
 def test_the_reasons_of_a_gate_survive_every_step() -> None:
@@ -197,6 +211,19 @@ def test_an_urgent_fix_that_cannot_be_had_is_tried_once(
         assert record.nothing_urgent is ("plan" not in world.done)
         assert not [act for act in world.done if act.startswith("report")] or number == 0
     assert (plans, len(world.messages)) == (times, messages)
+
+
+def test_the_digests_come_last_and_only_with_the_whole_night() -> None:
+    """They tell what is open after it; what fails there is a failure of the night, and its line."""
+    world = NightWorld()
+    record = whole_night(world)
+    assert world.done[-1] == "digest channels"
+    assert [(one.kind, one.status) for one in lines_of(record)][-1] == ("digest", "sent")
+    urgent = NightWorld(urgents=("tool",))
+    whole_night(urgent, replace(ORDER, urgent=True))
+    assert "digest channels" not in urgent.done
+    failed = whole_night(NightWorld(down={"digest channels": DOWN}, refused=()))
+    assert ([(one.kind, one.status) for one in lines_of(failed)][-1], failed.exit_code) == (("digest", "failed"), 4)
 
 
 def test_an_urgent_night_without_a_plan_rolls_no_fleet() -> None:

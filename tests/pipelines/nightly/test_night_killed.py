@@ -6,23 +6,28 @@ import json
 import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
 
+from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.locks import only_one
 from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import to_json
 from images.ledger import Night, tables
-from pipelines.durable.dbos import engine_url
+from pipelines.durable.dbos import VERSION, engine_url
 from pipelines.durable.dbos.system_database import client_of
-from pipelines.nightly import night_run
-from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder, NightPlan
-from pipelines.nightly.stages import here
+from pipelines.nightly import fleet_stage, night_run
+from pipelines.nightly.model import NIGHT_LOCK, ImageAnswer, ImageJob, NightOrder, NightPlan
+from pipelines.nightly.stages import WorldStages, here
+from pipelines.rollout.service import AutoLine
 from tests.support.durable import World
 from tests.support.forked import call_forked, one_after_the_other
 from tests.support.night_world import NightWorld
@@ -130,6 +135,84 @@ def test_a_night_that_comes_too_late_is_abandoned_and_a_new_one_does_the_rest(tm
     assert [one.id for one in context.ledger.open_nights()] == ["night-1"], "that machine goes on with it"
     assert "app" in said(tmp_path)["published"]
     assert set(Counter(world.lines("effects")).values()) == {1}
+
+
+def test_a_night_begins_nothing_while_another_runs_on_this_machine(tmp_path: Path) -> None:
+    """It says what runs, and writes nothing down."""
+    context = context_in(tmp_path, NOW)
+    with only_one(context.settings.state_dir / NIGHT_LOCK, "nightly"):
+        with pytest.raises(RefusedError, match="nightly is already running on this machine"):
+            night_run.nightly(context, "debian-base")
+        assert context.ledger.open_nights() == ()
+    context.ledger.close()
+
+
+def test_a_night_without_readable_rules_begins_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A waiver or policy that is left out would judge otherwise."""
+    broken = tmp_path / "content/hardening/waivers/broken.toml"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("no toml [")
+    settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
+
+    def begun(*_: object) -> None:
+        raise AssertionError("it begins")
+
+    monkeypatch.setattr(night_run, "claimed", begun)
+    with pytest.raises(ContentError, match=r"broken\.toml"):
+        night_run.nightly(Context(settings, NOW, str, str), "debian-base")
+
+
+def test_a_night_that_goes_on_keeps_its_moment_and_its_policy(tmp_path: Path) -> None:
+    """Beside the one that takes it over: releases are dated by the day on which it began."""
+    stages = WorldStages(context_in(tmp_path, NOW))
+    left = NightOrder("night-1", NOW - timedelta(hours=11), policy="demo")
+    for order in (left, NightOrder("night-2", NOW), left):
+        at = stages.at(order)
+        assert (at.now, at.policy, at.lenient) == (order.started_at, order.policy, True)
+
+
+def test_a_night_that_was_only_written_down_goes_on_as_it_was(tmp_path: Path) -> None:
+    """Killed before its flow began: with its own moment and policy, not those of who finds it."""
+    context = context_in(tmp_path, NOW)
+    order = NightOrder("night-1", NOW - timedelta(hours=11), policy="demo")
+    written = Night(order.id, here(context), VERSION, to_json(order), open=True, begun_at=order.started_at)
+    context.ledger.begin_night(written)
+    claim: Any = None
+    assert night_run._left(context, claim) == [order]
+    context.ledger.close()
+
+
+@pytest.mark.parametrize("carried", [True, False])
+def test_an_old_night_of_another_machine_is_abandoned_only_where_nobody_carries_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, carried: bool
+) -> None:
+    """Who carries it may only be slow."""
+    context, claim, abandoned = context_in(tmp_path, NOW), SimpleNamespace(url=""), list[str]()
+    old = Night("night-1", "elsewhere:/state", VERSION, {}, open=True, begun_at=NOW - timedelta(hours=14))
+    context.ledger.begin_night(old)
+    monkeypatch.setattr(night_run, "is_carried", lambda *_: carried)
+    monkeypatch.setattr(night_run, "abandon", lambda _, night: abandoned.append(night))
+    assert night_run._left(context, claim) == []  # type: ignore[arg-type]
+    assert abandoned == ([] if carried else ["night-1"])
+    assert [one.id for one in context.ledger.open_nights()] == (["night-1"] if carried else [])
+    context.ledger.close()
+
+
+def test_a_fleet_lives_by_the_clock_however_old_the_night_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its windows and freezes say nothing of the noon at which a night goes on."""
+    seen, noon = list[datetime](), NOW + timedelta(hours=10)
+
+    def opened(_name: str, context: Context) -> Any:
+        seen.append(context.now)
+        return nullcontext()
+
+    monkeypatch.setattr(fleet_stage, "clock", lambda: noon)
+    monkeypatch.setattr(fleet_stage, "fleet_session", opened)
+    monkeypatch.setattr(
+        fleet_stage, "automated", lambda *_, **__: AutoLine(fleet="shop", outcome="compliant", detail="")
+    )
+    assert fleet_stage.look_at(context_in(tmp_path, NOW), "shop") == ("compliant", "")
+    assert seen == [noon]
 
 
 def test_nights_of_long_ago_are_forgotten_with_their_flows(tmp_path: Path) -> None:

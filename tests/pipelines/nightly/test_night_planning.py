@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hardening.foundation.errors import (
+    ContentError,
     GoldsmithError,
     LateError,
     MalformedError,
@@ -22,12 +23,15 @@ from hardening.foundation.errors import (
     RefusedError,
     SilentError,
 )
+from hardening.foundation.settings import Judging, Settings
 from images.artifact import Release
+from images.context import Context
 from images.ledger import Ledger, Move
 from images.registry.answers import explain
 from images.release.publish import ELSEWHERE, LACKING, UNPROVED
 from pipelines.nightly import planning
 from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
+from pipelines.nightly.night_run import nightly, run_nightly
 from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, PROMOTES, THOROUGH, TURN, longest_ago
 from pipelines.nightly.stages import WorldStages, over
 from pipelines.promotion import PromotionDecision
@@ -190,6 +194,22 @@ def test_as_soon_as_one_lost_something_all_are_looked_at_thoroughly(lost: str, l
     assert look.asked == set(NAMES)
     sight, look = looks(lambda *_: STANDS)
     assert len(look.asked) == THOROUGH
+
+
+def test_a_policy_that_may_not_publish_is_refused_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that the settings name and that is not there: mirror and feeds would be asked for nothing."""
+    context = Context(Settings(state=tmp_path), NIGHT, str, str, policy="demo")
+    with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
+        nightly(context)
+    wrong = Settings(state=tmp_path, judging=Judging(policies=("defualt",)))
+    with pytest.raises(ContentError, match=r"judging\.policies\[0\]: no policy is named defualt"):
+        nightly(Context(wrong, NIGHT, str, str))
+    assert not (tmp_path / "feeds").exists()
+    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path))
+    with pytest.raises(RefusedError, match="the policy demo may judge"):
+        run_nightly("demo", dry=True)
 
 
 def test_what_was_tried_in_vain_is_tried_again_by_another_index_or_for_another_hole(tmp_path: Path) -> None:

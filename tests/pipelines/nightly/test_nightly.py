@@ -289,10 +289,11 @@ def test_people_read_one_line_for_each_image_within_80_columns(town: Town, url: 
     """No cell is cut; the sentence that sums the night up, and the report's path, stand below."""
     answer = town.inv("nightly", "--policy", "demo", "--only", "debian-base")
     assert answer.code == 0, answer.err
-    *table, summary, report = answer.out.rstrip().splitlines()
+    *table, summary, judged_by, report = answer.out.rstrip().splitlines()
     assert max(len(line) for line in table) <= 80
     assert "…" not in answer.out
     assert summary.startswith("nothing built, nothing published, 1 unchanged; fleets:")
+    assert judged_by == "judged by the policy demo, in the place of the definitions' own"
     assert report.startswith("report: ")
     assert sum(line.split()[:3] == ["image", "debian-base", "unchanged"] for line in table) == 1
 
