@@ -72,12 +72,20 @@ IntoRoot = Annotated[str, "the content root to write into; else the checkout"]
 FleetPolicy = Annotated[str, "judge by this policy instead of the fleets' own"]
 ContainerImage = Annotated[str, "a container image's name"]
 ControlName = Annotated[str, "a control's id"]
-Checked = Annotated[str, "image or directory"]
+Checked = Annotated[str, "image or directory; none with --host"]
 FleetName = Annotated[str, "a fleet's name"]
 Since = Annotated[str, "what was closed since then: a span such as 30d, or a day such as 2026-11-01"]
 MetricsFile = Annotated[str, "also write it into this file, in Prometheus' text format"]
 Fleets = Annotated[str, "a fleet's name, a glob, or `all`"]
 
+NetworkKind = Annotated[str, "nftables, security-groups, docker or kubernetes; or all"]
+NetworkRole = Annotated[str, "a role of the network: check one machine of it, else this one"]
+RulesetFile = Annotated[str, "what `nft -j list ruleset` said there, in a file"]
+SocketsFile = Annotated[str, "what `ss -Hltnup` said there, in a file"]
+OldPeer = Annotated[str, "a role, or a range of addresses such as 10.1.0.0/16"]
+NewPeer = Annotated[str, "what stands in its place then; rules move to a role that is there already"]
+TakenOver = Annotated[str | None, "FLEET/MEMBER, an image's name or digest, or a CVE; else all members"]
+Graph = Annotated[str, "also draw the graph into this file, .svg (by Graphviz) or .dot"]
 MemberName = Annotated[str, "FLEET/MEMBER, or a member's name or id where one fleet has it"]
 Everyone = Annotated[bool, "also list the members within policy, which are only counted else"]
 Json = Annotated[bool, "print JSON on standard output, for other programs"]
@@ -90,8 +98,12 @@ Stop = Annotated[bool, "remove the container instead"]
 Quick = Annotated[bool, "without firmware, for whoever edits controls"]
 Full = Annotated[bool, "with a cloud's answer for cloud-init too"]
 Live = Annotated[str, "ask only this control, and what every boot shows"]
-OnlyControl = Annotated[str, "only this control"]
-ProfileName = Annotated[str, "for a directory: the profile to check by"]
+OnlyControl = Annotated[str, "only this control; of a directory or a host, a glob too"]
+ProfileName = Annotated[str, "for a directory or a host: the profile to check by; for a host else container-host"]
+OR_NOTHING = "its flag may stand without a value, which is True then"
+HostAddress = Annotated[
+    str | bool, "check a host that runs: this one, or that at an address such as ssh://ops@web-2", OR_NOTHING
+]
 Output = Annotated[str, "the file to write"]
 Format = Annotated[str, "raw or qcow2"]
 Force = Annotated[bool, "also where the file is there already, in its place"]
@@ -105,7 +117,7 @@ WhyRevoked = Annotated[str, "why, for everyone who meets it"]
 Adoptable = Annotated[
     list[str],
     "a container's name or a glob, a compose file, a Dockerfile; several may follow; or ec2:TAG=VALUE,…, or asg:NAME, "
-    "or kubernetes:NAMESPACE, or one object of it as kubernetes:NAMESPACE/NAME",
+    "or ecs:CLUSTER, eks:CLUSTER or kubernetes:NAMESPACE, or one thing of these, as ecs:CLUSTER/SERVICE",
 ]
 Kubeconfig = Annotated[str, "the file that leads to the cluster of a namespace"]
 ClusterContext = Annotated[str, "which of its contexts"]
@@ -114,6 +126,7 @@ InAccounts = Annotated[str, "the accounts to look in; else that of [aws], and th
 NewFleet = Annotated[str, "what the fleet is called; else it is called after the service"]
 Becomes = Annotated[str, "the definition, or the tag of an application image, that its members become"]
 AlsoDefinition = Annotated[bool, "draft the definition of its image too"]
+Follow = Annotated[bool, "keep running the image of others, and take what its tag names once that is old enough"]
 DraftsInto = Annotated[str, "the content root to draft into; else your first one, or the checkout"]
 OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; else that of the fleets"]
 
@@ -146,6 +159,7 @@ OnlyUrgent = Annotated[
     bool, "only images of which an exploited or critical hole can be fixed now; ends at once without any"
 ]
 DryRun = Annotated[bool, "show what every stage would do, and do nothing"]
+DigestDryRun = Annotated[bool, "show what would be told to whom; nothing is sent or written"]
 OnlyImages = Annotated[str, "only these images (a glob) and what they stand on; fleets are checked always"]
 Capabilities = Annotated[str, "what it takes on, with commas, such as docker,arch:amd64; else all that is found"]
 WorkerParallel = Annotated[int, "how many flows at a time; else as many as the setting `parallel` says"]
@@ -156,6 +170,10 @@ TestPath = Annotated[str, "a test file or folder: only its tests, at once, witho
 TestNames = Annotated[str, "only tests whose names match, as pytest's -k"]
 ContentOnly = Annotated[bool, "only the content, in a second: no linters, no types"]
 Fast = Annotated[bool, "only tests that need no Docker, QEMU, network or build"]
+
+OwnRole = Annotated[str, "builder, publisher, scanner, roller, reaper, auditor or network"]
+PolicyForm = Annotated[str, "json, terraform or cloudformation"]
+OfAccount = Annotated[str, "the account that the role is in; by default the one that owns the images"]
 
 namespace = Collection()
 _BY_ROOM_ALONE = {"worker_run"}  # `worker` runs it: Invoke lets no task and no collection share a name
@@ -172,14 +190,15 @@ def command(body: Callable[..., Any]) -> Any:
     def run(*args: Any, **kwargs: Any) -> None:
         sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us anew
         from hardening.foundation.errors import GoldsmithError, disk_error
+        from hardening.foundation.text import visible
 
         try:
             code = body(*args, **kwargs)
         except GoldsmithError as error:
-            raise Exit(str(error), error.exit_code) from None
+            raise Exit(visible(str(error)), error.exit_code) from None
         except OSError as error:
             if known := disk_error(error):
-                raise Exit(str(known), known.exit_code) from None
+                raise Exit(visible(str(known)), known.exit_code) from None
             raise
         if code:
             raise Exit(code=code)
@@ -188,7 +207,8 @@ def command(body: Callable[..., Any]) -> Any:
     help_texts = {one.name: one.annotation.__metadata__[0] for one in arguments}
     repeated = [one.name for one in arguments if one.annotation.__origin__ == list[str]]
     positional = [one.name for one in arguments if one.default is one.empty and one.name not in repeated]
-    made = task(positional=positional, iterable=repeated, help=help_texts)(run)
+    bare = [one.name for one in arguments if OR_NOTHING in one.annotation.__metadata__]
+    made = task(positional=positional, iterable=repeated, optional=bare, help=help_texts)(run)
     room, _, name = body.__name__.partition("_") if "_" in body.__name__ else ("", "", body.__name__)
     if room and room not in namespace.collections:
         namespace.add_collection(Collection(room))
@@ -229,7 +249,7 @@ def image_plan(c: Context, name: Names, refresh: Refresh = False, json: Json = F
     """What a build would do, and why. Builds nothing."""
     from pipelines.cli.image import PLAN_COLUMNS, plan_images
 
-    return _show(plan_images(name, refresh=refresh), columns=PLAN_COLUMNS, as_json=json)
+    return _show(*plan_images(name, refresh=refresh), columns=PLAN_COLUMNS, as_json=json)
 
 
 @command
@@ -316,10 +336,11 @@ def image_rollback(c: Context, name: DefinitionName, reason: WhyOver = "", json:
 
 @command
 def image_revoke(c: Context, digest: ReleaseDigest, reason: WhyRevoked = "", json: Json = False) -> int:
-    """Take a release out of policy at once, everywhere."""
+    """Take a release out of policy at once, everywhere, with all that is built on it. Nothing takes that back."""
     from pipelines.cli.image import CHANNEL_COLUMNS, revoke_release
 
-    return _show(revoke_release(digest, reason), columns=CHANNEL_COLUMNS, as_json=json)
+    moved = revoke_release(digest, reason)
+    return _show(moved, columns=CHANNEL_COLUMNS, as_json=json, empty="no channel points to what is revoked")
 
 
 @command
@@ -355,11 +376,11 @@ def image_why(c: Context, name: DefinitionName, json: Json = False) -> None:
 
 
 @command
-def image_outdated(c: Context, ref: Scanned, json: Json = False) -> int:
+def image_outdated(c: Context, ref: Scanned, policy: PolicyName = "", json: Json = False) -> int:
     """What in the world is newer than an image, with reason and urgency. Builds nothing."""
     from pipelines.cli.outdated import show_outdated, what_is_outdated
 
-    return show_outdated(*what_is_outdated(ref), as_json=json)
+    return show_outdated(*what_is_outdated(ref, policy=policy), as_json=json)
 
 
 @command
@@ -461,14 +482,23 @@ def control_show(c: Context, name: ControlName, json: Json = False) -> None:
 
 @command
 def control_check(
-    c: Context, name: Checked, control: OnlyControl = "", profile: ProfileName = "", json: Json = False
-) -> int:
-    """Check an image's newest artifact, or with --profile the filesystem in a directory, against its controls."""
-    from pipelines.cli.controls import check_directory
+    c: Context, name: Checked = "", control: OnlyControl = "", profile: ProfileName = "", host: HostAddress = "",
+    json: Json = False,
+) -> int:  # fmt: skip
+    """Check an image's newest artifact, a filesystem in a directory by --profile, or a host, against controls.
+
+    `./goldsmith control.check debian-server` is about an image, `control.check /mnt/disk --profile cis-level1` about a
+    directory, `control.check --host ssh://ops@web-2` about a host: nothing is installed or changed there.
+    """
+    from pipelines.cli.controls import check_a_host, check_directory, means_folder, require_one_subject
     from pipelines.cli.image import verify_images
     from pipelines.cli.image_output import show_checks
 
-    lines = check_directory(name, profile, control) if profile else verify_images(name, control=control)
+    require_one_subject(name, host)
+    if host:
+        return show_checks(check_a_host("" if host is True else str(host), profile, control), as_json=json)
+    folder = profile or means_folder(name)
+    lines = check_directory(name, profile, control) if folder else verify_images(name, control=control)
     return show_checks(lines, as_json=json)
 
 
@@ -554,15 +584,15 @@ def fleet_scan(c: Context, name: Names, json: Json = False) -> int:
     """Find what the fleets run, over hosts and regions, and write it into the ledger; exit code 4: not all was read."""
     from pipelines.cli.rollout import SEEN_COLUMNS, scan_exit_code, scan_fleets
 
-    lines = scan_fleets(name)
-    return _show(lines, columns=SEEN_COLUMNS, as_json=json) or scan_exit_code(lines)
+    lines, errors = scan_fleets(name)
+    return _show(lines, errors, columns=SEEN_COLUMNS, as_json=json) or scan_exit_code(lines)
 
 
 @command
 def fleet_check(
     c: Context, fleet: Fleets, policy: FleetPolicy = "", all: Everyone = False, json: Json = False,  # noqa: A002
 ) -> int:  # fmt: skip
-    """Find the members whose image is expired, unknown, superseded, revoked or refused by the policy."""
+    """Find the members that are out of policy, by their image or by how they run; exit code 3: there are some."""
     from pipelines.cli.rollout import check_fleets, show_fleets
 
     return show_fleets(check_fleets(fleet, policy), as_json=json, everyone=all)
@@ -577,6 +607,19 @@ def fleet_explain(c: Context, member: MemberName, json: Json = False) -> int:
 
 
 @command
+def fleet_blast_radius(c: Context, taken: TakenOver = None, output: Graph = "", json: Json = False) -> int:
+    """What an attacker reaches from a member, and which single changes shrink that.
+
+    `./goldsmith fleet.blast-radius shop/web-1` is about one member, `nginx` in its place about all that run an image,
+    `CVE-2026-0001` about all that have that vulnerability; without a name every member is compared.
+    Exit code 4: a fleet was never checked, or the last check or IAM could not read something; it is named.
+    """
+    from pipelines.cli.blast_radius import blast_radius, show_radius
+
+    return show_radius(blast_radius(taken, output), as_json=json)
+
+
+@command
 def fleet_render(
     c: Context, fleet: FleetName, output: IntoFolder = "", force: Force = False, json: Json = False
 ) -> None:
@@ -584,6 +627,54 @@ def fleet_render(
     from pipelines.cli.rendering import render_manifests, show_rendered
 
     show_rendered(render_manifests(fleet, output=output, force=force), as_json=json)
+
+
+# --- the network ----------------------------------------------------------------------------------------------------
+
+
+@command
+def network_render(
+    c: Context, kind: NetworkKind, output: IntoFolder = "", force: Force = False, json: Json = False
+) -> None:
+    """What the network means to nftables, security-groups, docker or kubernetes; or all of them. Changes nothing."""
+    from pipelines.cli.network import render_network
+    from pipelines.cli.rendering import show_rendered
+
+    show_rendered(render_network(kind, output=output, force=force), as_json=json)
+
+
+@command
+def network_apply(c: Context, kind: NetworkKind, apply: Apply = False, json: Json = False) -> int:
+    """What has to change until definitions, security groups and the engine's networks are as the network says."""
+    from pipelines.cli.network import apply_network, show_steps
+
+    return show_steps(*apply_network(kind, apply=apply), as_json=json)
+
+
+@command
+def network_check(
+    c: Context, kind: NetworkKind = "all", role: NetworkRole = "", ruleset: RulesetFile = "", sockets: SocketsFile = "",
+    json: Json = False,
+) -> int:  # fmt: skip
+    """What is more or less open than the network says, and what is unknown; exit code 3: it differs, 4: unread.
+
+    `./goldsmith network.check --role db` is about the machine it runs on, as one of the role db; with --ruleset and
+    --sockets about the one that said so.
+    """
+    from pipelines.cli.network import check_network, show_differences
+
+    return show_differences(check_network(kind, role, ruleset, sockets), as_json=json)
+
+
+@command
+def network_refactor(c: Context, old: OldPeer, new: NewPeer, apply: Apply = False, json: Json = False) -> int:
+    """Another name or range in the place of one, everywhere it stands: who gains and who loses which way; or do it."""
+    from pipelines.cli.network_moving import refactor, show_move
+
+    return show_move(refactor(old, new, apply=apply), as_json=json)
+
+
+# --- fleets, continued ----------------------------------------------------------------------------------------------
 
 
 @command
@@ -598,26 +689,32 @@ def fleet_rebuild(c: Context, name: Fleets, apply: Apply = False, json: Json = F
 def adopt(
     c: Context, what: Adoptable, name: NewFleet = "", replacement: Becomes = "", definition: AlsoDefinition = False,
     content: DraftsInto = "", engine: OtherEngine = "", regions: InRegions = "", accounts: InAccounts = "",
-    kubeconfig: Kubeconfig = "", context: ClusterContext = "", apply: Apply = False, json: Json = False,
+    kubeconfig: Kubeconfig = "", context: ClusterContext = "", follow: Follow = False, apply: Apply = False,
+    json: Json = False,
 ) -> None:  # fmt: skip
-    """Draft the fleet of CONTAINER…, compose.yaml, a Dockerfile, ec2:TAG=VALUE, asg:NAME or kubernetes:NAMESPACE."""
-    from pipelines.cli.adopt import KUBERNETES, adopt, in_cloud, show_adopted
+    """Draft fleets of CONTAINER…, compose.yaml, Dockerfile, ec2:TAG=VALUE, asg:NAME, ecs:CLUSTER or kubernetes:NAME."""
+    from pipelines.cli.adopt import ECS, EKS, KUBERNETES, adopt, in_cloud, show_adopted
 
-    if in_cloud(what, definition=definition, engine=engine) and what[0].startswith(KUBERNETES):
+    cloud = in_cloud(what, definition=definition, engine=engine, follow=follow)
+    if cloud and what[0].startswith(KUBERNETES):
         from pipelines.cli.adopt_kubernetes import adopt_kubernetes
 
         found = adopt_kubernetes(
             what, kubeconfig=kubeconfig, cluster=context, name=name, replacement=replacement, content=content,
             apply=apply,
         )  # fmt: skip
-    elif in_cloud(what, definition=definition, engine=engine):
+    elif cloud:
+        from pipelines.cli.adopt_clusters import adopt_cluster
         from pipelines.cli.adopt_ec2 import adopt_ec2
 
-        found = adopt_ec2(
+        found = (adopt_cluster if what[0].startswith((ECS, EKS)) else adopt_ec2)(
             what, name=name, replacement=replacement, content=content, regions=regions, accounts=accounts, apply=apply
         )
     else:
-        found = adopt(what, name=name, replacement=replacement, definition=definition, content=content, engine=engine)
+        found = adopt(
+            what, name=name, replacement=replacement, definition=definition, content=content, engine=engine,
+            follow=follow,
+        )  # fmt: skip
     show_adopted(found, as_json=json)
 
 
@@ -730,7 +827,8 @@ def roll_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
     """Find what rollouts launched and nothing owns any more, on Docker and EC2; remove what is due."""
     from pipelines.cli.reap import REAP_COLUMNS, reap_rollouts
 
-    return _show(reap_rollouts(apply=apply), columns=REAP_COLUMNS, as_json=json)
+    lines, errors = reap_rollouts(apply=apply)
+    return _show(lines, errors, columns=REAP_COLUMNS, as_json=json)
 
 
 # --- every night ----------------------------------------------------------------------------------------------------
@@ -748,19 +846,28 @@ def nightly(
 
 
 @command
-def serve(c: Context) -> int:
+def serve(c: Context, policy: PolicyName = "") -> int:
     """Stay, and run the night by a schedule, urgent fixes at once and what webhooks ask for; health and metrics."""
     from pipelines.cli.serve import serve
 
-    return serve()
+    return serve(policy)
 
 
 @command
-def report(c: Context, form: ReportForm = "", output: Output = "", json: Json = False) -> None:
+def report(c: Context, form: ReportForm = "", output: Output = "", json: Json = False) -> int:
     """Write the page on what lacks a fix, since when, due when and who acts; or the judged members in another form."""
     from pipelines.cli.report import make_report
 
-    make_report(form, output, as_json=json)
+    return make_report(form, output, as_json=json)
+
+
+@command
+def digest(c: Context, dry_run: DigestDryRun = False, json: Json = False) -> int:
+    """Tell the channels of [digest], by mail and chat, what is newly out of policy, still open, acted on, and over."""
+    from pipelines.cli.digest import run_digest
+    from pipelines.wiring import image_context
+
+    return run_digest(image_context(looks=dry_run), dry=dry_run, as_json=json)
 
 
 @command
@@ -777,6 +884,18 @@ def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
     from pipelines.demo.flow import demo
 
     return demo(keep=keep, as_json=json)
+
+
+@command
+def iam_policy(
+    c: Context, role: OwnRole, form: PolicyForm = "json", account: OfAccount = "", output: IntoFolder = "",
+    force: Force = False, json: Json = False,
+) -> None:  # fmt: skip
+    """The least that AWS must allow one of our roles, such as roller, auditor or network."""
+    from pipelines.cli.iam import render_policies
+    from pipelines.cli.rendering import show_rendered
+
+    show_rendered(render_policies(role, form=form, account=account, output=output, force=force), as_json=json)
 
 
 def _require_task(words: Sequence[str]) -> None:
@@ -902,16 +1021,18 @@ def test(c: Context, path: TestPath = "", only: TestNames = "", fast: Fast = Fal
     """All that `lint` does, and every test. The linters run beside `setup`, which mostly waits, or beside the tests."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from pipelines.lint import LINT, lint_content, pytest_command, run_checks
+    from pipelines.lint import LINT, compile_tests, in_memory, lint_content, pytest_command, run_checks
 
     tests = pytest_command(path, only, fast=fast)
     if path:
         return run_checks([tests])
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with ThreadPoolExecutor(max_workers=2) as pool:
         linted = pool.submit(run_checks, LINT)
         if not fast:
+            compiled = pool.submit(compile_tests)
             _setup(for_tests=True)
-        return max(lint_content(), run_checks([tests]), linted.result())
+            compiled.result()
+        return max(lint_content(), run_checks([tests if fast else in_memory(tests)]), linted.result())
 
 
 # --- the program ----------------------------------------------------------------------------------------------------
@@ -922,6 +1043,7 @@ class _Program(Program):
 
     def parse_tasks(self) -> None:
         from hardening.foundation.errors import closest, nearest
+        from hardening.foundation.text import visible
 
         try:
             super().parse_tasks()
@@ -933,9 +1055,9 @@ class _Program(Program):
             if closest(typed, known):  # all names would be more than a reader wants
                 hint = nearest(typed, known)
             said = re.sub(r"^Flag <Argument: ([\w-]+).*> needed value and .*", r"--\1 needs a value", str(error))
-            raise ParseError(f"{said}\n  hint: {hint}", error.context) from None
+            raise ParseError(visible(f"{said}\n  hint: {hint}"), error.context) from None
         except ValueError as error:  # what Invoke makes a number of
-            raise ParseError(f"no whole number: {str(error).rpartition(': ')[2]}", None) from None
+            raise ParseError(visible(f"no whole number: {str(error).rpartition(': ')[2]}"), None) from None
 
     def print_version(self) -> None:
         import tomllib
@@ -959,7 +1081,13 @@ def _each_named(task: Any, flag: str, words: Sequence[str], most: int) -> Iterat
         before = word
 
 
-UNFLAGGED = {"adopt": (adopt, "--what", sys.maxsize), "policy.preview": (policy_preview, "--file", 1)}
+UNFLAGGED = {
+    "adopt": (adopt, "--what", sys.maxsize),
+    "policy.preview": (policy_preview, "--file", 1),
+    "fleet.blast-radius": (fleet_blast_radius, "--taken", 1),
+    "network.check": (network_check, "--kind", 1),
+    "control.check": (control_check, "--name", 1),
+}
 RENAMED = {"policy.waivers": "waiver.list", "policy.export": "waiver.export"}
 
 

@@ -22,7 +22,9 @@ from hardening.model import Enforcement
 from pipelines.fleet.members import Member, Provenance
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import Judged
-from pipelines.rollout.plan import Plan, plan, step_cost
+from pipelines.rollout.cost import step_cost
+from pipelines.rollout.plan import plan
+from pipelines.rollout.plan_model import Plan
 from pipelines.rollout.schedule import allowed, may_act
 from pipelines.rollout.waves import Step
 

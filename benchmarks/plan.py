@@ -20,7 +20,8 @@ from pipelines.fleet.members import Member, Provenance, ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import FleetJudge, Judged
 from pipelines.rollout.approved_plan import Present, opened, seal, written
-from pipelines.rollout.plan import Plan, plan
+from pipelines.rollout.plan import plan
+from pipelines.rollout.plan_model import Plan
 
 MEMBERS = 10_000
 WIDE = 10

@@ -67,12 +67,16 @@ class DefinitionLine(Line):
 
 
 class VerifyLine(Line):
-    """`image.verify`, `image.boot` and `control.check`: the result of each control on one image."""
+    """`image.verify`, `image.boot` and `control.check`: the result of each control on one image, directory or host.
+
+    `todo`, of a host: for each control that does not hold, the steps that mend a host which runs already, in order.
+    """
 
     name: str
     digest: str
     passed: bool
     checks: tuple[CheckResult, ...]
+    todo: dict[str, tuple[str, ...]] = {}
 
 
 class ScanOutput(Line):
@@ -155,11 +159,13 @@ class NightlyLine(Line):
     published, re-dated, unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks
     while its candidate is too young, and is promoted where that could not wait, or to an earlier candidate; a `fleet`
     is compliant, empty, rolled, waits (for a person's approval), skipped, refused or failed; a `waiver` ends within 14
-    days; releases to `prune` are due or removed. What `report` and `notify` could not do, and what is `urgent` of the
-    `feeds`, has a line of its own. With `--dry-run`, `index`, `feeds` and `lock` would be asked, and what a night would
-    do is planned.
+    days; releases to `prune` are due or removed; the `digest` to the channels was sent, has nothing to say, or failed.
+    What `report` and `notify` could not do, and what is `urgent` of the `feeds`, has a line of its own. With
+    `--dry-run`, `index`, `feeds` and `lock` would be asked, and what a night would do is planned.
 
-    `days_left`, of an image: until its `stable` release ends, below 0 once it has; null where it has none.
+    `days_left`, of an image: until its `stable` release ends, below 0 once it has; null where it has none. `stopped_by`
+    names the image that it stands on, where that was refused or failed and nothing was done for this one. `exit_code`
+    says who must act on what was refused or failed; 0 where nothing was.
     """
 
     kind: str
@@ -168,12 +174,23 @@ class NightlyLine(Line):
     detail: str
     seconds: float
     days_left: int | None = None
+    stopped_by: str = ""
+    exit_code: int = 0
+
+
+class NightlyDuty(Line):
+    """`nightly`: who must act, by exit code, and on which `parts`, such as `image web` or `index trixie`."""
+
+    exit_code: int
+    who: str
+    parts: tuple[str, ...]
 
 
 class NightlyOutput(Line):
-    """`nightly`: the whole night; the images it built, published (or re-dated) and promoted to `stable`; the exit code
-    that says who must act, and where the report lies (nowhere after `--only-urgent` without anything urgent, or with
-    `--dry-run`). `resumed` are the interrupted nights that were carried to their end before it.
+    """`nightly`: the whole night; the images it built, published (or re-dated) and promoted to `stable`; the exit code,
+    which is the highest of `must_act`, and where the report lies (nowhere after `--only-urgent` without anything
+    urgent, or with `--dry-run`). `resumed` are the interrupted nights that were carried to their end before it.
+    `policy`: what judged in the place of the definitions' own policies; empty where these did.
     """
 
     started_at: datetime
@@ -188,6 +205,8 @@ class NightlyOutput(Line):
     id: str = ""
     resumed: tuple[str, ...] = ()
     dry_run: bool = False
+    policy: str = ""
+    must_act: tuple[NightlyDuty, ...] = ()
 
 
 class DemoOutput(Line):

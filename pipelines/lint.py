@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from hardening.catalog import (
     load_policy,
     load_profile,
     load_profiles,
+    require_judging,
     require_known,
     require_may_publish,
     within_root,
@@ -22,15 +24,21 @@ from hardening.catalog import (
 from hardening.foundation.console import err, say
 from hardening.foundation.content import find_content, load_toml, read_toml
 from hardening.foundation.errors import ContentError, Problems, RefusedError, nearest, raise_all
-from hardening.foundation.process import follow
+from hardening.foundation.process import follow, run
 from hardening.foundation.settings import ROOT, Judging, load_settings
 from hardening.model import WAIVER_KEYS, Cases, LoadedControl, Param, Profile, Waiver
 from hardening.policy import Policy
+from hardening.proof import overlay_of, prove_rendered, require_kind, with_control
 from hardening.render import require_sound, require_templates
-from images.catalog import load_definition
+from images.catalog import LoadedDefinition, load_definition
 from images.plan.build_plan import order
 from images.plan.validate import DefinitionValidator
+from pipelines.fleet.catalog import require_replacement
 from pipelines.fleet.model import Fleet
+from pipelines.network.catalog import load_network, network_files
+from pipelines.network.definitions import require_agreement
+from pipelines.network.model import NetworkFile, overdue, overdue_text
+from pipelines.serve.moments import Schedule
 from pipelines.wiring import clock
 
 
@@ -38,10 +46,12 @@ def lint_content() -> int:
     """Print all that is wrong with the content of this checkout and its further roots; 2 where anything is, else 0."""
     settings = load_settings()
     roots = settings.roots
-    found = content_problems(roots, clock().date(), settings.judging)
+    problems = Problems()
+    problems.of(Schedule.of, settings.serve)
+    found = (*problems.found, *content_problems(roots, clock().date(), settings.judging))
     for error in found:
         err().print(str(error), style="red")
-    for note in unused_controls(roots):
+    for note in (*unused_controls(roots), *unreviewed_rules(roots, clock().date())):
         say(note)
     say(f"content of {', '.join(map(str, roots))}: {f'{len(found)} wrong' if found else 'sound'}")
     return 2 if found else 0
@@ -50,7 +60,7 @@ def lint_content() -> int:
 def content_problems(roots: Sequence[Path], today: date, judging: Judging | None = None) -> tuple[ContentError, ...]:
     """What is wrong with controls, profiles, policies, definitions, fleets and waivers, each once."""
     problems = Problems()
-    problems.of(check_hardening, roots, problems)
+    problems.of(check_hardening, roots, today, problems)
     check_publishing(roots, judging or Judging(), today, problems)
     names = find_content(roots, "images/definitions", "*/")
     loaded = {name: problems.of(load_definition, name, folder) for name, folder in names.items()}
@@ -62,7 +72,7 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
     for name, file in fleets.items():
         if fleet := problems.of(load_toml, file, Fleet, name=name):
             problems.of(require_policy, fleet, file, policies)
-            problems.of(_require_replacement, fleet, file, names)
+            problems.of(require_replacement, fleet, file, names)
             problems.of(_require_apart, fleet, file, told)
             told.append(fleet)
     controls = find_content(roots, "hardening/controls", "*/")
@@ -70,7 +80,32 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
         if waiver := problems.of(load_toml, file, Waiver, id=name) or _readable_names(file):
             problems.of(require_known, file, waiver, controls)
             problems.of(require_subjects, file, waiver, roots, names, fleets)
+    check_network(roots, loaded, problems)
     return problems.found
+
+
+def check_network(
+    roots: Sequence[Path], loaded: Mapping[str, LoadedDefinition | None], problems: Problems
+) -> None:  # fmt: skip
+    """See that each file of the network loads, that all together are one, and that machines open what it says.
+
+    Of `loaded` those that do not load are None, which has been told.
+    """
+    files = network_files(roots)
+    sound = {file: problems.of(load_toml, file, NetworkFile, name=name) for name, file in files.items()}
+    if all(sound.values()) and (network := problems.of(load_network, roots)):
+        wrong = {name for role in network.roles.values() for name in role.definitions if loaded.get(name, "") is None}
+        if not wrong:
+            problems.of(require_agreement, network, {name: found for name, found in loaded.items() if found})
+
+
+def unreviewed_rules(roots: Sequence[Path], today: date) -> list[str]:
+    """What to know of each rule of the network whose review is due; nothing where the network is wrong."""
+    try:
+        network = load_network(roots)
+    except ContentError:  # which is told as an error
+        return []
+    return [f"note: {overdue_text(placed, days)}" for placed, days in overdue(network, today)]
 
 
 def _check_definitions(sound: DefinitionValidator, names: Collection[str], problems: Problems) -> None:
@@ -90,21 +125,18 @@ def require_policy(fleet: Fleet, file: Path, policies: Collection[str]) -> None:
         raise ContentError(f"no policy is named {fleet.policy}", file=file, key="policy", hint=hint)
 
 
-def _require_replacement(fleet: Fleet, file: Path, definitions: Collection[str]) -> None:
-    """Raises ContentError where what a fleet's members become is no definition."""
-    wanted = fleet.replacement.definition
-    if wanted and wanted not in definitions:
-        hint = nearest(wanted, definitions)
-        raise ContentError(f"{wanted} is not a definition", file=file, key="replacement.definition", hint=hint)
-
-
 def _require_apart(fleet: Fleet, file: Path, others: Iterable[Fleet]) -> None:
     """Raises ContentError where every member of one fleet is another's too: both would replace it."""
     for other in others:
         less, more = sorted((fleet.selector.items(), other.selector.items()), key=len)
-        places = [(fleet.ec2.regions, other.ec2.regions), (fleet.ec2.accounts, other.ec2.accounts)]
+        places = [(fleet.ec2.regions, other.ec2.regions), (fleet.ec2.named_accounts, other.ec2.named_accounts)]
+        places.append((fleet.docker.labels, other.docker.labels))
         elsewhere = any(ours and theirs and not {*ours} & {*theirs} for ours, theirs in places)
         elsewhere |= fleet.kubernetes.place != other.kubernetes.place
+        for ours, theirs in ((fleet.ecs, other.ecs), (fleet.eks, other.eks)):
+            elsewhere |= any(getattr(ours, key) != getattr(theirs, key) for key in ("cluster", "region", "account"))
+        named = {*fleet.ecs.services, *fleet.eks.node_groups}, {*other.ecs.services, *other.eks.node_groups}
+        elsewhere |= all(named) and not named[0] & named[1]
         if fleet.kind is other.kind and less <= more and not elsewhere:
             hint = "a member belongs to one fleet: give one of them a label that the other's members do not have"
             raise ContentError(f"it selects what the fleet {other.name} selects", file=file, key="selector", hint=hint)
@@ -145,23 +177,30 @@ def _may_be_member(subject: str, fleet: str) -> bool:
     return fixed != subject and f"{fleet}/".startswith(fixed)
 
 
-def check_hardening(roots: Sequence[Path], problems: Problems) -> None:
+def check_hardening(roots: Sequence[Path], today: date, problems: Problems) -> None:
     """Load every control, profile and policy of the content roots, and see that what each names is there."""
     profiles = find_content(roots, "hardening/profiles", "*.toml")
-    controls: dict[str, LoadedControl] = {}
+    controls, proofs, sound = dict[str, LoadedControl](), dict[str, Cases](), dict[str, Profile]()
     folders = find_content(roots, "hardening/controls", "*/")
     functions = find_content(roots, "hardening/functions", "*.sh")
     for name, folder in folders.items():
+        told = len(problems.found)
         if loaded := problems.of(load_control, name, folder, functions):
             controls[name] = loaded
             problems.of(require_templates, loaded)
         if (folder / "cases.toml").is_file():
-            problems.of(_require_cases, folder, loaded.control.params if loaded else None, profiles)
+            cases = problems.of(_require_cases, folder, loaded.control.params if loaded else None, profiles)
+            proofs |= {name: cases} if cases and len(problems.found) == told else {}
     for name in profiles:
+        told = len(problems.found)
         profile = problems.of(load_profile, roots, name) or _own_entries(profiles[name], name)
         for entry in profile.controls if profile else ():
             if entry.control in controls or entry.control not in folders:  # what does not load has been told
                 problems.of(require_sound, entry, controls)
+        whole = profile and len(problems.found) == told and all(entry.control in controls for entry in profile.controls)
+        sound |= {name: profile} if profile and whole else {}
+    for name, cases in proofs.items():
+        problems.of(_require_rendered, controls[name], cases, sound, controls, today)
     for name, file in find_content(roots, "hardening/policies", "*.toml").items():
         if policy := problems.of(load_policy, roots, name):
             problems.of(_require_window, file, policy)
@@ -193,10 +232,11 @@ def unused_controls(roots: Sequence[Path], among: Collection[str] | None = None)
 
 def check_publishing(roots: Sequence[Path], judging: Judging, today: date, problems: Problems) -> None:
     """See that each policy that may publish is there, and as strict as the floor."""
-    if judging.floor:
-        problems.of(load_policy, roots, judging.floor)
+    problems.of(require_judging, roots, judging)
+    known = find_content(roots, "hardening/policies", "*.toml")
     for name in judging.policies:
-        problems.of(_require_strict, roots, judging, name, today)
+        if {name, judging.floor} - {""} <= known.keys():
+            problems.of(_require_strict, roots, judging, name, today)
 
 
 def _require_strict(roots: Sequence[Path], judging: Judging, name: str, today: date) -> None:
@@ -230,13 +270,41 @@ def _readable_names(file: Path) -> Waiver | None:
     return Waiver.model_construct(id=file.stem, inherited=told.get("inherited") is True, **names)
 
 
-def _require_cases(folder: Path, params: Mapping[str, Param] | None, profiles: dict[str, Path]) -> None:
-    """Raises ContentError where the proofs stand on no profile, or give params that the control does not have.
+def _require_cases(folder: Path, params: Mapping[str, Param] | None, profiles: dict[str, Path]) -> Cases:
+    """The proofs of a control. Raises ContentError where they stand on no profile, or give params that it has not.
 
     `params` is None where the control does not load, which has been told.
     """
     file = folder / "cases.toml"
-    raise_all(_wrong_cases(load_toml(file, Cases), file, params, profiles))
+    cases = load_toml(file, Cases)
+    raise_all(_wrong_cases(cases, file, params, profiles))
+    return cases
+
+
+def _require_rendered(
+    loaded: LoadedControl, cases: Cases, profiles: Mapping[str, Profile], controls: Mapping[str, LoadedControl],
+    today: date,
+) -> None:  # fmt: skip
+    """Raises ContentError where `control.test` would fail before it breaks any tree: by the kind of a profile, by a
+    template and its values, or by a file that no case shows as it is. Of `profiles` only sound ones are there.
+    """
+    raise_all(_unproved(loaded, cases, profiles, controls, today))
+
+
+def _unproved(
+    loaded: LoadedControl, cases: Cases, profiles: Mapping[str, Profile], controls: Mapping[str, LoadedControl],
+    today: date,
+) -> Iterator[ContentError]:  # fmt: skip
+    named = dict.fromkeys([cases.profile, *(proof.profile or cases.profile for proof in cases.proof)])
+    on = {name: with_control(profiles[name], loaded) for name in named if name in profiles}
+    for profile in on.values():
+        require_kind(profile, loaded, controls)
+    for one in prove_rendered(loaded, cases, on[cases.profile], controls, today) if cases.profile in on else ():
+        if not one.passed:
+            yield one.error(loaded)
+    for proof in cases.proof:
+        if chosen := on.get(proof.profile or cases.profile):
+            overlay_of(chosen, controls, today, only=loaded.control.id, params=proof.params)
 
 
 def _wrong_cases(
@@ -258,7 +326,7 @@ def _wrong_cases(
                 yield ContentError(reason, file=file, key=key, hint=params[name].help)
 
 
-WORKFLOWS = (".github/workflows/nightly.yml", ".github/workflows/test.yml")
+WORKFLOWS = tuple(f".github/workflows/{name}.yml" for name in ("audit", "nightly", "test"))
 LINT = (
     ("ruff", "check", "."),
     ("ruff", "format", "--check", "."),
@@ -268,16 +336,38 @@ LINT = (
 
 
 def pytest_command(path: str = "", only: str = "", *, fast: bool = False) -> tuple[str, ...]:
-    """The tests of `path`; else all on four workers, for many wait more than they compute, the slowest ten told.
+    """The tests of `path`; else all on five workers, for many wait more than they compute, the slowest ten told.
 
     A file's tests stay together, so that what its fixtures build is built once; tests/conftest.py gives the files their
     order, and says what is `fast`.
     """
-    workers = (
-        () if path else ("-n", "2" if fast else "4", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
-    )
+    workers = () if path else ("-n", "5", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
     chosen = (*(("--fast",) if fast else ()), *(("-k", only) if only else ()), *((path,) if path else ()))
     return ("pytest", "-q", *workers, *chosen)
+
+
+TESTS_TAKE = 4_000_000_000
+"""Bytes: more than all tests together hold in /tmp at any moment."""
+PRIVATE_TMP = 'mount -t tmpfs -o mode=1777 tests /tmp && exec "$0" "$@"'
+
+
+def in_memory(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The same command with a /tmp of its own, in memory, which ends with it; as it is, where that cannot be had.
+
+    Tests make and remove trees of files all the time, and ext4 looks for an inode that was not just freed: a seventh of
+    their processor time (`recently_deleted` in the kernel's ext4/ialloc.c).
+    """
+    from images.store.files import fits_in_memory
+
+    if os.geteuid() != 0 or not fits_in_memory(TESTS_TAKE):
+        return command
+    program = str(Path(sys.executable).parent / command[0])
+    return ("unshare", "--mount", "--propagation", "slave", "sh", "-c", PRIVATE_TMP, program, *command[1:])
+
+
+def compile_tests() -> None:
+    """Collect all tests once, which keeps them compiled: in a fresh clone each worker would compile all of them."""
+    run([str(Path(sys.executable).parent / "pytest"), "--collect-only", "-q"], cwd=ROOT, ok=range(-64, 256))
 
 
 def run_checks(commands: Iterable[tuple[str, ...]]) -> int:
@@ -290,4 +380,5 @@ def run_checks(commands: Iterable[tuple[str, ...]]) -> int:
 
 def _run(command: tuple[str, ...]) -> int:
     say(f"$ {' '.join(command)}")
-    return follow([str(Path(sys.executable).parent / command[0]), *command[1:]], cwd=ROOT)
+    ours = Path(sys.executable).parent / command[0]
+    return follow([str(ours) if ours.exists() else command[0], *command[1:]], cwd=ROOT)

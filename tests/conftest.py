@@ -17,6 +17,9 @@ from filelock import FileLock
 from hypothesis import Phase, settings
 
 from hardening.foundation.process import which
+from tests.support.edges import pytest_sessionfinish, pytest_testnodedown, recorded
+
+__all__ = ["pytest_sessionfinish", "pytest_testnodedown"]
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,11 +35,16 @@ if TYPE_CHECKING:
 
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("goldsmith")
+settings.register_profile("fast", deadline=None, max_examples=25)  # of each property; the whole run tries 100
 settings.register_profile(
     "mutation", deadline=None, database=None, derandomize=True, max_examples=15, phases=(Phase.explicit, Phase.generate)
 )  # each of thousands of mutants costs one run
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
 AT_ONE_SERVER = ("test_machine_build", "test_machine_booted", "test_machine_published", "test_machine_export")
+LONG_AND_FAST = frozenset(
+    {"test_leases_real", "test_loop", "test_night_killed", "test_one_truth", "test_rollout_groups", "test_simulation"}
+)
+"""Files that take longest where those that need Docker or a build are left out."""
 HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "layers", "own_engine", "server", "yard"})
 """Fixtures that start what costs seconds: an engine, an emulator, a database server, a build."""
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -89,7 +97,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if not _is_fast(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if _is_fast(item)]
-    long = {item.path for item in items if item.get_closest_marker("slow")}
+    long = {item.path for item in items if item.get_closest_marker("slow") or item.path.stem in LONG_AND_FAST}
 
     def rank(item: pytest.Item) -> int:
         if item.path.stem in AT_ONE_SERVER:
@@ -99,8 +107,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=rank)
 
 
-def pytest_configure() -> None:
-    """Nothing that is collected is garbage."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Fewer examples where `--fast` asks for less; and nothing that is collected is garbage."""
+    if config.getoption("--fast") and not config.getoption("--hypothesis-profile"):
+        settings.load_profile("fast")
     gc.disable()
 
 
@@ -130,6 +140,13 @@ def no_public_feed() -> Iterator[None]:
         return ask(host, *more, **named)
 
     with patch("socket.getaddrinfo", here):
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def recorded_edges() -> Iterator[None]:
+    """No module asks AWS for what it does not declare."""
+    with recorded():
         yield
 
 
@@ -240,6 +257,15 @@ def shared_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared
     folder = tmp_path_factory.mktemp("registry")
     with running_registry(folder) as address:
         yield SharedRegistry(folder, address)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a registry for the tests of one file."""
+    from tests.support.publishing import running_registry
+
+    with running_registry(tmp_path_factory.mktemp("registry")) as address:
+        yield address
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tomllib
+from datetime import date
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,6 +20,8 @@ from hardening.model import Cases, Control, Profile
 from hardening.policy import Policy
 from images.model import Definition
 from pipelines.fleet.model import Fleet
+from pipelines.lint import content_problems
+from pipelines.network.model import NetworkFile
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 MODELS: dict[str, type[BaseModel]] = {
@@ -27,6 +30,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "hardening/profiles/": Profile,
     "images/definitions/": Definition,
     "pipelines/fleets/": Fleet,
+    "network/": NetworkFile,
 }
 
 
@@ -41,7 +45,7 @@ def test_commands_in_documents_exist() -> None:
     """Every `./goldsmith TASK` that a document shows is a task."""
     known = tasks()
     for document in DOCUMENTS:
-        named = set(re.findall(r"\./goldsmith ([a-z]+(?:\.[a-z]+)?)", document.read_text()))
+        named = set(re.findall(r"\./goldsmith ([a-z]+(?:\.[a-z]+(?:-[a-z]+)*)?)", document.read_text()))
         assert named <= known, f"{document.name} names {sorted(named - known)}"
 
 
@@ -85,8 +89,20 @@ def test_examples_load(document: Path) -> None:
         if path.endswith("/cases.toml"):
             parse(tomllib.loads(text), Cases, document)
             continue
-        name = Path(path).stem if kind in (Fleet, Profile, Policy) else Path(path).parent.name
+        name = Path(path).stem if kind in (Fleet, Profile, Policy, NetworkFile) else Path(path).parent.name
         parse(tomllib.loads(text), kind, document, **{"id" if kind is Control else "name": name})
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if "```toml" in d.read_text()], ids=lambda d: d.name)
+def test_example_policies_are_what_lint_accepts(document: Path, tmp_path: Path) -> None:
+    """Each as a whole: a policy may have right keys and let everything pass. Who copies one has a policy."""
+    shown = {path: text for path, text in blocks(document) if path.startswith("hardening/policies/")}
+    for path, text in shown.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    found = content_problems([tmp_path], date(2026, 12, 1)) if shown else ()
+    assert not [error for error in found if str(error).startswith(f"{tmp_path}")]
 
 
 def test_the_example_settings_load_and_are_complete() -> None:
@@ -104,8 +120,8 @@ def test_the_example_settings_change_nothing_when_they_are_copied() -> None:
     """As they are, all values are comments, the tables empty: who copies the file goes on with the defaults."""
     tables = tomllib.loads((ROOT / "docs/goldsmith.toml.example").read_text())
     assert set(tables) == {
-        "registry", "packages", "docker", "feeds", "nightly", "notify", "serve", "judging", "signing", "retention",
-        "aws",
+        "registry", "packages", "docker", "feeds", "nightly", "notify", "digest", "github", "serve", "judging",
+        "signing", "retention", "aws",
     }  # fmt: skip
     assert not any(tables.values())
 

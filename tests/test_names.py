@@ -15,7 +15,14 @@ PRODUCT = ("hardening", "images", "pipelines")
 ROOM_PARTS = {"flow.py", "model.py", "port.py", "catalog.py", "lint.py", "errors.py"}
 """What many rooms have one of, under the same name: what it does in order, its data, its interface, its content."""
 SIDES = [
-    {"pipelines/fleet/docker", "pipelines/fleet/ec2", "pipelines/fleet/kubernetes", "pipelines/fleet"},
+    {
+        "pipelines/fleet/docker",
+        "pipelines/fleet/ec2",
+        "pipelines/fleet/ecs",
+        "pipelines/fleet/eks",
+        "pipelines/fleet/kubernetes",
+        "pipelines/fleet",
+    },
     {"images/registry", "images/aws", "images/release", "images/ledger"},
 ]
 """Rooms with implementations of one port, which may share a name."""

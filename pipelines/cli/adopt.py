@@ -15,11 +15,13 @@ from hardening.foundation.content import parse, read_small
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError, nearest
 from hardening.foundation.settings import ROOT, Settings
 from hardening.foundation.text import one_line
+from hardening.running import under
 from images.catalog import sound_definitions
 from images.context import Context
 from images.documents import to_json
 from images.engine import engine as client_of
 from images.model import Definition
+from images.registry.references import qualified, split
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker import container_spec
@@ -36,15 +38,17 @@ from pipelines.fleet.docker.drafts import (
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.docker.inventory import find, outside
 from pipelines.fleet.docker.written import compose_services, image_of, installed, last_stage, unpacked_container
-from pipelines.fleet.drafting import Draft, slug
+from pipelines.fleet.drafting import Draft, is_tag, slug
 from pipelines.fleet.members import OLD, repository
 from pipelines.fleet.model import Fleet, FleetKind
+from pipelines.fleet.violations import BARE_ID
 from pipelines.host.provision import existing_engine
 from pipelines.wiring import image_context, person
 
 YAML = (".yaml", ".yml")
 DOCKERFILES = ("dockerfile", "containerfile")
-TAGS, GROUP, KUBERNETES = CLOUDS = "ec2:", "asg:", "kubernetes:"  # how what is meant in a cloud begins
+CLOUDS = "ec2:", "asg:", "kubernetes:", "ecs:", "eks:"  # how what is meant in a cloud begins
+TAGS, GROUP, KUBERNETES, ECS, EKS = CLOUDS
 SHORTEST_ID = 4
 ONE_OFF = "com.docker.compose.oneoff"
 FOUND = {"member": "member", "place": "place", "runs": "image", "group": "group"}  # who is left alone is to do
@@ -86,18 +90,21 @@ class AdoptLine(Line):
 
 def adopt(
     what: Sequence[str], *, name: str = "", replacement: str = "", definition: bool = False, content: str = "",
-    engine: str = "", context: Context | None = None,
+    engine: str = "", follow: bool = False, context: Context | None = None,
 ) -> list[AdoptLine]:  # fmt: skip
     """Draft a fleet's file for each service that `what` means: containers, a compose file or a Dockerfile.
 
-    With `definition` also that of its image. All files are written, or none; none over another. Raises UsageError,
-    ContentError, RefusedError for what is a member already, and OutsideError.
+    With `definition` also that of its image; with `follow` it runs an image of others, by its tag. All files are
+    written, or none; none over another. Raises UsageError, ContentError, RefusedError for what is a member already, and
+    OutsideError.
     """
     if not what:
         raise UsageError(
             "adopt: nothing was named",
             hint="./goldsmith adopt CONTAINER…, ./goldsmith adopt compose.yaml or Dockerfile",
         )
+    if follow and definition:
+        raise UsageError("--follow takes the image of others, and --definition makes one of your own", hint="give one")
     context = context or image_context(looks=True)
     root = root_for(context.settings, content)
     look = cache(lambda: _look(context.settings, engine))
@@ -107,7 +114,7 @@ def adopt(
         raise UsageError(f"--name names one fleet, and these are {len(found)}: {services}", hint="adopt one by one")
     notes = _elsewhere(context.settings, engine)
     found = [replace(one, name=name or one.name, notes=(*one.notes, *notes)) for one in found]
-    drafted = [_draft(one, context, root, replacement, definition) for one in found]
+    drafted = [_draft(one, context, root, replacement, definition, follow=follow) for one in found]
     paths = [path for _, files in drafted for path in files]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise UsageError(f"two drafts would be {twice}", hint="adopt one by one, each with --name")
@@ -118,13 +125,15 @@ def adopt(
     return [line for line, _ in drafted]
 
 
-def in_cloud(what: Sequence[str], *, definition: bool, engine: str) -> bool:
+def in_cloud(what: Sequence[str], *, definition: bool, engine: str, follow: bool = False) -> bool:
     """Whether machines at EC2 or pods are meant. Raises UsageError where that is mixed with what an engine has."""
     found = [one for one in what if one.startswith(CLOUDS)]
-    if found and (len(found) < len(what) or definition or engine):
-        of = "pods" if found[0].startswith(KUBERNETES) else "machines"
+    if found and (len(found) < len(what) or definition or engine or follow):
+        of = {KUBERNETES: "pods", ECS: "ECS services", EKS: "node groups"}.get(
+            f"{found[0].partition(':')[0]}:", "machines"
+        )
         raise UsageError(
-            f"adopt {found[0]} is about {of}, and the others, --definition and --engine about containers",
+            f"adopt {found[0]} is about {of}, and the others, --definition, --follow and --engine about containers",
             hint="adopt one by one",
         )
     return bool(found)
@@ -337,41 +346,70 @@ def root_for(settings: Settings, content: str) -> Path:
 
 
 def _draft(
-    found: Unadopted, context: Context, root: Path, replacement: str, definition: bool
+    found: Unadopted, context: Context, root: Path, replacement: str, definition: bool, *, follow: bool = False
 ) -> tuple[AdoptLine, dict[Path, str]]:
     """What is told of one service, and its files."""
     _refuse_member(found, context.settings)
     known = {name: one.definition for name, one in sound_definitions(context.settings.roots)[0].items()}
     owner = person(context.actor)
     files: dict[Path, str] = {}
+    if follow and found.steps:
+        raise UsageError(f"{found.source} is built, and --follow takes an image of others", hint="leave it out")
     own = definition or bool(found.steps)
     if own:
         becomes, because = replacement or found.name, "The definition that was drafted with this file."
         drafted, files = _image_files(found, root, becomes, owner, known)
         known[becomes] = _parsed(drafted, root, becomes)
     else:
-        becomes = replacement or fitting(found.called, known) or found.name
-        because = _because(found, becomes, replacement, known)
+        called = replacement or ("" if follow else fitting(found.called, known) or found.name)
+        becomes = _followed(called or found.called, known) if follow else called
+        because = _because(found, becomes, replacement, known, follow=follow)
         drafted = Draft()
-    fleet = fleet_draft(found, owner, becomes, because, known)
+    fleet = fleet_draft(found, owner, becomes, because, known, follow=follow)
     path = root / "pipelines/fleets" / f"{found.name}.toml"
-    parse(tomllib.loads(fleet.text), Fleet, path, name=found.name)
+    parsed = parse(tomllib.loads(fleet.text), Fleet, path, name=found.name)
     files[path] = fleet.text
-    todo = (*drafted.todo, *fleet.todo, *settings_todo(context.settings, root))
+    todo = (*drafted.todo, *fleet.todo, *_unapproved(context, parsed), *settings_todo(context.settings, root))
     line = AdoptLine(
         fleet=found.name,
         source=found.source,
         members=tuple(container_spec.name(one) for one in found.containers) if found.runs else (),
         files=tuple(str(file) for file in files),
         todo=tuple(dict.fromkeys(todo)),
-        next=steps_after(context, found.name, becomes, None if found.steps else "--adopt all"),
+        next=steps_after(context, found.name, becomes, None if found.steps else "" if follow else "--adopt all"),
     )
     return line, files
 
 
-def _because(found: Unadopted, becomes: str, replacement: str, known: Mapping[str, Definition]) -> str:
+def _followed(image: str, known: Mapping[str, Definition]) -> str:
+    """The tag to follow, in full. Raises UsageError for an image that no tag names, or that a definition makes."""
+    named, _, digest = image.partition("@")
+    if (digest and not split(named)[1]) or BARE_ID.fullmatch(image):
+        raise UsageError(
+            f"--follow needs a tag, and {image} is none", hint="--replacement docker.io/library/nginx:1.27 names one"
+        )
+    if image in known:
+        raise UsageError(f"--follow takes the image of others, and {image} is a definition of yours", hint="give one")
+    return qualified(named if split(named)[1] else f"{named}:latest")
+
+
+def _unapproved(context: Context, fleet: Fleet) -> list[str]:
+    """What its policy must say, where that approves registries and not that of the image which the fleet follows."""
+    rule = context.policy_named(fleet.policy).running.approved_source
+    image = fleet.replacement.follow
+    if not image or not rule or any(under(image, prefix) for prefix in rule.prefixes):
+        return []
+    return [
+        f"the policy {fleet.policy} approves other registries only: let a policy of yours name {repository(image)} in "
+        "`prefixes` under [running.approved_source], and this file that policy"
+    ]
+
+
+def _because(found: Unadopted, becomes: str, replacement: str, known: Mapping[str, Definition], *, follow: bool) -> str:
     if replacement:
         return "As --replacement says."
+    if follow:
+        return f"As --follow says: it goes on running {found.called}, which others make."
     if becomes in known:
         return f"It runs {found.called}, and {becomes} is the one definition that is called so."
     return f"It runs {found.called}, which no definition is called after."
@@ -421,7 +459,11 @@ def steps_after(context: Context, fleet: str, becomes: str, adopt: str | None) -
     """
     releases = context.ledger.releases(becomes)
     stable = any(context.ledger.moves(place, "stable") for place in {one.repository for one in releases})
-    publish = () if stable else (f"./goldsmith image.publish {becomes}", f"./goldsmith image.promote {becomes}")
+    publish = (
+        ()
+        if stable or is_tag(becomes)
+        else (f"./goldsmith image.publish {becomes}", f"./goldsmith image.promote {becomes}")
+    )
     plan = () if adopt is None else (f"./goldsmith roll.plan {fleet} {adopt}".rstrip(),)
     return (*publish, f"./goldsmith fleet.check {fleet}", *plan)
 

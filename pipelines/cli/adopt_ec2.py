@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from hardening.foundation.asking import ask_each
-from hardening.foundation.content import parse
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError, understood
 from images.aws.cloud import Cloud
+from images.aws.permissions import AUDITOR, permit
 from images.aws.tags import as_dict
-from images.catalog import sound_definitions
 from images.context import Context
-from pipelines.cli.adopt import GROUP, TAGS, AdoptLine, FoundLine, root_for, settings_todo, steps_after, write_new
+from pipelines.cli.adopt import GROUP, TAGS, AdoptLine, FoundLine, root_for
+from pipelines.cli.adopt_clouds import definitions, fleet_as_read, told, written
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.drafting import USUAL_LABELS, slug
 from pipelines.fleet.ec2.drafts import (
@@ -31,11 +30,13 @@ from pipelines.fleet.ec2.drafts import (
 from pipelines.fleet.ec2.groups import AutoScalingFleet
 from pipelines.fleet.ec2.instance_spec import Json
 from pipelines.fleet.ec2.instances import Ec2Fleet
-from pipelines.fleet.ec2.members import Inventory, read_fleet
+from pipelines.fleet.ec2.members import Inventory, read_fleet, regions_of
 from pipelines.fleet.ec2.provenance import AmiProvenance
 from pipelines.fleet.model import Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.violations import named
 from pipelines.wiring import image_context, person
+
+PERMISSIONS = (permit("autoscaling:DescribeAutoScalingGroups", AUDITOR),)
 
 TRIED = 5  # tags of a group that are tried as its selector, each by reading what it selects
 EVERYWHERE = "--regions and --accounts say where to look; by default that is everywhere in the [aws] settings"
@@ -58,11 +59,7 @@ def adopt_ec2(
     found = replace(found, name=name or found.name)
     _refuse_member(found, context)
     line = _drafted(found, context, root_for(context.settings, content), replacement)
-    if apply:
-        write_new({Path(file): line.text for file in line.files})
-        context.ledger.audit(context.now, context.actor, "adopt", line.fleet, line.source)
-        return [line.model_copy(update={"written": True, "text": ""})]
-    return [line]
+    return written(context, [line]) if apply else [line]
 
 
 def _listed(words: str) -> list[str]:
@@ -89,8 +86,7 @@ class _Looking:
             "accounts": self.accounts or list(dict.fromkeys((aws.account, *aws.roles))),
             "way": way,
         }
-        draft = {"title": "x", "owner": "x", "kind": "ec2", "selector": dict(selector), "ec2": where}
-        return parse({**draft, "replacement": {"definition": "x"}}, Fleet, "adopt", name="x")
+        return fleet_as_read("ec2", where, selector)
 
     def tagged(self, what: str) -> UnadoptedMachines:
         """What carries the tags of `ec2:KEY=VALUE,…`."""
@@ -140,6 +136,7 @@ class _Looking:
             raise OutsideError("not every region can be read", evidence="\n".join(failed), hint=EVERYWHERE)
         yield from ((place, one) for place, said in answers.items() if isinstance(said, list) for one in said)
 
+    @understood("EC2 Auto Scaling")
     def _group(self, place: tuple[str, str], name: str) -> list[Json]:
         scaling = self._cloud.client("autoscaling", place[1], place[0])
         return list(scaling.call("DescribeAutoScalingGroups", AutoScalingGroupNames=[name])["AutoScalingGroups"])
@@ -200,15 +197,14 @@ def _place(where: str) -> tuple[str, str]:
 
 def _refuse_member(found: UnadoptedMachines, context: Context) -> None:
     """Raise RefusedError where a fleet selects some of it already."""
-    aws = context.cloud.aws
     for fleet in load_fleets(context.settings.roots).values():
         if fleet.kind is not FleetKind.EC2:
             continue
-        accounts, regions = fleet.ec2.accounts or (aws.account,), fleet.ec2.regions or aws.all_regions
+        places = {*regions_of(fleet, context.cloud)}
         seen = [(one.id, one.place, one.tags) for one in found.instances]
         seen += [(f"the Auto Scaling group {one.name}", one.place, one.tags) for one in found.groups]
         for called, place, tags in seen:
-            if place[0] in accounts and place[1] in regions and fleet.selector.items() <= tags.items():
+            if place in places and fleet.selector.items() <= tags.items():
                 raise RefusedError(
                     f"the fleet {fleet.name} selects {called} already",
                     hint=f"./goldsmith fleet.check {fleet.name} shows it",
@@ -217,24 +213,10 @@ def _refuse_member(found: UnadoptedMachines, context: Context) -> None:
 
 def _drafted(found: UnadoptedMachines, context: Context, root: Path, replacement: str) -> AdoptLine:
     """What is told, with the text of the file."""
-    known = {name: one.definition for name, one in sound_definitions(context.settings.roots)[0].items()}
-    draft, becomes = machine_fleet_draft(found, person(context.actor), replacement, known)
-    path = root / "pipelines/fleets" / f"{found.name}.toml"
-    parse(tomllib.loads(draft.text), Fleet, path, name=found.name)
-    if found.name in load_fleets(context.settings.roots):
-        raise UsageError(f"there is a fleet {found.name} already", hint="--name gives this one another name")
+    drafted = machine_fleet_draft(found, person(context.actor), replacement, definitions(context))
     adopt = ("--adopt all" if must_adopt(found) else "") if found.carried else None
-    return AdoptLine(
-        fleet=found.name,
-        source=found.source,
-        members=tuple(one.id for one in found.instances),
-        files=(str(path),),
-        todo=(*draft.todo, *settings_todo(context.settings, root)),
-        next=steps_after(context, found.name, becomes, adopt),
-        found=tuple(_lines(found)),
-        written=False,
-        text=draft.text,
-    )
+    members = [one.id for one in found.instances]
+    return told(context, root, found.name, drafted, found.source, members, tuple(_lines(found)), adopt)
 
 
 def _lines(found: UnadoptedMachines) -> Iterator[FoundLine]:

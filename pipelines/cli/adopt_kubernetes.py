@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from hardening.foundation.content import parse
 from hardening.foundation.errors import ContentError, RefusedError, UsageError, nearest
-from images.catalog import sound_definitions
 from images.context import Context
-from pipelines.cli.adopt import KUBERNETES, AdoptLine, FoundLine, root_for, settings_todo, steps_after, write_new
+from pipelines.cli.adopt import KUBERNETES, AdoptLine, FoundLine, root_for
+from pipelines.cli.adopt_clouds import definitions, fleet_as_read, golden_of, told, written
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker.images import registered
 from pipelines.fleet.drafting import slug
 from pipelines.fleet.kubernetes.cluster_client import ClusterClient
 from pipelines.fleet.kubernetes.drafts import UnadoptedWorkload, workload_fleet_draft
 from pipelines.fleet.kubernetes.kubeconfig import access_of
-from pipelines.fleet.kubernetes.members import NamespaceReader, PodFleet, PodProvenance
+from pipelines.fleet.kubernetes.members import NamespaceReader, PodFleet
 from pipelines.fleet.kubernetes.pod_facts import labelled
 from pipelines.fleet.kubernetes.workloads import Workload, obstacle
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Fleet, FleetKind
-from pipelines.fleet.violations import named
+from pipelines.fleet.unstepped import RemoteProvenance
 from pipelines.wiring import image_context, person
 
 Found = tuple[UnadoptedWorkload, tuple[Member, ...]]
@@ -50,23 +48,12 @@ def adopt_kubernetes(
         raise UsageError(f"--name {name}: {len(found)} objects are meant", hint="name one: kubernetes:NAMESPACE/NAME")
     root = root_for(context.settings, content)
     lines = [_drafted(each, context, root, name or called, replacement) for called, each in _called(found)]
-    if apply:
-        write_new({Path(file): line.text for line in lines for file in line.files})
-        for line in lines:
-            context.ledger.audit(context.now, context.actor, "adopt", line.fleet, line.source)
-        return [line.model_copy(update={"written": True, "text": ""}) for line in lines]
-    return lines
-
-
-def _fleet(place: dict[str, str], selector: dict[str, str]) -> Fleet:
-    """A fleet there, as it would be read. Raises ContentError for a wrong place."""
-    draft = {"title": "x", "owner": "x", "kind": "kubernetes", "selector": selector, "kubernetes": place}
-    return parse({**draft, "replacement": {"definition": "x"}}, Fleet, "adopt", name="x")
+    return written(context, lines) if apply else lines
 
 
 def _found(context: Context, place: dict[str, str], wanted: str) -> list[Found]:
     """What keeps pods there and is in no fleet, with its pods. Raises RefusedError where none is left."""
-    fleet = _fleet(place, {"x": "x"})
+    fleet = fleet_as_read("kubernetes", place, {"x": "x"})
     client = ClusterClient(partial(access_of, fleet.kubernetes), context.settings.retry_for)
     reader = NamespaceReader(fleet, client)
     with reader.understood():
@@ -94,16 +81,13 @@ def _owner(work: Workload, there: Fleet, context: Context) -> str:
 
 def _described(work: Workload, client: ClusterClient, place: dict[str, str], context: Context) -> Found:
     """An object, with what is known of the images of its pods."""
-    plain = UnadoptedWorkload(work, _fleet(place, {"x": "x"}).kubernetes)
-    fleet = _fleet({**place, "container": plain.container}, plain.selector)
+    plain = UnadoptedWorkload(work, fleet_as_read("kubernetes", place, {"x": "x"}).kubernetes)
+    fleet = fleet_as_read("kubernetes", {**place, "container": plain.container}, plain.selector)
     reader = NamespaceReader(fleet, client)
     members = PodFleet(reader, registered(context.registry, fleet)).seen().members
     ours = tuple(one for one in members if one.group == reader.group_id(work.kind, work.name))
-    origins = PodProvenance(fleet, context, (), context.now, context.registry)
-    golden = next((known for one in ours if (known := origins.of(one).release)), None)
-    return UnadoptedWorkload(
-        work, plain.place, golden.name if golden else "", named(golden) if golden else ""
-    ), ours  # fmt: skip
+    runs = golden_of(RemoteProvenance(fleet, context, (), context.now, context.registry), ours)
+    return UnadoptedWorkload(work, plain.place, *runs), ours
 
 
 def _called(found: Sequence[Found]) -> Iterator[tuple[str, Found]]:
@@ -116,23 +100,15 @@ def _called(found: Sequence[Found]) -> Iterator[tuple[str, Found]]:
 def _drafted(one: Found, context: Context, root: Path, name: str, replacement: str) -> AdoptLine:
     """What is told, with the text of the file."""
     found, members = one
-    known = {name: one.definition for name, one in sound_definitions(context.settings.roots)[0].items()}
-    draft, becomes = workload_fleet_draft(found, person(context.actor), replacement, known)
-    path = root / "pipelines/fleets" / f"{name}.toml"
-    parse(tomllib.loads(draft.text), Fleet, path, name=name)
-    if name in load_fleets(context.settings.roots):
-        raise UsageError(f"there is a fleet {name} already", hint="--name gives this one another name")
-    runs = found.called or f"{found.image} (unknown)"
     place, work = f"{found.place.context}/{found.place.namespace}", found.work
-    left = obstacle(Workload(work.kind, work.shown, found.container))
-    return AdoptLine(
-        fleet=name,
-        source=found.source,
-        members=tuple(member.name for member in members),
-        files=(str(path),),
-        todo=(*draft.todo, *settings_todo(context.settings, root)),
-        next=steps_after(context, name, becomes, "" if found.golden else "--adopt all"),
-        found=(FoundLine(member=f"{work.kind} {work.name}", place=place, runs=runs, left_alone=left),),
-        written=False,
-        text=draft.text,
+    line = FoundLine(
+        member=f"{work.kind} {work.name}",
+        place=place,
+        runs=found.called or f"{found.image} (unknown)",
+        left_alone=obstacle(Workload(work.kind, work.shown, found.container)),
     )
+    drafted = workload_fleet_draft(found, person(context.actor), replacement, definitions(context))
+    return told(
+        context, root, name, drafted, found.source, [one.name for one in members], [line],
+        "" if found.golden else "--adopt all",
+    )  # fmt: skip

@@ -285,9 +285,10 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
     data = max((feed for feed, _ in found.values()), key=lambda feed: feed.sample)  # what is worse is said
     said = {suite: advisories for suite, (_, advisories) in found.items() if advisories is not None}
     if not said:
-        what = f"{vulnerability} is not in {data.source}{f' of {data.date:%Y-%m-%d}' if data.date else ''}"
         if data.sample:
-            raise OutsideError(f"{what}, which knows few", hint="feeds.tracker of goldsmith.toml names real data")
+            what = f"{vulnerability} is not in the sample that ships, which knows few"
+            raise OutsideError(what, evidence=data.source, hint="feeds.tracker of goldsmith.toml names real data")
+        what = f"{vulnerability} is not in {data.source}{f' of {data.date:%Y-%m-%d}' if data.date else ''}"
         raise ContentError(
             f"unknown vulnerability: {what}", hint="misspelt? ./goldsmith feed.update asks for newer data"
         )

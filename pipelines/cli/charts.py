@@ -1,6 +1,7 @@
-"""The report's charts as SVG by pygal. They carry no style, script or text of strangers: the page's style colours them.
+"""The report's charts as SVG by pygal, and graphs as Graphviz drew them.
 
-Pure but for pygal, which is imported when the first chart is drawn.
+They carry no style, script or text of strangers: the page's style colours them. Pure but for pygal, which is imported
+when the first chart is drawn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ DROPPED = {"style", "script", "desc", "title"}
 DOTS = 20  # points up to which each is drawn
 SIZE = {"width": 440, "height": 240}
 FONT = 13  # as the page's style says too
+SHAPES = {"svg", "g", "polygon", "polyline", "path", "ellipse", "text"}
+PLACED = {
+    "viewBox", "width", "height", "transform", "points", "d", "x", "y", "cx", "cy", "rx", "ry", "text-anchor",
+    "font-size", "stroke-dasharray", "stroke-width",
+}  # fmt: skip
+"""What is kept of Graphviz's drawing: shapes and where they are; colours become classes."""
 Values = Sequence[float | None]
 
 
@@ -39,6 +46,9 @@ def bars(title: str, labels: Sequence[str], values: Values, unit: str = "", *, l
     height = {"height": max(96, 60 + 26 * len(labels))} if lying else {}
     kind = pygal.HorizontalBar if lying else pygal.Bar
     chart = kind(**_options() | height, truncate_label=-1, print_values=False)
+    if not unit:  # what is counted is whole
+        highest = int(max((value for value in values if value), default=1))
+        chart.y_labels = range(0, highest + 1, max(1, -(-highest // 5)))
     return _drawn(chart, title, labels, {"": values}, unit)
 
 
@@ -76,3 +86,31 @@ def _bare(root: Any) -> Any:
                 parent.remove(child)
         parent.attrib.pop("style", None)
     return root
+
+
+def graph(svg: str, title: str, classes: Mapping[str, str]) -> Markup:
+    """A drawing of Graphviz with shapes and text alone; `classes`: the page's names for its colours.
+
+    Raises ValueError for what is not a drawing.
+    """
+    from xml.etree import ElementTree
+
+    try:
+        root = ElementTree.fromstring(svg)  # noqa: S314 - our own Graphviz wrote it; expat bounds what entities grow to
+    except ElementTree.ParseError as error:
+        raise ValueError(f"not a drawing: {error}") from None
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.removeprefix(SVG) not in SHAPES:
+                parent.remove(child)
+        colour = next((classes[one] for name in ("stroke", "fill") if (one := parent.get(name, "")) in classes), "")
+        filled = parent.get("fill", "none") not in ("none", "transparent") and not parent.tag.endswith("text")
+        for name in set(parent.attrib) - PLACED:
+            del parent.attrib[name]
+        if words := " ".join(word for word in (colour, "filled" if filled else "") if word):
+            parent.set("class", words)
+    if root.tag != f"{SVG}svg":
+        raise ValueError(f"not a drawing: {root.tag}")
+    root.attrib |= {"role": "img", "aria-label": title}
+    ElementTree.register_namespace("", SVG[1:-1])
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - the library escapes what it is given

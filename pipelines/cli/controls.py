@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardening.catalog import load_cases, load_controls, load_policies, load_profile, load_profiles
+from hardening.findings import Outcome
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, select
 from hardening.foundation.durations import shown
-from hardening.foundation.errors import ContentError, nearest
+from hardening.foundation.errors import ContentError, UsageError, nearest
 from hardening.foundation.settings import load_settings
 from hardening.model import Enforcement, Kind, LoadedControl, Param, Profile, Severity
 from pipelines.wiring import clock
@@ -20,9 +22,11 @@ from pipelines.wiring import clock
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
     from hardening.policy import Benchmark, FixWindow, Judges, Policy, Reproduced, Rule
+    from hardening.render import Overlay
     from pipelines.contract import FleetLine, VerifyLine
 
 CONTROL_COLUMNS = {"control": "id", "severity": "severity", "title": "title", "profiles": "used_by"}
+HOST_PROFILE = "container-host"
 FLEET_COLUMNS = {"fleet": "name"} | {name: name for name in ("kind", "policy", "replacement", "approval")}
 
 
@@ -73,6 +77,7 @@ class ControlDetail(ControlRow):
 
     rationale: str
     cost: str
+    on_hosts: tuple[str, ...]
     references: dict[str, tuple[str, ...]]
     params: dict[str, Param]
     files: tuple[str, ...]
@@ -98,6 +103,7 @@ def control_detail(roots: Sequence[Path], name: str, today: date) -> ControlDeta
         **vars(_row(loaded, load_profiles(roots), today)),
         rationale=control.rationale,
         cost=control.cost,
+        on_hosts=control.on_hosts,
         references=control.references,
         params=control.params,
         files=tuple(spec.path for spec in control.files),
@@ -117,14 +123,22 @@ def check_tree(
     """
     from hardening.check import run_checks
     from hardening.findings import ImageFacts
+
+    return run_checks(_overlay(load_controls(roots), load_profile(roots, profile), today, control), tree, ImageFacts())
+
+
+def _overlay(controls: Mapping[str, LoadedControl], profile: Profile, today: date, control: str) -> Overlay:
+    """What a profile does, with all of its checks, or those of `control`, a name or a glob. Raises ContentError where
+    it has none.
+    """
     from hardening.render import render
 
-    overlay = render(load_profile(roots, profile), load_controls(roots), {}, {}, today)
-    known = [check.control for check in overlay.checks]
-    if control and control not in known:
-        raise ContentError(f"{profile} has no control {control}", hint=nearest(control, known))
-    checks = tuple(check for check in overlay.checks if control in ("", check.control))
-    return run_checks(replace(overlay, checks=checks), tree, ImageFacts())
+    overlay = render(profile, controls, {}, {}, today)
+    checks = tuple(check for check in overlay.checks if fnmatchcase(check.control, control or "*"))
+    if not checks:
+        hint = nearest(control, [check.control for check in overlay.checks])
+        raise ContentError(f"{profile.name} has no control {control}", hint=hint)
+    return replace(overlay, checks=checks)
 
 
 def _row(loaded: LoadedControl, profiles: Mapping[str, Profile], today: date) -> ControlRow:
@@ -156,7 +170,9 @@ def show_control_of(name: str, *, as_json: bool) -> None:
         f"{detail.id} ({detail.severity})": detail.title,
         "Why": _flowing(detail.rationale),
         "What it costs": _flowing(detail.cost),
-        "References": "\n".join(f"  {name}: {', '.join(numbers)}" for name, numbers in detail.references.items()),
+        **({"On a host that runs": _steps(detail.on_hosts)} if detail.on_hosts else {}),
+        "References": "\n".join(f"  {name}: {', '.join(numbers)}" for name, numbers in detail.references.items())
+        or "  none",
         "Parameters": "\n".join(params) or "  none",
         "Profiles": "\n".join(f"  {use.profile}: {use.enforcement}" for use in detail.used_by) or "  none",
         "Proofs": "\n".join(f"  {proof}" for proof in detail.proofs),
@@ -167,22 +183,64 @@ def show_control_of(name: str, *, as_json: bool) -> None:
         print_text(text.strip("\n") + "\n\n")
 
 
+def _steps(steps: Sequence[str]) -> str:
+    """Steps, a numbered line for each."""
+    return "\n".join(f"  {number}. {_flowing(step)}" for number, step in enumerate(steps, 1))
+
+
 def _flowing(text: str) -> str:
     """Text without its own line breaks, so that it folds where the reader's terminal ends; paragraphs stay."""
     return "\n\n".join(" ".join(part.split()) for part in text.split("\n\n"))
 
 
+def means_folder(name: str) -> bool:
+    """Whether what a person typed is a folder's path, as no image's name has a slash or is `.`."""
+    return "/" in name or name in (".", "..")
+
+
 def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
-    """Check any filesystem, such as a mounted disk or an exported container, by a profile or one control of it."""
+    """Check any filesystem, such as a mounted disk or an exported container, by a profile or one control of it.
+
+    Raises UsageError without a profile, ContentError where the directory is none.
+    """
     from images.scan.verify import refusals
     from pipelines.contract import VerifyLine
 
     tree, today = Path(place).resolve(), clock().date()
+    if not profile:
+        what = f"{place} is a folder, and no profile is named to check it by" if tree.is_dir() else ""
+        raise UsageError(what or f"no such folder: {place}", hint="such as /mnt/disk --profile container-base")
     if not tree.is_dir():
         hint = "give the root of a filesystem: a mounted disk, an exported container"
         raise ContentError(f"{place} is not a directory", hint=hint)
     checks = check_tree(load_settings().roots, profile, tree, today, control=control)
     return [VerifyLine(name=str(tree), digest="", passed=not refusals(checks), checks=checks)]
+
+
+def require_one_subject(name: str, host: str | bool) -> None:
+    """Raise UsageError unless one thing is to be checked."""
+    if bool(name) == bool(host):
+        what = f"{name} and --host are two things to check" if name else "nothing is named to check"
+        hint = "name an image or a directory, or give --host alone, or with an address such as ssh://ops@web-2"
+        raise UsageError(what, hint=hint)
+
+
+def check_a_host(address: str, profile: str, control: str) -> list[VerifyLine]:
+    """Check a host that runs: this one without an `address`. It is only read, by the profile that is named or
+    HOST_PROFILE, whatever stands in it for images alone left out.
+    """
+    from images.scan.verify import refusals
+    from pipelines.contract import VerifyLine
+    from pipelines.host_check import LOCAL, check_host, host_address
+
+    settings, at = load_settings(), host_address(address)
+    controls = load_controls(settings.roots)
+    overlay = _overlay(controls, load_profile(settings.roots, profile or HOST_PROFILE), clock().date(), control)
+    checks = check_host(at, overlay.checks, controls, settings.docker.ssh_config)
+    bad = [check.control for check in checks if check.outcome not in (Outcome.PASS, Outcome.NOT_APPLICABLE)]
+    todo = {name: steps for name in bad if (steps := controls[name].control.on_hosts)}
+    name = at.text if at else LOCAL
+    return [VerifyLine(name=name, digest="", passed=not refusals(checks), checks=checks, todo=todo)]
 
 
 def prove_controls(pattern: str) -> tuple[list[ProofLine], list[ContentError]]:
@@ -199,9 +257,7 @@ def prove_controls(pattern: str) -> tuple[list[ProofLine], list[ContentError]]:
         for one in results:
             lines.append(ProofLine(loaded.control.id, one.profile, one.title, one.passed, one.said))
             if not one.passed:
-                said, _, evidence = one.said.partition("\n")
-                file = loaded.folder / "cases.toml"
-                errors.append(ContentError(f"{one.title}: {said}", file=file, key=one.key, evidence=evidence))
+                errors.append(one.error(loaded))
     for note in unused_controls(roots, names):
         say(note)
     return lines, errors
@@ -238,7 +294,7 @@ def fleet_lines() -> list[FleetLine]:
 
     fleets = load_fleets(load_settings().roots)
     return [
-        FleetLine.of(fleet, replacement=(to := fleet.replacement).tag or f"{to.definition}:{to.channel}")
+        FleetLine.of(fleet, replacement=(to := fleet.replacement).image or f"{to.definition}:{to.channel}")
         for _, fleet in sorted(fleets.items())
     ]
 

@@ -11,10 +11,11 @@ from typing import Any
 from hardening.catalog import load_waivers
 from hardening.findings import Repair
 from hardening.foundation.console import out, print_json, print_text
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, UsageError, nearest
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError, nearest
 from hardening.foundation.text import one_line, short_digests
 from hardening.model import Enforcement
 from hardening.policy import Policy
+from hardening.running import UNREAD
 from hardening.waivers import active
 from images.context import Context
 from images.documents import from_json, to_json
@@ -26,7 +27,7 @@ from pipelines.fleet.judged_state import JudgedMember, ViolationLine, judged_mem
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.fleet.violations import CheckedMember, Judged, PolicyState, checked, named
-from pipelines.rollout.plan import refuse_target, why_not
+from pipelines.rollout.plan import becoming, refuse_target, why_not
 from pipelines.rollout.rollout_store import history
 from pipelines.rollout.schedule import may_act
 from pipelines.rollout.session import FleetSession, fleet_session
@@ -64,8 +65,9 @@ class NextLine(Line):
 
 
 class MemberStory(Line):
-    """`fleet.explain`: one member. `image` is null where its origin is unknown. `changes`: what it ran before, by date.
+    """`fleet.explain`: one member. `image` is null where no release of ours is known for it.
 
+    `follows`: of an image that others make, the tag, since when it was seen here, and what is newer; else empty.
     `can_do`: what its owner can type, the best first.
     """
 
@@ -77,6 +79,7 @@ class MemberStory(Line):
     image: ImageStory | None
     next: tuple[NextLine, ...]
     can_do: tuple[str, ...]
+    follows: str = ""
 
 
 def explain_member(name: str, context: Context | None = None) -> MemberStory:
@@ -108,7 +111,8 @@ def explain_member(name: str, context: Context | None = None) -> MemberStory:
             what = f"no member matches {name} in what could be read, and that is not all"
             raise OutsideError(what, evidence="\n".join(unread), hint="mend the way to these places")
         raise ContentError(
-            f"no member matches {name}", hint=nearest(name, names) if names else "./goldsmith fleet.list"
+            f"no member matches {name}",
+            hint=nearest(name, names) if names else f"no member runs in {', '.join(where) or 'any fleet'}",
         )
     if found[1:]:
         several = ", ".join(f"{one.member.fleet}/{one.member.name}" for one in found)
@@ -126,7 +130,7 @@ def _known_in(context: Context, name: str) -> list[str]:
 
 def story(at: FleetSession, member: Member) -> MemberStory:
     """The story of a member, judged now."""
-    (one,) = at.judge([member], whole=True)
+    (one,) = at.judge([member], whole=True, unread_too=True)
     context, fleet, now = at.context, at.fleet, at.now()
     policy = context.policy_named(fleet.policy)
     runs_as = {member.name: to_json(one.facts)} if one.facts else {}
@@ -136,6 +140,7 @@ def story(at: FleetSession, member: Member) -> MemberStory:
         member=told, owner=fleet.owner, policy=policy.name, policy_owner=policy.owner, judged_at=now,
         image=_image(context, one), next=tuple(_next(at, one, told, policy, kept))[:MOST_NEXT],
         can_do=tuple(_can_do(fleet, told, rolls=not kept or adopt or bool(one.member.group), adopt=adopt)),
+        follows=_follows(one),
     )  # fmt: skip
 
 
@@ -145,13 +150,22 @@ def _left_alone(at: FleetSession, one: Judged) -> tuple[str, bool]:
         return "", False
     now = at.now()
     try:
-        target = at.origins().target()
+        target = becoming(one, at.origins().target())
         refuse_target(at.fleet, target, now)
     except GoldsmithError as error:
         return error.message, False
     why = why_not(at.fleet, one, target, now, ())
     adopted = bool(why) and not why_not(at.fleet, one, target, now, (one.member.name,))
     return why, adopted or (not why and "unknown" in one.rules)
+
+
+def _follows(one: Judged) -> str:
+    """What the tag that the fleet follows says of its image; empty where it is of ours, or of an unknown origin."""
+    tag = one.origin.followed
+    if tag is None or one.origin.golden:
+        return ""
+    seen = f"seen here since {_at(tag.seen)}" if tag.seen else "older than the first look at that tag"
+    return f"made by others, of {tag.tag}, {seen}{f'; newer: {tag.newer[:19]}' if tag.newer else ''}"
 
 
 def _image(context: Context, one: Judged) -> ImageStory | None:
@@ -258,13 +272,15 @@ def _can_do(fleet: Fleet, told: JudgedMember, *, rolls: bool, adopt: bool) -> It
 
 
 def show_story(told: MemberStory, *, as_json: bool) -> int:
-    """Print the story; exit code 3 where the member is not within policy."""
+    """Print the story; exit code 3 where the member is not within policy, 4 where something of it is unread."""
     if as_json:
         print_json(to_json(told))
     else:
         for line in screen(told):
             print_text(one_line(line)) if line else out().print()
-    return 0 if told.member.state is PolicyState.WITHIN else 3
+    if any(found.rule == UNREAD for found in told.member.standing):
+        return OutsideError.exit_code
+    return 0 if told.member.state is PolicyState.WITHIN else RefusedError.exit_code
 
 
 def screen(told: MemberStory) -> Iterator[str]:
@@ -294,7 +310,7 @@ def screen(told: MemberStory) -> Iterator[str]:
 def _image_rows(told: MemberStory) -> Iterator[str]:
     image = told.image
     if image is None:
-        yield _row("image", "of unknown origin: no release of ours is found for it")
+        yield _row("image", told.follows or "of unknown origin: no release of ours is found for it")
         return
     stands = "stands on" if told.member.on_base else "image"
     yield _row(stands, f"{image.name} of {image.published_at:%Y-%m-%d} ({image.release[7:19]})")
@@ -322,7 +338,7 @@ def _violation_rows(found: ViolationLine, now: datetime) -> Iterator[str]:
     when = f"since {_at(found.since)}" if found.since else ""
     due = f", {_due(found.deadline, now)}" if found.deadline else ""
     yield f"{found.enforcement}: {found.rule} {when}{due}"
-    yield f"  {short_digests(found.what.partition(' (since ')[0])}"
+    yield f"  {short_digests(found.what)}"
     yield f"  {found.side}; {found.acts} acts; repaired by: {', '.join(found.repairs)}"
 
 

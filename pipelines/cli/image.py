@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 from hardening.catalog import load_waivers
 from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say
-from hardening.foundation.content import select
+from hardening.foundation.content import find_content, select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
 from hardening.model import Kind, Waiver
+from hardening.running import UNREAD
 from images.artifact import Release
 from images.build.flow import build
 from images.context import Context
 from images.documents import to_json
-from images.plan.build_plan import Action, Change
+from images.plan.build_plan import Action, Change, order, with_ancestors
 from images.plan.locking import move_locks, require_reason
 from images.plan.planner import Planner
 from images.release import channels
@@ -29,7 +32,7 @@ from images.scan.verify import refusals
 from images.store.garbage import collect
 from pipelines.cli.image_output import short
 from pipelines.contract import Line, LockLine, PruneLine, ReleaseLine, VerifyLine
-from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.violations import Judged
 from pipelines.host.provision import lacking_for_machines
 from pipelines.wiring import image_context
 
@@ -109,15 +112,26 @@ class WhyOutput(Line):
     why: tuple[str, ...]
 
 
-def plan_images(pattern: str, *, refresh: bool = False) -> list[PlanLine]:
-    """What a build of `pattern` would do, parents included; `refresh` asks the mirror for its index first."""
-    context = image_context(looks=True)
-    names = named(context, pattern)
-    planner = Planner(context)
+def plan_images(
+    pattern: str, *, refresh: bool = False, context: Context | None = None
+) -> tuple[list[PlanLine], Errors]:
+    """What a build of `pattern` would do, parents included; `refresh` asks the mirror for its index first.
+
+    What is wrong with one definition stops what stands on it and no other; it comes second, and is raised where one
+    image alone was asked for.
+    """
+    context = replace(context or image_context(looks=True), lenient=True)
+    chosen, planner = named(context, pattern), Planner(context)
+    names = [name for name in chosen if name in context.definitions]
     if refresh:
         planner.refresh(names)
     say(f"reading the package index and planning {len(names)} image(s), with what they stand on")
-    return [PlanLine.of(plan) for plan in planner.plan_all(names)]
+    wanted = with_ancestors(names, context.parents)
+    failed = planner.plan_each(name for name in order(context.parents) if name in wanted)
+    wrong = [*(context.unsound[name] for name in chosen if name in context.unsound), *failed.values()]
+    if len(chosen) == 1 and (error := next(filter(None, wrong), None)):
+        raise error
+    return [PlanLine.of(plan) for plan in planner.plans.values()], wrong
 
 
 def build_images(
@@ -238,13 +252,23 @@ def rollback_image(name: str, reason: str = "") -> list[ChannelMove]:
 
 
 def revoke_release(ref: str, reason: str) -> list[ChannelMove]:
-    """Take a release, and every release over the same content, out of policy; `ref` as `image.show` takes it."""
+    """Take a release out of policy, with all over the same content and all built on it; `ref` as for `image.show`.
+
+    Each is named before anything changes.
+    """
     context = image_context()
     store, full = meant(context, ref)
-    if reason.strip():
-        release = store.meant(full)
-        say(f"revoking {release.name} of {release.published_at:%Y-%m-%d} ({release.digest}): {reason}")
+    channels.require_revocation_reason(reason)
+    release = store.meant(full)
+    say(f"revoking {_dated(release)}: {reason}")
+    for one in channels.revoked_with(store, release):
+        if one.digest != release.digest:
+            say(f"and {_dated(one)}, {'of the same content' if one.content == release.content else 'built on it'}")
     return list(channels.revoke(store, full, reason))
+
+
+def _dated(release: Release) -> str:
+    return f"{release.name} of {release.published_at:%Y-%m-%d} ({release.digest})"
 
 
 def show_release(ref: str) -> ShownRelease:
@@ -297,19 +321,33 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
 
 
 def look_at_fleets(context: Context) -> None:
-    """Let the ledger know what every fleet runs right now. Raises OutsideError: unread is not unused."""
+    """Let the ledger know what every fleet runs right now. Raises OutsideError: what is unread may be in use."""
     from pipelines.rollout.session import check, fleet_session
 
-    for name in sorted(load_fleets(context.settings.roots)):
+    for name, file in sorted(find_content(context.settings.roots, "pipelines/fleets", "*.toml").items()):
         try:
             with fleet_session(name, context, now=lambda: context.now) as at:
-                check(at)
+                unread = _unread(check(at))
         except GoldsmithError as error:
-            why, hint = (
-                "so nothing is pruned: what it runs must stay",
-                f"see what is wrong: ./goldsmith fleet.check {name}",
-            )
-            raise OutsideError(f"the fleet {name} cannot be read, {why}", evidence=str(error), hint=hint) from error
+            raise _cannot_read(name, file, str(error)) from error
+        if unread:
+            raise _cannot_read(name, file, unread)
+
+
+def _cannot_read(fleet: str, file: Path, evidence: str) -> OutsideError:
+    what = f"the fleet {fleet} cannot be read, so nothing is pruned: what it runs must stay"
+    gone = f"or take what is gone for good out of {file}"
+    hint = f"mend the way there, {gone}; ./goldsmith fleet.check {fleet} shows each member"
+    return OutsideError(what, evidence=evidence, hint=hint)
+
+
+def _unread(judged: Iterable[Judged]) -> str:
+    """Which members could not be read, a line for each reason; empty where all could."""
+    from pipelines.rollout.plan import by_reason
+
+    reasons = ((one.member.id, reason.what) for one in judged for reason in one.violations if reason.rule == UNREAD)
+    told = ((why, ", ".join(who[:3]), len(who) - 3) for why, who in by_reason(reasons).items())
+    return "\n".join(f"{some}{f' and {more} more' if more > 0 else ''}: {why}" for why, some, more in told)
 
 
 def lock_upstreams(pattern: str, *, now: bool = False, reason: str = "") -> tuple[list[LockLine], Errors]:
@@ -348,11 +386,11 @@ def one_of(context: Context, name: str) -> str:
     return chosen[0]
 
 
-def named(context: Context, pattern: str) -> list[str]:
+def named(context: Context, pattern: str, *, quiet: bool = False) -> list[str]:
     """The definitions that a NAME argument means. Raises ContentError with the nearest names.
 
     A name means itself. `all` and globs mean what this machine is for (`kinds` in the settings) and can build: where
-    it lacks what machine images need, those are left out, and it says so.
+    it lacks what machine images need, those are left out, and it says so unless `quiet`.
     """
     chosen = select(pattern, {*context.definitions, *context.unsound}, "image")
     if chosen == [pattern]:
@@ -361,7 +399,8 @@ def named(context: Context, pattern: str) -> list[str]:
     left_out = {name for name, kind in kinds.items() if kind and kind not in context.settings.kinds}
     machines = {name for name, kind in kinds.items() if kind is Kind.MACHINE} - left_out
     if machines and (lacking := lacking_for_machines()):
-        say(f"left out: {', '.join(sorted(machines))}; this machine lacks {lacking} (./goldsmith setup --machines)")
+        if not quiet:
+            say(f"left out: {', '.join(sorted(machines))}; this machine lacks {lacking} (./goldsmith setup --machines)")
         left_out |= machines
     if left_out == set(chosen):
         hint = "name one, or see `kinds` in goldsmith.toml, and ./goldsmith setup --machines"
@@ -369,18 +408,18 @@ def named(context: Context, pattern: str) -> list[str]:
     return [name for name in chosen if name not in left_out]
 
 
-def publishable(context: Context, pattern: str) -> list[str]:
+def publishable(context: Context, pattern: str, *, quiet: bool = False) -> list[str]:
     """What a NAME argument means where images are published: as `named`, and machines only where AWS is set.
 
     A name means itself here too: publishing it then says what the settings lack.
     """
-    chosen = named(context, pattern)
+    chosen = named(context, pattern, quiet=quiet)
     machines = [name for name in chosen if _kind(context, name) is Kind.MACHINE]
     if chosen == [pattern] or context.settings.aws.region or not machines:
         return chosen
-    say(
-        f"left out: {', '.join(machines)}; machine images are published to AWS, and aws.region is not set (docs/aws.md)"
-    )
+    if not quiet:
+        why = "machine images are published to AWS, and aws.region is not set (docs/aws.md)"
+        say(f"left out: {', '.join(machines)}; {why}")
     if machines == chosen:
         raise ContentError(f"{pattern} means only images that are left out here", key="aws.region", hint="docs/aws.md")
     return [name for name in chosen if name not in machines]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.console import Cell, err, out, print_json, print_table, say
-from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError
+from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text, say
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError, disk_error
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
@@ -146,6 +147,9 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
     for line in () if as_json else lines:
         rows: list[list[Cell]] = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
         print_table(["control", "outcome", "enforcement", "evidence"], rows, title=f"{line.name} {line.digest[:19]}")
+        for control, steps in line.todo.items():
+            out().print(f"{control}: what mends it on this host", style="bold")
+            print_text("".join(f"  {number}. {step}\n" for number, step in enumerate(steps, 1)) + "\n")
     refused = [check for line in lines if not line.passed for check in refusals(line.checks)]
     if error := broken(refused, load_settings().roots):
         return finish([error])
@@ -168,6 +172,12 @@ def short(text: str) -> str:
 def ended_by(error: GoldsmithError) -> str:
     """How a line names what `error` ended."""
     return "refused" if isinstance(error, RefusedError) else "failed"
+
+
+def told_of(fleet: str, error: GoldsmithError) -> GoldsmithError:
+    """The error, with the fleet that it is about in front."""
+    error.message = f"{fleet}: {error.message}"
+    return error
 
 
 def finish(errors: Iterable[GoldsmithError | None]) -> int:
@@ -195,6 +205,15 @@ def form_named(form: str, output: str, forms: Sequence[str], endings: Mapping[st
     return found
 
 
+def require_place(output: str) -> Path:
+    """The file `output`. Raises UsageError for no file's place."""
+    target = Path(output).absolute()
+    with suppress(OSError):  # a name that is too long
+        if target.parent.is_dir() and not target.is_dir():
+            return target
+    raise UsageError(f"--output: {output} is not a place for a file", hint="give a file in a folder that is there")
+
+
 def write_out(text: str, output: str, mode: int | None = None) -> None:
     """Write the text to a file, whole or not at all, or to standard output. `mode`: who may read the file, where not
     only we. Raises UsageError for no file's place.
@@ -204,8 +223,11 @@ def write_out(text: str, output: str, mode: int | None = None) -> None:
         return
     from images.packages.index import write_atomically
 
-    target = Path(output).absolute()
-    if target.is_dir() or not target.parent.is_dir():
-        raise UsageError(f"--output: {output} is not a place for a file", hint="give a file in a folder that is there")
-    write_atomically(target, text, mode)
+    target = require_place(output)
+    try:
+        write_atomically(target, text, mode)
+    except OSError as error:
+        if disk_error(error):
+            raise
+        raise UsageError(f"--output: {output} cannot be written: {error.strerror}") from None
     say(f"wrote {target}")

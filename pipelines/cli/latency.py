@@ -194,8 +194,9 @@ def _fixable(scan: ScanRecord | None) -> Iterator[Finding]:
 
 
 def _open(context: Context, image: str, finding: Finding) -> ClosedFix:
-    """A fix that no release of the image has, in the form of one that some release has."""
-    policy = context.policy_of(image) if image in context.definitions else "default"
+    """A fix that no release of the image has, in the form of one that some release has: by the policy of nights."""
+    own = context.policy_of(image) if image in context.definitions else "default"
+    policy = context.policy or context.settings.nightly.policy or own
     now = context.now
     return ClosedFix(
         vulnerability=finding.id, package=finding.package, image=image, content="", fixed=finding.fixed,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from pipelines.contract import Line
 from pipelines.fleet.judged_state import JudgedState, ViolationLine
 
 SOME = 3
+STALE = timedelta(days=2)
+"""A fleet that was not checked for so long is somebody's to check, and none of its points counts as ended."""
 NEVER = datetime.max.replace(tzinfo=UTC)
 FIXES = "vulnerable"  # the rule that says of members what open fixes say of their fleet
 

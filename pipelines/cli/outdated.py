@@ -80,13 +80,15 @@ class OutdatedOutput(Line):
 Errors = Sequence[GoldsmithError]
 
 
-def what_is_outdated(ref: str, context: Context | None = None) -> tuple[OutdatedOutput, Errors]:
+def what_is_outdated(ref: str, context: Context | None = None, *, policy: str = "") -> tuple[OutdatedOutput, Errors]:
     """What is newer than the definitions that `ref` means, or than the image of that reference; and what is wrong.
+
+    By `policy`, or by the definitions' own.
 
     The mirrors, registries and feeds are asked once each, without patience; what does not answer is told. Raises
     ContentError for a name that means nothing, and where the reference is in no registry.
     """
-    context = context or image_context(looks=True)
+    context = context or image_context(policy=policy, looks=True)
     settings = context.settings.model_copy(update={"retry_for": timedelta(0)})
     context = replace(context, settings=settings, lenient=True)
     asked = FreshnessQuestion(context)
@@ -142,14 +144,8 @@ class FreshnessQuestion:
         lines = [one for one in order(context.parents) if one in known]
         self._refresh(lines)
         say(f"asking what is newer for {len(wanted)} image(s), with what they stand on")
-        for name in lines:
-            parent = context.parents[name]
-            try:
-                if parent and parent not in self.planner.plans:
-                    raise OutsideError(f"its parent {parent} cannot be planned")
-                self.planner.plan(name)
-            except GoldsmithError as error:
-                self._failed(name, error)
+        for name, error in self.planner.plan_each(lines, GoldsmithError).items():
+            self._failed(name, error or OutsideError(f"its parent {context.parents[name]} cannot be planned"))
         return [name for name in wanted if name in self.planner.plans]
 
     def _failed(self, name: str, error: GoldsmithError) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import Counter
+from contextlib import suppress
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.durations import in_short
 from hardening.foundation.text import short_digests, visible
+from pipelines.blast_radius.descriptions import COLOURS
 from pipelines.cli.member_rows import in_order, judged_by_name, member_rows
+from pipelines.cli.open_points import STALE
 from pipelines.cli.report_history import UNKNOWN, HistoryReport, WeekLine
-from pipelines.cli.report_output import STALE, ReportOutput, disputed
+from pipelines.cli.report_output import ReportOutput, disputed
 from pipelines.fleet.judged_state import JudgedState
 from pipelines.fleet.violations import PolicyState
 
@@ -30,6 +33,8 @@ MOST_BARS = 20
 """Releases of which a bar shows when they expire."""
 ROWS = 50
 """Members that their table shows at first, as the script has it too, which shows more."""
+
+SURE = {colour: word for word, colour in COLOURS.items()}
 
 
 def render_html(report: ReportOutput, state: JudgedState | None = None, stamp: str = "") -> str:
@@ -53,7 +58,8 @@ def _counts(report: ReportOutput) -> dict[str, Any]:
         "astray": sum(one.state in (PolicyState.OUT, PolicyState.UNREAD) for one in members),
         "ill": sum(not one.healthy and one.state != PolicyState.UNREAD for one in members),
         "on": Counter(one.image for one in members),
-        "fleets": {one.fleet: one.judged_at for one in reversed(members)},
+        "fleets": {one.name: one.checked_at for one in report.fleets if one.checked_at}
+        | {one.fleet: one.judged_at for one in reversed(members)},
     }
 
 
@@ -95,7 +101,7 @@ def _seen(value: object) -> object:
 
 def charts_of(report: ReportOutput) -> dict[str, Any]:
     """The charts by name; those of which there is nothing to draw are None."""
-    found: dict[str, Any] = dict.fromkeys(("compliance", "latency", "ages", "expiring"))
+    found: dict[str, Any] = dict.fromkeys(("compliance", "latency", "ages", "expiring", "reach"))
     if len(report.history.days) > 1:
         found["compliance"] = _compliance(report.history)
     if report.history.weeks:
@@ -109,6 +115,11 @@ def charts_of(report: ReportOutput) -> dict[str, Any]:
         days = [max(0.0, round((at - report.made_at) / timedelta(days=1), 1)) for at, _ in first]
         names = [visible(name) for _, name in first]
         found["expiring"] = bars("Days until the releases expire", names[::-1], days[::-1], " d", lying=True)
+    if (reach := report.blast_radius) and reach.drawing:
+        from pipelines.cli.charts import graph
+
+        with suppress(ValueError):  # the tables say the same
+            found["reach"] = graph(reach.drawing, f"What is reached from {visible(reach.sizes[0].member)}", SURE)
     return found
 
 

@@ -24,7 +24,7 @@ from images.context import Context
 from images.documents import to_json
 from images.plan.planner import Planner
 from images.scan.verify import enforced_by, without_result
-from pipelines.cli.image_output import finish
+from pipelines.cli.image_output import finish, told_of
 from pipelines.cli.preview_output import PreviewOutput, Subject, UnknownLine, compared, markdown, rows, terminal
 from pipelines.fleet.catalog import load_fleets
 from pipelines.revisions import changed_content, revisions_of
@@ -109,7 +109,7 @@ def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, 
         begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
         changed=sides.changed, unknown=tuple(_unknown(sides, new)) if not name else (),
     )  # fmt: skip
-    return output, list({str(error): error for error in (*old.errors, *new.errors)}.values())
+    return output, list({error.message: error for error in (*old.errors, *new.errors)}.values())
 
 
 def preview_of(before: Judgements, after: Judgements, **told: Any) -> PreviewOutput:
@@ -151,9 +151,11 @@ def judge_all(context: Context, images: Sequence[str], today: datetime) -> Judge
     for fleet in sorted(load_fleets(context.settings.roots)):
         try:
             with fleet_session(fleet, context, now=lambda: context.now) as at:
-                judged = at.judge(at.seen().members)
+                seen = at.seen()
+                judged = at.judge(seen.members)
+            found.errors += [OutsideError(f"{fleet}: {one.id} could not be read: {one.why}") for one in seen.unread]
         except GoldsmithError as error:
-            found.errors.append(error)
+            found.errors.append(told_of(fleet, error))
             continue
         for one in judged:
             name = f"{fleet}/{one.member.name}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from hardening.foundation.errors import GoldsmithError
 from images.context import Context
 from images.ledger import Ledger
+from pipelines.cli.image_output import told_of
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet, FleetKind
@@ -46,29 +48,39 @@ def _line(thing: TaggedResource | Orphan, where: str, end: AwsReaping | Reaping,
     return ReapLine(kind=thing.kind, where=where, name=thing.name, action=action, why=end.why)
 
 
-def orphan_sources(context: Context) -> tuple[OrphanSource, ...]:
-    """Every place where the fleets of this installation are."""
+OpenSource = Callable[[], OrphanSource]
+
+
+def orphan_sources(context: Context) -> tuple[tuple[str, OpenSource], ...]:
+    """Every place where the fleets of this installation are, by name, and what opens it."""
     fleets: dict[FleetKind, list[Fleet]] = defaultdict(list)
     for fleet in load_fleets(context.settings.roots).values():
         fleets[fleet.kind].append(fleet)
-    found = (_source(kind, fleets[kind], context) for kind in FleetKind if fleets[kind])
-    return tuple(source for source in found if source)
+    return tuple(source for kind in FleetKind if fleets[kind] for source in _sources(kind, fleets[kind], context))
 
 
-def _source(kind: FleetKind, fleets: Iterable[Fleet], context: Context) -> OrphanSource | None:
+def _sources(kind: FleetKind, fleets: Sequence[Fleet], context: Context) -> Iterator[tuple[str, OpenSource]]:
     match kind:
         case FleetKind.DOCKER:
+            from pipelines.fleet.docker.connecting import open_host
             from pipelines.fleet.docker.orphans import DockerOrphanSource
 
-            return DockerOrphanSource(fleet_host(context))
+            if not all(fleet.docker.hosts for fleet in fleets):
+                yield "the engine for fleets", lambda: DockerOrphanSource(fleet_host(context))
+            connect = partial(open_host, ways=context.settings.docker)
+            for host in dict.fromkeys(host for fleet in fleets for host in fleet.docker.hosts):
+                yield host, partial(DockerOrphanSource, host, connect)
         case FleetKind.EC2:
             from pipelines.fleet.ec2.members import regions_of
             from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 
-            regions = dict.fromkeys(region for fleet in fleets for region in regions_of(fleet, context.cloud))
-            return Ec2OrphanSource(context.cloud.clients, regions, context.ledger)
-        case FleetKind.KUBERNETES:
-            return None  # what rollouts start there, the object that it belongs to owns
+            def at_aws() -> OrphanSource:
+                regions = dict.fromkeys(region for fleet in fleets for region in regions_of(fleet, context.cloud))
+                return Ec2OrphanSource(context.cloud.clients, regions, context.ledger)
+
+            yield "EC2", at_aws
+        case FleetKind.KUBERNETES | FleetKind.ECS | FleetKind.EKS:
+            return  # what rollouts start there, the object, service or node group that it belongs to owns
         case _:
             assert_never(kind)
 
@@ -105,8 +117,16 @@ def _done(source: OrphanSource, reaping: Reaping, ledger: Ledger, now: datetime,
     return reaping
 
 
-def reap_rollouts(*, apply: bool) -> list[ReapLine]:
-    """The orphans of rollouts in all places of the fleets, and what becomes of each."""
-    context = image_context(looks=not apply)
-    found = reap(orphan_sources(context), context.ledger, clock(), context.actor, apply=apply)
-    return [_line(one.orphan, f"{one.orphan.where}/{one.orphan.id[:20]}", one, apply=apply) for one in found]
+def reap_rollouts(*, apply: bool, context: Context | None = None) -> tuple[list[ReapLine], list[GoldsmithError]]:
+    """The orphans of rollouts in all places of the fleets, and what becomes of each. A place that cannot be read stops
+    no other: it is among what went wrong.
+    """
+    context, errors = context or image_context(looks=not apply), list[GoldsmithError]()
+    found = list[Reaping]()
+    for name, source in orphan_sources(context):
+        try:
+            found += reap([source()], context.ledger, clock(), context.actor, apply=apply)
+        except GoldsmithError as error:
+            errors.append(error if name in error.message else told_of(name, error))
+    lines = [_line(one.orphan, f"{one.orphan.where}/{one.orphan.id[:20]}", one, apply=apply) for one in found]
+    return lines, errors

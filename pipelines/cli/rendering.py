@@ -19,6 +19,7 @@ from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.model import FleetKind
 from pipelines.schedules import COMMANDS, OF_IMAGE, STAYING, TARGETS, ScheduledRun, rendered
+from pipelines.serve.moments import Schedule
 from pipelines.wiring import image_context
 
 WORD = re.compile(r"[A-Za-z0-9._*?/@:=,+-]+")  # nothing that a shell, cron, systemd or YAML takes for more than text
@@ -29,7 +30,7 @@ BUILDS = "images are built by root, with an engine: in this task, which has neit
 
 
 class RenderedLine(Line):
-    """`pipeline.render`, `fleet.render`: one file; `path` is where it was written, empty where it was only printed."""
+    """`pipeline.render`, `fleet.render`, `iam.policy`: one file; `path`: where it was written; empty: printed."""
 
     target: str
     file: str
@@ -77,10 +78,13 @@ def render_schedule(
     if words[0] in STAYING and target != "systemd":
         hint = f"./goldsmith pipeline.render systemd --run {words[0]}; in a container it is the command to run"
         raise UsageError(f"--run: {words[0]} stays, and {target} ends what it runs", hint=hint)
-    folder, state = _plain(ROOT), _plain(load_settings().state_dir)
+    settings = load_settings()
+    if words[0] == "serve":
+        Schedule.of(settings.serve)  # else the unit is found to end when it starts
+    folder, state = _plain(ROOT), _plain(settings.state_dir)
     run = ScheduledRun(words, _time(at), _zone(zone), _limit(limit), folder, state, _image(target, image))
     files = rendered(target, run)
-    paths = _written(files, Path(output), force=force) if output else {}
+    paths = written_files(files, Path(output), force=force) if output else {}
     if target in OF_IMAGE and words[0] == "nightly":
         say(f"note: {BUILDS}")
     return [RenderedLine(target=target, file=name, path=str(paths.get(name, "")), text=files[name]) for name in files]
@@ -113,7 +117,7 @@ def render_manifests(name: str, *, output: str, force: bool) -> list[RenderedLin
         )  # fmt: skip
         say(f"note: no policy for Kyverno: {why}")
     files = fleet_manifests(fleet, repository, keys, trust.required)
-    paths = _written(files, Path(output), force=force) if output else {}
+    paths = written_files(files, Path(output), force=force) if output else {}
     return [
         RenderedLine(target="kubernetes", file=file, path=str(paths.get(file, "")), text=text)
         for file, text in files.items()
@@ -213,8 +217,14 @@ def _stable_own() -> str:
     return f"{stable.repository}@{stable.digest}"
 
 
-def _written(files: Mapping[str, str], folder: Path, *, force: bool) -> dict[str, Path]:
-    """Write all files into `folder`, none where one is there already unless `force`; their paths."""
+def written_files(files: Mapping[str, str], folder: Path, *, force: bool) -> dict[str, Path]:
+    """Write all files into `folder`, none where one is there already unless `force`; their paths.
+
+    The folder is made, but not what it stands in: that would be a slip.
+    """
+    if not folder.absolute().parent.is_dir():
+        hint = f"mkdir -p {shlex.quote(str(folder))} makes it"
+        raise UsageError(f"--output: {folder} would stand in a folder that is not there", hint=hint)
     paths = {name: folder / name for name in files}
     for path in paths.values():
         if path.is_dir():
@@ -222,7 +232,7 @@ def _written(files: Mapping[str, str], folder: Path, *, force: bool) -> dict[str
         if path.is_symlink() or (path.exists() and not force):
             raise UsageError(f"--output: {path} is there already", hint="--force puts the new one in its place")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         for name, path in paths.items():
             path.write_text(files[name])
     except OSError as error:

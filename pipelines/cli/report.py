@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, time
 from pathlib import Path
@@ -15,15 +14,21 @@ from pydantic import ValidationError
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import Verdict
+from hardening.foundation.bulk import no_collection
 from hardening.foundation.console import out, print_json
+from hardening.foundation.content import find_content, read_toml
+from hardening.foundation.errors import ContentError
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
+from images.packages.index import write_atomically
 from images.release.lifecycle import status
-from pipelines.cli.image_output import NOWHERE, Pointed, all_channels, form_named, write_out
+from pipelines.cli.blast_radius_report import recorded_radius
+from pipelines.cli.image_output import NOWHERE, Pointed, all_channels, finish, form_named, write_out
 from pipelines.cli.latency import PatchLine, patch_latency
 from pipelines.cli.open_points import OpenFix, open_points
 from pipelines.cli.page import render_html
+from pipelines.cli.report_actions import actions_of, ending_of, night_failures
 from pipelines.cli.report_exports import as_csv, as_metrics, as_sarif
 from pipelines.cli.report_history import DAY, DAYS, HistoryReport, by_age, by_day, by_week
 from pipelines.cli.report_output import (
@@ -35,14 +40,12 @@ from pipelines.cli.report_output import (
     RolloutReport,
     StepReport,
     WaveReport,
-    actions_of,
     changes_of,
-    ending_of,
     findings_of,
     fleet_report,
     reasons_of,
 )
-from pipelines.cli.report_releases import ContentRecords, releases_of
+from pipelines.cli.report_releases import ContentRecords, in_trial, releases_of
 from pipelines.cli.rollout_output import FINISHED, MEANING
 from pipelines.contract import AuditReport, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
@@ -71,22 +74,8 @@ def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput
 
 def gather_all(context: Context, night: NightlyOutput | None = None) -> tuple[ReportOutput, JudgedState]:
     """The same, and what each member violates."""
-    with _no_collection():
+    with no_collection():
         return _gathered(context, night)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Within it Python looks for no garbage: of what ten thousand members are made of nothing is, and the search takes
-    a third of the time.
-    """
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutput, JudgedState]:
@@ -101,6 +90,7 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
         _image(context, name, members, channels.get(name, NOWHERE), newest.get(name), said) for name in _names(context)
     )
     fixes = patch_latency(f"{DAYS}d", context).patches
+    before = _last(context)
     report = ReportOutput(
         made_at=context.now,
         images=images,
@@ -110,16 +100,19 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
         waivers_expired=tuple(w for w in waivers if w.expires < today),
         policies_to_review=tuple(n for n, p in sorted(policies.items()) if p.review_by < today),
         audit=_done(context),
-        night=night,
+        night=night or (before.night if before else None),
         fleets=tuple(_fleet(fleet, known, members) for _, fleet in sorted(load_fleets(roots).items())),
         findings=findings_of(images),
         reasons=reasons_of(images),
         open_points=open_points((_open(one) for one in fixes if one.waits_for), state),
         history=_history(context, fixes, state),
         releases=_releases(context, images, state, said),
+        blast_radius=recorded_radius(context),
     )
     reviews = {name: (datetime.combine(p.review_by, time(), UTC), p.owner) for name, p in policies.items()}
-    before = _last(context)
+    published = {name: one.published_at for name, one in newest.items()}
+    failures = night_failures(before.night_failures if before else (), night, report, published)
+    report = report.model_copy(update={"night_failures": failures})
     told = report.model_copy(
         update={
             "actions": actions_of(report, {name: policy.owner for name, policy in policies.items()}),
@@ -184,7 +177,7 @@ def _image(
     scan = said.scan(artifact.digest) if artifact else None
     own = said.verdict(artifact.digest) if artifact else None
     verdict = own or (_told(said, artifact) if artifact else None)
-    loaded = context.definitions.get(name)
+    loaded, unsound = context.definitions.get(name), context.unsound.get(name)
     mine = [member for member in members if member.image == name]
     tried = candidate.content if candidate and candidate != stable else ""
     return ImageReport(
@@ -204,12 +197,23 @@ def _image(
         scanners=scan.reports if scan else (),
         findings=scan.findings if scan else (),
         running=tuple(member.member for member in mine if member.newest),
-        owner=loaded.definition.owner if loaded else "",
+        owner=loaded.definition.owner if loaded else _owner_of_unsound(context, name),
         base=context.parents.get(name) or "",
         candidate=candidate.digest if candidate else "",
         stable=stable.digest if stable else "",
         ill=tuple(member.member for member in mine if member.digest == tried and not member.healthy),
+        trial=own is not None and in_trial(context, name, own.policy),
+        problem=unsound.message if unsound else "",
     )
+
+
+def _owner_of_unsound(context: Context, name: str) -> str:
+    """Whom a definition that does not load names as its owner, where that much of it can be read."""
+    with suppress(ContentError):
+        folder = find_content(context.settings.roots, "images/definitions", "*/")[name]
+        owner = read_toml(folder / "image.toml").get("owner")
+        return owner if isinstance(owner, str) else ""
+    return ""
 
 
 def _told(said: ContentRecords, artifact: Artifact) -> Verdict | None:
@@ -300,23 +304,24 @@ def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
     folder = _folder(context)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"report-{context.now:%Y%m%d-%H%M%S}.html"
-    with _no_collection():
+    with no_collection():
         report, state = gather_all(context, night)
         path.write_text(render_html(report, state), encoding="utf-8")
-        (folder / LAST).write_text(json.dumps(to_json(report)), encoding="utf-8")
+        write_atomically(folder / LAST, json.dumps(to_json(report)))
     for old in sorted(folder.glob("report-*.html"))[:-KEPT]:
         old.unlink(missing_ok=True)
     return path
 
 
-def make_report(form: str = "", output: str = "", *, as_json: bool = False) -> None:
+def make_report(form: str = "", output: str = "", *, as_json: bool = False) -> int:
     """Write the report, or print what it would show as JSON; or write the judged state in another form.
 
-    Without a form and a file the page goes to the state directory, where the next one is compared with it. Raises
-    UsageError for a form or a file that cannot be.
+    Without a form and a file the page goes to the state directory, where the next one is compared with it. The exit
+    code is 2 where a definition does not load; all others are reported. Raises UsageError for a form or a file that
+    cannot be.
     """
     chosen = form_of(form, output)
-    context = image_context(looks=True)
+    context = replace(image_context(looks=True), lenient=True)
     if as_json:
         print_json(to_json(gather(context)))
     elif chosen in EXPORTS:
@@ -326,6 +331,7 @@ def make_report(form: str = "", output: str = "", *, as_json: bool = False) -> N
         write_out(render_html(*gather_all(context)), output)
     else:
         out().print(str(write_report(context)), soft_wrap=True)
+    return finish(context.unsound.values())
 
 
 def form_of(form: str, output: str) -> str:

@@ -11,6 +11,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -99,6 +100,17 @@ def _result(member: JudgedMember, one: ViolationLine, number: int) -> dict[str, 
     return result
 
 
+def _deadlines(fleet: JudgedFleet) -> tuple[dict[str, datetime], dict[str, datetime]]:
+    """The first deadline of each member, by its id: by rules that are enforced, and by those that only warn."""
+    found: tuple[dict[str, datetime], dict[str, datetime]] = {}, {}
+    for member in fleet.members:
+        for one in member.standing:
+            ends = found[one.enforcement is not Enforcement.ENFORCE]
+            if one.deadline:
+                ends[member.id] = min(one.deadline, ends.get(member.id, one.deadline))
+    return found
+
+
 def as_metrics(state: JudgedState) -> str:
     """Gauges in Prometheus' text format: members by state, violations by rule, the first deadline, the last check."""
     from prometheus_client import CollectorRegistry, Gauge, generate_latest
@@ -111,21 +123,25 @@ def as_metrics(state: JudgedState) -> str:
     members = gauge("members", "Members of a fleet by what was last said of them.", ["state"])
     ill = gauge("members_unhealthy", "Members that were read and are not healthy.")
     violations = gauge("violations", "Members that violate a rule, waived and recorded ones not counted.", ["rule"])
-    overdue = gauge("members_overdue", "Members with a violation whose deadline has passed.")
-    deadline = gauge("next_deadline_timestamp_seconds", "When the first violation of a fleet must be gone.")
-    checked = gauge("fleet_checked_timestamp_seconds", "When a fleet was last checked.")
+    of, by = ["enforcement"], "by rules that are enforced, or only warn"
+    overdue = gauge("members_overdue", f"Members with a violation whose deadline has passed, {by}.", of)
+    deadline = gauge("next_deadline_timestamp_seconds", f"When the first violation of a fleet must be gone, {by}.", of)
+    checked = gauge("fleet_checked_timestamp_seconds", "When a fleet was last checked; 0: never.")
     for fleet in state.fleets:
+        checked.labels(fleet.name).set(fleet.checked_at.timestamp() if fleet.checked_at else 0)
         if fleet.checked_at is None:
             continue
-        checked.labels(fleet.name).set(fleet.checked_at.timestamp())
         states = Counter(member.state for member in fleet.members)
         for name in PolicyState:
             members.labels(fleet.name, name).set(states[name])
         ill.labels(fleet.name).set(sum(not member.healthy and member.state != "unread" for member in fleet.members))
         for rule, many in sorted(Counter(r for one in fleet.members for r in {v.rule for v in one.standing}).items()):
             violations.labels(fleet.name, rule).set(many)
-        ends = [one.deadline for one in fleet.members if one.deadline]
-        overdue.labels(fleet.name).set(sum(at < state.made_at for at in ends))
-        if ends:
-            deadline.labels(fleet.name).set(min(ends).timestamp())
+        enforced, warned = _deadlines(fleet)
+        late = {name for name, at in enforced.items() if at < state.made_at}
+        late_warned = {name for name, at in warned.items() if at < state.made_at} - late
+        for how, ends, members_late in (("enforce", enforced, late), ("warn", warned, late_warned)):
+            overdue.labels(fleet.name, how).set(len(members_late))
+            if ends:
+                deadline.labels(fleet.name, how).set(min(ends.values()).timestamp())
     return generate_latest(registry).decode()

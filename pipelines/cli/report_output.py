@@ -1,25 +1,21 @@
-"""What the report shows, and what it makes of that: whose findings, what ends, who must act, what changed. Pure."""
+"""What the report shows, and what follows from that: who owns the findings, and what changed. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, time, timedelta
-from itertools import chain
+from datetime import datetime
 
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
-from hardening.foundation.durations import in_short
 from hardening.gate import brought_by, shared
 from hardening.model import WORST_FIRST, Enforcement, Waiver
-from hardening.waivers import SOON
+from pipelines.cli.blast_radius_output import CutLine, MemberSizeLine
 from pipelines.cli.open_points import OpenPoint
 from pipelines.cli.report_history import HistoryReport
-from pipelines.cli.rollout_output import MEANING
 from pipelines.contract import AuditReport, Line, NightlyOutput
 from pipelines.fleet.violations import MemberVerdict, PolicyState, in_words
-from pipelines.rollout.state import Phase
 
-STALE = timedelta(days=2)
 NOT_JUDGED = "not judged"
+LOOKED = (Outcome.PASS, Outcome.FAIL)
 SOME = 6  # named in a line about more
 
 
@@ -27,6 +23,8 @@ class ImageReport(Line):
     """`report`: one image as it stands. `release` is what `stable` points to, or the newest where no channel is known.
     `status` is the release's: current, warn, expired or revoked; `candidate` where nothing was promoted yet, else
     unpublished. `ill` are the members that run the candidate and are not healthy. `base` is the image it stands on.
+    `trial`: judged last by a policy that is neither its definition's nor that of nights. `problem`: why its definition
+    does not load.
     """
 
     name: str
@@ -50,6 +48,22 @@ class ImageReport(Line):
     candidate: str = ""
     stable: str = ""
     ill: tuple[str, ...] = ()
+    trial: bool = False
+    problem: str = ""
+
+    @property
+    def by_sample(self) -> bool:
+        """Whether vulnerabilities were looked for in the sample that ships alone."""
+        return bool(self._judges) and self.unknown
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it is not known what it lacks: no scanner looked for vulnerabilities, or in the sample alone."""
+        return all(one.sample for one in self._judges)
+
+    @property
+    def _judges(self) -> list[ScanReport]:
+        return [one for one in self.scanners if one.kind is FindingKind.VULNERABILITY and one.outcome in LOOKED]
 
 
 class MemberReport(Line):
@@ -170,6 +184,20 @@ class EndingReport(Line):
     owner: str
 
 
+class NightFailure(Line):
+    """`report`: what a night was last refused or failed with, as its line says it, and which no later night, release
+    or check has mended. `at`: when that night began. `exit_code` says who must act.
+    """
+
+    at: datetime
+    kind: str
+    name: str
+    status: str
+    detail: str
+    stopped_by: str = ""
+    exit_code: int
+
+
 class ActionReport(Line):
     """`report`: what somebody must do, and why."""
 
@@ -199,10 +227,27 @@ class ReleaseReport(Line):
     evidence: tuple[str, ...]
 
 
+class BlastRadiusReport(Line):
+    """`report`: what `fleet.blast-radius` last found over all members. `sizes`: the greatest of the `members`.
+
+    `drawing`: the graph of the first of them, as SVG; empty where it reaches nothing or Graphviz is not there.
+    """
+
+    at: datetime
+    members: int
+    size: int
+    sizes: tuple[MemberSizeLine, ...]
+    cuts: tuple[CutLine, ...]
+    unread: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    drawing: str = ""
+
+
 class ReportOutput(Line):
     """`report`: everything on one page. `changes` are those since the report that was made at `since`.
 
-    `open_points` answers what lacks a fix or is out of policy, since when, due when, and who acts.
+    `open_points` answers what lacks a fix or is out of policy, since when, due when, and who acts. `night` is the last
+    one that this machine reported, and `night_failures` what it and those before it left undone.
     """
 
     made_at: datetime
@@ -224,6 +269,8 @@ class ReportOutput(Line):
     open_points: tuple[OpenPoint, ...] = ()
     history: HistoryReport = HistoryReport()
     releases: tuple[ReleaseReport, ...] = ()
+    night_failures: tuple[NightFailure, ...] = ()
+    blast_radius: BlastRadiusReport | None = None
 
 
 # -- whose findings they are -------------------------------------------------------------------------------------------
@@ -276,7 +323,7 @@ def opinions(finding: Finding, image: ImageReport) -> list[tuple[str, str]]:
     looked = {
         scanner.scanner
         for scanner in image.scanners
-        if scanner.kind == finding.kind == FindingKind.VULNERABILITY and scanner.outcome in (Outcome.PASS, Outcome.FAIL)
+        if scanner.kind == finding.kind == FindingKind.VULNERABILITY and scanner.outcome in LOOKED
     }
     return [(who, said.get(who, "silent")) for who in sorted(looked | set(said))]
 
@@ -288,98 +335,6 @@ def disputed(said: Iterable[tuple[str, str]]) -> bool:
 
 def _parents(images: Iterable[ImageReport]) -> dict[str, str | None]:
     return {image.name: image.base or None for image in images}
-
-
-# -- who must act, and what ends ---------------------------------------------------------------------------------------
-
-
-def actions_of(report: ReportOutput, policy_owners: Mapping[str, str]) -> tuple[ActionReport, ...]:
-    """What must be done, by whom, the owners in order; `policy_owners` by the policy's name."""
-    of_images, of_fleets = _owners(report)
-    found = chain(
-        _about_images(report, of_images),
-        _about_fleets(report),
-        _about_rollouts(report.rollouts, of_fleets),
-        (_action(w.owner, f"the waiver {w.id} ended on {w.expires}", "remove it, or ask for a new end")
-         for w in report.waivers_expired),
-        (_action(policy_owners.get(name, ""), f"the policy {name} is past its review date", "review it, move review_by")
-         for name in report.policies_to_review),
-    )  # fmt: skip
-    return tuple(sorted(dict.fromkeys(found), key=lambda one: one.owner))
-
-
-def _action(owner: str, what: str, todo: str) -> ActionReport:
-    return ActionReport(owner=owner or "no owner", what=what, todo=todo)
-
-
-def _about_images(report: ReportOutput, owners: Mapping[str, str]) -> Iterator[ActionReport]:
-    for reason in report.reasons:
-        if reason.enforcement is Enforcement.ENFORCE and not reason.waived_by:
-            what = f"{', '.join(reason.subjects)} refused: {reason.what}"
-            yield _action(owners.get(reason.brought_by, ""), what, reason.todo)
-    for image in report.images:
-        if image.status in ("expired", "revoked"):
-            yield _action(image.owner, f"{image.name} is {image.status}", f"./goldsmith image.publish {image.name}")
-        if image.ill:
-            what = f"the candidate of {image.name} is not healthy in {', '.join(image.ill)}"
-            yield _action(image.owner, what, "mend it before it is promoted")
-
-
-def _about_fleets(report: ReportOutput) -> Iterator[ActionReport]:
-    for fleet in report.fleets:
-        members = [one for one in report.members if one.fleet == fleet.name]
-        if any(one.verdict and not one.verdict.well for one in members):
-            yield _action(fleet.owner, f"{fleet.name}: {fleet.said}", f"./goldsmith fleet.check {fleet.name}")
-        elif fleet.checked_at is None or report.made_at - fleet.checked_at > STALE:
-            ago = f"for {in_short(report.made_at - fleet.checked_at)}" if fleet.checked_at else "yet"
-            yield _action(
-                fleet.owner, f"{fleet.name} has not been checked {ago}", f"./goldsmith fleet.check {fleet.name}"
-            )
-
-
-def _about_rollouts(rollouts: Iterable[RolloutReport], owners: Mapping[str, str]) -> Iterator[ActionReport]:
-    newest = {rollout.fleet: rollout for rollout in sorted(rollouts, key=lambda one: one.started_at)}
-    for rollout in newest.values():
-        stuck = [step.member for step in rollout.steps if step.outcome == MEANING[Phase.FAILED]]
-        if stuck:
-            todo = f"./goldsmith roll.status {rollout.fleet}"
-            yield _action(owners.get(rollout.fleet, ""), f"{', '.join(stuck)} could not be put back", todo)
-
-
-def ending_of(report: ReportOutput, reviews: Mapping[str, tuple[datetime, str]]) -> tuple[EndingReport, ...]:
-    """What ends within 14 days, the first first; `reviews`: when each policy must be reviewed, and by whom."""
-    of_images, of_fleets = _owners(report)
-    found = [(image.expires_at, f"the release of {image.name}", image.owner) for image in report.images]
-    found += [
-        (
-            reason.deadline,
-            f"the time to mend it in {reason.brought_by}: {reason.what}",
-            of_images.get(reason.brought_by, ""),
-        )
-        for reason in report.reasons
-        if not reason.waived_by and reason.enforcement is not Enforcement.AUDIT
-    ]
-    due: dict[tuple[str, datetime], int] = {}
-    for member in report.members:
-        if member.deadline:
-            due[member.fleet, member.deadline] = due.get((member.fleet, member.deadline), 0) + 1
-    found += [
-        (at, f"the time to replace {many} member(s) of {fleet}", of_fleets.get(fleet, ""))
-        for (fleet, at), many in due.items()
-    ]
-    found += [(_end(waiver), f"the waiver {waiver.id}", waiver.owner) for waiver in report.waivers_active]
-    found += [(at, f"the review of the policy {name}", owner) for name, (at, owner) in reviews.items()]
-    soon = [(at, what, owner) for at, what, owner in found if at and timedelta() <= at - report.made_at <= SOON]
-    return tuple(EndingReport(at=at, what=what, owner=owner) for at, what, owner in sorted(soon))
-
-
-def _end(waiver: Waiver) -> datetime:
-    """Waivers hold through the day on which they expire."""
-    return datetime.combine(waiver.expires + timedelta(days=1), time(), UTC)
-
-
-def _owners(report: ReportOutput) -> tuple[dict[str, str], dict[str, str]]:
-    return {one.name: one.owner for one in report.images}, {one.name: one.owner for one in report.fleets}
 
 
 # -- what changed ------------------------------------------------------------------------------------------------------
@@ -411,6 +366,7 @@ def _told_members(report: ReportOutput) -> dict[str, str]:
 
 def _told_image(image: ImageReport) -> str:
     gate = {None: "not judged", True: "allowed", False: "refused"}[image.allowed]
+    gate += " in a trial" if image.trial else ""
     release = f" {image.release[7:19]}" if image.release else ""
     return f"{image.status}{release}, {gate}"
 

@@ -56,7 +56,7 @@ def _of_image(
             members=running.get(release.digest, 0), packages=len(new.packages) if new else 0,
             changes=tuple(changed_packages(old, new)) if old and new else (),
             closed=tuple(f"{one.vulnerability} in {one.package}" for one in closed.get(release.content, ())),
-            evidence=tuple(_evidence(said, release)),
+            evidence=tuple(_evidence(context, said, release)),
         )  # fmt: skip
 
 
@@ -70,17 +70,31 @@ def changed_packages(old: Artifact, new: Artifact) -> Iterator[str]:
             yield f"{key[0]} {was or 'not there'} → {now or 'gone'}"
 
 
-def _evidence(said: ContentRecords, release: Release) -> Iterator[str]:
+def in_trial(context: Context, name: str, policy: str) -> bool:
+    """Whether an image that `policy` judged was only tried: by neither its own one nor, where a floor holds for that,
+    the one of nights.
+    """
+    settings, loaded = context.settings, context.definitions.get(name)
+    usual = {settings.nightly.policy} if settings.judging.floor else set()
+    return loaded is not None and policy not in {loaded.definition.policy, *usual}
+
+
+def _evidence(context: Context, said: ContentRecords, release: Release) -> Iterator[str]:
+    """A line for each thing that is known of a release."""
     content = release.content
     if verdict := said.verdict(content) or said.verdict(content, told=True):
         answer = "allowed" if verdict.allowed else "refused"
-        yield f"{answer} by the policy {verdict.policy} on {verdict.judged_at:%Y-%m-%d %H:%M} UTC"
+        trial = ""
+        if in_trial(context, release.name, verdict.policy):
+            trial = f"; a trial, its definition names {context.definitions[release.name].definition.policy}"
+        yield f"{answer} by the policy {verdict.policy} on {verdict.judged_at:%Y-%m-%d %H:%M} UTC{trial}"
     if checks := said.checks(content):
         hold = sum(check.outcome is Outcome.PASS for check in checks)
         yield f"{hold} of {len(checks)} controls hold"
     if scan := said.scan(content):
         looked = [one.scanner for one in scan.reports if one.outcome in (Outcome.PASS, Outcome.FAIL)]
-        yield f"{len(scan.findings)} finding(s) by {', '.join(looked) or 'no scanner'}"
+        sample = "; vulnerabilities by a sample" if any(one.sample for one in scan.reports) else ""
+        yield f"{len(scan.findings)} finding(s) by {', '.join(looked) or 'no scanner'}{sample}"
     if release.base_name:
         yield f"stands on {release.base_name} {release.base_digest}"
     if release.revoked_at:

@@ -15,17 +15,15 @@ from hardening.running import UNREAD
 from images.context import Context
 from images.documents import to_json
 from images.release.revocations import over, revoked
-from pipelines.cli.image_output import ended_by, finish
+from pipelines.cli.check_output import MemberLine, SeenLine, member_lines
+from pipelines.cli.image_output import ended_by, finish, told_of
 from pipelines.cli.rollout_output import (
     GroupLine,
-    MemberLine,
     RollOutput,
-    SeenLine,
     changed,
     ends,
     heading,
     markdown,
-    member_lines,
     roll_output,
     tables,
     towards,
@@ -38,8 +36,9 @@ from pipelines.rollout.base_uptake import ONCE_MORE, UptakeLine, take_up
 from pipelines.rollout.plan import by_reason
 from pipelines.rollout.rollout_store import View, newest, require_known, tell
 from pipelines.rollout.service import AutoLine, automated, back, can_go_back, order_back, start
-from pipelines.rollout.session import check, fleet_session, plan_all
+from pipelines.rollout.session import check, fleet_session
 from pipelines.rollout.state import Command
+from pipelines.rollout.whole_plan import plan_all
 from pipelines.wiring import image_context
 
 
@@ -65,7 +64,7 @@ def check_fleets(
         try:
             found[fleet] = [line.model_copy(update={"fleet": fleet}) for line in check_fleet(fleet, by)]
         except GoldsmithError as error:
-            errors.append(error)
+            errors.append(told_of(fleet, error))
     return found, errors
 
 
@@ -88,25 +87,33 @@ AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
 SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "runs": "runs", "state": "stands"}
 
 
-def scan_fleets(name: str, context: Context | None = None) -> list[SeenLine]:
+def scan_fleets(name: str, context: Context | None = None) -> tuple[list[SeenLine], list[GoldsmithError]]:
     """What the fleets that `name` means run: a name, a glob, or `all`; whether it is within policy, `check_fleet` says.
 
-    It is written into the ledger. Raises ContentError, and OutsideError.
+    It is written into the ledger. One that cannot be read stops no other: it is among what went wrong. Raises
+    ContentError.
     """
     context = context or image_context(looks=True)
-    lines = list[SeenLine]()
+    lines, errors = list[SeenLine](), list[GoldsmithError]()
     for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
-        with fleet_session(fleet, context) as at:
-            lines += [_seen(fleet, one) for one in check(at)]
-    return lines
+        try:
+            with fleet_session(fleet, context) as at:
+                lines += [_seen(fleet, one) for one in check(at)]
+        except GoldsmithError as error:
+            errors.append(told_of(fleet, error))
+    return lines, errors
 
 
 def _seen(fleet: str, one: Judged) -> SeenLine:
     member = one.member
     verdict = verdict_of(one)
-    state = UNREAD if verdict.state == UNREAD else "not healthy" if verdict.ill else "healthy"
+    state = UNREAD if UNREAD in verdict.rules else "not healthy" if verdict.ill else "healthy"
     golden = named(one.origin.golden) if one.origin.golden else ""
-    said = (reason.what.removeprefix("it could not be read: ") for reason in one.standing if state == UNREAD)
+    said = (
+        reason.what.partition("could not be read: ")[2] or reason.what
+        for reason in one.standing
+        if reason.rule == UNREAD
+    )
     return SeenLine.of(
         member, fleet=fleet, member=member.id, golden=golden, state=state, policy=verdict.text, why=next(said, "")
     )
@@ -133,7 +140,7 @@ def show_members(lines: Sequence[MemberLine], *, as_json: bool, everyone: bool =
 
 def exit_code(lines: Sequence[MemberLine]) -> int:
     """4 where something could not be read; else 3 where a member violates, or where nothing was judged."""
-    if any(line.state == UNREAD for line in lines):
+    if any(UNREAD in line.violations for line in lines):
         return OutsideError.exit_code
     return 0 if lines and not any(line.violations for line in lines) else RefusedError.exit_code
 
@@ -164,13 +171,20 @@ def _member_row(line: MemberLine) -> list[str]:
 def plan_roll(
     name: str, adopt: Sequence[str] = (), output: str = "", context: Context | None = None
 ) -> tuple[RollOutput, ApprovedPlan]:
-    """What a rollout would do; with `output`, also as a file for `roll.start --plan`. Raises RefusedError."""
+    """What a rollout would do; with `output`, also as a file for `roll.start --plan`, unless nothing is to be replaced.
+
+    Raises RefusedError.
+    """
     context = context or image_context(looks=not output)
     with fleet_session(name, context) as at:
         document = plan_all(at, adopt)
-        if output:
+        roll = roll_output(document.plan).model_copy(update={"needs_approval": needs_approval(at, None)})
+        if output and (roll.steps or roll.groups):
             file_plan(context, document, Path(output))
-        return roll_output(document.plan).model_copy(update={"needs_approval": needs_approval(at, None)}), document
+        elif output:
+            older = ", and what was there stays" if Path(output).exists() else ""
+            say(f"{output} was not written{older}: the plan replaces nothing, so there is nothing to approve")
+        return roll, document
 
 
 def roll_fleet(

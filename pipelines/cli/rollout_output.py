@@ -1,84 +1,23 @@
-"""What `fleet.check`, `roll.plan` and `roll.start` print: with `--json`, for a terminal, and as markdown. Pure."""
+"""What `roll.plan` and `roll.start` print: with `--json`, for a terminal, and as markdown. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Literal
 
-from hardening.findings import Reason
 from hardening.foundation import text
 from hardening.foundation.durations import in_short
+from hardening.foundation.text import many
 from pipelines.cli.deadlines_output import LateLine, deadlines
 from pipelines.contract import Line
-from pipelines.fleet.violations import Judged, MemberVerdict, PolicyState, named, verdict_of
-from pipelines.rollout.plan import GroupStep, Plan
+from pipelines.rollout.plan_model import GroupStep, Plan
 from pipelines.rollout.state import Phase, RolloutOutcome, RolloutStage, doing
 from pipelines.rollout.waves import Wave
 
 Done = Mapping[str, dict[str, Any]]  # by the id of a member or group: the outcome and note of its line
-
-
-class MemberLine(Line):
-    """`fleet.check`: one member of `fleet`. `violations` are the reasons to replace it; `reasons` all, recorded and
-    waived ones too. `superseded`: a newer release is out, whether the policy minds or not.
-    """
-
-    member: str
-    name: str
-    image: str
-    release: str
-    base: str
-    expires_at: datetime | None
-    healthy: bool
-    violations: tuple[str, ...]
-    deadline: datetime | None
-    reasons: tuple[Reason, ...]
-    fleet: str = ""
-    state: PolicyState = PolicyState.OUT
-    superseded: bool = False
-
-    @property
-    def verdict(self) -> MemberVerdict:
-        """What every screen says of it."""
-        return MemberVerdict(self.state, self.violations, self.deadline, self.superseded, self.healthy)
-
-    @property
-    def runs(self) -> str:
-        """Its image in a table: a golden one by its name and day, another as it was started, with a short digest."""
-        return _runs(self.release or self.image, self.base)
-
-
-class SeenLine(Line):
-    """`fleet.scan`: one member, or a place that could not be read. `golden` is the release that it is judged by;
-    `policy` says whether it is within policy, `why` why it could not be read.
-    """
-
-    fleet: str
-    member: str
-    name: str
-    image: str
-    golden: str
-    state: str
-    policy: str = ""
-    why: str = ""
-
-    @property
-    def stands(self) -> str:
-        """Whether it is within policy, or why that is not known."""
-        return f"{self.policy}: {self.why}" if self.why else self.policy
-
-    @property
-    def runs(self) -> str:
-        """Its image in a table."""
-        return _runs(self.golden or self.image)
-
-
-def _runs(image: str, base: str = "") -> str:
-    on = f" on {base.partition(' (')[0]}" if base else ""
-    return text.short_digests(image.partition(" (")[0]) + on
 
 
 class StepLine(Line):
@@ -86,7 +25,8 @@ class StepLine(Line):
 
     `rule`: which of its reasons the budgets count. `seconds`: what it takes at least. `changes`: what the new image
     changes in it beside its files. `deadline`: when the first of its reasons must be gone. `ends_at`: when the new one
-    serves, as predicted; null where limits forbid it for a year.
+    serves, as predicted; null where limits forbid it for a year. `replacement`: what it becomes, where that is not the
+    plan's: the very image that it runs.
     """
 
     member: str
@@ -100,6 +40,7 @@ class StepLine(Line):
     note: str = ""
     deadline: datetime | None = None
     ends_at: datetime | None = None
+    replacement: str = ""
 
 
 class SkipLine(Line):
@@ -142,6 +83,7 @@ class GroupLine(Line):
     """One group that a service rolls: how much of it stays healthy, where it stops, and what became of it.
 
     `runs`: the exact version that it starts members from before. `instead`: what to merge where it is kept, as text.
+    `changes`: what rolling it changes beside the image.
     """
 
     group: str
@@ -152,6 +94,7 @@ class GroupLine(Line):
     cannot_roll: str
     runs: str
     instead: str = ""
+    changes: tuple[str, ...] = ()
     outcome: Phase | Literal[""] = ""
     note: str = ""
 
@@ -190,37 +133,25 @@ class RollOutput(Line):
     late: tuple[LateLine, ...] = ()
 
 
-def member_lines(judged: Iterable[Judged]) -> list[MemberLine]:
-    """One line for each member."""
-    return [
-        MemberLine.of(
-            one.member,
-            member=one.member.id,
-            release=named(one.origin.release) if one.origin.release else "",
-            base=named(one.origin.base) if one.origin.base else "",
-            expires_at=one.origin.golden.expires_at if one.origin.golden else None,
-            violations=verdict.rules,
-            deadline=verdict.deadline,
-            reasons=one.reasons,
-            state=verdict.state,
-            superseded=verdict.superseded,
-        )
-        for one, verdict in ((one, verdict_of(one)) for one in judged)
-    ]
-
-
 def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput:
     """A plan, with what became of each member and group where it was carried out."""
     members = outcome.members if outcome else ()
     done: Done = {member.id: {"outcome": member.phase, "note": member.said} for member in members}
     steps = [
-        StepLine.of(step, member=step.member.id, wave=number, zone=step.member.zone, **done.get(step.member.id, {}))
+        StepLine.of(
+            step,
+            member=step.member.id,
+            wave=number,
+            zone=step.member.zone,
+            replacement=step.target.reference if step.target else "",
+            **done.get(step.member.id, {}),
+        )
         for number, wave in enumerate(plan.waves, start=1)
         for step in wave.steps
     ]
     return RollOutput.of(
         plan,
-        replacement=plan.target.reference,
+        replacement=plan.targets[0].reference,
         steps=tuple(steps),
         waves=tuple(_wave(number, wave) for number, wave in enumerate(plan.waves, start=1)),
         calls=tuple(CallsLine.of(calls, calls_of=calls.bucket) for calls in plan.calls),
@@ -236,9 +167,14 @@ def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput
     )
 
 
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SOME:,} more" if names[SOME:] else ""
+    return ", ".join(names[:SOME]) + more
+
+
 def _afterwards(plan: Plan) -> tuple[str, ...]:
     """What else defines the members that are replaced, and must name the new image."""
-    defined = sorted({step.member.defined_in for step in plan.steps} - {""})
+    defined = sorted({step.member.defined_in for step in plan.steps if not step.target} - {""})
     return tuple(f"{one} must name {plan.target.reference}, or compose brings the old image back" for one in defined)
 
 
@@ -246,7 +182,9 @@ def _group(step: GroupStep, done: Done) -> GroupLine:
     group, pacing = step.group, step.pacing
     healthy = {name: getattr(pacing, name) for name in ("min_healthy_percent", "max_healthy_percent")}
     ended = done.get(group.id, {})
-    return GroupLine.of(group, group=group.id, checkpoints=pacing.checkpoint_percents, **healthy, **ended)
+    return GroupLine.of(
+        group, group=group.id, checkpoints=pacing.checkpoint_percents, changes=group.told, **healthy, **ended
+    )
 
 
 def ends(roll: RollOutput) -> str:
@@ -267,6 +205,7 @@ def _wave(number: int, wave: Wave) -> WaveLine:
 
 
 Table = tuple[list[str], list[list[str]]]
+SOME = 5
 MOST_STEPS = 200  # in markdown: a forge takes some 60,000 characters
 
 
@@ -274,16 +213,28 @@ def heading(roll: RollOutput) -> list[str]:
     """What it is about, in a few lines."""
     lines = [f"{roll.method}, never below {roll.floor} of {roll.desired} serving"] if roll.desired else []
     if roll.steps:
-        many, waves = _many(len(roll.steps), "member"), _many(len(roll.waves), "wave")
-        lines.append(f"{many} in {waves}, in {_span(roll.seconds)} or more")
+        members, waves = many(len(roll.steps), "member"), many(len(roll.waves), "wave")
+        lines.append(f"{members} in {waves}, in {_span(roll.seconds)} or more")
         lines += [] if roll.rollout else deadlines(roll.ends_at, roll.deadlines_met, roll.overdue, roll.late)
     if roll.rehearsed and roll.steps:
         lines.append("each is tried beside the old one first, and the old one stops only if that is healthy")
     if roll.groups:
-        lines.append(f"{_many(len(roll.groups), 'group')} that a service rolls, one after the other")
+        lines.append(f"{many(len(roll.groups), 'group')} that a service rolls, one after the other")
     if roll.waits_until:
         lines.append(f"nothing is done before {roll.waits_until:%Y-%m-%d %H:%M} UTC: {roll.waits_for}")
-    return [*lines, *roll.afterwards]
+    return [*lines, *again(roll), *roll.afterwards]
+
+
+def again(roll: RollOutput) -> list[str]:
+    """Who is rolled onto the image that it runs already, a line for each image."""
+    members: dict[str, list[str]] = {}
+    for step in roll.steps:
+        members.setdefault(step.replacement, []).append(step.member.rpartition("/")[2])
+    return [
+        f"{_some(names)}: onto the image that {'they run' if names[1:] else 'it runs'}, {text.short_digests(image)}"
+        for image, names in members.items()
+        if image
+    ]
 
 
 def tables(roll: RollOutput) -> tuple[Table, Table, Table, Table]:
@@ -320,12 +271,14 @@ def changed(roll: RollOutput) -> list[str]:
     members: dict[tuple[str, ...], list[str]] = {}
     for step in roll.steps:
         members.setdefault(step.changes, []).append(step.member.rpartition("/")[2])
-    return [
+    of_members = [
         line
         for changes, names in members.items()
         if changes
         for line in (f"the new image changes in {', '.join(names)}:", *(f"  {change}" for change in changes))
     ]
+    rolled = (group for group in roll.groups if not group.cannot_roll)
+    return [*of_members, *(f"{one.group.rpartition('/')[2]}: {change}" for one in rolled for change in one.changes)]
 
 
 def wave_rows(roll: RollOutput) -> list[list[str]]:
@@ -381,10 +334,6 @@ def _ended(outcome: Phase | Literal[""]) -> str:
 
 def _span(seconds: int) -> str:
     return in_short(timedelta(seconds=seconds))
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 # -- `roll.status` -----------------------------------------------------------------------------------------------------

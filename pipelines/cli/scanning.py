@@ -8,7 +8,7 @@ from pathlib import Path
 from hardening.catalog import load_policy, load_waivers
 from hardening.disagreement import Disagreement, DisagreementCause, compared, disagreements, summary
 from hardening.findings import Finding, FindingKind, ScanReport
-from hardening.foundation.console import Cell, out, print_json, print_table
+from hardening.foundation.console import Cell, err, out, print_json, print_table
 from hardening.foundation.errors import ContentError, GoldsmithError, UsageError
 from hardening.gate import explain, judge_image
 from hardening.model import Waiver
@@ -16,12 +16,12 @@ from hardening.waivers import about_finding, waived_by
 from images.context import Context
 from images.documents import to_json
 from images.plan.upstream import Upstream
-from images.registry.references import split
+from images.registry.references import require_reference, split
 from images.registry.releases import reference_of
 from images.scan.formats import ScannedImage, cyclonedx, sarif
 from images.scan.judge import judge, latest, scan_content
 from pipelines.cli.image import means_several, named
-from pipelines.cli.image_output import finish, form_named, write_out
+from pipelines.cli.image_output import finish, form_named, require_place, write_out
 from pipelines.cli.page import environment, style
 from pipelines.contract import ScanOutput
 from pipelines.wiring import image_context
@@ -81,7 +81,11 @@ def _scan(context: Context, ref: str) -> Scan:
 
 
 def reference_meant(context: Context, ref: str) -> str:
-    """A reference in full; of another registry, one without a tag means `latest`, as everywhere."""
+    """A reference in full; of another registry, one without a tag means `latest`, as everywhere.
+
+    Raises ContentError for what is none.
+    """
+    require_reference(ref)
     repository, wanted = split(ref)
     host = repository.partition("/")[0]
     own = repository.startswith(f"{context.registry.address}/")
@@ -106,6 +110,8 @@ def show_scans(
             show_scan(scan)
     elif scans:
         write_out(_text(form, scans[0]), output)
+        if not printed[0].allowed:
+            err().print(f"refused by the policy {printed[0].policy}\n{explain(printed[0].reasons)}")
     return finish(errors) or (0 if all(scan.allowed for scan in printed) else 3)
 
 
@@ -115,6 +121,8 @@ def require_one(ref: str, form: str, output: str) -> None:
         raise ContentError(f"{ref} may mean several images, and --form {form} describes one", hint="name one of them")
     if form == "table" and output:
         raise UsageError("--output: a table is for people to read here", hint=f"--form: {', '.join(FORMS[1:])}")
+    if output:
+        require_place(output)
 
 
 def _text(form: str, scan: Scan) -> str:
@@ -158,8 +166,12 @@ def show_scan(scan: ScanOutput) -> None:
 
 
 def _show_agreement(scan: ScanOutput) -> None:
-    """Print whether scanners disagree, and about what; the unexplained first."""
-    if len(compared(scan.reports)) > 1:
+    """Print whether scanners disagree, and about what; the unexplained first.
+
+    Where too few of them count as judges, that none disagrees means nothing.
+    """
+    judged = all(one.rule != "judges" for one in scan.reasons)
+    if len(compared(scan.reports)) > 1 and (judged or scan.disagreements):
         out().print(f"\n{scan.agreement}")
     first = sorted(scan.disagreements, key=lambda one: (one.cause is not DisagreementCause.UNEXPLAINED, one))
     if first:

@@ -24,20 +24,25 @@ from images.release.channels import ChannelMove
 from pipelines import contract
 from pipelines.cli.adopt import AdoptLine
 from pipelines.cli.affected import AffectedOutput
+from pipelines.cli.blast_radius_output import BlastRadiusOutput
+from pipelines.cli.check_output import MemberLine, SeenLine
 from pipelines.cli.containers import EngineLine, RunLine
 from pipelines.cli.controls import ControlDetail, ControlRow, ProofLine
+from pipelines.cli.digest_text import DigestOutput
 from pipelines.cli.explain import MemberStory
 from pipelines.cli.export import ExportLine
 from pipelines.cli.feeds import FeedUpdateOutput
 from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
 from pipelines.cli.latency import LatencyOutput
+from pipelines.cli.network import NetworkDifferenceLine, NetworkStepLine
+from pipelines.cli.network_moving import NetworkMoveOutput
 from pipelines.cli.outdated import OutdatedOutput
 from pipelines.cli.preview_output import PreviewOutput
 from pipelines.cli.reap import ReapLine
 from pipelines.cli.rendering import OwnImageLine, RenderedLine
 from pipelines.cli.report_output import ReportOutput
 from pipelines.cli.reproduction import ReproduceOutput
-from pipelines.cli.rollout_output import MemberLine, RollOutput, SeenLine, StatusOutput
+from pipelines.cli.rollout_output import RollOutput, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.signing import KeyLine, TrustLine
 from pipelines.cli.simulate import SimulateOutput
@@ -46,6 +51,7 @@ from pipelines.cli.waiving import NewWaiverOutput, WaiverLine
 from pipelines.cli.work_sharing import WorkerStatus
 from pipelines.fleet.judged_state import JudgedState
 from pipelines.fleet.model import Fleet
+from pipelines.network.model import NetworkFile
 from pipelines.rollout.base_uptake import UptakeLine
 from pipelines.rollout.service import AutoLine
 
@@ -91,6 +97,11 @@ COMMANDS: dict[str, Any] = {
     "fleet.scan": list[SeenLine],
     "fleet.check": list[MemberLine],
     "fleet.explain": MemberStory,
+    "fleet.blast-radius": BlastRadiusOutput,
+    "network.render": list[RenderedLine],
+    "network.apply": list[NetworkStepLine],
+    "network.check": list[NetworkDifferenceLine],
+    "network.refactor": NetworkMoveOutput,
     "roll.plan": RollOutput,
     "roll.start": RollOutput,
     "roll.status": StatusOutput,
@@ -103,8 +114,10 @@ COMMANDS: dict[str, Any] = {
     "pipeline.image": list[OwnImageLine],
     "pipeline.render": list[RenderedLine],
     "fleet.render": list[RenderedLine],
+    "iam.policy": list[RenderedLine],
     "worker.status": WorkerStatus,
     "report": ReportOutput,
+    "digest": DigestOutput,
     "latency": LatencyOutput,
     "demo": contract.DemoOutput,
     "engine.show": list[EngineLine],
@@ -124,6 +137,7 @@ CONTENT: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
     "waiver": (Waiver, ("id",)),
     "image": (Definition, ("name",)),
     "fleet": (Fleet, ("name",)),
+    "network": (NetworkFile, ("name",)),
     "goldsmith": (Settings, ()),
 }
 

@@ -28,6 +28,8 @@ from pipelines.cli.report import gather_all
 from pipelines.cli.report_exports import as_metrics
 from pipelines.fleet.judged_state import judged_state
 from pipelines.nightly.model import NIGHT_LOCK
+from pipelines.nightly.preflight import require_workable
+from pipelines.rollout.notify import unreachable, unreadable
 from pipelines.serve.app import Answers, application
 from pipelines.serve.live import LivePage
 from pipelines.serve.metrics import metrics
@@ -40,27 +42,29 @@ MINUTE = 60.0
 LEAST = 24  # bytes, as Standard Webhooks ask for
 
 
-def serve(context: Context | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; exit code 0.
+def serve(policy: str = "", context: Context | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; exit code 0. `policy` judges in the place of the definitions' own.
 
-    Raises ContentError for settings that cannot be, RefusedError where another `serve` has this state, OutsideError
-    where the address is taken.
+    Raises ContentError for settings that cannot be, RefusedError for a policy that may not publish and where another
+    `serve` has this state, OutsideError where the address is taken.
     """
-    context = context or image_context()
+    context = context or image_context(policy=policy)
     wanted = context.settings.serve
+    _require_settings(context)
     schedule, webhook = Schedule.of(wanted), _webhook(wanted)
     with (
         only_one(context.settings.state_dir / "locks" / "serve.lock", "serve"),
         closing(_bound(wanted.listen)) as bound,
     ):
-        runner = Runner(context.ledger, schedule, clock, busy=partial(is_held, context.settings.state_dir / NIGHT_LOCK))
-        judged = OnceAMinute(_judged_metrics)
+        busy = partial(is_held, context.settings.state_dir / NIGHT_LOCK)
+        runner = Runner(context.ledger, schedule, clock, busy=busy, policy=context.policy)
+        judged = OnceAMinute(partial(_judged_metrics, context.policy))
 
         def told() -> str:
             return metrics(context.ledger, runner) + judged()
 
         leaving = threading.Event()
-        live = LivePage(context.ledger.state_stamp, _page, content_policy(live=True))
+        live = LivePage(context.ledger.state_stamp, partial(_page, context.policy), content_policy(live=True))
         answers = Answers(context.ledger, runner, webhook, told, clock, live, leaving)
         server = uvicorn.Server(_config(answers, (*wanted.hosts, wanted.listen.rpartition(":")[0])))
         with _stopped_by_signals(server, leaving), runner.at_work():
@@ -68,6 +72,18 @@ def serve(context: Context | None = None) -> int:
             say(f"serve: the page is http://{host}:{port}/; also /healthz, /metrics{', /hooks' if webhook else ''}")
             server.run([bound])
     return 0
+
+
+def _require_settings(context: Context) -> None:
+    """Raise what nights, or what they tell, would only find out hours later."""
+    settings, today = context.settings, context.now.date()
+    require_workable(settings, context.policy, today)
+    if wrong := [*unreachable(settings.notify), *unreadable(settings)]:
+        raise ContentError("; ".join(wrong), file="the settings")
+    named = {one.definition.policy for one in replace(context, lenient=True).definitions.values()}
+    if not (context.policy or settings.nightly.policy) and not named & set(settings.judging.policies):
+        may = ", ".join(settings.judging.policies)
+        say(f"note: no image can be published: none names a policy of judging.policies ({may}); a trial needs --policy")
 
 
 class OnceAMinute:
@@ -107,22 +123,22 @@ def _stopped_by_signals(server: uvicorn.Server, leaving: threading.Event) -> Ite
 
 
 @contextmanager
-def _fresh() -> Iterator[Context]:
+def _fresh(policy: str) -> Iterator[Context]:
     """A context with policies and fleets as they are now."""
-    fresh = replace(image_context(looks=True), lenient=True)
+    fresh = replace(image_context(looks=True, policy=policy), lenient=True)
     try:
         yield fresh
     finally:
         fresh.ledger.close()
 
 
-def _judged_metrics() -> str:
-    with _fresh() as context:
+def _judged_metrics(policy: str) -> str:
+    with _fresh(policy) as context:
         return metrics_of(patch_latency(MEASURED, context)) + as_metrics(judged_state(context))
 
 
-def _page(stamp: str) -> str:
-    with _fresh() as context:
+def _page(policy: str, stamp: str) -> str:
+    with _fresh(policy) as context:
         return render_html(*gather_all(context), stamp=stamp)
 
 

@@ -17,9 +17,9 @@ from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import to_json
 from pipelines.cli import rollout
+from pipelines.cli.check_output import MemberLine, member_lines
 from pipelines.cli.page import render_html
 from pipelines.cli.report import gather
-from pipelines.cli.rollout_output import MemberLine, member_lines
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.members import Changes, Member, Provenance, Seen, Unread
 from pipelines.rollout.service import AutoLine, automated
@@ -106,7 +106,7 @@ def told_by_report(context: Context, fleet: str) -> tuple[list[dict[str, Any]], 
     return mine, next(one.said for one in report.fleets if one.name == fleet), render_html(report)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=settings.default.max_examples // 4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(running=members(), unread=st.booleans(), policy=st.sampled_from(POLICIES))
 def test_every_screen_says_the_same_of_a_fleet(
     context: Context, running: list[tuple[Member, Provenance | None]], unread: bool, policy: str

@@ -1,12 +1,16 @@
-"""A key and a password in our environment, through the whole loop: afterwards they stand nowhere, whoever looked."""
+"""Secrets in our environment and in files that settings name, through the whole loop: afterwards they stand nowhere
+else, whoever looked.
+"""
 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +29,11 @@ pytestmark = [
     pytest.mark.slow, pytest.mark.needs("root", "docker", "mmdebstrap", "mirror", "docker-registry", "skopeo")
 ]  # fmt: skip
 KEY, PASSWORD = "planted-key-4711", "planted-password-4712"
+HOOK = "whsec_cGxhbnRlZC1ob29rLTQ3MTMtb2YtMzItYnl0ZXMtaW4tYWxs"
+TOKEN, MAIL, CHAT, LOGIN = (f"planted-{what}" for what in ("token-4714", "mail-4715", "chat-4716", "login-4717"))
+PLANTED = {one.encode() for one in (KEY, PASSWORD, HOOK, TOKEN, MAIL, CHAT, LOGIN)}
+PLANTED |= {b64encode(f"ann:{LOGIN}".encode()), b64encode(f"\0ann\0{MAIL}".encode())}  # as they are sent
+NOWHERE = "127.0.0.1:1"
 LABEL = "goldsmith-planted"
 IMAGE = HEAD.replace("container-base", "tells") + (
     'packages = ["ca-certificates"]\nuser = "65532:65532"\ncommand = ["sleep", "600"]\nsmoke = ["env"]\n'
@@ -56,12 +65,13 @@ def content(root: Path) -> Path:
     (root / "hardening/profiles/tells.toml").write_text(profile)
     (root / "pipelines/fleets").mkdir(parents=True)
     (root / "pipelines/fleets/planted.toml").write_text(FLEET)
+    (root / "pipelines/fleets/unseen.toml").write_text(FLEET)  # never checked, which a digest tells
     return root
 
 
 @contextmanager
-def watched() -> Iterator[set[str]]:
-    """The argument lists, of any process that runs meanwhile, that hold what was planted."""
+def watched(also: Callable[[], set[bytes]]) -> Iterator[set[str]]:
+    """The argument lists, of any process that runs meanwhile, that hold what was planted or what `also` gives."""
     seen: set[str] = set()
     over = threading.Event()
 
@@ -72,11 +82,11 @@ def watched() -> Iterator[set[str]]:
             before &= now
             for process in filter(str.isdigit, now - before):
                 try:
-                    line = Path("/proc", process, "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    line = Path("/proc", process, "cmdline").read_bytes().replace(b"\0", b" ")
                 except OSError:  # it ended in this moment
                     continue
-                if KEY in line or PASSWORD in line:
-                    seen.add(line)
+                if holds(line, also()):
+                    seen.add(line.decode(errors="replace"))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -87,19 +97,23 @@ def watched() -> Iterator[set[str]]:
         watcher.join()
 
 
-def files_with(folder: Path) -> list[Path]:
-    """The files below `folder` that hold what was planted, also in what is compressed."""
+def holds(data: bytes, also: set[bytes] = frozenset()) -> bool:  # type: ignore[assignment]
+    return any(one in data for one in PLANTED | also)
+
+
+def files_with(folder: Path, also: set[bytes]) -> list[Path]:
+    """The files below `folder` that hold what was planted, or one of those, also in what is compressed."""
     found = []
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
             data = file.read_bytes()
             data += gzip.decompress(data) if data[:2] == b"\x1f\x8b" else b""
-            if KEY.encode() in data or PASSWORD.encode() in data:
+            if holds(data, also):
                 found.append(file)
     return found
 
 
-def rows_with(url: str) -> list[str]:
+def rows_with(url: str, also: set[bytes]) -> list[str]:
     """The rows of any table that hold it."""
     engine = create_engine(url)
     with engine.connect() as connection:
@@ -107,7 +121,38 @@ def rows_with(url: str) -> list[str]:
         assert {"artifacts", "releases"} <= set(tables)
         rows = [str(row) for table in tables for row in connection.execute(text(f'SELECT t::text FROM "{table}" t'))]
     engine.dispose()
-    return [row for row in rows if KEY in row or PASSWORD in row]
+    return [row for row in rows if holds(row.encode(), also)]
+
+
+def secret_files(folder: Path) -> dict[str, str]:
+    """Settings that name files with a secret each; nothing answers where they would be sent."""
+    said = {"hook": HOOK, "token": TOKEN, "mail": f"ann\n{MAIL}", "chat": f"https://{NOWHERE}/{CHAT}"}
+    login = {"auths": {"other.example.com": {"auth": b64encode(f"ann:{LOGIN}".encode()).decode()}}}
+    folder.mkdir(mode=0o700)
+    for name, secret in {**said, "auth.json": json.dumps(login)}.items():
+        (folder / name).touch(mode=0o600)
+        (folder / name).write_text(secret)
+    channel = {"ann": {"mail": ["ann@example.com"], "webhook_file": str(folder / "chat")}}
+    smtp = {"server": NOWHERE, "sender": "ann@example.com", "tls": "implicit", "login_file": str(folder / "mail")}
+    return {
+        "GOLDSMITH_SERVE__WEBHOOK_SECRET_FILE": str(folder / "hook"),
+        "GOLDSMITH_GITHUB__REPOSITORY": "ann/shop",
+        "GOLDSMITH_GITHUB__TOKEN_FILE": str(folder / "token"),
+        "GOLDSMITH_GITHUB__API": f"https://{NOWHERE}",
+        "GOLDSMITH_NOTIFY__WEBHOOK_FILE": str(folder / "chat"),
+        "GOLDSMITH_DIGEST": json.dumps({"channels": channel, "smtp": smtp}),
+        "REGISTRY_AUTH_FILE": str(folder / "auth.json"),
+    }
+
+
+def made_by_us(state: Path) -> dict[bytes, Path]:
+    """The secrets that Goldsmith makes itself, each with the one file that holds it: keys, and its registry's login."""
+    keys = {file: file.read_bytes() for file in (state / "keys").rglob("*") if b"PRIVATE" in file.read_bytes()[:64]}
+    body = {b"".join(pem.splitlines()[1:-1])[-32:]: file for file, pem in keys.items()}
+    login = login_file(Settings(state=state))
+    (entry,) = json.loads(login.read_text())["auths"].values()
+    password = b64decode(entry["auth"]).partition(b":")[2]
+    return {**body, entry["auth"].encode(): login, password: login}
 
 
 def docker(host: str, *words: str) -> str:
@@ -121,6 +166,7 @@ def planted(tmp_path: Path, docker_host: str, running_postgres: Server) -> Itera
     """Goldsmith with both in its environment, and a ledger that asks for the password."""
     url = make_url(running_postgres.new_database()).set(password=PASSWORD).render_as_string(hide_password=False)
     settings = {"AWS_SECRET_ACCESS_KEY": KEY, "AWS_ACCESS_KEY_ID": KEY, "GOLDSMITH_DATABASE": url}
+    settings |= secret_files(tmp_path / "secrets")
     made = Goldsmith(tmp_path / "state", docker_host, (content(tmp_path / "content"),), settings)
     try:
         yield made
@@ -136,23 +182,32 @@ def planted(tmp_path: Path, docker_host: str, running_postgres: Server) -> Itera
 def test_what_is_planted_in_the_environment_is_found_nowhere_after_the_whole_loop(
     planted: Goldsmith, tmp_path: Path
 ) -> None:
-    """Neither in state, layers, logs, rows and reports, nor in what was printed, nor in any argument list meanwhile."""
+    """Neither in state, layers, logs, rows and reports, nor in what was printed, nor in any argument list meanwhile.
+
+    What Goldsmith makes itself stands in its own file alone.
+    """
     answers: list[Answer] = []
+    own_secrets = set[bytes]()
 
     def do(*words: str) -> Answer:
         answers.append(planted(*words))
         return answers[-1]
 
-    with watched() as lines:
+    with watched(lambda: own_secrets) as lines:
         assert do("image.build", "planted", "--json").code == 0, answers[-1].err
         assert do("image.publish", "planted", "--policy", "demo", "--json").code == 0, answers[-1].err
         own = Settings(state=planted.state)
+        made = made_by_us(planted.state)
+        assert len(made) == 3  # a signing key, and a login in two forms
+        own_secrets |= {*made}
         image, login = f"{embedded_registry.known_address(own)}/planted:candidate", str(login_file(own).parent)
         docker(planted.docker_host, "--config", login, "pull", image)
         docker(planted.docker_host, "run", "-d", "--network", "none", "--label", f"{LABEL}=yes", image)
         assert do("fleet.check", "planted", "--json").code in (0, 3), answers[-1].err
         for words in (("image.scan", "planted", "--policy", "demo"), ("image.rebuild",), ("report",), ("doctor",)):
             do(*words)
+        assert do("digest", "--json").json["targets"]
+        assert {one["outcome"] for one in answers[-1].json["targets"]} == {"failed"}  # nothing answers there
     url = str(planted.environment["GOLDSMITH_DATABASE"])
     nowhere = make_url(url).set(port=1).render_as_string(hide_password=False)
     answers.append(planted.with_(database=nowhere)("image.list"))
@@ -166,10 +221,10 @@ def test_what_is_planted_in_the_environment_is_found_nowhere_after_the_whole_loo
     [told] = [result for result in checks if result.control == "tells"]
     assert "ROOT=" in told.evidence
     assert lines == set()
-    assert [a for a in answers if KEY in a.out + a.err or PASSWORD in a.out + a.err] == []
-    assert files_with(planted.state) == []
-    assert files_with(tree) == []
-    assert rows_with(url) == []
+    assert [a for a in answers if holds((a.out + a.err).encode(), own_secrets)] == []
+    assert set(files_with(planted.state, own_secrets)) == {*made.values()}
+    assert files_with(tree, own_secrets) == []
+    assert rows_with(url, own_secrets) == []
 
 
 def test_the_environment_of_the_test_itself_is_not_what_is_looked_for() -> None:

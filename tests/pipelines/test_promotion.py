@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,13 +21,13 @@ from hardening.policy import Policy
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
-from images.ledger import FleetCheck
+from images.ledger import FleetCheck, Ledger, Move
 from images.ledger.artifacts import ScanRecord
 from images.registry.release_store import RegistryStore
 from images.release import soak
-from images.release.channels import promote, rollback
+from images.release.channels import promote, revoke, rollback
 from images.release.publish import release
-from images.release.soak import candidate_since, fixed, ripe, soaked
+from images.release.soak import candidate_since, fixed, ripe, ripe_earlier, soaked
 from pipelines import promotion
 from pipelines.fleet.members import Provenance, ReplacementImage
 from pipelines.nightly import dry_run, image_stages
@@ -113,6 +114,76 @@ def test_what_ended_is_passed_over_and_what_stable_has_left_ends_the_search() ->
         earlier = [(one, one.published_at) for one in (replace(four, **gone), three, two)]
         assert ripe(earlier, None, (), DAY, NOW) == (three, two)
     assert ripe([(one, NOW - DAY) for one in (four, three, two)], None, {three.content}, DAY, NOW) == (four,)
+
+
+@pytest.fixture
+def moved(tmp_path: Path) -> Iterator[tuple[Any, Release, Release]]:
+    """A store whose ledger knows two candidates of one repository, and the older one of another too; and these two."""
+    dates = [{"published_at": NOW - age * DAY, "expires_at": NOW + DAY} for age in (3, 1)]
+    ours, newer = (replace(numbered(age), repository="r.example/web", **told) for age, told in enumerate(dates))
+    with closing(Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")) as ledger:
+        for one in (ours, newer, replace(ours, repository="old.example/web", published_at=NOW - 9 * DAY)):
+            ledger.record_release(one)
+        for one in (ours, newer):
+            ledger.record_move(Move(one.repository, "candidate", one.digest, one.published_at, "publish"))
+        yield SimpleNamespace(ledger=ledger, now=NOW, find=lambda *_: None), ours, newer
+
+
+def test_an_earlier_candidate_is_one_of_the_same_repository(moved: tuple[Any, Release, Release]) -> None:
+    """The same release stood in another one before, as after a registry was moved."""
+    to, ours, newer = moved
+    assert ripe_earlier(to, newer, (), DAY) == (ours,)
+
+
+@pytest.mark.parametrize(("age", "many"), [(2, 0), (4, 1)])
+def test_stable_of_another_machine_is_not_gone_back_behind(
+    moved: tuple[Any, Release, Release], age: int, many: int
+) -> None:
+    """This ledger has never heard of it: the registry tells its date."""
+    to, ours, newer = moved
+    elsewhere = replace(ours, digest="sha256:there", content="sha256:other", published_at=NOW - age * DAY)
+    to.find = lambda _, digest: elsewhere if digest == elsewhere.digest else None
+    assert ripe_earlier(to, newer, (elsewhere.digest,), DAY) == (ours,)[:many]
+
+
+@pytest.mark.parametrize(("well", "many"), [((), 1), ((True, True), 1), ((True, False), 0), ((False, True), 0)])
+def test_an_earlier_candidate_must_have_run_well_in_each_fleet(
+    well: tuple[bool, ...], many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That runs candidates; where none does, age alone decides."""
+    one, fleets = numbered(1), [SimpleNamespace(name=str(number)) for number in range(len(well))]
+    monkeypatch.setattr(promotion, "ripe_earlier", lambda *_: (one,))
+    monkeypatch.setattr(promotion, "_candidate_fleets", lambda *_: fleets)
+    monkeypatch.setattr(promotion, "_ran_well", lambda _context, fleet, _release: well[int(fleet)])
+    context: Any = SimpleNamespace(definitions={one.name: SimpleNamespace(definition=definition())})
+    to: Any = None
+    assert promotion.earlier_candidates(context, to, one, ()) == (one,)[:many]
+
+
+def test_it_ran_well_under_whichever_dates_it_was_rolled(moved: tuple[Any, Release, Release]) -> None:
+    """What ran is what is inside; a rollout to another content says nothing of it."""
+    to, ours, newer = moved
+    again = replace(ours, digest="sha256:again", published_at=NOW)
+    to.ledger.record_release(again)
+    state, members = SimpleNamespace(ended_at=NOW, failure=""), (SimpleNamespace(phase=Phase.NEW),)
+    context: Any = SimpleNamespace(ledger=to.ledger)
+    for rolled, well in ((ours, True), (again, True), (newer, False)):
+        view = SimpleNamespace(replacement=f"r/web@{rolled.digest}", back=False, state=state, members=members)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(promotion, "history", lambda *_, view=view: (view,))
+            assert promotion._ran_well(context, "canary", again) is well
+
+
+def test_only_fleets_that_become_the_candidate_tell_how_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on stable waits for it."""
+    becomes = {"canary": (NAME, "candidate"), "shop": (NAME, "stable"), "other": ("nginx", "candidate")}
+    fleets = {
+        name: SimpleNamespace(name=name, replacement=SimpleNamespace(definition=definition, channel=channel))
+        for name, (definition, channel) in becomes.items()
+    }
+    monkeypatch.setattr(promotion, "load_fleets", lambda _roots: fleets)
+    context: Any = SimpleNamespace(settings=SimpleNamespace(roots=()))
+    assert [one.name for one in promotion._candidate_fleets(context, NAME)] == ["canary"]
 
 
 # One image, at a real registry
@@ -345,6 +416,16 @@ def test_content_that_changes_more_often_than_it_soaks_reaches_stable(soak: int,
 
 
 @needs_registry
+def test_new_dates_of_an_earlier_candidate_restart_nothing(open_shop: Open) -> None:
+    """It has soaked since its first dates, and is promoted with its last ones."""
+    shop = open_shop(FIRST)
+    again = shop.publish("one", 20, redate=True)
+    shop.publish("two", 22)
+    assert promotion.earlier(shop.context.moved(NOW + 22 * HOUR), NAME) == ()
+    assert [one.digest for one in promotion.earlier(shop.context.moved(NOW + DAY), NAME)] == [again.digest]
+
+
+@needs_registry
 def test_a_dry_run_tells_of_the_earlier_candidate(open_shop: Open) -> None:
     """Beside the newer one that soaks."""
     shop = open_shop(FIRST, ("two", 24, (), False))
@@ -371,6 +452,16 @@ def test_what_is_revoked_or_refused_today_is_passed_over_for_the_next_older_one(
     shop.to.ledger.revoke(four.digest, "a hole", NOW)
     refused.clear()
     assert shop.night(4, "five") == three.digest
+
+
+@needs_registry
+def test_what_was_stable_until_it_was_revoked_does_not_end_the_search(open_shop: Open) -> None:
+    """It went back without a person: what soaked before it is newer than what it went back to."""
+    shop = open_shop(("one", 0, (), True), ("two", 24, (), False), ("three", 48, (), True), ("four", 72, (), False))
+    one, two, three, _ = shop.made
+    revoke(at(shop.to, NOW + 73 * HOUR), f"{three.repository}@{three.digest}", "a back door")
+    assert shop.to.pointed(three.repository, "stable")[0] == one.digest
+    assert [release.digest for release in promotion.earlier(shop.context.moved(NOW + 74 * HOUR), NAME)] == [two.digest]
 
 
 @needs_registry

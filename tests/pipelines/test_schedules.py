@@ -25,7 +25,7 @@ import yaml
 from botocore.session import get_session
 from botocore.validate import ParamValidator
 
-from hardening.foundation.errors import UsageError
+from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Release
@@ -64,6 +64,14 @@ def only(target: str, command: str = "", **other: Any) -> str:
 
 def document(target: str, command: str = "", **other: Any) -> Any:
     return yaml.safe_load(only(target, command, **other))
+
+
+def test_a_unit_for_a_schedule_that_cannot_be_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be found to end when it starts; a trial's has its policy."""
+    assert "/goldsmith serve --policy demo\n" in only("systemd", "serve --policy demo")
+    monkeypatch.setenv("GOLDSMITH_SERVE__ZONE", "Mars/Olympus")
+    with pytest.raises(ContentError, match=r"serve\.zone"):
+        lines("systemd", "serve")
 
 
 # -- each target's own linter --------------------------------------------------------------------------------
@@ -134,6 +142,7 @@ def test_a_worker_is_a_unit_that_stays_and_ends_the_step_under_way(tmp_path: Pat
     assert [line for line in written if line.startswith(("KillMode", "Type", "TimeoutStartSec"))] == ["KillMode=mixed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["github", "gitlab"])
 def test_the_forges_schemas_take_the_pipelines(target: str, tmp_path: Path) -> None:
     """By the schemas that check-jsonschema brings along."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,27 +12,34 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
 from standardwebhooks.webhooks import Webhook
+from starlette.datastructures import Headers
+from starlette.responses import Response, StreamingResponse
 
-from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.limits import SERVE_STREAMS, WEBHOOK_BYTES, WEBHOOK_ID
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
+from hardening.foundation.limits import SERVE_STREAM_SECONDS, SERVE_STREAMS, WEBHOOK_BYTES, WEBHOOK_ID, WEBHOOK_SECONDS
 from hardening.foundation.locks import is_held, only_one
-from hardening.foundation.settings import Serve
+from hardening.foundation.settings import Judging, Nightly, Notify, Serve, Settings
+from hardening.foundation.telling import Github
+from images.context import Context
 from images.ledger import Ledger, Trigger
 from pipelines.cli import serve as serving
 from pipelines.cli.serve import OnceAMinute, _config, _webhook
+from pipelines.serve import app as serving_app
 from pipelines.serve import live as serving_live
-from pipelines.serve.app import HEADERS, Answers
+from pipelines.serve.app import HEADERS, Answers, OwnHosts
 from pipelines.serve.live import LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule, TriggerKind, command
@@ -40,7 +48,7 @@ from tests.support.forked import ended, start_forked
 
 NOW = datetime(2026, 11, 25, 12, 7, tzinfo=UTC)
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
-HOSTS = ("goldsmith.example.com",)
+HOSTS = ("GoldSmith.example.com",)
 NEVER = Schedule.of(Serve(nightly="", urgent=""))
 SOON = 600  # seconds, for what must come: no test's result depends on how busy the machine is
 
@@ -95,6 +103,64 @@ def test_one_run_serves_all_that_waits(kinds: tuple[TriggerKind, ...], task: lis
     assert command([Trigger(f"{kind} 1", kind, NOW) for kind in kinds]) == task
 
 
+def test_a_trial_is_served_by_its_policy(site: Site) -> None:
+    """Else its nights judge by the policies of the definitions, which may not publish there."""
+    waiting = [Trigger("urgent 1", TriggerKind.URGENT, NOW)]
+    assert command(waiting, "demo") == ["nightly", "--only-urgent", "--policy", "demo"]
+    assert command([], "demo") == []
+    site.ledger.add_trigger("night 1", "night", NOW)
+    with Runner(site.ledger, NEVER, lambda: NOW, site.program, policy="demo").at_work():
+        came("its end", lambda: not site.ledger.waiting_triggers())
+    assert site.asked == ["nightly --policy demo"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "policy", "says"),
+    [
+        ({"serve": Serve(nightly="0 0 30 2 *")}, "", r"serve\.nightly: no day is ever like"),
+        (
+            {"judging": Judging(policies=("default", "machin"))},
+            "",
+            r"judging\.policies\[1\]: no policy is named machin",
+        ),
+        ({"judging": Judging(floor="defalt")}, "", r"judging\.floor: no policy is named defalt"),
+        ({}, "demo", "the policy demo may judge, but not publish"),
+        ({"nightly": Nightly(policy="demo")}, "", "the policy demo may judge, but not publish"),
+        ({"notify": Notify(command=("/no/program",))}, "", r"notify\.command: no program is called /no/program"),
+        ({"notify": Notify(webhook_file=Path("/no/file"))}, "", r"notify\.webhook_file cannot be read"),
+        (
+            {"github": Github(repository="example/fleets", token_file=Path("/no/file"))},
+            "",
+            r"github\.token_file cannot be read",
+        ),
+    ],
+)
+def test_what_cannot_work_is_said_at_the_start(
+    settings: dict[str, Any], policy: str, says: str, tmp_path: Path
+) -> None:
+    """Not by the first night, hours later."""
+    context = Context(Settings(state=tmp_path, **settings), NOW, lambda: "", lambda: "", policy)
+    with pytest.raises(GoldsmithError, match=says):
+        serving.serve(context=context)
+
+
+def test_a_trial_that_is_served_without_its_policy_is_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No definition that ships names the policy that may publish there."""
+    trial = Settings(state=tmp_path, judging=Judging(policies=("demo",), floor=""))
+    by_settings = trial.model_copy(update={"nightly": Nightly(policy="demo")})
+    usual = Settings(state=tmp_path)
+    for settings, policy, note in (
+        (trial, "", True),
+        (trial, "demo", False),
+        (by_settings, "", False),
+        (usual, "", False),
+    ):
+        serving._require_settings(Context(settings, NOW, lambda: "", lambda: "", policy))
+        assert ("note: no image can be published" in capsys.readouterr().err) == note
+
+
 def test_what_anybody_may_ask_is_worked_out_once_a_minute() -> None:
     """However many ask at once; a failure is not kept."""
     answers, at = iter(("one", "two")), [0.0]
@@ -108,6 +174,21 @@ def test_what_anybody_may_ask_is_worked_out_once_a_minute() -> None:
         told()
     with pytest.raises(StopIteration):
         told()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wrong"),
+    [
+        ("listen", "127.0.0.1:65535", False), ("listen", "127.0.0.1:0", False), ("listen", "[::1]:8470", False),
+        ("listen", "127.0.0.1:65536", True), ("listen", "127.0.0.1:99999", True), ("listen", "127.0.0.1:", True),
+        ("hosts", ["goldsmith.example.com", "gold-1"], False), ("hosts", ["a..b"], True), ("hosts", ["-a"], True),
+        ("hosts", ["a."], True), ("hosts", ["a:80"], True), ("hosts", ["http://a"], True),
+    ],
+)  # fmt: skip
+def test_addresses_that_cannot_be_are_refused_as_the_settings_are_read(key: str, value: object, wrong: bool) -> None:
+    """By whatever command is typed first."""
+    with pytest.raises(ValidationError) if wrong else nullcontext():
+        Serve.model_validate({key: value})
 
 
 # That it is done, once
@@ -142,6 +223,11 @@ class Site:
         """What the program was asked for."""
         file = self.folder / "asked"
         return file.read_text().splitlines() if file.exists() else []
+
+    def running(self) -> bool:
+        """Whether the program runs."""
+        program = str(self.folder / "program.py")
+        return any(program in _text(one) for one in Path("/proc").glob("[0-9]*/cmdline"))
 
     def runner(self, schedule: Schedule = NEVER, looks: float = LOOK_SECONDS) -> Runner:
         """What has the work done."""
@@ -210,13 +296,10 @@ def test_what_is_killed_leaves_no_night_behind_and_its_work_to_the_next(site: Si
     process = start_forked(_serve_killed, site.folder)
     came("the night", lambda: site.asked)
     assert process.pid
+    assert site.running()
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    program = str(site.folder / "program.py")
-    running = lambda: [  # noqa: E731
-        one for one in Path("/proc").glob("[0-9]*/cmdline") if program in _text(one)
-    ]
-    came("the end of the night", lambda: not running())
+    came("the end of the night", lambda: not site.running())
     (site.folder / "hold").unlink()
     with site.runner().at_work():
         came("its end", lambda: not site.ledger.waiting_triggers())
@@ -250,11 +333,11 @@ def test_serve_that_is_asked_to_end_ends_the_night_that_runs(sign: int, site: Si
     process = start_forked(_serves, site.folder, state)
     came("the night", lambda: site.asked)
     assert process.pid
+    assert site.running()
     os.kill(process.pid, sign)
     assert ended(process) == 0
     assert [one.id for one in ledger.waiting_triggers()] == ["night 1"]
-    program = str(site.folder / "program.py")
-    assert not [one for one in Path("/proc").glob("[0-9]*/cmdline") if program in _text(one)]
+    assert not site.running()
 
 
 def test_what_is_due_while_a_person_runs_a_night_waits_for_its_end(site: Site) -> None:
@@ -349,11 +432,21 @@ def _old(body: str) -> dict[str, str]:
     return signed(body, at=datetime.now(UTC) - timedelta(minutes=6))
 
 
+def _ahead(body: str) -> dict[str, str]:
+    return signed(body, at=datetime.now(UTC) + timedelta(minutes=6))
+
+
+def _renewed(body: str) -> dict[str, str]:
+    return _old(body) | {"webhook-timestamp": signed(body)["webhook-timestamp"]}
+
+
 REFUSED = {
     "unsigned": (lambda _: {}, 401),
     "another body": (lambda _: signed("{}"), 401),
     "another secret": (lambda body: signed(body, secret="whsec_" + b64encode(b"z" * 32).decode()), 401),
     "recorded": (_old, 401),
+    "recorded, with the time of now": (_renewed, 401),
+    "ahead": (_ahead, 401),
     "no time": (lambda body: signed(body) | {"webhook-timestamp": "soon"}, 401),
     "another id": (lambda body: signed(body) | {"webhook-id": "msg_2"}, 401),
     "no signature": (lambda body: signed(body) | {"webhook-signature": "v1"}, 401),
@@ -377,6 +470,17 @@ def test_a_call_that_is_too_large_is_refused_before_it_is_read(site: Site) -> No
     body = "x" * (WEBHOOK_BYTES.most + 1)
     with answering(site, Webhook(SECRET)) as address:
         assert requests.post(f"{address}/hooks", body, headers=signed(body), timeout=SOON).status_code == 413
+
+
+def test_a_call_that_does_not_come_to_its_end_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends no more would else hold one of the places for ever."""
+    monkeypatch.setattr(serving_app, "WEBHOOK_SECONDS", replace(WEBHOOK_SECONDS, most=0))
+    with answering(site, Webhook(SECRET)) as address:
+        place = address.rpartition("/")[2].partition(":")
+        with socket.create_connection((place[0], int(place[2])), timeout=60) as line:
+            line.sendall(b"POST /hooks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+            assert line.recv(99).startswith(b"HTTP/1.1 408 ")
+    assert not site.ledger.waiting_triggers()
 
 
 def test_without_a_secret_no_call_is_taken(site: Site) -> None:
@@ -457,6 +561,7 @@ def test_a_page_whose_name_leads_here_reads_nothing(site: Site) -> None:
     ours = ("127.0.0.1", "[::1]:8470", "LOCALHOST:8470", "Goldsmith.example.com")
     strangers = (
         "evil.example", "127.0.0.1.evil.example:8470", "localhost.evil.example", "127.0.0.1@evil.example", "[::1", "",
+        "my-localhost", "evil.goldsmith.example.com",
     )  # fmt: skip
     with answering(site, None) as address:
         for path in ("/", "/events", "/healthz", "/metrics", "/favicon.ico", "/nothing"):
@@ -464,6 +569,13 @@ def test_a_page_whose_name_leads_here_reads_nothing(site: Site) -> None:
                 with requests.get(f"{address}{path}", headers={"Host": host}, timeout=SOON, stream=True) as answer:
                     assert (answer.status_code == 421) is (host in strangers), (path, host)
         assert requests.post(f"{address}/hooks", headers={"Host": strangers[0]}, timeout=SOON).status_code == 404
+
+
+def test_a_call_of_two_names_or_of_none_is_nobodys() -> None:
+    """Who is in between may read another one than we do."""
+    guard = OwnHosts(Response(), HOSTS)
+    for names, ours in ((["localhost"], True), ([], False), (["localhost", "evil.example"], False)):
+        assert guard._is_ours(Headers(raw=[(b"host", name.encode()) for name in names])) is ours
 
 
 @pytest.mark.parametrize("login", ["ann:planted@127.0.0.1:1/x", "127.0.0.1:1/x?user=ann&password=planted"])
@@ -493,6 +605,7 @@ def test_who_looks_is_told_when_the_state_is_another(site: Site) -> None:
     """By server-sent events, which end when the process does."""
     with answering(site, None) as address, requests.get(f"{address}/events", stream=True, timeout=SOON) as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
+        assert {name: stream.headers[name] for name in HEADERS} == HEADERS
         lines = stream.iter_lines(decode_unicode=True)
         first = [next(lines), next(lines)]
         site.ledger.audit(NOW, "ann", "look", "shop")
@@ -521,3 +634,40 @@ def test_too_many_streams_leave_room_for_all_else(site: Site) -> None:
         came("room", is_let_in)
         for one in open_:
             one.close()
+
+
+@pytest.fixture
+def answers(site: Site) -> Answers:
+    """What answers, without a server."""
+    live = LivePage(lambda: "one", str, "", lambda: 0.0)
+    return Answers(site.ledger, site.runner(), None, str, lambda: NOW, live, threading.Event())
+
+
+async def _first_of(*streams: Response) -> list[str | None]:
+    """What each stream says first, all of them open; None where it ends."""
+    assert all(isinstance(one, StreamingResponse) for one in streams)
+    said = [await anext(one.body_iterator, None) for one in streams]  # type: ignore[attr-defined]
+    for one in streams:
+        await one.body_iterator.aclose()  # type: ignore[attr-defined]
+    return said
+
+
+def test_of_streams_that_come_at_once_no_more_are_open_than_may_be(answers: Answers) -> None:
+    """Each of them was let in before the other began."""
+
+    async def told() -> list[str | None]:
+        answers._streams = SERVE_STREAMS.most - 1
+        return await _first_of(*[await answers.events(None) for _ in "12"])  # type: ignore[arg-type]
+
+    assert asyncio.run(told()) == ["event: state\ndata: one@0\n\n", None]
+    assert answers._streams == SERVE_STREAMS.most - 1
+
+
+def test_a_stream_has_an_end(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks for longer asks again; who is gone without a word holds no place for ever."""
+    monkeypatch.setattr(serving_app, "SERVE_STREAM_SECONDS", replace(SERVE_STREAM_SECONDS, most=0))
+
+    async def told() -> list[str | None]:
+        return await _first_of(await answers.events(None))  # type: ignore[arg-type]
+
+    assert asyncio.run(told()) == [None]

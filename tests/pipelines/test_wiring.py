@@ -128,6 +128,8 @@ def test_a_lock_that_cannot_be_written_is_the_outside_worlds_failure(tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(OutsideError, match="cannot be written"), only_one(tmp_path / "file" / "lock", "a night"):
         pass
+    with pytest.raises(OutsideError, match="cannot be written"), only_one(Path("/proc/x"), "it", wait_seconds=600):
+        pass
 
 
 def test_a_second_holder_is_refused_by_name(tmp_path: Path) -> None:

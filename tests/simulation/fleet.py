@@ -46,7 +46,7 @@ class SimulatedFleet(MemberFleet):
             exact=box.exact,
         )
 
-    def prepare(self, target: ReplacementImage) -> None:
+    def prepare(self, target: ReplacementImage, member: str = "") -> None:
         self._answers()
 
     def create(self, key: Key, target: ReplacementImage, expiry: datetime) -> None:

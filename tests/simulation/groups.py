@@ -112,7 +112,7 @@ class SimulatedGroups(DelegatedFleet):
             return Watched(Progress.CANCELLED, percent, f"{newest.text}, but for what came before it")
         return Watched(newest.progress, percent, newest.text)
 
-    def cancel(self, rollout: str, group: Group) -> None:
+    def cancel(self, rollout: str, group: Group, _pinned: GroupPin) -> None:
         """Stop where it is."""
         newest = self._state(group).refreshes[-1:]
         if newest and newest[0].progress is Progress.RUNNING:

@@ -20,9 +20,10 @@ from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import Judged, in_words, judge, verdict_of
 from pipelines.rollout.admission import outlasts
 from pipelines.rollout.flow import ROLLOUT, flows
-from pipelines.rollout.plan import Plan, plan
+from pipelines.rollout.plan import plan
+from pipelines.rollout.plan_model import Plan
 from pipelines.rollout.service import WAITS, HeldBackError, _and_late, _and_left
-from pipelines.rollout.state import Judge, MemberOrder, Order, RolloutOutcome, World
+from pipelines.rollout.state import GroupOrder, Judge, MemberOrder, Order, RolloutOutcome, World
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.ledger import Ledger, SimulatedJournal
 from tests.simulation.memory import Process
@@ -131,6 +132,10 @@ class LoopFleet(Judge):
     def left_alone(self, order: MemberOrder, member: Member) -> str:
         """Who runs the replacement by now."""
         return "it no longer violates" if order.target.digest in member.digests else ""
+
+    def group_left_alone(self, order: GroupOrder) -> str:
+        """There are none."""
+        return ""
 
     def refuse(self, target: ReplacementImage) -> None:
         """By the present policy and data."""

@@ -347,6 +347,10 @@ class LoopStages(WorldStages):
         self.loop.messages.append(output(record))
         return NightPart()
 
+    def digest(self, order: NightOrder) -> NightPart:
+        """No channel is set."""
+        return NightPart()
+
 
 class _Jobs(_Planned):
     """A plan whose jobs any worker takes."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pipelines.fleet.calendar import RunningRule
 from pipelines.fleet.members import Key
 from pipelines.fleet.model import Limits, Method
-from pipelines.rollout.plan import Plan
+from pipelines.rollout.plan_model import Plan
 from pipelines.rollout.schedule import allowed
 from pipelines.rollout.state import DesiredState, Phase
 from tests.simulation.ledger import ViolationError

@@ -22,8 +22,9 @@ from pipelines.fleet.port import Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.lease import renew, take
-from pipelines.rollout.plan import GroupStep, Plan, plan
-from pipelines.rollout.state import DesiredState, Judge, MemberOrder, Order, RolloutStage, World
+from pipelines.rollout.plan import plan
+from pipelines.rollout.plan_model import GroupStep, Plan
+from pipelines.rollout.state import DesiredState, GroupOrder, Judge, MemberOrder, Order, RolloutStage, World
 from tests.simulation.execution import Fate, Row
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.groups import SimulatedGroups
@@ -67,6 +68,10 @@ class SimulatedJudge(Judge):
         if order.target.digest in member.digests:
             return "it no longer violates"
         return "it asks not to be disrupted" if member.protected_until else ""
+
+    def group_left_alone(self, order: GroupOrder) -> str:
+        """No group is."""
+        return ""
 
     def refuse(self, target: ReplacementImage) -> None:
         """Revoked meanwhile."""

@@ -43,8 +43,9 @@ def test_no_seed_of_a_fixed_range_breaks_a_promise() -> None:
     assert report.rivals_refused > 0
 
 
+@pytest.mark.slow
 def test_no_fresh_seed_breaks_a_promise() -> None:
-    """Other seeds each time: what fails here is replayed by the seed that it names."""
+    """Other seeds each time, in whole runs: what fails here is replayed by the seed that it names."""
     start = secrets.randbelow(10**9)
     report = simulate(FRESH, start)
     assert report.broken == [], f"./goldsmith roll.simulate --seeds {FRESH} --seed {start}"
@@ -304,6 +305,7 @@ def test_a_broken_seed_replays_and_is_shrunk(monkeypatch: pytest.MonkeyPatch) ->
     assert len(first[0].smallest) < len(str(scenario(seed)))
 
 
+@pytest.mark.slow
 def test_two_processes_report_what_one_does() -> None:
     """Speed changes nothing."""
     assert simulate(40, 7, processes=2) == simulate(40, 7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -105,9 +105,21 @@ class StrictAws:
         """`account` belongs to these organisations and units."""
         self._ask("organization", {account: " ".join(arns)})
 
+    def members(self, states: Mapping[str, str], managing: str = ACCOUNT) -> None:
+        """The accounts of the organisation with their states; `managing` may list them."""
+        self._ask("members", {"states": states, "managing": [managing]})
+
     def guard(self, role: str, external_id: str) -> None:
         """Let the role's trust policy ask for this ExternalId."""
         self._ask("external_ids", {role: external_id})
+
+    def enforce(self, policies: Mapping[str, Any]) -> None:
+        """From now on allow us only what the policies of an account do; without any account, everything."""
+        self._ask("policies", policies)
+
+    def asked(self) -> list[dict[str, Any]]:
+        """Every right that was asked for while policies were enforced: edge, action, resource, context, account."""
+        return list(self._ask("asked"))
 
     def limit_copies(self, at_once: int) -> None:
         self._ask("limits", {"copies_at_once": at_once})
@@ -128,6 +140,10 @@ class StrictAws:
         """What of `timeline.AILMENTS` goes wrong with the instance `name`, or instances of the image `name`, so many
         seconds `after` their start (of a target: after its registration)."""
         self._ask("ail", {"id": name, "kinds": kinds, "after": after})
+
+    def digests(self, **named: str) -> None:
+        """What tags of registries name from now on: the digests of tasks that start, by image reference."""
+        self._ask("digests", named)
 
     def cure(self, name: str) -> None:
         """All is well again with what `ail` named."""

@@ -79,10 +79,27 @@ def organization(front: Front, given: dict[str, Any], rest: str) -> Any:
     return {}
 
 
+def members(front: Front, given: dict[str, Any], rest: str) -> Any:
+    """The accounts of the organisation by their states, and which of them may list these."""
+    front.world.members.update(given["states"])
+    front.world.managing.update(given["managing"])
+    return {}
+
+
 def external_ids(front: Front, given: dict[str, Any], rest: str) -> Any:
     """What whoever assumes a role must say, by the role's ARN."""
     front.world.external_ids.update(given)
     return {}
+
+
+def policies(front: Front, given: dict[str, Any], rest: str) -> Any:
+    """What we may do from now on, by account; without any account: everything."""
+    front.world.policies = given or None
+    return {}
+
+
+def asked(front: Front, given: dict[str, Any], rest: str) -> Any:
+    return front.world.asked
 
 
 def limits(front: Front, given: dict[str, Any], rest: str) -> Any:
@@ -112,6 +129,12 @@ def takes(front: Front, given: dict[str, Any], rest: str) -> Any:
 def ail(front: Front, given: dict[str, Any], rest: str) -> Any:
     """Let something go wrong with instances of this id or image."""
     front.world.ailments.add(given["id"], given["kinds"], given["after"])
+    return {}
+
+
+def digests(front: Front, given: dict[str, Any], rest: str) -> Any:
+    """What tags name from now on, by reference."""
+    front.world.digests.update(given)
     return {}
 
 
@@ -187,6 +210,9 @@ ACTIONS: dict[str, Callable[[Front, dict[str, Any], str], Any]] = {
     "freeze": freeze,
     "organization": organization,
     "external_ids": external_ids,
+    "members": members,
+    "policies": policies,
+    "asked": asked,
     "limits": limits,
     "fail": fail,
     "takes": takes,
@@ -194,5 +220,6 @@ ACTIONS: dict[str, Callable[[Front, dict[str, Any], str], Any]] = {
     "cure": cure,
     "snapshots": snapshots,
     "images": images,
+    "digests": digests,
     "disk": disk,
 }

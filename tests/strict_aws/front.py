@@ -11,7 +11,7 @@ from email.utils import format_datetime
 from functools import cache
 from typing import Any
 
-from tests.strict_aws import control, groups, rules
+from tests.strict_aws import control, groups, guard, rules
 from tests.strict_aws.contract import understand
 from tests.strict_aws.errors import AwsError
 from tests.strict_aws.faults import Fault
@@ -76,6 +76,7 @@ class Front:
             if call.model is None and call.service in SERVICES.values():
                 raise AwsError("InvalidAction", f"The action {call.operation} is not valid for this web service.", 400)
             call.params = understand(call) if call.model else {}
+            guard.check(self.world, call)
         except AwsError as error:
             refusal = error
         digest = digest_of(call.params or {"body": call.body})

@@ -81,7 +81,6 @@ def asking(call: Call, names: Names, token: str) -> bytes:
 EC2 = {
     "DescribeInstances": partial(paged, Names("Reservations"), 1000, 1000),
     "DescribeVolumes": partial(paged, Names("Volumes"), 1000, 1000),
-    "DescribeNetworkInterfaces": partial(paged, Names("NetworkInterfaces"), 1000, 1000),
     "DescribeTags": partial(paged, Names("Tags"), 1000, 1000),
     "DescribeLaunchTemplates": partial(paged, Names("LaunchTemplates"), 200, 200),
     "DescribeLaunchTemplateVersions": partial(paged, Names("LaunchTemplateVersions"), 200, 200),

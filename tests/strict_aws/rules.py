@@ -10,15 +10,19 @@ from tests.strict_aws import (
     attachments,
     copies,
     ebs,
+    ecs,
+    eks,
     health,
     images,
     instances,
     kms,
     lifecycle,
+    organizations,
     paging,
     refreshes,
     registering,
     roots,
+    security_groups,
     sharing,
     snapshots,
     ssm,
@@ -56,25 +60,38 @@ RULES: dict[str, dict[str, Rule]] = {
         **lifecycle.RULES,
         **attachments.RULES,
         **roots.RULES,
+        **security_groups.RULES,
         **paging.EC2,
     },
     "autoscaling": {**instances.GROUPS, **refreshes.RULES, **paging.AUTOSCALING},
     "elbv2": {**health.RULES, **paging.ELBV2},
+    "ecs": ecs.RULES,
+    "eks": eks.RULES,
     "ssm": ssm.RULES,
     "kms": kms.RULES,
     "sts": account.ROLES,
+    "organizations": organizations.RULES,
 }
 UNLOCKED = {
     ("ebs", "PutSnapshotBlock"),
     ("ebs", "GetSnapshotBlock"),
 }  # guard themselves: many at once, half a megabyte each
 
-MOVING = {"ec2", "autoscaling", "elbv2"}  # what lives there changes of itself: one call at a time, moto's too
+MOVING = {
+    "ec2",
+    "autoscaling",
+    "elbv2",
+    "ecs",
+    "eks",
+}  # what lives there changes of itself: one call at a time, moto's too
+
+
+OURS = {"ecs", "eks"}  # nothing of them is moto's
 
 
 def apply(world: World, call: Call) -> Any:
     """The rule's answer, or None where there is none. Raises AwsError where the rule refuses."""
-    rule = RULES.get(call.service, {}).get(call.operation)
+    rule = RULES.get(call.service, {}).get(call.operation, not_here if call.service in OURS else None)
     if call.model is None:
         return None
     if call.service in MOVING:

@@ -20,6 +20,7 @@ TAKES = {
     "root": 0.05,  # each step of replacing a root volume
     "target": 0.05,  # registered → first health check passed
     "refresh": 0.05,  # an instance refresh is Pending
+    "task": 0.05,  # an ECS task is pending
     "deadline": 3600,  # an instance refresh waits for health, protection and standby no longer
 }
 AILMENTS = {
@@ -28,6 +29,8 @@ AILMENTS = {
     "system": "the system status check is impaired",
     "target": "the target is unhealthy in its target groups",
     "root": "replacing the root volume with it fails",
+    "task": "an ECS task with a container of that image ends",
+    "task-health": "such a task is unhealthy",
     "root-detached": "replacing the root volume with it fails, and leaves the instance without one",
 }
 
@@ -72,6 +75,11 @@ class Ailments:
     def drop(self, name: str) -> None:
         """All is well with it again."""
         self._after = {key: after for key, after in self._after.items() if key[0] != name}
+
+    def later(self, kind: str, names: list[str], since: datetime) -> list[datetime]:
+        """When things of these names that began at `since` begin to ail so, of those that do not at once."""
+        found = (self._after[name, kind] for name in names if (name, kind) in self._after)
+        return [since + after for after in found if after]
 
     def strike(self, kind: str, names: list[str], since: datetime, now: datetime) -> bool:
         """Whether one of `names` ails so at `now`, having begun at `since`."""

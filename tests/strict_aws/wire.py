@@ -24,7 +24,10 @@ SERVICES = {
     "ssm": "ssm",
     "kms": "kms",
     "sts": "sts",
+    "organizations": "organizations",
     "autoscaling": "autoscaling",
+    "ecs": "ecs",
+    "eks": "eks",
     "elasticloadbalancing": "elbv2",
     "elasticloadbalancing 2012-06-01": "elb",  # Classic Load Balancers: the same signature, told by their version
 }

@@ -136,6 +136,8 @@ class World:
     images: dict[str, Image] = field(default_factory=dict)
     accounts: dict[tuple[str, str], Account] = field(default_factory=lambda: defaultdict(Account))
     organizations: dict[str, str] = field(default_factory=dict)  # account → ARN of its organisation
+    members: dict[str, str] = field(default_factory=dict)  # account of the organisation → its state
+    managing: set[str] = field(default_factory=set)  # accounts that may list them
     external_ids: dict[str, str] = field(default_factory=dict)  # ARN of a role → what whoever assumes it must say
     tokens: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)
     copies_at_once: int = 20
@@ -143,9 +145,14 @@ class World:
     roots: dict[str, Any] = field(default_factory=dict)  # tasks that replace root volumes, by id
     targets: dict[str, Any] = field(default_factory=dict)  # registered targets by ARN of their group
     refreshes: list[Any] = field(default_factory=list)  # instance refreshes, the oldest first
+    ecs: dict[tuple[str, str], Any] = field(default_factory=dict)  # ECS by account and region
+    eks: dict[tuple[str, str], Any] = field(default_factory=dict)  # clusters of EKS by account and region
+    digests: dict[str, str] = field(default_factory=dict)  # what tags of registries name, by reference
     timeline: Timeline = field(default_factory=Timeline)
     takes: dict[str, float] = field(default_factory=lambda: dict(TAKES))
     ailments: Ailments = field(default_factory=Ailments)
+    policies: dict[str, list[dict[str, Any]]] | None = None  # of the role that we are, by account; None: all is allowed
+    asked: list[dict[str, Any]] = field(default_factory=list)  # every right that was asked for under them
 
     def ready_at(self) -> datetime:
         """When something that starts now is done; never, while held."""

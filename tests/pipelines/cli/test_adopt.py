@@ -19,7 +19,7 @@ import tasks
 from hardening.foundation.content import parse
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError
 from hardening.foundation.process import run
-from hardening.foundation.settings import Docker, Judging, Settings
+from hardening.foundation.settings import ROOT, Docker, Judging, Settings
 from images.artifact import Release
 from images.context import Context
 from images.model import Definition
@@ -96,6 +96,39 @@ def test_a_compose_file_is_drafted_into_the_users_own_root(
     assert printed.startswith(f"shop-web: from the service web in compose.yaml\n  written: {line.files[0]}\n")
     assert "\n  to do: it does not run" in printed
     assert "\n  then: ./goldsmith roll.plan shop-web --adopt all\n" in printed
+
+
+@pytest.mark.parametrize(
+    ("image", "tag"),
+    [
+        ("nginx:1.27", "docker.io/library/nginx:1.27"),
+        ("nginx", "docker.io/library/nginx:latest"),
+        ("team/app:1@sha256:" + 64 * "a", "docker.io/team/app:1"),
+        ("registry.example.com:5000/app:1", "registry.example.com:5000/app:1"),
+    ],
+)
+def test_what_is_followed_is_a_tag_in_full(here: Context, tmp_path: Path, image: str, tag: str) -> None:
+    """As Docker reads it, also where a definition is called so."""
+    (tmp_path / "compose.yaml").write_text(COMPOSE.replace("nginx:1.27", image))
+    (line,) = adopt(["compose.yaml"], name="shop", follow=True, context=here)
+    assert load_fleet(here.settings.roots, "shop").replacement.follow == tag
+    text = written(line)["shop.toml"]
+    assert f"it goes on running {image}, which others make" in text.replace("\n# ", " ")
+    assert "FILL IN" not in text
+    (todo,) = [one for one in line.todo if "approves other registries" in one]
+    assert f"name {tag.rpartition(':')[0]} in `prefixes`" in todo
+
+
+@pytest.mark.parametrize("image", ["nginx@sha256:" + 64 * "a", "sha256:" + 64 * "a", 12 * "a"])
+def test_what_no_tag_names_is_not_followed(here: Context, tmp_path: Path, image: str) -> None:
+    """Unless --replacement names the tag, which no definition makes."""
+    (tmp_path / "compose.yaml").write_text(COMPOSE.replace("nginx:1.27", image))
+    with pytest.raises(UsageError, match="--follow needs a tag"):
+        adopt(["compose.yaml"], name="shop", follow=True, context=here)
+    with pytest.raises(UsageError, match="debian-base is a definition of yours"):
+        adopt(["compose.yaml"], name="shop", follow=True, replacement="debian-base", context=here)
+    adopt(["compose.yaml"], name="shop", follow=True, replacement="nginx:1", context=here)
+    assert load_fleet(here.settings.roots, "shop").replacement.follow == "docker.io/library/nginx:1"
 
 
 def test_a_dockerfile_is_drafted_with_its_definition_and_steps(here: Context, tmp_path: Path) -> None:
@@ -340,7 +373,7 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
     Path(line.files[0]).write_text(Path(line.files[0]).read_text() + limits)
     publish(place, api, "shop-web")
 
-    with pytest.raises(RefusedError, match="1 of 1 members are unknown"):
+    with pytest.raises(RefusedError, match="1 of 1 member is unknown"):
         plan_roll("shop-web", context=place)
     (left,) = plan_roll("shop-web", ["all"], context=place)[0].skipped
     assert "docker exec --user 0 shop-web-1 chown -R 65532:65532 /srv/data" in left.why
@@ -348,7 +381,8 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
     planned = plan_roll("shop-web", ["all"], context=place)
     (step,) = planned[0].steps
     assert (step.member.rpartition("/")[2], planned[0].skipped) == ("shop-web-1", ())
-    assert [why.partition(" adopt-test")[0] for why in step.why] == ["it was pulled from", "the origin of"]
+    named = [why.replace(" docker.io/library/", " ").partition(" adopt-test:1.27")[0] for why in step.why]
+    assert named == ["it was pulled from", "the origin of"]
     capsys.readouterr()
     show_plan(planned, as_json=False, as_markdown=False)
     assert "./goldsmith roll.plan shop-web --adopt all --output FILE" in capsys.readouterr().err
@@ -370,6 +404,79 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
     assert roll_back("shop-web", "", apply=True, context=place) == 0
     assert (says(f"{url}/who"), says(f"{url}/data/page")) == ("old", "written")
     assert [_history(one).adopted for one in history(place, "shop-web")] == [(), seen.adopted]
+
+
+@pytest.mark.parametrize(
+    ("runs", "replacement", "follows"),
+    [
+        ("nginx", "", "docker.io/library/nginx:latest"),
+        ("nginx:1.27", "", "docker.io/library/nginx:1.27"),
+        (f"team/nginx:1.27@sha256:{1:064x}", "", "docker.io/team/nginx:1.27"),
+        ("r.example:5000/app:1", "", "r.example:5000/app:1"),
+        (f"sha256:{1:064x}", "nginx:1.27", "docker.io/library/nginx:1.27"),
+        (f"sha256:{1:064x}", "", None),
+        (f"nginx@sha256:{1:064x}", "", None),
+        ("0123456789ab", "", None),
+    ],
+)
+def test_what_is_followed_is_a_tag_by_its_whole_name(runs: str, replacement: str, follows: str | None) -> None:
+    """Never a definition that happens to be called so, and never a digest, which names nothing newer."""
+    if follows:
+        assert module._followed(replacement or runs, {}) == follows
+        return
+    with pytest.raises(UsageError, match="--follow needs a tag"):
+        module._followed(replacement or runs, {})
+
+
+@pytest.mark.needs("root", "docker", "docker-registry", "skopeo", "nginx")
+@pytest.mark.slow
+def test_an_image_of_others_is_followed_and_a_bad_one_goes_back(
+    place: Context, api: Any, own_engine: str, tmp_path: Path
+) -> None:
+    """Nothing is rolled while the new one waits; then it is, by its digest; one that does not serve is taken back."""
+    repository = f"{place.registry.address.partition('/')[0]}/others/nginx"
+    tag, settings = f"{repository}:1.27", place.settings
+
+    def push(configuration: str) -> str:
+        nginx_image(api, "adopt-test:others", configuration)
+        api.tag("adopt-test:others", repository, "1.27")
+        login = auth_config(settings, repository)
+        assert "error" not in str(api.push(repository, "1.27", auth_config=login))
+        place.tag_looks.clear()  # as another command would
+        return f"{repository}@{place.registry.get(tag).digest}"
+
+    push(PAGE.format("old"))
+    (tmp_path / "site").mkdir()
+    labels = ["--label", "goldsmith-test=1", "--label", "app=follow"]
+    port = ["--publish", "127.0.0.1:18082:80"]
+    run(["docker", "-H", own_engine, "run", "-d", "--name", "follow-1", *labels, *port, tag])
+    until(lambda: says("http://127.0.0.1:18082/who") == "old", "the service", 60)
+    (line,) = adopt(["follow-1"], name="follow", follow=True, context=place)
+    assert line.next == ("./goldsmith fleet.check follow", "./goldsmith roll.plan follow")
+    file = Path(line.files[0])
+    assert f'replacement = {{ follow = "{tag}" }}' in file.read_text()
+    file.write_text(file.read_text() + "".join(f'{key} = "{value}"\n' for key, value in SHORT.items()))
+
+    (left,) = plan_roll("follow", context=place)[0].skipped
+    assert "waits out its cooldown" in left.why, "it was pulled from a registry that the policy does not approve"
+    policies = place.settings.content[0] / "hardening/policies"
+    policies.mkdir(parents=True)
+    default, rule = (ROOT / "hardening/policies/default.toml").read_text(), "[running.approved_source]\n"
+    (policies / "others.toml").write_text(default.replace(rule, f'{rule}prefixes = ["{repository}"]\n'))
+    file.write_text(f'policy = "others"\n{file.read_text()}')
+    assert plan_roll("follow", context=place)[0].skipped == ()
+    new = push(PAGE.format("new"))
+    assert plan_roll("follow", context=place)[0].steps == (), "it waits out its cooldown"
+    place = replace(place, settings=place.settings.model_copy(update={"cooldown": timedelta(0)}))
+    rolled = roll_fleet("follow", apply=True, as_owner=True, context=place)
+    assert ([one.outcome for one in rolled.steps], rolled.replacement) == (["new"], new), rolled.failure
+    assert says("http://127.0.0.1:18082/who") == "new"
+    assert plan_roll("follow", context=place)[0].steps == ()
+
+    push("events {}\n")  # it serves nothing
+    failed = roll_fleet("follow", apply=True, as_owner=True, context=place)
+    assert [one.outcome for one in failed.steps] == ["old"], failed.failure
+    assert says("http://127.0.0.1:18082/who") == "new"
 
 
 @pytest.mark.needs("docker", "busybox", "docker-compose")

@@ -20,7 +20,8 @@ from pipelines.cli.adopt import AdoptLine, in_cloud, show_adopted
 from pipelines.cli.adopt_ec2 import adopt_ec2
 from pipelines.cli.rollout_output import RollOutput, roll_output
 from pipelines.fleet.catalog import load_fleet
-from pipelines.rollout.session import fleet_session, plan_all
+from pipelines.rollout.session import fleet_session
+from pipelines.rollout.whole_plan import plan_all
 from tests.pipelines.fleet.test_ec2_permissions import ACTIONS, listening
 from tests.strict_aws import REGION, Fault, StrictAws
 from tests.strict_aws.making import image
@@ -182,7 +183,7 @@ def test_a_fleet_of_foreign_images_is_drafted_for_the_named_definition(unmanaged
     assert line.found[0].runs == f"{foreign} (unknown)"
     assert any(name in todo and foreign in todo for todo in line.todo)
     with fleet_session("billing", unmanaged.context, now=lambda: unmanaged.context.now + 2 * DAY) as opened:
-        with pytest.raises(RefusedError, match="are unknown"):
+        with pytest.raises(RefusedError, match="is unknown"):
             plan_all(opened)
         assert [step.member.name for step in plan_all(opened, ["all"]).plan.steps] == [name]
 

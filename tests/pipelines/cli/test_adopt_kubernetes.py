@@ -13,7 +13,8 @@ from images.documents import to_json
 from pipelines.cli.adopt import AdoptLine, in_cloud, show_adopted
 from pipelines.cli.adopt_kubernetes import adopt_kubernetes
 from pipelines.fleet.catalog import load_fleet
-from pipelines.rollout.session import fleet_session, plan_all
+from pipelines.rollout.session import fleet_session
+from pipelines.rollout.whole_plan import plan_all
 from tests.pipelines.fleet.test_kubernetes_groups import SURGE
 from tests.pipelines.rollout.test_roll_kubernetes import Town, town
 

@@ -17,12 +17,14 @@ from hardening.foundation.settings import ROOT
 from hardening.model import Severity
 from images.documents import to_json
 from images.ledger import ScanRecord
-from pipelines.cli.explain import MemberStory, explain_member, screen, show_story
+from pipelines.cli.explain import MemberStory, _follows, explain_member, screen, show_story
 from pipelines.fleet.judged_state import JudgedMember, judged_state
+from pipelines.fleet.members import Followed, Provenance
 from tests.pipelines.fleet.test_ec2_check import Office, office
 from tests.strict_aws import Fault
 from tests.strict_aws.making import image
 from tests.support.cloud import DAY
+from tests.support.fleets import NOW, judged
 
 __all__ = ["office"]
 
@@ -59,6 +61,20 @@ def valid(name: str, data: Any) -> Any:
     return data
 
 
+def test_an_image_that_is_followed_is_not_called_unknown(office: Office) -> None:
+    """It says of which tag, since when it was seen, and what is newer; one without that is of unknown origin."""
+    story = told(office, office.at.instance())
+    tag = "docker.io/library/nginx:1.27"
+    seen = judged(origin=Provenance(followed=Followed(tag, NOW, "sha256:" + 64 * "b", NOW)))
+    said = _follows(seen)
+    assert said == f"made by others, of {tag}, seen here since {NOW:%Y-%m-%d %H:%M} UTC; newer: sha256:bbbbbbbbbbbb"
+    assert _follows(judged(origin=Provenance(followed=Followed(tag, None)))).endswith("the first look at that tag")
+    assert (_follows(judged()), _follows(judged(origin=Provenance()))) == ("", "")
+    told_so = list(screen(story.model_copy(update={"image": None, "follows": said})))
+    assert f"  image      {said}" in told_so
+    assert any("of unknown origin" in line for line in screen(story.model_copy(update={"image": None})))
+
+
 def test_a_member_is_told_on_one_screen(office: Office, capsys: pytest.CaptureFixture[str]) -> None:
     """Which image, since when it is out of policy, what comes next, what can be done; by name, by id, or by both."""
     name, ledger = office.at.instance(MetadataOptions={"HttpTokens": "optional"}), office.at.cloud.ledger
@@ -82,6 +98,12 @@ def test_a_member_is_told_on_one_screen(office: Office, capsys: pytest.CaptureFi
     assert [line.at for line in story.next if line.at] == sorted(line.at for line in story.next if line.at)
     out.cache_clear()
     assert show_story(story, as_json=False) == 3
+    first = story.member.standing[0].model_copy(update={"rule": "unread"})
+    unread = story.model_copy(update={"member": story.member.model_copy(update={"violations": (first,)})})
+    assert show_story(unread, as_json=True) == 4
+    capsys.readouterr()
+    out.cache_clear()
+    show_story(story, as_json=False)
     printed = capsys.readouterr().out.splitlines()
     out.cache_clear()
     assert max(map(len, printed)) <= 80
@@ -100,7 +122,10 @@ def test_a_member_that_is_well_says_until_when(office: Office) -> None:
 
 
 def test_a_name_that_no_member_has_is_told_with_its_neighbours(office: Office) -> None:
-    """As for every other name."""
+    """As for every other name; where none runs, that is what is told."""
+    with pytest.raises(ContentError, match="no member matches") as told_of:
+        explain_member("shop/i-1", office.context)
+    assert told_of.value.hint == "no member runs in shop"
     name = office.at.instance()
     with pytest.raises(ContentError, match="no member matches") as told_of:
         explain_member(f"shop/{name}x", office.context)

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hardening.findings import Finding, FindingKind
 from hardening.foundation.errors import OutsideError, UsageError
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import Nightly, Settings
 from hardening.model import Severity
 from images.artifact import Release
 from images.context import Context
@@ -143,6 +143,24 @@ def test_what_is_open_is_named_with_its_age_and_who_acts(context: Context, capsy
     later = patch_latency("", context.moved(NOW + DAY))
     [held] = {(one.acts, one.todo, one.left) for one in later.patches if one.waits_for == "rollout"}
     assert held == ("shop team", "./goldsmith roll.start shop", ("web-1",))
+
+
+def test_the_window_of_what_is_open_is_that_of_the_nights_policy(context: Context) -> None:
+    """Which judges the release that closes it: so a page by hand and `serve` show the day that the night's page has."""
+    hole = Finding(
+        FindingKind.VULNERABILITY, "CVE-2026-0100", "zlib1g", "1", "2", Severity.LOW, (), fix_known_since=NOW - HOUR
+    )
+    for content in (OLD, NEW):
+        context.ledger.record_scan(content, ScanRecord((), (hole,)), NOW)
+
+    def due() -> datetime:
+        return next(one.due for one in patch_latency("", context).patches if one.kind == "image" and one.due)
+
+    own = due()
+    context.__dict__["settings"] = context.settings.model_copy(update={"nightly": Nightly(policy="demo")})
+    assert due() < own
+    context.__dict__["policy"] = "default"
+    assert due() == own
 
 
 def test_who_acts_is_by_what_the_fleet_follows(context: Context, tmp_path: Path) -> None:

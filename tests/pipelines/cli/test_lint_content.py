@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 import tasks
+from hardening.foundation.content import load_toml
 from hardening.foundation.errors import ContentError
+from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Judging, Settings
 from images.context import Context
 from pipelines.demo.flow import CONTENT as DEMO
-from pipelines.lint import content_problems, lint_content, unused_controls
+from pipelines.fleet.model import Fleet
+from pipelines.lint import _require_apart, content_problems, in_memory, lint_content, unused_controls
 from pipelines.rollout.session import fleet_session
 from tests.support.loop import CHILD, definition
 
@@ -111,6 +114,10 @@ def test_what_is_whole_is_sound(tmp_path: Path) -> None:
             "pipelines/fleets/l-other.toml", FLEET.replace('"b"', '"b", c = "d"') + 'policy = "l-policy"\n' + TO,
             "selector: it selects what the fleet l-fleet selects",
         ),
+        (
+            "pipelines/fleets/l-other.toml", OTHER + 'policy = "l-policy"\n' + TO + '[docker]\nhosts = ["ssh://-oX=y"]\n',
+            "docker.hosts[0]: ssh://-oX=y does not name a machine",
+        ),
         ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-on"), "base.golden: l-on is not a def"),
         ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-two"), "in a circle: l-two"),
         ("images/definitions/l-two/image.toml", 'policy = "l-polic"\n' + CHILD, "policy: no policy is named l-polic"),
@@ -128,6 +135,49 @@ def test_a_slip_anywhere_is_told_with_file_and_key(tmp_path: Path, path: str, te
     [found] = problems(tmp_path, **beside, **{path: text})
     assert path in found
     assert said in found
+
+
+FILES = '[[files]]\npath = "/etc/x"\nsource = "x"\n'
+RENDER = '[[render]]\n[render.expect]\n"/etc/x" = "1\\n"\n'
+
+
+@pytest.mark.parametrize(
+    ("control", "cases", "template", "said"),
+    [
+        (FILES, "", "{{ params.port }}\n", "render: each file has a case: no [[render]] case shows what is in /etc/x"),
+        (FILES, RENDER, "{{ params.prt }}\n", "files/x: template: "),
+        (FILES, RENDER, "{{ params.prt }}\n", "hint: it may use params.port"),
+        (FILES, RENDER, "no\n", "cases.toml: render[0].expect: files with the default params: /etc/x reads: no"),
+        ("MACHINE", "", "", 'cases.toml: profile: container-base is for a container'),
+        (
+            'files = ["x"]\n', "", "x",
+            "files[0]: must be a table, as after [name] or in { }, not 'x'\n  hint: its keys are path, source, mode",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_proof_would_find_without_a_tree_is_told_of_a_control_in_no_profile_too(
+    tmp_path: Path, control: str, cases: str, template: str, said: str
+) -> None:
+    """What each file reads, what a template may use, and the kind of the profile."""
+    text = CONTROL["control.toml"]
+    text = text.replace('["container"]', '["machine"]') if control == "MACHINE" else text + control
+    changes = {
+        f"{MINE}/control.toml": text,
+        f"{MINE}/cases.toml": CONTROL["cases.toml"] + cases,
+        f"{MINE}/files/x": template if FILES in text else None,
+        "hardening/profiles/l-profile.toml": SOUND["hardening/profiles/l-profile.toml"].replace("l-control", "no-cron"),
+    }
+    [found] = problems(tmp_path, **changes)
+    assert said in found
+
+
+def test_a_folder_where_a_file_belongs_is_told(tmp_path: Path) -> None:
+    """It is not passed over: whoever made it believes that it counts."""
+    (tmp_path / "network/x.toml").mkdir(parents=True)
+    (tmp_path / "pipelines/fleets/y.toml").mkdir(parents=True)
+    found = problems(tmp_path)
+    for name in ("network/x.toml", "pipelines/fleets/y.toml"):
+        assert any(one.startswith(f"{name}: cannot be read: Is a directory") for one in found), found
 
 
 def test_a_template_that_no_image_uses_yet_is_read_too(tmp_path: Path) -> None:
@@ -156,7 +206,7 @@ def test_a_policy_that_may_publish_is_no_weaker_than_the_floor(tmp_path: Path) -
     assert "running.max_age: not asked" in found.evidence
     assert content_problems((ROOT, tmp_path), TODAY, Judging(policies=("l-policy",), floor="")) == ()
     [unknown] = content_problems((ROOT, tmp_path), TODAY, Judging(policies=("defualt",)))
-    assert "no policy is named defualt" in str(unknown)
+    assert "judging.policies[0]: no policy is named defualt" in str(unknown)
 
 
 def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(tmp_path: Path) -> None:
@@ -256,6 +306,10 @@ def test_it_is_printed_and_ends_with_2(
     assert "base.golden: debian-bse is not a definition" in said
     assert f"{root}: 1 wrong" in said
     monkeypatch.delenv("GOLDSMITH_CONTENT")
+    monkeypatch.setenv("GOLDSMITH_SERVE__NIGHTLY", "0 2 * *")
+    assert lint_content() == 2
+    assert "serve.nightly: a schedule has five fields" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.delenv("GOLDSMITH_SERVE__NIGHTLY")
     assert lint_content() == 0
     assert "sound" in capsys.readouterr().err
 
@@ -267,3 +321,38 @@ def test_whoever_writes_content_needs_no_linters(content: bool, monkeypatch: pyt
     monkeypatch.setattr("pipelines.lint.run_checks", lambda checks: started.append(checks) or 0)
     tasks.lint.body(None, content=content)
     assert bool(started) is not content
+
+
+@pytest.mark.needs("root")
+def test_the_tests_have_a_tmp_of_their_own_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is left when they end, and where memory is short they have the one that all have."""
+    (tmp_path / "outside").touch()
+    look = (
+        "from pathlib import Path; Path('/tmp/inside').touch(); "
+        f"print([one.split()[2] for one in open('/proc/mounts') if ' /tmp ' in one][-1:], Path('{tmp_path}').exists())"
+    )
+    monkeypatch.setattr("images.store.files.fits_in_memory", lambda _: True)
+    said = run(in_memory(("python", "-c", look))).stdout
+    assert (said, Path("/tmp/inside").exists()) == ("['tmpfs'] False\n", False)
+    monkeypatch.setattr("images.store.files.fits_in_memory", lambda _: False)
+    assert in_memory(("pytest", "-q")) == ("pytest", "-q")
+
+
+def test_fleets_of_other_hosts_and_accounts_have_no_member_in_common(tmp_path: Path) -> None:
+    """Where both name them; one that names none, or all accounts of an organisation, may be anywhere."""
+    told = list[Fleet]()
+
+    def refused(name: str, where: str) -> bool:
+        table = f'{FLEET}policy = "default"\n{TO}{where}\n'
+        (tmp_path / f"{name}.toml").write_text(table)
+        told.append(load_toml(tmp_path / f"{name}.toml", Fleet, name=name))
+        try:
+            _require_apart(told[-1], tmp_path / f"{name}.toml", told[:-1])
+        except ContentError:
+            return True
+        return False
+
+    assert not refused("one", '[docker]\nhosts = ["ssh://web-1", "ssh://web-2"]')
+    assert not refused("two", '[docker]\nhosts = ["ssh://web-3"]')
+    assert refused("three", '[docker]\nhosts = ["tcp://web-2:2376"]'), "the same host another way"
+    assert refused("four", "")

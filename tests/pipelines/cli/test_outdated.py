@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from hardening.foundation.errors import ContentError
 from images.model import Bootstrap
 from images.packages.index import PackageIndex
 from images.plan.freshness import NewerKind, Urgency
-from pipelines.cli.outdated import OutdatedOutput, show_outdated, what_is_outdated
+from pipelines.cli.image import plan_images
+from pipelines.cli.outdated import FreshnessQuestion, OutdatedOutput, show_outdated, what_is_outdated
 from tests.support.archive import Archive
 from tests.support.catalogs import Catalog, entry
 
@@ -178,7 +180,29 @@ def test_what_is_wrong_with_one_image_stops_no_other(catalog: Catalog, archive: 
     assert {line.what for line in found.unasked} == {"child", "grandchild"}
     assert lines(found) == {("other", "library", "")}
     assert [type(error) for error in errors] == [ContentError]
+    assert errors[0].message.startswith(f"{catalog.root}/images/definitions/child/image.toml: packages: no package")
     assert show_outdated(found, errors, as_json=True) == 2
+    planned, wrong = plan_images("all", context=catalog.context())
+    assert {line.name for line in planned} == {"base", "other"}
+    assert [str(error) for error in wrong if error] == [str(error) for error in errors]
+
+
+def test_it_may_be_asked_by_another_policy_than_the_definitions_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one wants who runs nights by another policy; an unknown name is refused before anything is asked."""
+    monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path))
+    judged_by = list[str]()
+
+    def planned(question: FreshnessQuestion, _names: Iterable[str]) -> list[str]:
+        judged_by.append(question.context.policy)
+        return []
+
+    monkeypatch.setattr(FreshnessQuestion, "planned", planned)
+    what_is_outdated("debian-base", policy="demo")
+    assert judged_by == ["demo"]
+    with pytest.raises(ContentError, match="no policy is named dmeo"):
+        what_is_outdated("debian-base", policy="dmeo")
 
 
 @pytest.mark.needs("apt-get", "gpg")

@@ -13,6 +13,7 @@ import pytest
 
 from hardening.foundation.process import which
 from images.context import Context
+from pipelines.cli.blast_radius_report import record_radius
 from pipelines.cli.page import ROWS, render_html
 from pipelines.cli.report import gather_all
 from tests.support.watched import PLANTED, watched
@@ -45,6 +46,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 def file(context: Context, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page as a file on the disk."""
     made = tmp_path_factory.mktemp("page") / "report.html"
+    record_radius(context)
     made.write_text(render_html(*gather_all(context)))
     return made
 

@@ -6,10 +6,14 @@ import json
 import re
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from images.ledger import FleetDay, Ledger, MemberRun
+from pipelines.cli import blast_radius_report
+from pipelines.cli.blast_radius_report import record_radius, recorded_radius, svg_of
+from pipelines.cli.charts import bars, graph
 from pipelines.cli.member_rows import member_rows
 from pipelines.cli.open_points import OpenFix, open_points
 from pipelines.cli.page import MOST_BARS, charts_of, content_policy, render_html
@@ -172,6 +176,46 @@ def test_charts_hold_no_style_script_or_link(found: tuple[ReportOutput, JudgedSt
     for drawing in drawings:
         assert not re.search(r"<(style|script|a|image|use|!--)|href|style=|pygal\.org", drawing)
         assert 'role="img"' in drawing
+
+
+def test_the_graph_is_of_the_first_member_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where several reach as much: its caption names that one."""
+    monkeypatch.setattr(blast_radius_report, "svg_of", lambda dot: dot)
+    context = watched(tmp_path, 4)
+    record_radius(context)
+    kept = recorded_radius(context)
+    assert kept
+    assert kept.sizes[0].exposed == kept.sizes[1].exposed > 0, "the first is not the only one"
+    (source,) = [line for line in kept.drawing.splitlines() if "penwidth=2" in line]
+    assert f'"member:{kept.sizes[0].member}"' in source
+
+
+@pytest.mark.needs("dot")
+def test_a_graph_keeps_shapes_and_text_alone() -> None:
+    """Whatever stands in its names, or in a file that another wrote; the colours are the page's."""
+    colours = {"#b3261e": "certain"}
+    nodes = f'a [label={json.dumps(HOSTILE)}, color="#b3261e"]; b [URL="x:y"]'
+    drawn = svg_of(f'digraph {{ {nodes}; a -> b [color="#b3261e"]; }}')
+    made = graph(drawn, HOSTILE, colours)
+    assert not re.search(r"<(style|script|a|title|image|use|!)|href|style=|#b3261e", made)
+    assert made.count('class="certain"') == 2
+    assert 'class="certain filled"' in made
+    assert "alert(1)" in made
+    inner = '<script>x()</script><g onclick="x()"><a href="x"/></g>'
+    others = f'<svg xmlns="http://www.w3.org/2000/svg" onload="x()">{inner}</svg>'
+    assert re.sub(r' (xmlns|role|aria-label)="[^"]*"', "", graph(others, "t", colours)) == "<svg><g /></svg>"
+    for bad in ("", "<svg", "<html/>"):
+        with pytest.raises(ValueError, match="not a drawing"):
+            graph(bad, "t", colours)
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 70, 12_345])
+def test_what_is_counted_has_whole_numbers_on_its_axis(most: int) -> None:
+    """There are no 0.8 members."""
+    drawn = bars("Members", ["new", "old"], [most, 1], lying=True)
+    numbers = [float(one) for one in re.findall(r">([0-9.e+]+)</text>", drawn)]
+    assert 2 <= len(numbers) <= 7
+    assert all(one.is_integer() for one in numbers)
 
 
 def test_of_many_releases_the_first_to_expire_have_bars(found: tuple[ReportOutput, JudgedState]) -> None:

@@ -15,7 +15,7 @@ from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Enforcement, Severity
 from images.context import Context
 from images.ledger import ScanRecord
-from pipelines.cli.preview import preview, show_preview
+from pipelines.cli.preview import judge_all, preview, show_preview
 from pipelines.cli.preview_output import PreviewLine, PreviewOutput, compared
 from tests.support.publishing import CHECK, REPORT, built
 
@@ -123,6 +123,28 @@ def test_the_policy_in_force_is_compared_with_the_last_commit(context: Context, 
     output, errors = preview(str(file), context=judged_by_it)
     assert (output.compared_with, errors) == ("the last commit", [])
     assert [line.name for line in output.lines] == ["debian-base"]
+
+
+def test_a_fleet_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Of many fleets, on one engine, the error alone tells nobody which."""
+    file = tmp_path / "content/pipelines/fleets/shop.toml"
+    file.parent.mkdir(parents=True)
+    replacement = 'replacement = { definition = "debian-base" }'
+    file.write_text(f'title = "t"\nowner = "o"\nkind = "docker"\n{replacement}\nselector = {{ app = "shop" }}\n')
+    settings = Settings(
+        state=tmp_path / "state", content=(tmp_path / "content",), docker={"host": "unix:///nowhere"},
+        retry_for="0s", judging={"roots": [tmp_path / "content"]},
+    )  # fmt: skip
+    context = Context(settings, NOW, lambda: "", lambda: "127.0.0.1:9/golden")
+    (error,) = judge_all(context, (), NOW).errors
+    assert error.message.startswith("shop: ")
+    hosts = 'docker = { hosts = ["unix:///nowhere"] }\n'
+    file.write_text(file.read_text() + hosts)
+    (error,) = judge_all(context, (), NOW).errors
+    assert error.message.startswith("shop: ")
+    assert "could not be read" in error.message, "a host that is unread is told, too"
+    assert error.message.endswith("failed: No such file or directory"), "in plain words"
+    context.ledger.close()
 
 
 def test_members_are_compared_as_images_are() -> None:

@@ -6,12 +6,15 @@ import csv
 import io
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hardening.foundation.errors import UsageError
+from hardening.foundation.text import visible
+from hardening.model import Enforcement
 from images.context import Context
 from pipelines.cli import report
 from pipelines.cli.report import form_of, make_report
@@ -66,6 +69,41 @@ def test_no_name_becomes_a_formula_or_a_line(state: JudgedState, name: str) -> N
     assert cells == {f"'{name}" if name[0] in "=+-@" else name.replace("\n", "\\n")}
 
 
+def all_by(state: JudgedState, text: str) -> JudgedState:
+    """The state of one violation, in which every text that strangers or people may have written is this one."""
+    fleet = state.fleets[0]
+    member = next(one for one in fleet.members if one.violations)
+    said = dict.fromkeys(("rule", "what", "why", "side", "acts", "todo", "waived_by"), text)
+    violation = member.violations[0].model_copy(update={**said, "evidence": (text,)})
+    named = dict.fromkeys(("name", "image", "golden", "release"), text)
+    member = member.model_copy(update={**named, "violations": (violation,)})
+    fleet = fleet.model_copy(update={"name": text, "owner": text, "members": (member,)})
+    return state.model_copy(update={"fleets": (fleet,)})
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@x", "+1", "-1"])
+def test_no_cell_at_all_becomes_a_formula(state: JudgedState, text: str) -> None:
+    """Regardless of who wrote it: a name, evidence, a waiver."""
+    (line,) = csv.DictReader(io.StringIO(as_csv(all_by(state, text))))
+    assert [name for name, cell in line.items() if cell == f"'{text}"] == [
+        "fleet", "owner", "member", "image", "golden", "release", "rule", "what", "evidence", "side", "acts", "todo",
+        "waived_by",
+    ]  # fmt: skip
+    assert text not in line.values()
+
+
+def test_no_text_in_sarif_is_unseen(state: JudgedState) -> None:
+    """A viewer would show the line that it turns around."""
+    text = "\u202eb\x1b[31m"
+    found = json.loads(as_sarif(all_by(state, text)))["runs"][0]
+    (result,), (rule,) = found["results"], found["tool"]["driver"]["rules"]
+    (place,) = result["locations"]
+    texts = [result["message"]["text"], place["logicalLocations"][0]["fullyQualifiedName"],
+             result["properties"]["image"], result["suppressions"][0]["justification"],
+             rule["fullDescription"]["text"]]  # fmt: skip
+    assert all("\\u202eb\\x1b[31m" in one and visible(one) == one for one in texts)
+
+
 def test_sarif_names_each_rule_once_and_each_violation(state: JudgedState) -> None:
     """With the member as its place, a fingerprint that stays, and what is only recorded as a note."""
     (run,) = require_sarif(as_sarif(state))["runs"]
@@ -105,6 +143,40 @@ def test_metrics_count_members_and_violations(state: JudgedState) -> None:
     assert shop.value == state.fleets[0].checked_at.timestamp()  # type: ignore[union-attr]
     first = min(one.deadline for one in state.fleets[0].members if one.deadline)
     assert told["goldsmith_next_deadline_timestamp_seconds"][0].value == first.timestamp()
+
+
+def test_metrics_tell_what_only_warns_from_what_is_enforced(state: JudgedState) -> None:
+    """A warning must not alert as critical. A member with both counts where it is enforced."""
+    fleet = state.fleets[0]
+    member = next(one for one in fleet.members if one.standing)
+    late, later = state.made_at - timedelta(days=2), state.made_at - timedelta(days=1)
+    enforced = member.standing[0].model_copy(update={"enforcement": Enforcement.ENFORCE, "deadline": later})
+    warned = member.standing[0].model_copy(update={"enforcement": Enforcement.WARN, "deadline": late})
+    both = member.model_copy(update={"id": "1", "violations": (enforced, warned)})
+    mild = member.model_copy(update={"id": "2", "violations": (warned,)})
+    none = member.model_copy(update={"id": "3", "violations": (warned.model_copy(update={"deadline": None}),)})
+    fleets = (fleet.model_copy(update={"members": (both, mild, none)}),)
+    told = as_metrics(state.model_copy(update={"fleets": fleets}))
+    seen = {
+        (one.name, one.labels["enforcement"]): one.value
+        for family in text_string_to_metric_families(told)
+        for one in family.samples
+        if "enforcement" in one.labels
+    }
+    assert seen == {
+        ("goldsmith_members_overdue", "enforce"): 1, ("goldsmith_members_overdue", "warn"): 1,
+        ("goldsmith_next_deadline_timestamp_seconds", "enforce"): later.timestamp(),
+        ("goldsmith_next_deadline_timestamp_seconds", "warn"): late.timestamp(),
+    }  # fmt: skip
+
+
+def test_a_fleet_that_was_never_checked_is_told_as_such(state: JudgedState) -> None:
+    """Without a line of it, an alert would take it for none; nothing else is known of it."""
+    never = state.fleets[0].model_copy(update={"name": "new", "checked_at": None, "members": ()})
+    lines = as_metrics(state.model_copy(update={"fleets": (never,)})).splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        'goldsmith_fleet_checked_timestamp_seconds{fleet="new"} 0.0'
+    ]
 
 
 def test_the_ending_of_the_file_names_the_form() -> None:

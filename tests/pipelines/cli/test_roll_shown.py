@@ -11,6 +11,7 @@ import pytest
 
 from hardening.foundation.console import out
 from hardening.model import Enforcement
+from pipelines.cli.check_output import member_lines
 from pipelines.cli.rollout import show_members, show_roll
 from pipelines.cli.rollout_output import (
     RollOutput,
@@ -18,7 +19,6 @@ from pipelines.cli.rollout_output import (
     changed,
     heading,
     markdown,
-    member_lines,
     roll_output,
     tables,
     wave_rows,
@@ -28,7 +28,8 @@ from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.members import Changes
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group
-from pipelines.rollout.plan import GroupStep, adoptions, plan
+from pipelines.rollout.plan import adoptions, plan
+from pipelines.rollout.plan_model import GroupStep
 from pipelines.rollout.state import MemberState, Phase, RolloutOutcome, RolloutState
 from tests.support.fleets import NOW, fleet, judged, reason, target
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,9 @@ from hardening.disagreement import disagreements, summary
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation.errors import ContentError, UsageError
 from hardening.model import Enforcement, Severity, Waiver
-from pipelines.cli.scanning import form_of, html, require_one, show_scan
+from images.registry.references import require_reference
+from pipelines.cli.image_output import write_out
+from pipelines.cli.scanning import form_of, html, require_one, show_scan, show_scans
 from pipelines.contract import ScanOutput
 
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
@@ -93,6 +96,26 @@ def test_a_page_shows_strangers_text_and_runs_none_of_it() -> None:
     assert "w until 2026-12-01: later" in told
 
 
+def test_a_refused_scan_in_a_file_says_why_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, as the table does; of what is allowed, nothing."""
+    refused = scan(DEBSECAN, TRIVY)
+    for output, code in ((refused, 3), (refused.model_copy(update={"allowed": True}), 0)):
+        target = str(tmp_path / "scan.json")
+        assert show_scans("web", ([(output, b"{}", {})], []), form="json", output=target) == code
+        said = capsys.readouterr().err
+        assert ("refused by the policy default" in said, "because" in said) == (code == 3, code == 3)
+
+
+def test_scanners_whose_answers_do_not_count_are_not_said_to_agree(capsys: pytest.CaptureFixture[str]) -> None:
+    """By sample data nothing was evaluated, so their agreement means nothing."""
+    both = scan(replace(TRIVY, findings=()), DEBSECAN)
+    show_scan(both)
+    assert "agree" in capsys.readouterr().out
+    silent = Reason("judges", "web", Enforcement.ENFORCE, "nothing was evaluated: 0 of at least 2", "why", "todo")
+    show_scan(both.model_copy(update={"reasons": (silent,)}))
+    assert "agree" not in capsys.readouterr().out
+
+
 def test_the_table_tells_in_a_line_whether_scanners_agree(capsys: pytest.CaptureFixture[str]) -> None:
     """Where fewer than two evaluated it there is nothing to say."""
     show_scan(scan(DEBSECAN, TRIVY, REBUILT))
@@ -101,3 +124,37 @@ def test_the_table_tells_in_a_line_whether_scanners_agree(capsys: pytest.Capture
     assert "75.0 % reproduced; not known: 2" in said
     show_scan(scan(TRIVY))
     assert "disagree" not in capsys.readouterr().out
+
+
+def test_a_file_that_cannot_be_is_refused_before_anything_is_scanned(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not a place for a file"):
+        require_one("web", "sarif", str(tmp_path / "no/such/folder/x.sarif"))
+
+
+@pytest.mark.parametrize("place", ["/proc/x.json", f"/tmp/{'x' * 240}.json", f"/tmp/{'x' * 300}/x.json"])
+def test_a_file_that_cannot_be_written_is_one_error(place: str) -> None:
+    with pytest.raises(UsageError, match=r"cannot be written: |is not a place"):
+        write_out("text", place)
+
+
+@pytest.mark.parametrize(
+    "ref", ["", "me:hunter2@127.0.0.1:1/x/y:1", "a/b/c:d@e", "http://x/y", "web@sha256:00", "web:a b", "-x:y\x1b"]
+)
+def test_what_is_no_reference_is_refused_without_its_password(ref: str) -> None:
+    with pytest.raises(ContentError, match="is neither the name of an image nor a reference") as error:
+        require_reference(ref)
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_tag_and_a_digest_at_once_are_told() -> None:
+    with pytest.raises(ContentError, match=r"'docker.io/library/nginx:1@sha256:0+'") as error:
+        require_reference(f"docker.io/library/nginx:1@sha256:{'0' * 64}")
+    assert "not both" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "ref",
+    ["web", "web:1", "golden/web:1_2", "127.0.0.1:5000/golden/web:stable", "[::1]:5000/x:1", f"h/x@sha256:{'0' * 64}"],
+)  # fmt: skip
+def test_a_reference_is_one(ref: str) -> None:
+    require_reference(ref)

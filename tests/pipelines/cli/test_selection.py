@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from invoke import Context as Invoked
+from invoke import Exit
 
+import tasks
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Feeds, Settings
 from images.context import Context
 from pipelines.cli import image, rollout, scanning
+from pipelines.cli.check_output import MemberLine, member_lines
 from pipelines.cli.image import judgeable, means_several, named, one_of, publishable
-from pipelines.cli.rollout import check_fleets, show_fleets
-from pipelines.cli.rollout_output import MemberLine, member_lines
+from pipelines.cli.rollout import check_fleets, scan_fleets, show_fleets
 from pipelines.cli.scanning import scan_images, show_scans
+from pipelines.fleet.violations import Judged
 from tests.support.fleets import judged
 from tests.support.scanning import NO_FEEDS
 
@@ -133,15 +138,20 @@ FLEET = (
 )
 
 
+def with_fleets(folder: Path) -> Context:
+    """A content root with three fleets."""
+    (folder / "pipelines/fleets").mkdir(parents=True)
+    for name in ("shop-a", "shop-b", "bank"):
+        (folder / f"pipelines/fleets/{name}.toml").write_text(FLEET.replace("NAME", name))
+    given = {"state": folder / "state", "content": [folder], "judging": {"roots": [folder]}}
+    return replace(context(folder), settings=Settings.model_validate(given))
+
+
 def test_fleets_are_checked_by_glob_and_by_another_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One that cannot be read stops no other, and its exit code counts."""
-    (tmp_path / "pipelines/fleets").mkdir(parents=True)
-    for name in ("shop-a", "shop-b", "bank"):
-        (tmp_path / f"pipelines/fleets/{name}.toml").write_text(FLEET.replace("NAME", name))
-    given = {"state": tmp_path / "state", "content": [tmp_path], "judging": {"roots": [tmp_path]}}
-    ours = replace(context(tmp_path), settings=Settings.model_validate(given))
+    ours = with_fleets(tmp_path)
     asked = dict[str, str]()
 
     def one(fleet: str, by: Context) -> list[MemberLine]:
@@ -158,6 +168,31 @@ def test_fleets_are_checked_by_glob_and_by_another_policy(
     said = capsys.readouterr()
     assert said.out.startswith("shop-a ─")
     assert "1 member(s) within policy" in said.out
-    assert "its engine does not answer" in said.err
+    assert said.err.startswith("shop-b: its engine does not answer")
     assert show_fleets(check_fleets("bank", context=ours), as_json=True) == 0
     assert asked["bank"] == "default"
+
+
+def test_a_fleet_that_cannot_be_scanned_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others are listed, the error names the fleet, and its exit code counts."""
+    ours = with_fleets(tmp_path)
+
+    def one(at: str) -> list[Judged]:
+        if at == "bank":
+            raise OutsideError("its registry does not answer")
+        return [judged("web-1")]
+
+    monkeypatch.setattr(rollout, "fleet_session", lambda fleet, _context: nullcontext(fleet))
+    monkeypatch.setattr(rollout, "check", one)
+    monkeypatch.setattr(rollout, "image_context", lambda **_: ours)
+    lines, errors = scan_fleets("all", ours)
+    assert [line.fleet for line in lines] == ["shop-a", "shop-b"]
+    assert [str(error) for error in errors] == ["bank: its registry does not answer"]
+    with pytest.raises(Exit) as left:
+        tasks.fleet_scan(Invoked(), "all")
+    assert left.value.code == 4
+    said = capsys.readouterr()
+    assert "shop-b" in said.out
+    assert said.err == "bank: its registry does not answer\n"

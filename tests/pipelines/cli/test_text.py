@@ -20,9 +20,10 @@ from hardening.foundation.settings import ROOT
 from hardening.gate import explain
 from hardening.model import Enforcement, Severity
 from pipelines.cli import image, image_output, rollout
+from pipelines.cli.check_output import MemberLine
 from pipelines.cli.page import render_html
 from pipelines.cli.report_output import ImageReport, MemberReport, ReportOutput
-from pipelines.cli.rollout_output import MemberLine, markdown
+from pipelines.cli.rollout_output import markdown
 from pipelines.cli.scanning import show_scan
 from pipelines.contract import ScanOutput
 from tests.pipelines.cli.test_roll_shown import planned
@@ -113,7 +114,9 @@ def test_markup_and_emoji_codes_of_strangers_are_text(printed: io.StringIO) -> N
 
 def test_a_newline_forges_no_row_and_no_line(printed: io.StringIO) -> None:
     """In a cell it is written out; in a message what follows it is indented; lines of our own stay lines."""
-    console.print_table(["member", "state"], [[FORGED, ["one", "two"]]])
+    console.print_table([FORGED, "state"], [[FORGED, ["one", "two"]], ["web-2", [FORGED]]], title=FORGED)
+    console.print_rule(FORGED)
+    assert printed.getvalue().count("other-member") == printed.getvalue().count("web\\nother-member") == 5
     console.say(f"replacing {FORGED}")
     console.print_text([f"left alone: {FORGED}"])
     image_output.finish([OutsideError(f"no such member: {FORGED}")])
@@ -202,6 +205,11 @@ def test_markdown_shows_what_is_written(hostile: str, seen: str) -> None:
     assert text.markdown(hostile) == seen.replace(r"\\u", "\\\\u").replace(r"\\x1b", "\\\\x1b")
 
 
+def test_code_in_markdown_ends_at_nothing_of_its_own() -> None:
+    """Neither at a backtick nor at the end of a cell or of a line."""
+    assert text.markdown_code("a`b | c\n# d\u202e") == "`a'b / c # d\\u202e`"
+
+
 def test_the_plan_in_markdown_cannot_be_written_by_labels() -> None:
     """Names, zones and reasons in it, and the replacement, which stands as code."""
     evil = "x` | [a](https://evil.example) <b>\n# approved \u202e"
@@ -224,11 +232,21 @@ def test_the_plan_in_markdown_cannot_be_written_by_labels() -> None:
 
 def test_no_console_is_made_elsewhere() -> None:
     """What is printed goes through the careful consoles, whose switches stay as they are."""
-    for room in ("hardening", "images", "pipelines"):
-        for file in (ROOT / room).rglob("*.py"):
+    for room in ("tasks.py", "hardening/**/*.py", "images/**/*.py", "pipelines/**/*.py"):
+        for file in ROOT.glob(room):
             tree = ast.parse(file.read_text())
             calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
             assert "Console" not in [call.rpartition(".")[2] for call in calls], file
             keywords = [k for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords]
             switched = [k.value for k in keywords if k.arg in {"markup", "emoji"}]
             assert all(ast.unparse(value) == "False" for value in switched), file
+
+
+@pytest.mark.parametrize(
+    "name", ["www.evil.example", "WWW.evil.example", "https://evil.example", "<https://e.example|ok>"]
+)
+def test_a_chat_makes_no_link_of_an_address(name: str) -> None:
+    """A container may be called www.evil.example, which some chats link."""
+    said = text.chat(f"shop: {name}: it is old")
+    assert not re.search(r"(?i)www\.|://|<|\|", said)
+    assert text.chat("awww.x") == "awww.x"

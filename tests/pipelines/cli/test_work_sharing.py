@@ -12,7 +12,7 @@ import pytest
 
 from hardening.foundation.content import load_toml
 from hardening.foundation.errors import UsageError
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import Docker, Settings
 from images.context import Context
 from pipelines.cli.work_sharing import serve, show_workers, status_of, worker_status
 from pipelines.durable.dbos import engine_url
@@ -211,5 +211,9 @@ def test_a_fleet_is_rolled_where_its_members_can_be_reached(tmp_path: Path) -> N
     content = content_of(shared)
     assert needs_of_fleet(docker, shared) == (f"host:{os.uname().nodename}", content)
     assert needs_of_fleet(docker, Settings(state=tmp_path)) == ()
+    by_address = shared.model_copy(update={"docker": Docker(host="tcp://db:2376")})
+    assert needs_of_fleet(docker, by_address) == ()
+    named = fleet('kind = "docker"\nselector = { a = "b" }\ndocker = { hosts = ["ssh://web-1", "ssh://web-2"] }\n')
+    assert needs_of_fleet(named, by_address) == needs_of_fleet(docker, shared), "whose keys lie here"
     ec2 = fleet('kind = "ec2"\nselector = { a = "b" }\n')
     assert needs_of_fleet(ec2, shared) == ("region:eu-central-1", content)

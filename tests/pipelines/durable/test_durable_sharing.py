@@ -12,15 +12,18 @@ from dataclasses import replace
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from hardening.foundation.console import heard_by
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import one_of
 from pipelines.durable.dbos import Worker, abandon, claimed, engine_url, forget, is_carried, queue, sharing
 from pipelines.durable.dbos.system_database import SCHEMA, client_of, prepare
-from pipelines.durable.roster import KEEP_SECONDS, Roster, WorkerRow
+from pipelines.durable.roster import KEEP_SECONDS, Roster, WorkerRow, WorkRow
 from pipelines.durable.transcript import Transcript, log_file
 from pipelines.durable.workers import session
 from tests.conftest import POSTGRES
@@ -253,6 +256,107 @@ def test_what_a_worker_died_of_runs_alone(tmp_path: Path, world: World, monkeypa
         assert world.lines("begun") == ["build slow"]
         (world.folder / "go").touch()
         assert worker.execute("share", "s1", [["slow", ["docker"]], ["b", ["docker"]]]) == ["slow", "b"]
+
+
+DEATHS_IN: dict[str, tuple[tuple[str, ...], bool, int]] = {
+    "once": (("build",), False, 0),
+    "twice in one step": (("build", "build"), False, 2),
+    "in two steps": (("build", "pack"), False, 0),
+    "in one step that went well in between": (("build", "pack", "build"), False, 0),
+    "between steps": (("", "", "", ""), False, 0),
+    "between them too": (("build", "", "build"), False, 3),
+    "alone": (("build",) * (queue.ATTEMPTS - 1), True, 0),
+    "alone, again and again": (("build",) * queue.ATTEMPTS, True, queue.ATTEMPTS),
+}
+
+
+@pytest.mark.parametrize("name", DEATHS_IN)
+def test_what_kills_in_one_step_again_is_quarantined(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the second death; much later where it may be the user who ends the only process."""
+    steps, alone, at = DEATHS_IN[name]
+    flow, ended, back = SimpleNamespace(workflow_id="s1/a", attributes={}), list[int](), list[int]()
+    roster, dbos = MagicMock(), MagicMock()
+    dbos.update_workflow_attributes.side_effect = lambda _flow, new, merge: flow.attributes.update(new)
+    monkeypatch.setattr(queue, "DBOS", dbos)
+    work = queue.WorkQueue("w", "1", (), roster, alone)
+    for number, step in enumerate(steps, 1):
+        roster.work.return_value = {"s1/a": WorkRow("s1/a", "w", "host-7", "/log", step)}
+        work._put_back(flow)  # type: ignore[arg-type]
+        ended += [number] * dbos.cancel_workflows.call_count
+        back += [number] * dbos.resume_workflows.call_count
+        dbos.reset_mock()
+    assert ended == ([at] if at else [])
+    assert back == [number for number in range(1, len(steps) + 1) if number != at]
+    assert flow.attributes.get(queue.QUARANTINED) == ("/log on host-7" if at else None)
+    assert [one.args for one in roster.mark.call_args_list] == [("s1/a", "", "w")] * sum(map(bool, steps)), "once each"
+
+
+SUSPECT, SOUND = (SimpleNamespace(attributes=found) for found in ({queue.DEATHS: 1}, {}))
+
+
+@pytest.mark.parametrize(
+    ("beside", "flow", "may"),
+    [((), SUSPECT, True), ((), SOUND, True), ((False,), SOUND, True), ((False,), SUSPECT, False),
+     ((True,), SOUND, False), ((False, True), SOUND, False)],
+)  # fmt: skip
+def test_nothing_runs_beside_what_may_kill(beside: tuple[bool, ...], flow: Any, may: bool) -> None:
+    """Neither is it taken while others run, nor others while it does."""
+    ours = sharing.Sharing(MagicMock(), None)
+    ours._taken = {str(number): MagicMock(suspect=suspect) for number, suspect in enumerate(beside)}
+    assert ours._may_be_beside(flow) is may
+
+
+def test_a_worker_that_leaves_at_once_has_died_of_nothing(tmp_path: Path) -> None:
+    """What it was doing is marked as between steps; what another one does is not."""
+    with closing(Roster(f"sqlite:///{tmp_path / 'roster.sqlite'}", SCHEMA)) as roster:
+        with roster._begin() as connection:
+            for worker in ("w", "other"):
+                row = WorkRow(f"of {worker}", worker, "host-7", "/log", "build")
+                connection.execute(roster._work.insert().values(**vars(row)))
+        work = MagicMock(worker="w", roster=MagicMock(wraps=roster, leave=lambda _: None))
+        ours = sharing.Sharing(work, None)
+        for step in ("", "build"):
+            ours._taken = {"of w": MagicMock(flow="of w", step=step)}
+            assert ours.leave() == (("of w",) if step else ())
+            work.requeue.assert_called_with(set() if step else {"of w"})
+            steps = {flow: row.step for flow, row in roster.work(["of w", "of other"]).items()}
+            assert steps == {"of w": "" if step else "build", "of other": "build"}
+
+
+def test_a_worker_of_another_version_is_told_of_and_taken_for_no_help() -> None:
+    """It has what the flow needs, and would never take it."""
+    work, told = MagicMock(worker="w", version="2", alone=False), list[str]()
+    ours, other = sharing.Sharing(work, None), WorkerRow("other", "host-7", 1, "1", ("kvm",), 1)
+    with heard_by(told.append):
+        ours._look_for(("kvm",), ["s1/vm"], [other])
+        assert len(told) == len(ours._lacking) == 1
+        assert "runs another version of Goldsmith; update it" in told[0]
+        ours._look_for(("kvm",), ["s1/vm"], [other, replace(other, name="newer", version="2")])
+    assert (len(told), ours._lacking) == (1, {})
+
+
+def test_what_another_version_began_is_left_to_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is it taken where it waits, nor put back for one that has died."""
+    flows = [
+        SimpleNamespace(workflow_id=f"{status} {version}", status=status, app_version=version, name="build",
+                        queue_name=queue.SHARED, executor_id=f"worker of {version}", attributes={queue.NEEDS: ["kvm"]})
+        for status in queue.OPEN for version in ("1", "2")
+    ]  # fmt: skip
+
+    def listed(**asked: Any) -> list[SimpleNamespace]:
+        of = {"app_version": asked.get("app_version"), "queue_name": asked.get("queue_name")}
+        return [
+            one for one in flows
+            if one.status in asked["status"] and all(want in (None, getattr(one, name)) for name, want in of.items())
+        ]  # fmt: skip
+
+    dbos = MagicMock(list_workflows=listed)
+    monkeypatch.setattr(queue, "DBOS", dbos)
+    work = queue.WorkQueue("w", "1", ("build",), MagicMock(), alone=False)
+    assert [one.workflow_id for one in work.waiting()] == ["ENQUEUED 1"]
+    assert work.holders() == {"worker of 1"}
+    work.inherit("worker of 2")
+    assert not dbos.resume_workflows.called
 
 
 def test_a_flow_that_runs_here_is_not_taken_again(url: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
