@@ -121,17 +121,21 @@ def test_an_edge_that_declares_what_it_never_asks_for_is_named() -> None:
     assert never_called(called - {("images.aws.kms", "kms:Sign")}) == ["images.aws.kms: kms:Sign"]
 
 
+@pytest.mark.parametrize("ended", [pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED])
 @pytest.mark.parametrize("whole", [True, False])
-def test_only_the_whole_suite_knows_what_is_never_called(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
-    """It is red then; a part of it is as it was."""
+def test_only_the_whole_suite_knows_what_is_never_called(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], whole: bool, ended: pytest.ExitCode
+) -> None:
+    """It is red then, and says so where a test failed too; a part of it is as it was."""
     source = pytest.Config.ArgsSource
     config = SimpleNamespace(
         args_source=source.TESTPATHS if whole else source.ARGS, getoption=lambda _name, default=None: default
     )
-    session: Any = SimpleNamespace(config=config, exitstatus=pytest.ExitCode.OK)
+    session: Any = SimpleNamespace(config=config, exitstatus=ended)
     monkeypatch.setattr(recorder, "CALLED", set())
     recorder.pytest_sessionfinish(session)
-    assert (session.exitstatus is pytest.ExitCode.TESTS_FAILED) is whole
+    assert session.exitstatus == (pytest.ExitCode.TESTS_FAILED if whole else ended)
+    assert ("never asked for" in capsys.readouterr().out) is whole
 
 
 def test_a_call_that_its_module_does_not_declare_fails() -> None:

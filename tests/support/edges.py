@@ -41,9 +41,9 @@ def declared(edge: str) -> frozenset[str]:
 @contextmanager
 def recorded() -> Iterator[None]:
     """Every call during the block is written down, and fails where its module does not declare it."""
-    from images.aws.client import Client
+    from images.aws.client import Client, Clients
 
-    call, pages = Client.call, Client.pages
+    call, pages, assuming = Client.call, Client.pages, Clients._assuming
 
     def recorded_call(self: Client, operation: str, **request: Any) -> dict[str, Any]:
         edge, permission = EDGE.get() or asking(), self.permission(operation)
@@ -72,7 +72,23 @@ def recorded() -> Iterator[None]:
 
         return each()
 
-    with patch.object(Client, "call", recorded_call), patch.object(Client, "pages", recorded_pages):
+    def recorded_assuming(self: Clients, *about: Any) -> Any:
+        from botocore.credentials import AssumeRoleCredentialFetcher as Fetcher
+
+        fetch = Fetcher.fetch_credentials
+
+        def recorded_fetch(self: Any) -> Any:
+            CALLED.add((CLIENT, "sts:AssumeRole"))
+            return fetch(self)
+
+        with patch.object(Fetcher, "fetch_credentials", recorded_fetch):
+            return assuming(self, *about)
+
+    with (
+        patch.object(Client, "call", recorded_call),
+        patch.object(Client, "pages", recorded_pages),
+        patch.object(Clients, "_assuming", recorded_assuming),
+    ):
         yield
 
 
@@ -98,6 +114,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not any(
         config.getoption(name, default=None) for name in ("keyword", "markexpr", "lf", "fast", "collectonly")
     )
-    if whole and session.exitstatus == pytest.ExitCode.OK and (needless := never_called(CALLED)):
+    ended = session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED}
+    if whole and ended and (needless := never_called(CALLED)):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         print("\ndeclared, and never asked for:", *needless, sep="\n  ")  # noqa: T201

@@ -26,6 +26,7 @@ from hardening.foundation.settings import ROOT, Aws
 from images.aws.client import AwsError, Client, Clients, DeniedError, UnreachableError, moment
 from tests.strict_aws import ACCOUNT, Fault, StrictAws
 from tests.support.cloud import HOME, PARTNER
+from tests.support.edges import CALLED, CLIENT
 
 QUICK = Aws(account=ACCOUNT, region=HOME, attempts=2, timeout=duration("1s"))
 IMAGES = {"Owners": ["self"]}
@@ -141,6 +142,7 @@ def test_another_account_is_entered_by_its_role(aws: StrictAws) -> None:
     inside = client(replace_settings(roles={PARTNER: role}), service="sts", account=PARTNER)
     assert inside.call("GetCallerIdentity")["Account"] == PARTNER
     assert aws.calls("sts", "AssumeRole")
+    assert (CLIENT, "sts:AssumeRole") in CALLED
     error = failure(lambda: client(service="sts", account=PARTNER))
     assert isinstance(error, ContentError)
     assert f"no role to look into account {PARTNER}" in str(error)
