@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import assert_never
+from typing import Protocol, assert_never
 
 import requests
 
@@ -60,6 +60,13 @@ ASK_SECONDS = 5
 LOOK_LASTS = timedelta(hours=1)  # for what is only recorded
 
 
+class SeeMembers(Protocol):
+    """What lists the members of a fleet."""
+
+    def __call__(self, group: str = "", /) -> Seen:
+        """All that the selector finds; or, by a group's id, at least what that group's service replaces."""
+
+
 def _nothing_instead(_group: Group, _target: ReplacementImage, _reasons: Sequence[str]) -> str:
     return ""
 
@@ -85,7 +92,7 @@ class FleetSession:
     now: Now
     source: str
     look: Callable[[tuple[Waiver, ...], datetime], ProvenancePort]
-    seen: Callable[[], Seen]
+    seen: SeeMembers
     groups: DelegatedFleet | None = None
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
     together: Together = one_by_one
@@ -254,7 +261,8 @@ class FleetSession:
 
     def group_left_alone(self, order: GroupOrder) -> str:
         """Why the group is left alone after all; empty when it is to be rolled."""
-        group, seen = order.step.group, self.seen()
+        group = order.step.group
+        seen = self.seen(group.id)
         require_read([one for one in seen.unread if f"{group.id}/".startswith(f"{one.id}/")], "member")
         found = [one for one in seen.members if group.id in (one.group, one.beside)]
         inside = in_group(self.judge(found), group)

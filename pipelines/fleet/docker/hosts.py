@@ -69,7 +69,7 @@ class HostsFleet:
 
         return ask_each({label: partial(asked, label) for label in questions}, self._within)
 
-    def seen(self) -> Seen:
+    def seen(self, _group: str = "") -> Seen:
         """The members of the hosts that can be read, and which cannot."""
         found, unread, known = list[Member](), list[Unread](), dict[str, str]()
         for label, one in self._ask(dict.fromkeys(self._hosts, DockerFleet.describe)).items():

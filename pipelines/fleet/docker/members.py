@@ -103,7 +103,7 @@ class DockerFleet:
         with outside("listing containers", self.engine):
             return self._inventory.members()
 
-    def seen(self) -> Seen:
+    def seen(self, _group: str = "") -> Seen:
         """The same; an engine that cannot be read raises."""
         return Seen(self.describe())
 

@@ -92,9 +92,12 @@ class Ec2Members:
         return self.members_in(read_fleet(self.fleet, self.cloud).whole())
 
     @understood("EC2")
-    def seen(self) -> Seen:
-        """The members, the instances of the fleet's groups, and the templates that others would start from."""
-        inventory = read_fleet(self.fleet, self.cloud)
+    def seen(self, group: str = "") -> Seen:
+        """The members, the instances of the fleet's groups, and the templates that others would start from; or all that
+        stand where one group does.
+        """
+        account, _, rest = group.partition("/")
+        inventory = read_fleet(self.fleet, self.cloud, *([(account, rest.partition("/")[0])] if group else ()))
         grouped = [self._grouped(one) for one in inventory.instances if one.group]
         return Seen((*self.members_in(inventory), *grouped, *inventory.templates), tuple(inventory.unread))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from hardening.foundation.asking import ask_each
 from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, traced
@@ -71,16 +72,16 @@ class ClusterReader(GroupReader):
                 raise OutsideError(f"the ECS service {name} is gone from the cluster {self.cluster}")
             return self._service(found[0])
 
-    def services(self) -> tuple[dict[str, Service], list[Unread]]:
-        """The services of the fleet by group id; and those that it names and that are not there."""
-        names = list(self.fleet.ecs.services) or [short(str(one)) for one in self.listed()]
+    def services(self, only: str = "") -> tuple[dict[str, Service], list[Unread]]:
+        """The services of the fleet by group id, or that one alone; and those that it names and that are not there."""
+        names = [only] if only else list(self.fleet.ecs.services) or [short(str(one)) for one in self.listed()]
         shown, missing = self._described(names)
         wanted = self.fleet.selector.items()
         ours = [self._service(one) for one in shown if wanted <= tags_of(one.get("tags")).items()]
         found = {self.group_id(one.name): one for one in ours}
         unread = dict.fromkeys(missing, "no ECS service is called so")
         unread |= dict.fromkeys((str(one["serviceName"]) for one in shown), "it has not the tags of the selector")
-        named = [one for one in self.fleet.ecs.services if self.group_id(one) not in found]
+        named = [one for one in names if one in self.fleet.ecs.services and self.group_id(one) not in found]
         return dict(sorted(found.items())), [Unread(self.group_id(one), unread[one]) for one in named]
 
     def listed(self) -> Iterator[str]:
@@ -134,10 +135,10 @@ class ClusterReader(GroupReader):
             found += answer["tasks"]
         return found
 
-    def inventory(self) -> TaskInventory:
-        """All of it."""
+    def inventory(self, only: str = "") -> TaskInventory:
+        """All of it, or what one service runs."""
         with self.understood():
-            services, unread = self.services()
+            services, unread = self.services(only)
             found = TaskInventory(services, unread=unread)
             for group, service in services.items():
                 for task in self.tasks(service.name):
@@ -198,10 +199,13 @@ class TaskFleet(UnsteppedMembers):
         self._last = dict[str, TaskContainer]()
         self._users = ImageUsers(configuration)
 
-    def seen(self) -> Seen:
-        """All containers of the tasks. A cluster that cannot be read, or not within `aws.read_within`, is unread."""
+    def seen(self, group: str = "") -> Seen:
+        """All containers of the tasks, or those of one service. A cluster that cannot be read, or not within
+        `aws.read_within`, is unread.
+        """
         at = self.reader
-        (found,) = ask_each({at.where: at.inventory}, at.cloud.aws.read_within).values()
+        asked = partial(at.inventory, group.removeprefix(f"{at.where}/"))
+        (found,) = ask_each({at.where: asked}, at.cloud.aws.read_within).values()
         if isinstance(found, GoldsmithError):
             return Seen((), (Unread(at.where, found.message),))
         self._last.update(found.containers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from hardening.foundation.asking import ask_each
 from hardening.foundation.errors import GoldsmithError, OutsideError
@@ -81,18 +82,18 @@ class NodeReader(GroupReader):
         """The names of all managed node groups of the cluster."""
         return self.eks.pages("ListNodegroups", "nodegroups", clusterName=self.cluster)
 
-    def inventory(self) -> NodeInventory:
-        """All of it."""
+    def inventory(self, only: str = "") -> NodeInventory:
+        """All of it, or what one node group runs."""
         found, wanted = NodeInventory(), self.fleet.selector.items()
         with self.understood():
-            named = list(self.fleet.eks.node_groups)
-            for name in named or self.listed():
+            named = self.fleet.eks.node_groups
+            for name in [only] if only else named or self.listed():
                 one = self._shown(name)
-                if one is None and named:
+                if one is None and name in named:
                     found.unread.append(Unread(self.group_id(name), "no EKS node group is called so"))
                 elif one and wanted <= one.tags.items():
                     self._read(found, one)
-                elif named:
+                elif name in named:
                     found.unread.append(Unread(self.group_id(name), "it has not the tags of the selector"))
         return found
 
@@ -135,17 +136,20 @@ class NodeFleet(UnsteppedMembers):
         self.reader = reader
         self._machines = Ec2Fleet(reader.machines(), reader.cloud)
 
-    def seen(self) -> Seen:
-        """All of them. A cluster that cannot be read, or not within `aws.read_within`, is unread."""
+    def seen(self, group: str = "") -> Seen:
+        """All of them, or those of one node group. A cluster that cannot be read, or not within `aws.read_within`, is
+        unread.
+        """
         at, members = self.reader, list[Member]()
-        (found,) = ask_each({at.where: at.inventory}, at.cloud.aws.read_within).values()
+        asked = partial(at.inventory, group.removeprefix(f"{at.where}/"))
+        (found,) = ask_each({at.where: asked}, at.cloud.aws.read_within).values()
         if isinstance(found, GoldsmithError):
             return Seen((), (Unread(at.where, found.message),))
-        for group, instances in found.instances.items():
-            why = f"{found.groups[group].called} rolls it"
+        for name, instances in found.instances.items():
+            why = f"{found.groups[name].called} rolls it"
             for one in instances:
                 own = self._machines.member(one, f"{one.where}/ec2/{one.shown.id}")
-                members.append(replace(own, forced_in_place=(), cannot_roll=why, group=group))
+                members.append(replace(own, forced_in_place=(), cannot_roll=why, group=name))
         return Seen(tuple(sorted(members, key=lambda one: one.id)), tuple(found.unread))
 
     def observe(self, members: Sequence[Member]) -> Mapping[str, Observed]:

@@ -158,7 +158,7 @@ class PodFleet(UnsteppedMembers):
         """The pods that nothing keeps, which are left alone."""
         return tuple(sorted(self._inventory().alone, key=lambda one: one.id))
 
-    def seen(self) -> Seen:
+    def seen(self, _group: str = "") -> Seen:
         """All containers of the fleet's pods. Raises OutsideError where the cluster cannot be read."""
         found = self._inventory()
         return Seen(tuple(sorted((*found.members, *found.alone), key=lambda one: one.id)))

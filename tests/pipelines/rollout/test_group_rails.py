@@ -188,7 +188,11 @@ def test_a_group_that_is_gone_at_its_turn_holds_up_no_other(services: test_roll_
         made = plan_all(session).plan
         first, second = (GroupOrder("r1", step, made.target, session.fleet.limits) for step in made.groups)
         services.at.client.delete_service(cluster="shop", service="web", force=True)
+        before = len(services.at.aws.calls())
         assert session.group_left_alone(second) == ""
+        described, listed = (services.at.aws.calls("ecs", one, before) for one in ("DescribeServices", "ListTasks"))
+        assert [one["params"]["services"] for one in described] == [["web-2"]], "each turn asks for its own group alone"
+        assert [one["params"]["serviceName"] for one in listed] == ["web-2"]
         with pytest.raises(OutsideError, match="not every member"):
             session.group_left_alone(first)
 
