@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cfnlint.api
 import pytest
 from cloudsplaining.scan.policy_document import PolicyDocument
 from policy_sentry.shared.iam_data import get_service_prefix_data
@@ -439,7 +438,9 @@ def test_terraform_keeps_policy_variables_from_its_own_templates() -> None:
 @pytest.mark.parametrize("role", [one for one in ROLES if one != "builder"])
 def test_cloudformation_is_what_its_linter_accepts(role: str) -> None:
     """It knows every property, and actions of IAM too."""
+    from cfnlint import api  # takes long to load, and few workers come here
+
     found = policies(role, every(), installation(settings(), FLEETS, groups=GROUPS))
     ((name, file),) = FORMS["cloudformation"](found).items()
     assert name == f"goldsmith-{role}.template.json"
-    assert cfnlint.api.lint(json.dumps(file), regions=[HOME]) == []
+    assert api.lint(json.dumps(file), regions=[HOME]) == []

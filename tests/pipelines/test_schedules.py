@@ -17,8 +17,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import cfnlint.api
-import cfnlint.decode
 import kubernetes_validate
 import pytest
 import yaml
@@ -303,13 +301,17 @@ def test_kubernetes_takes_the_cron_job_and_gives_it_little(command: str) -> None
 @EACH
 def test_cloudformation_takes_the_task_and_its_schedule(command: str, tmp_path: Path) -> None:
     """By cfn-lint, which knows every property of every resource."""
-    assert cfnlint.api.lint(only("eventbridge", command), regions=["eu-central-1"]) == []
+    from cfnlint import api  # takes long to load, and few workers come here
+
+    assert api.lint(only("eventbridge", command), regions=["eu-central-1"]) == []
 
 
 @EACH
 def test_the_services_themselves_take_the_task_and_its_schedule(command: str) -> None:
     """botocore's own models of ECS and EventBridge Scheduler, once the stack's references stand for something."""
-    template, problems = cfnlint.decode.decode_str(only("eventbridge", command))
+    from cfnlint.decode import decode_str
+
+    template, problems = decode_str(only("eventbridge", command))
     assert not problems
     resources = json.loads(json.dumps(template), object_hook=_resolved)["Resources"]
     task = _lowered(resources["Task"]["Properties"])
@@ -358,7 +360,9 @@ def _lowered(value: Any, *, names: bool = True) -> Any:
 
 def test_the_task_of_ecs_writes_its_login_and_runs_what_it_is_told(tmp_path: Path) -> None:
     """Its entry point, as written, but for where the image keeps Goldsmith."""
-    template, _ = cfnlint.decode.decode_str(only("eventbridge"))
+    from cfnlint.decode import decode_str
+
+    template, _ = decode_str(only("eventbridge"))
     [container] = template["Resources"]["Task"]["Properties"]["ContainerDefinitions"]
     entry = [part.replace("python3 /opt/goldsmith/tasks.py", "env printf '<%s>'") for part in
              container["EntryPoint"]]  # fmt: skip
