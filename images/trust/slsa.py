@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, Field
 from hardening.foundation.errors import MalformedError
 from hardening.foundation.hashing import DIGEST, digest_of
 from images.artifact import Artifact, Package, Release
+from images.packages.debian import NAME
 from images.trust.statement import (
     GOLDSMITH_VERSION,
     NAMESPACE,
@@ -139,7 +140,7 @@ class _PackageDigest(Predicate):
 
 
 class _BuiltPackage(Predicate):
-    name: str
+    name: Annotated[str, Field(pattern=rf"^{NAME}$")]
     uri: str
     digest: _PackageDigest | None = None
     annotations: _PackageFacts

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache, partial
@@ -280,6 +281,14 @@ def _answering(said: dict[str, Any]) -> Any:
         yield
 
 
+@contextmanager
+def _moments_read() -> Iterator[None]:
+    """botocore's parser has seen to what is a moment; by JSON, to nothing else."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"(?s).*Expected `datetime`", UserWarning)
+        yield
+
+
 class _Ledger:
     """Knows nothing."""
 
@@ -307,7 +316,7 @@ def _ecs(said: Any) -> None:
         "name": "web", "title": "The web servers", "owner": "platform team", "kind": "ecs",
         "replacement": {"definition": "nginx"}, "ecs": {"cluster": "shop", "services": ["web"]},
     })  # fmt: skip
-    with _answering(_object(said)):
+    with _answering(_object(said)), _moments_read():
         reader = ClusterReader(of, _cloud())
         _looked_at(TaskFleet(reader, lambda _reference: None), ServiceFleet(of, reader, _cloud(), lambda: NOW))
 
@@ -317,7 +326,7 @@ def _eks(said: Any) -> None:
         "name": "nodes", "title": "The nodes", "owner": "platform team", "kind": "eks",
         "replacement": {"definition": "debian-server"}, "eks": {"cluster": "shop", "node_groups": ["nodes"]},
     })  # fmt: skip
-    with _answering(_object(said)):
+    with _answering(_object(said)), _moments_read():
         reader = NodeReader(of, _cloud())
         _looked_at(NodeFleet(reader), NodeGroupFleet(of, reader, lambda: NOW))
 

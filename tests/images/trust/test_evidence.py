@@ -146,6 +146,15 @@ def test_a_provenance_that_names_a_package_twice_in_two_ways_is_refused() -> Non
         artifact_of(provenance)
 
 
+@pytest.mark.parametrize("name", ["/", "", "a b", "../x"])
+def test_a_provenance_names_packages_as_debian_does(name: str) -> None:
+    """Of some other names there is no package URL."""
+    provenance = copy(BY_TYPE[statement.PROVENANCE])
+    provenance["buildDefinition"]["resolvedDependencies"][-1]["name"] = name
+    with pytest.raises(MalformedError, match=r"resolvedDependencies is malformed: .*name"):
+        artifact_of(provenance)
+
+
 @pytest.mark.parametrize(
     ("path", "value", "error"),
     [

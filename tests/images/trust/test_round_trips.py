@@ -1,4 +1,4 @@
-"""What becomes an attestation comes back exactly: the ledger is made anew from what releases carry."""
+"""What becomes an attestation comes back exactly: the ledger is made again from what releases carry."""
 
 from __future__ import annotations
 
