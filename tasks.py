@@ -188,7 +188,7 @@ def command(body: Callable[..., Any]) -> Any:
 
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> None:
-        sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us anew
+        sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us again
         from hardening.foundation.errors import GoldsmithError, disk_error
         from hardening.foundation.text import visible
 
@@ -1000,7 +1000,7 @@ def doctor(c: Context, json: Json = False) -> int:
 
 @command
 def schema(c: Context) -> None:
-    """Write docs/schemas anew: what `--json` prints, and what editors complete in content files."""
+    """Write docs/schemas: what `--json` prints, and what editors complete in content files."""
     from hardening.foundation.console import say
     from pipelines.cli.schemas import write_schemas
 

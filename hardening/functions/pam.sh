@@ -1,6 +1,6 @@
 # PAM's stacks in /etc/pam.d, as Debian makes them out of /usr/share/pam-configs. Stands before a script.
 
-# MODULE FILE: has the stacks made anew where FILE (below etc/pam.d) does not name MODULE. The image's own tool does it,
+# MODULE FILE: has the stacks made again where FILE (below etc/pam.d) does not name MODULE. The image's own tool does it,
 # so that modules which packages bring later find their place, and what is here survives their updates.
 pam_add() {
     [ -x "$ROOT/usr/sbin/pam-auth-update" ] && [ -f "$ROOT/etc/pam.d/$2" ] && [ ! -L "$ROOT/etc/pam.d/$2" ] || return 0

@@ -36,7 +36,7 @@ class Direct:
 class Disk:
     """A disk to boot, and as which machine: `uuid` is what a cloud would give it (SMBIOS), the same at each boot of it.
 
-    What is written goes to `overlay`, a file that is made anew where the boot is the machine's `first`; without an
+    What is written goes to `overlay`, a file that is made again where the boot is the machine's `first`; without an
     overlay it is forgotten. `direct`: the kernel to start without firmware. `seed`: an image with answers for
     cloud-init.
     """

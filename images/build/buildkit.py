@@ -134,7 +134,7 @@ def _run(job: BuildJob, base_digest: str, written: Path) -> list[Path]:
 
 
 def _beyond(output: Path, parent: list[str]) -> list[Path]:
-    """The uncompressed layers of BuildKit's result beyond those of `parent` (diff ids: it may compress them anew)."""
+    """The uncompressed layers of BuildKit's result beyond those of `parent` (diff ids: it may compress them again)."""
     blobs = output / "blobs" / "sha256"
     index = json.loads((output / "index.json").read_text())
     manifest = json.loads((blobs / index["manifests"][0]["digest"][7:]).read_text())

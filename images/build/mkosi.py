@@ -3,7 +3,7 @@
 Hardening, the definition's files, kernel parameters, disk, boot gate, scans and policy are those of every machine; the
 distribution, its suite and its package sources are those of `base.bootstrap`. Weak points:
 
-- What mkosi installs is recorded, not planned. So any change of the archive makes the tree anew, needed or not.
+- What mkosi installs is recorded, not planned. So any change of the archive makes the tree again, needed or not.
 - Each run fetches all packages: there is no cache of them, and proxy and extra sources of our settings are not passed.
   `mkosi.sandbox` in the definition's folder may hold what apt is to be told.
 - The kernel lies in the tree twice: mkosi copies it from /boot into /usr/lib/modules.

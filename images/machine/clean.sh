@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes from the machine's file system at $ROOT what must be made anew on each machine, and what a build leaves behind.
+# Removes from the machine's file system at $ROOT what must be made again on each machine, and what a build leaves behind.
 # Runs after images/build/clean.sh, which takes away what containers must not hold either.
 set -eu
 base=${ROOT%/}

@@ -50,7 +50,7 @@ class PackageIndex:
         return aptroot.sources_text(self.settings, bootstrap)
 
     def refresh(self, bootstrap: Bootstrap) -> None:
-        """Fetch the index anew. Raises OutsideError when any of its sources cannot be fetched or verified."""
+        """Fetch the index again. Raises OutsideError when any of its sources cannot be fetched or verified."""
         root = self._root(bootstrap)
         with only_one(root / "lock", "a refresh of the package index", wait_seconds=300), room_on(root):
             retrying(lambda: self._update(bootstrap), within=self.settings.retry_for)

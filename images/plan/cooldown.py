@@ -88,7 +88,7 @@ def look_at_index(known: Sights, offered: Mapping[str, datetime | None], now: da
     """What is known of a source of packages after a look that found all of its versions, each with its signed date.
 
     A signed date lets a version be older than its first sight, but not than the look before, which did not find it;
-    what the first look of all finds need not wait. What is gone is forgotten, so that it waits anew when it comes
+    what the first look of all finds need not wait. What is gone is forgotten, so that it waits again when it comes
     back, unless another machine has looked at a newer index than this one.
     """
     present, seen = _before(known, now)

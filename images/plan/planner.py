@@ -49,7 +49,7 @@ class Planner:
         self.digests: dict[str, str] = {}
 
     def refresh(self, names: Iterable[str]) -> None:
-        """Fetch the package indexes that `names` take packages from anew. Raises OutsideError."""
+        """Fetch again the package indexes that `names` take packages from. Raises OutsideError."""
         distributions = [self.bootstrap(self.context.definitions[name]) for name in names]
         for (suite, _), found in sorted({(d.suite, d.components): d for d in distributions}.items()):
             say(f"fetching the package index of {suite}")

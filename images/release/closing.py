@@ -109,7 +109,7 @@ def _matched(to: ReleaseStore, before: PreviousRelease, artifact: Artifact, resu
 def _line(to: ReleaseStore, release: Release, artifact: Artifact, finding: Finding, seen: datetime) -> ClosedFix:
     """What is kept of one. A release is dated by the beginning of the run that made it, so where the same run built it,
     it was published when that was done. A day of first sight after that, as moved clocks leave it, is that day. What
-    was only dated anew was published when its content first was.
+    was only dated again was published when its content first was.
     """
     index, same = PackageIndex(to.settings), to.ledger.releases_of_content(release.content)
     at = min(one.published_at for one in (release, *same) if one.name == release.name)

@@ -5,7 +5,7 @@ WORK.err take what it prints). KEEPS are the numbers of the capabilities that it
 FILE are limits in bytes. All paths are where they are on the host. It starts in namespaces of its own
 (`confinement.py`): nothing that it mounts is seen elsewhere, and it has no network, no other processes, nothing of the
 host's /etc, /home, /run or /tmp, and no capability to get out.
-It starts anew for each scan: so it imports nothing of ours, and of Python no more than it needs (no pathlib).
+It starts again for each scan: so it imports nothing of ours, and of Python no more than it needs (no pathlib).
 """
 
 # ruff: noqa: PTH102, PTH103, PTH112, PTH114, PTH115, PTH120, PTH211

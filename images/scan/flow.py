@@ -1,7 +1,7 @@
 """Scan one image: every scanner side by side over the artifact itself, their findings merged, and its SBOM.
 
 A report is good for as long as nothing that entered it has changed. Only reports are kept, with the date of their data;
-what they mean (merging, known exploitation, the policy) is worked out anew each time, so that data grown old counts as
+what they mean (merging, known exploitation, the policy) is worked out again each time, so that data grown old counts as
 old.
 """
 

@@ -104,7 +104,7 @@ def _cells(seen: StatusOutput) -> list[list[Cell]]:
 
 
 def _watched(fleet: str, context: Context, seen: StatusOutput) -> StatusOutput:
-    """Show it anew each second until it is over; where output is no terminal, a line whenever something has changed."""
+    """Redraw it each second until it is over; where output is no terminal, a line whenever something has changed."""
     if not sys.stdout.isatty():
         return _followed(fleet, context, seen)
     from rich.console import Group

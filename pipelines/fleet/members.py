@@ -31,7 +31,7 @@ class Member:
     do-not-disrupt label says. `forced_in_place` names what cannot exist twice; `cannot_roll` why it cannot be replaced
     at all. `zone` is where it stands, empty where its kind knows no zones. `exact` is the reference, by digest or id,
     that a rollback goes to. `group` is the group whose service replaces it; empty: we step it. `beside` is the group
-    that starts it anew with another container, which it rolls. `defined_in` is what else defines it and would undo the
+    that starts it again with another container, which it rolls. `defined_in` is what else defines it and would undo the
     replacement, unless it names the new image as well.
     """
 

@@ -155,7 +155,7 @@ def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
     if found and found.suits(for_builds):
         return found
     private = PrivateEngine(settings)
-    # One whose data was removed under it still answers, and can do nothing: it is started anew.
+    # One whose data was removed under it still answers, and can do nothing: it is started again.
     return probe(private.host) if private.data.exists() else None
 
 

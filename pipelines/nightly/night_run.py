@@ -152,7 +152,7 @@ def _carried(context: Context, worker: Worker, order: NightOrder) -> NightRecord
             context.ledger.end_night(order.id)
             context.ledger.audit(context.now, context.actor, "nightly", order.id, said)
             if not isinstance(error, GoldsmithError):
-                raise UsageError(f"{order.id} {said}", hint="report this; the next nightly begins anew") from error
+                raise UsageError(f"{order.id} {said}", hint="report this; the next nightly starts over") from error
         raise
     context.ledger.end_night(order.id)
     return from_json(NightRecord, answer)

@@ -164,7 +164,7 @@ async def _admitted(rolling: Rolling, ask: Callable[[], Admission]) -> int:
 def _leave_open(rolling: Rolling, why: str) -> None:
     """Write down the wait and end this process's part where it does not wait so long; for use inside a step.
 
-    The step is not recorded, so whoever goes on asks anew, also what people want. Raises FencedError.
+    The step is not recorded, so whoever goes on asks again, also what people want. Raises FencedError.
     """
     world, state = rolling.world, rolling.state
     if world.until and not rolling.runner.back and outlasts(rolling.order.limits, world.now(), world.until):

@@ -187,7 +187,7 @@ class FleetSession:
         }
 
     def why_not_group(self, inside: Sequence[Judged], target: ReplacementImage, adopt: Sequence[str]) -> str:
-        """Why a group is left alone, for one thing in it that must be: its service replaces all of it, and starts anew
+        """Why a group is left alone, for one thing in it that must be: its service replaces all of it, and starts again
         what stands beside. Empty when it is to be rolled.
         """
         changes = (Changes() if one.member.beside else self.members.changes(one.member, target) for one in inside)

@@ -459,7 +459,7 @@ def test_the_image_holds_what_runs_and_not_what_tests() -> None:
 def test_without_an_image_what_stable_names_is_run_by_its_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No newer candidate, which nobody promoted; none where that is over. It is said when to render anew."""
+    """No newer candidate, which nobody promoted; none where that is over. It is said when to render again."""
     monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path))
     now = datetime.now(UTC)
 

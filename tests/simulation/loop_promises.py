@@ -76,7 +76,7 @@ class Promises:
         raise ViolationError("parents before children", f"{name} is begun before {below} is done")
 
     def tag_seen(self, digest: str, at: datetime) -> None:
-        """A night saw what the upstream tag names; what comes back begins anew."""
+        """A night saw what the upstream tag names; what comes back starts over."""
         if digest != self.tag:
             self.tag, self.first_seen[digest] = digest, at
 
@@ -100,7 +100,7 @@ class Promises:
             self._is_candidate(release)
 
     def _is_candidate(self, release: Release) -> None:
-        """A content that comes back begins anew, and what came after it was taken back; new dates change nothing."""
+        """A content that comes back starts over, and what came after it was taken back; new dates change nothing."""
         since = self.candidate_at.setdefault(release.name, {})
         if release.content != next(reversed(since), ""):
             after = list(since)[list(since).index(release.content) :] if release.content in since else []

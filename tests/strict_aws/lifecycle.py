@@ -66,7 +66,7 @@ def started(world: World, backend: Any, instance: Any) -> None:
 
 
 def check(world: World, instance: Any) -> None:
-    """Status checks start anew; after a while they know."""
+    """Status checks start again; after a while they know."""
     instance.checked = None
     turn = instance.turn = getattr(instance, "turn", 0) + 1
 
@@ -269,7 +269,7 @@ def told(backend: Any) -> list[Any]:
 
 
 def reboot(world: World, call: Call) -> dict[str, Any]:
-    """Running ones; their status checks start anew."""
+    """Running ones; their status checks start again."""
     named = found(tags.backend(call.account, call.region), *call.params["InstanceIds"])
     for instance in named:
         if instance.state != "running":

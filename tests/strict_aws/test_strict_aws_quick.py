@@ -75,7 +75,7 @@ def moto_picks(serializer: Any, value: Any, key: str, shape: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A value to compare; of objects that are made anew for each look, their class."""
+    """A value to compare; of objects that are made again for each look, their class."""
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
     return value if isinstance(value, str | int | float | bool | dict) or value is None else type(value).__name__

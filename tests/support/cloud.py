@@ -40,7 +40,7 @@ _clients: dict[Any, Client] = {}
 def made_once(make: Callable[[Clients, str, str, str], Client]) -> Callable[[Clients, str, str, str], Client]:
     """How `Clients` makes a client, once a process for the same settings and environment: its models cost the most.
 
-    One that assumes a role is made anew, as the emulator forgets its credentials.
+    One that assumes a role is made again, as the emulator forgets its credentials.
     """
 
     def once(clients: Clients, service: str, account: str, region: str) -> Client:

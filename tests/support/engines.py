@@ -43,7 +43,7 @@ def busybox_image(
     """An image of this host's static busybox whose web server says `answer`; returns its id.
 
     It is made once an engine, where it has a second tag, unless it is not to be kept. With another `label` than that of
-    `engine` it is made anew and outlives the block, and whoever made it removes it.
+    `engine` it is made again and outlives the block, and whoever made it removes it.
     """
     busybox = which("busybox")
     assert busybox

@@ -28,7 +28,7 @@ bad=$(
         printf '%s\n' "$written" | grep -qxF -e "$rule" || echo "no such rule: $rule"
     done
     find . -xdev -type f -perm /6000 -printf '/%P\n' | while read -r program; do
-        printf '%s\n' "$written" | grep -qF -e " path=$program " || echo "nobody would hear that $program was used"
+        printf '%s\n' "$written" | grep -qF -e " path=$program " || echo "no audit rule reports that $program was used"
     done
     printf '%s\n' "$written" | grep -E '^(-d|-W|-D .)|[ ,](never|exclude)[ ,]' | sed 's/^/taken back or kept out by: /' || true
     printf '%s\n' "$written" | grep -E '^(-r [1-9]|-f 0|-b [0-9]{1,3}$)' | sed 's/^/events get lost by: /' || true

@@ -36,7 +36,7 @@ found=$(
         lacks=$(printf '%s\n' "$told" | awk -v path="${path%/}" -v needed="$needed" '
             $1 == path { all = all $2 }
             END { for (i = 1; i <= length(needed); i++) if (!index(all, substr(needed, i, 1))) { print needed; exit } }')
-        if [ -z "$lacks" ]; then echo "heard $path"; else echo "nobody would hear that $path is $what (-w $path -p $needed)"; fi
+        if [ -z "$lacks" ]; then echo "heard $path"; else echo "no audit rule reports that $path is $what (-w $path -p $needed)"; fi
     done
 )
 [ -n "$found" ] || { echo "none of the paths is there: nothing to look at"; exit 1; }

@@ -1,4 +1,4 @@
-# An option that was taken out by hand stays out when pam-auth-update makes the stacks anew.
+# An option that was taken out by hand stays out when pam-auth-update makes the stacks again.
 set -eu
 cd "$ROOT"
 [ -d etc/pam.d ] && [ ! -L etc/pam.d ] || exit 0

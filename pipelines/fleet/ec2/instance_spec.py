@@ -22,7 +22,7 @@ from pipelines.fleet.members import EXPIRY, MEMBER, OWN_LABELS, OWNED, ROLLOUT, 
 Json = dict[str, Any]
 KEPT = f"{OWN_LABELS}kept-"
 TAGS_AT_MOST = 50
-FIRST = "first"  # as a registration's address: the first interface's first one, which another instance has anew
+FIRST = "first"  # as a registration's address: the first interface's first one, which every instance has
 RUNNING = ("pending", "running")
 STOPPED = ("stopping", "stopped")
 ENDED = ("shutting-down", "terminated")

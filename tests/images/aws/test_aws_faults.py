@@ -239,7 +239,7 @@ def _until(done: Callable[[], Any], child: subprocess.Popen[bytes] | None = None
 def test_what_a_killed_run_began_and_nobody_wants_is_put_away(
     aws: StrictAws, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The image was built anew meanwhile: neither the pending snapshot nor the image without a channel stays."""
+    """The image was rebuilt meanwhile: neither the pending snapshot nor the image without a channel stays."""
     for operation, nth in (("PutSnapshotBlock", 5), ("Sign", 0)):
         with monkeypatch.context() as patched:
             patched.setattr(Client, "call", dying(operation, nth, after=True))

@@ -239,7 +239,7 @@ def test_near_its_end_it_is_dated_anew_over_the_same_snapshots(aws: StrictAws, c
 
 
 def test_a_lost_ledger_does_not_stand_in_the_way(aws: StrictAws, cloud: Cloud) -> None:
-    """The same content again, by a ledger that knows nothing: made anew, under tokens of its own."""
+    """The same content again, by a ledger that knows nothing: made again, under tokens of its own."""
     publish(cloud, disk())
     settings = cloud.settings.model_copy(update={"database": f"sqlite:///{cloud.settings.state_dir}/new"})
     new = cloud_for(settings, cloud.now + timedelta(hours=1))

@@ -203,7 +203,7 @@ def test_only_what_new_data_concerns_is_scanned_again(clinic: Clinic) -> None:
 
 @pytest.mark.needs("syft")
 def test_a_scan_that_stands_does_not_make_its_data_younger(clinic: Clinic) -> None:
-    """The gate is asked anew, and refuses when the policy accepts the data's age no more."""
+    """The gate is asked again, and refuses when the policy accepts the data's age no more."""
     first = clinic.scan()
     policy = load_policy((ROOT,), "default")
     allowed = [

@@ -259,7 +259,7 @@ def test_merged_layers_hold_what_is_left_in_the_end(tmp_path: Path) -> None:
 
 
 def test_removal_marks_remain_for_what_the_parent_has(tmp_path: Path) -> None:
-    """And come before what replaces them; a directory that was removed and made anew hides the parent's."""
+    """And come before what replaces them; a directory that was removed and made again hides the parent's."""
     found = merge(tmp_path, [(".wh.old", ""), (".wh.dir", "")], [("dir", None), ("dir/x", "1")], parent=("old", "dir"))
     assert list(found) == [".wh.old", "dir", "dir/.wh..wh..opq", "dir/x"]
 

@@ -85,7 +85,7 @@ def test_a_dead_process_loses_what_it_had_not_recorded_and_nothing_else(dies: st
 
 
 def test_a_wait_ends_at_its_moment_also_when_nobody_was_there() -> None:
-    """A crash does not begin it anew."""
+    """A crash does not start it over."""
     shop = Shop()
     row = shop.first.start("nap", "a", None)
     shop.memory.run(1800)

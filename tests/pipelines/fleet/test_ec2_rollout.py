@@ -273,7 +273,7 @@ def test_a_group_of_which_something_asks_not_to_be_disrupted_is_left_alone(offic
 
 
 def test_a_plan_judges_each_member_once(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is judged for the groups holds for those that we step as well; who has changed meanwhile is judged anew."""
+    """What is judged for the groups holds for those that we step as well; who has changed meanwhile is judged again."""
     at = office.at
     template(at)
     at.instance()

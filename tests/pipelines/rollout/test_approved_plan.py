@@ -227,7 +227,7 @@ def test_a_group_that_the_plan_left_alone_is_not_rolled_by_it() -> None:
 
 
 def test_a_plan_of_an_older_version_is_refused_and_says_so() -> None:
-    """Groups stood elsewhere in it; it is good for three days, so that it is planned anew."""
+    """Groups stood elsewhere in it; it is good for three days, so that it is planned again."""
     old = json.loads(written(document())) | {"form": "goldsmith.rollout-plan/1"}
     with pytest.raises(ContentError, match="a plan in the form goldsmith"):
         opened(json.dumps(old), "plan.json")
@@ -326,7 +326,7 @@ def test_a_plan_ends_at_its_very_moment_and_begins_at_its_own() -> None:
 
 
 def test_everything_that_has_moved_is_told_at_once() -> None:
-    """The file's values as JSON, key by key; members that are gone, new or made anew, each in order of their names."""
+    """The file's values as JSON, key by key; members that are gone, new or made again, each in order of their names."""
     made = document()
     members = [
         replace(MEMBERS[3], handle="x"),

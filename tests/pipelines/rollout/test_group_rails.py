@@ -1,4 +1,4 @@
-"""A group whose replacement would break an enforced rule is left alone, by all that starts anew; also at its turn."""
+"""A group whose replacement would break an enforced rule is left alone, by all that starts again; also at its turn."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_what_only_warns_refuses_nothing() -> None:
 
 
 def test_a_grace_is_for_what_runs_not_for_what_is_started() -> None:
-    """Else each roll would begin it anew, and the deadline would never come."""
+    """Else each roll would start it over, and the deadline would never come."""
     bad = replace(GOOD, privileged=True)
     assert len(lines(bad, privileged={"enforcement": "enforce", "grace": "30d"})) == 1
 

@@ -246,7 +246,7 @@ def test_the_old_one_stops_only_where_that_is_safe_at_that_moment(
 
 
 def test_only_bad_reads_in_a_row_prove_that_the_new_one_is_ill() -> None:
-    """A good one in between lets the row begin anew."""
+    """A good one in between lets the row start over."""
     place = Place(False, False, True, False, False, False, False)
 
     async def act(_name: str, effect: Callable[[], Any], _tries: int = 0) -> Any:

@@ -539,7 +539,7 @@ def test_one_good_read_is_luck() -> None:
 
 
 def test_a_read_that_could_not_be_made_is_no_illness_and_no_health() -> None:
-    """It proves nothing, and lets the row begin anew."""
+    """It proves nothing, and lets the row start over."""
     row = HealthStreak(timedelta(seconds=2), 1, timedelta(seconds=30))
     row.add(HealthLook(None, "no answer"))
     assert (row.proved, row.bad, row.span) == (False, 0, timedelta(seconds=2))

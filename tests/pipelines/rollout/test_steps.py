@@ -156,7 +156,7 @@ def test_what_is_under_way_is_asked_again_and_counts_as_no_failure() -> None:
 
 
 def test_what_makes_no_way_for_ten_minutes_has_failed() -> None:
-    """From when it last made some; the next try begins anew."""
+    """From when it last made some; the next try starts over."""
     run = runner()
     stuck = [InProgressError("begun"), *[InProgressError("50 %")] * 200]
     with pytest.raises(InProgressError, match="50"):
