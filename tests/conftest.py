@@ -118,7 +118,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Let the collector of garbage look neither at the thousands of collected tests nor at each little: it took a
     seventh of the processor time of what tests do in this process.
     """
-    gc.collect()
     gc.freeze()
     gc.enable()
     gc.set_threshold(50_000, 20, 50)
