@@ -342,9 +342,8 @@ def pytest_command(path: str = "", only: str = "", *, fast: bool = False) -> tup
     A file's tests stay together, so that what its fixtures build is built once; tests/conftest.py gives the files their
     order, and says what is `fast`.
     """
-    workers = (
-        () if path else ("-n", "3" if fast else "4", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
-    )
+    count = "3" if fast else "4"
+    workers = () if path else ("-n", count, "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
     chosen = (*(("--fast",) if fast else ()), *(("-k", only) if only else ()), *((path,) if path else ()))
     return ("pytest", "-q", *workers, *chosen)
 

@@ -16,14 +16,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from hardening.catalog import load_policy
 from hardening.foundation import console
-from hardening.foundation.settings import ROOT
+from hardening.foundation.settings import ROOT, Settings
 from images.build.workspace import WORK_LABEL
+from images.context import Context
 from images.ledger import Ledger
+from images.scan.judge import scan_again
 from images.store.oci import DISKS, TREES, Store
 from pipelines.wiring import REHEARSAL
 from tests.support.forked import run_forked
@@ -251,6 +255,15 @@ def on_engine(docker_host: str, names: Iterable[str]) -> list[str]:
     return [*mine, *(tag for tag in tags if tag.split("/")[2].partition(":")[0] in wanted)]
 
 
+def _scan(built: Goldsmith, *names: str) -> None:
+    """Scan images that tests publish, as none was judged yet: what stands of a scan, no fork makes again."""
+    context = Context(Settings(state=built.state, feeds=NO_FEEDS), datetime.now(UTC), lambda: built.docker_host, str)
+    for name in names:
+        artifact = built.ledger.latest_artifact(name, "linux/amd64")
+        assert artifact
+        scan_again(context, artifact, load_policy((ROOT,), "demo"))
+
+
 def build_all(state: Path, docker_host: str) -> Goldsmith:
     """The shipped catalog, built by `./goldsmith image.build all` into `state`, unless it is there."""
     built = Goldsmith(state, docker_host)
@@ -259,5 +272,6 @@ def build_all(state: Path, docker_host: str) -> Goldsmith:
     answer = built("image.build", "all", "--json")
     assert answer.code == 0, answer.err
     assert {line["action"] for line in answer.json} == {"built"}
+    _scan(built, "debian-base", "nginx-unprivileged")
     (state / DONE).touch()
     return built
