@@ -338,7 +338,7 @@ def test_an_update_that_goes_on_for_longer_than_the_progress_deadline_is_waited_
     rollout = rollout_of(at, progress_deadline="3m", healthy_deadline="1m")
     rollout.says(10, said)
     if then:
-        rollout.says(1500, then)
+        rollout.says(700, then)
     outcome = rollout.play()
     assert phases(outcome) == [phase], outcome
     assert set(at.images()) == {at.at.image(at.at.old if phase is Phase.OLD else at.at.new)}
