@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 
 from hardening.foundation.durations import shown
-from hardening.foundation.errors import GoldsmithError, LateError
+from hardening.foundation.errors import GoldsmithError, LateError, OutsideError
 
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -26,7 +26,8 @@ def ask_each(
     """What each question answers, or the GoldsmithError that it raised: LateError where it takes longer than `within`.
 
     Each has a thread of its own, which is left alone once it is late, because a read that waits cannot be ended; the
-    next `require_wanted` in it ends it. What else a question raises is raised here.
+    next `require_wanted` in it ends it. What else a question raises is raised here; OutsideError where no thread can be
+    started.
     """
     waiting, found = deque(questions.items()), dict[Key, Answer | GoldsmithError]()
     running = dict[Future[Answer], tuple[Key, float, threading.Event]]()
@@ -92,7 +93,11 @@ def _begun(ask: Callable[[], Answer], given_up: threading.Event) -> Future[Answe
         except BaseException as error:  # raised again by whoever waits
             answer.set_exception(error)
 
-    threading.Thread(target=run, name="question", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="question", daemon=True).start()
+    except RuntimeError as error:  # of Python, which says no more than that
+        hint = "raise the limit of processes or of memory (`ulimit -u`, --pids-limit of the container), or end others"
+        raise OutsideError(f"{error}: this machine, or our container, allows no more", hint=hint) from None
     return answer
 
 

@@ -134,6 +134,20 @@ def test_what_is_no_error_of_ours_is_raised() -> None:
         ask_each({"a": lambda: 1 // 0}, LONG)
 
 
+def test_a_machine_that_starts_no_more_threads_is_an_error_of_the_outside() -> None:
+    """A process that really may have no more memory for their stacks."""
+    script = (
+        "import resource; from datetime import timedelta; from functools import partial; import threading\n"
+        "from hardening.foundation.asking import ask_each; from hardening.foundation.errors import OutsideError\n"
+        "threading.stack_size(1 << 30); resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+        "try: ask_each(dict.fromkeys(range(9), partial(threading.Event().wait, 60)), timedelta(minutes=5))\n"
+        "except OutsideError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "can't start new thread: this machine, or our container, allows no more" in done.stdout, done.stderr
+    assert "ulimit -u" in done.stdout
+
+
 def test_outside_of_a_question_all_is_wanted() -> None:
     """And what several want is asked once; again where it failed."""
     require_wanted()
