@@ -32,12 +32,12 @@ class Level(StrEnum):
 def limits(level: Level, accelerator: str) -> tuple[int, int]:
     """Seconds: how long a machine waits for the end of its own boot, and how long we wait for the machine.
 
-    An idle host of two processors needs 11, 18 and 33 s without KVM, a crowded one ten times that, as was seen with a
-    load of 13; only a machine that hangs waits for the end of them.
+    An idle host of two processors needs 11, 18 and 33 s without KVM. A crowded one needed ten times that, and thirty
+    times for one that starts Docker, as was seen with a load of 13. Only a machine that hangs waits for their end.
     """
-    patience = {Level.QUICK: 300, Level.RELEASE: 420, Level.FULL: 600}[level]
+    patience = {Level.QUICK: 600, Level.RELEASE: 840, Level.FULL: 1200}[level]
     if accelerator == "kvm":
-        patience //= 3
+        patience //= 6
     return patience, patience + 120
 
 
