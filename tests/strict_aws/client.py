@@ -153,10 +153,6 @@ class StrictAws:
         """All snapshots of all accounts and regions, with their blocks' digests (hexadecimal) by index (as text)."""
         return dict(self._ask("snapshots"))
 
-    def running(self, account: str, region: str) -> list[str]:
-        """The images of the instances that run, or soon do."""
-        return list(self._ask(f"running/{account}/{region}"))
-
     def images(self) -> dict[str, dict[str, Any]]:
         """All images of all accounts and regions."""
         return dict(self._ask("images"))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tests.strict_aws.blocks import BLOCK, PER_GIB
-from tests.strict_aws.tags import backend
 from tests.strict_aws.wire import Answer
 
 if TYPE_CHECKING:
@@ -162,13 +161,6 @@ def snapshots(front: Front, given: dict[str, Any], rest: str) -> Any:
     }
 
 
-def running(front: Front, given: dict[str, Any], rest: str) -> Any:
-    """The images of the instances that run, or soon do, in a region of an account."""
-    account, region = rest.split("/")
-    found = backend(account, region).all_instances()
-    return sorted(one.image_id for one in found if one._state.name in ("pending", "running"))
-
-
 def images(front: Front, given: dict[str, Any], rest: str) -> Any:
     """All images of all accounts and regions."""
     world = front.world
@@ -228,7 +220,6 @@ ACTIONS: dict[str, Callable[[Front, dict[str, Any], str], Any]] = {
     "cure": cure,
     "snapshots": snapshots,
     "images": images,
-    "running": running,
     "digests": digests,
     "disk": disk,
 }

@@ -44,10 +44,13 @@ def order_of(rollout: str, of: Fleet, port: DelegatedFleet, most: int) -> Order:
 
 
 class GroupRollout:
-    """A rollout of all groups of a place, whose clock is the engine's; a process may die after any step's effect."""
+    """A rollout of all groups of a place, whose clock is the engine's; a process may die after any step's effect.
 
-    def __init__(self, at: Place, rollout: str, dies_at: int = 0, **limits: Any) -> None:
-        self.at, self.dies_at = at, dies_at
+    `dies_at`: after that of which number. 0: after none, and `points` tells of all steps in what states they were made.
+    """
+
+    def __init__(self, at: Place, rollout: str, dies_at: int | None = None, **limits: Any) -> None:
+        self.at, self.dies_at, self.steps = at, dies_at, 0
         self.points = list[Point]()
         self.memory = Memory(self._fate)
         self.ledger, self.judge = Ledger(), Alarms()
@@ -63,9 +66,11 @@ class GroupRollout:
         return self.memory.process(name, flows(world))
 
     def _fate(self, flow: str, name: str) -> Fate:
-        stage = self.ledger.state.stage if self.ledger.state else None
-        self.points.append((flow, name, stage, len(self.ledger.events), *self.at.marks()))
-        return Fate(0.1, "after" if len(self.points) == self.dies_at else "")
+        self.steps += 1
+        if self.dies_at == 0:
+            stage = self.ledger.state.stage if self.ledger.state else None
+            self.points.append((flow, name, stage, len(self.ledger.events), *self.at.marks()))
+        return Fate(0.1, "after" if self.steps == self.dies_at else "")
 
     def says(self, at: float, desired_state: DesiredState) -> None:
         """A person says something at a moment."""

@@ -312,7 +312,7 @@ def test_a_fleet_is_judged_and_planned_from_its_file(at: Cluster, tmp_path: Path
 # -- as a whole rollout ------------------------------------------------------------------------------------------------
 
 
-def rollout_of(at: Cluster, dies_at: int = 0, **limits: Any) -> GroupRollout:
+def rollout_of(at: Cluster, dies_at: int | None = None, **limits: Any) -> GroupRollout:
     made = GroupRollout(at, ROLLOUT, dies_at, **{**at.limits, **LIMITS, **limits})
     object.__setattr__(made.order.plan, "target", at.at.target)
     return made

@@ -29,7 +29,7 @@ def standing(aws: StrictAws, folder: Path, **limits: Any) -> Iterator[Town]:
         yield at
 
 
-def rollout_of(at: Town, dies_at: int = 0, **limits: Any) -> GroupRollout:
+def rollout_of(at: Town, dies_at: int | None = None, **limits: Any) -> GroupRollout:
     return GroupRollout(at, ROLLOUT, dies_at, **LIMITS | limits)
 
 

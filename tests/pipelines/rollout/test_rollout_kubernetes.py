@@ -22,7 +22,7 @@ from tests.support.rolling import carry_groups_and_die, outcome_after_deaths
 LIMITS: dict[str, Any] = {"bake_time": "30s", "min_healthy_time": "5s", "max_unavailable": 1, "max_parallel": 3}
 
 
-def rollout_of(at: Cluster, dies_at: int = 0, **limits: Any) -> GroupRollout:
+def rollout_of(at: Cluster, dies_at: int | None = None, **limits: Any) -> GroupRollout:
     return GroupRollout(at, ROLLOUT_ID, dies_at, **LIMITS | limits)
 
 
