@@ -336,14 +336,12 @@ LINT = (
 
 
 def pytest_command(path: str = "", only: str = "", *, fast: bool = False) -> tuple[str, ...]:
-    """The tests of `path`; else all, on more workers than the two processors that CI has, for many wait for an engine
-    or a machine; those that are `fast` hardly do. The slowest ten are told.
+    """The tests of `path`; else all on four workers, for many wait more than they compute, the slowest ten told.
 
     A file's tests stay together, so that what its fixtures build is built once; tests/conftest.py gives the files their
     order, and says what is `fast`.
     """
-    count = "3" if fast else "4"
-    workers = () if path else ("-n", count, "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
+    workers = () if path else ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", "--durations=10")
     chosen = (*(("--fast",) if fast else ()), *(("-k", only) if only else ()), *((path,) if path else ()))
     return ("pytest", "-q", *workers, *chosen)
 
