@@ -211,6 +211,21 @@ def test_node_groups_are_selected_by_tags_in_pages_and_what_is_named_and_absent_
     assert {one.now is not None for one in at.nodes.observe(members).values()} == {True}
 
 
+def test_one_node_group_is_read_without_the_others(at: Cluster) -> None:
+    """As each turn of a rollout does."""
+    at.add()
+    at.add("other")
+    at.selector = {}
+    at.eks = {"node_groups": ["nodes", "other"]}
+    at.begin_anew()
+    before = len(at.aws.calls())
+    group = at.reader.group_id("other")
+    assert {one.group for one in at.nodes.seen(group).members} == {group}
+    asked = at.aws.calls("eks", "DescribeNodegroup", before)
+    assert [one["params"]["nodegroupName"] for one in asked] == ["other"]
+    assert len({one.group for one in at.nodes.seen().members}) == 2
+
+
 @pytest.mark.parametrize("operation", ["DescribeNodegroup", "DescribeInstances", "DescribeVolumes"])
 @pytest.mark.usefixtures("at_once")
 def test_what_cannot_be_read_is_unread_and_no_pass(at: Cluster, operation: str) -> None:
