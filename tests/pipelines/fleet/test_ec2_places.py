@@ -20,7 +20,8 @@ from images.aws.client import Clients, DeniedError
 from pipelines.cli.image_output import show
 from pipelines.cli.rollout import SEEN_COLUMNS, check_fleets, plan_roll, scan_exit_code, scan_fleets, show_fleets
 from pipelines.fleet.ec2 import region_client
-from pipelines.fleet.ec2.members import firing, read_fleet
+from pipelines.fleet.ec2.instances import Ec2Fleet
+from pipelines.fleet.ec2.members import firing, group_id, read_fleet
 from pipelines.fleet.ec2.observing import look_at
 from tests.pipelines.fleet.test_ec2_check import Office, office
 from tests.strict_aws import ACCOUNT, REGION, Fault
@@ -194,3 +195,16 @@ def test_a_role_of_another_account_is_refused(office: Office) -> None:
     aws = office.at.cloud.aws.model_copy(update={"roles": {"333333333333": ROLE}})
     with pytest.raises(ContentError, match=f"{ROLE} is not a role of account 333333333333"):
         Clients(aws).client("ec2", REGION, "333333333333")
+
+
+def test_a_groups_turn_asks_the_groups_own_place_alone(office: Office) -> None:
+    """A fleet may stand in twenty."""
+    members = Ec2Fleet(fleet(ec2={"regions": REGIONS}), office.at.cloud)
+
+    def asked(group: str) -> set[str]:
+        before = len(office.at.aws.calls())
+        members.seen(group)
+        return {one["region"] for one in office.at.aws.calls("ec2", "DescribeInstances", before)}
+
+    assert asked(group_id(f"{ACCOUNT}/{DENIED}", "web")) == {DENIED}
+    assert asked("") == set(REGIONS)
