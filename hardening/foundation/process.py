@@ -55,6 +55,8 @@ def allowed(environment: Mapping[str, str], more: Iterable[str] = ()) -> dict[st
 LOOK_SECONDS = 0.2
 LAST_LINES = 20
 PATIENCE = 5.0
+# What runs here has us as its parent, unless we ended before its parent-death signal was set: then nobody would end it.
+DYING = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
 _running: set[subprocess.Popen[str]] = set()
 _stopped: set[subprocess.Popen[str]] = set()
 
@@ -138,10 +140,16 @@ def run_until(argv: Sequence[str], stopped: Callable[[float], bool], patience: f
 def failed(done: Completed, hint: str = "") -> OutsideError:
     """The error for a command that ended with a status nobody expected: names it and shows its last lines."""
     lines = (done.stderr.strip() or done.stdout.strip()).splitlines()[-LAST_LINES:]
-    shown = " ".join(done.argv)
+    argv = _bare(done.argv)
+    shown = " ".join(argv)
     return OutsideError(
-        f"{done.argv[0]} ended with status {done.status}", evidence="\n".join([f"$ {shown}", *lines]), hint=hint
+        f"{argv[0]} ended with status {done.status}", evidence="\n".join([f"$ {shown}", *lines]), hint=hint
     )
+
+
+def _bare(argv: Sequence[str]) -> Sequence[str]:
+    """The command itself, without what ends it when we do."""
+    return argv[len(DYING) + 1 :] if tuple(argv[: len(DYING)]) == DYING else argv
 
 
 def bound(argv: Sequence[str], *apart: str) -> list[str]:
@@ -152,7 +160,7 @@ def bound(argv: Sequence[str], *apart: str) -> list[str]:
     namespaces. Needs root, or one of users among them.
     """
     alone = ["unshare", *apart, "--mount", "--pid", "--fork", "--kill-child=KILL"]
-    return ["setpriv", "--pdeathsig", "KILL", *alone, *argv]
+    return [*DYING, str(os.getpid()), *alone, *argv]
 
 
 def dies_with_us(argv: Sequence[str]) -> list[str]:
@@ -160,7 +168,7 @@ def dies_with_us(argv: Sequence[str]) -> list[str]:
 
     One that is absent stays as it is, so that it is named and not what should have started it.
     """
-    return ["setpriv", "--pdeathsig", "KILL", *argv] if shutil.which(argv[0]) else list(argv)
+    return [*DYING, str(os.getpid()), *argv] if shutil.which(argv[0]) else list(argv)
 
 
 @contextmanager
@@ -327,7 +335,7 @@ def _ended(child: subprocess.Popen[str], stdin: str | None, timeout: float | Non
         told = child.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired:
         _kill_group(child)
-        argv = cast(list[str], child.args)
+        argv = _bare(cast(list[str], child.args))
         raise LateError(f"{argv[0]} did not finish within {timeout:g} s", evidence=" ".join(argv), hint=hint) from None
     except BaseException:
         _kill_group(child)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hardening.foundation.errors import OutsideError
-from hardening.foundation.process import pipe_to, run
+from hardening.foundation.errors import LateError, OutsideError
+from hardening.foundation.process import dies_with_us, pipe_to, run
 from hardening.foundation.settings import ROOT
 from tests.support.loop import HEARS, processes, until
 
@@ -79,6 +80,36 @@ def test_a_bound_command_dies_with_whoever_is_killed_even_if_it_is_silent() -> N
     running.send_signal(signal.SIGKILL)
     running.wait()
     until(lambda: not processes(mark), "its end")
+
+
+@pytest.mark.needs("setpriv")
+def test_a_command_whose_caller_was_killed_before_it_could_die_with_it_never_begins(tmp_path: Path) -> None:
+    """A busy machine may take its time before the parent-death signal is set; by then there may be no parent."""
+    slow, begun = tmp_path / "setpriv", tmp_path / "begun"
+    real = shutil.which("setpriv")
+    slow.write_text(f'#!/bin/sh\ntouch {begun}\nread -r line < {tmp_path}/goes-on\nexec {real} "$@"\n')
+    slow.chmod(0o755)
+    os.mkfifo(tmp_path / "goes-on")
+    made = tmp_path / "made"
+    program = f"from hardening.foundation.process import dies_with_us, run; run(dies_with_us(['touch', '{made}']))"
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    running = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env={**os.environ, "PATH": path})
+    until(begun.exists, "its start")
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    (tmp_path / "goes-on").write_text("now\n")
+    until(lambda: not processes(str(made)), "its end")
+    assert not made.exists()
+
+
+def test_a_command_that_dies_with_us_is_named_by_its_own_name() -> None:
+    """And its status is its own."""
+    with pytest.raises(OutsideError, match=r"^ls ended with status 2") as error:
+        run(dies_with_us(["ls", "/none/such"]))
+    assert error.value.evidence.splitlines()[0] == "$ ls /none/such"
+    with pytest.raises(LateError, match=r"^sleep did not finish within 0\.1 s") as late:
+        run(dies_with_us(["sleep", "600"]), timeout=0.1)
+    assert late.value.evidence == "sleep 600"
 
 
 def test_whoever_tells_us_to_stop_waits_for_no_command_of_a_thread_and_its_cleaning_up_is_done(tmp_path: Path) -> None:
