@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,13 @@ def work(url: str, folder: str) -> None:
     every = flows(SharedWorld(folder=place))
     shared: Mapping[str, Flow] = {IMAGE: every[IMAGE], FLEET: every[FLEET]}
     with Worker.launched(url, shared, offer=offered(place, "docker", parallel=1)):
+        (place / f"up-{os.getpid()}").touch()
         threading.Event().wait()
+
+
+def up(worker: BaseProcess, folder: Path) -> bool:
+    """Whether a worker does not need the database any more in order to start; one that is dead does not."""
+    return not worker.is_alive() or (folder / f"up-{worker.pid}").exists()
 
 
 def poisons(folder: Path) -> int:
@@ -145,6 +152,7 @@ def test_kill_9_of_workers_at_every_stage_ends_as_an_undisturbed_night(
             codes.append(ended(dead))
             if not restarted and len(codes) >= RESTARTED_AFTER and poisons(folder) != 1:
                 restarted = True
+                until(lambda: all(up(one, folder) for one in living), "the start of whoever lives")
                 running_postgres.stop()
                 running_postgres.start()
             living[living.index(dead)] = start_forked(work, url, str(folder), stderr=tmp_path / "workers")
