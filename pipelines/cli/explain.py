@@ -24,7 +24,7 @@ from pipelines.cli.rollout_output import MEANING
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.judged_state import JudgedMember, ViolationLine, judged_member, owners_of
-from pipelines.fleet.members import Member
+from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.fleet.violations import CheckedMember, Judged, PolicyState, checked, named
 from pipelines.rollout.plan import becoming, refuse_target, why_not
@@ -154,9 +154,20 @@ def _left_alone(at: FleetSession, one: Judged) -> tuple[str, bool]:
         refuse_target(at.fleet, target, now)
     except GoldsmithError as error:
         return error.message, False
-    why = why_not(at.fleet, one, target, now, ())
-    adopted = bool(why) and not why_not(at.fleet, one, target, now, (one.member.name,))
+    why = _why_not(at, one, target)
+    adopted = bool(why) and not _why_not(at, one, target, adopt=True)
     return why, adopted or (not why and "unknown" in one.rules)
+
+
+def _why_not(at: FleetSession, one: Judged, target: ReplacementImage, *, adopt: bool = False) -> str:
+    """Why a plan would leave a member alone, or the group that a service replaces it in; empty where it would not."""
+    for group in at.groups.groups() if at.groups and one.member.group else ():
+        if group.id == one.member.group:
+            names = [group.name] if adopt else []
+            return group.cannot_roll or at.why_not_group(at.inside(group), target, names)
+    changes = (at.members.changes(member, target) for member in [one.member])  # asked for only if a rule needs it
+    (barred,) = at.breaks([one], changes)
+    return why_not(at.fleet, one, target, at.now(), [one.member.name] if adopt else []) or "; ".join(barred)
 
 
 def _follows(one: Judged) -> str:

@@ -261,14 +261,16 @@ class FleetSession:
 
     def group_left_alone(self, order: GroupOrder) -> str:
         """Why the group is left alone after all; empty when it is to be rolled."""
-        group = order.step.group
-        seen = self.seen(group.id)
-        require_read([one for one in seen.unread if f"{group.id}/".startswith(f"{one.id}/")], "member")
-        found = [one for one in seen.members if group.id in (one.group, one.beside)]
-        inside = in_group(self.judge(found), group)
+        inside = self.inside(order.step.group)
         if not violating_in(inside):
             return _within(inside)
         return self.why_not_group(inside, order.target, order.adopt)
+
+    def inside(self, group: Group) -> list[Judged]:
+        """What a group's service replaces and starts again, judged now. Raises OutsideError where it cannot be read."""
+        seen = self.seen(group.id)
+        require_read([one for one in seen.unread if f"{group.id}/".startswith(f"{one.id}/")], "member")
+        return in_group(self.judge([one for one in seen.members if group.id in (one.group, one.beside)]), group)
 
     def refuse(self, target: ReplacementImage) -> None:
         """Raises RefusedError as soon as the replacement must not run any more."""

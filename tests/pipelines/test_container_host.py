@@ -18,6 +18,7 @@ from hardening.catalog import load_cases, load_control
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.process import Completed
 from hardening.foundation.settings import ROOT, Settings
+from pipelines.cli.explain import story
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.observing import observe
@@ -266,6 +267,12 @@ def agent(host: EngineHost, name: str, *options: str) -> None:
     host.docker("run", "-d", "--name", name, "--label", "app=agents", *options, "host-test:one", "sleep", "600")
 
 
+def told_next(fleet: FleetSession, name: str) -> list[str]:
+    """What `fleet.explain` says comes next for a member, that is not on a day."""
+    [member] = [one for one in fleet.members.describe() if one.name == name]
+    return [line.what for line in story(fleet, member).next if not line.at]
+
+
 def test_the_socket_in_a_container_is_refused_at_the_plan(
     clean: EngineHost, agents: FleetSession, tmp_path: Path
 ) -> None:
@@ -276,7 +283,9 @@ def test_the_socket_in_a_container_is_refused_at_the_plan(
     [line] = refused.value.evidence.splitlines()
     assert line.startswith("agent: docker_socket is enforced: it has the engine's socket: /run/docker.sock at /d.sock")
     assert "./goldsmith waiver.new agents/agent docker-socket --reason WHY --approver WHO" in line
+    assert told_next(agents, "agent")[0].startswith("no rollout replaces it: docker_socket is enforced: it has the eng")
     agent(clean, "good")
+    assert told_next(agents, "good")[0].startswith("a rollout waits for a second person")
     made = plan_all(agents).plan
     assert [step.member.name for step in made.steps] == ["good"]
     assert [skip.why.partition(":")[0] for skip in made.skipped] == ["docker_socket is enforced"]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from pipelines.cli.explain import story
 from pipelines.fleet.ecs.members import ClusterReader
 from pipelines.rollout.plan_model import GroupStep
 from pipelines.rollout.session import FleetSession
@@ -71,7 +72,10 @@ def planned(session: FleetSession) -> GroupOrder:
     made = plan_all(session).plan
     (step,) = made.groups
     order = GroupOrder("r1", GroupStep(step.group, step.pacing), made.target, session.fleet.limits)
-    assert session.group_left_alone(order) == step.group.cannot_roll
+    why = step.group.cannot_roll
+    assert session.group_left_alone(order) == why
+    told = {line.what for one in session.seen().members if one.group for line in story(session, one).next}
+    assert {line for line in told if "replaces it" in line} == ({f"no rollout replaces it: {why}"} if why else set())
     return order
 
 
