@@ -189,15 +189,15 @@ def command(body: Callable[..., Any]) -> Any:
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> None:
         sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us again
-        from hardening.foundation.errors import GoldsmithError, disk_error
+        from hardening.foundation.errors import GoldsmithError, machine_error
         from hardening.foundation.text import visible
 
         try:
             code = body(*args, **kwargs)
         except GoldsmithError as error:
             raise Exit(visible(str(error)), error.exit_code) from None
-        except OSError as error:
-            if known := disk_error(error):
+        except (OSError, RuntimeError) as error:
+            if known := machine_error(error):
                 raise Exit(visible(str(known)), known.exit_code) from None
             raise
         if code:

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Generic, TypeVar
 
 from hardening.foundation.durations import shown
-from hardening.foundation.errors import GoldsmithError, LateError, OutsideError
+from hardening.foundation.errors import GoldsmithError, LateError, machine_error
 
 Key = TypeVar("Key", bound=Hashable)
 Answer = TypeVar("Answer")
@@ -95,9 +95,8 @@ def _begun(ask: Callable[[], Answer], given_up: threading.Event) -> Future[Answe
 
     try:
         threading.Thread(target=run, name="question", daemon=True).start()
-    except RuntimeError as error:  # of Python, which says no more than that
-        hint = "raise the limit of processes or of memory (`ulimit -u`, --pids-limit of the container), or end others"
-        raise OutsideError(f"{error}: this machine, or our container, allows no more", hint=hint) from None
+    except RuntimeError as error:
+        raise machine_error(error) or error from None
     return answer
 
 

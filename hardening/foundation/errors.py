@@ -128,12 +128,20 @@ def understood(who: str) -> Iterator[None]:
 
 
 ROOM_HINT = "free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk"
+NO_THREAD = "can't start new thread"  # Python's words, which are all that tells this RuntimeError from others
+EXHAUSTED = (errno.EAGAIN, errno.ENOMEM)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
-def disk_error(error: OSError) -> OutsideError | None:
-    """What a failed call means, if it is the disk that failed: one that is full, or a path that cannot be used."""
+def machine_error(error: OSError | RuntimeError) -> OutsideError | None:
+    """What a failed call means, if it is this machine that failed: a disk that is full, a path that cannot be used, or
+    threads and processes of which it, or our container, allows no more.
+    """
+    if isinstance(error, RuntimeError) or (error.errno in EXHAUSTED and not error.filename):
+        hint = "raise the limit of processes or of memory (`ulimit -u`, --pids-limit of the container), or end others"
+        what = f"{error}: this machine, or our container, allows no more"
+        return OutsideError(what, hint=hint) if str(error) == NO_THREAD or isinstance(error, OSError) else None
     where = f"{error.filename or ''}"
     if error.errno in FULL:
         return OutsideError(f"the disk{where and f' that holds {where}'} is full", evidence=str(error), hint=ROOM_HINT)

@@ -22,7 +22,7 @@ from hardening.foundation.errors import (
     OutsideError,
     RefusedError,
     UsageError,
-    disk_error,
+    machine_error,
 )
 from hardening.foundation.process import threads
 from hardening.foundation.timing import Steps, collected, in_all, step
@@ -113,7 +113,7 @@ def as_ours(name: str, error: Exception) -> GoldsmithError:
     """`error` as one of ours: the world's, or for what nobody foresaw one with all that helps to find it."""
     if isinstance(error, GoldsmithError):
         return error
-    if isinstance(error, OSError) and (known := disk_error(error)):
+    if isinstance(error, (OSError, RuntimeError)) and (known := machine_error(error)):
         return known
     evidence = "".join(format_exception(error)[-3:])
     if isinstance(error, OSError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text, say
-from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError, disk_error
+from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError, machine_error
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
@@ -227,7 +227,7 @@ def write_out(text: str, output: str, mode: int | None = None) -> None:
     try:
         write_atomically(target, text, mode)
     except OSError as error:
-        if disk_error(error):
+        if machine_error(error):
             raise
         raise UsageError(f"--output: {output} cannot be written: {error.strerror}") from None
     say(f"wrote {target}")

@@ -82,6 +82,39 @@ def test_a_bound_command_dies_with_whoever_is_killed_even_if_it_is_silent() -> N
     until(lambda: not processes(mark), "its end")
 
 
+LITTLE = """
+import resource, threading, time
+import tasks
+from hardening.foundation.process import run, threads
+def probe(c):
+    with threads(9) as pool:
+        for each in [pool.submit(time.sleep, 0.2) for _ in range(9)]: each.result()
+def other(c):
+    raise RuntimeError("a bug")
+def child(c):
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+for each in (probe, other, child): tasks.command(each)
+threading.stack_size(1 << 30); resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+tasks.main("{}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("probe", "can't start new thread: this machine, or our container, allows no more\n  hint: raise"),
+     ("child", "Resource temporarily unavailable: this machine, or our container, allows no more\n  hint: raise"),
+     ("other", "RuntimeError: a bug")],
+)  # fmt: skip
+def test_a_machine_that_starts_no_more_threads_or_processes_is_one_error(task: str, said: str) -> None:
+    """Whatever starts them. A bug of ours keeps its traceback."""
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE.replace("{}", task)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert said in done.stderr
+    assert done.returncode == (1 if task == "other" else OutsideError.exit_code)
+    assert ("Traceback" in done.stderr) is (task == "other")
+
+
 @pytest.mark.needs("setpriv")
 def test_a_command_whose_caller_was_killed_before_it_could_die_with_it_never_begins(tmp_path: Path) -> None:
     """A busy machine may take its time before the parent-death signal is set; by then there may be no parent."""
