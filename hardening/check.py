@@ -32,7 +32,7 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
     Fails closed: a tree without `usr` and `etc` is nothing to look at, a check that passes without saying what it saw
     saw nothing, and one that complains (of missing rights, say), breaks or runs over 60 s is an ERROR.
     """
-    if reason := _no_filesystem(tree):
+    if reason := no_filesystem(tree):
         return tuple(nothing_to_look_at(check, reason) for check in overlay.checks)
     with tempfile.TemporaryDirectory(prefix="goldsmith-checks-") as folder:
         env = {**_environment(facts, Path(folder)), "ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C"}
@@ -71,7 +71,7 @@ def _run(check: Check, env: dict[str, str]) -> CheckResult:
     return result_of(check, *outcome_of(done.status, done.stdout, done.stderr))
 
 
-def _no_filesystem(tree: Path) -> str:
+def no_filesystem(tree: Path) -> str:
     """Why `tree` cannot be checked; empty when it can. Links at the top could lead the checks out of the tree."""
     for name in ("usr", "etc", "var", "home", "root", "tmp", "opt", "srv"):
         if (tree / name).is_symlink():

@@ -203,6 +203,7 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
 
     Raises UsageError without a profile, ContentError where the directory is none.
     """
+    from hardening.check import no_filesystem
     from images.scan.verify import refusals
     from pipelines.contract import VerifyLine
 
@@ -210,9 +211,8 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
     if not profile:
         what = f"{place} is a folder, and no profile is named to check it by" if tree.is_dir() else ""
         raise UsageError(what or f"no such folder: {place}", hint="such as /mnt/disk --profile container-base")
-    if not tree.is_dir():
-        hint = "give the root of a filesystem: a mounted disk, an exported container"
-        raise ContentError(f"{place} is not a directory", hint=hint)
+    if reason := no_filesystem(tree) if tree.is_dir() else f"{place} is not a directory":
+        raise ContentError(reason, hint="give the root of a filesystem: a mounted disk, an exported container")
     checks = check_tree(load_settings().roots, profile, tree, today, control=control)
     return [VerifyLine(name=str(tree), digest="", passed=not refusals(checks), checks=checks)]
 

@@ -336,6 +336,22 @@ def test_one_thing_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert "\x1b" not in said
 
 
+def test_a_folder_that_is_no_filesystem_is_one_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one for each control; nor is a file, named without a slash too."""
+    import tasks
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    for name, why in {"./": "has no directories usr and etc", "file": "file is not a directory"}.items():
+        with pytest.raises(SystemExit) as ended:
+            tasks.main("control.check", name, "--profile", "container-base")
+        said = capsys.readouterr()
+        assert (ended.value.code, said.out) == (2, "")
+        assert f"{why}\n  hint: give the root of a filesystem" in said.err
+
+
 def test_the_controls_that_ask_only_before_a_boot_are_those_that_a_host_cannot_hold() -> None:
     """Its identity, its keys, its people, its caches and its containers are its own."""
     from hardening.foundation.settings import ROOT
