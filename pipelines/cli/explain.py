@@ -139,7 +139,7 @@ def story(at: FleetSession, member: Member) -> MemberStory:
     return MemberStory(
         member=told, owner=fleet.owner, policy=policy.name, policy_owner=policy.owner, judged_at=now,
         image=_image(context, one), next=tuple(_next(at, one, told, policy, kept))[:MOST_NEXT],
-        can_do=tuple(_can_do(fleet, told, rolls=not kept or adopt or bool(one.member.group), adopt=adopt)),
+        can_do=tuple(_can_do(fleet, told, rolls=not kept or adopt, adopt=_adopted_as(member) if adopt else "")),
         follows=_follows(one),
     )  # fmt: skip
 
@@ -148,14 +148,13 @@ def _left_alone(at: FleetSession, one: Judged) -> tuple[str, bool]:
     """Why no rollout would replace a member that violates, empty where one would; and whether it has to be adopted."""
     if not one.violations:
         return "", False
-    now = at.now()
     try:
         target = becoming(one, at.origins().target())
-        refuse_target(at.fleet, target, now)
+        refuse_target(at.fleet, target, at.now())
+        why = _why_not(at, one, target)
+        adopted = bool(why) and not _why_not(at, one, target, adopt=True)
     except GoldsmithError as error:
         return error.message, False
-    why = _why_not(at, one, target)
-    adopted = bool(why) and not _why_not(at, one, target, adopt=True)
     return why, adopted or (not why and "unknown" in one.rules)
 
 
@@ -263,11 +262,16 @@ def _waivers(at: FleetSession, told: JudgedMember, now: datetime) -> Iterator[Ne
             yield NextLine(at=ends, what=f"waiver {waiver.id} is over: {', '.join(waiver.rules)} counts again")
 
 
-def _can_do(fleet: Fleet, told: JudgedMember, *, rolls: bool, adopt: bool) -> Iterator[str]:
+def _adopted_as(member: Member) -> str:
+    """By which name a plan takes a member over: its own, or its group's."""
+    return member.group.rpartition("/")[2] or member.name
+
+
+def _can_do(fleet: Fleet, told: JudgedMember, *, rolls: bool, adopt: str) -> Iterator[str]:
     """What the owner can type or do, each once; to plan a rollout only where one `rolls` it, if it is to `adopt` it."""
     done = set[str]()
     if rolls and any(Repair.ROLL in found.repairs for found in told.standing):
-        yield f"./goldsmith roll.plan {fleet.name}{f' --adopt {quote(told.name)}' if adopt else ''}"
+        yield f"./goldsmith roll.plan {fleet.name}{f' --adopt {quote(adopt)}' if adopt else ''}"
     for found in told.standing:
         if found.repairs[0] in (Repair.CONFIGURE, Repair.REBUILD) and found.todo not in done:
             done.add(found.todo)

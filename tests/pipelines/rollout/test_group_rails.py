@@ -74,8 +74,10 @@ def planned(session: FleetSession) -> GroupOrder:
     order = GroupOrder("r1", GroupStep(step.group, step.pacing), made.target, session.fleet.limits)
     why = step.group.cannot_roll
     assert session.group_left_alone(order) == why
-    told = {line.what for one in session.seen().members if one.group for line in story(session, one).next}
-    assert {line for line in told if "replaces it" in line} == ({f"no rollout replaces it: {why}"} if why else set())
+    stories = [story(session, one) for one in session.seen().members if one.group]
+    told = {line.what for one in stories for line in one.next if "replaces it" in line.what}
+    assert told == ({f"no rollout replaces it: {why}"} if why else set())
+    assert {"./goldsmith roll.plan web" in one.can_do for one in stories} == {not why}
     return order
 
 
@@ -179,6 +181,29 @@ def test_a_group_that_cannot_be_read_at_its_turn_is_an_error(town: test_roll_kub
         town.kube.denied = {"list pods"}
         with pytest.raises(OutsideError):
             session.group_left_alone(order)
+
+
+def test_a_group_of_unknown_origin_is_offered_to_be_adopted(at: Town) -> None:
+    """By its own name: a plan takes over no single pod or task."""
+    publish(at, USER, USER)
+    runs(at, image="elsewhere.example/web:1")
+    with opened(at) as session:
+        told = [story(session, one).can_do for one in session.seen().members if one.group]
+    assert told
+    assert all("./goldsmith roll.plan web --adopt web" in can_do for can_do in told)
+
+
+def test_what_cannot_be_read_of_a_group_is_told_of_its_members(at: Town) -> None:
+    """No plan can be made then, and all else of the member is told."""
+    publish(at, USER, USER)
+    runs(at)
+    with opened(at) as session, pytest.MonkeyPatch.context() as patched:
+        [member, *_] = [one for one in session.seen().members if one.group]
+        assert session.groups
+        patched.setattr(type(session.groups), "groups", lambda _: (_ for _ in ()).throw(OutsideError("no answer")))
+        told = story(session, member)
+    assert "no rollout replaces it: no answer" in [line.what for line in told.next]
+    assert told.member.standing
 
 
 def test_a_group_that_is_gone_at_its_turn_holds_up_no_other(services: test_roll_ecs.Town) -> None:  # noqa: F811
