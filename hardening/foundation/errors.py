@@ -138,10 +138,15 @@ def machine_error(error: OSError | RuntimeError) -> OutsideError | None:
     """What a failed call means, if it is this machine that failed: a disk that is full, a path that cannot be used, or
     threads and processes of which it, or our container, allows no more.
     """
-    if isinstance(error, RuntimeError) or (error.errno in EXHAUSTED and not error.filename):
+    if isinstance(error, RuntimeError):
+        exhausted = str(error) == NO_THREAD
+    else:
+        exhausted = error.errno in EXHAUSTED and not error.filename
+    if exhausted:
         hint = "raise the limit of processes or of memory (`ulimit -u`, --pids-limit of the container), or end others"
-        what = f"{error}: this machine, or our container, allows no more"
-        return OutsideError(what, hint=hint) if str(error) == NO_THREAD or isinstance(error, OSError) else None
+        return OutsideError(f"{error}: this machine, or our container, allows no more", hint=hint)
+    if isinstance(error, RuntimeError):
+        return None
     where = f"{error.filename or ''}"
     if error.errno in FULL:
         return OutsideError(f"the disk{where and f' that holds {where}'} is full", evidence=str(error), hint=ROOM_HINT)

@@ -201,7 +201,7 @@ def means_folder(name: str) -> bool:
 def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
     """Check any filesystem, such as a mounted disk or an exported container, by a profile or one control of it.
 
-    Raises UsageError without a profile, ContentError where the directory is none.
+    Raises UsageError without a profile, ContentError where the directory is none, or no filesystem.
     """
     from hardening.check import no_filesystem
     from images.scan.verify import refusals

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from shlex import quote
 from textwrap import shorten
@@ -139,34 +139,41 @@ def story(at: FleetSession, member: Member) -> MemberStory:
     return MemberStory(
         member=told, owner=fleet.owner, policy=policy.name, policy_owner=policy.owner, judged_at=now,
         image=_image(context, one), next=tuple(_next(at, one, told, policy, kept))[:MOST_NEXT],
-        can_do=tuple(_can_do(fleet, told, rolls=not kept or adopt, adopt=_adopted_as(member) if adopt else "")),
+        can_do=tuple(_can_do(fleet, told, rolls=not kept or bool(adopt), adopt=adopt)),
         follows=_follows(one),
     )  # fmt: skip
 
 
-def _left_alone(at: FleetSession, one: Judged) -> tuple[str, bool]:
-    """Why no rollout would replace a member that violates, empty where one would; and whether it has to be adopted."""
+def _left_alone(at: FleetSession, one: Judged) -> tuple[str, str]:
+    """Why no rollout would replace a member that violates, empty where one would; and by which name, its own or its
+    group's, it has to be adopted, empty where it has not.
+    """
     if not one.violations:
-        return "", False
+        return "", ""
     try:
         target = becoming(one, at.origins().target())
         refuse_target(at.fleet, target, at.now())
-        why = _why_not(at, one, target)
-        adopted = bool(why) and not _why_not(at, one, target, adopt=True)
+        name, asked = _as_planned(at, one, target)
+        why = asked(())
+        adopted = asked((name,)) == "" if why else "unknown" in one.rules
     except GoldsmithError as error:
-        return error.message, False
-    return why, adopted or (not why and "unknown" in one.rules)
+        return error.message, ""
+    return why, name if adopted else ""
 
 
-def _why_not(at: FleetSession, one: Judged, target: ReplacementImage, *, adopt: bool = False) -> str:
-    """Why a plan would leave a member alone, or the group that a service replaces it in; empty where it would not."""
-    for group in at.groups.groups() if at.groups and one.member.group else ():
-        if group.id == one.member.group:
-            names = [group.name] if adopt else []
-            return group.cannot_roll or at.why_not_group(at.inside(group), target, names)
+def _as_planned(
+    at: FleetSession, one: Judged, target: ReplacementImage
+) -> tuple[str, Callable[[Sequence[str]], str]]:  # fmt: skip
+    """By which name a plan takes a member over: its own, or that of the group in which a service replaces it. And why
+    it would leave that alone where these names are adopted, empty where it would not.
+    """
+    groups = at.groups.groups() if at.groups and one.member.group else ()
+    if group := next((group for group in groups if group.id == one.member.group), None):
+        inside, cannot_roll = at.inside(group), group.cannot_roll
+        return group.name, lambda adopt: cannot_roll or at.why_not_group(inside, target, adopt)
     changes = (at.members.changes(member, target) for member in [one.member])  # asked for only if a rule needs it
     (barred,) = at.breaks([one], changes)
-    return why_not(at.fleet, one, target, at.now(), [one.member.name] if adopt else []) or "; ".join(barred)
+    return one.member.name, lambda adopt: why_not(at.fleet, one, target, at.now(), adopt) or "; ".join(barred)
 
 
 def _follows(one: Judged) -> str:
@@ -262,13 +269,8 @@ def _waivers(at: FleetSession, told: JudgedMember, now: datetime) -> Iterator[Ne
             yield NextLine(at=ends, what=f"waiver {waiver.id} is over: {', '.join(waiver.rules)} counts again")
 
 
-def _adopted_as(member: Member) -> str:
-    """By which name a plan takes a member over: its own, or its group's."""
-    return member.group.rpartition("/")[2] or member.name
-
-
 def _can_do(fleet: Fleet, told: JudgedMember, *, rolls: bool, adopt: str) -> Iterator[str]:
-    """What the owner can type or do, each once; to plan a rollout only where one `rolls` it, if it is to `adopt` it."""
+    """What the owner can type or do, each once; to plan a rollout only where one `rolls` it, by the name to `adopt`."""
     done = set[str]()
     if rolls and any(Repair.ROLL in found.repairs for found in told.standing):
         yield f"./goldsmith roll.plan {fleet.name}{f' --adopt {quote(adopt)}' if adopt else ''}"

@@ -83,7 +83,7 @@ def test_a_bound_command_dies_with_whoever_is_killed_even_if_it_is_silent() -> N
 
 
 LITTLE = """
-import resource, threading, time
+import os, resource, threading, time
 import tasks
 from hardening.foundation.process import run, threads
 def probe(c):
@@ -92,13 +92,16 @@ def probe(c):
 def other(c):
     raise RuntimeError("a bug")
 def child(c):
-    raise BlockingIOError(11, "Resource temporarily unavailable")
+    os.setuid(65534)  # root may start as many as it likes
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    run(["true"])
 for each in (probe, other, child): tasks.command(each)
 threading.stack_size(1 << 30); resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
 tasks.main("{}")
 """
 
 
+@pytest.mark.needs("root")
 @pytest.mark.parametrize(
     ("task", "said"),
     [("probe", "can't start new thread: this machine, or our container, allows no more\n  hint: raise"),
@@ -135,6 +138,7 @@ def test_a_command_whose_caller_was_killed_before_it_could_die_with_it_never_beg
     assert not made.exists()
 
 
+@pytest.mark.needs("setpriv")
 def test_a_command_that_dies_with_us_is_named_by_its_own_name() -> None:
     """And its status is its own."""
     with pytest.raises(OutsideError, match=r"^ls ended with status 2") as error:

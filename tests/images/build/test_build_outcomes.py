@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from errno import ENOSPC, ENOTTY
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hardening.foundation.settings import Settings
 from hardening.gate import GateError
 from hardening.model import Enforcement, Severity
 from hardening.waivers import STARTS
-from images.build.flow import _Builder, build
+from images.build.flow import _Builder, as_ours, build
 from images.catalog import sound_definitions
 from images.context import Context
 from images.plan.build_plan import Action
@@ -108,6 +109,19 @@ def night_context(tmp_path: Path) -> Context:
         (folder / "image.toml").write_text(text)
     settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
     return Context(settings, datetime.now(UTC), lambda: "", lambda: "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [(RuntimeError("can't start new thread"), 4, "allows no more"),
+     (RuntimeError("a bug"), 1, "a mistake in Goldsmith"), (OSError(ENOSPC, "full"), 4, "the disk is full"),
+     (OSError(ENOTTY, "odd"), 4, "web could not be built: ")],
+)  # fmt: skip
+def test_what_the_machine_lacks_is_no_mistake_of_ours(error: Exception, code: int, said: str) -> None:
+    """Nor is what it says that nobody foresaw."""
+    told = as_ours("web", error)
+    assert said in told.message
+    assert told.exit_code == code
 
 
 def test_a_night_goes_on_without_definitions_that_do_not_load(tmp_path: Path) -> None:

@@ -195,12 +195,16 @@ def test_a_group_of_unknown_origin_is_offered_to_be_adopted(at: Town) -> None:
 
 def test_what_cannot_be_read_of_a_group_is_told_of_its_members(at: Town) -> None:
     """No plan can be made then, and all else of the member is told."""
+
+    def no_answer(_: object) -> tuple[Any, ...]:
+        raise OutsideError("no answer")
+
     publish(at, USER, USER)
     runs(at)
     with opened(at) as session, pytest.MonkeyPatch.context() as patched:
         [member, *_] = [one for one in session.seen().members if one.group]
         assert session.groups
-        patched.setattr(type(session.groups), "groups", lambda _: (_ for _ in ()).throw(OutsideError("no answer")))
+        patched.setattr(type(session.groups), "groups", no_answer)
         told = story(session, member)
     assert "no rollout replaces it: no answer" in [line.what for line in told.next]
     assert told.member.standing
