@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from hardening.findings import Reason
-from hardening.foundation.bulk import no_collection
+from hardening.foundation.bulk import MANY, no_collection
 from hardening.model import Enforcement
 
 
@@ -50,7 +50,8 @@ def test_the_search_goes_on_after_blocks_of_several_threads(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_what_was_left_in_the_block_is_found_by_a_full_search(frozen: bool) -> None:
+@pytest.mark.parametrize("made", [1, 2 * MANY])
+def test_what_was_left_in_the_block_is_found_by_a_full_search(made: int, frozen: bool) -> None:
     """Nothing is kept for ever that was made while Python did not look; what somebody has frozen before stays so."""
 
     class Knot:
@@ -64,13 +65,36 @@ def test_what_was_left_in_the_block_is_found_by_a_full_search(frozen: bool) -> N
     before = gc.get_freeze_count()
     try:
         with no_collection():
-            Knot()
+            for _ in range(made):
+                Knot()
         after = gc.get_freeze_count()
         assert bool(after) == frozen
         assert after <= before  # what is frozen may go by itself meanwhile
-        assert gc.collect() >= 1
+        assert gc.collect() >= made
     finally:
         gc.freeze()  # as tests/conftest.py has it
+
+
+def test_what_a_large_block_made_is_left_to_the_full_search() -> None:
+    """The next small one would take a third of the block's own time; no count of what is frozen shows it."""
+    gc.unfreeze()
+    try:
+        with no_collection():
+            kept: list[list[int]] = [[] for _ in range(2 * MANY)]
+            assert gc.get_count()[0] > len(kept)
+        assert gc.get_count()[0] < MANY
+    finally:
+        gc.freeze()
+
+
+def test_a_small_block_does_not_count_what_is_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That looks at each thing, and a large process has a million."""
+    asked: list[int] = []
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: asked.append(1))
+    before: list[list[int]] = [[] for _ in range(2 * MANY)]
+    with no_collection():
+        assert gc.get_count()[0] > len(before)
+    assert asked == []
 
 
 def test_a_reason_is_a_value() -> None:
