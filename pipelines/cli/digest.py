@@ -121,10 +121,10 @@ def _next(fleet: Fleet, now: datetime) -> str:
         return f"it waits for an approval ({fleet.owner}: ./goldsmith roll.plan {fleet.name})"
     hold = may_act(fleet.limits, now)
     if hold is None:
-        return "Goldsmith rolls it with the next night"
+        return "the next night plans its replacement"
     if hold.until is None:
-        return f"Goldsmith rolls it automatically, but the day is not known: {hold.why}"
-    return f"Goldsmith rolls it with the first night from {hold.until:%Y-%m-%d %H:%M} UTC on ({hold.why})"
+        return f"a night plans its replacement, but the day is not known: {hold.why}"
+    return f"the first night from {hold.until:%Y-%m-%d %H:%M} UTC on plans its replacement ({hold.why})"
 
 
 def _rolling(context: Context, row: Rollout) -> OpenRollout:

@@ -352,7 +352,7 @@ def test_what_has_ended_says_after_how_long() -> None:
 
 def test_the_digest_of_the_documentation_is_what_would_be_sent() -> None:
     """Line by line, as docs/notifications.md shows it."""
-    night, rolled = "Goldsmith rolls it with the next night", "shop-1 rolls it now: wave 1 of 2: replacing members"
+    night, rolled = "the next night plans its replacement", "shop-1 rolls it now: wave 1 of 2: replacing members"
     shop = replace(POINT, todo="")
     open_now = [
         replace(shop, subject="1", rule="revoked", one="web-9", what="it is revoked", due=NOW - DAY, doing=night),
