@@ -4,17 +4,22 @@
 barred() {
     kernels=$(ls "$ROOT"/usr/lib/modules 2>/dev/null || true)
     [ -n "$kernels" ] || { echo "no kernel in /usr/lib/modules: nothing to look at"; return; }
+    line='
+'
     for module in $1; do
         for kernel in $kernels; do
             answer=$(modprobe --dry-run --verbose --dirname "$ROOT" --set-version "$kernel" \
-                -C "$ROOT/etc/modprobe.d" -C "$ROOT/usr/local/lib/modprobe.d" -C "$ROOT/usr/lib/modprobe.d" "$module" 2>&1 | tail -n 1)  # what it needs comes first
+                -C "$ROOT/etc/modprobe.d" -C "$ROOT/usr/local/lib/modprobe.d" -C "$ROOT/usr/lib/modprobe.d" "$module" 2>&1) || true
+            answer=${answer##*"$line"}  # what it needs comes first
             case $answer in
                 "install /bin/false" | "install /bin/false "*) ;;
                 *) echo "$module is not barred in $kernel: ${answer:-built in}" ;;
             esac
         done
-        if [ "$LIVE" = 1 ] && grep -q "^$(printf %s "$module" | tr - _) " /proc/modules; then echo "$module is loaded"; fi
     done
+    if [ "$LIVE" = 1 ]; then
+        sed 's/ .*//' /proc/modules | grep -xF -e "$(printf '%s\n' "$1" | tr - _)" | sed 's/$/ is loaded/' || true
+    fi
 }
 
 # modules_barred MODULES: a whole check.

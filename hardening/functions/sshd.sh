@@ -46,25 +46,28 @@ sshd_read() {
     }
 }
 
-# KEYWORD DEFAULT: what holds for everyone. The first line counts, as it does for sshd.
+# KEYWORD DEFAULT: sets `value` to what holds for everyone. The first line counts, as it does for sshd.
 sshd_value() {
-    if [ "$LIVE" = 0 ]; then
-        value=$(printf '%s\n' "$sshd_files" | sed -n "s/^$1 //p" | head -n 1)
-    else
-        value=$(printf '%s\n' "$sshd_live" | sed -n "s/^$1 //p" | head -n 1)
-    fi
-    printf '%s\n' "${value:-$2}"
+    value='' said=$sshd_live
+    [ "$LIVE" = 1 ] || said=$sshd_files
+    while read -r key rest; do
+        [ "$key" != "$1" ] || { value=$rest; break; }
+    done <<EOF
+$said
+EOF
+    value=${value:-$2}
 }
 
 # KEYWORD DEFAULT TEST…: whether the value, and every one of a Match block, passes the command TEST VALUE.
 sshd_each() {
     keyword=$1 default=$2
     shift 2
-    value=$(sshd_value "$keyword" "$default")
+    sshd_value "$keyword" "$default"
     "$@" "$value" || sshd_bad="$sshd_bad$keyword is $value, not $sshd_want
 "
     sshd_said="$sshd_said$keyword $value
 "
+    case $sshd_files in *"match $keyword "*) ;; *) return ;; esac
     for value in $(printf '%s\n' "$sshd_files" | sed -n "s/^match $keyword //p" | tr ' ' '_'); do
         "$@" "$value" || sshd_bad="$sshd_bad$keyword is $value in a Match block, not $sshd_want
 "
@@ -76,7 +79,7 @@ sshd_is() {
     sshd_want=$3
     sshd_each "$1" "$2" sshd_same "$3"
 }
-sshd_same() { [ "$(printf '%s' "$2" | tr '[:upper:]' '[:lower:]')" = "$1" ]; }
+sshd_same() { [ "$2" = "$1" ] || [ "$(printf '%s' "$2" | tr '[:upper:]' '[:lower:]')" = "$1" ]; }
 
 # KEYWORD DEFAULT MAXIMUM: it must be a number from 1 to MAXIMUM, since 0 means no limit.
 sshd_at_most() {

@@ -12,11 +12,17 @@ settings_running() {
             }
         }' | while read -r files value; do
         for file in $files; do
-            [ -r "$file" ] || { echo "absent $file"; continue; }
-            now=$(tr '\t' ' ' < "$file")  # whole: the kernel ends such a file after its first read, and sh reads bytes
-            if [ "$now" = "$value" ]; then echo "good $file"; else echo "bad ${file#/proc/sys/} is $now in the running kernel, not $value"; fi
+            if [ -r "$file" ]; then echo "$file $value"; else echo "absent $file"; fi
         done
-    done
+    done | awk '
+        $1 == "absent" { print; next }
+        {
+            value = substr($0, length($1) + 2); now = ""
+            for (lines = 0; (getline line < $1) > 0; lines++) now = now (lines ? "\n" : "") line
+            close($1); gsub(/\t/, " ", now)
+            if (now == value) print "good", $1
+            else print "bad", substr($1, length("/proc/sys/") + 1) " is " now " in the running kernel, not " value
+        }'
 }
 
 # settings_written WANTED: what the files come to, in systemd-sysctl's order; `sysctl --system` adds /etc/sysctl.conf.

@@ -54,8 +54,9 @@ printf '[Service]\nType=oneshot\nExecStart=/bin/sh -c "echo words; exit 3"\n' >p
 printf '[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=300\n' >looping.service
 printf '[Socket]\nListenStream=0.0.0.0:8080\nAccept=yes\n' >open.socket
 printf '[Service]\nExecStart=/bin/cat\nStandardInput=socket\n' >open@.service
+printf '[Service]\nExecStart=/bin/sleep infinity\n' >nginx.service
 mkdir -p multi-user.target.d
-printf '[Unit]\nWants=planted.service looping.service open.socket\n' >multi-user.target.d/planted.conf
+printf '[Unit]\nWants=planted.service looping.service open.socket nginx.service\n' >multi-user.target.d/planted.conf
 """
 NETWORK = """
 title = "Of a company"
@@ -124,6 +125,7 @@ PLANTED = {
     "root-locked": "root has a password",
     "sshd-no-root-login": "permitrootlogin is yes",
     "firewall": "chain input: policy is accept",
+    "no-unneeded-services": "nginx.service runs",
     "boot-failed-units": "failed planted.service",
     "boot-listening": "8080/tcp",
 }
