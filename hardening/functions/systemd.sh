@@ -52,6 +52,20 @@ active() {
     done
 }
 
+# idle UNIT …: says which of the units runs, or why systemd does not say so of each. Only where it booted.
+idle() {
+    systemctl is-active "$@" 2>&1 | {
+        while read -r state; do
+            case $state in
+                active | reloading | refreshing) echo "${1-systemctl} runs" ;;
+                '' | *' '*) echo "systemd does not answer: ${state:-an empty line}" && exit ;;
+            esac
+            [ $# = 0 ] || shift
+        done
+        [ $# = 0 ] || echo "systemd does not answer: it says nothing of $*"
+    }
+}
+
 # enable UNIT …: makes units start by themselves, masked or not. Changes nothing where they do.
 enable() {
     for unit; do

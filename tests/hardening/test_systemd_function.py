@@ -62,3 +62,21 @@ def test_a_host_without_systemd_says_so_once(tmp_path: Path, answer: str, said: 
     program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'\nexit 1\n")
     program.chmod(0o755)
     assert told(tmp_path, "active a.service b.service", f"{tmp_path}:/usr/bin:/bin") == said
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("inactive\nunknown", ""),
+        ("inactive\nactive", "b.service runs"),
+        ("reloading\ninactive", "a.service runs"),
+        ("inactive", "systemd does not answer: it says nothing of b.service"),
+        ("Failed to connect: Host is down", "systemd does not answer: Failed to connect: Host is down"),
+    ],
+)
+def test_what_systemd_does_not_say_is_not_idle(tmp_path: Path, answer: str, said: str) -> None:
+    """Each unit needs an answer of its own."""
+    program = tmp_path / "systemctl"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'\nexit 1\n")
+    program.chmod(0o755)
+    assert told(tmp_path, "idle a.service b.service", f"{tmp_path}:/usr/bin:/bin") == said
