@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
@@ -209,6 +210,7 @@ def _incomplete(control: Control, folder: Path, functions: Mapping[str, Path]) -
     for function in control.functions:
         if function not in functions:
             yield ContentError(f"no such file of functions: {function}", file=own, hint=nearest(function, functions))
+    yield from _defined_twice(control, own, functions)
     declared = {spec.source for spec in control.files}
     present = {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()}
     for source in sorted(declared - present):
@@ -216,6 +218,17 @@ def _incomplete(control: Control, folder: Path, functions: Mapping[str, Path]) -
         yield ContentError(f"no such file: {files / source}", file=own, key="files.source", hint=hint)
     for source in sorted(present - declared):
         yield ContentError("not declared in control.toml", file=files / source, hint="add a [[files]] table for it")
+
+
+def _defined_twice(control: Control, own: Path, functions: Mapping[str, Path]) -> Iterator[ContentError]:
+    """Functions of one name in two files of functions: the shell would take the later one for both."""
+    first: dict[str, str] = {}
+    for file in (file for file in control.functions if file in functions):
+        for name in re.findall(r"^(\w+) *\(\)", read_small(functions[file]), re.MULTILINE):
+            if name in first:
+                shown = f"{first[name]} and {file} both define {name}"
+                yield ContentError(shown, file=own, key="functions", hint="rename one of the two")
+            first[name] = file
 
 
 def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -> Profile:

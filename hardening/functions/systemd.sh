@@ -40,30 +40,26 @@ enabled() {
     case $state in enabled | static | alias) ;; *) echo "$1 is ${state##*: }" ;; esac
 }
 
-# active UNIT …: says which of the units does not run, or why systemd does not say so. Only where it booted.
-active() {
-    systemctl is-active "$@" 2>&1 | while read -r state; do
-        case $state in
-            active) ;;
-            *' '*) echo "systemd does not answer: $state" && break ;;
-            *) echo "${1-systemctl} is $state" ;;
-        esac
-        [ $# = 0 ] || shift
-    done
-}
-
-# idle UNIT …: says which of the units runs, or why systemd does not say so of each. Only where it booted.
-idle() {
+# answers UNIT …: `UNIT is STATE` of each, or why systemd does not say so of all. Only where it booted.
+answers() {
     systemctl is-active "$@" 2>&1 | {
         while read -r state; do
-            case $state in
-                active | reloading | refreshing) echo "${1-systemctl} runs" ;;
-                '' | *' '*) echo "systemd does not answer: ${state:-an empty line}" && exit ;;
-            esac
+            case $state in '' | *' '*) echo "systemd does not answer: ${state:-an empty line}" && exit ;; esac
+            echo "${1-systemctl} is $state"
             [ $# = 0 ] || shift
         done
         [ $# = 0 ] || echo "systemd does not answer: it says nothing of $*"
     }
+}
+
+# active UNIT …: says which of the units does not run, or why systemd does not say so. Only where it booted.
+active() {
+    answers "$@" | sed '/ is active$/d'
+}
+
+# inactive UNIT …: says which of the units runs, or why systemd does not say so. Only where it booted.
+inactive() {
+    answers "$@" | sed -n -E -e '/^systemd does not answer/p' -e 's/ is (active|reloading|refreshing)$/ runs/p'
 }
 
 # enable UNIT …: makes units start by themselves, masked or not. Changes nothing where they do.

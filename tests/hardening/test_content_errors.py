@@ -132,6 +132,17 @@ def test_declared_files_are_there_and_present_files_are_declared(tmp_path: Path)
     assert "files/y.j2: not declared in control.toml" in refused(load_controls, [root])
 
 
+def test_two_files_of_functions_define_no_name_twice(tmp_path: Path) -> None:
+    """The shell would take the later function for both, also where the control's scripts mean the other."""
+    text = CONTROL + 'functions = ["one", "two"]\n'
+    parts = {"functions/one.sh": "idle() {\n    true\n}\n", "functions/two.sh": "# idle() too\nidle() { false; }\n"}
+    root = root_with(tmp_path, **{"controls/a/control.toml": text}, **parts)
+    error = refused(load_controls, [root])
+    assert "a/control.toml: functions: one and two both define idle\n  hint: rename one of the two" in error
+    (tmp_path / "hardening/functions/two.sh").write_text("# idle() elsewhere\nbusy() { false; }\n")
+    assert set(load_controls([root])) == {"a"}
+
+
 def test_the_same_name_in_two_roots_names_both(tmp_path: Path) -> None:
     """A company's root adds to ours and never silently replaces a control of it."""
     one, two = root_with(tmp_path / "one"), root_with(tmp_path / "two")

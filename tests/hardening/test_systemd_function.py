@@ -44,39 +44,49 @@ def test_a_setting_is_what_counts_at_last(tmp_path: Path, drop_in: str, value: s
     assert told(tmp_path, "setting system/docker.service Service ExecStart") == value
 
 
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        ("active\nactive", ""),
-        ("active\ninactive", "b.service is inactive"),
-        ("failed\nunknown", "a.service is failed\nb.service is unknown"),
-        (
-            "System has not been booted with systemd as init system (PID 1).\nFailed to connect: Host is down",
-            "systemd does not answer: System has not been booted with systemd as init system (PID 1).",
-        ),
-    ],
-)
-def test_a_host_without_systemd_says_so_once(tmp_path: Path, answer: str, said: str) -> None:
-    """Its excuse is no state of a unit."""
-    program = tmp_path / "systemctl"
-    program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'\nexit 1\n")
-    program.chmod(0o755)
-    assert told(tmp_path, "active a.service b.service", f"{tmp_path}:/usr/bin:/bin") == said
+SILENT = "systemd does not answer: it says nothing of"
+EXCUSE = "System has not been booted with systemd as init system (PID 1)."
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("call", "answer", "said"),
     [
-        ("inactive\nunknown", ""),
-        ("inactive\nactive", "b.service runs"),
-        ("reloading\ninactive", "a.service runs"),
-        ("inactive", "systemd does not answer: it says nothing of b.service"),
-        ("Failed to connect: Host is down", "systemd does not answer: Failed to connect: Host is down"),
+        ("active", "active\nactive", ""),
+        ("active", "active\ninactive", "b.service is inactive"),
+        ("active", "failed\nunknown", "a.service is failed\nb.service is unknown"),
+        ("inactive", "inactive\nunknown", ""),
+        ("inactive", "inactive\nactive", "b.service runs"),
+        ("inactive", "reloading\nfailed", "a.service runs"),
     ],
 )
-def test_what_systemd_does_not_say_is_not_idle(tmp_path: Path, answer: str, said: str) -> None:
-    """Each unit needs an answer of its own."""
-    program = tmp_path / "systemctl"
-    program.write_text(f"#!/bin/sh\nprintf '%s\\n' '{answer}'\nexit 1\n")
+def test_each_unit_is_told_by_its_own_answer(tmp_path: Path, call: str, answer: str, said: str) -> None:
+    """What runs and should not, or does not and should."""
+    assert of_two_units(tmp_path, call, answer) == said
+
+
+@pytest.mark.parametrize("call", ["active", "inactive"])
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (f"{EXCUSE}\nFailed to connect: Host is down", f"systemd does not answer: {EXCUSE}"),
+        ("", "systemd does not answer: an empty line"),
+        (None, f"{SILENT} a.service b.service"),
+    ],
+)
+def test_what_systemd_does_not_say_is_told_once(tmp_path: Path, call: str, answer: str | None, said: str) -> None:
+    """An excuse is no state of a unit, and silence is none either."""
+    assert of_two_units(tmp_path, call, answer) == said
+
+
+@pytest.mark.parametrize(("call", "answer"), [("active", "active"), ("inactive", "inactive")])
+def test_each_unit_needs_an_answer(tmp_path: Path, call: str, answer: str) -> None:
+    """The first one's is not the second one's."""
+    assert of_two_units(tmp_path, call, answer) == f"{SILENT} b.service"
+
+
+def of_two_units(folder: Path, call: str, answer: str | None) -> str:
+    """What a call says of `a.service` and `b.service` where systemctl answers these lines, or none."""
+    program = folder / "systemctl"
+    program.write_text("#!/bin/sh\n" + (f"printf '%s\\n' '{answer}'\n" if answer is not None else "") + "exit 1\n")
     program.chmod(0o755)
-    assert told(tmp_path, "idle a.service b.service", f"{tmp_path}:/usr/bin:/bin") == said
+    return told(folder, f"{call} a.service b.service", f"{folder}:/usr/bin:/bin")

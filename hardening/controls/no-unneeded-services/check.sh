@@ -29,7 +29,7 @@ bad=$(for unit in $asked; do
         [ ! -e "$script" ] || echo "/$script: leave its package out, or name $unit in allow"
     done
 done
-[ "$LIVE" = 0 ] || [ -z "$names" ] || idle $names)  # one question about all: each takes its time
+[ "$LIVE" = 0 ] || [ -z "$names" ] || inactive $names)  # one question about all: each takes its time
 if [ -n "$bad" ]; then
     echo "$bad"
     exit 1
