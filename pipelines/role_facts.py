@@ -44,7 +44,7 @@ def installation(
     }  # fmt: skip
     every_cluster = (Fact({"cluster": "*", "region": "*"}),)
     adopting = {(AUDITOR, "machines"): THERE, (AUDITOR, "ecs"): every_cluster, (AUDITOR, "eks"): every_cluster}
-    named = (region for one in found for region in (*one.ec2.regions, one.ecs.region, one.eks.region) if region)
+    named = (region for one in found for region in one.named_regions)
     places = {*aws.all_regions, *named, *regions, *(one.region for owner, one in owned if owner == account)}
     facts = _facts(settings, found, owned, account, partition)
     return Installation(values, facts, tuple(sorted(places)), adopting)

@@ -18,10 +18,10 @@ from images.registry.release_trust import trust_of
 from images.registry.releases import release_at
 from images.release.stores import evidence_reference
 from images.trust.evidence import line
-from images.trust.keys import make, own_keys, rotate, signer
+from images.trust.keys import make, own_keys, rotate
 from images.trust.verification import Attested, require_alive, verify
 from pipelines.contract import Line
-from pipelines.wiring import clock, image_context
+from pipelines.wiring import image_context
 
 TRUST_COLUMNS = {"attested": "says", "by the key": "key"}
 KEY_COLUMNS = {"key": "name", "counts": "days", "public key": "where"}
@@ -82,21 +82,21 @@ def ensure_key(settings: Settings) -> None:
     """Make the key pair that signs here, where it is a file of ours and is not there yet; says so."""
     if settings.signing.key or settings.signing.command or own_keys(settings):
         return
-    file = make(settings, clock().date())
+    file = make(settings, image_context(settings).now.date())
     say(f"made the key that signs releases: {file}; docs/trust.md says what to keep of it")
 
 
 def show_keys() -> list[KeyLine]:
     """The keys that count as ours; the first is made by this."""
-    settings, today = load_settings(), clock().date()
-    signer(settings, today)
+    settings = load_settings()
+    ensure_key(settings)
     return _key_lines(settings, own_keys(settings))
 
 
 def rotate_keys() -> list[KeyLine]:
     """Sign with a new key from now on; what was signed stays trusted."""
-    settings = load_settings()
-    return _key_lines(settings, rotate(settings, clock().date()))
+    context = image_context()
+    return _key_lines(context.settings, rotate(context.settings, context.now.date()))
 
 
 def _key_lines(settings: Settings, keys: Iterable[TrustedKey]) -> list[KeyLine]:

@@ -125,7 +125,7 @@ def new_waiver(
     from pipelines.cli.preview import judge_all, preview_of
     from pipelines.lint import require_subjects
 
-    context = context or image_context(looks=True)
+    context = context or image_context()
     missing = [flag for flag, value in (("--reason", reason), ("--approver", approver)) if not value]
     if missing:
         raise UsageError(f"{' and '.join(missing)} must be given", hint="a second person approves what you ask for")

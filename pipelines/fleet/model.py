@@ -426,6 +426,11 @@ class Fleet(Content):
                 assert_never(self.kind)
         return self
 
+    @property
+    def named_regions(self) -> tuple[str, ...]:
+        """The regions of AWS that its file names; none: those of the settings."""
+        return tuple(filter(None, (*self.ec2.regions, self.ecs.region, self.eks.region)))
+
     def _refuse_asking_from_here(self) -> None:
         """The address of a container leads nowhere from another machine, or to a container of that machine's own."""
         far = next((one.text for one in self.docker.addresses if one.is_remote), "")

@@ -88,8 +88,8 @@ def _regions(settings: Settings) -> list[str]:
     """Those of the settings, and where these name one, those of the fleets' files."""
     if not settings.aws.region:
         return list(settings.aws.all_regions)
-    fleets = [fleet.ec2.regions for fleet in load_fleets(settings.roots).values()]
-    return list(dict.fromkeys([*settings.aws.all_regions, *(region for regions in fleets for region in regions)]))
+    named = (region for fleet in load_fleets(settings.roots).values() for region in fleet.named_regions)
+    return list(dict.fromkeys([*settings.aws.all_regions, *named]))
 
 
 def _builds(settings: Settings) -> bool:
@@ -152,10 +152,8 @@ def needs_of_fleet(fleet: Fleet, settings: Settings) -> tuple[str, ...]:
         return () if by_address else (f"{HOST}{platform.node()}", content_of(settings))
     if fleet.kind is FleetKind.KUBERNETES:
         return f"{HOST}{platform.node()}", content_of(settings)
-    if fleet.kind in (FleetKind.ECS, FleetKind.EKS):
-        region = fleet.ecs.region or fleet.eks.region or settings.aws.region
-        return f"{REGION}{region}", content_of(settings)
-    regions = fleet.ec2.regions or settings.aws.all_regions
+    own = settings.aws.all_regions if fleet.kind is FleetKind.EC2 else (settings.aws.region,)
+    regions = fleet.named_regions or own
     return (*(f"{REGION}{region}" for region in regions), content_of(settings))
 
 

@@ -14,6 +14,8 @@ from hardening.foundation.settings import REHEARSAL, Aws, Registry, Settings
 from images.ledger import Ledger
 from pipelines import wiring
 from pipelines.cli import image, rollout, rollout_watch
+from pipelines.cli.signing import rotate_keys, show_keys
+from pipelines.cli.waiving import new_waiver
 from pipelines.nightly.night_run import run_nightly
 from pipelines.rollout.state import Command
 from pipelines.wiring import actor, image_context
@@ -93,6 +95,9 @@ ACTS: list[tuple[str, Callable[[], object]]] = [
     ("revoke", lambda: image.revoke_release("sha256:0", "why")),
     ("prune", lambda: image.prune_images(apply=True)),
     ("rebuild", image.rebuild_ledger),
+    ("key.show", show_keys),
+    ("key.rotate", rotate_keys),
+    ("waiver.new", lambda: new_waiver("debian-base", "CVE-2026-0001", reason="why", approver="ann")),
     ("nightly", run_nightly),
     ("roll.start", lambda: rollout.roll_fleet("web", apply=True)),
     ("roll.rollback", lambda: rollout.roll_back("web", "why", apply=True)),

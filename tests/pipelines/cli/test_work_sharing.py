@@ -18,6 +18,7 @@ from pipelines.cli.work_sharing import serve, show_workers, status_of, worker_st
 from pipelines.durable.dbos import engine_url
 from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
 from pipelines.durable.roster import WorkerRow, WorkRow
+from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet
 from pipelines.host import capabilities
 from pipelines.host.capabilities import content_of, found, named, needs_of, needs_of_fleet, offer
@@ -69,14 +70,22 @@ def test_a_machine_knows_itself(tmp_path: Path) -> None:
 def test_a_machine_can_what_its_fleets_and_emulators_let_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The regions that only a fleet's file names, and each platform that a build would not be refused for."""
     (tmp_path / "pipelines/fleets").mkdir(parents=True)
-    text = 'title = "Of a test"\nowner = "tests"\nreplacement = { definition = "debian-base" }\nkind = "ec2"\n'
-    (tmp_path / "pipelines/fleets/far.toml").write_text(
-        text + 'selector = { a = "b" }\n[ec2]\nregions = ["eu-west-3"]\n'
-    )
+    text = 'title = "Of a test"\nowner = "tests"\nreplacement = { definition = "debian-base" }\n'
+    places = {
+        "ec2": 'regions = ["eu-west-3"]', "ecs": 'cluster = "c"\nregion = "eu-west-1"',
+        "eks": 'cluster = "c"\nregion = "eu-north-1"',
+    }  # fmt: skip
+    for kind, place in places.items():
+        file = tmp_path / f"pipelines/fleets/{kind}.toml"
+        file.write_text(f'{text}kind = "{kind}"\nselector = {{ a = "b" }}\n[{kind}]\n{place}\n')
     nowhere = {"build_host": "unix:///nowhere"}
     settings = Settings(state=tmp_path, content=(tmp_path,), docker=nowhere, aws={"region": "eu-central-1"})
     monkeypatch.setattr(capabilities, "require_platform", lambda _platform: None)
-    assert {"region:eu-west-3", "arch:amd64", "arch:arm64"} <= set(found(settings))
+    offered = set(found(settings))
+    assert {"region:eu-west-3", "arch:amd64", "arch:arm64"} <= offered
+    shared = settings.model_copy(update={"database": "postgresql+psycopg://db/g"})
+    for fleet in load_fleets(shared.roots).values():
+        assert set(needs_of_fleet(fleet, shared)) <= offered | {content_of(shared)}, fleet.kind
 
 
 def test_content_is_a_capability(tmp_path: Path) -> None:
