@@ -8,14 +8,21 @@ sshd_or_end() {
     [ -f etc/ssh/sshd_config ] && [ ! -L etc/ssh/sshd_config ] || { echo "/etc/ssh/sshd_config is missing"; exit 1; }
     sshd_started_otherwise
     sshd_files=$(sshd_read etc/ssh/sshd_config '')
+    unread=$(printf '%s\n' "$sshd_files" | sed -n 's/^unread //p')
+    [ -z "$unread" ] || { printf 'sshd reads what is behind a link, which is not followed here: %s\n' "$unread"; exit 1; }
     sshd_live=
     [ "$LIVE" = 0 ] || sshd_live=$(sshd -T) || { echo "sshd -T refuses its configuration"; exit 1; }
 }
 
 # Ends the check where sshd is started with settings that stand before those of the files, or with another file.
 sshd_started_otherwise() {
-    found=$(grep -sE '^[[:space:]]*SSHD_OPTS=.*-[A-Za-z]*[of]' etc/default/ssh || true
-        grep -shE '^ExecStart=.' etc/systemd/system/ssh.service.d/*.conf etc/systemd/system/ssh.service || true)
+    found=$(grep -sE '^[[:space:]]*[^#;[:space:]].*-[A-Za-z0-9]*[of]' etc/default/ssh || true
+        grep -shE '^[[:space:]]*(ExecStart|EnvironmentFile)[[:space:]]*=[[:space:]]*[^[:space:]]|^[^#;]*SSHD_OPTS=' \
+            etc/systemd/system/ssh.service etc/systemd/system.conf etc/systemd/system.conf.d/*.conf $(
+            for folder in etc run usr/local/lib usr/lib; do
+                echo "$folder/systemd/system/ssh.service.d/*.conf $folder/systemd/system/service.d/*.conf"
+            done
+        ) || true)
     [ -z "$found" ] || { printf 'sshd is started in a way of its own, past its files: %s\n' "$found"; exit 1; }
 }
 
@@ -23,7 +30,7 @@ sshd_started_otherwise() {
 # What a file includes stands in its place, and a Match block ends with its file.
 sshd_read() {
     awk '{
-        gsub(/"/, ""); sub(/^[ \t]+/, ""); sub(/(^|[ \t])#.*/, ""); sub(/[ \t\r]+$/, "")
+        gsub(/["\047]/, ""); sub(/^[ \t]+/, ""); sub(/(^|[ \t])#.*/, ""); sub(/[ \t\r]+$/, "")
         if ($0 == "") next
         match($0, /^[A-Za-z0-9]*/); key = tolower(substr($0, 1, RLENGTH)); value = substr($0, RLENGTH + 1)
         sub(/^[ \t]*=?[ \t]*/, "", value); print key " " value
@@ -33,10 +40,17 @@ sshd_read() {
             case $key in
                 match) block='match ' ;;
                 include)
-                    for pattern in $value; do
+                    set -f # what a pattern stands for is looked for in the tree, and not on this machine
+                    set -- $value
+                    set +f
+                    for pattern; do
                         case $pattern in /*) ;; *) pattern=/etc/ssh/$pattern ;; esac
                         for file in .$pattern; do
-                            [ ! -f "$file" ] || [ -L "$file" ] || sshd_read "$file" "$block"
+                            if [ -L "$file" ] || ! sshd_inside "$file"; then
+                                echo "unread ${file#.}"
+                            elif [ -f "$file" ]; then
+                                sshd_read "$file" "$block"
+                            fi
                         done
                     done
                     ;;
@@ -44,6 +58,11 @@ sshd_read() {
             esac
         done
     }
+}
+
+# FILE: whether its folder lies in the tree, or is not there.
+sshd_inside() {
+    case $(cd -P "${1%/*}" 2>/dev/null && pwd)/ in / | "${ROOT%/}"/*) ;; *) return 1 ;; esac
 }
 
 # KEYWORD DEFAULT: sets `value` to what holds for everyone. The first line counts, as it does for sshd.

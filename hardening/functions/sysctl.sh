@@ -1,7 +1,7 @@
 # Kernel settings: what `key=value` lines ask for holds, whatever another file says.
 
-# settings_running WANTED: the running kernel's own word; a glob stands for all that it matches. A feature that the
-# kernel does not have cannot be on.
+# settings_running WANTED: the running kernel's own word; a glob stands for all that it matches. Of the features below,
+# one that the kernel does not have cannot be on. Any other setting that is not there is a protection that it lacks.
 settings_running() {
     printf '%s\n' "$1" | awk -F= '
         {last[$1] = $2}
@@ -12,10 +12,16 @@ settings_running() {
             }
         }' | while read -r files value; do
         for file in $files; do
-            if [ -r "$file" ]; then echo "$file $value"; else echo "absent $file"; fi
+            if [ -r "$file" ]; then echo "$file $value"; continue; fi
+            case ${file#/proc/sys/} in
+                net/ipv6/* | net/core/bpf_jit_harden | kernel/unprivileged_bpf_disabled | kernel/kexec_load_disabled | \
+                    kernel/perf_event_paranoid | kernel/sysrq | kernel/core_pattern | vm/unprivileged_userfaultfd)
+                    echo "absent $file" ;;
+                *) echo "bad ${file#/proc/sys/} is no setting of the running kernel" ;;
+            esac
         done
     done | awk '
-        $1 == "absent" { print; next }
+        $1 == "absent" || $1 == "bad" { print; next }
         {
             value = substr($0, length($1) + 2); now = ""
             for (lines = 0; (getline line < $1) > 0; lines++) now = now (lines ? "\n" : "") line

@@ -22,7 +22,8 @@ if [ "$LIVE" = 0 ]; then
     exit 0
 fi
 [ -n "$keys" ] || { echo "the machine runs and has no host key"; exit 1; }
-# Older than the machine's own identity means that somebody brought it.
-old=$(find etc/ssh -xdev -name 'ssh_host_*_key' ! -newer usr/lib/os-release -printf '/%p\n')
+# Older than the machine's own identity means that somebody brought it. An update renews os-release, and a first boot may
+# write machine-id after the keys, so a key must be older than both.
+old=$(find etc/ssh -xdev -name 'ssh_host_*_key' ! -newer usr/lib/os-release ! -newer etc/machine-id -printf '/%p\n')
 [ -z "$old" ] || { printf 'older than the image:\n%s\n' "$old"; exit 1; }
 printf 'made on this machine:\n%s\n' "$keys"

@@ -2,12 +2,21 @@ set -eu
 [ -n "$PARAM_PARAMETERS" ] || { echo "no parameters are asked for: nothing to look at"; exit 1; }
 bad=$(
     parameter $PARAM_PARAMETERS
-    parameters | while read -r word; do
-        case $word in init=* | rdinit=*) echo "kernel parameter $word starts another program than systemd" ;; esac
-        printf '%s\n' "$PARAM_FORBIDDEN" | while read -r never; do
-            case $word in "$never" | "$never"=* | "$never",*) echo "kernel parameter $word must not be there" ;; esac
-        done
-    done
+    parameters | FORBIDDEN=$PARAM_FORBIDDEN awk '
+        BEGIN {
+            count = split(ENVIRON["FORBIDDEN"], never, "\n")
+            for (i = 1; i <= count; i++) {
+                at = index(never[i], "="); name = at ? substr(never[i], 1, at - 1) : never[i]; gsub(/-/, "_", name)
+                never[i] = name (at ? substr(never[i], at) : "")
+            }
+        }
+        /^(rd)?init=/ { print "kernel parameter " $0 " starts another program than systemd" }
+        {
+            for (i = 1; i <= count; i++)
+                if (never[i] != "" && ($0 == never[i] || index($0, never[i] "=") == 1 || index($0, never[i] ",") == 1)) {
+                    print "kernel parameter " $0 " must not be there"; next
+                }
+        }'
 )
 if [ -n "$bad" ]; then
     echo "$bad"

@@ -8,7 +8,11 @@ random() {
 }
 seen=$(
     if [ "$LIVE" = 1 ]; then
-        awk 'NR > 1 {print $1, "in use"}' /proc/swaps
+        awk 'NR > 1 {  # a device of /dev/mapper stands there by its number
+            if ($1 ~ /^\/dev\/dm-[0-9]+$/ && (getline name < ("/sys/block/" substr($1, 6) "/dm/name")) > 0)
+                $1 = "/dev/mapper/" name
+            print $1, "in use"
+        }' /proc/swaps
     else
         if [ -f etc/fstab ]; then awk '!/^[ \t]*#/ && $3 == "swap" {print $1, "in /etc/fstab"}' etc/fstab; fi
         for folder in etc/systemd/system usr/local/lib/systemd/system usr/lib/systemd/system; do
