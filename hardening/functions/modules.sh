@@ -9,7 +9,8 @@ barred() {
     for module in $1; do
         for kernel in $kernels; do
             answer=$(modprobe --dry-run --verbose --dirname "$ROOT" --set-version "$kernel" \
-                -C "$ROOT/etc/modprobe.d" -C "$ROOT/usr/local/lib/modprobe.d" -C "$ROOT/usr/lib/modprobe.d" "$module" 2>&1) || true
+                -C "$ROOT/etc/modprobe.d" -C "$ROOT/run/modprobe.d" -C "$ROOT/usr/local/lib/modprobe.d" -C "$ROOT/usr/lib/modprobe.d" \
+                "$module" 2>&1) || true
             answer=${answer##*"$line"}  # what it needs comes first
             case $answer in
                 "install /bin/false" | "install /bin/false "*) ;;

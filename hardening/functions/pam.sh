@@ -13,8 +13,12 @@ pam_add() {
     rm -f -- "$ROOT"/var/cache/debconf/*-old
 }
 
-# FILE KIND: its lines of KIND (auth, account, password), or nothing where there is no such file.
+# FILE KIND: its lines of KIND (auth, account, password), or nothing where there is no such file. As PAM reads them: without
+# comments, each continued line as one, and the KIND in any case.
 pam_lines() {
     [ -f "etc/pam.d/$1" ] && [ ! -L "etc/pam.d/$1" ] || return 0
-    grep -E "^[[:space:]]*-?$2[[:space:]]" "etc/pam.d/$1" || true
+    awk -v kind="$2" '
+        { comment = sub(/#.*/, ""); line = joined $0; joined = "" }
+        !comment && sub(/\\[ \t]*$/, " ", line) { joined = line; next }
+        tolower(line) ~ ("^[ \t[]*-?" kind "]?[ \t]") { print line }' "etc/pam.d/$1"
 }

@@ -13,8 +13,9 @@ bad=$(
         [ -z "$found" ] || echo "$*: $found"
     done
     grep -nE '^[+-]' etc/passwd etc/group | sed 's/^/an entry of another directory: /' || true
-    awk -F: 'NF != 7 {print "/etc/passwd: no whole entry: " $0}' etc/passwd
-    awk -F: 'NF != 4 {print "/etc/group: no whole entry: " $0}' etc/group
+    # glibc takes a sign and zeros before a number, so that 01001 and +1001 are 1001.
+    awk -F: 'NF != (FILENAME == "etc/passwd" ? 7 : 4) {print "/" FILENAME ": no whole entry: " $0}
+        $3 !~ /^(0|[1-9][0-9]*)$/ {print "/" FILENAME ": " $1 " has the number " $3 ", which is not written plainly"}' etc/passwd etc/group
     awk -F: '$1 == "root" && ($3 != 0 || $4 != 0) {print "root has number " $3 " and group " $4}
         $1 != "root" && $4 == 0 && $1 !~ /^(sync|shutdown|halt|operator)$/ {print $1 " has root'"'"'s group"}' etc/passwd
     awk -F: '$1 != "root" && $3 == 0 {print "the group " $1 " has number 0"}

@@ -42,8 +42,11 @@ sources=$(
 )
 [ -n "$sources" ] || { echo "apt is here, but no package source: nothing to look at"; exit 1; }
 
-weak=$(grep -rliE '^[^#/]*(AllowUnauthenticated|AllowInsecureRepositories|AllowWeakRepositories)[" ]+(true|yes|1)' \
-    etc/apt/apt.conf etc/apt/apt.conf.d 2>/dev/null || true)
+# Apt reads keys in any case of letters, and a statement up to the next ; or brace. A value that is not off counts as on.
+weak=$(find etc/apt -xdev -type f \( -path etc/apt/apt.conf -o -path 'etc/apt/apt.conf.d/*' \) -exec awk -v RS='[{;}]' '
+    { gsub(/(#|\/\/)[^\n]*/, ""); gsub(/[" \t\r\n]+/, " "); $0 = tolower($0) }
+    /(allowunauthenticated|allowinsecurerepositories|allowweakrepositories) ./ && !/ (0|no|false|without|off|disable) ?$/ {print FILENAME}
+' {} + | sort -u)
 bad=$(
     # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
     find etc/apt/apt.conf etc/apt/apt.conf.d etc/apt/sources.list etc/apt/sources.list.d -xdev -type l \

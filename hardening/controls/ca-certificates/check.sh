@@ -8,23 +8,45 @@ begun=$(grep -c '^-----BEGIN CERTIFICATE-----' "$real" || true)
 ended=$(grep -c '^-----END CERTIFICATE-----' "$real" || true)
 [ "$begun" = "$ended" ] || fail "$bundle is cut off: $begun certificates begin, $ended end"
 [ "$begun" -ge "$PARAM_MINIMUM" ] || fail "$bundle holds $begun certificates, fewer than $PARAM_MINIMUM"
-# Every certificate in it is one of Mozilla's, or of a file that the profile or the definition names.
+# Every certificate of the bundle, and of what lies beside it, is one of Mozilla's, or of a file that the profile or the
+# definition names.
+mozilla=/usr/share/ca-certificates/mozilla list=$ROOT/var/lib/dpkg/info/ca-certificates.list
 known() {
-    list=$ROOT/var/lib/dpkg/info/ca-certificates.list
-    find "$ROOT/usr/share/ca-certificates/mozilla" -xdev -type f -name '*.crt' -printf '%P\n' 2>/dev/null | while IFS= read -r name; do
-        [ -f "$list" ] && ! grep -qxF -e "/usr/share/ca-certificates/mozilla/$name" "$list" ||
-            cat -- "$ROOT/usr/share/ca-certificates/mozilla/$name"
-    done
+    find "$ROOT$mozilla" -xdev -type f -name '*.crt' -printf "$mozilla/%P\n" 2>/dev/null |
+        if [ -f "$list" ]; then grep -xF -f "$list"; else cat; fi || true
     printf '%s\n' "$PARAM_OWN" | while IFS= read -r file; do
-        if [ -f "$ROOT$file" ] && [ ! -L "$ROOT$file" ]; then cat -- "$ROOT$file"; fi
+        if [ -f "$ROOT$file" ] && [ ! -L "$ROOT$file" ]; then printf '%s\n' "$file"; fi
     done
 }
-strangers=$({ known; echo "--- the bundle"; cat -- "$real"; } | awk '
-    /^--- the bundle$/ {bundle = 1}
-    /^-----BEGIN CERTIFICATE-----/ {text = ""; inside = 1; next}
-    /^-----END CERTIFICATE-----/ {inside = 0; if (!bundle) known[text] = 1; else if (!(text in known)) count++; next}
-    inside {gsub(/[[:space:]]/, ""); text = text $0}
-    END {print count + 0}')
-[ "$strangers" = 0 ] || fail "$bundle holds $strangers certificates that are not Mozilla's; a file of your own is named in own"
+[ ! -L "$ROOT/etc/ssl/certs" ] || fail "/etc/ssl/certs is a link"
+strangers=$(find "$ROOT/etc/ssl/certs" -xdev -mindepth 1 -maxdepth 1 \
+    \( -name '*[[:cntrl:]]*' -printf 'odd name\t/\n' -o -type f -printf '%f\n' -o -type l -printf '%f\t%l\n' \) |
+    BUNDLE=$real KNOWN=$(known) awk -F '\t' '
+        # Remembers the certificates of a known file. Of another one, how many blocks are none of them; -1 where it has none.
+        function unknown(file, learn,    line, text, inside, blocks, count) {
+            while ((getline line < file) > 0)
+                if (line ~ /-----BEGIN/) {
+                    count += inside; blocks++; text = ""
+                    inside = line ~ /^-----BEGIN CERTIFICATE-----[ \t\r]*$/
+                    if (!inside) count++
+                } else if (inside && line ~ /^-----END CERTIFICATE-----/) {
+                    inside = 0
+                    if (learn) known[text] = 1; else if (!(text in known)) count++
+                } else { gsub(/[ \t\r]/, "", line); text = text line }
+            close(file)
+            return blocks ? count + inside : -1
+        }
+        BEGIN {
+            root = ENVIRON["ROOT"]; hint = "Mozilla\047s; a file of your own is named in own"
+            total = split(ENVIRON["KNOWN"], names, "\n")
+            for (i = 1; i <= total; i++) { file[names[i]] = 1; unknown(root names[i], 1) }
+            if (count = unknown(ENVIRON["BUNDLE"]))
+                print "/etc/ssl/certs/ca-certificates.crt holds " count " certificates that are not " hint
+        }
+        # A link leads to a known file, or to another name here.
+        $1 == "ca-certificates.crt" || (NF == 2 && ($2 !~ /\// || $2 in file)) { next }
+        NF == 1 && unknown(root "/etc/ssl/certs/" $1) == 0 { next }
+        { print "/etc/ssl/certs/" $1 " is no certificate of " hint }')
+[ -z "$strangers" ] || fail "$strangers"
 [ "$(stat -c %a "$real")" = 644 ] || fail "$bundle has mode $(stat -c %a "$real"), not 644"
 echo "$bundle holds $begun certificates"

@@ -152,7 +152,8 @@ bad=$(
     listens=$(systemd-analyze cat-config --root="$ROOT" systemd/system/docker.socket | sed -n 's/^[ \t]*Listen[A-Za-z]*[ \t]*=[ \t]*//p')
     [ "$listens" = /run/docker.sock ] || [ "$listens" = /var/run/docker.sock ] || echo "docker.socket listens on ${listens:-nothing}"
     expect system/docker.socket Socket SocketMode 0660
-    members=$(awk -F: '$1 == "docker" {print $4}' etc/group)
+    members=$(awk -F: 'FILENAME == "etc/group" { if ($1 == "docker") { gid = $3; print $4 } next }
+        gid != "" && $4 == gid {print $1}' etc/group etc/passwd | sed '/^$/d' | paste -s -d , -)
     [ -z "$members" ] || echo "as good as root, by group docker: $members"
     enabled docker.service
     # networkd would take a container's interface out of its bridge, or the bridge's address away: these are Docker's own.

@@ -18,7 +18,7 @@ bad=$(
     fi
     if [ -f etc/resolv.conf ] && [ ! -L etc/resolv.conf ]; then grep -nE '^[[:space:]]*nameserver' etc/resolv.conf | sed 's#^#/etc/resolv.conf:#' || true; fi
     if [ -f etc/nsswitch.conf ] && [ ! -L etc/nsswitch.conf ]; then
-        sed -e 's/#.*//' -e 's/\[[^]]*\]//g' -ne 's/^[a-z_]*:[[:space:]]*//p' etc/nsswitch.conf | tr -s ' \t' '\n' | sort -u | while IFS= read -r module; do
+        sed -e 's/#.*//' -e 's/\[[^]]*\]//g' -ne 's/^[[:space:]]*[^[:space:]:]\{1,\}[[:space:]:]//p' etc/nsswitch.conf | tr -s ' \t' '\n' | sort -u | while IFS= read -r module; do
             [ -z "$module" ] || printf '%s\n' "$PARAM_MODULES" | grep -qxF -e "$module" || echo "/etc/nsswitch.conf: the module $module"
         done
     fi

@@ -18,8 +18,8 @@ bad=$(
     for file in $(find usr/share/polkit-1/rules.d -xdev ! -type d 2>/dev/null | sort); do
         grep -qxF "/$file" var/lib/dpkg/info/*.list 2>/dev/null || echo "/$file belongs to no package"
     done
-    awk -F: '$1 != "root" && $3 ~ /^0+$/ {print "/etc/passwd: " $1 " has root'"'"'s number"}' etc/passwd
-    awk -F: '$1 != "root" && $3 ~ /^0+$/ {print "/etc/group: " $1 " has root'"'"'s number"}' etc/group
+    # What is no plain number, such as +0, is 0 for some programs.
+    awk -F: 'NF > 1 && $1 != "root" && $3 !~ /^[1-9][0-9]*$/ {print "/" FILENAME ": " $1 " has root'"'"'s number, or no plain one"}' etc/passwd etc/group
     awk -F: -v groups="$PARAM_GROUPS" '
         BEGIN {split(groups, names, "\n"); for (i in names) barred[names[i]] = 1}
         $1 in barred && $4 != "" {print "/etc/group: " $1 " has the members " $4}' etc/group

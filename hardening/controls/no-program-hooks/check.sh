@@ -31,6 +31,10 @@ lines() {
 found=$(
     if [ -s etc/ld.so.preload ] || [ -L etc/ld.so.preload ]; then echo "/etc/ld.so.preload: is loaded into every program"; fi
     not_packaged "adds folders in which libraries are found" etc/ld.so.conf.d
+    if [ -f etc/ld.so.conf ] && [ ! -L etc/ld.so.conf ] &&
+        grep -qvE '^[[:space:]]*(include[[:space:]]+/etc/ld\.so\.conf\.d/\*\.conf[[:space:]]*)?(#.*)?$' etc/ld.so.conf; then
+        echo "/etc/ld.so.conf: adds folders in which libraries are found"
+    fi
     for home in root home/* etc/skel; do
         for name in .bashrc .bash_profile .bash_login .bash_logout .profile .zshrc .zshenv .kshrc .pam_environment .config/fish \
             .config/systemd .config/autostart .xinitrc .xsessionrc .ssh/rc .ssh/config .gitconfig .vimrc .inputrc .npmrc .pythonrc.py; do
@@ -42,7 +46,7 @@ found=$(
         done
     done
     not_packaged "runs in every login shell" etc/profile.d
-    not_packaged "runs as part of apt" etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d
+    not_packaged "runs as part of apt" etc/apt/apt.conf etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d
     lines "runs programs as part of apt" '^[^/#]*(Pre-Invoke|Post-Invoke(-Success)?|Pre-Install-Pkgs|pre-invoke|post-invoke|status-logger)' etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d |
         while IFS= read -r line; do name=${line%%:*}; grep -qxF -e "${name#/}" "$folder/packaged" || echo "$line"; done
     lines "runs a program at every login" '^[^#]*pam_(exec|script|python|perl)\.so' etc/pam.d
@@ -64,7 +68,7 @@ found=$(
         etc/systemd/system-generators usr/local/lib/systemd/system-generators usr/lib/systemd/system-shutdown usr/lib/systemd/system-sleep \
         etc/update-motd.d etc/kernel/postinst.d etc/initramfs-tools/hooks etc/initramfs-tools/scripts
     # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
-    find etc/pam.d etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d etc/modprobe.d etc/ssh/ssh_config etc/ssh/ssh_config.d etc/gitconfig \
+    find etc/ld.so.conf etc/pam.d etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d etc/modprobe.d etc/ssh/ssh_config etc/ssh/ssh_config.d etc/gitconfig \
         -xdev -type l -printf '%p\n' 2>/dev/null | sort -u | grep -vxF -f "$folder/packaged" | sed 's#^.*$#/&: is a link, and may say anything#' || true
     lines "runs a program in the place of a connection" '^[[:space:]]*(ProxyCommand|LocalCommand|KnownHostsCommand|PKCS11Provider)[[:space:]=]' etc/ssh/ssh_config etc/ssh/ssh_config.d
     lines "runs programs of its own" '^[[:space:]]*(hooksPath|fsmonitor|sshCommand|helper|pager|editor|askPass)[[:space:]]*=' etc/gitconfig

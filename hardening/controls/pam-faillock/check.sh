@@ -7,6 +7,11 @@ order=$(pam_lines common-auth auth | awk '
     /pam_faillock\.so.*preauth/ {print "before"} /pam_unix\.so/ {print "password"} /pam_faillock\.so.*authfail/ {print "after"}')
 [ "$(printf '%s' "$order" | tr '\n' ' ')" = "before password after" ] ||
     fail "/etc/pam.d/common-auth: the order is '$(printf '%s' "$order" | tr '\n' ' ')', not 'before password after'"
+told=$({ pam_lines common-auth auth; pam_lines common-account account; } | awk '{
+    for (i = 1; i <= NF && $i !~ /pam_faillock\.so/;) i++
+    while (++i <= NF) if ($i !~ /^(preauth|authfail|authsucc|audit|silent|no_log_info|nodelay|even_deny_root)$/) printf " %s", $i
+}')
+[ -z "$told" ] || fail "pam_faillock.so has arguments in /etc/pam.d that override faillock.conf:$told"
 pam_lines common-account account | grep -q 'pam_faillock\.so' || fail "/etc/pam.d/common-account does not name pam_faillock.so"
 [ -f etc/security/faillock.conf ] && [ ! -L etc/security/faillock.conf ] || fail "/etc/security/faillock.conf is missing"
 setting() { sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" etc/security/faillock.conf | tail -n 1; }

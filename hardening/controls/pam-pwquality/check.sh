@@ -10,6 +10,12 @@ case $line in
     *requisite* | *required*) ;;
     *) fail "/etc/pam.d/common-password: pam_pwquality.so may fail without consequence" ;;
 esac
+for word in ${line#*pam_pwquality.so}; do
+    case $word in
+        retry=* | authtok_type=* | enforce_for_root | use_authtok | try_first_pass | debug) ;;
+        *) fail "/etc/pam.d/common-password: pam_pwquality.so has the argument $word, which overrides pwquality.conf" ;;
+    esac
+done
 case $(pam_lines common-password password | grep 'pam_unix\.so') in
     *use_authtok*) ;;
     *) fail "/etc/pam.d/common-password: pam_unix.so asks for another password than the one looked at" ;;

@@ -21,7 +21,7 @@ bad=$(
     find usr/bin usr/sbin -xdev ! -type d -printf '/%p\n' 2>/dev/null | sort | grep -vxF -f "$folder/listed" | while IFS= read -r file; do
         # What maintainer scripts make: links to what is packaged, in /etc/alternatives or beside it.
         if [ -L ".$file" ]; then
-            case $(readlink -- ".$file") in /etc/alternatives/* | [!/]*) continue ;; esac
+            case $(readlink -- ".$file") in /etc/alternatives/*/* | [!/]*/*) ;; /etc/alternatives/* | [!/]*) continue ;; esac
         fi
         echo "$file: no package brought it"
     done

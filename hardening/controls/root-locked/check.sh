@@ -4,8 +4,9 @@ fail() { echo "$*"; exit 1; }
 for file in etc/passwd etc/shadow; do
     [ -f "$file" ] && [ ! -L "$file" ] || fail "/$file is missing: nothing to look at"
 done
-roots=$(awk -F: '$3 ~ /^0+$/ && $1 != "root" {print $1}' etc/passwd)
-[ -z "$roots" ] || fail "accounts with number 0 beside root: $roots"
+# What is no plain number, such as +0, is 0 for some programs.
+roots=$(awk -F: '$3 !~ /^[1-9][0-9]*$/ && $1 != "root" {print $1}' etc/passwd)
+[ -z "$roots" ] || fail "accounts with number 0 beside root, or with no plain number: $roots"
 [ "$(grep -c '^root:x:' etc/passwd)" = 1 ] || fail "root's password does not stand in /etc/shadow alone"
 [ "$(grep -c '^root:' etc/shadow)" = 1 ] || fail "root does not stand once in /etc/shadow"
 grep -q '^root:[*!]' etc/shadow || fail "root has a password, or an empty one, in /etc/shadow"

@@ -23,6 +23,6 @@ bad=$(printf '%s\n' "$found" | sort -u | while IFS= read -r path; do
     done
 done | sort -u)
 [ -z "$bad" ] || fail "$bad"
-mask=$(sed -n 's/^[^#]*\bumask[[:space:]]\{1,\}\([0-7]*\).*/\1/p' root/.bashrc root/.profile 2>/dev/null | grep -vE '^0?[0-7]?[2367]7$' || true)
+mask=$(sed -n "s/^[^#]*\bumask[[:space:]]\{1,\}[\"']\{0,1\}\([^\"'[:space:];&|)]*\).*/\1/p" root/.bashrc root/.profile 2>/dev/null | grep -vE '^0?[0-7]?[2367]7$' || true)
 [ -z "$mask" ] || fail "root's own start-up files set umask $mask"
 printf 'looked at, every folder is root'"'"'s alone:\n%s\n' "$(printf '%s\n' "$found" | sort -u)"

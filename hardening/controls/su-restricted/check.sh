@@ -4,7 +4,12 @@ fail() { echo "$*"; exit 1; }
 [ -e usr/bin/su ] || { echo "no su in this image"; exit 2; }
 [ -s etc/pam.d/su ] && [ ! -L etc/pam.d/su ] && [ -s etc/group ] && [ ! -L etc/group ] ||
     fail "/etc/pam.d/su or /etc/group is missing: nothing to look at"
-first=$(grep -E '^[[:space:]]*(-?auth|@include)[[:space:]]' etc/pam.d/su | grep -v 'pam_rootok\.so' | head -n 1)
+# As PAM reads it: lines without comments, each continued one as a whole, and the type in any case.
+first=$(awk '
+    { comment = sub(/#.*/, ""); line = joined $0; joined = "" }
+    !comment && sub(/\\[ \t]*$/, " ", line) { joined = line; next }
+    line ~ /^auth[ \t]+sufficient[ \t]+pam_rootok\.so[ \t]*$/ { next }
+    tolower(line) ~ /^[ \t[]*(-?auth\]?|@include)[ \t]/ { print line; exit }' etc/pam.d/su)
 printf '%s\n' "$first" | grep -qE '^auth[[:space:]]+(required|requisite)[[:space:]]+pam_wheel\.so[[:space:]]' ||
     fail "/etc/pam.d/su does not ask pam_wheel.so before anything else, but: ${first:-nothing}"
 for word in use_uid "group=$PARAM_GROUP"; do

@@ -16,26 +16,26 @@ trap 'rm -f "$config"' EXIT
 printf 'Dir "%s";\n' "$PWD" > "$config"
 settings=$(APT_CONFIG=$config apt-config dump)
 
-# is KEY VALUE: says what is set otherwise.
+# is KEY VALUE: says what is set otherwise. apt reads keys in any case of letters, and dump keeps the one it met first.
 is() {
-    found=$(printf '%s\n' "$settings" | sed -n "s/^$1 \"\\(.*\\)\";\$/\\1/p")
+    found=$(printf '%s\n' "$settings" | sed -n "s/^$1 \"\\(.*\\)\";\$/\\1/Ip")
     [ "$found" = "$2" ] || echo "$1 is ${found:-set nowhere}, not $2"
 }
 
 bad=$(
     is APT::Periodic::Update-Package-Lists 1
     is APT::Periodic::Unattended-Upgrade 1
-    found=$(printf '%s\n' "$settings" | sed -n 's/^APT::Periodic::Enable "\(.*\)";$/\1/p')
+    found=$(printf '%s\n' "$settings" | sed -n 's/^APT::Periodic::Enable "\(.*\)";$/\1/Ip')
     [ "${found:-1}" = 1 ] || echo "APT::Periodic::Enable is $found: nothing is done by itself"
     is Unattended-Upgrade::Automatic-Reboot "$PARAM_REBOOT"
     is Unattended-Upgrade::InstallOnShutdown false
-    origins=$(printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::\(Origins-Pattern\|Allowed-Origins\):: "\(.*\)";$/\2/p')
+    origins=$(printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::\(Origins-Pattern\|Allowed-Origins\)::[^ ]* "\(.*\)";$/\2/Ip')
     printf '%s\n' "$origins" | grep -q 'codename=${distro_codename}-security,label=Debian-Security' || echo "security updates are in no pattern"
     printf '%s\n' "$origins" | grep . | grep -v '^origin=Debian,codename=${distro_codename}\(-security\)\?,label=Debian-Security$' | sed 's/^/more than security updates: /' || true
-    printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::Package-Blacklist:: "\(.*\)";$/\1/p' | while read -r name; do
+    printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::Package-Blacklist::[^ ]* "\(.*\)";$/\1/Ip' | while read -r name; do
         printf '%s\n' "$PARAM_HOLD" | grep -qxF -e "$name" || echo "packages $name* never get updates"
     done
-    printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::Package-Whitelist:: "\(.*\)";$/only packages \1* get updates/p'
+    printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::Package-Whitelist::[^ ]* "\(.*\)";$/only packages \1* get updates/Ip'
     enabled apt-daily.timer
     enabled apt-daily-upgrade.timer
 )
