@@ -17,7 +17,7 @@ bad=$(
         if [ "$LIVE" = 1 ]; then
             lacks "$folder" "$(findmnt -n -o OPTIONS -M "$folder" | tail -n 1)"
         elif [ "$folder" = /dev/shm ]; then
-            lacks "$folder" "$(awk '$1 !~ /^#/ && $2 == "/dev/shm" {options = $4} END {print options}' etc/fstab)"
+            lacks "$folder" "$(awk '$1 !~ /^#/ && $2 ~ "^/+dev/+shm/*$" {options = $4} END {print options}' etc/fstab)"
         else
             enabled "$unit"
             lacks "$folder" "$(setting "system/$unit" Mount Options)"

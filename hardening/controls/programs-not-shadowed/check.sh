@@ -15,7 +15,7 @@ bad=$(
     done
     find etc/alternatives -maxdepth 1 -type l -printf '%p %l\n' 2>/dev/null | while read -r name target; do
         case $target in
-            /usr/local/* | /tmp/* | /var/* | /home/* | /root/* | /opt/* | /srv/* | /dev/* | /run/* | [!/]*) echo "/$name: leads to $target, which no package brought" ;;
+            /usr/local/* | /tmp/* | /var/* | /home/* | /root/* | /opt/* | /srv/* | /dev/* | /run/* | */../* | [!/]*) echo "/$name: leads to $target, which no package brought" ;;
         esac
     done
     find usr/bin usr/sbin -xdev ! -type d -printf '/%p\n' 2>/dev/null | sort | grep -vxF -f "$folder/listed" | while IFS= read -r file; do
