@@ -10,13 +10,23 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.wording import matching
 
 Name = Annotated[str, matching(r"^[a-z0-9][a-z0-9-]*$", "a name of small letters, digits and dashes")]
-Absolute = matching(r"^/", "an absolute path, beginning with /")
+IN_LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
+
+
+def _stays_inside(path: str) -> str:
+    if ".." in path.split("/"):
+        raise ValueError("a path in the image has no `..`")
+    return path
+
+
+_INSIDE = AfterValidator(_stays_inside)
+ImagePath = Annotated[str, matching(rf"^/{IN_LINE}+$", "an absolute path, beginning with /"), _INSIDE]
 Mode = matching(r"^0[0-7]{3,4}$", 'a mode in octal such as "0644"')
 Owner = matching(r"^[0-9]+:[0-9]+$", 'numbers of user and group such as "0:0"')
 NonEmpty = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
@@ -83,11 +93,11 @@ class Param(Content):
 class FileSpec(Content):
     """A file that a control puts into the image: `source` under the control's `files/` is a Jinja2 template."""
 
-    path: Annotated[str, Absolute]
+    path: ImagePath
     source: NonEmpty
     mode: Annotated[str, Mode] = "0644"
     owner: Annotated[str, Owner] = "0:0"
-    only_with: Annotated[str, matching(r"^(/.*)?$", "an absolute path, beginning with /")] = Field(
+    only_with: Annotated[str, matching(r"^(/.*)?$", "an absolute path, beginning with /"), _INSIDE] = Field(
         "", description="install only where this directory of the image exists"
     )
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from shlex import quote
 
+from hardening.foundation.errors import ContentError
 from hardening.foundation.process import run
 from hardening.render import Overlay
 
@@ -15,16 +17,26 @@ def materialise(overlay: Overlay, directory: Path) -> None:
     """Write `overlay` into `directory`: `files/`, `applies/NN-<control>.sh` and the driver `apply.sh`.
 
     The driver runs as root with ROOT set, needs no more than sh and coreutils, and stops at the first failure.
+    Raises ContentError for a file that would be written elsewhere.
     """
     (directory / "applies").mkdir(parents=True)
     (directory / "files").mkdir()
     for file in overlay.files:
-        target = directory / "files" / file.path.lstrip("/")
+        target = _inside(directory / "files", file.path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(file.content)
     for name, script in zip(_names(overlay), overlay.applies, strict=True):
         (directory / "applies" / name).write_text(script.text)
     (directory / "apply.sh").write_text(driver(overlay))
+
+
+def _inside(files: Path, path: str) -> Path:
+    """Where a file of the image stands below `files`. Raises ContentError where that is not below it."""
+    place = os.path.normpath(path.lstrip("/"))
+    if place.partition("/")[0] in {".", ".."}:
+        hint = "a path in the image has no `..`"
+        raise ContentError(f"a control installs {path}, which is no file in the image", key="files.path", hint=hint)
+    return files / place
 
 
 def driver(overlay: Overlay) -> str:

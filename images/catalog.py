@@ -10,7 +10,7 @@ from pathlib import Path
 from hardening.foundation.content import find_content, load_toml, require_inside
 from hardening.foundation.errors import ContentError
 from hardening.foundation.limits import CONTENT_FILE
-from images.model import Definition
+from images.model import FILES, Definition
 from images.plan.build_plan import Parents, order, with_ancestors
 from images.store.files import file_digest
 
@@ -70,9 +70,12 @@ def load_definition(name: str, folder: Path) -> LoadedDefinition:
 def files_of(folder: Path) -> dict[str, Path]:
     """Everything in a definition's folder that may go into an image (image.toml and folders aside), by relative path.
 
-    Raises ContentError for what is neither file nor link, for a file beyond the limit content.file, and for links that
-    lead nowhere or out of the folder: they would carry files of this host into images, unseen by the input digest.
+    Raises ContentError for what is neither file nor link, for a file beyond the limit content.file, for links that lead
+    nowhere or out of the folder (they would carry files of this host into images, unseen by the input digest), and for
+    the name that builds need for themselves.
     """
+    if os.path.lexists(folder / FILES):
+        raise ContentError("builds put the files of image.toml there", file=folder / FILES, hint="take another name")
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
     found = {
         name: path for name, path in paths.items() if name != "image.toml" and (path.is_symlink() or not path.is_dir())
@@ -93,8 +96,15 @@ def _require_inside(link: Path, folder: Path) -> None:
         target = Path(os.path.realpath(link, strict=True))
     except OSError:
         raise ContentError(f"a link to {link.readlink()}, which is not there", file=link, hint=hint) from None
-    if link.readlink().is_absolute() or not target.is_relative_to(folder.resolve()):
+    if link.readlink().is_absolute() or _leaves(link, target, folder.resolve()):
         raise ContentError(f"a link out of the definition's folder, to {link.readlink()}", file=link, hint=hint)
+
+
+def _leaves(link: Path, target: Path, folder: Path) -> bool:
+    """Whether a link leads out of the folder at its end or on its way: a copy of it would lead elsewhere."""
+    parts = link.readlink().parts
+    ways = [link.parent.joinpath(*parts[:many]).resolve() for many in range(1, len(parts))]
+    return not all(place.is_relative_to(folder) for place in (*ways, target))
 
 
 def mode_of(file: Path) -> int:

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from hardening.foundation.content import Content, MisplacedError
 from hardening.foundation.durations import Duration
 from hardening.foundation.wording import matching
-from hardening.model import Kind, Mode, Name, NonEmpty, Owner
+from hardening.model import IN_LINE, ImagePath, Kind, Mode, Name, NonEmpty, Owner
 from images.packages import debian
 
 Platform = Annotated[str, matching(r"^linux/(amd64|arm64)$", "linux/amd64 or linux/arm64")]
@@ -21,8 +21,7 @@ PackageName = Annotated[
 ]
 Suite = Annotated[str, matching(f"^{debian.SUITE}$", "a suite's name such as trixie")]
 Component = Annotated[str, matching(f"^{debian.COMPONENT}$", "a name of small letters, digits and dashes")]
-_IN_LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
-Line = Annotated[str, matching(rf"^{_IN_LINE}*$", "one line, without control characters")]
+Line = Annotated[str, matching(rf"^{IN_LINE}*$", "one line, without control characters")]
 # What registries take: https://pkg.go.dev/github.com/distribution/reference
 _PART = "[A-Za-z0-9][A-Za-z0-9._-]*"
 _REPOSITORY, _TAG = rf"({_PART}|\[[0-9a-fA-F:]+\])(:[0-9]+)?(/{_PART})*", ":[A-Za-z0-9_][A-Za-z0-9._-]*"
@@ -37,7 +36,6 @@ TaggedReference = Annotated[
     str,
     matching(rf"^{_REPOSITORY}{_TAG}$", "an image by its tag alone, such as docker.io/library/nginx:1.27"),
 ]
-AbsolutePath = Annotated[str, matching(rf"^/{_IN_LINE}+$", "an absolute path, beginning with /")]
 Variable = Annotated[str, matching(r"^[A-Za-z_][A-Za-z0-9_]*$", "a variable's name: letters, digits and _")]
 Port = Annotated[str, matching(r"^[0-9]{1,5}(/(tcp|udp|sctp))?$", 'a port such as "8080/tcp"')]
 User = Annotated[str, matching(r"^([A-Za-z0-9_][A-Za-z0-9_.:-]*)?$", 'a user by number or name, such as "65532:65532"')]
@@ -79,16 +77,9 @@ class CopiedFile(Content):
     """A file of the definition's folder that goes into the image; `template` renders it with Jinja2 first."""
 
     source: NonEmpty
-    path: AbsolutePath
+    path: ImagePath
     mode: Annotated[str, Mode] = "0644"
     owner: Annotated[str, Owner] = "0:0"
-
-    @field_validator("path")
-    @classmethod
-    def _stays_inside(cls, path: str) -> str:
-        if ".." in path.split("/"):
-            raise ValueError("a path in the image has no `..`")
-        return path
 
 
 class Healthcheck(Content):
@@ -149,6 +140,8 @@ class Lifecycle(Content):
     )  # fmt: skip
 
 
+FILES = ".goldsmith-files"  # where a build context holds `files` of the definition
+
 CONTAINER_ONLY = (
     "user", "workdir", "environment", "entrypoint", "command", "ports", "stop_signal", "healthcheck", "smoke", "tmpfs",
 )  # fmt: skip
@@ -182,7 +175,7 @@ class Definition(Content):
     smoke: tuple[str, ...] = Field(
         (), description="command that must end with 0 with a read-only root and no capabilities"
     )
-    tmpfs: tuple[AbsolutePath, ...] = Field(
+    tmpfs: tuple[ImagePath, ...] = Field(
         (), description="directories the image needs writable when its root is read-only"
     )
     lifecycle: Lifecycle = Lifecycle()

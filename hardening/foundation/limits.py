@@ -54,6 +54,8 @@ OSV_TEXT = Limit("osv.text", 2 * GIB, "bytes after decompression")
 OSV_NAMES = Limit("osv.names", 16 * MIB, "bytes of the list of names in the archive")
 EPSS_LINES = Limit("epss.lines", 2_000_000, "lines")
 FEED_LINE = Limit("feed.line", 64 * KIB, "bytes of one line")
+FEED_ARTIFACT = Limit("feed.artifact", GIB, "bytes of all files of one artifact")  # one may hold every feed
+TRIVY_FILE = Limit("trivy.file", 4 * GIB, "bytes of one file of trivy's database")
 FEED_SECONDS = Limit("feed.seconds", 300, "seconds for the whole download")
 FEED_REDIRECTS = Limit("feed.redirects", 5, "redirects")
 

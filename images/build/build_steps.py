@@ -203,8 +203,7 @@ def clean(tree: Path, epoch: int) -> None:
 
 def installed_in(tree: Path) -> tuple[Package, ...]:
     """What the dpkg status of a tree says is installed."""
-    status = layers.inside(tree, "var/lib/dpkg/status")
-    return tuple(debian.installed(status.read_text(errors="replace"))) if status.is_file() else ()
+    return tuple(debian.installed(layers.small_text(tree, layers.inside(tree, "var/lib/dpkg/status"))))
 
 
 def verified(job: BuildJob, base: Iterable[Package], tree: Path) -> tuple[Package, ...]:

@@ -16,7 +16,7 @@ from hardening.foundation.timing import step
 from hardening.overlay import materialise
 from images.build import build_steps, dockerfile
 from images.build.build_steps import BuildJob, Built
-from images.model import Definition
+from images.model import FILES, Definition
 from images.packages.pool import write_repository
 from images.store import layers
 from images.store.files import room_on
@@ -79,14 +79,20 @@ def _prepare(job: BuildJob, base_digest: str, epoch: int) -> Path:
     materialise(job.overlay, job.work / "overlay")
     shutil.copy(build_steps.HERE / "clean.sh", job.work / "overlay")
     context = build_steps.copy_folder(job.definition_folder, job.work / "context")
-    for copied in job.definition.files:
-        target = context / dockerfile.FILES / copied.path.lstrip("/")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        build_steps.put_file(job.definition, job.definition_folder, copied.source, target)
+    _put_files(job.definition, job.definition_folder, context)
     written = job.work / "Dockerfile"
     packages = tuple(p.name for p in job.packages)
     written.write_text(dockerfile_of(job.definition, job.definition_folder, packages, base_digest, epoch))
     return written
+
+
+def _put_files(definition: Definition, folder: Path, context: Path) -> None:
+    """Write the definition's `files` into the context, wherever links in it lead."""
+    for copied in definition.files:
+        target = layers.inside(context, f"{FILES}{copied.path}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        build_steps.put_file(definition, folder, copied.source, target)
 
 
 def dockerfile_of(definition: Definition, folder: Path, packages: tuple[str, ...], base_digest: str, epoch: int) -> str:

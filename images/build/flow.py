@@ -212,7 +212,8 @@ class _Builder:
             datetime.now(UTC), built.size_bytes,
             self.context.store.put_file(built.dockerfile, "text/plain").digest if built.dockerfile else "",
         )  # fmt: skip
-        self.context.ledger.record_checks(built.digest, checks, artifact.built_at)
+        scripts = dict(job.overlay.parts["checks"])
+        self.context.ledger.record_checks(built.digest, checks, artifact.built_at, scripts)
         if job.definition.is_machine and (no := self._gate(artifact, job.store)):
             return self._refused(plan, no, built.digest, checks)
         with step("keep"):

@@ -16,7 +16,7 @@ from images.documents import from_json, to_json
 from images.ledger import tables as t
 from images.ledger.database import Database, Value
 
-TOLD = "told-"
+TOLD, SCRIPT = "told-", "script"
 
 
 @dataclass(frozen=True)
@@ -127,13 +127,25 @@ class Artifacts(Database):
         )
         return (base, *self.bases_of(below.digest))
 
-    def record_checks(self, digest: str, checks: tuple[CheckResult, ...], at: datetime, *, told: bool = False) -> None:
-        """Keep the results of the controls' checks of a content. `told`: by a registry, which proves nothing."""
-        self._judge(digest, f"{TOLD if told else ''}checks", at, to_json(checks))
+    def record_checks(
+        self, digest: str, checks: tuple[CheckResult, ...], at: datetime, scripts: Mapping[str, str] | None = None, *,
+        told: bool = False,
+    ) -> None:  # fmt: skip
+        """Keep the results of the controls' checks of a content. `scripts`: by control, the digest of the check that
+        made its result. `told`: by a registry, which proves nothing.
+        """
+        known = scripts or {}
+        rows = [{**to_json(one), **({SCRIPT: known[one.control]} if one.control in known else {})} for one in checks]
+        self._judge(digest, f"{TOLD if told else ''}checks", at, rows)
 
     def checks(self, digest: str) -> tuple[CheckResult, ...]:
         """The last results of the controls' checks; empty when there are none."""
         return self._judgement(tuple[CheckResult, ...], digest, "checks") or ()
+
+    def check_scripts(self, digest: str) -> dict[str, str]:
+        """By control, the digest of the check that made its last result, where that was kept."""
+        rows = self._judgement(list[dict[str, Any]], digest, "checks") or []
+        return {row["control"]: row[SCRIPT] for row in rows if SCRIPT in row}
 
     def record_scan(self, digest: str, scan: ScanRecord, at: datetime) -> None:
         """Keep what the scanners said of a content."""

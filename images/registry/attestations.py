@@ -45,7 +45,7 @@ def bundles(registry: RegistryClient, repository: str, subject: str) -> tuple[by
     if (known := _by_http(registry, repository, listed)) is not None:
         return _bundles(known.__getitem__, repository, subject, listed)
     with workspace(registry.settings) as directory:
-        _pull(registry, repository, subject, directory, listed)
+        _pull(registry, repository, directory, listed)
         store = Store(directory)
         return _bundles(lambda name: store.blob(name).read_bytes(), repository, subject, listed)
 
@@ -65,14 +65,25 @@ def _by_http(registry: RegistryClient, repository: str, listed: Sequence[Listed]
     return found
 
 
-def _pull(registry: RegistryClient, repository: str, subject: str, directory: Path, listed: Sequence[Listed]) -> None:
-    """Pull all that is listed at once; where a part of it is not there, each document alone."""
-    try:
-        registry.pull(f"{repository}:{tag_of(subject)}", directory, hex_of(subject))
-    except NotFoundError:
-        for one in listed:
-            with suppress(NotFoundError):
-                registry.pull(f"{repository}@{one.digest}", directory, hex_of(one.digest))
+def _pull(registry: RegistryClient, repository: str, directory: Path, listed: Sequence[Listed]) -> None:
+    """Pull each document that is listed, and nothing else that the tag holds, which may be anything of any size.
+
+    What is not there is left out, and so is what has more parts than a document.
+    """
+    for name in dict.fromkeys(one.digest for one in listed):
+        reference = f"{repository}@{name}"
+        with suppress(NotFoundError):
+            if _has_one_part(registry, reference):
+                registry.pull(reference, directory, hex_of(name))
+        pulled = sum(file.stat().st_size for file in (directory / "blobs").rglob("*") if file.is_file())
+        _require(limits.ATTESTATION_BYTES, pulled, repository)
+
+
+def _has_one_part(registry: RegistryClient, reference: str) -> bool:
+    with suppress(MalformedError):
+        found = registry.find(reference)
+        return found is not None and len(found.image.layers) == 1
+    return False
 
 
 def _require(limit: limits.Limit, amount: int, where: str) -> None:

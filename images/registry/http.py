@@ -87,7 +87,7 @@ class RegistryHttp:
         wants = answer.headers.get("WWW-Authenticate", "")
         if answer.status_code != UNAUTHORIZED or not wants:
             return answer
-        auth = self._auth(wants, reference)
+        auth = self._auth(wants, reference, address)
         if auth is None:
             return answer
         token = wants.lower().startswith("bearer")
@@ -95,19 +95,19 @@ class RegistryHttp:
         answer.close()
         return self._request(method, address, auth)
 
-    def _auth(self, challenge: str, reference: str) -> AuthBase | None:
-        """What answers the challenge of a registry, if anything does."""
+    def _auth(self, challenge: str, reference: str, address: str) -> AuthBase | None:
+        """What answers the challenge that came from an address of a registry, if anything does."""
         kind, _, rest = challenge.partition(" ")
         login = _login(self.settings, reference)
         if kind.lower() == "bearer":
-            return _sending(f"Bearer {self._token(rest, reference, login)}")
+            return _sending(f"Bearer {self._token(rest, reference, address, login)}")
         return login if kind.lower() == "basic" else None
 
-    def _token(self, challenge: str, reference: str, login: AuthBase | None) -> str:
+    def _token(self, challenge: str, reference: str, address: str, login: AuthBase | None) -> str:
         """A token to pull with, and for nothing else, from where the registry says."""
         told = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         realm = told.get("realm", "")
-        if not is_safe(realm):
+        if not is_safe(realm, address):
             raise OutsideError(
                 f"{reference}: the registry wants a login at {realm[:200]!r}, which is not a safe address"
             )

@@ -33,6 +33,7 @@ from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unev
 from images.scan.boot_state import services_of
 from images.scan.sandbox import read_answer, refuse_denied, run_confined
 from images.scan.syft import Bills
+from images.store import layers
 from images.store.oci import Store
 
 SBOM = "sbom"
@@ -313,9 +314,7 @@ def suite_of(tree: Path) -> str:
 
 
 def _text(tree: Path, place: str) -> str:
-    """The text of a file of the tree; nothing where it is absent or a link leads out of the tree, onto the host."""
-    path = (tree / place).resolve()
-    return path.read_text(errors="replace") if path.is_relative_to(tree.resolve()) and path.is_file() else ""
+    return layers.small_text(tree, tree / place)
 
 
 def inputs_of(

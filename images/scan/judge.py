@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from images.machine.trees import private_mounts
 from images.plan.planner import Planner
 from images.scan.base import ScanTarget
 from images.scan.flow import FeedsOnce, ScanResult, at_best, scan, unchanged
-from images.scan.verify import enforced_by, verify, without_result
+from images.scan.verify import changed_checks, enforced_by, verify, without_result
 
 TRIAL = "./goldsmith {} {} --policy demo, or ./goldsmith demo"
 """What to type where there is no vulnerability data: it judges by the sample that ships."""
@@ -108,7 +108,8 @@ def unpacked(context: Context, digest: str) -> Iterator[tuple[Path, Path]]:
 def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: bool = False) -> Judgement:
     """Scan the artifact and ask the gate by the policy of that name; the ledger keeps scan and verdict.
 
-    Where the ledger lacks a result of a control, such as of one that its profile got since, it is verified again.
+    Where the ledger lacks a result of a control, such as of one that its profile got since, or has one of another check
+    than today's, it is verified again.
     What of the last scan still stands is not made again, unless `afresh`; the gate is asked in any case.
     """
     checks, policy = _checks(context, artifact), load_policy(context.settings.roots, policy_name)
@@ -137,7 +138,7 @@ class KnownJudge:
         context, loaded = self._context, self._context.definitions[artifact.name]
         overlay, known = self._planner.overlay(loaded), _last_scan(context, artifact)
         checks = context.ledger.checks(artifact.digest)
-        if not known or not checks or without_result(checks, overlay, loaded.definition):
+        if not known or _unverified(context, artifact, overlay, checks):
             return None
         disk = context.store.disk_of(artifact.digest) is not None
         subject, benchmark = scan_subject(context, artifact, policy, disk=disk)
@@ -182,14 +183,31 @@ def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
     """What the controls said of the artifact, each enforced as its profile says today."""
     overlay = Planner(context).overlay(context.definitions[artifact.name])
     known = context.ledger.checks(artifact.digest)
-    lacks = without_result(known, overlay, context.definitions[artifact.name].definition)
-    if known and not lacks:
+    why = _unverified(context, artifact, overlay, known)
+    if not why:
         return enforced_by(known, overlay)
-    of = f" of {', '.join(lacks[:3])}{', …' if lacks[3:] else ''}" if known else ""
-    say(f"{artifact.name}: verifying {len(overlay.checks)} controls again, since no result{of} is known")
+    say(f"{artifact.name}: verifying {len(overlay.checks)} controls again, since {why}")
     made = _verified(context, artifact, overlay)
-    context.ledger.record_checks(artifact.digest, made, context.now)
+    context.ledger.record_checks(artifact.digest, made, context.now, dict(overlay.parts["checks"]))
     return made
+
+
+def _unverified(context: Context, artifact: Artifact, overlay: Overlay, known: Sequence[CheckResult]) -> str:
+    """Why the results that are known do not say whether today's controls hold; empty where they do.
+
+    By which checks they were made an earlier version of Goldsmith did not keep: by those of the artifact's inputs.
+    """
+    if not known:
+        return "no result is known"
+    if lacks := without_result(known, overlay, context.definitions[artifact.name].definition):
+        return f"no result of {_few(lacks)} is known"
+    as_built = dict(artifact.inputs.get("overlay", {}).get("checks", []))
+    changed = changed_checks(context.ledger.check_scripts(artifact.digest) or as_built, overlay)
+    return f"the check of {_few(changed)} has changed" if changed else ""
+
+
+def _few(controls: Sequence[str]) -> str:
+    return f"{', '.join(controls[:3])}{', …' if controls[3:] else ''}"
 
 
 def scan_content(

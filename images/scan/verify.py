@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -134,6 +134,14 @@ def without_result(results: Iterable[CheckResult], overlay: Overlay, definition:
     found = Counter(result.control for result in results)
     wanted = [*(check.control for check in overlay.checks), *([STARTS] if runs_by_itself(definition) else [])]
     return tuple(control for control in wanted if found[control] != 1)
+
+
+def changed_checks(scripts: Mapping[str, str], overlay: Overlay) -> tuple[str, ...]:
+    """The controls of `overlay` whose results were made by another check, or by other parameters, than it has. Pure.
+
+    `scripts` has the digest of the check that made each result, by control.
+    """
+    return tuple(control for control, script in overlay.parts["checks"] if scripts.get(control) != script)
 
 
 def runs_by_itself(definition: Definition) -> bool:

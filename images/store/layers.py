@@ -254,6 +254,19 @@ def read_file(path: Path, media_type: str, name: str) -> bytes | None:
     return found
 
 
+def small_text(tree: Path, path: Path) -> str:
+    """The text of a file of an unpacked tree; nothing where it is absent, or a link leads out of it, onto this host.
+
+    Raises OutsideError for one that is over the limit image.small-file.
+    """
+    top, path = tree.resolve(), path.resolve()
+    if not path.is_relative_to(top) or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        text = read_all(file, SMALL_FILE, f"{path.relative_to(top)} of the image").decode(errors="replace")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def inside(root: Path, name: str) -> Path:
     """Where `name` lies below `root`, links of the image followed as the image itself would."""
     return Within(root).place(name)

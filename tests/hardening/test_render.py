@@ -202,6 +202,16 @@ def test_params_reach_scripts_unharmed(tmp_path: Path, text: str) -> None:
     assert (tmp_path / "tree/etc/motd").stat().st_mode & 0o7777 == 0o640
 
 
+@pytest.mark.parametrize("path", ["/../../outside", "/a/../../../outside", "/etc/../..", "/"])
+def test_no_file_of_a_control_is_written_beside_the_overlay(tmp_path: Path, path: str) -> None:
+    """However the path came past the model: it is written as root, on the host that builds."""
+    spec = banner().control.files[0].model_copy(update={"path": path})
+    control = banner().control.model_copy(update={"files": (spec,)})
+    with pytest.raises(ContentError, match=r"files\.path: a control installs /.*no file in the image"):
+        materialise(rendered(banner(control=control)), tmp_path / "work/overlay")
+    assert not list(tmp_path.rglob("outside"))
+
+
 @pytest.mark.needs("root")
 @pytest.mark.parametrize("present", [True, False])
 def test_a_file_for_a_program_that_is_not_there_is_left_out(tmp_path: Path, present: bool) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from errno import ENOSPC, ENOTTY
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,10 +17,13 @@ from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
 from hardening.gate import GateError
 from hardening.model import Enforcement, Severity
+from hardening.render import Check, Overlay
 from hardening.waivers import STARTS
+from images.build import Built
 from images.build.flow import _Builder, as_ours, build
 from images.catalog import sound_definitions
 from images.context import Context
+from images.ledger import Ledger
 from images.plan.build_plan import Action
 from images.plan.planner import Planner
 from pipelines.nightly.dry_run import dry_run
@@ -60,6 +65,24 @@ def test_a_container_that_writes_to_its_root_is_told_of_tmpfs(tmp_path: Path, pr
     hint = _Builder(context, Planner(context))._refusal("nginx-unprivileged", (check,), ()).hint
     assert ("its root is read-only; `tmpfs` in image.toml" in hint) == told
     assert ("what it printed stands beside it" in hint) != told
+
+
+def test_the_checks_that_an_image_passed_are_kept_with_their_results(tmp_path: Path) -> None:
+    """Another image of the same content may have been verified by others."""
+    passed = CheckResult("no-shell", "t", Severity.HIGH, Enforcement.ENFORCE, Outcome.PASS, "none")
+    overlay = Overlay((), (), (Check("no-shell", "t", Severity.HIGH, Enforcement.ENFORCE, "exit 0", {"PARAM_A": "1"}),))
+    plan: Any = SimpleNamespace(name="web", platform="linux/amd64", input_digest="sha256:in", inputs={}, why=())
+    job: Any = SimpleNamespace(overlay=overlay, store=None, definition=SimpleNamespace(is_machine=False))
+    planner: Any = SimpleNamespace(digests={})
+    with closing(Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")) as ledger:
+        context: Any = SimpleNamespace(
+            settings=Settings(state=tmp_path), now=datetime.now(UTC), ledger=ledger,
+            store=SimpleNamespace(adopt=lambda *_: None),
+        )  # fmt: skip
+        built = Built("sha256:content", (), context.now, tmp_path, 1)
+        outcome = _Builder(context, planner)._record(plan, job, built, (passed,))
+        assert (outcome.action, ledger.checks("sha256:content")) == (Action.BUILT, (passed,))
+        assert ledger.check_scripts("sha256:content") == dict(overlay.parts["checks"])
 
 
 def test_what_nobody_foresaw_stops_one_image_and_its_children_only(

@@ -13,7 +13,7 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT
 from hardening.model import Profile
 from hardening.render import render
-from images.build import build_steps
+from images.build import build_steps, buildkit
 from images.build.config import image_config
 from images.catalog import file_digests, files_of
 from images.plan.build_plan import inputs_of
@@ -91,7 +91,7 @@ def test_a_file_goes_to_a_place_in_the_image(path: str) -> None:
 def folder_with(base: Path, **links: str) -> Path:
     """A definition's folder with a file, a program and links."""
     folder = base / "one"
-    (folder / "files").mkdir(parents=True)
+    (folder / "files").mkdir(parents=True, exist_ok=True)
     (folder / "image.toml").write_text("")
     (folder / "files/image.toml").write_text("of the application")
     (folder / "files/run").write_text("#!/bin/sh\n")
@@ -106,6 +106,9 @@ def folder_with(base: Path, **links: str) -> Path:
         ("../secret", "out of the definition's folder"),
         ("..", "out of the definition's folder"),
         ("{folder}/files/run", "out of the definition's folder"),
+        ("../one/files/run", "out of the definition's folder"),
+        ("files/../../one/files", "out of the definition's folder"),
+        ("files/below/up/../one/files/run", "out of the definition's folder"),
         ("nowhere", "which is not there"),
         ("a", "which is not there"),
     ],
@@ -115,11 +118,39 @@ def test_a_link_that_leaves_the_folder_is_refused_before_anything_is_copied(
 ) -> None:
     """Files of this host do not get into images; dangling and circular links are named, too."""
     (tmp_path / "secret").write_text("of the host")
+    (tmp_path / "one/files/below").mkdir(parents=True)
+    (tmp_path / "one/files/below/up").symlink_to("../..")  # so that files/below/up/.. is not where it seems to be
     folder = folder_with(tmp_path, a=target.format(folder=tmp_path / "one"))
     for refuse in (files_of, file_digests, lambda found: build_steps.copy_folder(found, tmp_path / "context")):
         with pytest.raises(ContentError, match=rf"one/a: .*{because}"):
             refuse(folder)
     assert not (tmp_path / "context/a").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_a_definition_has_no_folder_of_the_name_that_builds_need(tmp_path: Path, kind: str) -> None:
+    """What lies there would lead what the build writes, as root, elsewhere."""
+    folder = folder_with(tmp_path, **({".goldsmith-files": "files"} if kind == "link" else {}))
+    (folder / ".goldsmith-files").mkdir(exist_ok=True)
+    for refuse in (files_of, file_digests, lambda found: build_steps.copy_folder(found, tmp_path / "context")):
+        with pytest.raises(ContentError, match=r"one/\.goldsmith-files: builds put the files"):
+            refuse(folder)
+
+
+@pytest.mark.parametrize("planted", [".goldsmith-files", ".goldsmith-files/etc", ".goldsmith-files/etc/run"])
+def test_what_a_build_adds_to_its_context_stays_in_there(tmp_path: Path, planted: str) -> None:
+    """Also over links that came into it in spite of all."""
+    folder, context = folder_with(tmp_path), tmp_path / "work/context"
+    (tmp_path / "host/etc").mkdir(parents=True)
+    for name in ("run", "etc/run"):
+        (tmp_path / "host" / name).write_text("of the host")
+    (context / planted).parent.mkdir(parents=True)
+    (context / planted).symlink_to(tmp_path / "host" / planted.removeprefix(".goldsmith-files").lstrip("/"))
+    wanted = definition(f'files = [{{ source = "files/run", path = "/etc/run" }}]\n{BASE}')
+    buildkit._put_files(wanted, folder, context)
+    assert {(tmp_path / "host" / name).read_text() for name in ("run", "etc/run")} == {"of the host"}
+    written = [path for path in context.rglob("run") if path.is_file()]
+    assert [path.read_text() for path in written] == ["#!/bin/sh\n"]
 
 
 def test_the_build_context_is_what_the_input_digest_covers(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import threading
@@ -14,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from requests import Response
 
 from hardening.foundation.errors import LateError, MalformedError, OutsideError
 from hardening.foundation.limits import Limit
@@ -158,6 +160,26 @@ def test_every_other_answer_is_one_clear_error(
     with serving(lambda _: answer) as (address, asked), pytest.raises(error, match=told):
         Heads(settings_in(tmp_path), NOW).digest(f"{address}/one:1")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_a_registry_elsewhere_sends_no_login_to_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Nor a question to any of its ports, in clear: https leads on to https alone."""
+    asked = list[str]()
+
+    def answering(_: RegistryHttp, method: str, address: str, *_args: object, **_more: object) -> Response:
+        asked.append(f"{method} {address}")
+        answer = Response()
+        answer.raw = io.BytesIO()
+        answer.status_code, answer.headers["WWW-Authenticate"] = 401, f'Bearer realm="http://{host}:8500/v1/agent"'
+        return answer
+
+    monkeypatch.setattr(RegistryHttp, "_request", answering)
+    with pytest.raises(OutsideError, match="not a safe address"):
+        Heads(settings_in(tmp_path), NOW).digest("registry.example.com/one:1")
+    assert asked == ["HEAD https://registry.example.com/v2/one/manifests/1"]
 
 
 def wanting_token(token: bytes) -> Answer:

@@ -340,6 +340,35 @@ def test_attestations_of_our_own_registry_need_no_process(stage: Stage, monkeypa
     assert pulled
 
 
+def test_nothing_beside_the_attestations_is_pulled_with_them(stage: Stage) -> None:
+    """A list may have thousands of lines, each with blobs of any size, and a document thousands of parts."""
+    about = {"mediaType": INDEX, "digest": ZERO, "size": 1}
+    stage.registry = RegistryClient(stage.server.authority, stage.settings)
+    good = stage.image("good", stage.blob(b"good"), artifactType=BUNDLE, subject=about)
+    parts = stage.image("parts", *map(stage.blob, (b"one", b"two")), artifactType=BUNDLE, subject=about)
+    other = stage.image("other", stage.blob(b"other"), artifactType="a/x", subject=about)
+    children = stage.index("children", listed(stage, other), artifactType=BUNDLE, subject=about)
+    lines = [listed(stage, one) for one in (good, parts, children)]
+    stage.index(ZERO.replace(":", "-"), *lines, {**listed(stage, other), "artifactType": "a/x"})
+    assert bundles(stage.registry, stage.repository, ZERO) == (b"good", b"", b"")
+    asked = {path.rpartition("/")[2] for path in stage.server.paths}
+    assert digest(b"good") in asked
+    assert not asked & {other, *map(digest, (b"one", b"two", b"other"))}
+
+
+def test_no_more_is_pulled_once_it_is_too_much(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came is counted after each document."""
+    monkeypatch.setattr(limits, "ATTESTATION_BYTES", Limit("registry.attestation-bytes", 4000, "bytes"))
+    about = {"mediaType": INDEX, "digest": ZERO, "size": 1}
+    stage.registry = RegistryClient(stage.server.authority, stage.settings)
+    data = [one.encode() * 2500 for one in "abcd"]
+    found = [stage.image("doc", stage.blob(one), artifactType=BUNDLE, subject=about) for one in data]
+    stage.index(ZERO.replace(":", "-"), *(listed(stage, one) for one in found))
+    refused(lambda: bundles(stage.registry, stage.repository, ZERO), "registry.attestation-bytes")
+    asked = {path.rpartition("/")[2] for path in stage.server.paths}
+    assert [digest(one) in asked for one in data] == [True, True, False, False]
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_attestations_are_read_up_to_a_size_of_all_together(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, *, own: bool

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +16,14 @@ from hardening.findings import CheckResult, Outcome
 from hardening.foundation.content import parse
 from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
+from images.ledger import Ledger
 from images.model import Definition
 from images.scan import judge
+from images.scan.flow import ScanResult
+from images.scan.judge import KnownJudge
 from images.scan.verify import every, refusals, without_result
 from tests.support.loop import CHILD, NONE_BECAUSE
-from tests.support.publishing import CHECK
+from tests.support.publishing import CHECK, NOW
 
 OTHER = replace(CHECK, control="no-shell")
 
@@ -65,18 +71,102 @@ def test_a_control_without_a_result_was_not_evaluated_and_refuses() -> None:
     assert every((CHECK, OTHER), OVERLAY) == (CHECK, OTHER)
 
 
+SCAN = ScanResult((), (), b"")
+MADE = tuple(replace(result, outcome=Outcome.FAIL) for result in (CHECK, OTHER))
+
+
+class Clinic:
+    """The content of an image, a ledger, and checks that all fail where they are run again."""
+
+    def __init__(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ledger, self.overlay = ledger, OVERLAY
+        definitions = {"image": SimpleNamespace(definition=SILENT)}
+        self.context: Any = SimpleNamespace(
+            ledger=ledger, definitions=definitions, now=NOW, settings=SimpleNamespace(roots=()),
+            store=SimpleNamespace(disk_of=lambda _digest: None),
+        )  # fmt: skip
+        self.artifact: Any = SimpleNamespace(name="image", digest="content", inputs={})
+        monkeypatch.setattr(judge, "Planner", lambda _context: SimpleNamespace(overlay=lambda _loaded: self.overlay))
+        monkeypatch.setattr(judge, "_verified", lambda *_: MADE)
+        for name, answer in {
+            "_last_scan": SCAN, "unchanged": SCAN, "scan_subject": ("", ""), "load_waivers": (), "judge_image": None
+        }.items():  # fmt: skip
+            monkeypatch.setattr(judge, name, lambda *_, answer=answer, **__: answer)
+
+    def built(self, digest: str, by: Overlay, *, kept: bool = True) -> None:
+        """Both controls held when it was built; `kept`: of which checks, the ledger knows itself."""
+        self.overlay, self.artifact.inputs = by, {"overlay": by.parts}
+        scripts = {"scripts": dict(by.parts["checks"])} if kept else {}
+        self.ledger.record_checks(digest, (CHECK, OTHER), NOW, **scripts)
+
+    def checks(self) -> tuple[CheckResult, ...]:
+        """What its controls say, for whoever judges it."""
+        return judge._checks(self.context, self.artifact)
+
+    def is_known(self) -> bool:
+        """Whether a night would judge it by what is known."""
+        planner: Any = judge.Planner(self.context)
+        policy: Any = None
+        return KnownJudge(self.context, planner).judge(self.artifact, policy) is not None
+
+
+@pytest.fixture
+def clinic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clinic]:
+    """An image that was built, or what a test makes of it."""
+    with closing(Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")) as ledger:
+        yield Clinic(ledger, monkeypatch)
+
+
 @pytest.mark.parametrize(("known", "again"), [((), True), ((CHECK,), True), ((CHECK, OTHER), False)])
 def test_what_the_ledger_does_not_know_whole_is_verified_again(
-    known: tuple[CheckResult, ...], again: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    known: tuple[CheckResult, ...], again: bool, clinic: Clinic, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And kept, so that the next time knows; each with the enforcement of today."""
-    kept: dict[str, Any] = {"content": known}
-    made = tuple(replace(result, outcome=Outcome.FAIL) for result in (CHECK, OTHER))
-    ledger = SimpleNamespace(checks=kept.get, record_checks=lambda digest, results, _at: kept.update({digest: results}))
-    context: Any = SimpleNamespace(ledger=ledger, definitions={"image": SimpleNamespace(definition=SILENT)}, now=None)
-    monkeypatch.setattr(judge, "Planner", lambda _context: SimpleNamespace(overlay=lambda _loaded: OVERLAY))
-    monkeypatch.setattr(judge, "_verified", lambda *_: made)
-    artifact: Any = SimpleNamespace(name="image", digest="content")
-    assert judge._checks(context, artifact) == (made if again else known)
-    assert kept["content"] == (made if again else known)
+    clinic.ledger.record_checks("content", known, NOW, dict(OVERLAY.parts["checks"]))
+    assert clinic.checks() == (MADE if again else known)
+    assert clinic.ledger.checks("content") == (MADE if again else known)
     assert ("no result of no-shell is known" in capsys.readouterr().err) == (known == (CHECK,))
+
+
+def with_checks(*texts: str, param: str = "1") -> Overlay:
+    """The same controls, each checked by another text, with another parameter."""
+    checks = zip(OVERLAY.checks, texts, strict=True)
+    return replace(OVERLAY, checks=tuple(replace(one, text=text, env={"PARAM_A": param}) for one, text in checks))
+
+
+BEFORE = with_checks("exit 0", "exit 0")
+CHANGED = {"text": with_checks("exit 0", "exit 1"), "parameter": with_checks("exit 0", "exit 0", param="2")}
+
+
+@pytest.mark.parametrize("today", CHANGED.values(), ids=CHANGED)
+@pytest.mark.parametrize("kept", [True, False], ids=["kept with the results", "known from the inputs alone"])
+def test_a_pass_of_another_check_than_todays_is_no_pass(
+    kept: bool, today: Overlay, clinic: Clinic, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is verified again, once. Where nothing has changed since, nothing is; so it is by what a night knows, too."""
+    clinic.built("content", BEFORE, kept=kept)
+    assert (clinic.checks(), clinic.is_known()) == ((CHECK, OTHER), True)
+    clinic.overlay = today
+    assert not clinic.is_known()
+    assert clinic.checks() == MADE
+    assert "has changed" in capsys.readouterr().err
+    assert (clinic.checks(), clinic.is_known()) == (MADE, True)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_inputs_of_an_image_do_not_say_by_which_check_its_content_was_verified_last(clinic: Clinic) -> None:
+    """A check was changed, an image of the same content was built, and the change was taken back."""
+    clinic.built("content", BEFORE)
+    clinic.ledger.record_checks("content", (CHECK, OTHER), NOW, dict(CHANGED["text"].parts["checks"]))
+    assert not clinic.is_known()
+    assert clinic.checks() == MADE
+    assert clinic.is_known()
+
+
+def test_stages_of_enforcement_verify_nothing_again(clinic: Clinic) -> None:
+    """They change what a result means, and no check."""
+    clinic.built("content", BEFORE)
+    warned = tuple(replace(one, enforcement=Enforcement.WARN) for one in BEFORE.checks)
+    clinic.overlay = replace(BEFORE, checks=warned)
+    assert clinic.is_known()
+    assert [one.enforcement for one in clinic.checks()] == [Enforcement.WARN] * 2

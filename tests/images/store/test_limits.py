@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -143,6 +144,37 @@ def test_looking_into_a_hostile_layer_takes_little(way: str, tmp_path: Path) -> 
     said, peak = measured(code, path, tmp_path)
     assert {"a file of zeros": "image.small-file"}.get(way, LAYERS[way][0]) in said
     assert peak < MOST_MEMORY
+
+
+@pytest.mark.parametrize(
+    ("place", "code"),
+    [
+        ("etc/os-release", "from images.scan.flow import suite_of; suite_of(path)"),
+        ("var/lib/dpkg/status", "from images.build.build_steps import installed_in; installed_in(path)"),
+    ],
+)
+def test_a_text_of_an_unpacked_tree_is_read_up_to_its_limit(place: str, code: str, tmp_path: Path) -> None:
+    """A stranger's image may hold a few blocks that read as gigabytes."""
+    path = tmp_path / "tree" / place
+    path.parent.mkdir(parents=True)
+    path.touch()
+    os.truncate(path, 8 * h.GIB)
+    said, peak = measured(code, tmp_path / "tree", tmp_path)
+    assert said.startswith(f"{place} of the image exceeds the limit image.small-file")
+    assert peak < MOST_MEMORY
+
+
+def test_a_text_of_an_unpacked_tree_is_none_of_this_host(tmp_path: Path) -> None:
+    """Where a link leads out of the tree, nothing is read; where it stays inside, what it leads to is."""
+    text = "Package: libx\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n"
+    for place, found in ((tmp_path / "of-the-host", 0), (tmp_path / "tree/usr/status", 1)):
+        status = tmp_path / "tree/var/lib/dpkg/status"
+        for file in (status, place):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(text)
+        status.unlink(missing_ok=True)
+        status.symlink_to(os.path.relpath(place, status.parent))
+        assert len(build_steps.installed_in(tmp_path / "tree")) == found
 
 
 def test_the_later_of_two_files_of_a_name_counts(tmp_path: Path) -> None:

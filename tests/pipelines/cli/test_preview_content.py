@@ -125,14 +125,15 @@ class House:
         context = self.context.moved(NOW)  # of a run of its own, which has read the content as it is now
         artifact = replace(built(store, name, name), packages=())
         ledger.record_artifact(artifact)
+        overlay = Planner(context).overlay(context.definitions[name])
         checks = [
             CheckResult(
                 check.control, check.title, check.severity, check.enforcement,
                 Outcome.FAIL if check.control in failing else Outcome.PASS, "/bin/su",
             )
-            for check in Planner(context).overlay(context.definitions[name]).checks
+            for check in overlay.checks
         ]  # fmt: skip
-        ledger.record_checks(artifact.digest, tuple(checks), NOW)
+        ledger.record_checks(artifact.digest, tuple(checks), NOW, dict(overlay.parts["checks"]))
         reports = tuple(
             ScanReport(
                 scanner, one.kind, Outcome.PASS, 9, data_date, "feed", "",
