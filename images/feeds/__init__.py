@@ -28,11 +28,12 @@ from filelock import FileLock
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import digest
+from hardening.foundation.limits import FEED_BYTES, TRIVY_FILE
 from hardening.foundation.process import REGISTRY, run, threads, which
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.feeds import download, facts, scanner_data
-from images.feeds.facts import Facts, require_succession
+from images.feeds.facts import Facts
 from images.feeds.indexed import CHECK_AFTER, SAMPLE, Likelihoods, likelihoods, require_suite, tracker
 from images.feeds.indexed import is_address as _is_address
 from images.feeds.indexed import modified as _modified
@@ -63,7 +64,7 @@ def current(
     takes: dict[str, Callable[[], Feed]] = {
         "debsecan": lambda: _debsecan(settings, suite, now, after),
         "tracker": lambda: tracker(settings, suite, now, after),
-        "trivy": lambda: _trivy(settings, now),
+        "trivy": lambda: _trivy(settings, now, after),
         **({"openscap": lambda: benchmark_content(settings, suite)} if benchmark else {}),
         **scanner_data.takes(settings),
     }
@@ -111,16 +112,16 @@ def _by_address(settings: Settings, place: str, suite: str, now: datetime, after
         return replace(sample, source=f"{sample.source}, since {error.message}")
 
 
-def _trivy(settings: Settings, now: datetime) -> Feed:
+def _trivy(settings: Settings, now: datetime, after: timedelta) -> Feed:
     place = settings.feeds.trivy
     if place == NONE:
         raise OutsideError("feeds.trivy names no vulnerability database")
     directory = settings.state_dir / "feeds" / "trivy" if place == DOWNLOAD else ROOT / place
-    note = keep_trivy_current(directory, now, settings.retry_for) if place == DOWNLOAD else ""
+    note = keep_trivy_current(directory, now, settings.retry_for, after) if place == DOWNLOAD else ""
     database = directory / "db" / "trivy.db"
     if not database.is_file() or not database.stat().st_size:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
-    dated = facts.in_file(directory / "db" / "metadata.json", "UpdatedAt")
+    dated = _facts(directory).date
     source = "downloaded by trivy" if place == DOWNLOAD else f"directory {directory}"
     databases = [file for part in ("db", "java-db") for file in (directory / part).glob("*")]
     return Feed(directory, dated, source, note=note, stamps=scanner_data.stamps(databases))
@@ -210,20 +211,23 @@ def debsecan_format(sources: FixesBySource) -> bytes:
 
 
 TIMEOUT_SECONDS = 900
+TRIVY_AFTER, TRIVY_MADE, AT_ONCE = timedelta(days=1), timedelta(hours=6), timedelta(seconds=1)
+"""How long trivy's database may say itself that no newer one is due; how often one is made; what counts as one moment."""
 
 
-def keep_trivy_current(directory: Path, now: datetime, within: timedelta) -> str:
-    """Download the database into `directory` when its own metadata says that a newer one is due.
+def keep_trivy_current(directory: Path, now: datetime, within: timedelta, after: timedelta = CHECK_AFTER) -> str:
+    """Download the database into `directory` when its own metadata says that a newer one is due, after a day whatever
+    that says, and where `after` is zero after six hours: it is large, and no more often made.
 
     Returns what went wrong where the last good copy had to do. Raises OutsideError where there is none.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(directory.with_name(f".{directory.name}.lock")):
-        due = facts.in_file(directory / "db" / "metadata.json", "NextUpdate")
-        if due and due > now:
+        if _is_current(directory / "db" / "metadata.json", now, after):
             return ""
         try:
-            download.asking_once(str(directory), now, partial(_fetch_trivy, directory, within))
+            fetch = partial(_fetch_trivy, directory, now, within)
+            download.asking_once(str(directory), now, fetch, again=not after)
         except OutsideError as error:
             if not (directory / "db" / "trivy.db").is_file():
                 raise
@@ -231,44 +235,68 @@ def keep_trivy_current(directory: Path, now: datetime, within: timedelta) -> str
     return ""
 
 
+def _is_current(metadata: Path, now: datetime, after: timedelta) -> bool:
+    """Whether trivy's database need not be asked for: fetched in this flow already, or no newer one is due yet."""
+    due = facts.in_file(metadata, "NextUpdate")
+    age = abs(now - _modified(metadata)) if due else TRIVY_AFTER
+    return age < AT_ONCE or bool(due and due > now and age < (TRIVY_AFTER if after else TRIVY_MADE))
+
+
 def trivy_place() -> str:
     """The repository that trivy takes its database from first."""
     return os.environ.get("TRIVY_DB_REPOSITORY", TRIVY_DB)
 
 
-def _fetch_trivy(directory: Path, within: timedelta) -> None:
+def _fetch_trivy(directory: Path, now: datetime, within: timedelta) -> None:
     say(f"fetching trivy's vulnerability database from {trivy_place()}")
-    retrying(lambda: _download_trivy(directory), within=within)
+    retrying(lambda: _replace_trivy(directory, now), within=within)
 
 
-def _download_trivy(directory: Path) -> None:
-    """Into a fresh directory, swapped in when it is whole: a scan never reads half a database."""
+def _replace_trivy(directory: Path, now: datetime) -> None:
+    """By a fresh directory, swapped in when it is whole: a scan never reads half a database."""
     fresh, old = directory.with_name(f"{directory.name}.new"), directory.with_name(f"{directory.name}.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        _download_trivy(fresh)
+        if (directory / "db" / "trivy.db").is_file():
+            download.refuse_worse(directory, _facts(directory), _facts(fresh), now)
+        if (metadata := fresh / "db" / "metadata.json").is_file():
+            os.utime(metadata, (now.timestamp(), now.timestamp()))  # when it was fetched
+        if directory.exists():
+            directory.rename(old)
+        fresh.rename(directory)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _download_trivy(fresh: Path) -> None:
+    """Have trivy download its database into `fresh`. Raises OutsideError where it does not, or a file is too large."""
     program = which("trivy") or Path("trivy")
     if program.is_file():  # with the network it may do more than while it scans
         refuse_denied(program)
     argv = [str(program), "image", "--download-db-only", f"--cache-dir={fresh}", "--config=", "--quiet"]
     hint = "feeds.trivy can also name a directory with trivy's cache"
+    limited = ["prlimit", f"--fsize={TRIVY_FILE.most}", *argv] if program.is_file() else argv
+    (scratch := fresh / "scratch").mkdir(parents=True)  # what it does not remove itself goes with the rest
+    env = {"TMPDIR": str(scratch)}
     try:
-        run(argv, passes=(*REGISTRY, "TRIVY_DB_REPOSITORY"), timeout=TIMEOUT_SECONDS)
+        run(limited, env=env, passes=(*REGISTRY, "TRIVY_DB_REPOSITORY"), timeout=TIMEOUT_SECONDS)
     except OutsideError as error:
-        why = error.message.removeprefix(f"{program.parent}/")
+        if any(file.stat().st_size >= TRIVY_FILE.most for file in fresh.rglob("*") if file.is_file()):
+            raise TRIVY_FILE.exceeded(f"what {trivy_place()} gives") from None
+        why = error.message.replace(limited[0], program.name, 1)
         raise OutsideError(f"{trivy_place()} cannot be had: {why}", evidence=error.evidence, hint=hint) from None
+    shutil.rmtree(scratch)
     if not (fresh / "db" / "trivy.db").is_file():
         raise OutsideError("trivy downloaded no database")
-    if (directory / "db" / "trivy.db").is_file():
-        require_succession(_facts(directory), _facts(fresh))
-    if directory.exists():
-        directory.rename(old)
-    fresh.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _facts(directory: Path) -> Facts:
     """Its size stands for the entries of a database that only trivy reads."""
-    return Facts((directory / "db" / "trivy.db").stat().st_size)
+    database, metadata = directory / "db" / "trivy.db", directory / "db" / "metadata.json"
+    return Facts(database.stat().st_size, date=facts.in_file(metadata, "UpdatedAt"))
 
 
 SSG_VERSION = "0.1.82-1"
@@ -304,7 +332,7 @@ def _fetch_content(settings: Settings, suite: str, kept: Path) -> None:
     with room_on(kept), TemporaryDirectory(dir=kept) as scratch:
         deb, inside = Path(scratch) / "ssg.deb", Path(scratch) / "inside"
         try:
-            PackageIndex(settings).fetch(Bootstrap(family="debian", suite=suite), SSG_DEB, SSG_SHA256, deb)
+            PackageIndex(settings).fetch(Bootstrap(family="debian", suite=suite), SSG_DEB, SSG_SHA256, deb, FEED_BYTES)
         except GoldsmithError as error:
             raise OutsideError(
                 f"ssg-debian {SSG_VERSION} cannot be fetched: {error.message}; point feeds.openscap at a directory "

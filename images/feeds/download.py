@@ -165,10 +165,10 @@ def fetch(
 ) -> Feed:  # fmt: skip
     """The data at `address` as `file`; asked for again when not confirmed for `after`.
 
-    `look` says what is in the data and raises OutsideError for what is none. Data that is none, or that shrank or lost
-    a canary, does not replace the last good copy; only where there is no copy, we raise OutsideError too. `live`: the
-    service makes the data as it is asked, from what it knows then. `most`: it may be that big, and come packed by gzip,
-    as which it is then kept.
+    `look` says what is in the data and raises OutsideError for what is none. Data that is none, is older, shrank or
+    lost a canary does not replace the last good copy; only where there is no copy, we raise OutsideError too. `live`:
+    the service makes the data as it is asked, from what it knows then. `most`: it may be that big, and come packed by
+    gzip, as which it is then kept.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.with_name(f".{file.name}.lock")):
@@ -206,8 +206,7 @@ def asking_once(what: str, now: datetime, ask: Callable[[], Result], *, again: b
 
 
 def _feed(file: Path, kept: KeptFeed, note: str = "") -> Feed:
-    date = datetime.fromisoformat(kept.date) if kept.date else None
-    return Feed(file.parent, date, kept.address, kept.sha256, note)
+    return Feed(file.parent, _date(kept), kept.address, kept.sha256, note)
 
 
 def _kept(file: Path, address: str) -> KeptFeed | None:
@@ -236,15 +235,18 @@ def _ask(
             sink.flush()
             os.fsync(sink.fileno())
         if answer.status == NOT_MODIFIED and kept:
-            date = kept.date if kept.modified or not live else _dated(None, answer, live=live)
+            date = kept.date if kept.modified or not live else _text(_dated(None, answer, live=live))
             return _confirm(file, replace(kept, confirmed=now.isoformat(), date=date))
         if answer.status != OK:
             raise OutsideError(f"{address} answered {answer.status}")
-        found = _succeeding(fresh, file if kept else None, look)
+        found = look(fresh)
+        found = replace(found, date=_dated(found.date, answer, live=live))
+        if kept:
+            refuse_worse(file, replace(look(file), date=_date(kept)), found, now)
         fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)
-    dated = _dated(found.date, answer, live=live)
+    dated = _text(found.date)
     return _confirm(file, KeptFeed(address, answer.etag, answer.modified, dated, answer.sha256, now.isoformat()))
 
 
@@ -259,21 +261,27 @@ def _from_artifact(
     return Answer(OK, found.digest, modified, write_file(settings, place, found, name, sink, most or FEED_BYTES))
 
 
-def _dated(own: datetime | None, answer: Answer, *, live: bool) -> str:
-    """The date of data as a `KeptFeed` keeps it; `own` is the one inside."""
-    date = own or facts.in_header(answer.modified) or (facts.in_header(answer.date) if live else None)
+def _dated(own: datetime | None, answer: Answer, *, live: bool) -> datetime | None:
+    """The date of data; `own` is the one inside."""
+    return own or facts.in_header(answer.modified) or (facts.in_header(answer.date) if live else None)
+
+
+def _text(date: datetime | None) -> str:
+    """A date as a `KeptFeed` keeps it."""
     return date.isoformat() if date else ""
 
 
-def _succeeding(fresh: Path, good: Path | None, look: Callable[[Path], Facts]) -> Facts:
-    """What is in the `fresh` data. Raises OutsideError where it must not replace the `good` data, if there is any."""
-    found = look(fresh)
-    if good:
-        try:
-            require_succession(look(good), found)
-        except OutsideError as error:
-            raise OutsideError(f"{error.message}; remove {good} to accept it") from None
-    return found
+def _date(kept: KeptFeed) -> datetime | None:
+    """The date of a kept copy."""
+    return datetime.fromisoformat(kept.date) if kept.date else None
+
+
+def refuse_worse(good_copy: Path, good: Facts, fresh: Facts, now: datetime) -> None:
+    """Raises OutsideError, which says how to accept it, where fresh data must not replace the good copy."""
+    try:
+        require_succession(good, fresh, now)
+    except OutsideError as error:
+        raise OutsideError(f"{error.message}; remove {good_copy} to accept it") from None
 
 
 def _confirm(file: Path, kept: KeptFeed) -> KeptFeed:

@@ -32,8 +32,13 @@ class Facts:
     ids: frozenset[str] = frozenset()
 
 
-def require_succession(good: Facts, fresh: Facts) -> None:
-    """Raises OutsideError where `fresh` looks cut or tampered with beside the `good` data that it would replace."""
+def require_succession(good: Facts, fresh: Facts, now: datetime) -> None:
+    """Raises OutsideError where `fresh` is older than the `good` data that it would replace, or of no date where that
+    has one, or looks cut or tampered with beside it. A good date that is still to come at `now` is no measure.
+    """
+    if good.date and good.date <= now and (fresh.date is None or fresh.date < good.date):
+        age = f"is of {fresh.date:%Y-%m-%d %H:%M}" if fresh.date else "names no date"
+        raise OutsideError(f"the new data {age}; the data before is of {good.date:%Y-%m-%d %H:%M}")
     if fresh.entries < SHRINKS_TO * good.entries:
         raise OutsideError(f"the new data has {fresh.entries:,} entries, less than half of the {good.entries:,} before")
     if lost := sorted(good.canaries - fresh.canaries):

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import hex_of
-from hardening.foundation.limits import CHUNK, Limit
+from hardening.foundation.limits import CHUNK, FEED_ARTIFACT, Limit
 from hardening.foundation.settings import Settings
 from images.store.files import file_digest
 
@@ -53,12 +53,14 @@ def changed_artifact(settings: Settings, place: str, known: str, now: datetime) 
 def write_file(settings: Settings, place: str, found: Manifest, name: str, sink: IO[bytes], most: Limit) -> str:
     """Write the file `name` of an artifact to `sink`; its digest. Raises OutsideError for what is none, or is too much.
 
-    A registry hands out an artifact as a whole, so that all its files are fetched for the one.
+    A registry hands out an artifact as a whole, so that all its files are fetched for the one: together they have a
+    limit too.
     """
     from images.registry.references import split
 
     listed, folder = _listed(found, name, place), settings.state_dir / "feeds"
     most.require(listed.size, f"{name} in {place}")
+    FEED_ARTIFACT.require(sum(layer.size for layer in found.image.layers), place)
     say(f"fetching {name} from {place}")
     with TemporaryDirectory(dir=folder, prefix=".artifact.") as scratch:
         exact = f"{split(place.removeprefix(PREFIX))[0]}@{found.digest}"

@@ -10,7 +10,7 @@ from signal import SIGXFSZ
 
 from hardening.foundation.addresses import LOGIN_HINT, has_login, without_login
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.limits import APT_MEMORY, APT_SECONDS, INDEX_BYTES
+from hardening.foundation.limits import APT_MEMORY, APT_SECONDS, INDEX_BYTES, Limit
 from hardening.foundation.process import run, which
 from hardening.foundation.settings import Settings
 from images.model import Bootstrap
@@ -103,16 +103,18 @@ def _proxy(settings: Settings) -> str:
     return _host_proxy()
 
 
-def limited(argv: Sequence[str]) -> list[str]:
-    """`argv`, a program of apt that fetches an index, so that what it unpacks fills neither disk nor memory."""
-    return ["prlimit", f"--fsize={LARGEST_INDEX}", f"--as={APT_MEMORY.most}", *argv] if which(argv[0]) else list(argv)
+def limited(argv: Sequence[str], largest: int = 0) -> list[str]:
+    """`argv`, a program of apt that fetches, so that no file of it, by default an index, fills disk or memory."""
+    limits = [f"--fsize={largest or LARGEST_INDEX}", f"--as={APT_MEMORY.most}"]
+    return ["prlimit", *limits, *argv] if which(argv[0]) else list(argv)
 
 
-def too_large(stderr: str) -> str:
+def too_large(stderr: str, limit: Limit = INDEX_BYTES) -> str:
     """What to say where apt, under `limited`, was ended for a file's size; else nothing."""
     if f"received signal {int(SIGXFSZ)}" not in stderr:
         return ""
-    return f"a file of it exceeds {LARGEST_INDEX} bytes (the limit {INDEX_BYTES.name}): ask whose archive that is"
+    most = LARGEST_INDEX if limit is INDEX_BYTES else limit.most
+    return f"a file of it exceeds {most} bytes (the limit {limit.name}): ask whose archive that is"
 
 
 @lru_cache

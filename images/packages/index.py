@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.hashing import DIGEST, digest_of
+from hardening.foundation.limits import Limit
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import NETWORK, Completed, failed, run
 from hardening.foundation.retrying import retrying
@@ -237,19 +238,20 @@ class PackageIndex:
             for package, stanza in found.items():
                 write_atomically(self._entry_path(package), stanza)
 
-    def fetch(self, bootstrap: Bootstrap, path: str, sha256: str, target: Path) -> None:
+    def fetch(self, bootstrap: Bootstrap, path: str, sha256: str, target: Path, most: Limit) -> None:
         """The file at `path` of the archive, which need stand in no index of this suite, as `target`; verified.
 
-        Raises OutsideError where no archive of the distribution has that very file.
+        Raises OutsideError where no archive of the distribution has that very file in at most `most` bytes.
         """
         refused: list[str] = []
         with self._apt(bootstrap) as apt:
             for address in aptroot.addresses(self.settings, bootstrap):
                 argv = [HELPER, "-o", "Acquire::Retries=2", "download-file", f"{address}/{path}", str(target)]
-                done = apt([*argv, f"SHA256:{sha256}"], (0, 100))
+                done = apt(aptroot.limited([*argv, f"SHA256:{sha256}"], most.most), (0, 100))
                 if done.status == 0 and file_digest(target) == sha256:
                     return
-                refused.append(done.stderr.strip() or done.stdout.strip())
+                refused.append(aptroot.too_large(done.stderr, most) or done.stderr.strip() or done.stdout.strip())
+                target.unlink(missing_ok=True)
         raise OutsideError(f"no archive has {path} (sha256 {sha256[:12]}…)", evidence="\n".join(refused)[-2000:])
 
     def _resolve(

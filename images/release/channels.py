@@ -12,7 +12,7 @@ from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
 from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedError, UsageError
 from images.artifact import Release
-from images.ledger import Move
+from images.ledger import Ledger, Move
 from images.release.closing import read_in_closed
 from images.release.lifecycle import before, below, chosen_back, refuse_ended, refuse_judged, shown, worse
 from images.release.revocations import with_children
@@ -39,11 +39,14 @@ def promote(to: ReleaseStore, name: str, policy: str, gate: Gate, earlier: Relea
 
     Raises RefusedError when that release is revoked, has expired, `gate` refuses it today, or what was attached to it
     at its publication refuses it, is missing, or is by another policy than `policy`: what was let through for a trial
-    does not become `stable` by the way.
+    does not become `stable` by the way. So it does where the tag `candidate` was moved back by somebody else.
     """
     require_may_publish(to.settings.roots, to.settings.judging, policy, to.now.date())
     chosen = to.revoked(_found(to, earlier) if earlier else to.meant(f"{name}:candidate"), read=True)
-    _require_name(chosen, name, f"what {to.repository(name)}:candidate {'pointed' if earlier else 'points'} to")
+    require_name(chosen, name, f"what {to.repository(name)}:candidate {'pointed' if earlier else 'points'} to")
+    newer = None if earlier else passed_over(to.ledger, chosen.repository, "candidate", chosen, to.revoked)
+    if newer:
+        raise moved_back(f"{chosen.repository}:candidate", chosen, newer)
     refuse_ended(chosen, to.now, "stable stays where it is")
     refuse_judged(chosen, to.evidence(chosen, policy), policy)
     refuse_judged(chosen, gate(chosen), policy)
@@ -110,6 +113,37 @@ def point(to: ReleaseStore, release: Release, channel: str, reason: str, back: s
     return left
 
 
+def passed_over(
+    ledger: Ledger, repository: str, channel: str, found: Release, revoked: Callable[[Release], Release]
+) -> Release | None:
+    """The release that a channel was moved to last by the ledger, where its tag names `found`, which is not newer.
+
+    Nothing signs a tag: whoever may write it can move it back. None where nothing is known, as without any move, and
+    where `revoked` says that the channel had to leave that release.
+    """
+    last = ledger.last_move(repository, channel)
+    known = ledger.release(last.digest) if last and last.digest != found.digest else None
+    if known is None or known.published_at < found.published_at or revoked(known).revoked_at:
+        return None
+    return known
+
+
+def moved_back(tag: str, found: Release, newer: Release) -> RefusedError:
+    """The error for a channel's tag that somebody moved back to `found`, without the ledger that says `newer`."""
+    stable = tag.endswith(":stable")
+    on = f"./goldsmith image.{'promote' if stable else 'publish'} {found.name} moves it on again"
+    back = f"; after that, ./goldsmith image.rollback {found.name} moves it back on purpose" if stable else ""
+    return RefusedError(
+        f"the tag {tag} was moved back to {_dated(found)}, which the ledger does not know of: by it, the tag was last "
+        f"moved to {_dated(newer)}",
+        hint=f"find out who can write to it; {on}{back}",
+    )
+
+
+def _dated(release: Release) -> str:
+    return f"{release.name} of {release.published_at:%Y-%m-%d} ({release.digest[:19]})"
+
+
 def read_in_moves(to: ReleaseStore, repository: str, accepted: Collection[str]) -> None:
     """Into a lost ledger: each channel's last move and the one before it, so that a rollback knows where to go.
 
@@ -161,7 +195,7 @@ def _first_proven(to: ReleaseStore, name: str, releases: Iterable[Release]) -> R
     failed: GoldsmithError | None = None
     for one in releases:
         try:
-            _require_name(one, name, one.digest[:19])
+            require_name(one, name, one.digest[:19])
             to.evidence(one)
         except (RefusedError, MalformedError) as error:
             failed = failed or error
@@ -172,7 +206,8 @@ def _first_proven(to: ReleaseStore, name: str, releases: Iterable[Release]) -> R
     return None
 
 
-def _require_name(release: Release, name: str, what: str) -> None:
+def require_name(release: Release, name: str, what: str) -> None:
+    """Raise RefusedError where a release, which is `what`, is not one of the definition `name`."""
     if release.name != name:
         hint = f"who can write to that repository? ./goldsmith image.publish {name} publishes a right one"
         raise RefusedError(f"{what} calls itself {release.name}", hint=hint)

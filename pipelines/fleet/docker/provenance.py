@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, RefusedError
 from images.artifact import Release
 from images.registry.client import Manifest, RegistryClient
 from images.registry.release_trust import proved
 from images.registry.releases import revocation_of
+from images.release.channels import moved_back, passed_over, require_name
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked
 from images.trust.verification import UntrustedError
@@ -44,9 +45,20 @@ class ProvenanceReader(GoldenStatus):
         base = None if release else self._base(member)
         if (golden := release or base) is None:
             return Provenance(followed=self._followed.of(member) if self._followed else None)
-        told = self._revoked(golden)
-        known = self.provenance(told if release else None, told if base else None, self._channel(golden.name))
+        known = self._known_of(golden, own=release is not None)
         return replace(known, followed=self._followed.of(member)) if self._followed else known
+
+    def _known_of(self, golden: Release, *, own: bool) -> Provenance:
+        """What is known of a golden image, the member's `own` or its base. A channel that cannot be believed costs its
+        members, which nothing then replaces, and no others.
+        """
+        told, latest, why = self._revoked(golden), None, ""
+        try:
+            latest = self._channel(golden.name)
+        except RefusedError as error:
+            why = f"{error.message}; {error.hint}"
+        known = self.provenance(told if own else None, None if own else told, latest)
+        return replace(known, unread=why) if why else known
 
     def unasked(self, member: Member) -> Provenance:
         """What the ledger knows of the image: a release of ours, and when the followed tag was seen to name it."""
@@ -59,7 +71,8 @@ class ProvenanceReader(GoldenStatus):
     def target(self) -> ReplacementImage:
         """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing.
 
-        Raises UntrustedError where a golden image does not prove what it is.
+        Raises UntrustedError where a golden image does not prove what it is, RefusedError where its channel's tag
+        cannot be believed.
         """
         if self._followed:
             return self._followed.target()
@@ -211,9 +224,28 @@ class ProvenanceReader(GoldenStatus):
         return {content: tuple(self.context.store.config(content)["rootfs"]["diff_ids"]) for content in here}
 
     def _channel(self, name: str) -> Release | None:
-        """What the channel of a golden image points to. The registry is the truth about it."""
-        where = self.registry.repository(name)
-        found = self._manifest(where, self.fleet.replacement.channel)
+        """What the channel of a golden image points to. The registry is the truth about it, but for a step back that
+        the ledger does not know of: nothing signs a tag.
+
+        Raises RefusedError for that, and where it points to another definition's release.
+        """
+        where, channel = self.registry.repository(name), self.fleet.replacement.channel
+        found = self._pointed(where, channel)
+        if found and self._passed_over(found, where):
+            self._manifests.pop(f"{where}:{channel}", None)  # or it was moved on while we asked
+            found = self._pointed(where, channel)
         if found is None:
             return None
-        return self.context.ledger.release(found.digest) or self._published(where, found.digest)
+        require_name(found, name, f"what {where}:{channel} points to")
+        if newer := self._passed_over(found, where):
+            raise moved_back(f"{where}:{channel}", found, newer)
+        return found
+
+    def _pointed(self, where: str, channel: str) -> Release | None:
+        """The release that a channel's tag names."""
+        found = self._manifest(where, channel)
+        return (self.context.ledger.release(found.digest) or self._published(where, found.digest)) if found else None
+
+    def _passed_over(self, found: Release, where: str) -> Release | None:
+        """The release that the channel was moved to last, where its tag was moved back from there by somebody else."""
+        return passed_over(self.context.ledger, where, self.fleet.replacement.channel, found, self._revoked)

@@ -16,13 +16,13 @@ from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Settings
 from hardening.trust import PREDICATES
 from images import feeds
-from images.feeds import download
+from images.feeds import download, oci_files
 from images.registry.attestations import signed_document
 from images.registry.client import RegistryClient
 from images.registry.referrers import EMPTY, attach
 from images.store.oci import MANIFEST, Store, as_json
 from images.trust.envelope import statement
-from tests.images.feeds.test_feeds import FIRST, NOW
+from tests.images.feeds.test_feeds import FIRST, NOW, SECOND
 from tests.support.loop import Goldsmith
 from tests.support.publishing import running_registry
 from tests.support.scanning import NO_FEEDS
@@ -208,6 +208,27 @@ def test_a_file_over_its_limit_is_not_fetched(shelf: Shelf, monkeypatch: pytest.
     monkeypatch.setattr(RegistryClient, "download", lambda *_: pytest.fail("it was fetched"))
     with pytest.raises(OutsideError, match=r"exceeds the limit feed\.bytes|feed\.bytes"):
         feeds.exploited(shelf.settings(), NOW)
+
+
+def test_an_artifact_over_its_limit_is_not_fetched(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All its files come for one: those that nobody asked for count too."""
+    shelf.push(trixie=b"x" * 9999, **{"kev.json": kev("CVE-2026-0001")})
+    monkeypatch.setattr(oci_files, "FEED_ARTIFACT", Limit("feed.artifact", 9999))
+    monkeypatch.setattr(RegistryClient, "download", lambda *_: pytest.fail("it was fetched"))
+    with pytest.raises(OutsideError, match=r"exceeds the limit feed\.artifact"):
+        feeds.exploited(shelf.settings(), NOW)
+
+
+def test_an_older_artifact_does_not_take_the_place_of_the_good_copy(shelf: Shelf) -> None:
+    """Whoever may push can push last month's again; of a file without a date the artifact's counts."""
+    ours = shelf.settings()
+    shelf.push(trixie=SECOND)
+    feeds.refresh(ours, "trixie", NOW)
+    shelf.push(trixie=FIRST, made=f"{NOW - 30 * DAY:%Y-%m-%dT%H:%M:%SZ}")
+    feed = feeds.refresh(ours, "trixie", NOW + HOUR)[0]["debsecan"]
+    assert (feed.directory / "trixie").read_bytes() == SECOND
+    assert feed.date == NOW - DAY
+    assert "the new data is of 2026-10-26 12:00; the data before is of 2026-11-24 12:00" in feed.note
 
 
 def test_a_rule_says_who_signs_the_artifact(shelf: Shelf, tmp_path: Path) -> None:

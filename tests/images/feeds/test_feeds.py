@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import zlib
 from collections.abc import Iterator
@@ -259,6 +260,7 @@ def test_a_download_by_trivy_that_fails_keeps_the_last_database(server, tmp_path
     assert feed.note.startswith("last good copy, because")
     asked = len(server.asked)
     (kept / "metadata.json").write_text(json.dumps({**dates, "NextUpdate": "2026-11-26T00:00:00Z"}))
+    os.utime(kept / "metadata.json", (NOW.timestamp(), NOW.timestamp()))
     assert feeds.current(ours, "trixie", NOW)[0]["trivy"].note == ""
     assert len(server.asked) == asked
 

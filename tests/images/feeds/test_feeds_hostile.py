@@ -111,6 +111,53 @@ def test_a_feed_that_loses_a_canary_does_not_replace_the_good_copy(server, tmp_p
     assert "no longer names CVE-2021-44228" in found.feed.note
 
 
+def test_older_data_does_not_replace_the_good_copy(server: h.Hostile, tmp_path: Path) -> None:
+    """A mirror that goes back to last July, or names no date any more, says so in the note; data of the same date is
+    accepted. The server's date of an answer counts as the one inside does.
+    """
+    refreshed(tmp_path, server)
+    other = debsecan_format({"openssl": {"3.5.4-1": IDS}})
+    for at, said in ((NOW - 120 * 24 * HOUR, "is of 2026-07-28 12:00"), (None, "names no date")):
+        server["/trixie"] = dated(other, at)
+        feed = refreshed(tmp_path, server, NOW + HOUR)
+        assert (feed.directory / "trixie").read_bytes() == GOOD
+        assert feed.date == NOW - 2 * HOUR
+        assert feed.note == (
+            f"last good copy, 1h old, because the new data {said}; the data before is of 2026-11-25 10:00; "
+            f"remove {feed.directory / 'trixie'} to accept it"
+        )
+    server["/trixie"] = dated(other)
+    feed = refreshed(tmp_path, server, NOW + HOUR)
+    assert ((feed.directory / "trixie").read_bytes(), feed.note) == (other, "")
+
+
+def test_an_older_list_of_exploited_ones_takes_none_back(server: h.Hostile, tmp_path: Path) -> None:
+    """Its own date tells, whatever the server says of the file: what was added since July stays exploited."""
+    ours = settings(tmp_path, kev=f"{server.address}/kev")
+
+    def listed(day: str, *ids: str) -> h.Reply:
+        rows = [{"cveID": one} for one in (*IDS, *ids)]
+        return dated(h.dump({"dateReleased": f"{day}T14:00:00Z", "vulnerabilities": rows}), NOW)
+
+    server["/kev"] = listed("2026-11-20", "CVE-2026-9999")
+    assert "CVE-2026-9999" in feeds.exploited(ours, NOW).ids
+    server["/kev"] = listed("2026-07-20")
+    found = feeds.exploited(ours, NOW + HOUR)
+    assert "CVE-2026-9999" in found.ids
+    assert found.feed
+    assert "the new data is of 2026-07-20 14:00; the data before is of 2026-11-20 14:00; remove" in found.feed.note
+    server["/kev"] = listed("2026-11-21")
+    assert "CVE-2026-9999" not in feeds.exploited(ours, NOW + 2 * HOUR).ids
+
+
+def test_data_of_the_future_is_soon_replaced(server: h.Hostile, tmp_path: Path) -> None:
+    """Else one wrong date would keep all right data away."""
+    server["/trixie"] = dated(GOOD, NOW + 9999 * HOUR)
+    refreshed(tmp_path, server)
+    server["/trixie"] = dated(GOOD, NOW)
+    assert refreshed(tmp_path, server, NOW + HOUR).date == NOW
+
+
 def test_removing_the_good_copy_accepts_what_is_there_now(server: h.Hostile, tmp_path: Path) -> None:
     """That is what the note says to do."""
     feed = refreshed(tmp_path, server)
@@ -141,6 +188,76 @@ def test_a_database_of_trivy_that_shrinks_does_not_replace_the_good_one(tmp_path
     assert feeds.keep_trivy_current(directory, NOW, timedelta(0)) == note, "one flow asks once"
     assert feeds.keep_trivy_current(directory, NOW + HOUR, timedelta(0)) == ""
     assert (directory / "db" / "trivy.db").stat().st_size == 500
+
+
+def trivys(directory: Path, monkeypatch: pytest.MonkeyPatch, *next_ones: dict[str, str]) -> list[dict[str, str]]:
+    """Have trivy download these databases by their metadata, the last one again and again; those that it gave."""
+    waiting, given = list(next_ones), list[dict[str, str]]()
+
+    def downloads(_argv: list[str], **_: object) -> None:
+        given.append(waiting.pop(0) if waiting[1:] else waiting[0])
+        (fresh := directory.with_name(f"{directory.name}.new") / "db").mkdir(parents=True)
+        (fresh / "trivy.db").write_bytes(b"data")
+        (fresh / "metadata.json").write_text(json.dumps(given[-1]))
+
+    monkeypatch.setattr(feeds, "run", downloads)
+    monkeypatch.setattr(feeds, "refuse_denied", lambda _: None)
+    return given
+
+
+def test_an_older_database_of_trivy_does_not_replace_the_good_one(tmp_path: Path, monkeypatch) -> None:
+    """By its own date; the note says how to accept it, and nothing of it is left."""
+    good, old = {"UpdatedAt": "2026-11-20T00:00:00Z"}, {"UpdatedAt": "2026-07-20T00:00:00Z"}
+    trivys(tmp_path / "trivy", monkeypatch, good, old)
+    assert feeds.keep_trivy_current(tmp_path / "trivy", NOW, timedelta(0)) == ""
+    assert feeds.keep_trivy_current(tmp_path / "trivy", NOW + HOUR, timedelta(0)) == (
+        "last good copy, because the new data is of 2026-07-20 00:00; the data before is of 2026-11-20 00:00; "
+        f"remove {tmp_path / 'trivy'} to accept it"
+    )
+    assert json.loads((tmp_path / "trivy/db/metadata.json").read_text()) == good
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".trivy.lock", "trivy"]
+
+
+def test_trivys_database_does_not_say_for_longer_than_a_day_that_it_is_current(tmp_path: Path, monkeypatch) -> None:
+    """Whatever date it names; whoever asks every feed now asks for it too, once in each flow."""
+    given = trivys(tmp_path / "trivy", monkeypatch, {"NextUpdate": "9999-01-01T00:00:00Z"})
+
+    def asked(now: datetime, **more: timedelta) -> int:
+        assert feeds.keep_trivy_current(tmp_path / "trivy", now, timedelta(0), **more) == ""
+        return len(given)
+
+    assert [asked(NOW), asked(NOW + HOUR), asked(NOW + 23 * HOUR)] == [1, 1, 1]
+    assert [asked(NOW + 24 * HOUR), asked(NOW + 25 * HOUR)] == [2, 2]
+    at_once = {"after": timedelta(0)}
+    assert [asked(NOW + 30 * HOUR, **at_once), asked(NOW + 30 * HOUR, **at_once)] == [3, 3]
+
+
+def test_every_feed_that_is_asked_now_is_trivys_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`feed.update` and the night do so, and runs in between; but no more often than it is made."""
+    ours = settings(tmp_path, trivy="download")
+    given = trivys(ours.state_dir / "feeds" / "trivy", monkeypatch, {"NextUpdate": "9999-01-01T00:00:00Z"})
+    feeds.current(ours, "trixie", NOW)
+    feeds.refresh(ours, "trixie", NOW + 5 * HOUR)
+    feeds.current(ours, "trixie", NOW + 7 * HOUR)
+    assert len(given) == 1
+    feeds.refresh(ours, "trixie", NOW + 7 * HOUR)
+    assert len(given) == 2
+
+
+@pytest.mark.needs("prlimit")
+def test_a_database_of_trivy_without_an_end_is_refused_at_the_limit(tmp_path: Path, monkeypatch) -> None:
+    """Nothing of it is left, wherever trivy had put it: neither in its cache nor among its temporary files."""
+    monkeypatch.setattr(feeds, "refuse_denied", lambda _: None)
+    monkeypatch.setattr(feeds, "TRIVY_FILE", Limit("trivy.file", h.MIB))
+    trivy = tmp_path / "bin" / "trivy"
+    trivy.parent.mkdir()
+    monkeypatch.setattr(feeds, "which", lambda _: trivy)
+    for place in ("${3#--cache-dir=}/trivy.db", "$TMPDIR/layer"):
+        trivy.write_text(f'#!/bin/sh\nexec head -c {8 * h.MIB} /dev/zero > "{place}"\n')
+        trivy.chmod(0o755)
+        with pytest.raises(OutsideError, match=r"exceeds the limit trivy\.file"):
+            feeds.keep_trivy_current(tmp_path / "state" / "trivy", NOW, timedelta(0), timedelta(0))
+        assert [path.name for path in (tmp_path / "state").iterdir()] == [".trivy.lock"]
 
 
 @pytest.mark.parametrize("written", ['{"NextUpdate": "2026-01-01T00:00:00"}', "[]", "[" * 9999, '{"NextUpdate": 7}'])

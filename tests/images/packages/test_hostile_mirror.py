@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.limits import FEED_BYTES, Limit
 from hardening.foundation.settings import Packages, Settings
 from images.model import Bootstrap
 from images.packages import aptroot
@@ -185,5 +186,19 @@ def test_a_file_of_the_pool_is_what_it_is_asked_for(server: Hostile, archive: Ar
     (tmp_path / "state").mkdir(exist_ok=True)
     server["/d/pool/x.deb"] = Reply(b"other")
     with pytest.raises(OutsideError, match=r"no archive has pool/x\.deb"):
-        index.fetch(STATIC, "pool/x.deb", "a" * 64, tmp_path / "state/x.deb")
+        index.fetch(STATIC, "pool/x.deb", "a" * 64, tmp_path / "state/x.deb", FEED_BYTES)
     assert not (tmp_path / "state/x.deb").exists()
+
+
+def test_a_file_of_the_pool_without_an_end_is_refused_at_the_limit(
+    server: Hostile, archive: Archive, tmp_path: Path
+) -> None:
+    """Before its hash is compared, and before it fills the disk."""
+    index = index_of(server, archive, tmp_path)
+    (tmp_path / "state").mkdir(exist_ok=True)
+    server["/d/pool/x.deb"] = Reply(endless(b"x" * MIB), claim=GIB)
+    limit = Limit("feed.bytes", 8 * MIB)
+    with pytest.raises(OutsideError, match=r"no archive has pool/x\.deb") as error:
+        index.fetch(STATIC, "pool/x.deb", "a" * 64, tmp_path / "state/x.deb", limit)
+    assert "exceeds 8388608 bytes (the limit feed.bytes)" in error.value.evidence
+    assert sum(path.stat().st_size for path in (tmp_path / "state").rglob("*") if path.is_file()) < 32 * MIB

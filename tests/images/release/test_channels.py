@@ -234,6 +234,19 @@ def test_a_release_does_not_choose_who_is_asked_about_it(begin: Begin, monkeypat
 
 
 @needs_registry
+def test_a_candidate_that_somebody_moved_back_by_its_tag_is_not_promoted(begin: Begin) -> None:
+    """An older release is signed as well, and a tag by nobody; publishing moves it on again, as the hint says."""
+    to, (first, second) = begin(promoted, ("one", 0), ("two", 1))
+    to.registry.tag(second.repository, first.digest, "candidate")
+    with pytest.raises(RefusedError, match=r"web:candidate was moved back to web of .* was last moved to web of") as no:
+        promote(at(to, NOW + DAY), "web", "default", gate())
+    assert "./goldsmith image.publish web moves it on again" in no.value.hint
+    assert pointing(to)["stable"] == second.digest
+    published(to, "two", 1)
+    assert promote(at(to, NOW + DAY), "web", "default", gate()).after == second.digest
+
+
+@needs_registry
 def test_what_has_expired_is_not_promoted(begin: Begin) -> None:
     """The hint says how to get a fresh date."""
     to, _ = begin(published, ("one", 0))

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from hardening.foundation.errors import MalformedError
+from hardening.foundation.errors import MalformedError, RefusedError
 from images import documents
 from images.context import Context
+from images.ledger import Move
 from images.registry.client import RegistryClient
 from images.store.oci import MANIFEST
 from images.trust.verification import Fault, UntrustedError
@@ -144,6 +145,94 @@ def test_a_release_that_the_ledger_knows_proves_itself_before_it_replaces_anythi
     with pytest.raises(UntrustedError) as caught:
         place.origins().again(target)
     assert caught.value.fault is Fault.UNSIGNED
+
+
+def newer(place: Place, **more: str) -> str:
+    """Serve a release of the day after the golden one, over another layer, signed, to which `stable` points."""
+    child = place.stage.child(place.image("newer", (MORE,)))
+    dates = DATES | {"org.opencontainers.image.created": "2026-11-26T12:00:00Z"} | more
+    digest = place.stage.index("stable", child, annotations=dates)
+    sign(place.stage, f"{place.stage.repository}@{digest}")
+    return digest
+
+
+def retag(place: Place, digest: str) -> None:
+    """Move the tag `stable` as whoever may push can."""
+    place.stage.server["/v2/web/manifests/stable"] = place.stage.server.routes[f"/v2/web/manifests/{digest}"]
+
+
+def moved(place: Place, *digests: str) -> None:
+    """Record that `stable` was moved here, to releases that the ledger learns of."""
+    for digest in digests:
+        release = place.origins()._published(place.stage.repository, digest)
+        place.context.ledger.record_release(release or pytest.fail("no release"))
+        place.context.ledger.record_move(Move(place.stage.repository, "stable", digest, NOW, "promote"))
+
+
+def test_a_channel_that_somebody_moved_back_by_its_tag_is_not_believed(place: Place) -> None:
+    """The release before is signed as well, and a tag is signed by nobody: members on the newer one are not superseded
+    by it, and nothing is rolled back to it. What the ledger has recorded, as a rollback does, is followed.
+    """
+    place.golden()
+    old, new = place.release.partition("@")[2], newer(place)
+    content = place.stage.registry.get(f"{place.stage.repository}@{new}").content("linux/amd64")
+    moved(place, old, new)
+    session = place.session(place.member("web-1", new, MORE))
+    assert place.origins().target().digest == new
+    assert [UNREAD in one.rules for one in check(session)] == [False]
+    retag(place, old)
+    with pytest.raises(
+        RefusedError, match=r"web:stable was moved back to web of 2026-11-25 .* web of 2026-11-26"
+    ) as no:
+        place.origins().target()
+    assert "./goldsmith image.promote web moves it on again" in no.value.hint
+    (one,) = check(session)
+    assert one.origin.golden
+    assert one.origin.golden.content == content
+    assert one.origin.latest is None
+    assert one.rules == {UNREAD}
+    assert "was moved back to web of 2026-11-25" in one.member.cannot_roll
+    moved(place, old)
+    assert place.origins().target().digest == old
+    assert [UNREAD in one.rules for one in check(session)] == [False]
+
+
+def test_a_channel_that_another_machine_moved_on_is_believed(place: Place) -> None:
+    """Its release was published later, though this ledger knows neither it nor the move; where this ledger has no move
+    at all, nothing is known, and where it is revoked what the channel left, whoever did that moved it.
+    """
+    place.golden()
+    old, new = place.release.partition("@")[2], newer(place)
+    assert place.origins().target().digest == new
+    moved(place, old)
+    assert place.origins().target().digest == new
+    moved(place, new)
+    place.context.ledger.revoke(new, "a hole", NOW)
+    retag(place, old)
+    assert place.origins().target().digest == old
+
+
+def test_a_channel_that_moves_on_while_it_is_asked_for_is_asked_again(place: Place) -> None:
+    """The ledger tells of the move before what the registry was asked for is of it."""
+    place.golden()
+    old, new = place.release.partition("@")[2], newer(place)
+    moved(place, old)
+    retag(place, old)
+    origins = place.origins()
+    assert origins.target().digest == old
+    moved(place, new)
+    retag(place, new)
+    assert origins.target().digest == new
+
+
+def test_a_channel_that_names_another_definitions_release_is_not_believed(place: Place) -> None:
+    """That is signed too, and is no replacement for this one."""
+    place.golden()
+    newer(place, **{"org.opencontainers.image.title": "shell"})
+    with pytest.raises(RefusedError, match=r"what .*/web:stable points to calls itself shell"):
+        place.origins().target()
+    (one,) = check(place.session(place.member("web-1", place.release.partition("@")[2], BASE)))
+    assert one.rules == {UNREAD}
 
 
 def by_tag(place: Place) -> ProvenanceReader:
