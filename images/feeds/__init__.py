@@ -212,7 +212,7 @@ def debsecan_format(sources: FixesBySource) -> bytes:
 
 TIMEOUT_SECONDS = 900
 TRIVY_AFTER, TRIVY_MADE, AT_ONCE = timedelta(days=1), timedelta(hours=6), timedelta(seconds=1)
-"""How long trivy's database may say itself that no newer one is due; how often one is made; what counts as one moment."""
+"""For how long trivy's database may say that no newer one is due; how often one is made; what is one moment."""
 
 
 def keep_trivy_current(directory: Path, now: datetime, within: timedelta, after: timedelta = CHECK_AFTER) -> str:
