@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, assert_never
 
 from hardening.foundation.errors import GoldsmithError
 from images.context import Context
+from images.documents import from_json
 from images.ledger import Ledger
 from pipelines.cli.image_output import told_of
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.orphans import Orphan, OrphanSource, OwnerStatus, Reaping, decide
+from pipelines.rollout.state import MemberState, Phase
 from pipelines.wiring import clock, fleet_host, image_context
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ def reap(
         (source, reaping)
         for source in over
         for orphan in source.orphans()
-        if (reaping := decide(orphan, lambda name: _owner_status(ledger, name), now))
+        if (reaping := decide(orphan, partial(_owner_status, ledger), partial(_failed, ledger), now))
     ]
     return tuple(_done(source, reaping, ledger, now, actor) if apply else reaping for source, reaping in found)
 
@@ -103,6 +105,13 @@ def _owner_status(ledger: Ledger, rollout: str) -> OwnerStatus:
     if known is None:
         return OwnerStatus.UNKNOWN
     return OwnerStatus.OPEN if known.open else OwnerStatus.OVER
+
+
+def _failed(ledger: Ledger, rollout: str) -> frozenset[str]:
+    """The members of a rollout that need a person: their ids, and their names without that of a Docker host."""
+    members = (from_json(MemberState, saved) for saved in ledger.rollout_members(rollout).values())
+    failed = [one for one in members if one.phase is Phase.FAILED]
+    return frozenset(name for one in failed for name in (one.id, one.name.partition("@")[0]))
 
 
 def _done(source: OrphanSource, reaping: Reaping, ledger: Ledger, now: datetime, actor: str) -> Reaping:

@@ -29,15 +29,16 @@ from pipelines.cli.rollout_output import (
     towards,
 )
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.members import BACK
 from pipelines.fleet.violations import Judged, PolicyState, in_words, named, only_recorded, verdict_of
 from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, needs_approval, read_plan
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.base_uptake import ONCE_MORE, UptakeLine, take_up
 from pipelines.rollout.plan import by_reason
-from pipelines.rollout.rollout_store import View, newest, require_known, tell
-from pipelines.rollout.service import AutoLine, automated, back, can_go_back, order_back, start
+from pipelines.rollout.rollout_store import View, history, newest, require_known, tell
+from pipelines.rollout.service import AutoLine, automated, back, can_go_back, go_on, order_back, start
 from pipelines.rollout.session import check, fleet_session
-from pipelines.rollout.state import Command
+from pipelines.rollout.state import Command, DesiredState, MemberState, OperatorCommands
 from pipelines.rollout.whole_plan import plan_all
 from pipelines.wiring import image_context
 
@@ -215,7 +216,8 @@ def approve(fleet: str, file: str, reason: str = "", context: Context | None = N
 def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:
     """Bring what the fleet's newest rollout has replaced back; exit code 3 where not all went back.
 
-    An open rollout is told to roll back; if it is over, its members go back now. Without `apply` they are named.
+    An open rollout is told to roll back, and executed here where its process is dead; if it is over, its members go
+    back now. Without `apply` they are named.
     Raises RefusedError where nothing of one that is over can go back, or what it would go back to was revoked and no
     `reason` says why it is better.
     """
@@ -231,19 +233,40 @@ def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None =
         say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet}{why} --apply")
         return 0
     if seen.row.open:
-        tell(context, fleet, Command.ROLLBACK, reason)
-        say(f"{seen.row.id} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it")
-        return 0
+        return _roll_back_open(context, seen, reason)
     _refuse_revoked(context, seen, reason)
     if reason:
         context.ledger.audit(context.now, context.actor, Command.ROLLBACK, seen.row.id, reason)
     with fleet_session(fleet, context) as at:
         done = back(at, seen)
-    rows = [[one.name, one.phase, (one.note or one.failure).splitlines()] for one in done.members]
+    return _show_back(done.members, done.state.failure)
+
+
+def _roll_back_open(context: Context, seen: View, reason: str) -> int:
+    """Tell an open rollout to roll back, unless it was told or is on its way back; execute it where no process does."""
+    fleet, rollout = seen.row.fleet, seen.row.id
+    told = OperatorCommands.given([given.command for given in seen.commands])
+    if seen.carried or not (seen.back or told.desired_state is DesiredState.ROLLBACK):
+        seen = tell(context, fleet, Command.ROLLBACK, reason)
+        if seen.carried:
+            say(f"{rollout} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it")
+            return 0
+        say(f"{rollout} was told to roll back")
+    with fleet_session(fleet, context) as at:
+        go_on(at)
+        check(at)
+    ended = next(one for one in history(context, fleet) if one.row.id == rollout)
+    failure = ended.state.failure if ended.state and (ended.back or can_go_back(ended)) else ""
+    return _show_back(ended.members, failure)
+
+
+def _show_back(members: Sequence[MemberState], failure: str) -> int:
+    """Print what became of members that were to go back; exit code 3 with a `failure`."""
+    rows = [[one.name, one.phase, (one.note or one.failure).splitlines()] for one in members]
     print_table(["member", "outcome", "note"], rows)
-    if done.state.failure:
-        say(f"it failed: {done.state.failure}")
-    return 3 if done.state.failure else 0
+    if failure:
+        say(f"it failed: {failure}")
+    return 3 if failure else 0
 
 
 def _refuse_revoked(context: Context, seen: View, reason: str) -> None:
@@ -336,7 +359,8 @@ def show_roll(
 
 
 def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: bool) -> None:
-    out().print(one_line(f"{roll.fleet}: {towards(roll.replacement)}"), soft_wrap=True)
+    goes_back = roll.rollout.endswith(BACK)  # a way back that `roll.start` has finished
+    out().print(one_line(f"{roll.fleet}: {towards(roll.replacement, back=goes_back)}"), soft_wrap=True)
     print_text(heading(roll))
     if roll.failure:
         say(f"it failed: {roll.failure}")

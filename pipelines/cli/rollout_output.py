@@ -134,7 +134,7 @@ class RollOutput(Line):
 
 
 def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput:
-    """A plan, with what became of each member and group where it was carried out."""
+    """A plan, with what became of each member and group where it was carried out; of a way back those that went it."""
     members = outcome.members if outcome else ()
     done: Done = {member.id: {"outcome": member.phase, "note": member.said} for member in members}
     steps = [
@@ -148,6 +148,7 @@ def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput
         )
         for number, wave in enumerate(plan.waves, start=1)
         for step in wave.steps
+        if not outcome or step.member.id in done
     ]
     return RollOutput.of(
         plan,
@@ -158,7 +159,7 @@ def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput
         waits_until=plan.hold.until if plan.hold else None,
         waits_for=plan.hold.why if plan.hold else "",
         afterwards=_afterwards(plan),
-        groups=tuple(_group(step, done) for step in plan.groups),
+        groups=tuple(_group(step, done) for step in plan.groups if not outcome or step.group.id in done),
         deadlines_met=plan.deadlines_met,
         overdue=plan.overdue,
         late=tuple(map(LateLine.of, plan.late)),

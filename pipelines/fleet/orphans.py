@@ -1,13 +1,14 @@
 """What rollouts launched and nothing owns any more: found by labels and tags, shown, removed after its lease. Pure.
 
 Everything that a rollout launches carries its name, the member's and an expiry. The expiry is void as soon as it has
-become the member; a rollout that is not over owns what it launched, whatever the expiry says. Anyone who may tag can
-write all of that onto anything: a rollout that the ledger does not know removes nothing.
+become the member; a rollout that is not over owns what it launched, whatever the expiry says. What belongs to a member
+that needs a person may be all of it that serves, and stays. Anyone who may tag can write all of that onto anything: a
+rollout that the ledger does not know removes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -64,13 +65,22 @@ def owner_of(rollout: str) -> str:
     return rollout.removesuffix(REHEARSAL).removesuffix(BACK)
 
 
-def decide(orphan: Orphan, standing: Callable[[str], OwnerStatus], now: datetime) -> Reaping | None:
-    """Whether a thing may go; None where a rollout that is not over owns it. `standing` asks the ledger."""
-    said = {standing(rollout) for rollout in (orphan.rollout.removesuffix(REHEARSAL), owner_of(orphan.rollout))}
+def decide(
+    orphan: Orphan,
+    standing: Callable[[str], OwnerStatus],
+    failed: Callable[[str], Collection[str]],
+    now: datetime,
+) -> Reaping | None:
+    """Whether a thing may go; None where a rollout that is not over owns it.
+
+    `standing` asks the ledger for a rollout, `failed` for the ids and names of its members that need a person.
+    """
+    owners = dict.fromkeys((orphan.rollout.removesuffix(REHEARSAL), owner_of(orphan.rollout)))
+    said = {standing(rollout) for rollout in owners}
     if OwnerStatus.OPEN in said:
         return None
-    if orphan.held:
-        return Reaping(orphan, False, orphan.held)
+    if held := orphan.held or _needs_person(orphan, owners, failed):
+        return Reaping(orphan, False, held)
     if OwnerStatus.OVER not in said:
         return Reaping(orphan, False, f"this ledger knows no rollout {orphan.rollout}: its tags may be anyone's")
     if orphan.expiry is None:
@@ -79,3 +89,13 @@ def decide(orphan: Orphan, standing: Callable[[str], OwnerStatus], now: datetime
         until = f"{orphan.expiry:%Y-%m-%d %H:%M} UTC"
         return Reaping(orphan, False, f"no rollout owns it; to be removed from {until}")
     return Reaping(orphan, True, f"{orphan.rollout} launched it and is over")
+
+
+def _needs_person(orphan: Orphan, owners: Iterable[str], failed: Callable[[str], Collection[str]]) -> str:
+    """Why a thing stays that was launched for a member that needs a person; empty for those of any other.
+
+    A tag holds the id of that member; a container is called by its name and the rollout.
+    """
+    member = orphan.name.removesuffix(f".{orphan.rollout}")
+    owner = next((one for one in owners if member in failed(one)), "")
+    return f"{member} needs a person since {owner}, and this may be what serves: remove it by hand" if owner else ""

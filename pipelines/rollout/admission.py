@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -83,10 +83,13 @@ def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Adm
     return Admission(len(orders))
 
 
-def below_floor(members: Sequence[Member], leaving: str, floor: int) -> str:
-    """Why a member must not be taken away now, counting who serves at this moment; empty when it may."""
+def below_floor(members: Sequence[Member], leaving: str, floor: int, retiring: Collection[str] = ()) -> str:
+    """Why a member must not be taken away now, counting who serves at this moment; empty when it may.
+
+    Those that are `retiring` count as away already: they may be seen to serve until they have stopped.
+    """
     member = next((one for one in members if one.id == leaving), None)
-    left = sum(one.healthy for one in members) - 1
+    left = sum(one.healthy for one in members if one.id != leaving and one.id not in retiring)
     return _too_few(member.name, left, floor) if member and member.healthy and left < floor else ""
 
 

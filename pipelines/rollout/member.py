@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from typing import Literal
 
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from hardening.foundation.text import many
@@ -47,9 +48,16 @@ async def _replaced(work: MemberContext) -> MemberState:
 async def _touched(work: MemberContext) -> MemberState:
     """Replace the member; whatever stops that, it is back as it was."""
     try:
+        return await _replaced_or_back(work)
+    finally:
+        work.world.retiring.discard(work.order.member)
+
+
+async def _replaced_or_back(work: MemberContext) -> MemberState:
+    try:
         await (_in_place(work) if work.order.method is Method.IN_PLACE else _beside(work))
     except GoneError:
-        return await without_old(work)
+        return await _old_vanished(work)
     except StoppedError as stopped:
         return await restore(work, note=stopped.message)
     except GoldsmithError as error:
@@ -85,7 +93,7 @@ def _judge(work: MemberContext) -> _Judgement:
 async def _beside(work: MemberContext) -> None:
     """The new one beside the old: it proves its health, takes over, and only then the old one stops."""
     limits = work.order.limits
-    await work.free("create", lambda: _create(work))
+    await _launch(work)
     await work.free("start", lambda: work.fleet.start(work.key))
     await prove(work, limits.min_healthy_time)
     await work.free("expose", lambda: work.fleet.expose(work.key))
@@ -99,7 +107,7 @@ async def _in_place(work: MemberContext) -> None:
     """The old one stops first, for the two cannot exist side by side; a rehearsal has shown that the new one runs."""
     if work.order.limits.rehearsal and work.fleet.rehearses and not work.order.back:
         await _rehearse(replace(work, rehearses=True))
-    await work.free("create", lambda: _create(work))
+    await _launch(work)
     await _compare(work)
     await _retire(work)
     await work.until_stopped("start", lambda: work.fleet.start(work.key))
@@ -137,6 +145,11 @@ async def _measure(work: MemberContext) -> None:
         found = await work.runner.look(f"measure {work.order.name}", seconds)
     if found is not None:
         work.state = replace(work.state, note="; ".join(filter(None, [work.state.note, f"down for {found:.1f} s"])))
+
+
+async def _launch(work: MemberContext) -> None:
+    await work.free("create", lambda: _create(work))
+    work.state = replace(work.state, phase=Phase.REPLACING)
 
 
 def _create(work: MemberContext) -> None:
@@ -185,7 +198,7 @@ def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held 
     if begun:
         held = ""
     elif order.method is Method.IN_PLACE:
-        held = below_floor(fleet.describe(), order.member, order.floor)
+        held = _begin_to_retire(work)
     else:
         seen = fleet.read(work.key)
         held = "" if seen.good else f"the new one fell ill: {seen.text}"
@@ -196,6 +209,19 @@ def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held 
     except InProgressError as error:
         return _Held(error.message, in_progress=True)
     return None
+
+
+def _begin_to_retire(work: MemberContext) -> str:
+    """Why the member must not stop now; empty where it may: the others count it as away from then on.
+
+    Two members that ask at once are answered one after the other.
+    """
+    order, world = work.order, work.world
+    with world.exclusive:
+        held = below_floor(world.fleet.describe(), order.member, order.floor, world.retiring)
+        if not held:
+            world.retiring.add(order.member)
+    return held
 
 
 async def _swap(work: MemberContext) -> None:
@@ -254,22 +280,35 @@ async def restore(work: MemberContext, note: str = "", failure: str = "") -> Mem
     Where that would take away what serves now, the new one stays and the old one is kept: FAILED, for a person to see.
     """
     try:
-        if held := await _revived(work):
-            return await _stay(work, held, failure)
-        if not await _replaced_by_old(work):
-            return await _stay(work, "the old one is not healthy any more", failure)
+        held = await _put_back(work)
     except GoneError:
         return await without_old(work, failure)
     except GoldsmithError as error:
-        said = f"it could not be put back: {error.message}"
-        return await work.end(Phase.FAILED, said, failure or said)
+        return await _not_put_back(work, f"it could not be put back: {error.message}", failure)
+    if held:
+        return await _stay(work, held, failure)
     return await work.end(Phase.OLD, note, failure)
+
+
+async def _put_back(work: MemberContext) -> str:
+    """Let the old instance serve again and discard the new one; why the new one is to stay, where it is."""
+    if held := await _revived(work):
+        return held
+    return "" if await _replaced_by_old(work) else "the old one is not healthy any more"
+
+
+async def _not_put_back(work: MemberContext, why: str, failure: str) -> MemberState:
+    """A person must look: the new instance is the member meanwhile, where it serves and the old one does not."""
+    stays = False
+    with suppress(GoldsmithError):  # why it could not be put back is what a person must know
+        stays = await _serves(work, "old") is False and await _serves(work, "new") is True
+    return await (_stay(work, why, failure) if stays else work.end(Phase.FAILED, why, failure or why))
 
 
 async def _replaced_by_old(work: MemberContext) -> bool:
     """Discard the new instance once the old one serves; False where only the new one serves, and is to stay."""
     for _ in range(LEAST_READS):
-        if not await old_serves(work) and await _new_serves(work):
+        if not await old_serves(work) and await _serves(work, "new"):
             return False
         if not await work.act("discard the new", lambda: _discard_safely(work), PATIENT_TRIES):
             return True
@@ -285,16 +324,44 @@ def _discard_safely(work: MemberContext) -> str | None:
     return None
 
 
+async def _old_vanished(work: MemberContext) -> MemberState:
+    """The old instance was removed meanwhile: a new one that was launched is waited for, since it is all there is."""
+    failure = ""
+    if _launched(work):
+        try:
+            await prove(work, timedelta())
+        except StoppedError:
+            pass
+        except GoldsmithError as error:
+            failure = str(error)
+    return await without_old(work, failure)
+
+
+def _launched(work: MemberContext) -> bool:
+    return work.state.phase is not Phase.PLANNED
+
+
 async def without_old(work: MemberContext, failure: str = "") -> MemberState:
-    """Finish without the old instance, which has vanished: a healthy new one takes its name, any other is removed."""
+    """Finish without the old instance, which has vanished: a healthy new one takes its name, an ill one is removed.
+
+    One whose health is unknown is kept. Whoever removes what was launched has failed: the member has no instance left.
+    """
     try:
-        if await _new_serves(work):
+        serves = await _serves(work, "new")
+        if serves:
             await work.act("swap", lambda: work.fleet.swap(work.key), PATIENT_TRIES)
-            return await work.end(Phase.NEW, "the old one vanished meanwhile", failure)
-        await work.act("discard the new", lambda: work.fleet.discard(work.key), PATIENT_TRIES)
+        elif serves is False:
+            await work.act("discard the new", lambda: work.fleet.discard(work.key), PATIENT_TRIES)
     except GoldsmithError as error:
         said = f"the old one vanished, and then: {error.message}"
         return await work.end(Phase.FAILED, said, failure or said)
+    if serves:
+        return await work.end(Phase.NEW, "the old one vanished meanwhile", failure)
+    if serves is None:
+        said = "the old one vanished, and whether the new one serves is unknown: it is kept"
+        return await work.end(Phase.FAILED, said, failure or said)
+    if _launched(work):
+        failure = failure or f"{work.order.name}: the old one vanished, and the new one was not healthy: it is removed"
     return await work.end(Phase.FAILED if failure else Phase.SKIPPED, failure=failure, cause=Cause.GONE)
 
 
@@ -334,9 +401,21 @@ def _revive_safely(work: MemberContext, ill: bool) -> _Kept | None:
     return None
 
 
-async def _new_serves(work: MemberContext) -> bool:
-    name = f"read the new {work.order.name}"
-    return await work.runner.look(name, lambda: look(lambda: work.fleet.read(work.key)).good) is True
+async def _serves(work: MemberContext, which: Literal["new", "old"]) -> bool | None:
+    """Whether an instance is good: False after bad reads in a row, None where the fleet has not said so in time."""
+    backoff, bad = Backoff(work.runner.engine), 0
+
+    def seen() -> bool | None:
+        return look(lambda: work.fleet.read(work.key) if which == "new" else work.fleet.read_old(work.key)).good
+
+    while True:
+        good = await work.runner.look(f"read the {which} {work.order.name}", seen)
+        bad += good is False
+        if good or bad >= LEAST_READS:
+            return bool(good)
+        if backoff.slept >= work.order.limits.healthy_deadline:
+            return None
+        await backoff.next()
 
 
 async def _stay(work: MemberContext, why: str, failure: str) -> MemberState:
@@ -346,6 +425,9 @@ async def _stay(work: MemberContext, why: str, failure: str) -> MemberState:
         work.fleet.retire(work.key, work.order.limits.drain)
         work.fleet.swap(work.key)
 
-    await work.act("keep the new", stay, PATIENT_TRIES)
     said = f"the new one serves, the old one is kept: {why}"
+    try:
+        await work.act("keep the new", stay, PATIENT_TRIES)
+    except GoldsmithError as error:
+        said = f"{why}; the new one could not take its place: {error.message}"
     return await work.end(Phase.FAILED, said, failure or said)

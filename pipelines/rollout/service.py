@@ -6,10 +6,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
+from threading import Lock
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
@@ -35,7 +36,18 @@ from pipelines.rollout.plan_model import Plan
 from pipelines.rollout.rollout_store import View, view
 from pipelines.rollout.schedule import Hold
 from pipelines.rollout.session import FleetSession, check
-from pipelines.rollout.state import Event, MemberState, Order, Phase, RolloutOutcome, RolloutStage, RolloutState, World
+from pipelines.rollout.state import (
+    FINAL,
+    Event,
+    MemberState,
+    OperatorCommands,
+    Order,
+    Phase,
+    RolloutOutcome,
+    RolloutStage,
+    RolloutState,
+    World,
+)
 from pipelines.rollout.whole_plan import plan_again, plan_all
 
 
@@ -47,14 +59,18 @@ def start(
 
     `approved`: exactly that plan is executed, or refused with what has changed since. Where the fleet asks for an
     approval, somebody else has given it, or `as_owner` does without. What an earlier run left unfinished is
-    finished first. An automated run begins nothing that would have to wait for more than a day. Raises HeldBackError
+    finished first; where that failed, was stopped or went back, its plan and outcome are returned and nothing else
+    begins. An automated run begins nothing that would have to wait for more than a day. Raises HeldBackError
     where that comes later, RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls
     the fleet, and OutsideError. A rollout that failed has an Outcome that says so.
     """
     act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
     until = at.now() + WAITS if automated else None
     if act:
-        go_on(at, until)
+        if last := stops_here(go_on(at, until)):
+            say(f"nothing new begins after that; ./goldsmith roll.start {at.fleet.name} --apply makes a new plan")
+            check(at)
+            return last.order.plan, last.outcome
     else:
         for row in at.context.ledger.open_rollouts(at.fleet.name):
             say(f"the rollout {row.id} is not over; --apply goes on with it where its process is dead")
@@ -182,13 +198,35 @@ def _broken_off(at: FleetSession, rollout: str, error: Exception) -> GoldsmithEr
     return (OutsideError if isinstance(error, OutsideError) else UsageError)(said, hint=hint)
 
 
-def go_on(at: FleetSession, until: datetime | None = None) -> tuple[RolloutOutcome, ...]:
+@dataclass(frozen=True)
+class Resumed:
+    """A rollout that an earlier process left, and its end. `stopped`: people had told it to abort or to roll back."""
+
+    order: Order
+    outcome: RolloutOutcome
+    stopped: bool
+
+    @property
+    def stops(self) -> bool:
+        """Whether nothing new may begin after it: what people wanted, or what went wrong, would be undone."""
+        return self.stopped or bool(self.order.back or self.outcome.state.failure)
+
+
+def stops_here(resumed: Sequence[Resumed]) -> Resumed | None:
+    """The one after which nothing new may begin, one that failed before any other; None where there is none."""
+    return max((one for one in resumed if one.stops), key=lambda one: bool(one.outcome.state.failure), default=None)
+
+
+def go_on(at: FleetSession, until: datetime | None = None) -> tuple[Resumed, ...]:
     """Finish the rollouts that earlier processes left. Raises as `execute` does."""
-    ended = []
+    ended = list[Resumed]()
     for row in at.context.ledger.open_rollouts(at.fleet.name):
         say(f"{at.fleet.name}: the rollout {row.id} is not over; going on with it")
-        ended.append(execute(at, Order.read(row.order), until))
-        say(f"{row.id} is over: {ended[-1].state.failure or ended[-1].state.note}")
+        order = Order.read(row.order)
+        outcome = execute(at, order, until)
+        said = OperatorCommands.given([given.command for given in at.context.ledger.commands(row.id)])
+        ended.append(Resumed(order, outcome, said.desired_state in FINAL.values()))
+        say(f"{row.id} is over: {outcome.state.failure or outcome.state.note}")
     return tuple(ended)
 
 
@@ -198,7 +236,7 @@ def _flows(
     """The flows that a process executes for this fleet."""
     tell = recording(at.context.settings, at.context.ledger, notifier(at.context.settings))
     journal = LedgerJournal(at.context.ledger, lease, at.context.actor, now, tell, order.plan.target)
-    return flows(World(at.members, journal, at, now, at.together, at.groups, until))
+    return flows(World(at.members, journal, at, now, at.together, at.groups, until, exclusive=Lock()))
 
 
 # -- automated runs ----------------------------------------------------------------------------------------------------
@@ -224,14 +262,16 @@ WORK = ("planned", "waits")
 def automated(at: FleetSession, *, apply: bool, tells: bool = False) -> AutoLine:
     """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
 
-    A rollout whose process died is finished first, also one that a person began: it was approved when it began.
+    A rollout whose process died is finished first, also one that a person began: it was approved when it began. If it
+    failed, was stopped or went back, that is the line, and nothing new begins.
     Where applications stand on an older base, their owners are told and rebuilds asked for, with `tells` also by a
     look that finds nothing else to do. Raises RefusedError where a limit forbids the rollout or it failed, and
     OutsideError.
     """
+    last = None
     if apply:
         with suppress(HeldError, HeldBackError):  # the process that rolls the fleet finishes it, or a later run
-            go_on(at, at.now() + WAITS)
+            last = stops_here(go_on(at, at.now() + WAITS))
     judged = check(at)
     verdicts = [verdict_of(one) for one in judged]
 
@@ -240,7 +280,7 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False) -> AutoLine
 
     seen = found(tell=apply)
     try:
-        line = _rolled(at, verdicts, seen, apply=apply)
+        line = _over(at, last.outcome, seen) if last else _rolled(at, verdicts, seen, apply=apply)
     except HeldBackError as error:
         return _line(at, "waits", f"{seen}; {error.message}")
     except RefusedError:
@@ -260,16 +300,21 @@ def _rolled(at: FleetSession, verdicts: Sequence[MemberVerdict], found: str, *, 
     if at.fleet.approval is Approval.REQUIRED:
         return _ask(at, found, apply=apply)
     plan, outcome = start(at, apply=apply, automated=True)
-    if outcome and outcome.state.failure:
-        raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
     if outcome:
-        return _line(at, "rolled", f"{found}; {outcome.state.note}{_and_left(plan)}{_and_late(plan)}", outcome.state.id)
+        return _over(at, outcome, found, f"{_and_left(plan)}{_and_late(plan)}")
     if many := len(plan.names):
         hold = _held(at)
         waits = f"; {_until(hold)}" if hold else ""
         detail = f"{found}; {many} would be replaced{waits}{_and_left(plan)}{_and_late(plan)}"
         return _line(at, "waits" if hold else "planned", detail)
     return _line(at, "skipped", f"{found}{_and_left(plan)}")
+
+
+def _over(at: FleetSession, outcome: RolloutOutcome, found: str, more: str = "") -> AutoLine:
+    """The line of a rollout that is over. Raises RefusedError where it failed."""
+    if outcome.state.failure:
+        raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
+    return _line(at, "rolled", f"{found}; {outcome.state.note}{more}", outcome.state.id)
 
 
 def _held(at: FleetSession) -> Hold | None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Protocol
@@ -372,7 +373,8 @@ class World:
 
     `together` asks many members at once, where the fleet bears that. `delegated`: the groups that a service rolls,
     None where the fleet's kind knows none. `until`: a rollout that may not act before this moment is left to a later
-    process; None where this one waits as long as it takes.
+    process; None where this one waits as long as it takes. `retiring`: the ids of members that are stopping in place;
+    who counts them and adds one is in `exclusive`, a lock where steps run in several threads.
     """
 
     fleet: MemberFleet
@@ -382,6 +384,8 @@ class World:
     together: Together = one_by_one
     delegated: DelegatedFleet | None = None
     until: datetime | None = None
+    exclusive: AbstractContextManager[object] = field(default_factory=nullcontext)
+    retiring: set[str] = field(default_factory=set)
 
     def refuse(self, target: ReplacementImage, limits: Limits) -> None:
         """Raises RefusedError where the replacement must not run any more, AlarmError where an alarm is firing.

@@ -18,6 +18,7 @@ from tests.simulation.world import Box, SimulatedWorld
 CHANGED = (Phase.REPLACING, Phase.SERVING, Phase.NEW)
 STOPS = (DesiredState.ABORT, DesiredState.ROLLBACK)
 LOOKS_AFTER_STOP = 3  # one that was due, and those by which the way back is chosen
+LOOKS_AT_THE_LAST = 3  # more, where the old one does not serve: the new one goes only if it is ill for certain
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ class Observer:
 
     def looks_at(self, key: Key, process: str) -> None:
         """A new instance that does not serve yet is looked at. Raises ViolationError long after a stop."""
-        desired_state = self.estate.ledger.desired_state
+        desired_state, old = self.estate.ledger.desired_state, self.estate.boxes.get(key.old)
         self.looks[process, key.member] += desired_state in STOPS
-        if self.looks[process, key.member] > LOOKS_AFTER_STOP:
+        is_last = old is None or not old.well(self.estate.memory.time)
+        if self.looks[process, key.member] > LOOKS_AFTER_STOP + LOOKS_AT_THE_LAST * is_last:
             raise ViolationError("people are obeyed", f"{key.name} is still being proved after {desired_state}")

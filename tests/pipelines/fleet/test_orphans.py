@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from images.documents import to_json
+from images.ledger import Ledger
 from pipelines.cli.reap import reap
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.orphans import Ec2OrphanSource
@@ -18,8 +20,9 @@ from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.model import Method
 from pipelines.fleet.orphans import Orphan, OwnerStatus, Reaping, decide
+from pipelines.rollout.state import MemberState, Phase
 from tests.strict_aws import REGION, Fault, StrictAws
-from tests.support.ec2 import Killed, Shop, fleet, key_of, killed_after, shop
+from tests.support.ec2 import Asked, Killed, Shop, fleet, key_of, killed_after, shop
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -27,6 +30,11 @@ HOUR = timedelta(hours=1)
 
 def orphan(expiry: datetime | None, held: str = "") -> Orphan:
     return Orphan("111111111111/eu-central-1", "instance", "i-1", "a/b/ec2/i-0", "shop-1-back", expiry, held)
+
+
+def none_failed(_rollout: str) -> tuple[str, ...]:
+    """No member needs a person."""
+    return ()
 
 
 @pytest.mark.parametrize(
@@ -40,18 +48,21 @@ def orphan(expiry: datetime | None, held: str = "") -> Orphan:
 )
 def test_only_what_nobody_owns_goes_and_only_after_its_lease(one: Orphan, removed: bool, why: str) -> None:
     """What holds a person's data is shown and kept."""
-    found = decide(one, lambda name: OwnerStatus.OVER, NOW)
+    found = decide(one, lambda name: OwnerStatus.OVER, none_failed, NOW)
     assert found is not None
     assert (found.remove, why in found.why) == (removed, True)
 
 
 def test_the_tags_of_a_rollout_that_the_ledger_does_not_know_remove_nothing() -> None:
     """They may be anyone's; a rollout that went back is known under its first name too."""
-    found = decide(orphan(NOW - HOUR), lambda name: OwnerStatus.UNKNOWN, NOW)
+    found = decide(orphan(NOW - HOUR), lambda name: OwnerStatus.UNKNOWN, none_failed, NOW)
     assert found is not None
     assert (found.remove, "knows no rollout shop-1-back" in found.why) == (False, True)
     by_first_name = decide(
-        orphan(NOW - HOUR), lambda name: OwnerStatus.OVER if name == "shop-1" else OwnerStatus.UNKNOWN, NOW
+        orphan(NOW - HOUR),
+        lambda name: OwnerStatus.OVER if name == "shop-1" else OwnerStatus.UNKNOWN,
+        none_failed,
+        NOW,
     )
     assert by_first_name is not None
     assert by_first_name.remove
@@ -59,10 +70,13 @@ def test_the_tags_of_a_rollout_that_the_ledger_does_not_know_remove_nothing() ->
 
 def test_a_rollout_that_is_not_over_owns_what_it_launched_on_its_way_there_and_back() -> None:
     """Whatever the expiry says."""
-    assert (
-        decide(orphan(NOW - HOUR), lambda name: OwnerStatus.OPEN if name == "shop-1" else OwnerStatus.UNKNOWN, NOW)
-        is None
+    found = decide(
+        orphan(NOW - HOUR),
+        lambda name: OwnerStatus.OPEN if name == "shop-1" else OwnerStatus.UNKNOWN,
+        none_failed,
+        NOW,
     )
+    assert found is None
 
 
 def test_what_a_rehearsal_left_belongs_to_its_rollout() -> None:
@@ -72,10 +86,51 @@ def test_what_a_rehearsal_left_belongs_to_its_rollout() -> None:
     def standing(of_shop: OwnerStatus) -> Callable[[str], OwnerStatus]:
         return lambda name: of_shop if name == "shop-1" else OwnerStatus.UNKNOWN
 
-    assert decide(left, standing(OwnerStatus.OPEN), NOW) is None
-    over = decide(left, standing(OwnerStatus.OVER), NOW)
+    assert decide(left, standing(OwnerStatus.OPEN), none_failed, NOW) is None
+    over = decide(left, standing(OwnerStatus.OVER), none_failed, NOW)
     assert over
     assert over.remove
+
+
+@dataclass
+class Left:
+    """A place where these things are left."""
+
+    things: tuple[Orphan, ...]
+    removed: list[str] = field(default_factory=list)
+
+    def orphans(self) -> tuple[Orphan, ...]:
+        return self.things
+
+    def remove(self, orphan: Orphan) -> None:
+        self.removed.append(orphan.id)
+
+
+@pytest.mark.parametrize("rollout", ["shop-1", "shop-1-back", "shop-1-rehearsal", "shop-1-back-rehearsal"])
+def test_nothing_goes_of_a_member_that_needs_a_person(tmp_path: Path, rollout: str) -> None:
+    """It may be all of it that serves: an instance that its tag names, and a container by its name on its host."""
+    things = {
+        "i-1": "a/b/ec2/i-0", "c-1": f"web-1.{rollout}", "c-2": f"web-2.{rollout}",
+        "i-2": "a/b/ec2/i-00", "c-3": f"web-11.{rollout}",
+    }  # fmt: skip
+    left = Left(tuple(replace(orphan(NOW - HOUR), id=one, name=name, rollout=rollout) for one, name in things.items()))
+    states = [
+        MemberState("a/b/ec2/i-0", "i-0", Phase.FAILED),
+        MemberState("host/docker/web-1", "web-1", Phase.FAILED),
+        MemberState("host/docker/web-2", "web-2@host", Phase.FAILED),
+        MemberState("a/b/ec2/i-00", "i-00", Phase.NEW),
+        MemberState("host/docker/web-11", "web-11", Phase.OLD),
+    ]
+    with closing(Ledger.open(f"sqlite:///{tmp_path}/ledger")) as ledger:
+        ledger.begin_rollout("shop-1", "shop", "ann", {}, NOW)
+        for one in states:
+            ledger.save_member("shop-1", one.id, to_json(one))
+        ledger.save_rollout("shop-1", {}, NOW, is_open=False)
+        found = reap([left], ledger, NOW, "ann", apply=True)
+    assert [(one.orphan.id, one.remove) for one in found if "needs a person since shop-1" in one.why] == [
+        ("i-1", False), ("c-1", False), ("c-2", False),
+    ]  # fmt: skip
+    assert left.removed == ["i-2", "c-3"]
 
 
 @pytest.fixture
@@ -130,7 +185,7 @@ def test_what_took_a_members_place_is_no_leaving_and_the_old_one_is_shown_and_ke
 
 def test_a_root_volume_that_nobody_needs_goes_and_one_to_go_back_to_stays(at: Shop) -> None:
     """The old one while it is written on the instance; the new one once it was put out."""
-    port = RootVolumeFleet(fleet(ec2={"way": "root_volume"}), at.cloud)
+    port = Asked(RootVolumeFleet(fleet(ec2={"way": "root_volume"}), at.cloud), at.aws)
     at.furnished(unique=True, root_gib=None)
     (member,) = port.describe()
     key = key_of(member, Method.IN_PLACE)

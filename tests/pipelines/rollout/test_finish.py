@@ -61,6 +61,7 @@ class Pair:
 
     def _look(self, which: str, looks: list[bool], key: Any) -> Read:
         assert (key.member, key.old) == (ID, "id-web-1")
+        self._answer(which)
         good = looks.pop(0) if looks[1:] else looks[0]
         return Read(good, f"{which} is {'well' if good else 'ill'}")
 
@@ -68,10 +69,13 @@ class Pair:
         assert (key.member, key.old) == (ID, "id-web-1")
         if what in self.fails:
             raise self.fails[what]
+        self._answer(what)
+        self.done.append(what)
+
+    def _answer(self, what: str) -> None:
         if self.away.get(what, 0):
             self.away[what] -= 1
             raise AWAY
-        self.done.append(what)
 
 
 @dataclass
@@ -224,15 +228,73 @@ def test_where_the_old_one_has_vanished_a_good_new_one_takes_its_name() -> None:
 
 
 def test_where_the_old_one_has_vanished_an_ill_new_one_goes_too() -> None:
-    """The member is gone; that is a failure where the rollout has one."""
+    """The member is gone, and that is a failure: with the new one its last instance was removed."""
     pair = Pair(new=[False], fails={"revive": GoneError("gone")})
     found, book, _ = ended(pair, Verb.RESTORE)
     assert pair.done == ["discard the new"]
-    assert (found.phase, found.cause, found.note, found.failure) == (Phase.SKIPPED, Cause.GONE, "it is gone", "")
+    said = "web-1: the old one vanished, and the new one was not healthy: it is removed"
+    assert (found.phase, found.cause, found.note, found.failure) == (Phase.FAILED, Cause.GONE, "it is gone", said)
     assert audited(book) == ["discard the new web-1"]
     failed, _, _ = ended(Pair(new=[False], fails={"revive": GoneError("gone")}), Verb.PROMOTE)
     assert (failed.phase, failed.cause) == (Phase.FAILED, Cause.GONE)
     assert failed.failure.startswith("web-1: the new one was not healthy")
+
+
+@pytest.mark.parametrize(
+    ("reads", "unanswered"), [([True], 1), ([True], 20), ([False, False, True], 0), ([False, True], 5)]
+)
+def test_where_the_old_one_has_vanished_one_bad_look_removes_nothing(reads: list[bool], unanswered: int) -> None:
+    """Bad health is believed after three bad looks; a look that could not be made says nothing of it."""
+    pair = Pair(new=reads, fails={"revive": GoneError("gone")}, away={"new": unanswered})
+    found, _, _ = ended(pair, Verb.RESTORE)
+    assert (pair.done, found.phase, found.failure) == (["swap"], Phase.NEW, "")
+
+
+def test_where_the_old_one_has_vanished_and_the_fleet_says_nothing_of_the_new_one_it_is_kept() -> None:
+    """It may be all that serves; a person is told."""
+    pair = Pair(fails={"revive": GoneError("gone")}, away={"new": 10_000})
+    found, _, clock = ended(pair, Verb.RESTORE)
+    said = "the old one vanished, and whether the new one serves is unknown: it is kept"
+    assert (pair.done, found.phase, found.note, found.failure) == ([], Phase.FAILED, said, said)
+    assert 120 <= sum(clock.waited) < 130
+
+
+def test_where_the_old_one_is_ill_two_bad_looks_at_the_new_one_remove_nothing() -> None:
+    """Only what is ill for certain makes way for what is ill, too."""
+    pair = Pair(new=[False, False, True], old=[False])
+    found, _, _ = ended(pair, Verb.RESTORE)
+    assert (pair.done, found.phase) == (["revive", "retire in 9", "swap"], Phase.FAILED)
+
+
+NO_ROOM = {"revive": OutsideError("no capacity for an instance of this type")}
+
+
+def test_an_old_one_that_cannot_start_again_leaves_the_member_to_the_new_one_that_serves() -> None:
+    """Else what serves would be no member, and have an expiry; the old one is kept, and people are told why."""
+    pair = Pair(old=[False], fails=dict(NO_ROOM))
+    found, book, _ = ended(pair, Verb.RESTORE, "an alarm is firing")
+    assert pair.done == ["retire in 9", "swap"]
+    why = "it could not be put back: no capacity for an instance of this type"
+    said = f"the new one serves, the old one is kept: {why}"
+    assert (found.phase, found.note, found.failure) == (Phase.FAILED, said, said)
+    assert audited(book) == ["keep the new web-1"]
+    unnamed = Pair(old=[False], fails=NO_ROOM | {"swap": AWAY})
+    found, _, _ = ended(unnamed, Verb.RESTORE)
+    assert found.note == f"{why}; the new one could not take its place: no engine"
+    assert unnamed.done.count("retire in 9") == 40
+
+
+@pytest.mark.parametrize(
+    "given", [{"old": [True]}, {"old": [False], "new": [False]}, {"away": {"old": 10_000}}, {"away": {"new": 10_000}}]
+)
+def test_what_could_not_be_put_back_is_left_as_it_is_where_the_new_one_is_not_all_that_serves(
+    given: dict[str, Any],
+) -> None:
+    """The old one serves, or neither does, or the fleet does not say: nothing is stopped for that."""
+    pair = Pair(**{"old": [False], **given}, fails=dict(NO_ROOM))
+    found, _, _ = ended(pair, Verb.RESTORE)
+    assert (pair.done, found.phase) == ([], Phase.FAILED)
+    assert found.note == "it could not be put back: no capacity for an instance of this type"
 
 
 def test_where_the_old_one_has_vanished_and_the_new_one_cannot_be_named_people_are_told() -> None:

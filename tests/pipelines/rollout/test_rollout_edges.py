@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -240,7 +240,8 @@ def test_the_old_one_stops_only_where_that_is_safe_at_that_moment(
     )  # fmt: skip
     wanted = order(method=method, floor=2)
     ours = replace(a_member("web-1"), id=wanted.member)
-    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None)
+    world = SimpleNamespace(fleet=place, exclusive=nullcontext(), retiring=set())
+    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, world=world)
     held = member._retire_safely(work, timedelta(), begun)
     assert (bool(retired), held is None) == (stopped, stopped)
 
