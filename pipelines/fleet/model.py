@@ -293,7 +293,7 @@ class Limits(Content):
         description="part of the time until its deadline, within windows, over which automated runs spread members "
         "that are merely too old; nobody waits so long that a deadline is in danger",
     )
-    drain: Duration = _duration("30s", "for the old one to finish what it has begun")
+    drain: Duration = _duration("30s", "for the old one, and on the way back the new one, to finish what it has begun")
     before_drain: tuple[NonEmpty, ...] = Field(
         (), description="command in the old container before it stops; must end with 0 within drain, each time"
     )

@@ -27,6 +27,10 @@ class InProgressError(OutsideError):
         self.waits_for = waits_for
 
 
+class UnseenError(OutsideError):
+    """A service shows nothing of what was asked for: that was never begun, or is not shown yet."""
+
+
 class MemberFleet(Protocol):
     """What the engine needs of a fleet. An engine that cannot be reached raises OutsideError, never answers "none".
 
@@ -149,7 +153,12 @@ class Pacing:
 
     @property
     def canary(self) -> Pacing:
-        """The canary alone: the service's rolling ends at the first checkpoint, and the bake is ours to watch."""
+        """The canary alone: the service's rolling ends at the first checkpoint, and the bake is ours to watch.
+
+        Without a checkpoint the canary is all of the group, and the service bakes it as it would without approval.
+        """
+        if not self.checkpoint_percents:
+            return self
         return replace(
             self, checkpoint_percents=self.checkpoint_percents[:1], checkpoint_delay=timedelta(), bake=timedelta()
         )
@@ -162,12 +171,16 @@ class Pacing:
 
 @dataclass(frozen=True)
 class Watched:
-    """One look at a service's own rolling: `percent` done, and what it says itself."""
+    """One look at a service's own rolling: `percent` done, and what it says itself.
+
+    `stuck`: something is in the way of its going back, which `roll_back` takes away when it is asked for again.
+    """
 
     progress: Progress
     percent: int = 0
     text: str = ""
     since: datetime | None = None
+    stuck: bool = False
 
 
 class DelegatedFleet(Protocol):
@@ -193,7 +206,7 @@ class DelegatedFleet(Protocol):
         """Let whatever the group starts from now on run what was pinned: its canary is done, its rest is not begun."""
 
     def watch(self, rollout: str, group: Group) -> Watched:
-        """One look."""
+        """One look. Raises UnseenError where nothing of it is shown, and the group starts members from what it ran."""
 
     def cancel(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Ask the service to stop where it is, or to go back to what was pinned where it cannot stop; returns when that

@@ -10,6 +10,7 @@ from functools import partial
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from pipelines.fleet.members import Key, Read
+from pipelines.fleet.port import Group, Progress, Watched
 from pipelines.rollout.state import Cause, DesiredState, Event, MemberState, OperatorCommands, Phase, RolloutStage
 from pipelines.rollout.steps import PATIENT_TRIES, TRIES, Backoff, MemberContext, Pairs, Rolling, UnhealthyError
 
@@ -47,19 +48,22 @@ async def bake(rolling: Rolling, span: timedelta, *, asks: bool) -> None:
     await _until_over(rolling, _Bake(proved_before, span, asks), rolling.new())
 
 
-async def bake_group(rolling: Rolling, group: str) -> None:
+async def bake_group(rolling: Rolling, group: str, whole: Group | None = None) -> None:
     """Wait for the bake of a group's canary, whose health the service watches, and until a person approves it.
 
-    Raises StoppedError, AlarmError and RefusedError.
+    A canary that is the `whole` group has baked while it was rolled: until it is approved, it must stay well. Raises
+    UnhealthyError where it does not, StoppedError, AlarmError and RefusedError.
     """
     nobody, span = HealthStreak(timedelta(), 1, timedelta()), rolling.order.limits.bake_time
-    await _until_over(rolling, _Bake(nobody, span, asks=True, of=f"the canary of {group}"), ())
+    what = _Bake(nobody, timedelta() if whole else span, asks=True, of=f"the canary of {group}", whole=whole)
+    await _until_over(rolling, what, ())
 
 
 @dataclass(frozen=True)
 class _Bake:
     """What bakes and for how long, and what `each` member has to prove; whether a person has to approve it, and the
-    replacement is judged meanwhile. `of`: the group that bakes, whose members are not ours to read.
+    replacement is judged meanwhile. `of`: the group that bakes, whose members are not ours to read; `whole`: it, where
+    the service says how all of it is.
     """
 
     each: HealthStreak
@@ -67,6 +71,7 @@ class _Bake:
     asks: bool = False
     judged: bool = True
     of: str = ""
+    whole: Group | None = None
 
 
 async def _until_over(rolling: Rolling, what: _Bake, pairs: Pairs) -> None:
@@ -76,8 +81,9 @@ async def _until_over(rolling: Rolling, what: _Bake, pairs: Pairs) -> None:
     span, asks, tries = what.span, what.asks, TRIES if keys else PATIENT_TRIES
     backoff = Backoff(rolling.runner.engine, max(span, what.each.span) / MOST_ROUNDS)
     rows = {member: replace(what.each, texts=[]) for member in keys}
-    watch = partial(_watch, rolling, keys, what.judged)
+    watch = partial(_watch, rolling, keys, what)
     before: int | None = None
+    service = _Standing(what.of, rolling.order.limits.progress_deadline)
     while True:
         seen = await rolling.runner.see(_BakeLook, "watch the new members", watch, tries)
         desired_state, approvals = seen.orders.desired_state, seen.orders.canary_approvals
@@ -85,37 +91,65 @@ async def _until_over(rolling: Rolling, what: _Bake, pairs: Pairs) -> None:
         for member, read in seen.reads.items():
             rows[member].add(read)
         unproved = [member for member, row in rows.items() if not row.proved]
-        good, over = not unproved, backoff.slept >= span
+        good, over = not unproved and service.well(seen.service), backoff.slept >= span
         if good and desired_state is DesiredState.GO and (approvals > before or (over and not asks)):
             return
-        late = not good and backoff.slept - span >= rolling.order.limits.healthy_deadline
+        late = bool(unproved) and backoff.slept - span >= rolling.order.limits.healthy_deadline
         if late or any(row.bad >= LEAST_READS for row in rows.values()):
             ill = [member for member in unproved if late or not rows[member].count]
             raise _ill(rolling, {member: rows[member] for member in ill}, late=late)
         await _show(rolling, desired_state, what, asks=over and asks)
         if not await rolling.runner.obey(desired_state, backoff):
             passed = await backoff.next(counts=not (over and asks and good))
+            service.slept(passed)
             for row in rows.values():
                 row.slept(passed)
 
 
 @dataclass(frozen=True)
 class _BakeLook:
-    """What people have said, and one look at each new member, by its id."""
+    """What people have said, and one look at each new member, by its id, or at the service that keeps all of them."""
 
     orders: OperatorCommands
     reads: dict[str, HealthLook]
+    service: Watched | None = None
 
 
-def _watch(rolling: Rolling, keys: Mapping[str, Key], judged: bool) -> _BakeLook:
-    """What people say, and one look at each of the new members; for use inside a step."""
-    if judged:
+@dataclass
+class _Standing:
+    """For how long a group that was well has not been well, and has come no nearer to it: at most for `most`."""
+
+    group: str
+    most: timedelta
+    percent: int = -1
+    stood: timedelta = timedelta()
+
+    def well(self, seen: Watched | None) -> bool:
+        """Whether it is well, or nobody was asked. Raises UnhealthyError where it will not be well by itself again."""
+        if seen is None or seen.progress is Progress.DONE:
+            self.percent, self.stood = -1, timedelta()
+            return True
+        if seen.percent != self.percent:
+            self.percent, self.stood = seen.percent, timedelta()
+        if seen.progress is not Progress.RUNNING or self.stood >= self.most:
+            raise UnhealthyError(f"{self.group} fell ill: the service reports {seen.progress}: {seen.text}")
+        return False
+
+    def slept(self, span: timedelta) -> None:
+        """Time has passed since the last look."""
+        self.stood += span
+
+
+def _watch(rolling: Rolling, keys: Mapping[str, Key], what: _Bake) -> _BakeLook:
+    """What people say, and one look at each of the new members or at their service; for use inside a step."""
+    if what.judged:
         for target in rolling.order.plan.targets:
             rolling.world.refuse(target, rolling.order.limits)
     orders = rolling.world.journal.orders(rolling.order.rollout)
     fleet, together = rolling.world.fleet, rolling.world.together
     reads = together([partial(look, partial(fleet.read, key)) for key in keys.values()])
-    return _BakeLook(orders, dict(zip(keys, reads, strict=True)))
+    service = rolling.world.groups.watch(rolling.order.rollout, what.whole) if what.whole else None
+    return _BakeLook(orders, dict(zip(keys, reads, strict=True)), service)
 
 
 def _ill(rolling: Rolling, rows: dict[str, HealthStreak], *, late: bool) -> IllError:

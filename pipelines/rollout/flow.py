@@ -244,7 +244,7 @@ async def _in_parts(rolling: Rolling, step: GroupStep) -> MemberState:
     if canary.phase is not Phase.SERVING:
         return canary
     try:
-        await bake_group(rolling, group.name)
+        await bake_group(rolling, group.name, group if step.whole else None)
         if step.whole:
             return await rolling.mark(replace(canary, phase=Phase.NEW, note=""))
         await group_admitted(rolling)

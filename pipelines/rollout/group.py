@@ -9,7 +9,7 @@ from datetime import timedelta
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from pipelines.durable.port import WorkflowEngine
-from pipelines.fleet.port import Group, GroupPin, Progress, Watched
+from pipelines.fleet.port import Group, GroupPin, Progress, UnseenError, Watched
 from pipelines.rollout.state import DesiredState, GroupOrder, MemberState, Phase, Scope, World
 from pipelines.rollout.steps import PATIENT_TRIES, Backoff, StepContext, StepRunner, StoppedError
 
@@ -24,13 +24,17 @@ class TurnError(RefusedError):
 
 
 class GroupContext(StepContext):
-    """A group in a rollout. `attempt` names what the service was asked: a new name for each resumption."""
+    """A group in a rollout. `attempt` names what the service was asked: a new name for each resumption.
+
+    `begun`: the service has accepted it, in this flow.
+    """
 
     def __init__(self, runner: StepRunner, world: World, order: GroupOrder) -> None:
         self.group: Group = order.step.group
         super().__init__(runner, world, MemberState(self.group.id, self.group.name, pinned=order.pinned))
         self.order = order
         self.attempts = 0
+        self.begun = False
 
     @property
     def attempt(self) -> str:
@@ -102,6 +106,7 @@ async def _attempted(work: GroupContext) -> bool:
     """One rolling of the service, to its end: True; False where a pause cancelled it and it must begin again."""
     work.attempts += 1
     await work.runner.act_when_free(f"begin {work.group.name}", lambda: _begin(work))
+    work.begun = True
     backoff, percent, falls = Backoff(work.runner.engine, BETWEEN_LOOKS), -1, 0
     while True:
         seen, desired_state = await _look(work)
@@ -142,10 +147,20 @@ async def _look(work: GroupContext, *, judged: bool = True) -> tuple[Watched, De
     def look() -> _GroupLook:
         if judged:
             work.world.refuse(work.order.target, work.order.limits)
-        return _GroupLook(work.world.groups.watch(work.attempt, work.group), work.runner.desired_state())
+        return _GroupLook(_watched(work), work.runner.desired_state())
 
     seen = await work.runner.see(_GroupLook, f"watch {work.group.name}", look, PATIENT_TRIES)
     return seen.service, seen.desired_state
+
+
+def _watched(work: GroupContext) -> Watched:
+    """What the service shows; where it has accepted nothing and shows nothing, there is nothing to take back."""
+    try:
+        return work.world.groups.watch(work.attempt, work.group)
+    except UnseenError:
+        if work.begun:
+            raise
+        return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
 
 
 async def _cancelled(work: GroupContext) -> Watched:
@@ -157,12 +172,17 @@ async def _cancelled(work: GroupContext) -> Watched:
 
 
 async def _over(work: GroupContext) -> Watched:
-    """Wait until the service does nothing more. Raises OutsideError after progress_deadline without progress."""
+    """Wait until the service does nothing more, and help it where it is stuck on its way back.
+
+    Raises OutsideError after progress_deadline without progress.
+    """
     backoff, percent = Backoff(work.runner.engine), -1
     while True:
         seen, _ = await _look(work, judged=False)
         if seen.progress in OVER:
             return seen
+        if seen.stuck:
+            await _ask_back(work)
         if seen.percent > percent:
             percent, backoff = seen.percent, Backoff(work.runner.engine)
         if backoff.slept >= work.order.limits.progress_deadline:
@@ -193,14 +213,13 @@ async def _brought_back(work: GroupContext, failure: str) -> MemberState:
     """The group goes back to what was pinned, by itself where the service has begun with that already."""
     if failure and not work.order.limits.auto_rollback:
         return await _left(work, failure)
-    group = work.group
     try:
         seen = (await _look(work, judged=False))[0]
         for _ in range(WAYS_BACK):
             if seen.progress is Progress.ROLLED_BACK:
                 break
             if seen.progress is not Progress.ROLLING_BACK:
-                await work.runner.act(f"roll back {group.name}", lambda: _roll_back(work), PATIENT_TRIES)
+                await _ask_back(work)
             seen = await _over(work)
     except GoldsmithError as error:
         return await work.end(Phase.FAILED, f"it could not be brought back: {error.message}", failure or str(error))
@@ -235,6 +254,11 @@ async def _gone_back(work: GroupContext) -> MemberState:
     if why:
         return await work.end(Phase.FAILED, f"it was left as it is: {why}", why)
     return await _brought_back(work, "")
+
+
+async def _ask_back(work: GroupContext) -> None:
+    """Ask the service to bring the group back; asked again, that goes on."""
+    await work.runner.act(f"roll back {work.group.name}", lambda: _roll_back(work), PATIENT_TRIES)
 
 
 def _roll_back(work: GroupContext) -> None:

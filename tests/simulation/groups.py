@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.members import ReplacementImage
-from pipelines.fleet.port import DelegatedFleet, Group, GroupPin, Pacing, Progress, Watched
+from pipelines.fleet.port import DelegatedFleet, Group, GroupPin, Pacing, Progress, UnseenError, Watched
 from tests.simulation.ledger import ViolationError
 
 ALL = 100
@@ -46,6 +46,7 @@ class State:
     """A group: what each member runs, what it starts new ones from, and its refreshes, the newest last.
 
     `fails_at`: so many members become new, and the next is never healthy. `stands_at`: it stops there without a word.
+    `refuses`: why no refresh is begun. `unseen`: so many looks that show none.
     """
 
     group: Group
@@ -55,6 +56,8 @@ class State:
     fails_at: int | None = None
     stands_at: int | None = None
     gone: str = ""
+    refuses: str = ""
+    unseen: int = 0
 
 
 class SimulatedGroups(DelegatedFleet):
@@ -85,6 +88,8 @@ class SimulatedGroups(DelegatedFleet):
     def begin(self, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin, pacing: Pacing) -> None:
         """Begin once; what was cancelled, or went to the canary alone, is followed by another one."""
         state, reach = self._state(group), (pacing.checkpoint_percents or (ALL,))[-1]
+        if state.refuses:
+            raise OutsideError(state.refuses)
         newest = state.refreshes[-1] if state.refreshes else None
         if newest is None or newest.progress is Progress.CANCELLED or newest.reach < reach:
             if state.starts_from not in (str(pinned.version), target.digest):
@@ -101,6 +106,9 @@ class SimulatedGroups(DelegatedFleet):
     def watch(self, rollout: str, group: Group) -> Watched:
         """The newest refresh."""
         state = self._state(group)
+        if state.refuses or state.unseen:
+            state.unseen = max(0, state.unseen - 1)
+            raise UnseenError(f"no refresh of {group.name} is known")
         if not state.refreshes:
             return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
         newest = state.refreshes[-1]

@@ -77,10 +77,22 @@ class GroupRollout:
 
         def say() -> None:
             self.ledger.desired_state = desired_state
-            for row in list(self.memory.rows.values()):
-                self.memory.wake(row.id)
+            self._wake()
 
         self.memory.at(at, say)
+
+    def approves(self, at: float) -> None:
+        """A person approves at a moment."""
+
+        def approve() -> None:
+            self.ledger.approvals += 1
+            self._wake()
+
+        self.memory.at(at, approve)
+
+    def _wake(self) -> None:
+        for row in list(self.memory.rows.values()):
+            self.memory.wake(row.id)
 
     def held(self, said: DesiredState, then: DesiredState | None) -> list[Phase]:
         """The end of a rollout in whose middle a person says something, and long after perhaps something else."""

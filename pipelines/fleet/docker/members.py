@@ -283,6 +283,7 @@ class DockerFleet:
             if new:
                 self._rename(new["Id"], key.new_name)
                 if key.method is Method.IN_PLACE:
+                    self._drain(key, new)
                     self.api.stop(new["Id"], timeout=1)
             if is_copy(old):
                 old = self._copies.rejoin(old, key)
@@ -294,10 +295,24 @@ class DockerFleet:
             run_hook(self.api, self.fleet.limits, "after_drain", old)
 
     def discard(self, key: Key) -> None:
-        """Remove the new container, with the volumes that were made for it alone."""
+        """Remove the new container, with the volumes that were made for it alone; one that serves drains before."""
         with outside(f"removing {key.new_name}", self.engine), self._changed():
             if new := self._new(key):
+                self._drain(key, new)
                 self._remove(new["Id"], v=True)
+
+    def _drain(self, key: Key, new: Json) -> None:
+        """Let a new container that serves finish what it has begun, and stop it, as `retire` does with an old one.
+
+        Any other need not. A command that fails does not keep the old one from serving again.
+        """
+        limits = self.fleet.limits
+        if key.is_rehearsal or not self._read(new).good:
+            return
+        with suppress(OutsideError, docker.errors.APIError):
+            before_drain(self.api, limits, new)
+        with suppress(docker.errors.NotFound):
+            self.api.stop(new["Id"], timeout=container_spec.stop_timeout(new, limits.drain, limits.progress_deadline))
 
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image."""

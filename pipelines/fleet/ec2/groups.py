@@ -17,7 +17,7 @@ from pipelines.fleet.ec2.pacing import pacing, preferences
 from pipelines.fleet.ec2.templates import LaunchTemplates
 from pipelines.fleet.members import OWN_LABELS, ReplacementImage
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, Watched
+from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, UnseenError, Watched
 from pipelines.fleet.rollout_targets import GROUP, MACHINES, launch_from_template
 
 PERMISSIONS = (
@@ -280,13 +280,15 @@ class AutoScalingFleet:
     def watch(self, rollout: str, group: Group) -> Watched:
         """One look at the refresh, or at the one that takes it back; a group without a version of ours never left.
 
-        Raises OutsideError where the refresh cannot be seen yet.
+        Raises UnseenError where there is a version and no refresh to it: AWS has refused that, or does not show it yet.
         """
-        made = ScalingGroup(self.cloud, group).made(rollout)
+        at = ScalingGroup(self.cloud, group)
+        made = at.made(rollout)
         if made is None:
             return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
         if made.newest is None:
-            raise OutsideError(f"no instance refresh of {rollout} is known of {group.name}")
+            unseen = UnseenError if at.present()[1] == made.before else OutsideError
+            raise unseen(f"no instance refresh of {rollout} is known of {group.name}")
         progress, said = STANDS[made.newest["Status"]], made.newest.get("StatusReason", "")
         stands = BACK.get(progress, progress) if made.back else progress
         if made.in_part:

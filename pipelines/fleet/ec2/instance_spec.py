@@ -21,6 +21,8 @@ from pipelines.fleet.members import EXPIRY, MEMBER, OWN_LABELS, OWNED, ROLLOUT, 
 
 Json = dict[str, Any]
 KEPT = f"{OWN_LABELS}kept-"
+KEPT_FOR = f"{KEPT}rollout"  # of an old instance, or of an old root volume: the rollout that keeps it
+DRAINS = f"{KEPT}drains"  # since when one drains that has to go, by the service's clock
 TAGS_AT_MOST = 50
 FIRST = "first"  # as a registration's address: the first interface's first one, which every instance has
 RUNNING = ("pending", "running")

@@ -187,21 +187,23 @@ class Ec2Fleet(Ec2Members):
         """The new instance is no member any more; where it holds what is the old one's, it is stopped first."""
         place.tag(_parts(new), {EXPIRY: kept.expiry})
         if key.method is Method.IN_PLACE:
-            place.deregister(new.id, kept.hung.registrations, timedelta())
+            self.drain(place, new, kept.hung.registrations)
             place.stop(new.id, wait=True)
 
     @understood("EC2")
     def discard(self, key: Key) -> None:
         """Terminate the new instance, out of its target groups first, and forget what was written about the old one."""
         place = self.place(key)
+        old = place.find(key.old)
         if new := self._new(key):
             if held := new.hung().volumes:
                 raise OutsideError(f"{new.id} holds {', '.join(held)}", hint="revive the old one first")
-            place.deregister(new.id, place.registrations(new), timedelta())
+            kept = old.kept.hung.registrations if old and old.kept else ()  # what drains is not listed any more
+            self.drain(place, new, tuple(dict.fromkeys((*kept, *place.registrations(new)))))
             if not new.root_ends:
                 place.end_volumes(new.id, {new.root: (new.instance["RootDeviceName"], True)})
             place.terminate(new.id)
-        if old := place.find(key.old):
+        if old:
             place.untag([key.old], [tag for tag in old.tags if tag.startswith(KEPT)])
 
     @understood("EC2")

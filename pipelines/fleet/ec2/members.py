@@ -5,7 +5,7 @@ That is who is a member, how it is, and where it lives. The fleet's CloudWatch a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
@@ -23,11 +23,13 @@ from images.aws.tags import as_dict
 from images.ledger import Made
 from pipelines.fleet.ec2.accounts import accounts_of
 from pipelines.fleet.ec2.instance_spec import (
+    DRAINS,
     KEPT,
     RUNNING,
     InstanceDescription,
     Json,
     Registered,
+    Registration,
     ReplacementRecord,
     is_member,
 )
@@ -195,6 +197,13 @@ class Ec2Members:
         health = self.fleet.health
         return Read(good, text) if health.kind == "ec2" else ask(health, instance.instance.get("PrivateIpAddress", ""))
 
+    def drain(self, place: RegionClient, instance: InstanceDescription, places: Collection[Registration]) -> None:
+        """Take an instance that has to go out of target groups; one that serves finishes what it has begun."""
+        if DRAINS in instance.tags or self.look(place, instance).good:
+            place.leave(instance.id, places, self.fleet.limits.drain)
+        else:
+            place.deregister(instance.id, places, timedelta())
+
     def place(self, key: Key) -> RegionClient:
         """The region that a member is in."""
         return RegionClient(self.cloud.clients, *key.member.split("/")[:2])
@@ -291,7 +300,7 @@ class _Shown:
             shown = InstanceDescription(one, self.volumes, {}, places, kind, self.classic.get(name, ()))
             image = self._image_of(shown)
             known = self.images[image].release if image in self.images else None
-            serves = all(place.state in ("healthy", "unused") for place in shown.registrations)
+            serves = not _taken_off(shown) and all(place.state in ("healthy", "unused") for place in places)
             digest = known.digest if known else ""
             yield RunningInstance(self.place.where, shown, image, digest, name in self.checked and serves)
 
@@ -320,6 +329,12 @@ class _Shown:
             here = {"region": self.place.region, "kind": "image", "resource": image}
             self._lines[image] = self.cloud.ledger.made(self.cloud.aws.account, **here)
         return self._lines[image]
+
+
+def _taken_off(shown: InstanceDescription) -> bool:
+    """Whether a rollout has taken an instance out of a target group, and has not brought it back: it drains, or has."""
+    kept = shown.kept
+    return kept is not None and not {*kept.hung.registrations} <= {*shown.registrations}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from images.aws.permissions import REAPER, permit
 from images.aws.reaping import all_is_read
 from images.aws.tags import as_dict, moment_in
 from images.ledger import Ledger
-from pipelines.fleet.ec2.instance_spec import ENDED, KEPT, STOPPED, InstanceDescription, Json
+from pipelines.fleet.ec2.instance_spec import ENDED, KEPT_FOR, STOPPED, InstanceDescription, Json
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT
 from pipelines.fleet.orphans import Orphan
@@ -63,7 +63,7 @@ def _held(shown: InstanceDescription) -> str:
 def _everything(place: RegionClient, ours: frozenset[str]) -> Iterator[Orphan]:
     """What is left in a region, what stands on others first: old ones that stand stopped hold what they held."""
     needed: dict[str, str] = {}
-    for shown in _instances(place, f"{KEPT}rollout"):
+    for shown in _instances(place, KEPT_FOR):
         if (kept := shown.kept) is None:
             continue
         needed |= dict.fromkeys(kept.hung.volumes, shown.id)
@@ -74,9 +74,18 @@ def _everything(place: RegionClient, ours: frozenset[str]) -> Iterator[Orphan]:
         yield _orphan(place, "instance", shown.id, shown.tags, _held(shown))
     free = [_tagged(EXPIRY), {"Name": "status", "Values": ["available"]}]
     for one in place.ec2.pages("DescribeVolumes", "Volumes", Filters=free):
-        by, known = needed.get(one["VolumeId"], ""), one["VolumeId"] in ours
-        held = f"{by} needs it to go back" if by else "" if known else NOT_OURS
-        yield _orphan(place, "volume", one["VolumeId"], as_dict(one.get("Tags")), held)
+        tags = as_dict(one.get("Tags"))
+        held = _held_volume(tags, needed.get(one["VolumeId"], ""), known=one["VolumeId"] in ours)
+        yield _orphan(place, "volume", one["VolumeId"], tags, held)
+
+
+def _held_volume(tags: dict[str, str], by: str, *, known: bool) -> str:
+    """Why a volume with the tags of a rollout stays; empty where it may go. `by`: the instance that needs it."""
+    if by:
+        return f"{by} needs it to go back"
+    if kept := tags.get(KEPT_FOR):
+        return f"it is the old root volume that {kept} kept, and its instance is gone: delete it when nobody needs it"
+    return "" if known else NOT_OURS
 
 
 def _tagged(key: str) -> Json:

@@ -14,10 +14,10 @@ from typing import Any
 from hardening.foundation.errors import LateError, OutsideError, RefusedError
 from images.aws.client import AwsError, Clients, DeniedError, portions
 from images.aws.permissions import LOOKING, REAPER, ROLLER, permit, use_keys
-from images.aws.tags import as_list
+from images.aws.tags import as_list, moment_in
 from pipelines.fleet import rollout_targets
 from pipelines.fleet.ec2 import instance_spec
-from pipelines.fleet.ec2.instance_spec import ENDED, RUNNING, STOPPED, InstanceDescription, Json, Registration
+from pipelines.fleet.ec2.instance_spec import DRAINS, ENDED, RUNNING, STOPPED, InstanceDescription, Json, Registration
 from pipelines.fleet.members import MEMBER, OWNED, ROLLOUT, Key
 from pipelines.fleet.port import GoneError, InProgressError
 
@@ -191,8 +191,7 @@ class RegionClient:
         """How long ago a task that replaces a root volume ended, by the service's own clock."""
         named = [task["ReplaceRootVolumeTaskId"]]
         answer = self.ec2.call("DescribeReplaceRootVolumeTasks", ReplaceRootVolumeTaskIds=named)
-        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])  # every answer of AWS has it
-        return now - datetime.fromisoformat(answer["ReplaceRootVolumeTasks"][0]["CompleteTime"])
+        return _said_at(answer) - datetime.fromisoformat(answer["ReplaceRootVolumeTasks"][0]["CompleteTime"])
 
     def tag(self, resources: Iterable[str], tags: Mapping[str, str]) -> None:
         """Write tags."""
@@ -239,6 +238,23 @@ class RegionClient:
             self.targets.call("DeregisterTargets", **request)
         if drain > timedelta():
             self.until(lambda: not any(self._draining(found, one) for one in places), f"{instance} to be drained")
+
+    def leave(self, instance: str, places: Collection[Registration], drain: timedelta) -> None:
+        """`deregister`, for whoever does not know what is left of `drain`: since when it drains is written on it."""
+        if not places:
+            return
+        tags, passed = self.need(instance).tags, timedelta()
+        if DRAINS not in tags:
+            self.deregister(instance, places, timedelta())
+            self.tag([instance], {DRAINS: self._now(instance).isoformat()})
+        else:
+            since = moment_in(tags, DRAINS)
+            passed = self._now(instance) - since if since else drain
+        self.deregister(instance, places, drain - max(timedelta(), passed))
+
+    def _now(self, instance: str) -> datetime:
+        """The service's own clock, as an answer about an instance says it."""
+        return _said_at(self.ec2.call("DescribeInstances", InstanceIds=[instance]))
 
     def _draining(self, instance: InstanceDescription, place: Registration) -> bool:
         """Whether requests to an instance may still be in flight there."""
@@ -307,6 +323,11 @@ class RegionClient:
         if not found:
             raise OutsideError(f"{image} cannot be seen in {self.region} by account {self.account}")
         return dict(found[0])
+
+
+def _said_at(answer: Json) -> datetime:
+    """When the service gave an answer: every one of AWS says that."""
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
 
 def _of(key: Key) -> list[Json]:

@@ -14,7 +14,16 @@ from images.aws.permissions import ROLLER, permit, use_keys
 from images.aws.tags import as_dict, as_list
 from images.ledger import Made
 from pipelines.fleet.ec2 import instance_spec
-from pipelines.fleet.ec2.instance_spec import KEPT, RUNNING, STOPPED, Hung, InstanceDescription, Json, ReplacementRecord
+from pipelines.fleet.ec2.instance_spec import (
+    KEPT,
+    KEPT_FOR,
+    RUNNING,
+    STOPPED,
+    Hung,
+    InstanceDescription,
+    Json,
+    ReplacementRecord,
+)
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
 from pipelines.fleet.ec2.orphans import volumes_of
@@ -88,7 +97,8 @@ class RootVolumeFleet(Ec2Members):
         if shown.root in ("", *kept.hung.volumes):
             raise InProgressError(f"{key.old} to show its new root volume")
         self._note(key, place, *kept.hung.volumes, shown.root)
-        place.tag(kept.hung.volumes, instance_spec.own_tags(key.rollout, key.member, kept.expiry))
+        own = instance_spec.own_tags(key.rollout, key.member, kept.expiry)
+        place.tag(kept.hung.volumes, {**own, KEPT_FOR: key.rollout})
         was = place.volume(next(iter(kept.hung.volumes)))
         persons = instance_spec.persons_tags(was.get("Tags"))
         place.tag([shown.root], {**persons, ROLLOUT: key.rollout, MEMBER: key.member})
@@ -189,7 +199,8 @@ class RootVolumeFleet(Ec2Members):
 
     def _put_back(self, key: Key, place: RegionClient, shown: InstanceDescription, kept: ReplacementRecord) -> None:
         """The old root volume takes the place of the new one, which is marked for the reaper."""
-        place.deregister(key.old, kept.hung.registrations, timedelta())
+        if not self._tasks(key, place, back=True):
+            self.drain(place, shown, kept.hung.registrations)
         if not shown.root:
             self._attach(key, place, kept)
             return
@@ -223,18 +234,22 @@ class RootVolumeFleet(Ec2Members):
 
     @understood("EC2")
     def discard(self, key: Key) -> None:
-        """Delete the new root volume, and what was written about the old one. Raises OutsideError before `revive`."""
+        """Delete the new root volume, and what was written about the old one. Raises OutsideError before `revive`.
+
+        With an instance that is gone, so is what it runs: a volume that is left may be the last copy of its disk.
+        """
         place, found, kept = self._present(key)
-        if found and kept and found.root not in kept.hung.volumes:
+        if found is None or kept is None or kept.rollout != key.rollout:
+            return
+        old = kept.hung.volumes
+        if found.root not in old:
             raise OutsideError(f"{key.old} has not got back its root volume", hint="revive the old one first")
-        old = kept.hung.volumes if kept else {}
         ours = volumes_of(self.cloud.ledger, place)  # a tag can be put on any volume
         for volume in place.detached(key):
             if volume in ours and volume not in old:
                 place.delete_volume(volume)
-        if found and kept:
-            place.untag(old, [ROLLOUT, MEMBER, EXPIRY])
-            self._forget(place, found, KEPT, ROLLOUT, MEMBER)
+        place.untag(old, [ROLLOUT, MEMBER, EXPIRY, KEPT_FOR])
+        self._forget(place, found, KEPT, ROLLOUT, MEMBER)
 
     @understood("EC2")
     def differences(self, key: Key) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import datetime
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from images.aws.client import AwsError, DeniedError
 from images.aws.permissions import ROLLER, permit
 from pipelines.fleet.delegated import ROLLED, Bakes, StrategyWords, pace_of, understood
 from pipelines.fleet.ec2.instance_spec import token
@@ -14,16 +13,13 @@ from pipelines.fleet.eks.members import NodeReader
 from pipelines.fleet.eks.node_groups import DONE, GOES_ON, NodeGroup, NodeUpdate, newest_of, obstacle, reach_of
 from pipelines.fleet.members import ReplacementImage, require_read
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, Watched
+from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, UnseenError, Watched
 from pipelines.fleet.rollout_targets import eks, launch_from_template
 
 PERMISSIONS = (
     permit("eks:UpdateNodegroupVersion", ROLLER, on=eks("nodegroup/{cluster}/*")),
     *launch_from_template("UpdateNodegroupVersion"),
 )
-
-REFUSES = {"InvalidParameterException", "InvalidRequestException", "ResourceInUseException", "ClientException"}
-"""What EKS answers to an update that it does not begin."""
 
 
 class NodeGroupFleet:
@@ -33,7 +29,6 @@ class NodeGroupFleet:
         self.fleet = fleet
         self.reader = reader
         self._bakes = Bakes(now)
-        self._refused = dict[str, str]()
 
     @understood
     def groups(self) -> tuple[Group, ...]:
@@ -93,13 +88,7 @@ class NodeGroupFleet:
         if why := obstacle(node, self._image(node)):
             raise RefusedError(f"{node.called}: {why}", hint="nothing was changed: plan again")
         version = made[0] if made else self.reader.templates.make(rollout, group.name, group.id, target, pinned)
-        try:
-            self._update(group, pinned.template, version, token(rollout, group.id, "update"))
-        except (AwsError, DeniedError) as error:
-            if isinstance(error, DeniedError) or error.code in REFUSES:
-                self._refused[group.id] = error.message
-            raise
-        self._refused.pop(group.id, None)
+        self._update(group, pinned.template, version, token(rollout, group.id, "update"))
 
     def hold(self, rollout: str, group: Group, pinned: GroupPin) -> None:
         """Do nothing: EKS rolls the whole node group, and cannot leave a part for later."""
@@ -108,17 +97,16 @@ class NodeGroupFleet:
     def watch(self, rollout: str, group: Group) -> Watched:
         """One look at the update, or at the one that takes it back, and how long all of it has been well.
 
-        Raises OutsideError where the update cannot be seen yet.
+        Raises UnseenError where there is a version and no update to it: EKS has refused that, or does not show it yet.
         """
         node = self.reader.node_group(group.name)
         made = self._made(rollout, group, node)
         if made is None:
             return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
         newest = self._newest(group, made)
-        if newest is None and (why := self._refused.get(group.id)):
-            return Watched(Progress.ROLLED_BACK, 0, f"nothing was begun: {why}")
         if newest is None:
-            raise OutsideError(f"no update of {rollout} is known of {group.name}")
+            unseen = UnseenError if node.template and node.template[1] == made[1] else OutsideError
+            raise unseen(f"no update of {rollout} is known of {group.name}")
         back = newest.version == made[1]
         if back and newest.status != GOES_ON:
             stands = Progress.ROLLED_BACK if newest.status == DONE else Progress.FAILED

@@ -19,11 +19,11 @@ from pipelines.fleet.kubernetes.workloads import (
     RollState,
     Workload,
     asking,
+    in_the_way,
     obstacle,
     pinned,
     reach_of,
     rolling,
-    runs_image,
 )
 from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Fleet
@@ -104,12 +104,14 @@ class WorkloadFleet:
             return Watched(Progress.ROLLED_BACK, 0, "nothing was begun")
         if note is None or work.image != note.wanted:
             return Watched(Progress.FAILED, 0, f"somebody else has set it to {work.image}")
-        seen = rolling(work, self._pods(work), note, self._now(), self.fleet.limits.healthy_deadline)
+        pods = self._pods(work)
+        seen = rolling(work, pods, note, self._now(), self.fleet.limits.healthy_deadline)
         if note.state is RollState.NEW and not seen.failed:
             return self._baked(group, note, seen)
         back = Progress.ROLLED_BACK if seen.done else Progress.FAILED if seen.failed else Progress.ROLLING_BACK
         progress = {RollState.HELD: Progress.CANCELLED, RollState.BACK: back}.get(note.state, Progress.FAILED)
-        return Watched(progress, seen.percent, seen.failed or seen.text)
+        stuck = bool(in_the_way(work, pods, note)) and not seen.done
+        return Watched(progress, seen.percent, seen.failed or seen.text, stuck=stuck)
 
     def _baked(self, group: Group, note: RollNote, seen: RollingState) -> Watched:
         """How far the bake is. It starts over when a pod does not serve, and in a process that goes on with it."""
@@ -137,7 +139,10 @@ class WorkloadFleet:
 
     @understood
     def roll_back(self, rollout: str, group: Group, pinned: GroupPin) -> None:
-        """Give it the pinned image again, by digest. Raises RefusedError where there is no way back."""
+        """Give it the pinned image again, by digest, and end what is in the way of that.
+
+        Raises RefusedError where there is no way back.
+        """
 
         def ask(work: Workload) -> RollNote | None:
             known = work.note_of(rollout)
@@ -154,17 +159,12 @@ class WorkloadFleet:
         self._free(group, rollout)
 
     def _free(self, group: Group, rollout: str) -> None:
-        """End the broken pods of a StatefulSet that goes back: its controller would wait for them for ever.
-
-        https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#forced-rollback
-        """
+        """End the pods that are in the way of what goes back."""
         work = self._workload(group)
         note = work.note_of(rollout)
-        if work.kind == "StatefulSet" and note and note.state is RollState.BACK:
-            for one in self._pods(work):
-                if runs_image(one, note.new) and not one.ready:
-                    meta = one.pod["metadata"]
-                    self.reader.client.delete(self.reader.pod_path(str(meta["name"])), str(meta["uid"]))
+        for one in in_the_way(work, self._pods(work), note) if note else ():
+            meta = one.pod["metadata"]
+            self.reader.client.delete(self.reader.pod_path(str(meta["name"])), str(meta["uid"]))
 
     def _change(self, group: Group, ask: Callable[[Workload], RollNote | None]) -> None:
         """Ask for what `ask` says of the object as it is now; again where it was changed in between."""

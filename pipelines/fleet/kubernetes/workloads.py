@@ -277,6 +277,17 @@ def runs_image(one: PodContainer, wanted: str) -> bool:
     return one.image == wanted or bool(digest and digest in (one.digest, one.image.partition("@")[2]))
 
 
+def in_the_way(work: Workload, pods: Sequence[PodContainer], note: RollNote) -> list[PodContainer]:
+    """The broken pods of a StatefulSet that goes back: its controller would wait for them for ever.
+
+    https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#forced-rollback
+    """
+    if work.kind != "StatefulSet" or note.state is not RollState.BACK:
+        return []
+    new = [one for one in pods if runs_image(one, note.new) and not one.pod["metadata"].get("deletionTimestamp")]
+    return [one for one in new if not one.ready]
+
+
 def _complete(work: Workload) -> bool:
     """Whether all of it is new and available, as `kubectl rollout status` decides."""
     said = Counter({key: value for key, value in work.status.items() if isinstance(value, int)})

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError
+from images.aws.client import AwsError, DeniedError
 from pipelines.fleet.ec2.groups import AutoScalingFleet, owner_of
 from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.model import Limits
-from pipelines.fleet.port import Group, Progress
+from pipelines.fleet.port import Group, Progress, UnseenError
 from tests.strict_aws import Fault, StrictAws
 from tests.support.ec2 import Killed, Shop, fleet, killed_after, shop
 
@@ -171,6 +172,28 @@ def test_from_every_state_it_goes_back_to_the_pinned_version(at: Shop, when: Pro
     assert groups.until(Progress.ROLLED_BACK) is Progress.ROLLED_BACK
     assert (groups.images(), groups.setting()) == ({at.image(at.old)}, "1")
     groups.port.cancel(ROLLOUT, groups.group, pinned)
+
+
+@pytest.mark.parametrize("why", ["somebody's", "denied"])
+def test_a_refresh_that_aws_refuses_is_not_taken_for_one_that_was_begun(at: Shop, why: str) -> None:
+    """There is a version of ours by then, and the group starts from the one before; not so where somebody moved it."""
+    groups = Groups(at)
+    pinned = groups.port.pin(groups.group)
+    if why == "somebody's":
+        groups.scaling.start_instance_refresh(AutoScalingGroupName="shop")
+    denied = Fault("denied", operation="StartInstanceRefresh")
+    with at.aws.faulty(*([denied] if why == "denied" else [])), pytest.raises((AwsError, DeniedError)):
+        groups.begin(pinned)
+    with pytest.raises(UnseenError, match="no instance refresh of"):
+        groups.port.watch(ROLLOUT, groups.group)
+    groups.port.roll_back(ROLLOUT, groups.group, pinned)
+    assert groups.setting() == "1"
+    if why == "denied":
+        named = {"LaunchTemplateId": groups.template, "Version": "2"}
+        groups.scaling.update_auto_scaling_group(AutoScalingGroupName="shop", LaunchTemplate=named)
+        with pytest.raises(OutsideError) as error:
+            groups.port.watch(ROLLOUT, groups.group)
+        assert not isinstance(error.value, UnseenError)
 
 
 def test_a_group_that_nothing_was_begun_with_is_where_it_was(at: Shop) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
+from pipelines.cli.reap import reap
 from pipelines.fleet.ec2.instance_spec import kept_in
 from pipelines.fleet.ec2.instances import Ec2Fleet
+from pipelines.fleet.ec2.orphans import Ec2OrphanSource
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.fleet.model import Method
-from tests.strict_aws import StrictAws
+from pipelines.fleet.port import GoneError
+from tests.strict_aws import REGION, StrictAws
 from tests.strict_aws.making import image, snapshot
 from tests.support.ec2 import ZONE, Asked, Shop, fleet, key_of, shop
 
@@ -205,6 +208,26 @@ def test_an_instance_that_lost_its_root_gets_it_back_where_a_stop_costs_nothing(
         port.revive(key)
     assert f"attach {root} at /dev/xvda" in error.value.hint
     assert at.shown(old)["State"]["Name"] == "running"
+
+
+def test_the_last_copy_of_a_disk_outlives_its_instance(at: Shop) -> None:
+    """Somebody ends the instance, and the new root volume goes with it: the old one is shown and kept, by all of us."""
+    old = at.instance()
+    root = at.shown(old)["BlockDeviceMappings"][0]["Ebs"]["VolumeId"]
+    port = within(at)
+    key = in_place(port)
+    replaced(at, port, key)
+    at.cloud.ledger.begin_rollout(key.rollout, "shop", "ann", {}, at.cloud.now)
+    at.cloud.ledger.save_rollout(key.rollout, {}, at.cloud.now, is_open=False)
+    at.ec2.terminate_instances(InstanceIds=[old])
+    at.settle()
+    with pytest.raises(GoneError):
+        port.revive(key)
+    port.discard(key)
+    source = Ec2OrphanSource(at.cloud.clients, [(at.cloud.aws.account, REGION)], at.cloud.ledger)
+    (kept,) = reap([source], at.cloud.ledger, at.cloud.now + 9 * EXPIRY, "ann", apply=True)
+    assert (kept.orphan.id, kept.remove, f"that {key.rollout} kept" in kept.why) == (root, False, True)
+    assert at.leftovers() == [root]
 
 
 def test_a_way_back_that_failed_is_tried_again(at: Shop) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
+from images.aws.client import Client
 from pipelines.fleet.ec2.instance_spec import traits
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.fleet.model import Method
+from pipelines.fleet.port import InProgressError
 from tests.strict_aws import Fault, StrictAws
 from tests.support.branch import branch
 from tests.support.ec2 import Asked, Killed, Shop, fleet, key_of, killed_after, shop
@@ -219,6 +222,53 @@ def test_a_new_instance_is_healthy_only_when_all_that_asks_for_it_says_so(at: Sh
     assert port.read(key).good
     port.discard(key)
     assert not port.read(key).good
+
+
+ENDS = {SURGE: "TerminateInstances", IN_PLACE: "StopInstances", ROOT: "CreateReplaceRootVolumeTask"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("ill", [False, True])
+def test_a_new_one_that_serves_drains_before_it_goes(
+    at: Shop, way: str, ill: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as an old one may, however often that is asked for; one that serves nobody goes at once."""
+    port = port_of(at, way)
+    key = member_of(at, port, way)
+    replaced(at, port, key)
+    healthy(at, port, key)
+    if ill:
+        at.aws.ail(at.image(at.new), "status")
+    real, first = Client.call, dict[str, datetime]()
+
+    def call(self: Client, operation: str, **request: Any) -> dict[str, Any]:
+        answer = real(self, operation, **request)
+        first.setdefault(operation, parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]))
+        return answer
+
+    monkeypatch.setattr(Client, "call", call)
+    port.revive(key)
+    port.discard(key)
+    drained = first[ENDS[way]] - first["DeregisterTargets"]
+    least = port.fleet.limits.drain
+    assert (drained < least / 3) if ill else (least <= drained < 2 * least)
+    at.settle()
+    assert at.running() == [key.old]
+
+
+@pytest.mark.parametrize("way", [IN_PLACE, ROOT])
+def test_a_member_that_is_taken_out_of_its_target_group_does_not_count_as_serving(at: Shop, way: str) -> None:
+    """From the first moment, while it still drains and its status checks pass, until it is back there."""
+    port = port_of(at, way)
+    key = member_of(at, port, way)
+    port.create(key, at.target, at.cloud.now + EXPIRY)
+    assert [one.healthy for one in port.describe()] == [True]
+    with pytest.raises(InProgressError):
+        port._port.retire(key, DRAIN)
+    assert [one.healthy for one in port.describe()] == [False]
+    port.revive(key)
+    at.settle()
+    assert [one.healthy for one in port.describe()] == [True]
 
 
 def test_an_image_that_does_not_start_is_seen_and_the_old_one_stays(at: Shop) -> None:

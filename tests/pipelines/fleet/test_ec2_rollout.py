@@ -201,6 +201,20 @@ def test_a_group_is_rolled_or_brought_back(office: Office, ill: bool) -> None:
     assert images(at) == {at.image(at.old)}
 
 
+def test_a_group_that_aws_refuses_to_refresh_is_as_it_was(office: Office) -> None:
+    """The rollout fails by that, at once, and leaves nothing for a person to take back."""
+    at = office.at
+    template(at)
+    at.settle()
+    with opened(office, "surge") as fleet, at.aws.faulty(Fault("denied", operation="StartInstanceRefresh")):
+        outcome = rolled(fleet)
+        assert [one.phase for one in outcome.members] == [Phase.OLD], outcome
+        assert "AWS denies autoscaling:StartInstanceRefresh" in outcome.state.failure
+        with pytest.raises(RefusedError, match="nothing to roll back"):
+            back(fleet, newest(fleet.context, "shop"))
+    assert images(at) == {at.image(at.old)}
+
+
 def test_a_group_whose_image_is_gone_does_not_go_back(office: Office) -> None:
     """Refused before a rollout is begun for it, with the reason."""
     at = office.at

@@ -16,7 +16,7 @@ from pipelines.cli.adopt_clusters import adopt_cluster
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.delegated import Reach
 from pipelines.fleet.eks.node_groups import NodeGroup, reach_of
-from pipelines.fleet.port import GroupPin, InProgressError, Progress
+from pipelines.fleet.port import GroupPin, InProgressError, Progress, UnseenError
 from pipelines.rollout.session import check, fleet_session
 from pipelines.rollout.state import DesiredState, Phase
 from pipelines.rollout.whole_plan import plan_all
@@ -124,6 +124,9 @@ def test_an_update_that_is_denied_is_told_and_leaves_the_group_where_it_was(at: 
     assert (phases(outcome), at.updates()) == ([Phase.OLD], 0)
     assert "AWS denies eks:UpdateNodegroupVersion" in outcome.state.failure
     assert rollout.memory.time < 60
+    at.begin_anew()
+    with pytest.raises(UnseenError):  # whoever has begun nothing knows by that where it is, also another process
+        at.watch()
 
 
 def test_somebody_elses_update_is_left_alone(at: Cluster) -> None:

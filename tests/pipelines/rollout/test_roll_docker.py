@@ -21,7 +21,7 @@ from pipelines.fleet.members import MEMBER, Key
 from pipelines.fleet.model import Method
 from pipelines.rollout.flow import ROLLOUT
 from pipelines.rollout.state import Order, Phase, RolloutOutcome
-from tests.support.engines import busybox_image, nginx_image, requests_to
+from tests.support.engines import WEB, busybox_image, nginx_image, requests_to
 from tests.support.fleets import keeps_its_word
 from tests.support.rolling import carried, carry_and_die, outcome_after_deaths
 from tests.support.yards import LABELS, NETWORK, NOW, Yard, fleet, planned, roll
@@ -251,6 +251,39 @@ def test_commands_run_before_a_container_drains_and_in_the_one_that_serves_then(
     commands = {"before_drain": says("leaves"), "after_drain": says("serves"), "shared_mounts": ["/log"]}
     roll(yard, fleet(**commands, **limits), image)
     assert (tmp_path / "story").read_text().splitlines() == story
+
+
+@pytest.mark.parametrize("method", [Method.SURGE, Method.IN_PLACE])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_new_one_that_serves_drains_as_well_when_it_has_to_go(
+    yard: Yard, tmp_path: Path, method: Method, fails: bool
+) -> None:
+    """It runs the command, ends by itself, and is not killed; a command that fails there does not hold up the old one.
+
+    One that serves nobody goes at once.
+    """
+    tells = {"web": WEB.replace("exit 0", 'echo "$ANSWER has ended" >> /log/story; exit 0')}
+    yard.images["polite"] = busybox_image(yard.api, "fleet-test:polite", "polite", files=tells)
+    old = yard.start("web-1", "--volume", f"{tmp_path}:/log")
+    command = [*says("leaves")[:2], says("leaves")[2] + ('; test "$ANSWER" = one' if fails else "")]
+    with DockerFleet(fleet(before_drain=command, method=method, max_unavailable=1), yard.host) as members:
+        (one,) = members.describe()
+        key = Key("r1", one.id, one.name, old, method)
+        members.create(key, yard.target("polite"), NOW)
+        members.retire(key, timedelta(seconds=1))
+        members.start(key)
+        while not members.read(key).good:
+            time.sleep(0.1)
+        members.swap(key)
+        members.revive(key)
+        members.discard(key)
+        assert (tmp_path / "story").read_text().splitlines() == ["one leaves", "polite leaves", "polite has ended"]
+        assert (yard.names(), yard.answer("web-1")) == (["web-1"], "one")
+        key = replace(key, rollout="r2")
+        members.create(key, yard.target("broken"), NOW)
+        members.start(key)
+        members.discard(key)
+        assert len((tmp_path / "story").read_text().splitlines()) == 3
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,20 @@ def test_a_bad_image_goes_back_by_itself(aws: StrictAws, tmp_path: Path, ill: st
         assert "template web, version 1" in outcome.members[0].note
 
 
+@pytest.mark.parametrize("bake", ["5m", "5s"])
+def test_what_falls_ill_before_a_person_approves_goes_back(aws: StrictAws, tmp_path: Path, bake: str) -> None:
+    """While it bakes, or while it waits."""
+    limits = {"bake_time": bake, "auto_promote": False}
+    with standing(aws, tmp_path, **limits) as at:
+        aws.ail(at.new, "task", after=60)
+        rollout = rollout_of(at, **limits)
+        rollout.approves(4000)
+        outcome = rollout.play()
+        assert (phases(outcome), at.running()) == ([Phase.OLD], {OLD})
+        assert "ended by themselves" in outcome.state.failure
+        assert rollout.memory.time < 4000
+
+
 def test_an_alarm_takes_it_back(aws: StrictAws, tmp_path: Path) -> None:
     """While it rolls or bakes."""
     with standing(aws, tmp_path) as at:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -203,6 +204,42 @@ def test_a_group_that_fails_goes_back_to_its_pin_and_the_next_one_is_not_begun()
     assert "instances are unhealthy" in outcome.state.failure
     assert play.service.asked == ["begin r1 one"]
     assert play.service.runs("one") == [OLD] * 10
+
+
+@pytest.mark.parametrize("limits", [{}, ASKS, {"auto_rollback": False}])
+def test_a_group_that_the_service_begins_nothing_with_is_where_it_was(limits: dict[str, Any]) -> None:
+    """Somebody else's refresh goes on there, or the service denies ours; whichever process dies meanwhile."""
+
+    def played(dies_at: int) -> Play:
+        play = Play(dies_at=dies_at, **limits)
+        play.state("one").refuses = "another refresh goes on"
+        outcome = play.play()
+        left = Phase.OLD if play.limits.auto_rollback else Phase.FAILED
+        assert phases(outcome) == [left, Phase.PLANNED], dies_at
+        assert outcome.state.failure == "another refresh goes on"
+        assert (play.service.asked, play.service.runs("one")) == ([], [OLD] * 10)
+        return play
+
+    calm = played(0)
+    assert calm.memory.time < 120
+    for number in distinct(calm.points):
+        played(number)
+
+
+def test_a_group_that_was_left_for_nothing_goes_back_later() -> None:
+    """A rollout of earlier days has called it failed."""
+    play = Play()
+    play.state("one").refuses = "another refresh goes on"
+    done = play.play()
+    failed = replace(done.members[0], phase=Phase.FAILED, pinned=json.dumps({"template": "", "version": OLD}))
+    assert phases(play.play(going_back(play.order, [failed]))) == [Phase.OLD]
+
+
+def test_a_refresh_that_is_not_shown_yet_is_waited_for() -> None:
+    """The service has accepted it."""
+    play = Play()
+    play.state("one").unseen = 3
+    assert phases(play.play()) == [Phase.NEW, Phase.NEW]
 
 
 def test_without_auto_rollback_a_group_that_fails_is_reported_as_it_is() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.rollout.state import DesiredState, Phase
+from pipelines.rollout.state import DesiredState, Phase, RolloutStage
 from tests.pipelines.fleet.test_kubernetes_groups import KINDS, SURGE
 from tests.simulation.execution import distinct
 from tests.strict_kube import Ill
@@ -58,6 +58,55 @@ def test_a_bad_image_goes_back_by_itself(tmp_path: Path, kind: str, ill: Ill) ->
         assert (phases(outcome), at.kube.running()) == ([Phase.OLD], {pinned})
         assert "the pod web-" in outcome.state.failure
         assert pinned in outcome.members[0].note
+
+
+def test_pods_that_break_on_the_way_back_do_not_keep_the_others_from_it(tmp_path: Path) -> None:
+    """They were well when a person asked for it; each is ended as it breaks, which is in the audit."""
+    with standing(tmp_path, "StatefulSet", bake_time="10m") as at:
+        pinned = str(at.port.pin(at.group).version)
+        at.kube.controllers.ill[at.new] = Ill.LATER
+        rollout = rollout_of(at, bake_time="10m")
+        rollout.says(42, DesiredState.ROLLBACK)
+        assert (phases(rollout.play()), at.kube.running()) == ([Phase.OLD], {pinned})
+        assert rollout.memory.time < 120
+        assert len(at.kube.patches) == 2
+        assert rollout.ledger.audited.count("roll back web") > 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bake", ["5m", "5s"])
+def test_what_falls_ill_before_a_person_approves_goes_back(tmp_path: Path, kind: str, bake: str) -> None:
+    """While it bakes, or while it waits: nobody who approves later gets pods of which none serves."""
+    limits = {"bake_time": bake, "auto_promote": False}
+    with standing(tmp_path, kind, **limits) as at:
+        pinned = str(at.port.pin(at.group).version)
+        at.kube.controllers.ill[at.new] = Ill.LATER
+        rollout = rollout_of(at, **limits)
+        rollout.approves(2000)
+        outcome = rollout.play()
+        assert (phases(outcome), at.kube.running()) == ([Phase.OLD], {pinned})
+        assert "the pod web-" in outcome.state.failure
+        assert rollout.memory.time < 2000
+
+
+def test_what_stays_well_is_new_when_a_person_approves_it(tmp_path: Path) -> None:
+    """It bakes once; a pod that is moved meanwhile has to serve again before the approval counts."""
+    limits = {"bake_time": "5m", "auto_promote": False}
+    with standing(tmp_path, **limits) as at:
+        rollout = rollout_of(at, **limits)
+        seen: list[RolloutStage] = []
+        for moment in (290, 400, 1990):
+            rollout.memory.at(moment, lambda: seen.append(rollout.ledger.state.stage))  # type: ignore[union-attr]
+
+        def evict() -> None:
+            assert at.group.healthy == 3  # which also lets the cluster's clock go by ours
+            del at.kube.controllers.objects[next(key for key in at.kube.controllers.objects if key[0] == "pods")]
+
+        rollout.memory.at(1999, evict)
+        rollout.approves(2000)
+        assert (phases(rollout.play()), at.kube.running()) == ([Phase.NEW], {at.new})
+        assert seen == [RolloutStage.ROLLING, RolloutStage.CANARY_APPROVAL, RolloutStage.CANARY_APPROVAL]
+        assert 2000 + 300 <= rollout.memory.time < 2000 + 400
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -29,7 +29,8 @@ def test_members_that_bake_are_looked_at_side_by_side() -> None:
     world = SimpleNamespace(fleet=SimpleNamespace(read=read), journal=said, together=together)
     rolling: Any = SimpleNamespace(world=world, order=SimpleNamespace(rollout="r1"))
     keys = {name: Key("r1", name, name, "old", Method.SURGE) for name in names}
-    seen = _watch(rolling, keys, judged=False)
+    what: Any = SimpleNamespace(judged=False, whole=None)
+    seen = _watch(rolling, keys, what)
     assert seen.reads == {name: HealthLook(False, name) for name in names}
     assert seen.orders.desired_state == "go"
 
