@@ -15,7 +15,7 @@ from hardening.foundation.errors import UsageError
 from hardening.foundation.settings import Docker, Settings
 from images.context import Context
 from pipelines.cli.work_sharing import serve, show_workers, status_of, worker_status
-from pipelines.durable.dbos import engine_url
+from pipelines.durable.dbos import VERSION, engine_url
 from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
 from pipelines.durable.roster import WorkerRow, WorkRow
 from pipelines.fleet.catalog import load_fleets
@@ -147,14 +147,16 @@ def run_drained(database: str, folder: str) -> None:
 
 def test_the_status_says_what_a_person_must_know(capsys: pytest.CaptureFixture[str]) -> None:
     """In 80 columns: who does what for how long, what waits for nobody, and the log of what is quarantined."""
-    row = WorkerRow("one", "builder-with-a-long-name.example.com", 4711, "7", ("arch:amd64", "docker"), 2, NOW - 3600)
+    row = WorkerRow(
+        "one", "builder-with-a-long-name.example.com", 4711, VERSION, ("arch:amd64", "docker"), 2, NOW - 3600
+    )
     work = WorkRow("night-20260301/image/nginx", "one", "builder", "/logs/nginx.log", "build nginx", NOW - 75)
     dead = WorkRow(
         "night-20260301/image/poison", "two", "builder-2", "/logs/poison.log", "", NOW, "first\nlast words\n"
     )
     poison = Quarantined(dead.flow, "build poison", 2, NOW, dead)
     queues: dict[tuple[tuple[str, ...], str], tuple[float, ...]] = {
-        (("docker", "region:eu-central-1"), "7"): (NOW - 9, NOW),
+        (("docker", "region:eu-central-1"), VERSION): (NOW - 9, NOW),
     }  # fmt: skip
     seen = SharedStatus((row,), {"one": (work,)}, queues, (poison,))
     show_workers(status_of(seen, EPOCH), as_json=False)
@@ -174,7 +176,7 @@ def test_a_worker_of_another_version_serves_nothing() -> None:
     """And one whose clock is ahead has not worked for less than no time."""
     row = WorkerRow("one", "builder", 4711, "6", ("docker",), 2, NOW)
     work = WorkRow("night/image/nginx", "one", "builder", "/logs/nginx.log", "build nginx", NOW + 5)
-    seen = SharedStatus((row,), {"one": (work,)}, {(("docker",), "7"): (NOW,), (("docker",), "6"): (NOW,)}, ())
+    seen = SharedStatus((row,), {"one": (work,)}, {(("docker",), VERSION): (NOW,), (("docker",), "6"): (NOW,)}, ())
     status = status_of(seen, EPOCH)
     assert [queue.served for queue in status.queues] == [True, False]
     assert status.workers[0].work[0].seconds == 0
