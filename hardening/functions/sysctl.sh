@@ -1,7 +1,7 @@
 # Kernel settings: what `key=value` lines ask for holds, whatever another file says.
 
-# settings_running WANTED: the running kernel's own word; a glob stands for all that it matches. Of the features below,
-# one that the kernel does not have cannot be on. Any other setting that is not there is a protection that it lacks.
+# settings_running WANTED: the running kernel's own word; a glob stands for all that it matches. Of the features and
+# interfaces below, one that is not there cannot be on. Any other setting that is not there is a protection it lacks.
 settings_running() {
     printf '%s\n' "$1" | awk -F= '
         {last[$1] = $2}
@@ -14,11 +14,12 @@ settings_running() {
         for file in $files; do
             if [ -r "$file" ]; then echo "$file $value"; continue; fi
             case ${file#/proc/sys/} in
-                net/ipv6/* | net/core/bpf_jit_harden | kernel/unprivileged_bpf_disabled | kernel/kexec_load_disabled | \
+                net/ipv4/conf/all/* | net/ipv4/conf/default/*) ;;
+                net/ipv4/conf/* | net/ipv6/* | net/core/bpf_jit_harden | kernel/unprivileged_bpf_disabled | kernel/kexec_load_disabled | \
                     kernel/perf_event_paranoid | kernel/sysrq | kernel/core_pattern | vm/unprivileged_userfaultfd)
-                    echo "absent $file" ;;
-                *) echo "bad ${file#/proc/sys/} is no setting of the running kernel" ;;
+                    echo "absent $file" && continue ;;
             esac
+            echo "bad ${file#/proc/sys/} is no setting of the running kernel"
         done
     done | awk '
         $1 == "absent" || $1 == "bad" { print; next }

@@ -17,11 +17,8 @@ GOOD = "kernel.ostype=Linux"
         (GOOD, 0, "1 settings hold; 0 are none of this kernel"),
         (f"{GOOD}\nkernel.ostype=Other", 1, "kernel/ostype is Linux in the running kernel, not Other"),
         (f"{GOOD}\nkernel.no_such_protection=1", 1, "kernel/no_such_protection is no setting of the running kernel"),
-        (
-            f"{GOOD}\nnet.ipv4.conf.nowhere*.rp_filter=1",
-            1,
-            "net/ipv4/conf/nowhere*/rp_filter is no setting of the running kernel",
-        ),
+        (f"{GOOD}\nnet.ipv4.conf.all.no_such=1", 1, "net/ipv4/conf/all/no_such is no setting of the running kernel"),
+        (f"{GOOD}\nnet.ipv4.conf.nowhere*.rp_filter=1", 0, "1 settings hold; 1 are none of this kernel"),
         (f"{GOOD}\nnet.ipv6.conf.nowhere.accept_ra=0", 0, "1 settings hold; 1 are none of this kernel"),
         ("net.ipv6.conf.nowhere.accept_ra=0", 1, "the kernel has none of the settings: nothing to look at"),
     ],

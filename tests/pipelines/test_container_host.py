@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.needs("dockerd", "root", "busybox"), pytest.mark.slow]
 
 DAY = timedelta(days=1)
 FIRST = 231072  # of the numbers that container-daemon gives to root of containers
-DOCKER = "docker:x:998:"
+DOCKER = "docker:x:47998:"
 HARDENED = {
     "passwd": "dockremap:x:997:997::/nonexistent:/usr/sbin/nologin",
     "group": f"dockremap:x:997:\n{DOCKER}",
