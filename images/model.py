@@ -140,7 +140,7 @@ class Lifecycle(Content):
     )  # fmt: skip
 
 
-FILES = ".goldsmith-files"  # where a build context holds `files` of the definition
+FILES = ".goldsmith-files"  # where a build context holds the definition's `files`, rendered, under their own paths
 
 CONTAINER_ONLY = (
     "user", "workdir", "environment", "entrypoint", "command", "ports", "stop_signal", "healthcheck", "smoke", "tmpfs",

@@ -13,8 +13,8 @@ pam_add() {
     rm -f -- "$ROOT"/var/cache/debconf/*-old
 }
 
-# FILE KIND: its lines of KIND (auth, account, password), or nothing where there is no such file. As PAM reads them: without
-# comments, each continued line as one, and the KIND in any case.
+# FILE KIND: its lines of KIND (auth, account, password; an expression), or nothing where there is no such file. As PAM
+# reads them: without comments, each continued line as one, and the KIND in any case.
 pam_lines() {
     [ -f "etc/pam.d/$1" ] && [ ! -L "etc/pam.d/$1" ] || return 0
     awk -v kind="$2" '

@@ -12,7 +12,6 @@ from typing import Any
 from images.model import FILES, Definition
 
 MOUNT = "/run/goldsmith"
-# Where the definition's files stand in the build context, rendered and under their own paths.
 CONTEXTS = ("debs", "overlay")  # what else a build is given by name
 # The first line of what BuildKit reads. It looks for directives (`# syntax=`, which names another frontend to fetch and
 # run, `# escape=`, `# check=`) in the lines before the first that is none, so that it finds none below this one.

@@ -216,8 +216,8 @@ TRIVY_AFTER, TRIVY_MADE, AT_ONCE = timedelta(days=1), timedelta(hours=6), timede
 
 
 def keep_trivy_current(directory: Path, now: datetime, within: timedelta, after: timedelta = CHECK_AFTER) -> str:
-    """Download the database into `directory` when its own metadata says that a newer one is due, after a day whatever
-    that says, and where `after` is zero after six hours: it is large, and no more often made.
+    """Download the database into `directory` when its own metadata says that a newer one is due, and after a day in any
+    case. Where `after` is zero, after six hours in any case: it is large, and one is made every six hours.
 
     Returns what went wrong where the last good copy had to do. Raises OutsideError where there is none.
     """

@@ -34,7 +34,7 @@ class Facts:
 
 def require_succession(good: Facts, fresh: Facts, now: datetime) -> None:
     """Raises OutsideError where `fresh` is older than the `good` data that it would replace, or of no date where that
-    has one, or looks cut or tampered with beside it. A good date that is still to come at `now` is no measure.
+    has one, or looks cut or tampered with beside it. A good date after `now` does not count.
     """
     if good.date and good.date <= now and (fresh.date is None or fresh.date < good.date):
         age = f"is of {fresh.date:%Y-%m-%d %H:%M}" if fresh.date else "names no date"

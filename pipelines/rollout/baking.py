@@ -125,7 +125,7 @@ class _Standing:
     stood: timedelta = timedelta()
 
     def well(self, seen: Watched | None) -> bool:
-        """Whether it is well, or nobody was asked. Raises UnhealthyError where it will not be well by itself again."""
+        """Whether it is well, or was not asked for. Raises UnhealthyError where it will not recover by itself."""
         if seen is None or seen.progress is Progress.DONE:
             self.percent, self.stood = -1, timedelta()
             return True

@@ -13,7 +13,7 @@ from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.plan import plan
 from pipelines.rollout.plan_model import GroupStep
 from pipelines.rollout.state import DesiredState, Order, Phase, RolloutOutcome, World
-from tests.pipelines.rollout.test_rollout_groups import Alarms, Nobody
+from tests.pipelines.rollout.test_rollout_groups import Alarms, Nobody, Steered
 from tests.simulation.execution import Fate, Point
 from tests.simulation.ledger import Ledger, SimulatedJournal
 from tests.simulation.memory import Memory, Process
@@ -43,7 +43,7 @@ def order_of(rollout: str, of: Fleet, port: DelegatedFleet, most: int) -> Order:
     return Order(rollout, replace(plan(of, (), target(), NOW, grouped=True), groups=steps), of.limits)
 
 
-class GroupRollout:
+class GroupRollout(Steered):
     """A rollout of all groups of a place, whose clock is the engine's; a process may die after any step's effect.
 
     `dies_at`: after that of which number. 0: after none, and `points` tells of all steps in what states they were made.
@@ -71,28 +71,6 @@ class GroupRollout:
             stage = self.ledger.state.stage if self.ledger.state else None
             self.points.append((flow, name, stage, len(self.ledger.events), *self.at.marks()))
         return Fate(0.1, "after" if self.steps == self.dies_at else "")
-
-    def says(self, at: float, desired_state: DesiredState) -> None:
-        """A person says something at a moment."""
-
-        def say() -> None:
-            self.ledger.desired_state = desired_state
-            self._wake()
-
-        self.memory.at(at, say)
-
-    def approves(self, at: float) -> None:
-        """A person approves at a moment."""
-
-        def approve() -> None:
-            self.ledger.approvals += 1
-            self._wake()
-
-        self.memory.at(at, approve)
-
-    def _wake(self) -> None:
-        for row in list(self.memory.rows.values()):
-            self.memory.wake(row.id)
 
     def held(self, said: DesiredState, then: DesiredState | None) -> list[Phase]:
         """The end of a rollout in whose middle a person says something, and long after perhaps something else."""

@@ -4,8 +4,7 @@ cd "$ROOT"
 set_to() {
     [ "$(sed -n "s/^[[:space:]]*$1[[:space:]]*//p" etc/login.defs)" != "$2" ] || return 0
     sed -i "/^[#[:space:]]*$1[[:space:]]/d" etc/login.defs
-    [ -z "$(tail -c 1 etc/login.defs)" ] || echo >> etc/login.defs
-    printf '%s\t%s\n' "$1" "$2" >> etc/login.defs
+    append etc/login.defs "$(printf '%s\t%s' "$1" "$2")"
 }
 set_to UMASK "$PARAM_UMASK"
 set_to HOME_MODE 0700

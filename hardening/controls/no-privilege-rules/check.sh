@@ -18,7 +18,7 @@ bad=$(
     for file in $(find usr/share/polkit-1/rules.d -xdev ! -type d 2>/dev/null | sort); do
         grep -qxF "/$file" var/lib/dpkg/info/*.list 2>/dev/null || echo "/$file belongs to no package"
     done
-    # What is no plain number, such as +0, is 0 for some programs.
+    # Some programs take +0 or 00 for 0: only numbers that are written plainly are another.
     awk -F: 'NF > 1 && $1 != "root" && $3 !~ /^[1-9][0-9]*$/ {print "/" FILENAME ": " $1 " has root'"'"'s number, or no plain one"}' etc/passwd etc/group
     awk -F: -v groups="$PARAM_GROUPS" '
         BEGIN {split(groups, names, "\n"); for (i in names) barred[names[i]] = 1}

@@ -13,7 +13,7 @@ folder root 700 0:0
 [ -e etc/passwd ] || echo 'root:x:0:0:root:/root:/usr/sbin/nologin' > etc/passwd
 [ -e etc/group ] || echo 'root:x:0:' > etc/group
 [ -e etc/shadow ] || (umask 077 && echo 'root:*::0:99999:7:::' > etc/shadow)
-add() { grep -q "^$name:" "$1" || { [ -z "$(tail -c 1 "$1")" ] || echo >> "$1"; printf '%s\n' "$2" >> "$1"; }; }
+add() { grep -q "^$name:" "$1" || append "$1" "$2"; }
 add etc/passwd "$name:x:$uid:$uid:$name:/home/$name:/usr/sbin/nologin"
 add etc/group "$name:x:$uid:"
 add etc/shadow "$name:!*::0:99999:7:::"

@@ -5,13 +5,11 @@ if [ -f etc/login.defs ] && [ ! -L etc/login.defs ]; then
         key=${line% *}
         [ "$(sed -n "s/^[[:space:]]*$key[[:space:]]*//p" etc/login.defs)" != "${line#* }" ] || continue
         sed -i "/^[[:space:]]*$key[[:space:]]/d" etc/login.defs
-        [ -z "$(tail -c 1 etc/login.defs)" ] || echo >> etc/login.defs
-        printf '%s\t%s\n' "$key" "${line#* }" >> etc/login.defs
+        append etc/login.defs "$(printf '%s\t%s' "$key" "${line#* }")"
     done
 fi
 if [ -f etc/default/useradd ] && [ ! -L etc/default/useradd ] &&
     [ "$(sed -n 's/^[[:space:]]*INACTIVE=//p' etc/default/useradd)" != "$PARAM_INACTIVE" ]; then
     sed -i '/^[[:space:]]*INACTIVE=/d' etc/default/useradd
-    [ -z "$(tail -c 1 etc/default/useradd)" ] || echo >> etc/default/useradd
-    echo "INACTIVE=$PARAM_INACTIVE" >> etc/default/useradd
+    append etc/default/useradd "INACTIVE=$PARAM_INACTIVE"
 fi

@@ -4,7 +4,7 @@ fail() { echo "$*"; exit 1; }
 for file in etc/passwd etc/shadow; do
     [ -f "$file" ] && [ ! -L "$file" ] || fail "/$file is missing: nothing to look at"
 done
-# What is no plain number, such as +0, is 0 for some programs.
+# Some programs take +0 or 00 for 0: only numbers that are written plainly are another.
 roots=$(awk -F: '$3 !~ /^[1-9][0-9]*$/ && $1 != "root" {print $1}' etc/passwd)
 [ -z "$roots" ] || fail "accounts with number 0 beside root, or with no plain number: $roots"
 [ "$(grep -c '^root:x:' etc/passwd)" = 1 ] || fail "root's password does not stand in /etc/shadow alone"

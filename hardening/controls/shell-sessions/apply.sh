@@ -4,5 +4,4 @@ cd "$ROOT"
 [ -f etc/bash.bashrc ] && [ ! -L etc/bash.bashrc ] || exit 0
 [ "$(sed -n 's/^[[:space:]]*umask[[:space:]]*//p' etc/bash.bashrc)" != "$PARAM_UMASK" ] || exit 0
 sed -i '/^[[:space:]]*umask[[:space:]]/d' etc/bash.bashrc
-[ -z "$(tail -c 1 etc/bash.bashrc)" ] || echo >> etc/bash.bashrc
-echo "umask $PARAM_UMASK" >> etc/bash.bashrc
+append etc/bash.bashrc "umask $PARAM_UMASK"

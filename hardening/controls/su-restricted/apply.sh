@@ -1,12 +1,11 @@
 set -eu
 cd "$ROOT"
 [ -f etc/group ] && [ ! -L etc/group ] && [ -f etc/pam.d/su ] && [ ! -L etc/pam.d/su ] || exit 0
-add() { [ -z "$(tail -c 1 "$1")" ] || echo >> "$1"; printf '%s\n' "$2" >> "$1"; }
 if ! grep -q "^$PARAM_GROUP:" etc/group; then
     gid=999
     while grep -q "^[^:]*:[^:]*:$gid:" etc/group; do gid=$((gid - 1)); done
-    add etc/group "$PARAM_GROUP:x:$gid:"
-    [ ! -f etc/gshadow ] || [ -L etc/gshadow ] || add etc/gshadow "$PARAM_GROUP:!::"
+    append etc/group "$PARAM_GROUP:x:$gid:"
+    [ ! -f etc/gshadow ] || [ -L etc/gshadow ] || append etc/gshadow "$PARAM_GROUP:!::"
 fi
 line="auth required pam_wheel.so use_uid group=$PARAM_GROUP"
 [ "$(grep -E '^auth[[:space:]]' etc/pam.d/su | sed -n 2p)" != "$line" ] || exit 0

@@ -4,15 +4,11 @@ fail() { echo "$*"; exit 1; }
 [ -e usr/bin/su ] || { echo "no su in this image"; exit 2; }
 [ -s etc/pam.d/su ] && [ ! -L etc/pam.d/su ] && [ -s etc/group ] && [ ! -L etc/group ] ||
     fail "/etc/pam.d/su or /etc/group is missing: nothing to look at"
-# FILE: what it asks of who logs in, as PAM reads it: without comments, each continued line as a whole, the type in any case.
+# FILE: what it asks of who logs in, but for root, who may.
 asked() {
-    awk '
-        { comment = sub(/#.*/, ""); line = joined $0; joined = "" }
-        !comment && sub(/\\[ \t]*$/, " ", line) { joined = line; next }
-        line ~ /^auth[ \t]+sufficient[ \t]+pam_rootok\.so[ \t]*$/ { next }
-        tolower(line) ~ /^[ \t[]*(-?auth\]?|@include)[ \t]/ { print line }' "$1"
+    pam_lines "$1" '(auth|@include)' | grep -vxE 'auth[[:space:]]+sufficient[[:space:]]+pam_rootok\.so[[:space:]]*'
 }
-first=$(asked etc/pam.d/su | head -n 1)
+first=$(asked su | head -n 1)
 printf '%s\n' "$first" | grep -qE '^auth[[:space:]]+(required|requisite)[[:space:]]+pam_wheel\.so[[:space:]]' ||
     fail "/etc/pam.d/su does not ask pam_wheel.so before anything else, but: ${first:-nothing}"
 for word in use_uid "group=$PARAM_GROUP"; do
@@ -21,7 +17,7 @@ done
 ! printf '%s\n' "$first" | grep -qE '[[:space:]](deny|trust)([[:space:]]|$)' || fail "/etc/pam.d/su: pam_wheel.so trusts, or turns the group round"
 # For `su -` there is a file of its own.
 if [ -e etc/pam.d/su-l ] || [ -L etc/pam.d/su-l ]; then
-    [ ! -L etc/pam.d/su-l ] && asked etc/pam.d/su-l | awk '$1 != "auth" || $2 != "include" || $3 != "su" {bad = 1} END {exit bad || NR == 0}' ||
+    [ ! -L etc/pam.d/su-l ] && asked su-l | awk '$1 != "auth" || $2 != "include" || $3 != "su" {bad = 1} END {exit bad || NR == 0}' ||
         fail "/etc/pam.d/su-l does not ask what /etc/pam.d/su asks, and that alone"
 fi
 line=$(grep "^$PARAM_GROUP:" etc/group) || fail "the group $PARAM_GROUP does not exist"

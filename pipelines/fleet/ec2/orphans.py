@@ -84,7 +84,7 @@ def _held_volume(tags: dict[str, str], by: str, *, known: bool) -> str:
     if by:
         return f"{by} needs it to go back"
     if kept := tags.get(KEPT_FOR):
-        return f"it is the old root volume that {kept} kept, and its instance is gone: delete it when nobody needs it"
+        return f"it is the old root volume that {kept} kept, and its instance is gone: delete it by hand"
     return "" if known else NOT_OURS
 
 

@@ -66,7 +66,36 @@ class Nobody(MemberFleet):
     """A fleet of groups alone: nothing of it is asked about members."""
 
 
-class Play:
+class Steered:
+    """A rollout in memory to which people speak at given moments."""
+
+    memory: Memory
+    ledger: Ledger
+
+    def says(self, at: float, desired_state: DesiredState) -> None:
+        """A person says something at a moment."""
+
+        def say() -> None:
+            self.ledger.desired_state = desired_state
+            self._wake()
+
+        self.memory.at(at, say)
+
+    def approves(self, at: float) -> None:
+        """A person approves at a moment."""
+
+        def approve() -> None:
+            self.ledger.approvals += 1
+            self._wake()
+
+        self.memory.at(at, approve)
+
+    def _wake(self) -> None:
+        for row in list(self.memory.rows.values()):
+            self.memory.wake(row.id)
+
+
+class Play(Steered):
     """A rollout of two groups of ten by the service; a process may die at any step, and effects may lose answers."""
 
     def __init__(self, *, dies_at: int = 0, lost: Sequence[int] = (), cannot: str = "", **limits: Any) -> None:
@@ -107,28 +136,6 @@ class Play:
         stage = self.ledger.state.stage if self.ledger.state else None
         self.points.append((flow, name, stage, len(self.ledger.events), len(self.service.asked), runs))
         return Fate(0.1, "after" if self.steps == self.dies_at else "")
-
-    def says(self, at: float, desired_state: DesiredState) -> None:
-        """A person says something at a moment."""
-
-        def say() -> None:
-            self.ledger.desired_state = desired_state
-            self._wake()
-
-        self.memory.at(at, say)
-
-    def approves(self, at: float) -> None:
-        """A person approves at a moment."""
-
-        def approve() -> None:
-            self.ledger.approvals += 1
-            self._wake()
-
-        self.memory.at(at, approve)
-
-    def _wake(self) -> None:
-        for row in list(self.memory.rows.values()):
-            self.memory.wake(row.id)
 
     def at(self, seconds: float, happen: Callable[[], None]) -> None:
         self.memory.at(seconds, happen)
