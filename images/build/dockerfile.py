@@ -124,7 +124,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
     """The instructions of a Dockerfile as BuildKit reads them: (word in capitals, the rest), continued lines joined."""
     plain = text.replace("\r\n", "\n").split("\n")
     lines = [line for line in plain if line.strip() and not line.lstrip().startswith("#")]
-    joined = re.sub(r"\\[ \t]*\n", " ", "\n".join(lines))
+    joined = re.sub(r"\\[ \t]*\n", "", "\n".join(lines))
     parts = [line.split(maxsplit=1) for line in joined.split("\n") if line.strip()]
     return [(part[0].upper(), " ".join(part[1].split()) if part[1:] else "") for part in parts]
 

@@ -60,6 +60,7 @@ FETCHES = {
     "after a line that ends in two backslashes": "WORKDIR /x\\\\\nADD http://EVIL/x /x",
     "and a space": "WORKDIR /x\\\\ \nADD http://EVIL/x /x",
 }
+ASKED = re.compile(r"(?m)^#\d+ (?:resolve image config|\[internal\] load metadata) for (\S+)$")
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,8 @@ def engine() -> str:
 
 
 def asked_by_buildkit(text: str, server: Hostile, engine: str, folder: Path) -> list[str]:
-    """What BuildKit asks for when it is to build the Dockerfile `text`, which may well fail: frontends, by its own
-    words (it tries TLS, which the server does not speak), and paths of `server`.
+    """What BuildKit asks for when it is to build the Dockerfile `text`, which may well fail: frontends and images, by
+    its own words (it tries TLS, which the server does not speak), and paths of `server`.
     """
     (folder / "context").mkdir(exist_ok=True)
     (folder / "Dockerfile").write_bytes(text.replace("EVIL", server.authority).encode())
@@ -84,7 +85,7 @@ def asked_by_buildkit(text: str, server: Hostile, engine: str, folder: Path) -> 
     argv += ["--file", str(folder / "Dockerfile"), "--output", f"type=tar,dest={folder / 'out.tar'}"]
     told = run([*argv, str(folder / "context")], env={"DOCKER_HOST": engine}, ok=(0, 1)).stderr
     assert "load build definition" in told
-    return [*server.paths[before:], *re.findall(r"(?m)^#\d+ resolve image config for (\S+)$", told)]
+    return [*server.paths[before:], *ASKED.findall(told)]
 
 
 @pytest.mark.needs("docker")
@@ -124,6 +125,18 @@ def test_nothing_is_added_from_the_network(name: str, engine: str, tmp_path: Pat
     assert rendered(GOLDEN, STEPS % FETCHES[name], tmp_path)
 
 
+@pytest.mark.needs("docker")
+def test_a_name_that_goes_on_in_the_next_line_is_read_whole(engine: str, tmp_path: Path) -> None:
+    """BuildKit joins the lines without a space: what begins like an earlier stage is an image of a registry."""
+    with hostile() as server:
+        port = server.authority.rpartition(":")[2]
+        step = f"COPY --from=l\\\nocalhost:{port}/x:1 /x /x"
+        asked = asked_by_buildkit(f"FROM scratch AS l\nFROM scratch\n{step}\n", server, engine, tmp_path)
+    assert asked == [f"localhost:{port}/x:1"]
+    body = END.replace("FROM", "FROM {{ base }} AS l\nFROM").replace("{{ harden }}", f"{step}\n{{{{ harden }}}}")
+    assert "COPY takes files from localhost:" in rendered(GOLDEN, body, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("step", "problem"),
     [
@@ -136,6 +149,9 @@ def test_nothing_is_added_from_the_network(name: str, engine: str, tmp_path: Pat
         ("ADD " + "[" * 20_000 + '"x"', "ADD of "),
         ("COPY --from=$A /x /x", "COPY takes files from $A"),
         ("RUN --mount=type=bind,from=$A,target=/x true", "RUN takes files from $A"),
+        ("RUN --mount=type=bind,from=0\\\nevil.example/x,target=/x true", "RUN takes files from 0evil.example/x"),
+        ("RUN --network=none <\\\n<RUN\nRUN", "here-document"),
+        ("RUN true &&\\\n  # a word\n\n  true", ""),
         ("RUN --mount=type=cache,target=/x true", "RUN --mount=type=cache"),
         ("RUN --mount=type=secret,id=x true", "RUN --mount=type=secret"),
         ("RUN --mount=type=tmpfs,target=/x true", ""),
