@@ -160,7 +160,7 @@ class _Builder:
         with PLANNING, step("plan"):
             plan = self.planner.plan(name)
         if name not in self.planner.no_cache and brought(self.context, self.planner.upstream, plan):
-            with self._lock, step("plan"):
+            with PLANNING, step("plan"):
                 plan = self.planner.plan(name)
         if plan.artifact:
             self._make_newest(plan.artifact)

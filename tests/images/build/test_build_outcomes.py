@@ -19,8 +19,8 @@ from hardening.gate import GateError
 from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
 from hardening.waivers import STARTS
-from images.build import Built
-from images.build.flow import _Builder, as_ours, build
+from images.build import Built, flow
+from images.build.flow import PLANNING, _Builder, as_ours, build
 from images.catalog import sound_definitions
 from images.context import Context
 from images.ledger import Ledger
@@ -83,6 +83,24 @@ def test_the_checks_that_an_image_passed_are_kept_with_their_results(tmp_path: P
         outcome = _Builder(context, planner)._record(plan, job, built, (passed,))
         assert (outcome.action, ledger.checks("sha256:content")) == (Action.BUILT, (passed,))
         assert ledger.check_scripts("sha256:content") == dict(overlay.parts["checks"])
+
+
+def test_apts_solver_serves_one_image_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an image is planned a second time, after another machine's content was brought."""
+    held = []
+
+    def plan(_: str) -> Any:
+        held.append(PLANNING.locked())
+        return SimpleNamespace(artifact=len(held) > 1 and there, input_digest="sha256:in", why=())
+
+    there = SimpleNamespace(name="web", platform="linux/amd64", digest="sha256:content", input_digest="sha256:in")
+    monkeypatch.setattr(flow, "brought", lambda *_: True)
+    planner: Any = SimpleNamespace(plan=plan, no_cache=(), upstream=None)
+    context: Any = SimpleNamespace(
+        settings=Settings(state=tmp_path), ledger=SimpleNamespace(latest_artifact=lambda *_: None)
+    )
+    outcome = _Builder(context, planner).one("web", None)
+    assert (outcome.action, held) == (Action.UNCHANGED, [True, True])
 
 
 def test_what_nobody_foresaw_stops_one_image_and_its_children_only(
