@@ -10,8 +10,8 @@ from typing import Any
 from hardening.foundation.errors import NOT_UNDERSTOOD, OutsideError, traced
 from hardening.foundation.hashing import canonical
 from images.model import Definition, Healthcheck
+from images.store.fields import ANOTHER
 
-ANOTHER = "the image was made to confuse what reads it, or by mistake: take another one"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -23,6 +23,7 @@ from images.registry.answers import Image, Index, Listed, NotFoundError, loaded,
 from images.registry.http import RegistryHttp
 from images.registry.login import authfile, log_file
 from images.registry.references import REPOSITORY, TAG, host_of, speaks_plain_http, split
+from images.store.fields import require_one_reading
 from images.store.oci import as_layout
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -96,6 +97,7 @@ class RegistryClient:
             return None
         found = _as_asked(text, wanted, reference)
         data = loaded(text, reference)
+        require_one_reading(data, reference)
         kind = data.get("mediaType") or data.get("schemaVersion", "")
         return Manifest(found, str(kind), len(text.encode()), data)
 
@@ -109,7 +111,9 @@ class RegistryClient:
         image = self.get(exact).image if found.is_index else found.image
         text = self._ask("inspect", exact, "--config", "--raw")
         _as_asked(text, image.config.digest, what)
-        return loaded(text, what)
+        config = loaded(text, what)
+        require_one_reading(config, what)
+        return config
 
     def diff_ids(self, reference: str) -> tuple[str, ...]:
         """The unpacked layers of what an engine runs of the image, lowest first. Raises as `configuration` does."""

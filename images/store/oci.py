@@ -15,6 +15,7 @@ from hardening.foundation.hashing import canonical, hex_of
 from hardening.foundation.limits import IMAGE_LAYERS, JSON_BYTES, parse_json, read_all
 from images.artifact import Descriptor
 from images.store import layers
+from images.store.fields import require_one_reading
 from images.store.files import image_modes, link_or_copy, room_on
 from images.store.tars import Allowance
 
@@ -70,7 +71,9 @@ class Store:
         """The JSON blob `digest`. Raises OutsideError when the store does not hold it."""
         try:
             with self.blob(digest).open("rb") as file:
-                return parse_json(read_all(file, JSON_BYTES, digest), digest)
+                found = parse_json(read_all(file, JSON_BYTES, digest), digest)
+            require_one_reading(found, digest)
+            return found
         except FileNotFoundError:
             raise OutsideError(
                 f"{digest} is not in the store {self.path}", hint="build it again with --no-cache, or fetch it"

@@ -135,6 +135,33 @@ def test_a_key_that_stands_twice_is_malformed(text: str) -> None:
     assert loaded('{"a": {"a": 1}, "b": [{"a": 1}, {"a": 2}]}', "web:1")["a"] == {"a": 1}
 
 
+def test_a_layer_that_only_engines_would_read_is_no_image(stage: Stage, tmp_path: Path) -> None:
+    """Programs in Go take `Layers` for `layers`, and of both the last: so does skopeo, which fetches what we would not
+    scan.
+    """
+    good, evil = stage.blob(b"good"), stage.blob(b"evil")
+    found = stage.image("one", good, Layers=[good, evil])
+    argv = ["skopeo", "copy", "--src-tls-verify=false", f"docker://{stage.repository}@{found}"]
+    subprocess.run([*argv, f"dir:{stage.settings.state_dir / 'copy'}"], check=True, capture_output=True)
+    assert (stage.settings.state_dir / "copy" / evil["digest"][7:]).read_bytes() == b"evil"
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)
+    refused(lambda: upstream.bring(f"{stage.repository}:one"), "malformed: it writes the field layers as 'Layers'")
+    stage.index("all", stage.child(found), Manifests=[])
+    refused(lambda: upstream.lock(f"{stage.repository}:all", stage.settings.state_dir), "the field manifests")
+    config = {"rootfs": {"type": "layers", "diff_ids": []}, "config": {"User": "1000", "Labels": {"user": "a"}}}
+    whole = {"schemaVersion": 2, "mediaType": MANIFEST, "layers": []}
+
+    def configured(**more: Any) -> None:
+        data = json.dumps({**config, **more}).encode()
+        stage.manifest("two", {**whole, "config": {**stage.blob(data), "mediaType": OCI_CONFIG}})
+        stage.registry.configuration(f"{stage.repository}:two")
+
+    configured()
+    refused(lambda: configured(RootFS={"diff_ids": [ZERO]}), "the field rootfs as 'RootFS'")
+    refused(lambda: configured(config={"onbuild": ["ADD http://x /x"]}), "the field OnBuild as 'onbuild'")
+    refused(lambda: configured(config={"User": "1000", "u\u017fer": "0"}), "the field User as")
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_a_digest_that_is_a_path_names_no_file(stage: Stage, path: str) -> None:
     """In the store, in a reference, in an index, and in what refers to a digest."""
