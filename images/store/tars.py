@@ -6,7 +6,7 @@ import re
 import shutil
 import stat
 import tarfile
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ class Within:
         parts = [part for part in name.split("/") if part not in {"", "."}]
         if not parts:
             return self.root
-        if parts[-1] == "..":
+        if ".." in parts:  # engines leave `a/..` out before they look where `a` leads
             raise OutsideError(f"a layer holds the path {name}, which climbs out of its directory")
         return self._folder("/".join(parts[:-1])) / parts[-1]
 
@@ -94,11 +94,31 @@ class Within:
 
 ATTRIBUTE = "SCHILY.xattr."
 PAX = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+GNU_LONG = {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+COMMENT = b"comment"
+NEVER_EMPTY = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime")
+"""What tarfile reads as nothing where it is empty, and others then take from the plain header."""
+NUMBERS = ((100, 108), (108, 116), (116, 124), (124, 136), (136, 148), (148, 156), (329, 337), (337, 345))
+"""Where in a header mode, owner, group, size, time, checksum and the numbers of a device stand."""
+MAGIC, PREFIX, STAR = slice(257, 263), slice(345, 500), slice(508, 512)
+USTAR = b"ustar\0"
 EXTENDED = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, *PAX)
 RECORD = re.compile(rb"(\d{1,6}) [^=\n]{1,256}=")
 DIGITS = re.compile(rb"\d{256}")  # tarfile's own expressions take a time that grows with the square of such a run
 OVERHEAD = 100
 """About how many bytes of memory a kept attribute takes besides its name and value."""
+
+
+def _ambiguous(block: bytes) -> str:
+    """Why programs differ in what a header says: tarfile here, Go's archive/tar in engines; empty where they agree."""
+    for start, end in NUMBERS:
+        field = block[start:end]
+        ours, theirs = field.partition(b"\0")[0].strip(), field.strip(b"\0 ").partition(b"\0")[0]
+        if not field[:1] >= b"\x80" and ours != theirs:
+            return "a number begins with a zero byte"
+    if block[MAGIC] != USTAR and block[156:157] != tarfile.GNUTYPE_SPARSE and any(block[PREFIX]):
+        return "a path of two parts in a form that has none"
+    return "a header in the form of star" if block[MAGIC] == USTAR and block[STAR] == b"tar\0" else ""
 
 
 class Allowance:
@@ -135,20 +155,65 @@ class _Again:
 class _Member(tarfile.TarInfo):
     """A member's header. `_proc_member` is where tarfile lets subclasses in."""
 
-    __slots__ = ()
+    __slots__ = ("flag",)
+
+    @classmethod
+    def fromtarfile(cls, tar: Any) -> Any:
+        """The next header. What is none ends the tar for tarfile, and is an error to others: so it is here."""
+        try:
+            return super().fromtarfile(tar)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tar.damaged(str(error)) from None
+
+    @classmethod
+    def frombuf(cls, buf: Any, *arguments: Any) -> Any:
+        """The header in the block `buf`, where it says the same to every program."""
+        return cls._agreed(buf, super().frombuf, *arguments)
+
+    @classmethod
+    def _frombuf(cls, buf: Any, *arguments: Any, **more: Any) -> Any:
+        """The same, which later releases of Python call in its place."""
+        return cls._agreed(buf, super()._frombuf, *arguments, **more)  # type: ignore[misc]
+
+    @staticmethod
+    def _agreed(block: bytes, read: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
+        if why := _ambiguous(block):
+            raise tarfile.InvalidHeaderError(why)  # type: ignore[attr-defined]
+        made = read(block, *arguments, **more)
+        made.flag = block[156:157]
+        return made
 
     def _proc_member(self, tar: Tar) -> tarfile.TarInfo:
-        """Count extended headers before they are read, and refuse sparse files in every form."""
+        """Refuse sparse files in every form."""
+        if not hasattr(self, "flag"):
+            raise tar.damaged("this release of Python reads headers in a way that is not known here")
         if self.type == tarfile.GNUTYPE_SPARSE:
             raise tar.sparse(self.name)
-        if self.type not in EXTENDED:
-            return self._usual(tar)
+        if self.type in EXTENDED:
+            return self._extended(tar)
+        if tar.extended and self.flag == tarfile.AREGTYPE:  # whether it is a directory hangs on which name is looked at
+            raise tar.damaged("a member of the oldest form has an extended header")
+        tar.extended = b""
+        return self._usual(tar)
+
+    def _extended(self, tar: Tar) -> tarfile.TarInfo:
+        """Count an extended header before it is read, and read it only where it says the same to every program.
+
+        Of several about one member some go by the first and others by the last.
+        """
+        if tar.extended and (self.type in tar.extended or {self.type, tar.extended} != GNU_LONG):
+            raise tar.damaged("several extended headers about one member")
+        tar.extended = b"" if self.type == tarfile.XGLTYPE else tar.extended + self.type
         tar.headers.add(self.size + tarfile.BLOCKSIZE)
-        if self.type not in PAX:
-            return self._usual(tar)
         file: Any = tar.fileobj
         block = file.read(-(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
-        tar.require_records(block[: self.size])
+        said = block[: self.size]
+        if any(block[self.size :]):  # tarfile reads on there
+            raise tar.damaged("an extended header is longer than it says")
+        if self.type in PAX:
+            tar.require_records(said, COMMENT if self.type == tarfile.XGLTYPE else b"")
+        elif not said.strip(b"\0"):
+            raise tar.damaged("an extended header says nothing where it must")
         tar.fileobj = _Again(block, file)
         try:
             return self._usual(tar)
@@ -174,6 +239,7 @@ class Tar(tarfile.TarFile):
         self.forgets = kept is None
         self.kept = kept or ReaderBudget(what)
         self.headers = Meter(limits.LAYER_HEADER, what)
+        self.extended = b""
         self.of_image = allowance.members
         super().__init__(*arguments, **more)
 
@@ -181,16 +247,27 @@ class Tar(tarfile.TarFile):
         """The error for a sparse member."""
         return OutsideError(f"{self.what} holds the sparse file {name!r}, which would unpack to more than it carries")
 
-    def require_records(self, header: bytes) -> None:
-        """Raises OutsideError where the pax `header` is no row of records, or describes a sparse file."""
+    def damaged(self, why: str) -> OutsideError:
+        """The error for what is no header, or one that programs read in more than one way."""
+        return OutsideError(f"{self.what} cannot be unpacked: {why}")
+
+    def require_records(self, header: bytes, only: bytes = b"") -> None:
+        """Raises OutsideError where the pax `header` is no row of records, describes a sparse file, or has a record
+        that programs read in more than one way; or any but `only`.
+        """
         position, size = 0, len(header.rstrip(b"\0"))
         while position < size:
             found = RECORD.match(header, position)
             end = position + int(found[1]) if found else 0
             if not found or not found.end() < end <= size or header[end - 1] != ord("\n"):
-                raise OutsideError(f"{self.what} holds a damaged extended header")
-            if found[0].partition(b" ")[2].startswith(b"GNU.sparse."):
+                raise self.damaged("a damaged extended header")
+            key = found[0].partition(b" ")[2][:-1]
+            if key.startswith(b"GNU.sparse."):
                 raise self.sparse(found[0].decode(errors="replace"))
+            if only and key != only:
+                raise self.damaged("it says something of all members, which some programs leave out")
+            if key in NEVER_EMPTY and found.end() == end - 1:
+                raise self.damaged("an extended header says nothing where it must")
             position = end
         if DIGITS.search(header):
             raise OutsideError(f"{self.what} holds an extended header with a number of more than 256 digits")
@@ -199,8 +276,11 @@ class Tar(tarfile.TarFile):
         """The next member, or None at the end. Raises OutsideError for a member that is over a limit."""
         if self.firstmember is not None:  # type: ignore[attr-defined]
             return super().next()  # met and counted before
-        self.headers.used = sum(len(key) + len(value) for key, value in self.pax_headers.items())
-        info = super().next()
+        self.headers.used = 0
+        try:
+            info = super().next()
+        except tarfile.TarError as error:
+            raise self.damaged(str(error)) from None
         if info is not None:
             self._count(info)
         if self.forgets:

@@ -135,7 +135,7 @@ def test_removals_of_upper_layers_are_applied(store: Store, tmp_path: Path) -> N
 @pytest.mark.needs("root")
 @pytest.mark.parametrize("way", ["../escaped", "link/escaped", "a/../../escaped", "up/escaped", "hard"])
 def test_a_hostile_layer_never_writes_outside(store: Store, tmp_path: Path, way: str) -> None:
-    """Links and dots lead to places inside, as they would for a process in the image."""
+    """Links lead to places inside, as they would for a process in the image; names that climb are refused."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_text("secret")
@@ -143,10 +143,13 @@ def test_a_hostile_layer_never_writes_outside(store: Store, tmp_path: Path, way:
     last = "=>link/secret" if way == "hard" else "x"
     high = tar_of(tmp_path / "high", [(way, last)])
     digest = image(store, store.put_file(low, TAR), store.put_file(high, TAR))
+    if ".." in way:
+        with pytest.raises(OutsideError, match="climbs out"):
+            store.unpack(digest, tmp_path / "deep/er/tree")
     try:
         store.unpack(digest, tmp_path / "deep/er/tree")
     except (OutsideError, OSError):
-        assert way == "hard"
+        assert way == "hard" or ".." in way
     assert [path.name for path in outside.iterdir()] == ["secret"]
     tree = tmp_path / "deep/er/tree"
     assert all(path.is_relative_to(tree) for path in tmp_path.rglob("escaped"))

@@ -1,0 +1,125 @@
+"""Tars that programs read in more than one way: what an engine would run is never other than what is scanned here."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from images.store import layers
+from tests.images.build.test_dockerfile_guard import engine
+
+__all__ = ["engine"]
+
+TAR = "application/vnd.oci.image.layer.v1.tar"
+MODE, SIZE, MAGIC, PREFIX, TRAILER = slice(100, 108), slice(124, 136), slice(257, 265), slice(345, 500), slice(508, 512)
+END = bytes(1024)
+OF_THE_ENGINE = {".dockerenv", "dev", "etc", "proc", "sys"}
+
+
+def member(
+    name: str, data: bytes = b"", kind: bytes = b"0", raw: dict[slice, bytes] | None = None, checksum: str = "%06o\0 "
+) -> bytes:
+    """A member with a ustar header, in which `raw` is written over; padded with zero bytes."""
+    head = bytearray(512)
+    fields = {slice(0, 100): name.encode(), MODE: b"0000644", SIZE: b"%011o" % len(data), MAGIC: b"ustar\x0000"}
+    fields |= {slice(156, 157): kind, slice(148, 156): b" " * 8, **(raw or {})}
+    for at, text in fields.items():
+        head[at] = text.ljust(at.stop - at.start, b"\0")
+    head[148:156] = (checksum % sum(head)).encode()
+    return bytes(head) + data + bytes(-len(data) % 512)
+
+
+def pax(*records: tuple[str, str], kind: bytes = b"x", after: bytes = b"") -> bytes:
+    """An extended header; `after` lies in its padding."""
+    said = b"".join(_record(f" {key}={value}\n".encode()) for key, value in records)
+    return member("x", said, kind)[: 512 + len(said)] + after + bytes(-len(said + after) % 512)
+
+
+def _record(rest: bytes) -> bytes:
+    size = next(n for n in range(len(rest), 2000) if n == len(str(n)) + len(rest))
+    return str(size).encode() + rest
+
+
+def longer(name: str) -> bytes:
+    """A GNU header with a long name."""
+    return member("././@LongLink", name.encode() + b"\0", b"L")
+
+
+GOOD, EVIL = member("good", b"good"), member("evil", b"evil")
+NUMBER, ALL = "a number begins with a zero byte", "it says something of all members"
+SEVERAL, NOTHING, ON = "several extended headers", "says nothing where it must", "longer than it says"
+AMBIGUOUS = {
+    "a checksum after a zero byte": (GOOD + member("evil", b"evil", checksum="\0%06o "), NUMBER),
+    "a size after a zero byte": (member("evil", GOOD, raw={SIZE: b"\x000000002000"}), NUMBER),
+    "a mode after a zero byte": (member("evil", b"evil", raw={MODE: b"\x00004755"}), NUMBER),
+    "a path for all": (pax(("path", "good"), kind=b"g") + EVIL, ALL),
+    "two paths": (pax(("path", "good")) + pax(("path", "evil")) + member("x", b"evil"), SEVERAL),
+    "two long names": (longer("good") + longer("evil") + member("x", b"evil"), SEVERAL),
+    "a path and a long name": (pax(("path", "good")) + longer("evil") + member("x", b"evil"), SEVERAL),
+    "a path before a comment for all": (pax(("path", "good")) + pax(("comment", "a"), kind=b"g") + EVIL, SEVERAL),
+    "an empty path": (pax(("path", "")) + EVIL, NOTHING),
+    "an empty size": (pax(("size", "")) + member("evil", GOOD), NOTHING),
+    "a path behind the end": (pax(("comment", "a"), after=_record(b" path=good\n")) + EVIL, ON),
+    "a long name that goes on": (
+        member("././@LongLink", b"ev", b"L")[:514] + b"il" + bytes(508) + member("x", b"evil"),
+        ON,
+    ),
+    "an old form with a prefix": (member("evil", b"evil", raw={MAGIC: b"", PREFIX: b"good"}), "a path of two parts"),
+    "dots behind a link": (
+        member("x/y/", kind=b"5") + member("d", kind=b"2", raw={slice(157, 257): b"/x/y"}) + member("d/../evil"),
+        "climbs out",
+    ),
+}
+UNSOUND = {
+    "no header": (GOOD + EVIL.replace(b"evil", b"gone", 1) + EVIL, "bad checksum"),
+    "half a header": (GOOD + EVIL[:100], "truncated"),
+    "an empty long name": (member("././@LongLink", b"\0", b"L") + EVIL, NOTHING),
+    "an old directory with a long name": (longer("evil/x") + member("evil/", b"x", b"\0"), "of the oldest form"),
+    "the form of star": (member("evil", raw={PREFIX: b"a", TRAILER: b"tar\0"}), "form of star"),
+}
+
+
+@pytest.mark.parametrize("way", [*AMBIGUOUS, *UNSOUND])
+def test_what_programs_read_otherwise_is_refused(tmp_path: Path, way: str) -> None:
+    """Not one of them may hide a file, or another mode of one, from those who scan and verify the image."""
+    data, told = (AMBIGUOUS | UNSOUND)[way]
+    (tmp_path / "layer").write_bytes(data if way == "half a header" else data + END)
+    with pytest.raises(OutsideError, match=told):
+        layers.unpack(tmp_path / "layer", TAR, tmp_path / "tree")
+
+
+@pytest.mark.needs("docker")
+def test_an_engine_does_read_them_otherwise(engine: str, tmp_path: Path) -> None:
+    """Each brings `evil` into a container, or its mode, where Python's tarfile finds another thing."""
+    env, alike = {"DOCKER_HOST": engine}, []
+    for way, (data, _) in AMBIGUOUS.items():
+        file = tmp_path / "layer.tar"
+        file.write_bytes(data + END)
+        with tarfile.open(file, "r|") as tar:
+            ours = {(info.name.strip("/"), info.mode) for info in tar}
+        image = run(["docker", "import", str(file)], env=env).stdout.strip()
+        container = run(["docker", "create", image, "x"], env=env).stdout.strip()
+        run(["docker", "export", "--output", str(file), container], env=env)
+        run(["docker", "rm", container], env=env)
+        run(["docker", "rmi", image], env=env)
+        with tarfile.open(file) as tar:
+            theirs = {(info.name, info.mode) for info in tar if info.name.split("/")[0] not in OF_THE_ENGINE}
+        alike += [way] if ours == theirs else []
+    assert alike == []
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_what_is_sound_is_unpacked(tmp_path: Path, form: int) -> None:
+    """Long names and long links, one after the other as GNU tar writes them, and a comment for all (git archive)."""
+    long = "n" * (90 if form == tarfile.USTAR_FORMAT else 200)
+    with tarfile.open(tmp_path / "layer", "w", format=form, pax_headers={"comment": "a commit"}) as tar:
+        for name, kind in ((long, tarfile.REGTYPE), (f"{long[:-1]}l", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, long if kind == tarfile.SYMTYPE else ""
+            tar.addfile(info)
+    layers.unpack(tmp_path / "layer", TAR, tmp_path / "tree")
+    assert (tmp_path / "tree" / f"{long[:-1]}l").readlink() == Path(long)
