@@ -172,13 +172,16 @@ class Upstream:
         return {str(parsed(Platform, config, reference)): found.digest}
 
     def _import(self, directory: Path, digest: str) -> None:
-        """Take a downloaded image into the store, its manifest last. Raises OutsideError when it is another one."""
+        """Take a downloaded image into the store. Raises OutsideError when it is another one, or unpacks to another."""
+        taken = Store(directory / "store", below=self.store)
         for blob in directory.iterdir():
             if re.fullmatch(r"[0-9a-f]{64}", blob.name):
-                self.store.put_file(blob, CONFIG)
-        found = self.store.put_file(directory / "manifest.json", MANIFEST)
+                taken.put_file(blob, CONFIG)
+        found = taken.put_file(directory / "manifest.json", MANIFEST)
         if found.digest != digest:
             raise OutsideError(f"the registry gave {found.digest} for {digest}", hint="is something between us and it?")
+        taken.require_diff_ids(digest)
+        self.store.adopt(taken, digest)
 
     def _registry(self, reference: str) -> RegistryClient:
         return RegistryClient(split(reference)[0].rpartition("/")[0], self.settings)

@@ -138,6 +138,15 @@ def opened(path: Path, media_type: str, allowance: Allowance | None = None) -> I
         yield cast(IO[bytes], Counted(stream, *meters))
 
 
+def diff_id(path: Path, media_type: str, allowance: Allowance | None = None) -> str:
+    """The digest of what a layer unpacks to. Raises OutsideError for one that is damaged or over a limit."""
+    seen = hashlib.sha256()
+    with _readable(path), opened(path, media_type, allowance) as stream:
+        while data := stream.read():
+            seen.update(data)
+    return f"sha256:{seen.hexdigest()}"
+
+
 @contextmanager
 def reading(path: Path, media_type: str, allowance: Allowance | None = None) -> Iterator[Tar]:
     """The members of a layer, met one after the other. Raises OutsideError for one that is damaged or over a limit."""

@@ -15,7 +15,7 @@ from hardening.foundation.hashing import canonical, hex_of
 from hardening.foundation.limits import IMAGE_LAYERS, JSON_BYTES, parse_json, read_all
 from images.artifact import Descriptor
 from images.store import layers
-from images.store.fields import require_one_reading
+from images.store.fields import ANOTHER, require_one_reading
 from images.store.files import image_modes, link_or_copy, room_on
 from images.store.tars import Allowance
 
@@ -174,6 +174,20 @@ class Store:
         """The layers of the content manifest `digest`, lowest first."""
         found = self.read_json(digest)["layers"]
         return [Descriptor(_oci_type(item["mediaType"]), item["digest"], item["size"]) for item in found]
+
+    def require_diff_ids(self, digest: str) -> None:
+        """Raises OutsideError unless the layers of the image unpack to what its configuration names, and to no more.
+
+        Engines find out by themselves how a layer is packed; what they unpack is then the same as here.
+        """
+        allowance = Allowance(f"the image {digest}")
+        found = [layers.diff_id(self.blob(one.digest), one.media_type, allowance) for one in self.layers_of(digest)]
+        try:
+            named = self.config(digest)["rootfs"]["diff_ids"]
+        except (LookupError, TypeError):
+            named = None
+        if found != named:
+            raise OutsideError(f"{allowance.bytes.what} does not unpack to what its configuration names", hint=ANOTHER)
 
     def size_of(self, digest: str) -> int:
         """The bytes of an image as a registry keeps it: manifest, configuration and layers."""

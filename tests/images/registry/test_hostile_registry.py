@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
+import io
 import json
 import os
+import struct
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +39,8 @@ from images.registry.show import show
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 from images.trust.envelope import BUNDLE
 from images.trust.keys import signer
+from tests.images.store.test_tars import END, EVIL
+from tests.images.store.test_tars import member as tar_member
 from tests.support.hostile import MIB, Drip, Hostile, Reply, costly_json, deep_json, endless, hostile, redirect
 from tests.support.publishing import NOW
 from tests.support.signing import signed
@@ -160,6 +166,34 @@ def test_a_layer_that_only_engines_would_read_is_no_image(stage: Stage, tmp_path
     refused(lambda: configured(RootFS={"diff_ids": [ZERO]}), "the field rootfs as 'RootFS'")
     refused(lambda: configured(config={"onbuild": ["ADD http://x /x"]}), "the field OnBuild as 'onbuild'")
     refused(lambda: configured(config={"User": "1000", "u\u017fer": "0"}), "the field User as")
+
+
+def test_a_layer_that_engines_would_unpack_otherwise_is_no_image(stage: Stage) -> None:
+    """They look at its first bytes: what is called a plain tar, and is one, may be gzip too, of another tar."""
+    evil, upstream = EVIL + END, Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)
+    both = tar_and_gzip(b"good", evil)
+    assert gzip.decompress(both) == evil
+    with tarfile.open(fileobj=io.BytesIO(both), mode="r:") as tar:
+        assert [tar.extractfile(info).read() for info in tar] == [b"good"]  # type: ignore[union-attr]
+
+    def bring(layer: bytes, *unpacked: bytes) -> None:
+        config = {"rootfs": {"type": "layers", "diff_ids": list(map(digest, unpacked))}, "os": "linux"}
+        found = {**stage.blob(json.dumps({**config, "architecture": "amd64"}).encode()), "mediaType": OCI_CONFIG}
+        listed = {**stage.blob(layer), "mediaType": OCI_LAYER.removesuffix("+gzip")}
+        stage.manifest("one", {"schemaVersion": 2, "mediaType": MANIFEST, "config": found, "layers": [listed]})
+        upstream.bring(f"{stage.repository}:one")
+
+    for unpacked in ([evil], [], [evil, both]):
+        refused(lambda unpacked=unpacked: bring(both, *unpacked), "does not unpack to what its configuration names")
+    assert not list(upstream.store.path.glob("blobs/sha256/*"))
+    bring(evil, evil)
+
+
+def tar_and_gzip(inside: bytes, unpacked: bytes) -> bytes:
+    """A tar of a file whose content is `inside`, which as gzip unpacks to `unpacked`: gzip passes over the tar."""
+    body = gzip.compress(unpacked)[10:]
+    said = {slice(0, 12): b"\x1f\x8b\x08\x04" + bytes(5) + b"\x03" + struct.pack("<H", 1012 + len(END))}
+    return tar_member("", inside, raw=said) + END + body
 
 
 @pytest.mark.parametrize("path", PATHS)
