@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, cast
 
 from hardening.foundation.errors import OutsideError
@@ -161,22 +162,103 @@ def reading(path: Path, media_type: str, allowance: Allowance | None = None) -> 
 
 
 def unpack(path: Path, media_type: str, root: Path, allowance: Allowance | None = None) -> None:
-    """Apply a layer to `root` as a container runtime does. Links in it never lead out of `root`.
+    """Apply a layer to `root` as engines on overlayfs do: unpacked by itself, and then laid over what is there.
 
-    Raises OutsideError for a layer that is damaged, climbs out, or takes more than `allowance` has left.
+    So no link in it leads out of it, nor does one of a layer below lead into another place. Raises OutsideError for a
+    layer that is damaged, climbs out, says what engines differ in, or takes more than `allowance` has left.
     """
-    within = Within(root)
-    fresh: set[str] = set()
-    folders: dict[str, float] = {}
-    with reading(path, media_type, allowance) as tar:
+    root.mkdir(parents=True, exist_ok=True)
+    with reading(path, media_type, allowance) as tar, ExitStack() as stack:
+        upper, tree = root, Within(root)
+        if any(root.iterdir()):
+            upper = Path(stack.enter_context(TemporaryDirectory(dir=root.parent, prefix=f"{root.name}.layer-")))
+        layer = _Layer(upper, marks=upper is not root)
         for info in tar:
-            target = within.place(info.name)
-            if info.isdir():
-                folders[str(target)] = info.mtime
-            _apply(tar, info, target, within, fresh)
-        for name, mtime in folders.items():
-            if within.holds(Path(name)):
-                os.utime(name, (mtime, mtime))
+            layer.apply(tar, info)
+        if layer.marks:
+            _lay(layer, upper, tree, root)
+        for name, mtime in layer.folders.items():
+            if tree.holds(root / name):
+                os.utime(root / name, (mtime, mtime))
+
+
+class _Layer:
+    """A layer that is unpacked by itself in `root`, and the times of the `folders` that it names.
+
+    With `marks`, what it takes away from those below stays beside it as a file of the mark's name.
+    """
+
+    def __init__(self, root: Path, *, marks: bool) -> None:
+        self.within = Within(root)
+        self.marks = marks
+        self.marked = False
+        self.folders: dict[str, float] = {}
+
+    def apply(self, tar: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        """Apply one entry."""
+        target = self.within.place(info.name)
+        if target == self.within.root:
+            return
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        if target.name.startswith(WHITEOUT):
+            self._remove_below(target)
+            return
+        if info.isdir() and os.path.lexists(target.with_name(WHITEOUT + target.name)):
+            # Engines show in it what was there before.
+            raise OutsideError(f"a layer takes {target.name} away, and holds it as a directory")
+        if not info.isdir() or target.is_symlink() or not target.is_dir():
+            self.within.remove(target)
+        if info.ischr() or info.isblk():  # left out; nothing below shows through it, and numbered 0, 0 it is a mark
+            self._mark(target.with_name(WHITEOUT + target.name))
+            return
+        if info.isdir():
+            self.folders[str(target.relative_to(self.within.root))] = info.mtime
+        if info.islnk() or info.issym():
+            self.within.forget()
+        if info.islnk():
+            os.link(self.within.place(info.linkname), target, follow_symlinks=False)
+        else:
+            _create(tar, info, target)
+
+    def _remove_below(self, mark: Path) -> None:
+        if mark.name == OPAQUE:
+            if mark.parent != self.within.root:  # at the top engines take no notice of it
+                self._mark(mark)
+        elif os.path.lexists(mark.with_name(_removed(mark.name))):
+            raise OutsideError(f"a layer holds {mark.name.removeprefix(WHITEOUT)} and takes it away again")
+        else:
+            self._mark(mark)
+
+    def _mark(self, mark: Path) -> None:
+        if self.marks:
+            mark.touch()
+            self.marked = True
+
+
+def _lay(layer: _Layer, upper: Path, tree: Within, lower: Path) -> None:
+    """Move what is in `upper`, a folder of the layer, to `lower`, the same one of the `tree`."""
+    with os.scandir(upper) as found:
+        children = list(found)
+    marks = {one.name for one in children if one.name.startswith(WHITEOUT) and one.is_file(follow_symlinks=False)}
+    gone = lower.iterdir() if OPAQUE in marks else (lower / mark.removeprefix(WHITEOUT) for mark in marks)
+    for path in list(gone):
+        tree.remove(path)
+    for child in (one for one in children if one.name not in marks):
+        target, folder = lower / child.name, child.is_dir(follow_symlinks=False)
+        there = folder and target.is_dir() and not target.is_symlink()
+        if not there:
+            tree.remove(target)
+        if not folder or not (there or layer.marked):
+            Path(child.path).rename(target)
+            continue
+        if not there:
+            target.mkdir()
+        if not there or str(Path(child.path).relative_to(layer.within.root)) in layer.folders:
+            status = child.stat(follow_symlinks=False)
+            os.chown(target, status.st_uid, status.st_gid)
+            shutil.copystat(child.path, target)
+        _lay(layer, Path(child.path), tree, target)
 
 
 @contextmanager
@@ -193,31 +275,6 @@ def _readable(path: Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise OutsideError(f"the layer {path.name[:12]} cannot be unpacked: {error}") from None
-
-
-def _apply(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path, within: Within, fresh: set[str]) -> None:
-    """Apply one entry; `fresh` is what this layer itself has brought, which its own opaque marks do not remove."""
-    if target.name == OPAQUE:
-        for child in target.parent.iterdir():
-            if str(child) not in fresh:
-                within.remove(child)
-        return
-    if target.name.startswith(WHITEOUT):
-        within.remove(target.parent / _removed(target.name))
-        return
-    if info.ischr() or info.isblk() or target == within.root:
-        return
-    if not info.isdir() or target.is_symlink() or not target.is_dir():
-        within.remove(target)
-    fresh.update(within.new(target, fresh))
-    if not target.parent.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-    if info.islnk() or info.issym():
-        within.forget()
-    if info.islnk():
-        os.link(within.place(info.linkname), target, follow_symlinks=False)
-    else:
-        _create(tar, info, target)
 
 
 def _removed(mark: str) -> str:

@@ -6,7 +6,7 @@ import re
 import shutil
 import stat
 import tarfile
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -61,14 +61,6 @@ class Within:
                 return self._resolve(start, [*target.split("/"), *parts[index + 1 :]], links_left - 1)
             at = step
         return at
-
-    def new(self, path: Path, known: Set[str]) -> list[str]:
-        """`path` and its directories below the root, up to the first that is `known`, as all above it then are."""
-        found, top, name = [], str(self.root), str(path)
-        while len(name) > len(top) and name not in known:
-            found.append(name)
-            name = name.rpartition("/")[0]
-        return found
 
     def holds(self, folder: Path) -> bool:
         """Whether `folder`, placed before, is a directory still, reached by no link that was put there since."""

@@ -192,7 +192,13 @@ def test_a_folder_that_was_met_before_it_became_a_link_leads_nowhere_else(
     outside.mkdir()
     made = [("s", f"->{outside}"), ("d", "=>s")] if hard else [("d", f"->{outside}")]
     tar = tar_of(tmp_path / "tar", [*before, *made, ("d/f", "of the layer")])
-    store.unpack(image(store, store.put_file(tar, TAR)), tmp_path / "tree")
+    digest = image(store, store.put_file(tar, TAR))
+    if (".wh.d", "") in before:  # engines refuse it
+        with pytest.raises(OutsideError, match="holds d and takes it away again"):
+            store.unpack(digest, tmp_path / "tree")
+        assert list(outside.iterdir()) == []
+        return
+    store.unpack(digest, tmp_path / "tree")
     assert list(outside.iterdir()) == []
     assert (tmp_path / "tree" / outside.relative_to("/") / "f").read_text() == "of the layer"
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import stat
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import digest
 from hardening.foundation.process import run
 from images.store import layers
 from tests.images.build.test_dockerfile_guard import engine
@@ -100,16 +103,109 @@ def test_an_engine_does_read_them_otherwise(engine: str, tmp_path: Path) -> None
         file = tmp_path / "layer.tar"
         file.write_bytes(data + END)
         with tarfile.open(file, "r|") as tar:
-            ours = {(info.name.strip("/"), info.mode) for info in tar}
+            ours = {(info.name.strip("/"), stat.filemode(info.mode | KINDS[info.type])) for info in tar}
         image = run(["docker", "import", str(file)], env=env).stdout.strip()
-        container = run(["docker", "create", image, "x"], env=env).stdout.strip()
-        run(["docker", "export", "--output", str(file), container], env=env)
-        run(["docker", "rm", container], env=env)
-        run(["docker", "rmi", image], env=env)
-        with tarfile.open(file) as tar:
-            theirs = {(info.name, info.mode) for info in tar if info.name.split("/")[0] not in OF_THE_ENGINE}
+        theirs = set(exported(env, image, file).items())
         alike += [way] if ours == theirs else []
     assert alike == []
+
+
+FOLDER, LINK, FIFO, CHARACTER, BLOCK = b"5", b"2", b"6", b"3", b"4"
+
+
+def entry(name: str, kind: bytes = b"0", to: str = "", mode: bytes = b"0000755") -> bytes:
+    """A member with nothing in it."""
+    return member(name, kind=kind, raw={MODE: mode, slice(157, 257): to.encode()})
+
+
+BELOW = [
+    *(entry("gone"), entry("device"), entry("disk/a"), entry("file/a"), entry("link", LINK, "file"), entry("flat")),
+    *(entry("opaque/a/b"), entry("opaque/c"), entry("mode/a"), entry("kept", FOLDER, mode=b"0000700"), entry("kept/a")),
+    *(entry("again"), entry("fifo/a"), entry("to/a"), entry("once/a"), entry("deep/a/b/c")),
+]
+ABOVE = [
+    *(
+        entry(".wh.gone"),
+        entry("device", CHARACTER),
+        entry("disk", BLOCK),
+        entry("file"),
+        entry("link/b"),
+        entry("flat/a"),
+    ),
+    *(entry("opaque/a/d"), entry("opaque/.wh..wh..opq"), entry("mode", FOLDER, mode=b"0000711"), entry("kept/b")),
+    *(entry(".wh.again"), entry("again"), entry("fifo", FIFO), entry("to", LINK, "/other"), entry("to/b")),
+    *(entry("once"), entry("once", FOLDER), entry("deep/a/.wh.b"), entry("new/a/.wh.b"), entry(".wh..wh..opq")),
+]
+
+
+@pytest.mark.needs("docker", "root")
+def test_layers_lie_over_each_other_as_in_an_engine(engine: str, tmp_path: Path) -> None:
+    """What is gone, hidden, replaced, or shows through from below."""
+    paths = []
+    for name, entries in (("below", BELOW), ("above", ABOVE)):
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(b"".join(entries) + END)
+        layers.unpack(paths[-1], TAR, tmp_path / "tree")
+    ours = {
+        str(path.relative_to(tmp_path / "tree")): stat.filemode(path.lstat().st_mode)
+        for path in (tmp_path / "tree").rglob("*")
+    }
+    theirs = run_by(engine, paths, tmp_path)
+    assert {name: mode for name, mode in theirs.items() if mode[0] not in "bc"} == ours
+    assert {"device", "disk", "gone"}.isdisjoint(ours)
+    assert ours.keys() >= {"link/b", "once/a", "opaque/a/d", "new/a"}
+    assert [path.name for path in tmp_path.iterdir() if "layer" in path.name] == []
+
+
+def run_by(engine: str, paths: list[Path], folder: Path) -> dict[str, str]:
+    """Name and mode of what an engine shows in a container of an image that is made of these layers."""
+    env, saved = {"DOCKER_HOST": engine}, folder / "saved.tar"
+    diff_ids = [digest(path.read_bytes()) for path in paths]
+    config = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
+    (folder / "config.json").write_text(json.dumps(config))
+    listed = [{"Config": "config.json", "RepoTags": ["of-a-test:1"], "Layers": [path.name for path in paths]}]
+    (folder / "manifest.json").write_text(json.dumps(listed))
+    with tarfile.open(saved, "w") as tar:
+        for name in ("config.json", "manifest.json", *(path.name for path in paths)):
+            tar.add(folder / name, name)
+    run(["docker", "load", "--input", str(saved)], env=env)
+    return exported(env, "of-a-test:1", saved)
+
+
+def exported(env: dict[str, str], image: str, file: Path) -> dict[str, str]:
+    """Name and mode of what a container of `image` shows; it and the image are removed."""
+    container = run(["docker", "create", image, "x"], env=env).stdout.strip()
+    run(["docker", "export", "--output", str(file), container], env=env)
+    run(["docker", "rm", container], env=env)
+    run(["docker", "rmi", image], env=env)
+    with tarfile.open(file) as tar:
+        return {
+            info.name: stat.filemode(info.mode | KINDS[info.type])
+            for info in tar
+            if info.name.split("/")[0] not in OF_THE_ENGINE
+        }
+
+
+KINDS = {b"0": stat.S_IFREG, b"1": stat.S_IFREG, b"2": stat.S_IFLNK, b"3": stat.S_IFCHR, b"4": stat.S_IFBLK}
+KINDS |= {b"5": stat.S_IFDIR, b"6": stat.S_IFIFO}
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        ([entry(".wh.d"), entry("d", FOLDER)], "takes d away, and holds it as a directory"),
+        ([entry("d", CHARACTER), entry("d", FOLDER)], "takes d away, and holds it as a directory"),
+        ([entry("d/n"), entry(".wh.d")], "holds d and takes it away again"),
+    ],
+)
+def test_what_engines_differ_in_is_refused(tmp_path: Path, entries: list[bytes], told: str) -> None:
+    """In a directory that was taken away and stands there again some show what was in it before."""
+    for number, content in enumerate((entry("d/a"), b"".join(entries))):
+        (tmp_path / str(number)).write_bytes(content + END)
+    layers.unpack(tmp_path / "0", TAR, tmp_path / "tree")
+    with pytest.raises(OutsideError, match=told):
+        layers.unpack(tmp_path / "1", TAR, tmp_path / "tree")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "tree"]
 
 
 @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
