@@ -314,7 +314,7 @@ def read_file(path: Path, media_type: str, name: str) -> bytes | None:
     found = None
     with reading(path, media_type) as tar:
         for info in tar:
-            if info.name.removeprefix("./") == name:
+            if os.path.normpath(info.name).lstrip("/") == name:
                 content = tar.extractfile(info) if info.isreg() else None
                 found = read_all(content, SMALL_FILE, f"{name} in {tar.what}") if content else None
     return found
