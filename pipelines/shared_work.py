@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from images.context import Context
 from images.documents import from_json
 from pipelines.durable.port import Flow, Json, WorkflowEngine
 from pipelines.nightly.flow import flows
-from pipelines.nightly.model import FLEET, IMAGE, FleetJob, ImageAnswer, ImageJob, NightOrder
+from pipelines.nightly.model import FLEET, IMAGE, FleetJob, ImageAnswer, ImageJob, NightOrder, NightPart
 from pipelines.nightly.stages import WorldStages
 
 
@@ -39,26 +40,33 @@ class WorkerStages(WorldStages):
 
     def build(self, job: ImageJob) -> ImageAnswer:
         """Ask what the night asked, then build."""
-        self._ask_once(job.night)
-        return super().build(job)
+        return self._with(self._ask_once(job.night), super().build(job))
 
     def judge(self, job: ImageJob, built: ImageAnswer) -> ImageAnswer:
         """As `build`: the worker that built it may be another one."""
-        self._ask_once(job.night)
-        return super().judge(job, built)
+        return self._with(self._ask_once(job.night), super().judge(job, built))
 
     def publish(self, job: ImageJob, judged: ImageAnswer) -> ImageAnswer:
         """As `judge`."""
-        self._ask_once(job.night)
-        return super().publish(job, judged)
+        return self._with(self._ask_once(job.night), super().publish(job, judged))
 
-    def _ask_once(self, night: NightOrder) -> None:
+    def _ask_once(self, night: NightOrder) -> tuple[NightPart, ...]:
+        """What failed, by this machine's name: the last index and the last data serve, as in the night itself."""
         with self._ready:
-            if not self._asked:
-                for suite in self.suites(night):
-                    self.index(night, suite)
-                    self.feeds(night, suite)
+            asked = [] if self._asked else self.suites(night)
+            parts = [ask(night, suite) for suite in asked for ask in (self.index, self.feeds)]
             self._asked = True
+        return tuple(_here(part) for part in parts if part.failure)
+
+    @staticmethod
+    def _with(parts: tuple[NightPart, ...], answer: ImageAnswer) -> ImageAnswer:
+        return replace(answer, parts=(*parts, *answer.parts))
+
+
+def _here(part: NightPart) -> NightPart:
+    """A part of the night, as this machine did it."""
+    lines = (line.model_copy(update={"name": f"{line.name} on {socket.gethostname()}"}) for line in part.lines)
+    return replace(part, lines=tuple(lines))
 
 
 class _Nights:

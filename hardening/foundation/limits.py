@@ -111,6 +111,7 @@ SERVE_STREAMS = Limit("serve.streams", 32, "pages that are told of changes at on
 SERVE_STREAM_SECONDS = Limit("serve.stream-seconds", 900, "seconds for one stream of changes; pages ask again then")
 
 INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")
+BUILD_SECONDS = Limit("build.seconds", 6 * 3600, "seconds for one call of a tool that builds")
 APT_SECONDS = Limit("apt.seconds", 1800, "seconds for one call of apt")
 APT_MEMORY = Limit("apt.memory", GIB, "bytes of addresses that one program of apt takes")
 

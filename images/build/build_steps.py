@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from hardening.foundation.content import read_small
-from hardening.foundation.errors import ContentError, OutsideError, nearest
+from hardening.foundation.errors import ContentError, LateError, OutsideError, nearest
+from hardening.foundation.limits import BUILD_SECONDS
 from hardening.foundation.process import bound, pipe_from, run, which
 from hardening.overlay import apply_to
 from hardening.render import Overlay
@@ -187,12 +188,14 @@ def copy_folder(folder: Path, target: Path) -> Path:
 def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str, passes: Sequence[str] = ()) -> None:
     """Run the tool that builds `job`; it and its mounts die with us. `env` and `passes`: as of `process.run`.
 
-    Raises OutsideError that names the image.
+    Raises OutsideError that names the image, also where the tool takes too long.
     """
+    tool = argv[0]
     try:
-        run(bound(argv), env=env, passes=passes, hint=hint)
+        run(bound(argv), env=env, passes=passes, hint=hint, timeout=BUILD_SECONDS.most)
+    except LateError:
+        raise BUILD_SECONDS.exceeded(f"{tool}, which builds {job.name},") from None
     except OutsideError as error:
-        tool = argv[0]
         raise OutsideError(f"{tool} could not build {job.name}", evidence=error.evidence, hint=hint) from None
 
 

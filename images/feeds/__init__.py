@@ -255,6 +255,8 @@ def _fetch_trivy(directory: Path, now: datetime, within: timedelta) -> None:
 def _replace_trivy(directory: Path, now: datetime) -> None:
     """By a fresh directory, swapped in when it is whole: a scan never reads half a database."""
     fresh, old = directory.with_name(f"{directory.name}.new"), directory.with_name(f"{directory.name}.old")
+    if old.exists() and not directory.exists():  # we died in the middle of a swap
+        old.rename(directory)
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
     try:

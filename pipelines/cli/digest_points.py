@@ -60,6 +60,7 @@ class Automation:
 class Point:
     """One open point. `one` is a member or a vulnerability of `place`; `owners` are whom it concerns, `acts` has to do
     what stands in `todo`. `act` names what Goldsmith does about it now, and `doing` says that, or what comes next.
+    `explain`: the member for whom only that is known, since a plan may leave it alone; else empty.
     """
 
     subject: str
@@ -74,6 +75,7 @@ class Point:
     todo: str
     act: str = ""
     doing: str = ""
+    explain: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,12 +149,10 @@ def _of_fix(one: OpenFix, owners: Mapping[str, str], automation: Mapping[str, Au
 
 def _of_fleet(fleet: JudgedFleet, now: datetime, does: Automation | None, *, known: bool) -> Iterator[Point]:
     """`known`: its open fixes stand there already."""
-    at = fleet.checked_at
-    if not _is_fresh(fleet, now):
-        what = f"it was last checked on {at:%Y-%m-%d %H:%M} UTC" if at else "it was never checked"
+    if why := _unjudged(fleet, now):
         yield Point(
-            f"fleet {fleet.name} {UNCHECKED}", fleet.name, UNCHECKED, "", f"{what}: what runs there is not known", at,
-            None, (fleet.owner,), fleet.owner, f"./goldsmith fleet.check {fleet.name}",
+            f"fleet {fleet.name} {UNCHECKED}", fleet.name, UNCHECKED, "", f"{why}: what runs there is not known",
+            fleet.checked_at, None, (fleet.owner,), fleet.owner, f"./goldsmith fleet.check {fleet.name}",
         )  # fmt: skip
     for member in fleet.members:
         for one in member.standing:
@@ -164,6 +164,7 @@ def _of_fleet(fleet: JudgedFleet, now: datetime, does: Automation | None, *, kno
             yield Point(
                 _subject(fleet, member.name, one.rule), fleet.name, one.rule, member.name, one.what, one.since,
                 one.deadline, tuple(dict.fromkeys((one.acts, fleet.owner))), one.acts, one.todo, act, doing,
+                f"{fleet.name}/{member.name}" if doing and not act else "",
             )  # fmt: skip
 
 
@@ -177,11 +178,17 @@ def _doing(does: Automation, member: str) -> tuple[str, str]:
 def _is_blind(fleet: JudgedFleet, now: datetime) -> bool:
     """Whether a member that is not there any more, or what one broke, may only not have been seen."""
     unread = (one.rule == UNREAD for member in fleet.members for one in member.violations)
-    return not _is_fresh(fleet, now) or any(unread)
+    return bool(_unjudged(fleet, now)) or any(unread)
 
 
-def _is_fresh(fleet: JudgedFleet, now: datetime) -> bool:
-    return fleet.checked_at is not None and -SKEW <= now - fleet.checked_at <= STALE
+def _unjudged(fleet: JudgedFleet, now: datetime) -> str:
+    """Why it is not known what runs there; empty where it is."""
+    at = fleet.checked_at
+    if at is None:
+        return "it was never checked"
+    if not -SKEW <= now - at <= STALE:
+        return f"it was last checked on {at:%Y-%m-%d %H:%M} UTC"
+    return "" if fleet.members else "its last check found no member"
 
 
 # -- what is told of it ------------------------------------------------------------------------------------------------

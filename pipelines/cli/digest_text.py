@@ -97,6 +97,9 @@ def _line(same: Sequence[News], now: datetime) -> DigestLine:
     said = [_cut(what, MOST_CHARACTERS // 2), *_dates(stage, since, due, marked, now)]
     if stage is not DigestStage.ENDED:
         said.append(first.doing or f"{first.acts}: {first.todo}")
+    late = stage is DigestStage.REMIND or (due is not None and due <= now)
+    if late and first.explain:  # the nights before have not replaced it
+        said.append(f"what keeps it: ./goldsmith fleet.explain {_cut(first.explain, MOST_NAME)}")
     return DigestLine(
         stage=stage, place=first.place, rule=first.rule, names=names,
         text=_cut(short_digests(one_line("; ".join(filter(None, said)))), MOST_CHARACTERS), since=since, due=due,

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import ENGINE, NETWORK, run, which
 from hardening.foundation.settings import Settings
 from pipelines.host.daemon import Daemon
 
 START_SECONDS = 90
+ANSWER_SECONDS = 30
 POOL_PREFIX = 20
 BRIDGE = "gold"
 TAKING = Path("/run/goldsmith-addresses.lock")  # of this host: engines of other state directories choose as well
@@ -62,8 +63,12 @@ class PrivateEngine:
         self.socket.chmod(0o600)
 
     def answers(self) -> bool:
-        """Whether the engine takes requests."""
-        return run(["docker", "--host", self.host, "version"], passes=ENGINE, ok=range(256)).status == 0
+        """Whether the engine takes requests; one that hangs does not."""
+        asked = ["docker", "--host", self.host, "version"]
+        try:
+            return run(asked, passes=ENGINE, ok=range(256), timeout=ANSWER_SECONDS).status == 0
+        except LateError:
+            return False
 
     def stop(self) -> None:
         """Stop the engine and take away its bridge, rules and socket. Its images stay."""

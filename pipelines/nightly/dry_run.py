@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from images.context import Context
@@ -15,7 +16,6 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.nightly.fleet_stage import look_at
 from pipelines.nightly.model import (
     ENDED_BADLY,
-    NOTHING_URGENT,
     Failure,
     FeedNews,
     ImageJob,
@@ -26,8 +26,8 @@ from pipelines.nightly.model import (
 )
 from pipelines.nightly.planning import bootstraps, plan_night, selected
 from pipelines.nightly.preflight import require_ready
-from pipelines.nightly.stages import WorldStages, ending, here, over, part_of
-from pipelines.nightly.summary import output, shortly
+from pipelines.nightly.stages import WorldStages, ending, here, over, with_failure
+from pipelines.nightly.summary import nothing_urgent, output, shortly
 from pipelines.promotion import earlier, earlier_text, promotion
 from pipelines.rollout.notify import unreachable
 
@@ -54,7 +54,7 @@ def dry_run(context: Context, only: str = "all", *, urgent: bool = False) -> tup
     counts = Counter(line.status for line in night.lines if line.kind == "image")
     badly = [f"{counts[status]} {status}" for status in ENDED_BADLY if counts[status]]
     said = ", ".join([f"{counts[PLANNED]} image(s) have work", *badly])
-    said = NOTHING_URGENT if record.nothing_urgent else said
+    said = nothing_urgent(record) if record.nothing_urgent else said
     if rest := night.summary.partition("; ")[2]:
         said = f"{said}; {rest}"
     return night.model_copy(update={"summary": f"nothing was done; {said}", "dry_run": True}), list(record.errors)
@@ -131,7 +131,7 @@ def _prune(context: Context) -> NightPart:
 def _fleets(context: Context, images: set[str]) -> Iterator[NightPart]:
     for name, fleet in sorted(load_fleets(context.settings.roots).items()):
         if not images or fleet.replacement.definition in images:
-            yield part_of("fleet", name, lambda name=name: look_at(context, name))  # type: ignore[misc]
+            yield with_failure("fleet", name, partial(look_at, context, name))
 
 
 def _told(context: Context) -> Iterator[NightPart]:

@@ -2,7 +2,7 @@
 
 The workflow engine serves one process's flows from one place at a time: the night's lie in its own engine, and those of
 a fleet where `roll.status` and the next process look for them. So what has to be rolled is rolled by
-`python -m pipelines.nightly.fleet_stage FLEET POLICY`, which ends with the night, however that ends.
+`python -m pipelines.nightly.fleet_stage FLEET UNTIL POLICY`, which ends with the night, however that ends.
 
 Releases are dated by the night's own moment. Fleets live by the real clock: the windows, freezes, budgets and waivers
 of a night say nothing of the noon at which it goes on, where it lost its power meanwhile.
@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime
 
-from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from hardening.foundation.process import run_ours
 from hardening.foundation.settings import ROOT
 from images.context import Context
 from images.documents import from_json, to_json
 from pipelines.nightly.model import Failure
-from pipelines.rollout.service import WORK, AutoLine, automated
+from pipelines.rollout.service import WAITS, WORK, AutoLine, automated
 from pipelines.rollout.session import fleet_session
 from pipelines.wiring import clock
 
@@ -29,13 +30,14 @@ def bring_into_policy(context: Context, name: str) -> AutoLine:
 
     Raises what the rollout raised: RefusedError where a limit forbids it or it failed, and OutsideError.
     """
+    until = context.now + WAITS  # of the whole night: each fleet's own day would make days of it
     if not context.ledger.open_rollouts(name):
-        line = _automated(context, name, apply=False, tells=True)
+        line = _automated(context, name, until, apply=False, tells=True)
         if line.outcome not in WORK:
             return line
         if line.outcome == "waits":
-            return _automated(context, name, apply=True)
-    done = run_ours([sys.executable, "-m", __name__, name, context.policy], cwd=ROOT)
+            return _automated(context, name, until, apply=True)
+    done = run_ours([sys.executable, "-m", __name__, name, until.isoformat(), context.policy], cwd=ROOT)
     try:
         answer = json.loads(done.stdout)
     except ValueError:
@@ -47,24 +49,26 @@ def bring_into_policy(context: Context, name: str) -> AutoLine:
     return from_json(AutoLine, answer["line"])
 
 
-def look_at(context: Context, name: str) -> tuple[str, str]:
-    """What a night would do with a fleet."""
-    line = _automated(context, name, apply=False)
-    return line.outcome, line.detail
+def look_at(context: Context, name: str) -> tuple[str, str, RefusedError | None]:
+    """What a night would do with a fleet, and what is wrong where nothing was judged."""
+    line = _automated(context, name, context.now + WAITS, apply=False)
+    return line.outcome, line.detail, line.unjudged
 
 
-def _automated(context: Context, name: str, *, apply: bool, tells: bool = False) -> AutoLine:
+def _automated(context: Context, name: str, until: datetime, *, apply: bool, tells: bool = False) -> AutoLine:
     with fleet_session(name, context.moved(clock())) as at:
-        return automated(at, apply=apply, tells=tells)
+        return automated(at, apply=apply, tells=tells, until=until)
 
 
-def main(name: str, policy: str = "") -> None:
+def main(name: str, until: str, policy: str = "") -> None:
     """Roll one fleet, and say what came of it as JSON."""
     from hardening.foundation.console import print_json
     from pipelines.wiring import image_context
 
     try:
-        print_json({"line": to_json(_automated(image_context(policy=policy), name, apply=True))})
+        print_json(
+            {"line": to_json(_automated(image_context(policy=policy), name, datetime.fromisoformat(until), apply=True))}
+        )
     except GoldsmithError as error:
         print_json({"failure": to_json(Failure.of(error))})
 

@@ -152,7 +152,10 @@ async def _fleets(stages: NightStages, steps: Steps, order: NightOrder, images: 
     concerned = tuple(image.name for image in images) if order.urgent else ()
     if order.urgent and not concerned:
         return []
-    names = await steps.ask("fleets", tuple[str, ...], lambda: stages.fleets(order, concerned))
+    try:
+        names = await steps.ask("fleets", tuple[str, ...], lambda: stages.fleets(order, concerned))
+    except GoldsmithError as error:  # such as a file that was changed while the night ran
+        return [ended_with("fleet", "all", error)]
     return [await _fleet(stages, steps, order, name) for name in names]
 
 
@@ -223,7 +226,7 @@ async def run_image(stages: NightStages, engine: WorkflowEngine, job: ImageJob) 
     try:
         return await steps.ask(f"promote {job.name}", ImageAnswer, lambda: stages.promote(job, answer))
     except GoldsmithError as error:
-        return replace(answer, parts=(ended_with("channel", job.name, error),))
+        return replace(answer, parts=(*answer.parts, ended_with("channel", job.name, error)))
 
 
 async def _told(stages: NightStages, steps: Steps, record: NightRecord) -> NightRecord:

@@ -12,7 +12,7 @@ from functools import partial
 
 from hardening.findings import Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError
 from images.artifact import Release
 from images.build.flow import as_ours, build
 from images.context import Context
@@ -23,13 +23,11 @@ from pipelines.cli.image_output import channels_of
 from pipelines.contract import NightlyLine
 from pipelines.nightly.model import (
     DaysLeft,
-    Failure,
     ImageAnswer,
     ImageJob,
     NightPart,
     ended_with,
     image_failed,
-    stopped_by,
 )
 from pipelines.nightly.summary import image_line
 from pipelines.promotion import PromotionDecision, earlier, earlier_text, promotion
@@ -42,15 +40,10 @@ def built(context: Context, job: ImageJob) -> ImageAnswer:
     outcomes = {outcome.name: outcome for outcome in build(context, [job.name])}
     own = outcomes[job.name]
     seconds = round(time.monotonic() - began, 1)
-    if own.stopped_by:
-        return replace(stopped_by(job.name, ImageAnswer(own.stopped_by, "failed"), job.left), failure=_of(own.error))
-    if own.error:
+    if own.error:  # of what it stands on too, where that is not here: its own flow has ended well, and tells no failure
+        because = (*own.reasons, own.error.message) if own.stopped_by else own.reasons
         return replace(
-            image_failed(job, own.error),
-            action=str(own.action),
-            content=own.digest,
-            reasons=own.reasons,
-            seconds=seconds,
+            image_failed(job, own.error), action=str(own.action), content=own.digest, reasons=because, seconds=seconds
         )
     below = {name: one for name, one in outcomes.items() if name != job.name and one.action is Action.BUILT}
     moved = [name for name, one in below.items() if one.digest != before[name]]  # else it was only not on this machine
@@ -66,10 +59,6 @@ def built(context: Context, job: ImageJob) -> ImageAnswer:
 def _newest(context: Context, name: str) -> str:
     newest = context.ledger.latest_artifact(name, context.settings.platform)
     return newest.digest if newest else ""
-
-
-def _of(error: GoldsmithError | None) -> Failure | None:
-    return Failure.of(error) if error else None
 
 
 def judged_again(context: Context, job: ImageJob, answer: ImageAnswer) -> ImageAnswer:
@@ -112,7 +101,7 @@ def _timed(job: ImageJob, answer: ImageAnswer, act: Callable[[], ImageAnswer]) -
         done = act()
     except Exception as error:
         known = as_ours(job.name, error)
-        failed = image_failed(job, known, built=answer.built)
+        failed = image_failed(job, known, built=answer.built, parts=answer.parts)
         done = replace(failed, seconds=answer.seconds)
     return replace(done, seconds=round(done.seconds + time.monotonic() - began, 1))
 
@@ -121,7 +110,7 @@ def promoted(context: Context, answer: ImageAnswer) -> ImageAnswer:
     """Move `stable` where the definition lets a night do so, and say the image's line."""
     done = answer
     if not answer.ended_badly and context.definitions[answer.name].definition.promote == "auto":
-        done = replace(answer, parts=_promotion(context, answer))
+        done = replace(answer, parts=(*answer.parts, *_promotion(context, answer)))
     done = replace(done, left=days_left(context, answer.name))
     for line in (image_line(done), *(line for part in done.parts for line in part.lines)):
         told(line)

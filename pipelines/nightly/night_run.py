@@ -29,8 +29,9 @@ from pipelines.nightly.model import BRANCH, GIVEN_UP_AFTER, IMAGE, NIGHT, NIGHT_
 from pipelines.nightly.preflight import require_ready
 from pipelines.nightly.stages import WorldStages, here
 from pipelines.nightly.summary import output, refused_together
-from pipelines.rollout.notify import unreachable, unreadable
+from pipelines.rollout.notify import Message, tell, unreachable, unreadable
 from pipelines.rollout.service import steady_clock
+from pipelines.rollout.state import Event
 from pipelines.wiring import image_context
 
 Failures = list[GoldsmithError]
@@ -78,7 +79,7 @@ def _left(context: Context, claim: Claim) -> list[NightOrder]:
     """
     found = list[NightOrder]()
     for night in context.ledger.open_nights():
-        old = context.now - night.begun_at > GIVEN_UP_AFTER
+        old = abs(context.now - night.begun_at) > GIVEN_UP_AFTER
         if night.host != here(context) and not (old and not is_carried(claim, night.id)):
             continue
         if why := _too_late(context, night):
@@ -101,10 +102,10 @@ def _forget_old(context: Context, claim: Claim) -> None:
 def _too_late(context: Context, night: Night) -> str:
     if night.version != VERSION:
         return "another version of Goldsmith began it"
-    age = context.now - night.begun_at
-    return (
-        f"it began on {night.begun_at:%Y-%m-%d %H:%M} UTC, and a new night knows more" if age > GIVEN_UP_AFTER else ""
-    )
+    age, began = context.now - night.begun_at, f"it began on {night.begun_at:%Y-%m-%d %H:%M} UTC"
+    if age < -GIVEN_UP_AFTER:  # all that it publishes would be dated by that
+        return f"{began}, which is still to come: the clock was wrong then, or is now"
+    return f"{began}, and a new night knows more" if age > GIVEN_UP_AFTER else ""
 
 
 @contextmanager
@@ -170,7 +171,22 @@ def run_nightly(
     for wrong in (*unreachable(settings.notify), *unreadable(settings)):
         say(f"this night will not be told to all: {wrong}")
     context = replace(image_context(settings), policy=policy or settings.nightly.policy)
-    return (dry_run if dry else nightly)(context, only, urgent=urgent)
+    if dry:
+        return dry_run(context, only, urgent=urgent)
+    try:
+        return nightly(context, only, urgent=urgent)
+    except GoldsmithError as error:
+        if only == "all" and not urgent:
+            _tell_of_no_end(context, error)
+        raise
+
+
+def _tell_of_no_end(context: Context, error: GoldsmithError) -> None:
+    """Tell people of a whole night that could not begin, or broke off: else they would have to miss its message."""
+    text = f"the night of {context.now:%Y-%m-%d %H:%M} UTC did not come to its end: {error.message}"
+    message = Message(Event.NIGHT, "", "", f"{text}; exit code {error.exit_code}", context.now)
+    for failed in tell(context.settings, message)[1]:
+        say(f"this is not told to all: {failed.message}")
 
 
 def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:

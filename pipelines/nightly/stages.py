@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from hardening.catalog import load_waivers
@@ -35,7 +36,8 @@ from pipelines.cli.report import write_report
 from pipelines.cli.waiving import ending_text
 from pipelines.contract import NightlyLine
 from pipelines.durable.port import FencedError
-from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.catalog import load_fleet, load_fleets
+from pipelines.fleet.model import Fleet
 from pipelines.host.capabilities import needs_of_fleet, shares
 from pipelines.nightly.fleet_stage import bring_into_policy
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
@@ -56,6 +58,7 @@ from pipelines.nightly.port import NightStages
 from pipelines.nightly.summary import image_line, output, shortly
 from pipelines.nightly.urgency import urgent_fixes
 from pipelines.rollout.notify import Message, tell
+from pipelines.rollout.schedule import may_act
 from pipelines.rollout.state import Event
 from pipelines.wiring import clock
 
@@ -96,11 +99,11 @@ class WorldStages(NightStages):
 
     def feeds(self, order: NightOrder, suite: str) -> NightPart:
         """Ask every feed now. One that fails is told, and its last good copy serves."""
-        return _with_failure("feeds", suite, lambda: _feeds(self.at(order), suite))
+        return with_failure("feeds", suite, lambda: _feeds(self.at(order), suite))
 
     def feed_changes(self, order: NightOrder) -> NightPart:
         """It is told once, so at once: a night may be killed before its report."""
-        return _with_failure("feeds", "changes", lambda: _feed_changes(self.at(order)))
+        return with_failure("feeds", "changes", lambda: _feed_changes(self.at(order)))
 
     def urgent(self, order: NightOrder) -> FeedNews:
         """By the data that the feeds gave just now."""
@@ -128,7 +131,8 @@ class WorldStages(NightStages):
         reason for that: every run asks it again, whether it tries anything or not.
         """
         context, news = self.at(record.order), False
-        others = replace(record, before=tuple(part for part in record.before if not _of_feeds(part)))
+        images = tuple(replace(one, parts=_but_feeds(one.parts)) for one in record.images)
+        others = replace(record, before=_but_feeds(record.before), images=images)
         fails = any(isinstance(error, OutsideError) for error in others.errors) or any(
             part.failure for part in others.parts
         )
@@ -181,23 +185,24 @@ class WorldStages(NightStages):
         return part_of("prune", "releases", lambda: _pruned(self.at(order)))
 
     def fleets(self, order: NightOrder, images: tuple[str, ...]) -> tuple[str, ...]:
-        """By name."""
-        fleets = load_fleets(self.at(order).settings.roots)
-        return tuple(name for name in sorted(fleets) if not images or fleets[name].replacement.definition in images)
+        """Those first that may be rolled now: one that waits for its window, for up to a day, holds up all after it."""
+        fleets, now = _alone(lambda: load_fleets(self.at(order).settings.roots)), clock()
+        chosen = {name: one for name, one in fleets.items() if not images or one.replacement.definition in images}
+        return tuple(sorted(chosen, key=lambda name: (_may_be_rolled_from(chosen[name], now), name)))
 
     def fleet_needs(self, order: NightOrder, name: str) -> tuple[str, ...]:
         """By its file."""
         settings = self.at(order).settings
-        return needs_of_fleet(load_fleets(settings.roots)[name], settings) if shares(settings) else ()
+        return _alone(lambda: needs_of_fleet(load_fleet(settings.roots, name), settings)) if shares(settings) else ()
 
     def fleet(self, order: NightOrder, name: str) -> NightPart:
         """The rollout is found where an earlier process left it."""
 
-        def act() -> tuple[str, str]:
+        def act() -> tuple[str, str, GoldsmithError | None]:
             line = bring_into_policy(self.at(order), name)
-            return line.outcome, line.detail
+            return line.outcome, line.detail, line.unjudged
 
-        return part_of("fleet", name, act)
+        return with_failure("fleet", name, act)
 
     def waivers(self, order: NightOrder) -> NightPart:
         """Within 14 days."""
@@ -231,7 +236,12 @@ class WorldStages(NightStages):
         context = self.at(order)
         if not context.settings.digest.channels:
             return NightPart()
-        return _with_failure("digest", "channels", lambda: _digests(context.moved(clock())))
+        return with_failure("digest", "channels", lambda: _digests(context.moved(clock())))
+
+
+def _may_be_rolled_from(fleet: Fleet, now: datetime) -> datetime:
+    hold = may_act(fleet.limits, now)
+    return now if hold is None else hold.until or datetime.max.replace(tzinfo=UTC)
 
 
 def here(context: Context) -> str:
@@ -269,9 +279,9 @@ def part_of(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightPa
     return part
 
 
-def _with_failure(kind: str, name: str, act: Callable[[], tuple[str, str, OutsideError | None]]) -> NightPart:
+def with_failure(kind: str, name: str, act: Callable[[], tuple[str, str, GoldsmithError | None]]) -> NightPart:
     """One part as a line, and beside it what failed in it all the same."""
-    failed = list[OutsideError]()
+    failed = list[GoldsmithError]()
 
     def told_apart() -> tuple[str, str]:
         status, detail, failure = act()
@@ -282,8 +292,8 @@ def _with_failure(kind: str, name: str, act: Callable[[], tuple[str, str, Outsid
     return failed_too(part, failed[0]) if failed else part
 
 
-def _of_feeds(part: NightPart) -> bool:
-    return any(line.kind == "feeds" for line in part.lines)
+def _but_feeds(parts: tuple[NightPart, ...]) -> tuple[NightPart, ...]:
+    return tuple(part for part in parts if not any(line.kind == "feeds" for line in part.lines))
 
 
 def _locked(context: Context, reference: str) -> tuple[str, str]:

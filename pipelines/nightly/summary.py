@@ -13,6 +13,7 @@ from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.nightly.duties import duties
 from pipelines.nightly.model import IN_VAIN, NOTHING_URGENT, ImageAnswer, NightRecord
 
+UNKNOWN = "it is not known what is urgent"
 CHANGES = 3  # named in a line; image.why names them all
 
 
@@ -27,6 +28,7 @@ def image_line(answer: ImageAnswer) -> NightlyLine:
         left = [answer.left.text] if answer.left else []
         return line(detail="; ".join([shortly(_why(answer)), *left]))
     until = [f"expires {answer.expires_at:%Y-%m-%d}"] if answer.expires_at else []
+    until += [answer.left.text] if answer.left and answer.left.near else []  # nobody has promoted what is newer
     done = f"built: {shortly(answer.reasons)}" if answer.built else "not built"
     return line(detail="; ".join([done, *until]))
 
@@ -68,7 +70,7 @@ def summary(images: Sequence[ImageAnswer], lines: Sequence[NightlyLine]) -> str:
     done = told("built", "published", "re-dated") or ["nothing built, nothing published"]
     fleets = [f"{line.name} {line.status}" for line in lines if line.kind == "fleet"]
     left = told("unchanged", "refused", "failed")
-    near = [f"{one.name} ({one.left.days} d)" for one in images if one.failure and one.left and one.left.near]
+    near = [f"{one.name} ({one.left.days} d)" for one in images if one.left and one.left.near]
     more = {
         "soaking": [line.name for line in lines if (line.kind, line.status) == ("channel", "soaks")],
         "stable near its end": near,
@@ -85,12 +87,19 @@ def lines_of(record: NightRecord) -> tuple[NightlyLine, ...]:
     return (*before, *images, *after)
 
 
+def nothing_urgent(record: NightRecord) -> str:
+    """Why an urgent night ended at once."""
+    if any(line.name == "urgent" and line.exit_code for line in lines_of(record)):
+        return UNKNOWN
+    return f"nothing urgent: {IN_VAIN if record.in_vain else NOTHING_URGENT}"
+
+
 def output(record: NightRecord, resumed: Sequence[str] = ()) -> NightlyOutput:
     """The night as programs read it. `resumed` are earlier nights that were carried to their end first."""
     lines, images = lines_of(record), record.images
     said = summary(images, lines)
     if record.nothing_urgent:
-        said = f"nothing urgent: {IN_VAIN if record.in_vain else NOTHING_URGENT}"
+        said = nothing_urgent(record)
     must_act = duties(lines)
     if must_act:
         told = (f"{one.who} ({one.exit_code}) on {shortly(one.parts, ', ')}" for one in must_act)

@@ -44,15 +44,9 @@ class Message:
 
 
 def notifier(settings: Settings) -> Callable[[Message], bool]:
-    """A function that tells every target of `[notify]`, and whether one took it; what fails is said here. A rehearsal
-    tells none, and says so.
-    """
+    """A function that does as `tell`, and whether a target took it; what fails is said here."""
 
     def notify(message: Message) -> bool:
-        if rehearsing(settings):
-            if settings.notify.command or settings.notify.webhook_file:
-                say(f"rehearsal, so nobody is told of {message.rollout or message.fleet}: {message.event}")
-            return False
         took, failed = tell(settings, message)
         for error in failed:
             what = f"that {message.rollout} {message.event}"
@@ -64,8 +58,14 @@ def notifier(settings: Settings) -> Callable[[Message], bool]:
 
 
 def tell(settings: Settings, message: Message) -> tuple[bool, list[GoldsmithError]]:
-    """Tell every target of `[notify]`: whether one took it, and why others did not."""
+    """Tell every target of `[notify]`: whether one took it, and why others did not. A rehearsal tells none, and says
+    so.
+    """
     took, failed = False, list[GoldsmithError]()
+    if rehearsing(settings):
+        if settings.notify.command or settings.notify.webhook_file:
+            say(f"rehearsal, so nobody is told of {message.rollout or message.fleet}: {message.event}")
+        return took, failed
     for target in (_tell_program, _tell_webhook):
         try:
             took = target(settings.notify, message.json) or took

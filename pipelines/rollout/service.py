@@ -53,19 +53,19 @@ from pipelines.rollout.whole_plan import plan_again, plan_all
 
 def start(
     at: FleetSession, *, apply: bool, adopt: Sequence[str] = (), automated: bool = False,
-    approved: ApprovedPlan | None = None, as_owner: bool = False,
+    approved: ApprovedPlan | None = None, as_owner: bool = False, until: datetime | None = None,
 ) -> tuple[Plan, RolloutOutcome | None]:  # fmt: skip
     """Plan the fleet's rollout and, with `apply`, execute it; an automated run does so only if the fleet says so.
 
     `approved`: exactly that plan is executed, or refused with what has changed since. Where the fleet asks for an
     approval, somebody else has given it, or `as_owner` does without. What an earlier run left unfinished is
     finished first; where that failed, was stopped or went back, its plan and outcome are returned and nothing else
-    begins. An automated run begins nothing that would have to wait for more than a day. Raises HeldBackError
-    where that comes later, RefusedError when a limit forbids the rollout, no approval stands, or somebody else rolls
-    the fleet, and OutsideError. A rollout that failed has an Outcome that says so.
+    begins. An automated run begins nothing that would have to wait beyond `until`, else for more than a day. Raises
+    HeldBackError where that comes later, RefusedError when a limit forbids the rollout, no approval stands, or somebody
+    else rolls the fleet, and OutsideError. A rollout that failed has an Outcome that says so.
     """
     act = apply and not (automated and at.fleet.approval is Approval.REQUIRED)
-    until = at.now() + WAITS if automated else None
+    until = (until or at.now() + WAITS) if automated else None
     if act:
         if last := stops_here(go_on(at, until)):
             say(f"nothing new begins after that; ./goldsmith roll.start {at.fleet.name} --apply makes a new plan")
@@ -77,7 +77,7 @@ def start(
     if approved:
         refuse_used(at.context, approved)
     document = plan_again(at, approved) if approved else plan_all(at, adopt, automated=automated)
-    if not act or not document.plan.parts or (automated and _held(at)):
+    if not act or not document.plan.parts or (until and _held(at, until)):
         return document.plan, None
     order = Order(_new_id(at), document.plan, at.fleet.limits, document.adopt)
     with consented(at, approved or document, order.rollout, planned=approved is not None, as_owner=as_owner):
@@ -252,6 +252,14 @@ class AutoLine(Line):
     detail: str
     rollout: str = ""
 
+    @property
+    def unjudged(self) -> RefusedError | None:
+        """What is wrong where nothing was judged; None where something was."""
+        if self.outcome != "empty":
+            return None
+        hint = "do the fleet's selector and labels match? the file of a fleet that is meant to be empty can go"
+        return RefusedError(f"{self.fleet}: no member runs, so nothing was judged", hint=hint)
+
 
 WAITS = timedelta(days=1)
 """How long an automated run waits at most until a fleet may be touched: longer, and the next night would be missed."""
@@ -259,19 +267,20 @@ WORK = ("planned", "waits")
 """What a look at a fleet says where an automated run has something to do there."""
 
 
-def automated(at: FleetSession, *, apply: bool, tells: bool = False) -> AutoLine:
+def automated(at: FleetSession, *, apply: bool, tells: bool = False, until: datetime | None = None) -> AutoLine:
     """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
 
     A rollout whose process died is finished first, also one that a person began: it was approved when it began. If it
     failed, was stopped or went back, that is the line, and nothing new begins.
     Where applications stand on an older base, their owners are told and rebuilds asked for, with `tells` also by a
-    look that finds nothing else to do. Raises RefusedError where a limit forbids the rollout or it failed, and
+    look that finds nothing else to do. `until`: how long the whole run waits, of which the fleet is a part; else a day
+    from now on. Raises RefusedError where a limit forbids the rollout or it failed, and
     OutsideError.
     """
-    last = None
+    last, until = None, until or at.now() + WAITS
     if apply:
         with suppress(HeldError, HeldBackError):  # the process that rolls the fleet finishes it, or a later run
-            last = stops_here(go_on(at, at.now() + WAITS))
+            last = stops_here(go_on(at, until))
     judged = check(at)
     verdicts = [verdict_of(one) for one in judged]
 
@@ -280,7 +289,7 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False) -> AutoLine
 
     seen = found(tell=apply)
     try:
-        line = _over(at, last.outcome, seen) if last else _rolled(at, verdicts, seen, apply=apply)
+        line = _over(at, last.outcome, seen) if last else _rolled(at, verdicts, seen, until, apply=apply)
     except HeldBackError as error:
         return _line(at, "waits", f"{seen}; {error.message}")
     except RefusedError:
@@ -292,18 +301,20 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False) -> AutoLine
     return line
 
 
-def _rolled(at: FleetSession, verdicts: Sequence[MemberVerdict], found: str, *, apply: bool) -> AutoLine:
+def _rolled(
+    at: FleetSession, verdicts: Sequence[MemberVerdict], found: str, until: datetime, *, apply: bool
+) -> AutoLine:
     if not verdicts:
         return _line(at, "empty", f"{found}; nothing was judged")
     if all(one.good for one in verdicts):
         return _line(at, "compliant", found)
     if at.fleet.approval is Approval.REQUIRED:
         return _ask(at, found, apply=apply)
-    plan, outcome = start(at, apply=apply, automated=True)
+    plan, outcome = start(at, apply=apply, automated=True, until=until)
     if outcome:
         return _over(at, outcome, found, f"{_and_left(plan)}{_and_late(plan)}")
     if many := len(plan.names):
-        hold = _held(at)
+        hold = _held(at, until)
         waits = f"; {_until(hold)}" if hold else ""
         detail = f"{found}; {many} would be replaced{waits}{_and_left(plan)}{_and_late(plan)}"
         return _line(at, "waits" if hold else "planned", detail)
@@ -317,9 +328,9 @@ def _over(at: FleetSession, outcome: RolloutOutcome, found: str, more: str = "")
     return _line(at, "rolled", f"{found}; {outcome.state.note}{more}", outcome.state.id)
 
 
-def _held(at: FleetSession) -> Hold | None:
+def _held(at: FleetSession, until: datetime) -> Hold | None:
     """What forbids to touch the fleet for longer than an automated run waits."""
-    return outlasts(at.fleet.limits, at.now(), at.now() + WAITS)
+    return outlasts(at.fleet.limits, at.now(), until)
 
 
 def _until(hold: Hold) -> str:

@@ -444,9 +444,10 @@ def _checked(at: FleetSession, *, strict: bool) -> tuple[Judged, ...]:
     seen = at.seen()
     observed, known = at.observed(seen.members)
     judged = at.judge(seen.members, seen=observed, unread_too=not strict)
-    if not seen.unread and not any(UNREAD in one.rules for one in judged):
+    # A fleet that seems empty has hardly lost every member: what it was last seen running is not pruned.
+    if judged and not seen.unread and not any(UNREAD in one.rules for one in judged):
         at.context.ledger.seen_fleet(at.fleet.name, {one.member.name: _runs(one) for one in judged}, at.now())
-        if judged and not pretended(at.context.settings):  # a fleet that seems empty has hardly lost every member
+        if not pretended(at.context.settings):
             golden = {one.member.name: one.origin.golden for one in judged}
             contents = {name: release.content if release else "" for name, release in golden.items()}
             at.context.ledger.record_whole_fleet(at.fleet.name, contents, at.now(), "check")

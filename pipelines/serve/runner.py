@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, RefusedError
 from hardening.foundation.process import run_until
 from hardening.foundation.settings import ROOT
 from images.ledger import Ledger
@@ -24,6 +24,7 @@ PROGRAM = (sys.executable, str(ROOT / "tasks.py"))
 LOOK_SECONDS = 5.0
 STOP_SECONDS = 60
 MOST_DEATHS = 3  # in a row, such as by too little memory: then the next moment is soon enough
+KILLED = 128  # and the number of the signal: the exit code of what one killed
 KEPT = timedelta(days=30)
 
 
@@ -100,21 +101,24 @@ class Runner:
         if not (task := command(waiting, self._policy)) or self._busy():
             return False
         code = self._run(task)
-        self._deaths = self._deaths + 1 if code is not None and code < 0 else 0
-        if code is None or 0 < self._deaths < MOST_DEATHS:
+        self._deaths = self._deaths + 1 if code is not None and code > KILLED else 0
+        other = code == RefusedError.exit_code and self._busy()  # somebody else's night that began right before it
+        if code is None or other or 0 < self._deaths < MOST_DEATHS:
             return False
         self._ledger.finish_triggers([trigger.id for trigger in waiting], self._now(), f"exit code {code}")
         self._ledger.forget_triggers(now - KEPT)
         return True
 
     def _run(self, task: list[str]) -> int | None:
-        """The exit code of a task, negative for the signal that killed it; None where we were told to stop first."""
+        """The exit code of a task, as shells tell it; None where we were told to stop first."""
         self.running = Running(" ".join(task), self._now())
         say(f"serve: {self.running.task} begins")
         try:
             code = run_until([*self._program, *task], self._stopping.wait, STOP_SECONDS)
-            if code is not None:
-                say(f"serve: {self.running.task} ended with exit code {code}")
+            if code is None:
+                return None
+            code = code if code >= 0 else KILLED - code  # alerts ask for what is above 0
+            say(f"serve: {self.running.task} ended with exit code {code}")
             return code
         finally:
             self.running = None

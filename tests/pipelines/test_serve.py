@@ -262,13 +262,25 @@ def test_a_night_that_failed_is_told_and_not_begun_again(site: Site) -> None:
 
 
 def test_a_night_that_is_killed_again_and_again_is_left_to_the_next_moment(site: Site) -> None:
-    """Such as by too little memory: it is tried three times, not for ever."""
+    """Such as by too little memory: it is tried three times, not for ever; the alert on exit codes above 0 sees it."""
     site.ledger.add_trigger("night 1", "night", NOW)
     (site.folder / "dies").touch()
     with site.runner(looks=0.01).at_work():
         came("its end", lambda: not site.ledger.waiting_triggers())
     assert site.asked == ["nightly"] * 3
-    assert site.ledger.last_triggers()["night"].outcome == "exit code -9"
+    assert site.ledger.last_triggers()["night"].outcome == "exit code 137"
+
+
+def test_what_another_night_kept_out_waits_for_its_end(site: Site) -> None:
+    """It began after we had looked: it refuses ours, which is not done."""
+    busy = iter([False, True, True, False])
+    (site.folder / "code").write_text("3")
+    site.ledger.add_trigger("night 1", "night", NOW)
+    runner = Runner(site.ledger, NEVER, lambda: NOW, site.program, look_seconds=0.01, busy=lambda: next(busy, False))
+    with runner.at_work():
+        came("its end", lambda: not site.ledger.waiting_triggers())
+    assert site.asked == ["nightly"] * 2
+    assert site.ledger.last_triggers()["night"].outcome == "exit code 3"
 
 
 def test_what_is_stopped_waits_for_the_next_start(site: Site) -> None:

@@ -9,10 +9,12 @@ import tarfile
 import time
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.limits import Limit
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Packages, Settings
 from images import build as builders
@@ -25,6 +27,7 @@ from images.store import layers
 from images.store.oci import LAYER, Store
 from tests.support.archive import Archive
 from tests.support.building import definition, job
+from tests.support.loop import until
 from tests.support.publishing import NOW, running_registry
 
 GOLDEN = 'base = { golden = "parent" }\n'
@@ -151,6 +154,15 @@ def test_a_mistake_in_a_template_names_file_and_value(tmp_path: Path) -> None:
     with pytest.raises(ContentError, match=r"Dockerfile.j2: 'bse' is undefined") as error:
         build_steps.render(tmp_path / "Dockerfile.j2", {"base": "x"})
     assert "base" in error.value.hint
+
+
+def test_a_tool_that_never_ends_is_ended_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With all that it began: a step that waits for something would hold up this night and every one after it."""
+    monkeypatch.setattr(build_steps, "BUILD_SECONDS", Limit("build.seconds", 1, "seconds"))
+    sleeps, app = f"sleep {600 + os.getpid()}", SimpleNamespace(name="app")
+    with pytest.raises(OutsideError, match=r"sh, which builds app, exceeds the limit build\.seconds"):
+        build_steps.run_bound(app, ["sh", "-c", f"{sleeps} & wait"], {}, "hint")  # type: ignore[arg-type]
+    until(lambda: run(["pgrep", "-f", f"^{sleeps}"], ok=(0, 1)).status == 1, "the end of all", 30)
 
 
 def test_each_base_has_its_builder() -> None:

@@ -106,6 +106,15 @@ def test_a_scan_asks_again_only_after_an_hour(server, tmp_path):
     assert len(server.asked) == 2
 
 
+@pytest.mark.parametrize("ask", [feeds.refresh, feeds.current])
+def test_a_clock_that_was_ahead_does_not_end_the_asking(ask, server, tmp_path):
+    """What was confirmed in a year to come was not confirmed within the hour."""
+    ours = settings(tmp_path, debsecan=server.address)
+    feeds.refresh(ours, "trixie", NOW + timedelta(days=400))
+    server.content, server.modified = SECOND, NOW
+    assert ask(ours, "trixie", NOW)[0]["debsecan"].sha256 == digest(SECOND)
+
+
 def test_newer_data_replaces_the_copy(server, tmp_path):
     """Content, date and digest move together."""
     ours = settings(tmp_path, debsecan=server.address)
@@ -263,6 +272,8 @@ def test_a_download_by_trivy_that_fails_keeps_the_last_database(server, tmp_path
     os.utime(kept / "metadata.json", (NOW.timestamp(), NOW.timestamp()))
     assert feeds.current(ours, "trixie", NOW)[0]["trivy"].note == ""
     assert len(server.asked) == asked
+    kept.parent.rename(kept.parent.with_name("trivy.old"))  # as kill -9 in the middle of a swap leaves it
+    assert feeds.current(ours, "trixie", NOW + HOUR)[0]["trivy"].note.startswith("last good copy, because")
 
 
 # The default: Debian's own tracker. A local server stands in its place.

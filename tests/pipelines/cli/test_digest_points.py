@@ -104,7 +104,10 @@ def test_each_rule_that_a_member_breaks_is_a_point_of_who_acts_and_of_the_fleets
     assert found.blind == frozenset()
 
 
-@pytest.mark.parametrize(("checked", "said"), [(None, "never checked"), (NOW - 3 * DAY, "last checked on 2026-02-26")])
+@pytest.mark.parametrize(
+    ("checked", "said"),
+    [(None, "never checked"), (NOW - 3 * DAY, "last checked on 2026-02-26"), (NOW, "found no member")],
+)
 def test_a_fleet_that_was_not_checked_lately_is_a_point_and_nothing_there_ends(checked: Any, said: str) -> None:
     """Unread is never compliant."""
     found = open_in(fleet(checked_at=checked))
@@ -119,7 +122,7 @@ def test_where_a_place_is_unread_nothing_of_the_fleet_has_ended() -> None:
     unread = open_in(fleet(member("eu-central-1/*", violation("unread"), state=PolicyState.UNREAD)))
     assert unread.blind == {"shop"}
     assert stages(tell(told, unread.points, blind=tuple(unread.blind))) == ["mark"]
-    read = open_in(fleet())
+    read = open_in(fleet(member("web-2", state=PolicyState.WITHIN)))
     assert sorted(stages(tell(told, read.points))) == ["ended", "ended"]
 
 
@@ -138,7 +141,7 @@ def test_a_check_that_a_wrong_clock_dated_is_none() -> None:
     """Else the fleet would count as freshly checked until that day comes."""
     found = open_in(fleet(checked_at=NOW + 400 * DAY))
     assert ([one.rule for one in found.points], found.blind) == ([UNCHECKED], {"shop"})
-    near = open_in(fleet(checked_at=NOW + timedelta(minutes=5)))
+    near = open_in(fleet(member("web-1", state=PolicyState.WITHIN), checked_at=NOW + timedelta(minutes=5)))
     assert (near.points, near.blind) == ((), frozenset())
 
 
@@ -189,6 +192,11 @@ def test_what_goldsmith_does_is_told_of_those_that_a_new_instance_mends() -> Non
         ("web-1", "privileged", "", ""),
         ("web-2", "expired", "", "it comes at night"),
     ]
+    assert [one.explain for one in found.points] == ["", "", "shop/web-2"], "a plan may leave it alone"
+    told: Told = {}
+    for day, asked in ((NOW, False), (NOW + 8 * DAY, True)):
+        (line,) = [one.text for one in digest(tell(told, found.points[-1:], day)).lines]
+        assert line.endswith("it comes at night; what keeps it: ./goldsmith fleet.explain shop/web-2") == asked
 
 
 def test_who_is_of_unknown_origin_is_taken_over_by_a_person() -> None:
@@ -355,7 +363,8 @@ def test_the_digest_of_the_documentation_is_what_would_be_sent() -> None:
     night, rolled = "the next night plans its replacement", "shop-1 rolls it now: wave 1 of 2: replacing members"
     shop = replace(POINT, todo="")
     open_now = [
-        replace(shop, subject="1", rule="revoked", one="web-9", what="it is revoked", due=NOW - DAY, doing=night),
+        replace(shop, subject="1", rule="revoked", one="web-9", what="it is revoked", due=NOW - DAY, doing=night,
+                explain="shop/web-9"),
         *(
             replace(shop, subject=one, one=one, due=NOW + 9 * DAY, act="shop-1", doing=rolled)
             for one in ("web-1", "web-2")

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import time
 from collections.abc import Iterator
@@ -117,6 +118,18 @@ def test_a_configured_engine_that_is_down_is_an_error(tmp_path: Path) -> None:
     for given in (Docker(host=down), Docker(build_host=down)):
         with pytest.raises(OutsideError, match="does not answer"):
             provision.docker_host(Settings(state=tmp_path, docker=given), for_builds=True)
+
+
+@pytest.mark.needs("docker")
+def test_a_private_engine_that_hangs_does_not_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docker's client waits for ever, and with it would every build and every night."""
+    monkeypatch.setattr(private_engine, "ANSWER_SECONDS", 1)
+    private = PrivateEngine(settings)
+    private.socket.parent.mkdir(parents=True, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(private.socket))
+        silent.listen()
+        assert not private.answers()
 
 
 def test_a_private_engine_takes_addresses_that_nobody_has() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError
 from hardening.gate import GateError
 from images.documents import from_json, to_json
 from pipelines.contract import NightlyDuty
 from pipelines.durable.dbos import Worker, engine_url
 from pipelines.nightly.flow import flows
-from pipelines.nightly.model import NIGHT, Failure, ImageAnswer, NightOrder, NightPart, NightRecord
+from pipelines.nightly.model import NIGHT, DaysLeft, Failure, ImageAnswer, NightOrder, NightPart, NightRecord
 from pipelines.nightly.summary import lines_of, output, refused_together
 from tests.simulation.execution import CALM, Fate
 from tests.simulation.memory import Memory
@@ -90,6 +90,22 @@ def test_the_reasons_of_a_gate_survive_every_step() -> None:
     assert "stable near its end: broken (3 d), broken-child (3 d), broken-grandchild (3 d)" in said
 
 
+def test_a_stable_release_near_its_end_is_told_also_where_all_went_well() -> None:
+    """Such as where a person has to promote, and nobody did: fleets follow that channel."""
+    answers = (
+        ImageAnswer("manual", "unchanged", left=DaysLeft(2, near=True)),
+        ImageAnswer("over", "re-dated", left=DaysLeft(-1, near=True)),
+        ImageAnswer("web", "unchanged", left=DaysLeft(20, near=False)),
+    )
+    night = output(NightRecord(ORDER, (), answers, (), ORDER.started_at))
+    assert [one.detail for one in night.lines] == [
+        "not built; WARNING: its stable release has 2 days left",
+        "not built; WARNING: its stable release has expired",
+        "not built",
+    ]
+    assert night.summary.endswith("stable near its end: manual (2 d), over (-1 d)")
+
+
 @pytest.mark.parametrize("error", [RefusedError("no", hint="why", evidence="told"), OutsideError("away")])
 def test_a_failure_is_the_same_after_it_was_data(error: RefusedError | OutsideError) -> None:
     """Its class, its words and its exit code."""
@@ -115,6 +131,21 @@ def test_a_stage_that_fails_stops_nothing_beside_it(stage: str) -> None:
             assert not left, "stable waits for the next night"
     assert world.messages == ["night-1"]
     assert any("it does not answer" in line.detail for line in lines_of(record))
+
+
+def test_fleets_that_cannot_be_read_any_more_end_no_night(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was broken while images were built: these are told, and whoever has to mend it."""
+    world = NightWorld(refused=())
+
+    def fleets(*_: object) -> tuple[str, ...]:
+        raise ContentError("no toml", file="web.toml")
+
+    monkeypatch.setattr(world, "fleets", fleets)
+    night = output(whole_night(world))
+    assert (night.exit_code, night.must_act[0].parts) == (2, ("fleet all",))
+    assert "web" in night.published
+    assert world.messages == ["night-1"]
+    assert {"report night-1", "digest channels"} <= set(world.done)
 
 
 class FaultyFleets(NightWorld):
@@ -188,6 +219,8 @@ def test_an_urgent_night_without_anything_urgent_ends_at_once() -> None:
     assert world.done == ["feeds trixie", "feeds changes", "feeds urgent"]
     assert (record.nothing_urgent, record.exit_code, world.messages) == (True, 0, [])
     assert output(record).summary.startswith("nothing urgent")
+    record = whole_night(NightWorld(down={"feeds urgent": DOWN}), replace(ORDER, urgent=True))
+    assert output(record).summary == "it is not known what is urgent; must act: the operator (4) on feeds urgent"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from images.ledger import Night, tables
 from pipelines.durable.dbos import VERSION, engine_url
 from pipelines.durable.dbos.system_database import client_of
 from pipelines.nightly import fleet_stage, night_run
+from pipelines.nightly import stages as night_stages
 from pipelines.nightly.model import NIGHT_LOCK, ImageAnswer, ImageJob, NightOrder, NightPlan
 from pipelines.nightly.stages import WorldStages, here
 from pipelines.rollout.service import AutoLine
@@ -198,6 +199,40 @@ def test_an_old_night_of_another_machine_is_abandoned_only_where_nobody_carries_
     context.ledger.close()
 
 
+def test_a_night_of_a_day_to_come_is_abandoned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that was wrong began it: what it publishes would be good for years."""
+    context, claim = context_in(tmp_path, NOW), SimpleNamespace(url="")
+    begun = NOW + timedelta(days=400)
+    context.ledger.begin_night(Night("night-1", here(context), VERSION, {}, open=True, begun_at=begun))
+    monkeypatch.setattr(night_run, "abandon", lambda *_: None)
+    assert night_run._left(context, claim) == []  # type: ignore[arg-type]
+    assert context.ledger.open_nights() == ()
+    assert "the clock was wrong" in context.ledger.audit_lines()[0].detail
+    context.ledger.close()
+
+
+def test_no_fleet_waits_for_the_window_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is revoked, and may be rolled at once, would wait for up to a day behind one that may not."""
+    (tmp_path / "pipelines/fleets").mkdir(parents=True)
+    for name, start in (("a-late", "08:00"), ("b-soon", "04:00"), ("c-now", "01:00")):
+        text = (
+            f'title = "t"\nowner = "o"\nkind = "docker"\nselector = {{ app = "{name}" }}\n'
+            f'replacement = {{ definition = "nginx" }}\n[[limits.windows]]\nstart = "{start}"\nend = "09:00"\n'
+        )
+        (tmp_path / f"pipelines/fleets/{name}.toml").write_text(text)
+    monkeypatch.setattr(night_stages, "clock", lambda: NOW)
+    stages = WorldStages(Context(Settings(state=tmp_path, content=(tmp_path,)), NOW - timedelta(hours=9), str, str))
+    assert stages.fleets(NightOrder("night-1", NOW), ()) == ("c-now", "b-soon", "a-late")
+
+
+def test_a_fleet_whose_file_is_gone_is_named(tmp_path: Path) -> None:
+    """Between the list of fleets and its turn; with workers, its file says what it needs."""
+    shared = Settings(state=tmp_path, database="postgresql+psycopg://nobody@127.0.0.1:9/none")
+    stages = WorldStages(Context(shared, NOW, str, str))
+    with pytest.raises(ContentError, match="no fleet is called gone"):
+        stages.fleet_needs(NightOrder("night-1", NOW), "gone")
+
+
 def test_a_fleet_lives_by_the_clock_however_old_the_night_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its windows and freezes say nothing of the noon at which a night goes on."""
     seen, noon = list[datetime](), NOW + timedelta(hours=10)
@@ -211,7 +246,7 @@ def test_a_fleet_lives_by_the_clock_however_old_the_night_is(tmp_path: Path, mon
     monkeypatch.setattr(
         fleet_stage, "automated", lambda *_, **__: AutoLine(fleet="shop", outcome="compliant", detail="")
     )
-    assert fleet_stage.look_at(context_in(tmp_path, NOW), "shop") == ("compliant", "")
+    assert fleet_stage.look_at(context_in(tmp_path, NOW), "shop") == ("compliant", "", None)
     assert seen == [noon]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -136,6 +137,24 @@ def test_a_night_and_its_dry_run_ask_the_same_before(
     with pytest.raises(ContentError, match=r"x\.toml: not TOML"):
         run(Context(Settings(state=tmp_path, content=(tmp_path / "content",)), NIGHT, str, str))
     assert not (tmp_path / "feeds").exists()
+
+
+@pytest.mark.parametrize(("more", "told"), [({}, True), ({"urgent": True}, False), ({"only": "debian-*"}, False)])
+def test_a_whole_night_that_cannot_begin_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], told: bool
+) -> None:
+    """Nobody misses a message. What comes every quarter of an hour, or somebody has typed, would only be noise."""
+    heard = tmp_path / "heard"
+    notify = Notify(command=("sh", "-c", f"cat >{heard}"))
+    settings = Settings(state=tmp_path, nightly=Nightly(policy="dmeo"), notify=notify)
+    monkeypatch.setattr(night_run, "load_settings", lambda: settings)
+    with pytest.raises(ContentError, match=r"nightly\.policy"):
+        run_nightly(**more)
+    assert heard.exists() == told
+    if told:
+        message = json.loads(heard.read_text())
+        assert (message["event"], message["rollout"]) == ("night", "")
+        assert message["text"].endswith(": goldsmith.toml: nightly.policy: no policy is named dmeo; exit code 2")
 
 
 def test_a_target_that_can_be_told_nothing_is_known_before(tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def test_an_automated_run_begins_what_may_begin_within_a_day(
     monkeypatch.setattr(service, "execute", lambda *_: ended)
     line = automated(at, apply=True)
     assert (line.outcome, told in line.detail) == (outcome, True), line.detail
+    late = automated(at, apply=True, until=now + timedelta(hours=20))
+    assert late.outcome == "waits", "what the run has waited for other fleets is over"
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import REHEARSAL, Notify, Settings
-from pipelines.rollout.notify import Message, notifier, post
+from pipelines.rollout.notify import Message, notifier, post, tell
 from pipelines.rollout.state import Event
 from tests.support.hostile import Raw, Reply, hostile, redirect, slowly
 
@@ -82,6 +82,7 @@ def test_a_rehearsal_tells_nobody_and_says_so(tmp_path: Path, hook: Hook, capsys
     settings = Settings(state=tmp_path, notify=Notify(command=("touch", str(tmp_path / "told"))))
     (tmp_path / REHEARSAL).touch()
     assert not notifier(settings)(MESSAGE)
+    assert tell(settings, MESSAGE) == (False, []), "as a night does"
     assert not (tmp_path / "told").exists()
     assert "rehearsal" in capsys.readouterr().err
     (tmp_path / REHEARSAL).unlink()

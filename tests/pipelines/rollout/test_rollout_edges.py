@@ -284,13 +284,14 @@ def test_the_night_rolls_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
         moments.append(context.now)
         yield "session"
 
-    def automated(_at: str, *, apply: bool, tells: bool) -> AutoLine:
+    def automated(_at: str, *, apply: bool, tells: bool, until: datetime) -> AutoLine:
+        assert until == NOW + DAY, "of the night, and not of each fleet"
         assert tells is not apply, "who only looks has to tell owners of newer bases all the same"
         asked.append(apply)
         return AutoLine(fleet="web", outcome="waits", detail="")
 
     def rolled(argv: Sequence[str], *, cwd: Path) -> Completed:
-        assert argv[-2:] == ["web", "strict"], "by the night's policy, and by its own clock"
+        assert argv[-3:] == ["web", (NOW + DAY).isoformat(), "strict"], "by the night's policy, and by its own clock"
         line = AutoLine(fleet="web", outcome="rolled", detail="")
         return Completed((), 0, json.dumps({"line": line.model_dump()}), "")
 
