@@ -165,7 +165,7 @@ class NightlyLine(Line):
 
     `days_left`, of an image: until its `stable` release ends, below 0 once it has; null where it has none. `stopped_by`
     names the image that it stands on, where that was refused or failed and nothing was done for this one. `exit_code`
-    says who must act on what was refused or failed; 0 where nothing was.
+    says who must act on what was refused or failed, or on a fleet that is empty; else 0.
     """
 
     kind: str

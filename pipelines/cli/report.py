@@ -18,6 +18,7 @@ from hardening.foundation.bulk import no_collection
 from hardening.foundation.console import out, print_json
 from hardening.foundation.content import find_content, read_toml
 from hardening.foundation.errors import ContentError
+from hardening.foundation.settings import pretended
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
@@ -307,7 +308,8 @@ def write_report(context: Context, night: NightlyOutput | None = None) -> Path:
     with no_collection():
         report, state = gather_all(context, night)
         path.write_text(render_html(report, state), encoding="utf-8")
-        write_atomically(folder / LAST, json.dumps(to_json(report)))
+        if not pretended(context.settings):
+            write_atomically(folder / LAST, json.dumps(to_json(report)))
     for old in sorted(folder.glob("report-*.html"))[:-KEPT]:
         old.unlink(missing_ok=True)
     return path

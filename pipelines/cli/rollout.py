@@ -19,6 +19,9 @@ from pipelines.cli.check_output import MemberLine, SeenLine, member_lines
 from pipelines.cli.image_output import ended_by, finish, told_of
 from pipelines.cli.rollout_output import (
     GroupLine,
+    RollbackLine,
+    RollbackOutput,
+    RollbackState,
     RollOutput,
     changed,
     ends,
@@ -28,6 +31,7 @@ from pipelines.cli.rollout_output import (
     tables,
     towards,
 )
+from pipelines.cli.rollout_watch import perhaps_dead
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.members import BACK
 from pipelines.fleet.violations import Judged, PolicyState, in_words, named, only_recorded, verdict_of
@@ -36,7 +40,7 @@ from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.base_uptake import ONCE_MORE, UptakeLine, take_up
 from pipelines.rollout.plan import by_reason
 from pipelines.rollout.rollout_store import View, history, newest, require_known, tell
-from pipelines.rollout.service import AutoLine, automated, back, can_go_back, go_on, order_back, start
+from pipelines.rollout.service import WAITS, AutoLine, automated, back, can_go_back, go_on, order_back, start
 from pipelines.rollout.session import check, fleet_session
 from pipelines.rollout.state import Command, DesiredState, MemberState, OperatorCommands
 from pipelines.rollout.whole_plan import plan_all
@@ -213,60 +217,79 @@ def approve(fleet: str, file: str, reason: str = "", context: Context | None = N
     print_text([f"{made.fleet} to {made.replacement}", *heading(made)])
 
 
-def roll_back(fleet: str, reason: str, *, apply: bool, context: Context | None = None) -> int:
+def roll_back(fleet: str, reason: str, *, apply: bool, as_json: bool = False, context: Context | None = None) -> int:
     """Bring what the fleet's newest rollout has replaced back; exit code 3 where not all went back.
 
     An open rollout is told to roll back, and executed here where its process is dead; if it is over, its members go
-    back now. Without `apply` they are named.
+    back now. Without `apply` they are named. With `as_json` a `RollbackOutput` is printed.
     Raises RefusedError where nothing of one that is over can go back, or what it would go back to was revoked and no
     `reason` says why it is better.
     """
     context = context or image_context(looks=not apply)
     require_known(context, fleet)
     seen = newest(context, fleet)
-    if not seen.row.open:
-        order_back(seen)
-    replaced = [[member.name, member.before] for member in can_go_back(seen)]
+    order = None if seen.row.open else order_back(seen)
     if not apply:
-        print_table(["member", "goes back to"], replaced)
+        _show_rollback(_rollback(seen, "planned", seen.row.id, can_go_back(seen)), as_json=as_json)
         why = f" --reason {quote(reason)}" if reason else ""
         say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet}{why} --apply")
         return 0
-    if seen.row.open:
-        return _roll_back_open(context, seen, reason)
-    _refuse_revoked(context, seen, reason)
-    if reason:
-        context.ledger.audit(context.now, context.actor, Command.ROLLBACK, seen.row.id, reason)
-    with fleet_session(fleet, context) as at:
-        done = back(at, seen)
-    return _show_back(done.members, done.state.failure)
+    if order is None:
+        done = _roll_back_open(context, seen, reason)
+    else:
+        _refuse_revoked(context, seen, reason)
+        if reason:
+            context.ledger.audit(context.now, context.actor, Command.ROLLBACK, seen.row.id, reason)
+        with fleet_session(fleet, context) as at:
+            ended = back(at, seen)
+        done = _rollback(seen, "ended", order.rollout, ended.members, ended.state.failure)
+    return _show_rollback(done, as_json=as_json)
 
 
-def _roll_back_open(context: Context, seen: View, reason: str) -> int:
+def _roll_back_open(context: Context, seen: View, reason: str) -> RollbackOutput:
     """Tell an open rollout to roll back, unless it was told or is on its way back; execute it where no process does."""
     fleet, rollout = seen.row.fleet, seen.row.id
     told = OperatorCommands.given([given.command for given in seen.commands])
     if seen.carried or not (seen.back or told.desired_state is DesiredState.ROLLBACK):
         seen = tell(context, fleet, Command.ROLLBACK, reason)
         if seen.carried:
-            say(f"{rollout} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it")
-            return 0
+            dead = perhaps_dead(context, seen, f"roll.start {fleet} --apply")
+            say(f"{rollout} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it{dead}")
+            return _rollback(seen, "told", rollout, can_go_back(seen))
         say(f"{rollout} was told to roll back")
     with fleet_session(fleet, context) as at:
         go_on(at)
         check(at)
     ended = next(one for one in history(context, fleet) if one.row.id == rollout)
     failure = ended.state.failure if ended.state and (ended.back or can_go_back(ended)) else ""
-    return _show_back(ended.members, failure)
+    return _rollback(seen, "ended", rollout, ended.members, failure)
 
 
-def _show_back(members: Sequence[MemberState], failure: str) -> int:
-    """Print what became of members that were to go back; exit code 3 with a `failure`."""
-    rows = [[one.name, one.phase, (one.note or one.failure).splitlines()] for one in members]
-    print_table(["member", "outcome", "note"], rows)
-    if failure:
-        say(f"it failed: {failure}")
-    return 3 if failure else 0
+def _rollback(
+    seen: View, state: RollbackState, rollout: str, members: Sequence[MemberState], failure: str = ""
+) -> RollbackOutput:
+    ended = state == "ended"
+    lines = (
+        RollbackLine(
+            member=one.name, before=one.before, outcome=one.phase if ended else "", note=one.said if ended else ""
+        )
+        for one in members
+    )
+    return RollbackOutput(fleet=seen.row.fleet, rollout=rollout, state=state, members=tuple(lines), failure=failure)
+
+
+def _show_rollback(done: RollbackOutput, *, as_json: bool) -> int:
+    """Print what becomes, or became, of members that go back; exit code 3 with a failure."""
+    if as_json:
+        print_json(to_json(done))
+    elif done.state == "planned":
+        print_table(["member", "goes back to"], [[one.member, one.before] for one in done.members])
+    elif done.state == "ended":
+        rows = [[one.member, one.outcome, one.note.splitlines()] for one in done.members]
+        print_table(["member", "outcome", "note"], rows)
+    if done.failure:
+        say(f"it failed: {done.failure}")
+    return 3 if done.failure else 0
 
 
 def _refuse_revoked(context: Context, seen: View, reason: str) -> None:
@@ -293,10 +316,12 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
     context = context or image_context(looks=not apply)
     lines: list[AutoLine] = []
     failures: list[GoldsmithError] = []
+    until = context.now + WAITS  # for all of them together
     for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
         try:
             with fleet_session(fleet, context) as at:
-                lines.append(automated(at, apply=apply))
+                lines.append(automated(at, apply=apply, until=until))
+            failures += [unjudged] if (unjudged := lines[-1].unjudged) else []
         except GoldsmithError as error:
             failures.append(error)
             lines.append(AutoLine(fleet=fleet, outcome=ended_by(error), detail=error.message))

@@ -443,3 +443,28 @@ def _stage(status: StatusOutput) -> str:
     if status.stage == RolloutStage.ENDED:
         return f"failed: {status.failure.splitlines()[0]}" if status.failure else f"over: {status.note}"
     return doing(status.stage, status.wave, status.waves, status.note)
+
+
+class RollbackLine(Line):
+    """One member that goes back to `before`; `outcome` is empty before it did."""
+
+    member: str
+    before: str
+    outcome: Phase | Literal[""] = ""
+    note: str = ""
+
+
+RollbackState = Literal["planned", "told", "ended"]
+
+
+class RollbackOutput(Line):
+    """`roll.rollback`: `state` is planned without `--apply`, told where another process executes it, else ended.
+
+    `rollout`: the one that `roll.status` shows then. `failure` says why not all went back.
+    """
+
+    fleet: str
+    rollout: str
+    state: RollbackState
+    members: tuple[RollbackLine, ...]
+    failure: str = ""

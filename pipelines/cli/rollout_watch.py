@@ -15,6 +15,7 @@ from images.context import Context
 from images.documents import to_json
 from pipelines.cli.rollout_output import COLUMNS, MemberStatus, StatusOutput, ToldLine, lines, rows, skipped
 from pipelines.contract import AuditReport, Line
+from pipelines.host.capabilities import shares
 from pipelines.rollout.plan import adoptions
 from pipelines.rollout.rollout_store import View, history, newest, require_known, tell, told
 from pipelines.rollout.state import STEP, Command, DesiredState, OperatorCommands, Phase, RolloutStage
@@ -162,7 +163,8 @@ def print_history(found: Iterable[HistoryLine]) -> None:
     """
     found = list(found)
     cells = [[f"{one.begun_at:%Y-%m-%d %H:%M}", one.rollout, str(one.members), _ended(one)] for one in found]
-    print_table(["began (UTC)", "rollout", "members", "outcome"], cells, whole=("rollout", "began (UTC)"))
+    columns, empty = ["began (UTC)", "rollout", "members", "outcome"], "it has not been rolled by this ledger"
+    print_table(columns, cells, empty=empty, whole=("rollout", "began (UTC)"))
     print_text(f"{one.rollout} adopted {SHORTENED.sub('', told)}" for one in found for told in one.adopted)
 
 
@@ -200,6 +202,15 @@ def command(fleet: str, what: Command, reason: str = "") -> None:
     context = image_context()
     require_known(context, fleet)
     seen = tell(context, fleet, what, reason)
-    say(f"{seen.row.id} was told to {what}")
+    say(f"{seen.row.id} was told to {what}{perhaps_dead(context, seen, f'roll.start {fleet} --apply')}")
     if not seen.carried:
         say(f"no process is executing it: ./goldsmith roll.start {fleet} --apply continues it, and obeys")
+
+
+def perhaps_dead(context: Context, seen: View, then: str) -> str:
+    """Of a rollout whose owner counts as alive by its lease alone, until when it does, and which task `then` helps if
+    it has died; empty where a lock tells whether it lives.
+    """
+    if not seen.carried or seen.lease is None or not shares(context.settings):
+        return ""
+    return f"; should {seen.lease.owner} be dead: after {seen.lease.until:%H:%M:%S} UTC, ./goldsmith {then}"

@@ -42,7 +42,7 @@ from pipelines.cli.reap import ReapLine
 from pipelines.cli.rendering import OwnImageLine, RenderedLine
 from pipelines.cli.report_output import ReportOutput
 from pipelines.cli.reproduction import ReproduceOutput
-from pipelines.cli.rollout_output import RollOutput, StatusOutput
+from pipelines.cli.rollout_output import RollbackOutput, RollOutput, StatusOutput
 from pipelines.cli.rollout_watch import HistoryLine
 from pipelines.cli.signing import KeyLine, TrustLine
 from pipelines.cli.simulate import SimulateOutput
@@ -104,6 +104,7 @@ COMMANDS: dict[str, Any] = {
     "network.refactor": NetworkMoveOutput,
     "roll.plan": RollOutput,
     "roll.start": RollOutput,
+    "roll.rollback": RollbackOutput,
     "roll.status": StatusOutput,
     "roll.history": list[HistoryLine] | list[contract.AuditReport],
     "roll.auto": list[AutoLine],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,10 @@ from pipelines.cli.page import render_html
 from pipelines.cli.report import gather
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.members import Changes, Member, Provenance, Seen, Unread
+from pipelines.nightly import dry_run, fleet_stage
+from pipelines.nightly.model import NightOrder, NightRecord
+from pipelines.nightly.stages import WorldStages
+from pipelines.nightly.summary import output
 from pipelines.rollout.service import AutoLine, automated
 from pipelines.rollout.session import FleetSession, check
 from tests.support.fleets import NOW, member, release, target
@@ -151,9 +156,29 @@ def _nothing(policy: str) -> Any:
 def _night_agrees(night: AutoLine, said: str, bad: list[MemberLine], lines: list[MemberLine]) -> None:
     assert night.detail.startswith(said)
     assert (night.outcome == "compliant") == (bool(lines) and not bad)
-    assert (night.outcome == "empty") == (not lines)
+    assert (night.outcome == "empty") == (not lines) == (night.unjudged is not None)
     if bad:
         assert night.detail.startswith(f"{len(bad)} of {len(lines)} member(s) ")
+
+
+def test_where_nothing_was_judged_no_command_ends_well(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A selector that no longer matches: `fleet.check`, `roll.auto`, the night and its dry run name the owner (3). What
+    was last seen running counts as running on, so that it is not pruned.
+    """
+    check(session(context, "by-demo", [(member("web-1"), Provenance())], unread=False))
+    running = context.ledger.running_digests()
+    for module in (fleet_stage, rollout):
+        monkeypatch.setattr(module, "fleet_session", lambda name, at, **_: nullcontext(session(at, name, [], False)))
+    assert rollout.show_fleets(rollout.check_fleets("by-demo", context=context), as_json=True) == 3
+    lines, errors = rollout.auto_roll("by-demo", apply=True, context=context)
+    assert ([one.outcome for one in lines], [error.exit_code for error in errors]) == (["empty"], [3])
+    night = NightOrder("night-1", NOW)
+    parts = [WorldStages(context).fleet(night, "by-demo"), *dry_run._fleets(context, set())]
+    told = output(NightRecord(night, (), (), tuple(parts), NOW))
+    assert {(one.status, one.exit_code) for one in told.lines} == {("empty", 3)}
+    assert [names for names in running.values() if "by-demo/web-1" in names]
+    assert context.ledger.running_digests() == running
+    assert (told.exit_code, told.must_act[0].parts) == (3, ("fleet by-demo", "fleet by-default", "fleet by-demo"))
 
 
 def test_the_report_tells_how_old_its_word_on_a_fleet_is(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import MOVED, Settings
 from hardening.foundation.text import short_digests
 from hardening.model import Enforcement, Severity, Waiver
 from images.context import Context
@@ -336,6 +336,18 @@ def test_the_report_tells_what_the_ledger_knows(tmp_path: Path) -> None:
 def release_of(context: Context) -> ImageReport:
     """The image that has releases."""
     return next(line for line in gather(context).images if line.name == "debian-base")
+
+
+def test_a_look_at_a_day_to_come_is_not_what_the_next_report_is_compared_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a moved clock only the page is written."""
+    context = Context(Settings(state=tmp_path, kinds=("container",)), NOW, lambda: "", lambda: "")
+    write_report(context)
+    with monkeypatch.context() as moved:
+        moved.setenv(MOVED, "2027-12-31T12:00Z")
+        assert write_report(context.moved(NOW + 401 * DAY)).exists()
+    assert gather(context).since == NOW
 
 
 def test_only_the_kinds_that_are_set_are_shown(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
@@ -16,7 +17,7 @@ from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import to_json
-from images.ledger import CommandRow
+from images.ledger import CommandRow, Lease
 from pipelines.cli import rollout
 from pipelines.cli.rollout import roll_back, show_roll
 from pipelines.cli.rollout_output import roll_output
@@ -215,7 +216,25 @@ def test_a_rollback_of_a_rollout_that_a_process_executes_is_only_told(
     told = rollout.tell
     monkeypatch.setattr(rollout, "tell", lambda *words: replace(told(*words), carried=True))
     assert roll_back("web", "", apply=True, context=rolled_back.context) == 0
-    assert "r1 was told to roll back; ./goldsmith roll.status web --watch shows it" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("r1 was told to roll back; ./goldsmith roll.status web --watch shows it\n")
+
+
+def test_who_rolls_back_what_only_a_lease_says_is_executed_learns_until_when(
+    rolled_back: FleetSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a shared database one that was killed counts as alive for a minute, and ends nothing by itself."""
+    left_open(rolled_back)
+    lease = Lease("web", "ann:7", "r1", NOW)
+    shared = rolled_back.context.settings.model_copy(update={"database": "postgresql+psycopg://db.example/goldsmith"})
+    seen = replace(newest(rolled_back.context, "web"), carried=True, lease=lease)
+    monkeypatch.setattr(rollout, "newest", lambda *_: seen)
+    monkeypatch.setattr(rollout, "tell", lambda *_: seen)
+    context = replace(rolled_back.context, settings=shared)
+    context.__dict__["ledger"] = rolled_back.context.ledger
+    assert roll_back("web", "", apply=True, as_json=True, context=context) == 0
+    shown = capsys.readouterr()
+    assert f"should ann:7 be dead: after {NOW:%H:%M:%S} UTC, ./goldsmith roll.start web --apply" in shown.err
+    assert json.loads(shown.out)["state"] == "told"
 
 
 def test_a_rollback_that_leaves_somebody_on_the_new_version_exits_with_3(

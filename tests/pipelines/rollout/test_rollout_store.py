@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -212,6 +213,11 @@ def test_a_rollback_names_whom_it_would_bring_back(context: Context, capsys: pyt
     shown = capsys.readouterr()
     assert "r.example/nginx@sha256:old" in shown.out
     assert "roll.rollback shop --apply" in shown.err
+    assert roll_back("shop", "", apply=False, as_json=True, context=context) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert (planned["rollout"], planned["state"], planned["failure"]) == ("r1", "planned", "")
+    line = {"member": serving.name, "before": serving.pinned, "outcome": "", "note": ""}
+    assert planned["members"] == [line]
     going_back(context, replace(serving, phase=Phase.OLD))
     context.ledger.save_rollout("r1-back", None, NOW, is_open=False)
     for apply in (False, True):
@@ -220,14 +226,17 @@ def test_a_rollback_names_whom_it_would_bring_back(context: Context, capsys: pyt
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_rollback_to_what_was_revoked_needs_a_reason(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_to_what_was_revoked_needs_a_reason(
+    context: Context, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """As `image.rollback` does; the reason is in the history of the rollout. What is only old needs none."""
 
     @contextmanager
     def fleet_session(*_: Any) -> Iterator[None]:
         yield None
 
-    ended = SimpleNamespace(members=(), state=SimpleNamespace(failure=""))
+    gone = replace(newest(context, "shop").members[0], phase=Phase.OLD)
+    ended = SimpleNamespace(members=(gone,), state=SimpleNamespace(failure=""))
     monkeypatch.setattr(rollout, "fleet_session", fleet_session)
     monkeypatch.setattr(rollout, "back", lambda *_: ended)
     old = f"sha256:{7:064x}"
@@ -242,7 +251,10 @@ def test_a_rollback_to_what_was_revoked_needs_a_reason(context: Context, monkeyp
     with pytest.raises(RefusedError, match="of shop would go back to what was revoked") as error:
         roll_back("shop", "", apply=True, context=context)
     assert error.value.evidence.endswith("was revoked: a back door")
-    assert roll_back("shop", "the new one loses data", apply=True, context=context) == 0
+    capsys.readouterr()
+    assert roll_back("shop", "the new one loses data", apply=True, as_json=True, context=context) == 0
+    went = json.loads(capsys.readouterr().out)
+    assert (went["rollout"], went["state"], went["members"][0]["outcome"]) == ("r1-back", "ended", "old")
     assert [line.detail for line in told(context, "shop", "r1")] == ["the new one loses data"]
 
 
