@@ -13,6 +13,7 @@ barred() {
                 "$module" 2>&1) || true
             answer=${answer##*"$line"}  # what it needs comes first
             case $answer in
+                *[\;\|\&\`\$\(]*) echo "$module is not barred in $kernel: $answer" ;;
                 "install /bin/false" | "install /bin/false "*) ;;
                 *) echo "$module is not barred in $kernel: ${answer:-built in}" ;;
             esac

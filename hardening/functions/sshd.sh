@@ -9,7 +9,7 @@ sshd_or_end() {
     sshd_started_otherwise
     sshd_files=$(sshd_read etc/ssh/sshd_config '')
     unread=$(printf '%s\n' "$sshd_files" | sed -n 's/^unread //p')
-    [ -z "$unread" ] || { printf 'sshd reads what is behind a link, which is not followed here: %s\n' "$unread"; exit 1; }
+    [ -z "$unread" ] || { printf 'sshd reads what is behind a link, or too many includes deep, which is not followed here: %s\n' "$unread"; exit 1; }
     sshd_live=
     [ "$LIVE" = 0 ] || sshd_live=$(sshd -T) || { echo "sshd -T refuses its configuration"; exit 1; }
 }
@@ -22,20 +22,23 @@ sshd_started_otherwise() {
             for folder in etc run usr/local/lib usr/lib; do
                 echo "$folder/systemd/system/ssh.service.d/*.conf $folder/systemd/system/service.d/*.conf"
             done
-        ) || true)
+        ) || true
+        grep -rshE '^[[:space:]]*ExecStart[[:space:]]*=.*/sshd[[:space:]].*-[A-Za-z0-9]*[of]' etc/systemd/system usr/local/lib/systemd/system usr/lib/systemd/system || true)
     [ -z "$found" ] || { printf 'sshd is started in a way of its own, past its files: %s\n' "$found"; exit 1; }
 }
 
 # FILE BLOCK: `keyword value` a line, in the order in which sshd reads them; inside a Match block `match` comes first.
-# What a file includes stands in its place, and a Match block ends with its file.
+# What a file includes stands in its place, and a Match block ends with its file. sshd includes 16 levels deep.
 sshd_read() {
     awk '{
         gsub(/["\047]/, ""); sub(/^[ \t]+/, ""); sub(/(^|[ \t])#.*/, ""); sub(/[ \t\r]+$/, "")
         if ($0 == "") next
         match($0, /^[A-Za-z0-9]*/); key = tolower(substr($0, 1, RLENGTH)); value = substr($0, RLENGTH + 1)
+        if (key ~ /^(challengeresponse|skey)authentication$/) key = "kbdinteractiveauthentication" # older names
+        if (key == "dsaauthentication") key = "pubkeyauthentication"
         sub(/^[ \t]*=?[ \t]*/, "", value); print key " " value
     }' "$1" | {
-        block=$2
+        block=$2 depth=${3-}.
         while read -r key value; do
             case $key in
                 match) block='match ' ;;
@@ -46,10 +49,10 @@ sshd_read() {
                     for pattern; do
                         case $pattern in /*) ;; *) pattern=/etc/ssh/$pattern ;; esac
                         for file in .$pattern; do
-                            if [ -L "$file" ] || ! sshd_inside "$file"; then
+                            if [ -L "$file" ] || [ ${#depth} -gt 16 ] || ! sshd_inside "$file"; then
                                 echo "unread ${file#.}"
                             elif [ -f "$file" ]; then
-                                sshd_read "$file" "$block"
+                                sshd_read "$file" "$block" "$depth"
                             fi
                         done
                     done

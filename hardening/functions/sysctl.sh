@@ -84,11 +84,20 @@ settings_written() {
         }'
 }
 
+# settings_applied: says where what is written is not applied, or where something else writes after it.
+settings_applied() {
+    enabled systemd-sysctl.service
+    expect system/systemd-sysctl.service Service ExecStart /usr/lib/systemd/systemd-sysctl
+    for folder in etc usr/local/lib usr/lib; do
+        [ ! -d "$ROOT/$folder/tmpfiles.d" ] || grep -rsE '^[[:space:]]*w[-+!=~^$]*[[:space:]]+/proc/sys/' "$ROOT/$folder/tmpfiles.d" | sed "s,^${ROOT%/},," || true
+    done
+}
+
 # settings_hold WANTED: a whole check.
 settings_hold() {
     wanted=$(printf '%s\n' "$1" | grep . || true)
     [ -n "$wanted" ] || { echo "no settings are asked for: nothing to look at"; exit 1; }
-    if [ "$LIVE" = 1 ]; then seen=$(settings_running "$wanted"); else seen=$(settings_written "$wanted"); fi
+    if [ "$LIVE" = 1 ]; then seen=$(settings_running "$wanted"); else seen=$(settings_written "$wanted"; settings_applied | sed 's/^/bad /'); fi
     bad=$(printf '%s\n' "$seen" | sed -n 's/^bad //p' | sort -u)
     good=$(printf '%s\n' "$seen" | grep -c '^good' || true)
     if [ -n "$bad" ] || [ "$good" -eq 0 ]; then

@@ -5,7 +5,7 @@ if [ ! -e usr/bin/apt-get ]; then
     exit 2
 fi
 [ -d etc/apt ] || { echo "/etc/apt is missing: nothing to look at"; exit 1; }
-for folder in etc/apt etc/apt/sources.list.d etc/apt/apt.conf.d; do
+for folder in etc/apt etc/apt/sources.list.d; do
     [ ! -L "$folder" ] || { echo "/$folder is a link, which may lead out of the image"; exit 1; }
 done
 
@@ -14,7 +14,7 @@ sources=$(
     for file in etc/apt/sources.list etc/apt/sources.list.d/*.list; do
         [ -f "$file" ] && [ ! -L "$file" ] || continue
         awk -v file="/$file" '/^[ \t]*deb(-src)?[ \t]/ {
-            options = match($0, /\[[^]]*\]/) ? substr($0, RSTART, RLENGTH) : ""
+            options = match($0, /\[[^]]*\]/) ? tolower(substr($0, RSTART, RLENGTH)) : ""
             rest = $0; sub(/^[ \t]*deb(-src)?[ \t]+/, "", rest); sub(/^\[[^]]*\][ \t]*/, "", rest); split(rest, words, /[ \t]+/)
             print file, (options ~ /signed-by=[^] ]/ ? "signed" : "unsigned"), \
                 (options ~ /(trusted|allow-insecure|allow-weak)=/ ? "unchecked" : "checked"), words[1]
@@ -28,7 +28,7 @@ sources=$(
             for (i = 1; i <= n; i++) {
                 line = lines[i]
                 if (line ~ /^#/) continue
-                if (line ~ /^[ \t]/) value = line; else {key = tolower(line); sub(/:.*/, "", key); value = line; sub(/^[^:]*:/, "", value)}
+                if (line ~ /^[ \t]/) value = line; else {key = tolower(line); sub(/[ \t]*:.*/, "", key); value = line; sub(/^[^:]*:/, "", value)}
                 gsub(/^[ \t]+|[ \t]+$/, "", value)
                 if (key == "types" && value != "") types = 1
                 if (key == "signed-by" && value != "") signed = "signed"
@@ -42,16 +42,24 @@ sources=$(
 )
 [ -n "$sources" ] || { echo "apt is here, but no package source: nothing to look at"; exit 1; }
 
-# Apt reads keys in any case of letters, and a statement up to the next ; or brace. A value that is not off counts as on.
-weak=$(find etc/apt -xdev -type f \( -path etc/apt/apt.conf -o -path 'etc/apt/apt.conf.d/*' \) -exec awk -v RS='[{;}]' '
-    { gsub(/(#|\/\/)[^\n]*/, ""); gsub(/[" \t\r\n]+/, " "); $0 = tolower($0) }
-    /(allowunauthenticated|allowinsecurerepositories|allowweakrepositories) ./ && !/ (0|no|false|without|off|disable) ?$/ {print FILENAME}
-' {} + | sort -u)
+settings=$(apt_settings) || { echo "$settings"; exit 1; }
+# Apt reads keys in any case of letters. A value that is not off counts as on.
+weak=$(printf '%s\n' "$settings" | awk '
+    {
+        key = tolower($1); value = tolower($0); sub(/^[^"]*"/, "", value); sub(/";$/, "", value)
+        off = value ~ /^(0+|no|false|without|off|disable)$/
+    }
+    key ~ /(^|::)(allowunauthenticated|allow(insecure|weak|downgradetoinsecure)repositories)$/ && value != "" && !off {print $1, "signatures are switched off"}
+    key ~ /^apt::hashes::.*::(weak|untrusted)$/ && off {print $1, "weak checksums are believed"}
+    key ~ /(^|::)verify-(peer|host)$/ && off {print $1, "servers are not asked who they are"}' | while read -r key what; do
+    found=$(grep -rliF -e "${key##*::}" etc/apt/apt.conf etc/apt/apt.conf.d 2>/dev/null | sed 's,^,/,' | paste -s -d ' ' -)
+    echo "$what in $found: $key"
+done)
 bad=$(
     # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
-    find etc/apt/apt.conf etc/apt/apt.conf.d etc/apt/sources.list etc/apt/sources.list.d -xdev -type l \
+    find etc/apt/sources.list etc/apt/sources.list.d -xdev -type l \
         -printf '/%p is a link, and may say anything\n' 2>/dev/null || true
-    [ -z "$weak" ] || echo "signatures are switched off in /$weak"
+    [ -z "$weak" ] || echo "$weak"
     printf '%s\n' "$sources" | while read -r file signed checked uris; do
         [ "$signed" = signed ] || echo "$file: no Signed-By for $uris"
         [ "$checked" = checked ] || echo "$file: trusted or allow-insecure switches signatures off for $uris"

@@ -15,6 +15,8 @@ bad=$(
         now=$(awk -F= -v key="$key" '{name = tolower($1); gsub(/[ \t]/, "", name); if (name == key) {gsub(/[ \t]/, "", $2); last = $2}} END {print last}' "$file")
         [ "$(printf %s "$now" | tr A-Z a-z)" = "$(printf %s "$value" | tr A-Z a-z)" ] || echo "$key is ${now:-set nowhere} in /$file, not $value"
     done
+    group=$(awk -F= '{name = tolower($1); gsub(/[ \t]/, "", name); if (name == "log_group") {gsub(/[ \t]/, "", $2); last = $2}} END {print last}' "$file")
+    case $group in '' | root | adm) ;; *) echo "log_group is $group in /$file: it reads the trail" ;; esac
     find etc/audit -xdev -type f -perm /0137 -printf '/%p has mode %m, more open than 0640\n'
     find etc/audit -xdev \( ! -uid 0 -o ! -gid 0 \) -printf '/%p does not belong to root\n'
     [ ! -d var/log/audit ] || find var/log/audit -xdev -perm /0027 -printf '/%p has mode %m: others get at it\n'

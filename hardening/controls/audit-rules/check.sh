@@ -3,13 +3,8 @@ cd "$ROOT"
 [ -d etc/audit/rules.d ] && [ ! -L etc/audit/rules.d ] || { echo "/etc/audit/rules.d is missing, or a link: nothing to look at"; exit 1; }
 [ -n "$PARAM_RULES" ] || { echo "no rules are asked for: nothing to look at"; exit 1; }
 
-# As augenrules joins them: by number, and of every -e only the last.
-written=$(
-    for name in $(ls -1v etc/audit/rules.d | grep '\.rules$'); do
-        [ ! -L "etc/audit/rules.d/$name" ] || { echo "-d link /etc/audit/rules.d/$name"; continue; }
-        cat "etc/audit/rules.d/$name"
-    done | sed 's/\r$//; s/^[ \t]*//; s/[ \t]*$//; s/[ \t][ \t]*/ /g; /^#/d; /^$/d'
-)
+# Of every -e only the last counts.
+written=$(audit_rules)
 count=$(printf '%s\n' "$written" | grep -cE '^-[aAw] ' || true)
 
 if [ "$LIVE" = 1 ]; then

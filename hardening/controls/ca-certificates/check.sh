@@ -48,5 +48,14 @@ strangers=$(find "$ROOT/etc/ssl/certs" -xdev -mindepth 1 -maxdepth 1 \
         NF == 1 && unknown(root "/etc/ssl/certs/" $1) == 0 { next }
         { print "/etc/ssl/certs/" $1 " is no certificate of " hint }')
 [ -z "$strangers" ] || fail "$strangers"
+# What update-ca-certificates joins at its next run, and where OpenSSL looks.
+waiting=$(find "$ROOT/usr/local/share/ca-certificates" -xdev ! -type d -name '*.crt' -printf '/usr/local/share/ca-certificates/%P\n' 2>/dev/null |
+    grep -vxF -e "$PARAM_OWN" || true)
+[ -z "$waiting" ] || fail "$(printf 'joins the bundle at its next update, and is not named in own:\n%s' "$waiting")"
+for link in "certs /etc/ssl/certs" "cert.pem $bundle"; do
+    at=usr/lib/ssl/${link%% *}
+    { [ ! -e "$ROOT/$at" ] && [ ! -L "$ROOT/$at" ]; } || [ "$(readlink -- "$ROOT/$at" || true)" = "${link#* }" ] ||
+        fail "/$at does not lead to ${link#* }: OpenSSL believes others"
+done
 [ "$(stat -c %a "$real")" = 644 ] || fail "$bundle has mode $(stat -c %a "$real"), not 644"
 echo "$bundle holds $begun certificates"

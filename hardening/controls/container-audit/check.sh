@@ -4,13 +4,9 @@ cd "$ROOT"
 [ -x usr/sbin/dockerd ] || [ -x usr/bin/dockerd ] || { echo "dockerd is not installed: nothing to look at"; exit 1; }
 [ -d etc/audit/rules.d ] && [ ! -L etc/audit/rules.d ] || { echo "/etc/audit/rules.d is missing, or a link: nobody hears who changes Docker"; exit 1; }
 [ -n "$PARAM_PATHS" ] || { echo "no paths are asked for: nothing to look at"; exit 1; }
-# A line `PATH PERMISSIONS` for each rule that tells every use of a path: without -p, a watch tells all four kinds. The
-# files are joined as augenrules does it, with nothing between them.
+# A line `PATH PERMISSIONS` for each rule that tells every use of a path: without -p, a watch tells all four kinds.
 told=$(
-    for name in $(ls -1v etc/audit/rules.d | grep '\.rules$'); do
-        [ ! -f "etc/audit/rules.d/$name" ] || [ -L "etc/audit/rules.d/$name" ] || cat "etc/audit/rules.d/$name"
-    done | awk '
-        /^[ \t]*#/ { next }
+    audit_rules | awk '
         {
             path = permissions = ""; whole = 1
             for (i = 1; i <= NF; i += 2) {

@@ -13,6 +13,8 @@ bad=$(
     for file in etc/cron.deny etc/at.deny; do
         if [ -e "$file" ] || [ -L "$file" ]; then echo "/$file is not needed beside the list of those who may"; fi
     done
+    find var/spool/cron -mindepth 2 -maxdepth 2 ! -type d \( -path '*/crontabs/*' ! -name root -o -path '*/atjobs/[!.]*' ! -uid 0 \) \
+        -printf '/%p: a job of another account than root\n' 2>/dev/null || true
     for folder in etc/cron.d etc/cron.hourly etc/cron.daily etc/cron.weekly etc/cron.monthly etc/cron.yearly etc/crontab; do
         [ -e "$folder" ] || continue
         find "$folder" -maxdepth 0 \( ! -uid 0 -o ! -gid 0 -o -perm /0077 \) -printf '/%p has mode and owner %m %U:%G\n'

@@ -16,6 +16,7 @@ bad=$(
         open=$(find ".$home" -maxdepth 0 -perm /0027 -printf '%m')
         [ -z "$open" ] || echo "$name: $home has mode $open, more open than 0750"
         find ".$home" -xdev -mindepth 1 -maxdepth 1 -name '.*' ! -type l -perm /0022 -printf "$name: $home/%P can be written by others\n"
+        find ".$home" -xdev -mindepth 1 -maxdepth 1 -name '.*' ! -uid "$uid" ! -uid 0 -printf "$name: $home/%P belongs to number %U\n"
         for file in .rhosts .shosts .forward; do
             if [ -e ".$home/$file" ]; then echo "$name: $home/$file lets others in"; fi
         done

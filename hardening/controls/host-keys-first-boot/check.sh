@@ -4,6 +4,9 @@ cd "$ROOT"
 keys=$(find etc/ssh -xdev -name 'ssh_host_*_key' ! -name '*.pub' -printf '/%p\n')
 if [ "$LIVE" = 0 ]; then
     [ -z "$keys" ] || { printf 'baked into the image:\n%s\n' "$keys"; exit 1; }
+    for key in $(sed -nE 's/^[[:space:]]*"?HostKey"?[[:space:]=]+"?([^"[:space:]]*).*/\1/Ip' etc/ssh/sshd_config etc/ssh/sshd_config.d/*.conf 2>/dev/null || true); do
+        [ ! -e ".$key" ] && [ ! -L ".$key" ] || { printf 'baked into the image:\n%s\n' "$key"; exit 1; }
+    done
     # A link to /dev/null or an empty file takes the place of the unit: sshd would not start.
     unit=usr/lib/systemd/system/ssh.service
     [ -s "$unit" ] || { echo "/$unit is missing: nothing to look at"; exit 1; }

@@ -2,14 +2,8 @@ set -eu
 [ -n "$PARAM_PARAMETERS" ] || { echo "no parameters are asked for: nothing to look at"; exit 1; }
 bad=$(
     parameter $PARAM_PARAMETERS
-    parameters | FORBIDDEN=$PARAM_FORBIDDEN awk '
-        BEGIN {
-            count = split(ENVIRON["FORBIDDEN"], never, "\n")
-            for (i = 1; i <= count; i++) {
-                at = index(never[i], "="); name = at ? substr(never[i], 1, at - 1) : never[i]; gsub(/-/, "_", name)
-                never[i] = name (at ? substr(never[i], at) : "")
-            }
-        }
+    parameters | FORBIDDEN=$(printf '%s\n' "$PARAM_FORBIDDEN" | normal) awk '
+        BEGIN { count = split(ENVIRON["FORBIDDEN"], never, "\n") }
         /^(rd)?init=/ { print "kernel parameter " $0 " starts another program than systemd" }
         {
             for (i = 1; i <= count; i++)

@@ -6,8 +6,10 @@ may_run() { printf '%s\n' "$PARAM_EXECUTABLE" | grep -qx "$1"; }
 lacks() {
     needed="nosuid nodev"
     [ "$1" = /home ] || may_run "$1" || needed="$needed noexec"
+    all=",$2,"
     for option in $needed; do
-        case ",$2," in *",$option,"*) ;; *) echo "$1 is mounted without $option (${2:-not at all})" ;; esac
+        # Of two that contradict each other the last counts.
+        case ",${all##*,"${option#no}",}" in *",$option,"*) ;; *) echo "$1 is mounted without $option (${2:-not at all})" ;; esac
     done
 }
 

@@ -17,6 +17,12 @@ bad=$(
         done
     fi
     if [ -f etc/resolv.conf ] && [ ! -L etc/resolv.conf ]; then grep -nE '^[[:space:]]*nameserver' etc/resolv.conf | sed 's#^#/etc/resolv.conf:#' || true; fi
+    for file in etc/systemd/resolved.conf etc/systemd/resolved.conf.d/*.conf; do
+        # A machine that was made may be told its own.
+        if [ "$LIVE" = 0 ] && [ -f "$file" ] && [ ! -L "$file" ]; then sed -n 's/^[[:space:]]*\(\(Fallback\)\{0,1\}DNS\)[[:space:]]*=[[:space:]]*\([^[:space:]].*\)/\1=\3/p' "$file"; fi
+    done | while IFS= read -r line; do
+        printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "$line" || echo "/etc/systemd/resolved.conf: $line"
+    done
     if [ -f etc/nsswitch.conf ] && [ ! -L etc/nsswitch.conf ]; then
         sed -e 's/#.*//' -e 's/\[[^]]*\]//g' -ne 's/^[[:space:]]*[^[:space:]:]\{1,\}[[:space:]:]//p' etc/nsswitch.conf | tr -s ' \t' '\n' | sort -u | while IFS= read -r module; do
             [ -z "$module" ] || printf '%s\n' "$PARAM_MODULES" | grep -qxF -e "$module" || echo "/etc/nsswitch.conf: the module $module"

@@ -11,6 +11,7 @@ bad=$(
     enabled systemd-resolved.service
     expect resolved.conf Resolve LLMNR no
     expect resolved.conf Resolve MulticastDNS no
+    expect resolved.conf Resolve DNSStubListenerExtra ""
     for other in $others; do
         [ -n "$(enabled "$other.service")" ] || echo "$other.service manages the network, too"
     done

@@ -3,7 +3,7 @@ cd "$ROOT"
 if [ -f etc/passwd ] && [ ! -L etc/passwd ]; then
     new=$(awk -F: -v OFS=: -v allow="$PARAM_ALLOW" '
         BEGIN {split(allow, names, "\n"); for (i in names) allowed[names[i]] = 1}
-        !allowed[$1] && $7 !~ /\/nologin$/ {$7 = "/usr/sbin/nologin"}
+        !allowed[$1] && $7 !~ /^(\/usr)?\/s?bin\/nologin$/ {$7 = "/usr/sbin/nologin"}
         {print}' etc/passwd)
     [ "$new" = "$(cat etc/passwd)" ] || printf '%s\n' "$new" > etc/passwd
 fi

@@ -12,22 +12,17 @@ find var/lib/dpkg/info -maxdepth 1 -type f -name '*.list' -exec cat -- {} + 2>/d
 not_packaged() {
     what=$1
     shift
-    for place; do
-        [ -e "$place" ] || [ -L "$place" ] || continue
-        find "$place" -xdev ! -type d -size +0 -printf '%p\n'
-    done | sort -u | grep -vxF -f "$folder/packaged" | sed "s#^.*\$#/&: $what#" || true
+    find "$@" -xdev ! -type d -size +0 -printf '%p\n' 2>/dev/null | sort -u | grep -vxF -f "$folder/packaged" | sed "s#^.*\$#/&: $what#" || true
 }
 
-# lines WHAT PATTERN PLACE…: lines of these places that match, but for comments.
+# lines WHAT PATTERN PLACE…: lines of these places that match, in any case of letters, but for comments.
 lines() {
     what=$1 pattern=$2
     shift 2
-    for place; do
-        [ -e "$place" ] || continue
-        find "$place" -xdev -type f -exec grep -lIE -e "$pattern" -- {} + 2>/dev/null || true
-    done | sort -u | sed "s#^.*\$#/&: $what#"
+    find "$@" -xdev -type f -exec grep -lIiE -e "$pattern" -- {} + 2>/dev/null | sort -u | sed "s#^.*\$#/&: $what#"
 }
 
+loading='LD_PRELOAD|LD_AUDIT|LD_LIBRARY_PATH|GCONV_PATH|BASH_ENV|PROMPT_COMMAND|PERL5OPT|PYTHONSTARTUP|OPENSSL_CONF|OPENSSL_MODULES'
 found=$(
     if [ -s etc/ld.so.preload ] || [ -L etc/ld.so.preload ]; then echo "/etc/ld.so.preload: is loaded into every program"; fi
     not_packaged "adds folders in which libraries are found" etc/ld.so.conf.d
@@ -45,32 +40,42 @@ found=$(
             not_packaged "runs when somebody logs in" "$home/$name"
         done
     done
-    not_packaged "runs in every login shell" etc/profile.d
+    not_packaged "runs in every login shell" etc/profile.d etc/ssh/sshrc
     not_packaged "runs as part of apt" etc/apt/apt.conf etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d
     lines "runs programs as part of apt" '^[^/#]*(Pre-Invoke|Post-Invoke(-Success)?|Pre-Install-Pkgs|pre-invoke|post-invoke|status-logger)' etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d |
         while IFS= read -r line; do name=${line%%:*}; grep -qxF -e "${name#/}" "$folder/packaged" || echo "$line"; done
     lines "runs a program at every login" '^[^#]*pam_(exec|script|python|perl)\.so' etc/pam.d
     lines "lets everybody in" '^[[:space:]]*-?auth[[:space:]]+(sufficient|\[[^]]*success=(done|ok|end)[^]]*\])[[:space:]]+pam_permit\.so' etc/pam.d
+    lines "loads a module of another folder at every login" '^[^#]*[[:space:]]/[^[:space:]]*\.so' etc/pam.d usr/lib/pam.d
+    lines "sets a variable that loads code into programs" "^[^#;]*\\b($loading)[[:space:]]*(=|DEFAULT|OVERRIDE)" etc/environment etc/environment.d usr/local/lib/environment.d \
+        etc/default/locale etc/security/pam_env.conf etc/systemd/system.conf etc/systemd/system.conf.d etc/systemd/user.conf etc/systemd/user.conf.d
+    lines "loads a library into programs that speak TLS" '^[[:space:]]*(dynamic_path|module|SO_PATH)[[:space:]]*=' etc/ssl/openssl.cnf
+    not_packaged "runs when certificates are joined" etc/ca-certificates/update.d
     not_packaged "is a module that logins load" usr/lib/security usr/lib/x86_64-linux-gnu/security usr/lib/aarch64-linux-gnu/security
     find usr/lib usr/local/lib opt -xdev \( -path '*/python*/*.pth' -o -name sitecustomize.py -o -name usercustomize.py -o -name 'sitecustomize.p[lm]' \) \
         -size +0 -printf '%p\n' 2>/dev/null | sort -u | grep -vxF -f "$folder/packaged" | while IFS= read -r file; do
         case $file in *.pth) grep -qE '^[[:space:]]*import[[:space:]]' -- "$file" || continue ;; esac
         echo "/$file: runs with every program of that language"
     done
-    not_packaged "runs when a device appears" etc/udev/rules.d
-    lines "runs a program when a module loads" '^[[:space:]]*install[[:space:]]+[^[:space:]]+[[:space:]]+/?' etc/modprobe.d | while IFS= read -r line; do
+    not_packaged "runs when a device appears" etc/udev/rules.d usr/lib/udev/rules.d usr/local/lib/udev/rules.d
+    lines "runs a program when a module loads" '^[[:space:]]*install[[:space:]]+[^[:space:]]+[[:space:]]+/?' etc/modprobe.d usr/lib/modprobe.d usr/local/lib/modprobe.d | while IFS= read -r line; do
         name=${line%%: *}
         ! grep -E '^[[:space:]]*install[[:space:]]' -- "${name#/}" | grep -qvE '^[[:space:]]*install[[:space:]]+[^[:space:]]+[[:space:]]+(/usr)?/bin/(false|true)[[:space:]]*$' || echo "$line"
     done
-    not_packaged "is a kind of program that the kernel starts by another" etc/binfmt.d
+    not_packaged "is a kind of program that the kernel starts by another" etc/binfmt.d usr/lib/binfmt.d usr/local/lib/binfmt.d
+    lines "has the kernel run a program" '^-?kernel[./](modprobe|hotplug|poweroff_cmd|core_pattern[[:space:]]*=[[:space:]]*\|)' etc/sysctl.conf etc/sysctl.d usr/lib/sysctl.d usr/local/lib/sysctl.d |
+        while IFS= read -r line; do name=${line%%:*}; grep -qxF -e "${name#/}" "$folder/packaged" || echo "$line"; done
     not_packaged "runs at boot" etc/rc.local etc/init.d etc/network/if-up.d etc/network/if-pre-up.d etc/NetworkManager/dispatcher.d \
         etc/networkd-dispatcher etc/dhcp/dhclient-enter-hooks.d etc/dhcp/dhclient-exit-hooks.d usr/lib/systemd/system-generators \
-        etc/systemd/system-generators usr/local/lib/systemd/system-generators usr/lib/systemd/system-shutdown usr/lib/systemd/system-sleep \
+        etc/systemd/system-generators usr/local/lib/systemd/system-generators etc/systemd/user-generators usr/lib/systemd/user-generators \
+        usr/local/lib/systemd/user-generators usr/lib/systemd/system-environment-generators usr/lib/systemd/user-environment-generators usr/lib/systemd/system-shutdown usr/lib/systemd/system-sleep \
         etc/update-motd.d etc/kernel/postinst.d etc/initramfs-tools/hooks etc/initramfs-tools/scripts
     # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
     find etc/ld.so.conf etc/pam.d etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d etc/modprobe.d etc/ssh/ssh_config etc/ssh/ssh_config.d etc/gitconfig \
         -xdev -type l -printf '%p\n' 2>/dev/null | sort -u | grep -vxF -f "$folder/packaged" | sed 's#^.*$#/&: is a link, and may say anything#' || true
-    lines "runs a program in the place of a connection" '^[[:space:]]*(ProxyCommand|LocalCommand|KnownHostsCommand|PKCS11Provider)[[:space:]=]' etc/ssh/ssh_config etc/ssh/ssh_config.d
+    lines "runs a program in the place of a connection" '^[[:space:]]*"?((ProxyCommand|LocalCommand|KnownHostsCommand|PKCS11Provider|SecurityKeyProvider)["[:space:]=]|Match["[:space:]=].*exec)' etc/ssh/ssh_config etc/ssh/ssh_config.d
+    find etc/ssh/ssh_config etc/ssh/ssh_config.d -xdev -type f -exec grep -HiE '^[[:space:]]*"?Include["[:space:]=]' -- {} + 2>/dev/null |
+        grep -viE ':[[:space:]]*Include[[:space:]]+/etc/ssh/ssh_config\.d/\*\.conf[[:space:]]*$' | sed 's#^\([^:]*\):.*$#/\1: reads settings of another place#' || true
     lines "runs programs of its own" '^[[:space:]]*(hooksPath|fsmonitor|sshCommand|helper|pager|editor|askPass)[[:space:]]*=' etc/gitconfig
 )
 bad=$(printf '%s\n' "$found" | while IFS= read -r line; do

@@ -7,4 +7,10 @@ if [ -n "$bad" ]; then
     printf 'setuid or setgid, and not in allow:\n%s\n' "$bad"
     exit 1
 fi
+boot=$(cd "$ROOT" && grep -rsE '^[[:space:]]*([fFC][^[:space:]]*[[:space:]]+[^[:space:]]+[[:space:]]+[~:]*[2-7]|[zZm][^[:space:]]*[[:space:]]+[^[:space:]]+[[:space:]]+[~:]*[4-7])[0-7]{3}([[:space:]]|$)' \
+    etc/tmpfiles.d usr/local/lib/tmpfiles.d usr/lib/tmpfiles.d || true)
+if [ -n "$boot" ]; then
+    printf 'made setuid or setgid at boot:\n%s\n' "$boot"
+    exit 1
+fi
 echo "$files files; setuid or setgid and allowed: ${found:-none}"

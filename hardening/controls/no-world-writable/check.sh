@@ -14,4 +14,11 @@ if [ -n "$bad" ]; then
     printf 'writable by everyone:\n%s\n' "$bad"
     exit 1
 fi
+# What is made so at boot: without the sticky bit, and no device.
+boot=$(cd "$ROOT" && grep -rsE '^[[:space:]]*[dDevqQfFpCzZm][^[:space:]]*[[:space:]]+[^[:space:]]+[[:space:]]+[~:]*[0246]?[0-7]{2}[2367]([[:space:]]|$)' \
+    etc/tmpfiles.d usr/local/lib/tmpfiles.d usr/lib/tmpfiles.d | grep -vE ':[[:space:]]*[^[:space:]]+[[:space:]]+/dev/' || true)
+if [ -n "$boot" ]; then
+    printf 'made writable by everyone at boot:\n%s\n' "$boot"
+    exit 1
+fi
 echo "$files files; writable by everyone, sticky and allowed: ${all:-none}"

@@ -16,6 +16,7 @@ case $line in
 esac
 remember=$(printf '%s\n' "$line" | sed -n 's/.*remember=\([0-9]*\).*/\1/p')
 [ "${remember:-10}" -ge "$PARAM_REMEMBER" ] || fail "remember is ${remember:-10}, less than $PARAM_REMEMBER"
+case $line in *[[:space:]]file=*) fail "hashes of before are kept in another file than /etc/security/opasswd: $line" ;; esac
 case $line in *enforce_for_root*) ;; *) fail "enforce_for_root is not set: root may use old passwords" ;; esac
 case $(printf '%s\n' "$lines" | grep 'pam_unix\.so') in
     *remember=*) fail "pam_unix.so remembers passwords by itself, in an older and weaker way" ;;

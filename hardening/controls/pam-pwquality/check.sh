@@ -20,6 +20,8 @@ case $(pam_lines common-password password | grep 'pam_unix\.so') in
     *use_authtok*) ;;
     *) fail "/etc/pam.d/common-password: pam_unix.so asks for another password than the one looked at" ;;
 esac
+others=$(pam_all password | grep -F pam_unix.so | grep -v '^/etc/pam\.d/common-password: ' || true)
+[ -z "$others" ] || fail "$(printf 'takes a password that nobody looked at:\n%s' "$others")"
 for file in etc/security/pwquality.conf etc/security/pwquality.conf.d/*.conf; do
     [ ! -L "$file" ] || fail "/$file is a link"
 done
@@ -35,5 +37,7 @@ for name in maxrepeat maxsequence; do
     has=$(setting $name)
     [ "${has:-0}" -ge 1 ] && [ "${has:-0}" -le 3 ] || fail "$name is ${has:-0}, not from 1 to 3"
 done
+weaker=$(printf '%s\n' "$settings" | grep -E '^[[:space:]]*([dulo]credit[[:space:]]*=[[:space:]]*\+?0*[1-9]|dictpath[[:space:]]*=[[:space:]]*[^[:space:]])' || true)
+[ -z "$weaker" ] || fail "characters that count twice, or another dictionary: $weaker"
 printf '%s\n' "$settings" | grep -qx '[[:space:]]*enforce_for_root[[:space:]]*' || fail "enforce_for_root is not set: root may choose anything"
 echo "pam_pwquality.so asks for $PARAM_MINIMUM characters of four classes, not in the dictionary, root too"

@@ -14,4 +14,6 @@ inactive=$(sed -n 's/^[[:space:]]*INACTIVE=//p' etc/default/useradd | tail -n 1)
     fail "/etc/default/useradd: INACTIVE is ${inactive:-not set}, not from 0 to $PARAM_INACTIVE"
 old=$(awk -F: -v max="$PARAM_MAXIMUM" '$2 !~ /^[*!]/ && $2 != "" && ($5 == "" || $5 > max || $5 < 1) {print $1}' etc/shadow)
 [ -z "$old" ] || fail "a password without an age limit: $old"
+old=$(awk -F: -v inactive="$PARAM_INACTIVE" '$2 !~ /^[*!]/ && $2 != "" && ($7 == "" || $7 > inactive) {print $1}' etc/shadow)
+[ -z "$old" ] || fail "not closed within $PARAM_INACTIVE days after its password got old: $old"
 echo "passwords last $max days, accounts $inactive days longer"

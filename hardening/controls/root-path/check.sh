@@ -5,7 +5,10 @@ fail() { echo "$*"; exit 1; }
 paths() {
     sed -n 's/^[[:space:]]*ENV_SUPATH[[:space:]]*\(PATH=\)\{0,1\}//p' etc/login.defs
     sed -n 's/^[^#]*\bPATH="\{0,1\}\([^";]*\)"\{0,1\}.*/\1/p' etc/environment etc/profile etc/bash.bashrc root/.profile \
-        root/.bashrc root/.bash_profile etc/profile.d/*.sh 2>/dev/null || true
+        root/.bashrc root/.bash_profile root/.bash_login etc/profile.d/*.sh 2>/dev/null || true
+    sed -n -e 's/^[[:space:]]*PATH[[:space:]].*\(DEFAULT\|OVERRIDE\)="\{0,1\}\([^"[:space:]]*\).*/\2/p' \
+        -e 's/^[[:space:]]*DefaultEnvironment.*\bPATH="\{0,1\}\([^"[:space:]]*\).*/\1/p' \
+        etc/security/pam_env.conf etc/systemd/system.conf etc/systemd/system.conf.d/*.conf 2>/dev/null || true
     cat etc/sudoers etc/sudoers.d/* 2>/dev/null | sed -n 's/^[^#]*secure_path="\{0,1\}\([^"]*\)"\{0,1\}.*/\1/p' || true
     [ "$LIVE" = 0 ] || printf '%s\n' "$PATH"
 }
@@ -23,6 +26,6 @@ bad=$(printf '%s\n' "$found" | sort -u | while IFS= read -r path; do
     done
 done | sort -u)
 [ -z "$bad" ] || fail "$bad"
-mask=$(sed -n "s/^[^#]*\bumask[[:space:]]\{1,\}[\"']\{0,1\}\([^\"'[:space:];&|)]*\).*/\1/p" root/.bashrc root/.profile 2>/dev/null | grep -vE '^0?[0-7]?[2367]7$' || true)
+mask=$(masks root/.bashrc root/.profile root/.bash_profile root/.bash_login | grep -vE '^0?[0-7]?[2367]7$' || true)
 [ -z "$mask" ] || fail "root's own start-up files set umask $mask"
 printf 'looked at, every folder is root'"'"'s alone:\n%s\n' "$(printf '%s\n' "$found" | sort -u)"

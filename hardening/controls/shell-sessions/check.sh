@@ -17,10 +17,9 @@ done
 # shellcheck disable=SC2086
 grep -qhE '^[[:space:]]*(typeset|declare)[[:space:]]+-xr[[:space:]]+TMOUT=|^[[:space:]]*readonly[[:space:]]+TMOUT' $files ||
     fail "TMOUT is not read-only: anybody can switch it off"
-# shellcheck disable=SC2086
-masks=$(sed -n "s/^[^#]*\bumask[[:space:]]\{1,\}[\"']\{0,1\}\([^\"'[:space:];&|)]*\).*/\1/p" $files)
 grep -qE "^[[:space:]]*umask[[:space:]]+$PARAM_UMASK[[:space:]]*\$" etc/bash.bashrc || fail "/etc/bash.bashrc does not set umask $PARAM_UMASK"
-for mask in $masks; do
+# shellcheck disable=SC2086
+for mask in $(masks $files); do
     [ "$mask" = "$PARAM_UMASK" ] || fail "a shell's start-up files set umask $mask, not $PARAM_UMASK"
 done
 echo "shells end after $time s without input; umask $PARAM_UMASK"

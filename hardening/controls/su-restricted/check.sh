@@ -14,7 +14,7 @@ printf '%s\n' "$first" | grep -qE '^auth[[:space:]]+(required|requisite)[[:space
 for word in use_uid "group=$PARAM_GROUP"; do
     printf '%s\n' "$first" | grep -qE "[[:space:]]$word([[:space:]]|\$)" || fail "/etc/pam.d/su: pam_wheel.so lacks $word"
 done
-! printf '%s\n' "$first" | grep -qE '[[:space:]](deny|trust)([[:space:]]|$)' || fail "/etc/pam.d/su: pam_wheel.so trusts, or turns the group round"
+! printf '%s\n' "$first" | grep -qE '[[:space:]](deny|trust|root_only)([[:space:]]|$)' || fail "/etc/pam.d/su: pam_wheel.so trusts, turns the group round, or asks of root alone"
 # For `su -` there is a file of its own.
 if [ -e etc/pam.d/su-l ] || [ -L etc/pam.d/su-l ]; then
     [ ! -L etc/pam.d/su-l ] && asked su-l | awk '$1 != "auth" || $2 != "include" || $3 != "su" {bad = 1} END {exit bad || NR == 0}' ||

@@ -3,6 +3,12 @@ cd "$ROOT"
 fail() { echo "$*"; exit 1; }
 [ -e usr/bin/sudo ] || { echo "no sudo in this image"; exit 2; }
 [ -f etc/sudoers ] && [ ! -L etc/sudoers ] || fail "/etc/sudoers is missing: nothing to look at"
+# Another plugin, or another file of rules, would count in the place of what is looked at here.
+[ ! -L etc/sudo.conf ] || fail "/etc/sudo.conf is a link, and may say anything"
+if [ -f etc/sudo.conf ]; then
+    more=$(grep -vE '^[[:space:]]*(#.*|Debug[[:space:]].*|Set[[:space:]]+(disable_coredump|group_source|max_groups|probe_interfaces)[[:space:]].*|Plugin[[:space:]]+sudoers_(policy|io|audit)[[:space:]]+sudoers\.so[[:space:]]*)?$' etc/sudo.conf || true)
+    [ -z "$more" ] || fail "/etc/sudo.conf: $more"
+fi
 included='^[@#]includedir[[:space:]]+/etc/sudoers\.d[[:space:]]*$'
 grep -qE "$included" etc/sudoers || fail "/etc/sudoers does not read /etc/sudoers.d"
 
@@ -33,7 +39,8 @@ case $timeout in '' | -* | *.*) fail "timestamp_timeout is '${timeout:-not set}'
 # shellcheck disable=SC2086
 free=$(grep -lE '^[[:blank:]]*([^#[:blank:]]|#-?[0-9]).*NOPASSWD|^[[:blank:]]*NOPASSWD' etc/sudoers $others | sed 's,^,/,' || true)
 bad=$(
-    printf '%s\n' "$all" | grep -E '!authenticate|Defaults.*(visiblepw|!requiretty.*targetpw|rootpw|targetpw|runaspw|exempt_group)' || true
+    printf '%s\n' "$all" | grep -E '!authenticate|Defaults.*(visiblepw|!requiretty.*targetpw|rootpw|targetpw|runaspw|exempt_group|pam_(login_)?service|!log_allowed|!tty_tickets|timestamp_type *= *"?global)' || true
+    printf '%s\n' "$all" | grep -E 'Defaults.*env_keep.*[ ="](LD_|BASH_ENV|PERL|PYTHON|RUBY|NODE_|\*)' | sed 's/^ */variables of the caller load code: /' || true
     printf '%s\n' "$all" | sed -nE '/^ ?Defaults[:@!>].*(use_pty|env_reset|logfile|timestamp_timeout)/s/^ ?/not the same for everyone: /p'
     for file in $free; do
         printf '%s\n' "$PARAM_ALLOW_NOPASSWD" | grep -qxF -e "$file" && [ "$LIVE" = 1 ] ||

@@ -5,6 +5,12 @@ servers=$(printf '%s' "$PARAM_SERVERS" | tr '\n' ' ')
 bad=$(
     expect timesyncd.conf Time NTP "$servers"
     expect timesyncd.conf Time FallbackNTP "$servers"
+    # What networks bring is asked besides; a machine that was made may be told its own.
+    [ "$LIVE" = 1 ] || grep -rsE '^[[:space:]]*NTP[[:space:]]*=' etc/systemd/network usr/local/lib/systemd/network | while IFS= read -r line; do
+        for server in ${line#*=}; do
+            case " $servers " in *" $server "*) ;; *) echo "/${line%%:*}: the clock is kept from $server, too" ;; esac
+        done
+    done
     enabled systemd-timesyncd.service
     for other in chronyd ntpd ntpsec openntpd; do
         if [ -e "usr/sbin/$other" ]; then echo "/usr/sbin/$other keeps the clock, too"; fi

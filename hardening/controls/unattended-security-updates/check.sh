@@ -8,13 +8,7 @@ if [ "$LIVE" = 1 ]; then
     exit 0
 fi
 [ -x usr/bin/unattended-upgrade ] || { echo "unattended-upgrades is not installed: nothing would install updates"; exit 1; }
-for path in etc/apt etc/apt/apt.conf etc/apt/apt.conf.d; do
-    [ ! -L "$path" ] || { echo "/$path is a link, which may lead out of the image"; exit 1; }
-done
-config=$(mktemp)
-trap 'rm -f "$config"' EXIT
-printf 'Dir "%s";\n' "$PWD" > "$config"
-settings=$(APT_CONFIG=$config apt-config dump)
+settings=$(apt_settings) || { echo "$settings"; exit 1; }
 
 # is KEY VALUE: says what is set otherwise. apt reads keys in any case of letters, and dump keeps the one it met first.
 is() {
@@ -36,8 +30,17 @@ bad=$(
         printf '%s\n' "$PARAM_HOLD" | grep -qxF -e "$name" || echo "packages $name* never get updates"
     done
     printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::Package-Whitelist::[^ ]* "\(.*\)";$/only packages \1* get updates/Ip'
-    enabled apt-daily.timer
-    enabled apt-daily-upgrade.timer
+    printf '%s\n' "$settings" | sed -n 's/^Unattended-Upgrade::Update-Days::[^ ]* "\(.*\)";$/updates install themselves only on \1/Ip'
+    find etc/apt/sources.list etc/apt/sources.list.d -xdev -type f -exec grep -hE '^[^#]*-security' {} + 2>/dev/null | grep -q . ||
+        echo "no source of packages names security updates"
+    for step in daily:update daily-upgrade:install; do
+        unit=apt-${step%:*}
+        enabled "$unit.timer"
+        enabled "$unit.service"
+        expect "system/$unit.service" Service ExecStart "/usr/lib/apt/apt.systemd.daily ${step#*:}"
+        times=$(setting "system/$unit.timer" Timer OnCalendar)
+        printf '%s\n' "$times" | grep -qE '^(\*-\*-\* |[0-9*][0-9,.*/]*:|daily$|hourly$)' || echo "$unit.timer does not run every day: OnCalendar is ${times:-set nowhere}"
+    done
 )
 if [ -n "$bad" ]; then
     echo "$bad"
