@@ -10,11 +10,13 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from hardening.findings import Actor, Repair, Side
+from hardening.foundation.ranges import is_everybody
 from hardening.policy import AllowingRule, Rule
 
 ROOT_NAMES = ("", "0", "root")
 DOCKER_SOCKETS = ("docker.sock", "containerd.sock", "podman.sock", "crio.sock")
-ANYWHERE = ("0.0.0.0/0", "::/0")
+SOCKET_FOLDERS = {"", *(f"{run}{name}" for run in ("/run", "/var/run")
+                        for name in ("", "/docker", "/containerd", "/podman", "/crio"))}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,9 @@ class ContainerFacts:
     A limit of 0 is none. `daemon` is what of the engine's own settings weakens it. `changed` are the files that differ
     from its image, as `added PATH`; `processes` what was started in it from outside. `published` are ports of the host
     that lead to it, as `0.0.0.0:8080 to 80/tcp`; `secrets` are names of variables in its environment that look as if
-    they held one. `unread` are rules that could not be judged, each with why.
+    they held one. `devices` are the host's that it was given, as `/dev/sda rwm`, and rules for more, as `b 8:* rwm`;
+    `borrowed` are networks of another container whose network it shares, `beside` containers whose process namespace it
+    shares. `unread` are rules that could not be judged, each with why.
     """
 
     image: str = ""
@@ -56,6 +60,9 @@ class ContainerFacts:
     processes: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    borrowed: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
     unread: tuple[tuple[str, str], ...] = ()
     kind: Literal["container"] = "container"
 
@@ -131,7 +138,7 @@ class Observed:
         return first
 
 
-UNJUDGED = ("image", "launched", "published", "secrets")  # which no rule looks at
+UNJUDGED = ("image", "launched", "published", "secrets", "devices", "borrowed", "beside")  # which no rule looks at
 _LOOKED_AT = {
     kind: attrgetter(*(one.name for one in fields(of) if one.name not in UNJUDGED))
     for kind, of in (("container", ContainerFacts), ("instance", InstanceFacts))
@@ -202,9 +209,8 @@ def _privileged(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str,
 
 def is_socket(mount: Mount) -> bool:
     """Whether a mount is a container engine's socket, or a directory that is known to hold one."""
-    return mount.kind == "bind" and (
-        mount.source.endswith(DOCKER_SOCKETS) or mount.source.rstrip("/") in ("/run", "/var/run", "")
-    )
+    source = mount.source.rstrip("/")
+    return mount.kind == "bind" and (source.endswith(DOCKER_SOCKETS) or source in SOCKET_FOLDERS)
 
 
 def _docker_socket(facts: ContainerFacts, _first: Facts, _rule: Rule) -> tuple[str, ...]:
@@ -281,8 +287,8 @@ def _public_address(facts: InstanceFacts, _first: Facts, _rule: Rule) -> tuple[s
 
 
 def open_to_all(lets_in: str) -> bool:
-    """Whether a line of a group lets in everybody."""
-    return lets_in.endswith(ANYWHERE)
+    """Whether a line of a group lets in everybody: all addresses, or a part of them that nobody owns alone."""
+    return is_everybody(lets_in.rpartition(" from ")[2])
 
 
 def _open_group(facts: InstanceFacts, _first: Facts, rule: AllowingRule) -> tuple[str, ...]:

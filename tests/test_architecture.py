@@ -29,6 +29,7 @@ PURE = {
     "hardening.foundation.errors",
     "hardening.foundation.hashing",
     "hardening.foundation.limits",
+    "hardening.foundation.ranges",
     "hardening.foundation.templating",
     "hardening.foundation.text",
     "hardening.foundation.wording",

@@ -41,7 +41,9 @@ class PrincipalKind(StrEnum):
 
 @dataclass(frozen=True)
 class Principal:
-    """A role, user or group. `policies`: its customer-managed ones; `profiles`: the instance profiles with it."""
+    """A role, user or group. `policies`: its customer-managed ones; `profiles`: the instance profiles with it; `limit`:
+    the policy that is its permissions boundary, empty where none is.
+    """
 
     arn: str
     kind: PrincipalKind
@@ -50,6 +52,7 @@ class Principal:
     policies: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
+    limit: str = ""
 
     @property
     def account(self) -> str:
@@ -185,7 +188,7 @@ def _read(account: str, shown: Mapping[str, list[Mapping[str, Any]]]) -> Account
 
 def _not_shown(one: Mapping[str, Any], managed: Container[str], groups: Container[str]) -> Iterator[str]:
     """What a principal has, and the answer does not hold: what that allows is not known."""
-    limit = (one.get("PermissionsBoundary") or {}).get("PermissionsBoundaryArn")
+    limit = _limit(one)
     policies = [*(each["PolicyArn"] for each in one.get("AttachedManagedPolicies") or ()), *([limit] if limit else ())]
     yield from (f"{one['Arn']}: what its policy {name} says" for name in policies if name not in managed)
     yield from (f"{one['Arn']}: its group {name}" for name in one.get("GroupList") or () if name not in groups)
@@ -209,9 +212,15 @@ def bounded_arn(principal: Principal) -> str:
     return f"{principal.arn} (its boundary)"
 
 
+def freed_arn(principal: Principal) -> str:
+    """What a principal is called that has taken its boundary off."""
+    return f"{principal.arn} (without its boundary)"
+
+
 def _bounded(principal: Principal) -> Principal:
     """What one who may write policies for a bounded principal has: what the boundary allows, and no more."""
-    return Principal(bounded_arn(principal), PrincipalKind.BOUNDED, Rights(principal.rights.boundary or ()))
+    rights = Rights(principal.rights.boundary or ())
+    return Principal(bounded_arn(principal), PrincipalKind.BOUNDED, rights, limit=principal.limit)
 
 
 def document(said: Any, what: str) -> Statements:
@@ -245,8 +254,13 @@ def _rights(
         *(line for name in attached for line in managed.get(name, ())), *more,
     ]  # fmt: skip
     IAM_STATEMENTS.require(len(statements), arn)
-    limit = (one.get("PermissionsBoundary") or {}).get("PermissionsBoundaryArn")
-    return Rights(tuple(statements), managed.get(str(limit), UNKNOWN) if limit else None)
+    limit = _limit(one)
+    return Rights(tuple(statements), managed.get(limit, UNKNOWN) if limit else None)
+
+
+def _limit(one: Mapping[str, Any]) -> str:
+    """The policy that is the permissions boundary of a role or user; empty where it has none."""
+    return str((one.get("PermissionsBoundary") or {}).get("PermissionsBoundaryArn") or "")
 
 
 def _attached(one: Mapping[str, Any], own: Iterable[str]) -> tuple[str, ...]:
@@ -269,7 +283,9 @@ def _user(
     found, arn = _rights(one, "UserPolicyList", managed, shared), str(one["Arn"])
     name = arn.rpartition("/")[2]
     rights = Rights(_called(found.statements, name), None if found.boundary is None else _called(found.boundary, name))
-    return Principal(arn, PrincipalKind.USER, rights, policies=policies, groups=tuple(group.arn for group in mine))
+    return Principal(
+        arn, PrincipalKind.USER, rights, policies=policies, groups=tuple(group.arn for group in mine), limit=_limit(one)
+    )
 
 
 def _called(statements: Statements, name: str) -> Statements:
@@ -291,4 +307,5 @@ def _role(one: Mapping[str, Any], managed: Mapping[str, Statements], own: set[st
         arn, PrincipalKind.ROLE, _rights(one, "RolePolicyList", managed),
         trust=document(one["AssumeRolePolicyDocument"], arn), policies=_attached(one, own),
         profiles=tuple(str(each["InstanceProfileName"]) for each in one.get("InstanceProfileList") or ()),
+        limit=_limit(one),
     )  # fmt: skip

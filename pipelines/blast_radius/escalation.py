@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from pipelines.blast_radius.account import EVERYBODY, Account, Principal, PrincipalKind, bounded_arn
+from pipelines.blast_radius.account import EVERYBODY, Account, Principal, PrincipalKind, bounded_arn, freed_arn
 from pipelines.blast_radius.graph import Cut, Edge, Strength, merged
 from pipelines.blast_radius.iam_policy import Decision, Rights, Statement, common, is_about
 from pipelines.blast_radius.member_steps import profile_node
@@ -21,6 +21,9 @@ ADMINISTRATOR = "arn:{}:iam::aws:policy/AdministratorAccess"
 STRENGTH = {Decision.POSSIBLE: Strength.POSSIBLE, Decision.CERTAIN: Strength.CERTAIN}
 ANYTHING = Statement(allows=True, actions=("*",))
 VERBS = ("read", "change", "destroy")
+UNBIND = ("iam:DeleteRolePermissionsBoundary", "iam:DeleteUserPermissionsBoundary", "iam:PutRolePermissionsBoundary",
+          "iam:PutUserPermissionsBoundary", "iam:CreatePolicyVersion")  # fmt: skip
+"""What takes a permissions boundary off, puts another one in its place, or changes what it says."""
 ASSUME = "sts:AssumeRole"
 EC2 = "ec2.amazonaws.com"
 OF_TARGET = {"role", "user", "group", "policy", "self", "own-group"}
@@ -152,7 +155,21 @@ class AccountSteps:
         may = {action for path in self.ways.paths for action in path.actions if _some(actor.rights, action)}
         may.add(ASSUME)  # which a role may let it do by itself
         found = [edge for path in self.ways.paths if may.issuperset(path.actions) for edge in self._by(path, actor)]
-        return merged([*found, *self._data(actor)])
+        return merged([*found, *self._data(actor), *self._unbound(actor)])
+
+    def _unbound(self, actor: Principal) -> Iterator[Edge]:
+        """To what it has without its boundary, where it may take that off; to all rights from the boundary itself."""
+        answer = _may_unbind(actor, actor) if actor.limit else Decision.NO
+        if not answer:
+            return
+        cuts, how = frozenset((Cut("deny", actor.arn, "*", UNBIND),)), ("it may take its boundary off",)
+        if actor.kind is PrincipalKind.BOUNDED:
+            yield Edge(node(actor.arn), f"account:{self.account.id}", STRENGTH[answer], how, cuts)
+            return
+        freed = node(freed_arn(actor))
+        yield Edge(node(actor.arn), freed, STRENGTH[answer], how, cuts)
+        for edge in self.of(replace(actor, rights=Rights(actor.rights.statements), limit="")):
+            yield replace(edge, source=freed)
 
     # -- ways ---------------------------------------------------------------------------------------------------------
 
@@ -243,6 +260,8 @@ class AccountSteps:
             answer = self._on(path, actor, target)
             if empowers:
                 yield from self._edge(path, actor, self._any_rights(target), answer, target.arn)
+                freely = min(answer, _may_unbind(actor, target)) if target.limit else Decision.NO
+                yield from self._edge(path, actor, f"account:{self.account.id}", freely, target.arn)
             else:
                 yield from self._edge(path, actor, node(target.arn), answer, target.arn)
 
@@ -331,6 +350,18 @@ def _with_a_policy(actor: Principal, action: str, places: Iterable[str]) -> Deci
         actor.may(action, place, administrator) or min(Decision.POSSIBLE, actor.may(action, place)) for place in places
     )
     return max(found, default=Decision.NO)
+
+
+def _may_unbind(actor: Principal, target: Principal) -> Decision:
+    """Whether it may take the boundary of a role or user off, or make one of it that limits nothing."""
+    arn = target.arn.partition(" ")[0]
+    kind = "User" if ":user/" in arn else "Role"
+    administrator = ADMINISTRATOR.format(target.partition)
+    return max(
+        actor.may(f"iam:Delete{kind}PermissionsBoundary", arn, {"iam:permissionsboundary": target.limit}),
+        actor.may(f"iam:Put{kind}PermissionsBoundary", arn, {"iam:permissionsboundary": administrator}),
+        actor.may("iam:CreatePolicyVersion", target.limit) if f":{actor.account}:" in target.limit else Decision.NO,
+    )
 
 
 def may_assume(actor: Principal, role: Principal) -> Decision:

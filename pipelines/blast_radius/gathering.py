@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ def gather(context: Context) -> KnownFacts:
     unseen += [NOT_READ, *(note for one in accounts for note in one.notes)] if accounts else []
     failed += [line for one in accounts for line in one.unread]
     return KnownFacts(
-        tuple(members), accounts, load_ways(), _hosts(context, members),
+        tuple(members), accounts, load_ways(), _hosts(context, members, fleets),
         unread=(*unread, *failed), unseen=tuple(unseen),
         seen_at={name: at for name, (at, _) in checks.items() if name in fleets},
     )  # fmt: skip
@@ -104,13 +104,15 @@ def _places(fleet: str, known: Iterable[CheckedMember]) -> list[str]:
     ]  # fmt: skip
 
 
-def _hosts(context: Context, members: Iterable[FleetMember]) -> tuple[HostFacts, ...]:
-    """The hosts of engines of which the settings say which instance they are."""
+def _hosts(
+    context: Context, members: Iterable[FleetMember], fleets: Mapping[str, Fleet]
+) -> tuple[HostFacts, ...]:  # fmt: skip
+    """The engine's host, of which the settings say which instance it is; not those that fleets name themselves."""
     said = context.settings.docker.instance
     if not said:
         return ()
     account, _, rest = said.partition("/")
-    hosts = {one.host for one in members if one.host and one.sure_host}
+    hosts = {one.host for one in members if one.host and one.sure_host and not fleets[one.fleet].docker.hosts}
     return tuple(HostFacts(host, account, instance=rest.rpartition("/")[2]) for host in sorted(hosts))
 
 

@@ -6,17 +6,25 @@ capabilities; each step names the one change that takes it away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from ipaddress import ip_network
+from typing import Any
 
-from hardening.runtime import ANYWHERE, ContainerFacts, Facts, InstanceFacts, Mount, SecurityGroup, is_root, is_socket
+from hardening.foundation.ranges import reaches_inside
+from hardening.runtime import ContainerFacts, Facts, InstanceFacts, Mount, SecurityGroup, is_root, is_socket
 from pipelines.blast_radius.graph import Cut, Edge, Strength
+from pipelines.fleet.members import AT
 
 HOST_TREES = ("/etc", "/root", "/home", "/boot", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/dev", "/proc", "/sys",
-              "/var/lib/docker", "/var/lib/kubelet", "/var/lib/containerd", "/var/spool/cron")  # fmt: skip
+              "/var/lib/docker", "/var/lib/kubelet", "/var/lib/containerd", "/var/spool/cron",
+              "/run/dbus", "/run/systemd", "/var/run/dbus", "/var/run/systemd")  # fmt: skip
 """One who can write here, or above, can run anything as the host's root."""
+DISKS = re.compile(r"/dev(/((sd|hd|vd|xvd|nvme|mmcblk|dm-|md)[a-z0-9]*|(mapper|disk|block|vg)[^ ]*|mem|kmem|port))?")
+"""Devices that hold the host's own disks, or its memory; and all of them."""
+ALL_OR_BLOCK = ("a", "b")
+"""How rules begin by which devices of all kinds, or disks, may be made."""
+NO_NETWORK = "none"
 TAKES_HOST = {"ALL", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO", "DAC_READ_SEARCH"}
 NEARLY = {"SYS_PTRACE", "BPF", "PERFMON", "SYS_BOOT", "MKNOD"}
 API_OPEN = "API is accessible"
@@ -75,11 +83,13 @@ def _of_container(member: FleetMember, facts: ContainerFacts) -> Iterator[Edge]:
         yield Edge(node, host, strength, (how,), frozenset((cut,)))
     yield from _networks(member, facts)
     yield from _published(member, facts)
+    if _joined(facts):
+        yield Edge(node, f"out:{member.host}", Strength.EXPOSED, ("by its host's address",))
     if "network" in facts.host_namespaces:
         own = frozenset((Cut("own-namespace", node, "network"),))
         metadata, how = f"metadata:{member.host} (its own network)", "it shares the host's network"
         yield Edge(node, metadata, Strength.CERTAIN, (how,), own)
-    if facts.networks:
+    if _joined(facts):
         yield Edge(node, f"metadata:{member.host}", Strength.CERTAIN, ("it has a network",))
     for target, how, cut in _data(member, facts):
         yield Edge(node, f"data:{target}", Strength.CERTAIN, (how,), frozenset((cut,)))
@@ -102,10 +112,34 @@ def metadata_steps(host: str, machine: FleetMember) -> Iterator[Edge]:
         yield Edge(f"metadata:{host}", profile, Strength.CERTAIN, (how,), cut)
 
 
+def _joined(facts: ContainerFacts) -> tuple[str, ...]:
+    """The networks that lead anywhere: its own, and those of a container whose network it shares."""
+    return tuple(name for name in (*facts.networks, *facts.borrowed) if name != NO_NETWORK)
+
+
+def process_steps(members: Iterable[FleetMember]) -> Iterator[Edge]:
+    """Both ways between containers of one process namespace: as the same user, or as root, one traces the other."""
+    known = {(one.host, one.name.partition(AT)[0]): one for one in members if one.host and one.sure_host}
+    for (host, _), one in known.items():
+        for name in one.facts.beside if isinstance(one.facts, ContainerFacts) else ():
+            if other := known.get((host, name)):
+                cut, how = frozenset((Cut("own-processes", one.node, name),)), ("they share a process namespace",)
+                yield Edge(one.node, other.node, Strength.POSSIBLE, how, cut)
+                yield Edge(other.node, one.node, Strength.POSSIBLE, how, cut)
+
+
+def outgoing_steps(host: str, machine: FleetMember) -> Iterator[Edge]:
+    """From the containers on a host to whom its instance may talk: they leave it by its address."""
+    if isinstance(facts := machine.facts, InstanceFacts) and facts.groups:
+        place = f"out:{machine.account}/{machine.region}"
+        for target in (place, *(f"{place}/{group.id}" for group in facts.groups)):
+            yield Edge(f"out:{host}", target, Strength.EXPOSED, ("its host is an instance there",))
+
+
 def _networks(member: FleetMember, facts: ContainerFacts) -> Iterator[Edge]:
     """Both ways to each network. On an engine's default one containers talk only where the engine lets them (icc)."""
     node = member.node
-    for name in facts.networks:
+    for name in _joined(facts):
         if name != "bridge" or any(ICC in one for one in facts.daemon):
             leaving, relay = frozenset((Cut("leave-network", node, name),)), f"net:{member.host}/{name}"
             yield Edge(node, relay, Strength.EXPOSED, (f"network {name}",), leaving)
@@ -128,14 +162,20 @@ def _data(member: FleetMember, facts: ContainerFacts) -> Iterator[tuple[str, str
 
 
 def _published(member: FleetMember, facts: ContainerFacts) -> Iterator[Edge]:
-    """Ports of the host are open to whatever has a network on it, but for those on the host's loopback."""
-    relay = f"net:{member.host}/ports of the host"
-    if facts.networks or "network" in facts.host_namespaces:
-        yield Edge(member.node, relay, Strength.EXPOSED, ("it has a network",))
+    """Ports of the host are open to whatever has a network on it, those on its loopback to what has the host's own.
+
+    What has the host's own listens there itself, without a word in what is published.
+    """
+    ports, loopback = f"net:{member.host}/ports of the host", f"net:{member.host}/loopback of the host"
+    of_host, own = "network" in facts.host_namespaces, frozenset((Cut("own-namespace", member.node, "network"),))
+    if _joined(facts) or of_host:
+        yield Edge(member.node, ports, Strength.EXPOSED, ("it has a network",))
+    if of_host:
+        for relay, way in ((ports, (ports, member.node)), (loopback, (member.node, loopback))):
+            yield Edge(*way, Strength.EXPOSED, (f"it shares the host's network: {relay.rpartition('/')[2]}",), own)
     for line in facts.published:
-        if not line.startswith(LOOPBACK):
-            cut = frozenset((Cut("unpublish", member.node, line),))
-            yield Edge(relay, member.node, Strength.EXPOSED, (f"published: {line}",), cut)
+        relay, cut = loopback if line.startswith(LOOPBACK) else ports, Cut("unpublish", member.node, line)
+        yield Edge(relay, member.node, Strength.EXPOSED, (f"published: {line}",), frozenset((cut,)))
 
 
 def _of_host(mount: Mount) -> bool:
@@ -161,6 +201,11 @@ def _escapes(member: FleetMember, facts: ContainerFacts) -> Iterator[tuple[Stren
                 traces = capability == "SYS_PTRACE" and "pid" in facts.host_namespaces
                 rank = sure if capability in TAKES_HOST or traces else Strength.POSSIBLE
                 yield rank, f"it has the capability {name}", Cut("drop-capability", node, name)
+    for device in facts.devices:
+        path, _, may = device.partition(" ")
+        if DISKS.fullmatch(path) or path in ALL_OR_BLOCK:
+            rank = sure if "w" in may and path not in ALL_OR_BLOCK else Strength.POSSIBLE
+            yield rank, f"it has the host's device {device}", Cut("take-device", node, device)
     for name in facts.host_namespaces:
         if name in ("pid", "network", "ipc"):
             rank = Strength.POSSIBLE if name == "pid" else Strength.EXPOSED
@@ -196,8 +241,8 @@ def profile_node(account: str, profile: str) -> str:
 def group_steps(place: str, group: SecurityGroup) -> Iterator[Edge]:
     """Who may come into a security group, from other groups and from addresses. `place` is its account and region.
 
-    Instances' own addresses are not known: what lets in private ones may let in any instance of the region, and what
-    lets in everybody does.
+    Instances' own addresses are not known: what lets in private ones, any of IPv6 or a list of prefixes may let in any
+    instance of the region, and what lets in everybody does.
     """
     for line in group.lets_in:
         origin, into = line.partition(" from ")[2], f"in:{place}/{group.id}"
@@ -210,23 +255,18 @@ def group_steps(place: str, group: SecurityGroup) -> Iterator[Edge]:
                 (f"{group.id} lets in {line}",),
                 cut,
             )
-        elif origin.startswith("pl-") or _reaches_inside(origin):
+        elif reaches_inside(origin):
             yield Edge(f"out:{place}", f"in:{place}/{group.id}", Strength.EXPOSED, (f"{group.id} lets in {line}",), cut)
 
 
-@lru_cache(maxsize=4096)
-def _reaches_inside(origin: str) -> bool:
-    """Whether a range may hold addresses of instances: everybody's, or private ones."""
-    if origin in ANYWHERE:
-        return True
-    try:
-        network = ip_network(origin, strict=False)
-    except ValueError:
-        return True  # of another kind: it may
-    return network.is_private
-
-
 # -- changes -----------------------------------------------------------------------------------------------------------
+
+LISTED = {
+    "drop-capability": ("capabilities",), "take-device": ("devices",), "own-namespace": ("host_namespaces",),
+    "leave-network": ("networks", "borrowed"), "own-processes": ("beside",), "hide-secret": ("secrets",),
+    "unpublish": ("published",),
+}  # fmt: skip
+"""The facts of a container that a change takes one thing out of, by its kind."""
 
 
 def changed(member: FleetMember, cut: Cut) -> FleetMember:
@@ -238,21 +278,14 @@ def changed(member: FleetMember, cut: Cut) -> FleetMember:
         return replace(member, facts=replace(facts, tokens="required", hop_limit=1))
     if not isinstance(facts, ContainerFacts):
         return member
+    if keys := LISTED.get(cut.kind):
+        left: dict[str, Any] = {key: tuple(one for one in getattr(facts, key) if one != cut.detail) for key in keys}
+        return replace(member, facts=replace(facts, **left))
     match cut.kind:
         case "unprivileged":
             facts = replace(facts, privileged=False)
         case "unmount":
             facts = replace(facts, mounts=tuple(one for one in facts.mounts if one.source != cut.detail))
-        case "drop-capability":
-            facts = replace(facts, capabilities=tuple(one for one in facts.capabilities if one != cut.detail))
-        case "own-namespace":
-            facts = replace(facts, host_namespaces=tuple(one for one in facts.host_namespaces if one != cut.detail))
-        case "leave-network":
-            facts = replace(facts, networks=tuple(one for one in facts.networks if one != cut.detail))
-        case "hide-secret":
-            facts = replace(facts, secrets=tuple(one for one in facts.secrets if one != cut.detail))
-        case "unpublish":
-            facts = replace(facts, published=tuple(one for one in facts.published if one != cut.detail))
         case "not-root":
             facts = replace(facts, user="65532")
         case "close-api":

@@ -21,6 +21,8 @@ from pipelines.blast_radius.member_steps import (
     closed,
     group_steps,
     metadata_steps,
+    outgoing_steps,
+    process_steps,
     profile_node,
     steps,
 )
@@ -91,6 +93,7 @@ class KnownFacts:
             for actor in account.principals:
                 edges += self._kept(actor.arn, actor, partial(found.of, actor))
         edges += (edge for host in self.hosts for edge in self._of_host(host))
+        edges += process_steps(self.members)
         return Graph(edges)
 
     def _kept(self, name: str, facts: object, make: Callable[[], list[Edge]]) -> list[Edge]:
@@ -119,6 +122,7 @@ class KnownFacts:
             yield Edge(on, one.node, Strength.CERTAIN, ("it is that instance",))
             yield Edge(one.node, on, Strength.CERTAIN, ("it is that instance",))
             yield from metadata_steps(host.id, one)
+            yield from outgoing_steps(host.id, one)
 
     @cached_property
     def instances(self) -> dict[str, list[FleetMember]]:

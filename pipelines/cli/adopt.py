@@ -32,14 +32,13 @@ from pipelines.fleet.docker.drafts import (
     dockerfile_draft,
     fitting,
     fleet_draft,
-    managed_by,
     undrafted,
 )
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.docker.inventory import find, outside
 from pipelines.fleet.docker.written import compose_services, image_of, installed, last_stage, unpacked_container
 from pipelines.fleet.drafting import Draft, is_tag, slug
-from pipelines.fleet.members import OLD, repository
+from pipelines.fleet.members import OLD, managed_by, repository
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.violations import BARE_ID
 from pipelines.host.provision import existing_engine
@@ -280,7 +279,7 @@ def _is_aside(container: Json) -> bool:
 def _service_of(containers: list[Json], at: OnEngine) -> Unadopted:
     names = [container_spec.name(one) for one in containers]
     for one in containers:
-        if manager := managed_by(one):
+        if manager := managed_by(container_spec.labels_of(one)):
             raise RefusedError(
                 f"{container_spec.name(one)} belongs to {manager}, which would undo its replacement",
                 hint=f"give the new image to {manager} itself",

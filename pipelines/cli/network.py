@@ -16,6 +16,7 @@ from images.context import Context
 from pipelines.cli.image_output import finish, show
 from pipelines.cli.rendering import RenderedLine, written_files
 from pipelines.contract import Line
+from pipelines.fleet.catalog import load_fleets
 from pipelines.network import comparing, definitions, docker_networks, kubernetes, security_groups
 from pipelines.network.catalog import require_network, require_role
 from pipelines.network.comparing import NetworkDifference, Openness
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _Tell = Callable[[str], None]
 KINDS = ("nftables", "security-groups", "docker", "kubernetes")
 DIFF = "kubectl diff -f shows what differs there"
+OTHER_HOST = "a fleet names it, and networks are those of the engine of the settings (docker.host)"
 STEP_COLUMNS = {"kind": "kind", "where": "where", "action": "action", "what": "what", "done": "done_cell"}
 DIFFERENCE_COLUMNS = {"where": "where", "is": "verdict", "what": "what"}
 
@@ -306,6 +308,8 @@ def _plan_engine(network: Network, context: Context, tell: _Tell) -> Sequence[_S
     if wrong := [*docker_networks.conflicts(seen, wanted)]:
         hint = "./goldsmith network.check docker shows all; rename or remove what is in the way"
         raise RefusedError("the networks of the engine cannot be changed", evidence="\n".join(wrong), hint=hint)
+    for label in _other_hosts(context, host):
+        tell(f"note: the networks of {label} are not changed: {OTHER_HOST}")
     for one in seen.containers:
         if one.fixed:
             tell(f"note: {one.name} runs with --network {one.mode}: its networks cannot be changed while it is there")
@@ -414,6 +418,14 @@ def _engine(network: Network, context: Context) -> Iterator[NetworkDifference]:
     host, wanted = fleet_host(context), docker_networks.networks_of(network)
     walled = host != PrivateEngine(context.settings).host
     yield from comparing.compare_engine(network, wanted, read_engine(host, network), "engine", walled=walled)
+    for label in _other_hosts(context, host):
+        yield NetworkDifference(label, Openness.UNKNOWN, f"the containers of this host are not looked at: {OTHER_HOST}")
+
+
+def _other_hosts(context: Context, host: str) -> list[str]:
+    """The hosts that fleets name themselves, but for the engine that is looked at."""
+    fleets = load_fleets(context.settings.roots).values()
+    return sorted({one.label for fleet in fleets for one in fleet.docker.addresses if one.text != host})
 
 
 def show_differences(lines: Sequence[NetworkDifferenceLine], *, as_json: bool) -> int:

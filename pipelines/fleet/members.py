@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,13 @@ KEPT_LABELS = f"{OWN_LABELS}kept-labels"  # the labels that the copy does withou
 BACK = "-back"  # a rollback launches under the rollout's name with this suffix
 REHEARSAL = "-rehearsal"  # and so does the trial of a new instance beside the old one
 OLD = ".old."  # between a member's name and the rollout that keeps its old instance
+AT = "@"  # between a container and its host in a member's name: no container's name has it
+MANAGERS = {"com.docker.swarm.": "Docker Swarm", "io.kubernetes.": "Kubernetes", "com.hashicorp.nomad.": "Nomad"}
+
+
+def managed_by(labels: Iterable[str]) -> str:
+    """The orchestrator that made a container with these labels and would undo its replacement; empty: none did."""
+    return next((name for prefix, name in MANAGERS.items() if any(key.startswith(prefix) for key in labels)), "")
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,8 @@ def _container(
     if one.mode == "host" or one.mode.startswith("container:"):
         yield Openness.TOO_OPEN, f"it runs in another's network (--network {one.mode}), whose rules it has"
         return
+    for guest in sorted(one.guests):
+        yield Openness.TOO_OPEN, f"{guest}, which has no role, shares its network"
     for name in sorted(one.networks - mine.keys()):
         company = [each.name for each in seen.containers if name in each.networks and each.name != one.name]
         company += sorted(seen.others.get(name, ()))

@@ -16,8 +16,8 @@ LABEL = "dev.goldsmith.network"
 PREFIX = "goldsmith-"
 OUTSIDE = "outside"
 ICC = "com.docker.network.bridge.enable_icc"
-UNCONNECTABLE = ("host", "none", "container:")
-"""Modes of a container whose networks cannot be changed while it is there."""
+UNCONNECTABLE = ("host", "none", "container")
+"""Modes of a container, up to a colon, whose networks cannot be changed while it is there."""
 
 
 @dataclass(frozen=True, order=True)
@@ -31,7 +31,10 @@ class EngineNetwork:
 
 @dataclass(frozen=True)
 class SeenContainer:
-    """A container of a role: the networks that it is on, its mode, and what of it is published to other machines."""
+    """A container of a role: the networks that it is on, its mode, and what of it is published to other machines.
+
+    `guests` are containers without a role that share its network.
+    """
 
     name: str
     id: str
@@ -39,11 +42,12 @@ class SeenContainer:
     networks: frozenset[str]
     mode: str = ""
     published: frozenset[str] = frozenset()
+    guests: frozenset[str] = frozenset()
 
     @property
     def fixed(self) -> bool:
         """Whether its networks cannot be changed."""
-        return self.mode.startswith(UNCONNECTABLE)
+        return self.mode.partition(":")[0] in UNCONNECTABLE
 
 
 @dataclass(frozen=True)

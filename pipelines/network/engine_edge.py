@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from images.engine import engine
@@ -12,6 +13,8 @@ from pipelines.network.docker_networks import ICC, LABEL, EngineNetwork, EngineS
 from pipelines.network.model import Network
 
 LOOPBACK = ("127.", "::1")
+SHARED = "container:"
+"""How the mode of a container begins that has the network of another one, whose id follows."""
 
 
 def read_engine(host: str, network: Network) -> SeenEngine:
@@ -21,7 +24,7 @@ def read_engine(host: str, network: Network) -> SeenEngine:
         networks, containers = api.networks(), api.containers(all=True)
     roles = {name: role.containers for name, role in network.roles.items() if role.containers}
     ours = {one["Name"] for one in networks if LABEL in (one.get("Labels") or {})}
-    mine, others = list[SeenContainer](), dict[str, set[str]]()
+    mine, others, guests = list[SeenContainer](), dict[str, set[str]](), dict[str, set[str]]()
     for shown in containers:
         labels = (shown.get("Labels") or {}).items()
         role = next((name for name, its in roles.items() if its.items() <= labels), "")  # of one at most: model.py
@@ -31,6 +34,9 @@ def read_engine(host: str, network: Network) -> SeenEngine:
             continue
         for name in seen.networks:
             others.setdefault(name, set()).add(seen.name)
+        if seen.mode.startswith(SHARED):
+            guests.setdefault(seen.mode.removeprefix(SHARED), set()).add(seen.name)
+    mine = [replace(one, guests=frozenset(guests.get(one.id, ()))) for one in mine]
     shown_networks = {one["Name"]: _network(one) for one in networks}
     return SeenEngine(
         shown_networks, frozenset(ours), tuple(sorted(mine, key=lambda one: one.name)),
@@ -51,7 +57,10 @@ def _seen(shown: Mapping[str, Any], role: str) -> SeenContainer:
         for port in shown.get("Ports") or ()
         if port.get("PublicPort") and not str(port.get("IP", "")).startswith(LOOPBACK)
     )
-    return SeenContainer(str(shown["Names"][0]).lstrip("/"), str(shown["Id"]), role, networks, mode, published)
+    names = (
+        str(name).lstrip("/") for name in shown.get("Names") or () if str(name).count("/") == 1
+    )  # others are links
+    return SeenContainer(next(names, str(shown["Id"])[:12]), str(shown["Id"]), role, networks, mode, published)
 
 
 def change_engine(host: str, step: EngineStep) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from hardening.policy import WRITTEN_BY_DESIGN
 from hardening.runtime import ContainerFacts, Mount, secrets_in
+from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import Json
 
 ENGINES_OWN = (
@@ -23,7 +24,8 @@ ENGINES_TREES = ("/dev", "/proc", "/sys")
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 KINDS = {0: "changed", 1: "added", 2: "removed"}
 HERE = (0, 1)
-MOST_CHANGES, MOST_PROCESSES, MOST_PORTS, LONGEST = 500, 50, 100, 300
+MOST_CHANGES, MOST_PROCESSES, MOST_PORTS, MOST_DEVICES, LONGEST = 500, 50, 100, 50, 300
+BINDS = {"bind", "rbind"}
 API_OPEN = "API is accessible"
 NAMESPACES = {"network": "NetworkMode", "pid": "PidMode", "ipc": "IpcMode", "uts": "UTSMode"}
 PS = "-eo pid,ppid,user,args"
@@ -44,7 +46,8 @@ class Look:
     """What an engine answered about one container: as `inspect` shows it, and what differs from its image.
 
     `foreign` are the processes that were started in it from outside, checks left out. `changes` and `foreign` are None
-    where the engine did not tell, and `why` says why not, by rule.
+    where the engine did not tell, and `why` says why not, by rule. `lender` is the container whose network it shares,
+    `beside` the one whose process namespace.
     """
 
     container: Json
@@ -52,14 +55,19 @@ class Look:
     changes: Sequence[Json] | None
     foreign: Sequence[ContainerProcess] | None
     why: Mapping[str, str]
+    lender: Json | None = None
+    beside: Json | None = None
 
 
 def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
     """How the container runs."""
     container, config, host = look.container, look.container["Config"], look.container["HostConfig"]
-    mounts = tuple(sorted(_mounts(container), key=lambda one: one.target))
+    mounts = tuple(sorted(_mounts(container, daemon.bound or {}), key=lambda one: one.target))
+    lender = look.lender or container
     changed, processes = _changed(look.changes or (), mounts), _told(look.foreign or ())
     unread = {**look.why, **_cut(changed, processes)}
+    if daemon.bound is None and any(one.kind == "volume" for one in mounts):
+        unread["host_mount"] = "the engine does not tell which of its volumes are directories of the host"
     return ContainerFacts(
         image=str(container["Image"]),
         user=str(config.get("User") or ""),
@@ -73,23 +81,30 @@ def facts_of(look: Look, daemon: EngineSettings) -> ContainerFacts:
         cpus=_cpus(host),
         pids=max(0, int(host.get("PidsLimit") or 0)),
         no_new_privileges=_no_new_privileges(host, daemon),
-        host_namespaces=tuple(_host_namespaces(host, daemon)),
+        host_namespaces=tuple(_host_namespaces(host, daemon, lender)),
         networks=tuple(sorted(map(str, container["NetworkSettings"].get("Networks") or ()))),
         daemon=tuple(daemon.weaknesses(container)),
         changed=tuple(_kept(changed)),
         processes=tuple(processes[:MOST_PROCESSES]),
-        published=tuple(sorted(set(_published(container)))[:MOST_PORTS]),
+        published=tuple(sorted(set(_published(lender)))[:MOST_PORTS]),
         secrets=secrets_in(str(one).partition("=")[0] for one in config.get("Env") or ()),
+        devices=tuple(sorted(set(_devices(host)))[:MOST_DEVICES]),
+        beside=(container_spec.name(look.beside),) if look.beside else (),
+        borrowed=tuple(sorted(map(str, lender["NetworkSettings"].get("Networks") or ()))) if look.lender else (),
         unread=tuple(sorted(unread.items())),
     )
 
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """The engine's own settings: what `docker info` says, and whether containers of its first network may talk."""
+    """The engine's own settings: what `docker info` says, and whether containers of its first network may talk.
+
+    `bound`: by the names of volumes that are a directory of the host, that directory; None where it does not list them.
+    """
 
     info: Json
     talk_on_bridge: bool = False
+    bound: Mapping[str, str] | None = field(default_factory=dict)
 
     @property
     def options(self) -> list[str]:
@@ -124,10 +139,21 @@ def _local(name: str) -> bool:
     return name.partition(":")[0] in ("localhost", "127.0.0.1", "::1") or name.startswith("[::1]")
 
 
-def _mounts(container: Json) -> Iterable[Mount]:
+def bound_volumes(volumes: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The volumes that are a directory of the host, by their names: the local driver binds what its options name."""
+    found = dict[str, str]()
+    for one in volumes:
+        options = one.get("Options") or {}
+        if BINDS & {*str(options.get("o", "")).split(",")} and str(options.get("device", "")).startswith("/"):
+            found[str(one["Name"])] = str(options["device"])
+    return found
+
+
+def _mounts(container: Json, bound: Mapping[str, str]) -> Iterable[Mount]:
     for one in container.get("Mounts") or ():
         source = str(one.get("Name") or one.get("Source") or "")
-        yield Mount(str(one["Type"]), source, str(one["Destination"]), bool(one["RW"]))
+        kind, source = ("bind", bound[source]) if source in bound else (str(one["Type"]), source)
+        yield Mount(kind, source, str(one["Destination"]), bool(one["RW"]))
     for target in container["HostConfig"].get("Tmpfs") or ():
         yield Mount("tmpfs", "", str(target), writable=True)
 
@@ -137,6 +163,13 @@ def _published(container: Json) -> Iterable[str]:
     for port, places in (container["NetworkSettings"].get("Ports") or {}).items():
         for one in places or ():
             yield f"{one.get('HostIp') or '0.0.0.0'}:{one['HostPort']} to {port}"  # noqa: S104 - what an empty one means
+
+
+def _devices(host: Json) -> Iterable[str]:
+    """The host's devices that it was given, and the rules by which it may make more."""
+    for one in host.get("Devices") or ():
+        yield f"{one['PathOnHost']} {one.get('CgroupPermissions') or 'rwm'}"[:LONGEST]
+    yield from (str(rule)[:LONGEST] for rule in host.get("DeviceCgroupRules") or ())
 
 
 def _cpus(host: Json) -> float:
@@ -152,9 +185,13 @@ def _no_new_privileges(host: Json, daemon: EngineSettings) -> bool:
     return said[-1] != "no-new-privileges:false" if said else daemon.has("no-new-privileges")
 
 
-def _host_namespaces(host: Json, daemon: EngineSettings) -> Iterable[str]:
-    """The user namespace is the host's for all where the engine maps no users; the cgroups' where it has version 1."""
-    yield from (name for name, key in NAMESPACES.items() if host.get(key) == "host")
+def _host_namespaces(host: Json, daemon: EngineSettings, lender: Json) -> Iterable[str]:
+    """The user namespace is the host's for all where the engine maps no users; the cgroups' where it has version 1.
+
+    Whoever shares the network of a container that has the host's has that.
+    """
+    of_host = {**host, "NetworkMode": lender["HostConfig"].get("NetworkMode")}
+    yield from (name for name, key in NAMESPACES.items() if of_host.get(key) == "host")
     if host.get("UsernsMode") == "host" and daemon.has("userns"):
         yield "user"
     if host.get("CgroupnsMode") == "host" and str(daemon.info.get("CgroupVersion")) == "2":

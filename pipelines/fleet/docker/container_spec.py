@@ -27,6 +27,7 @@ def explicit(container: Json, image: Json) -> Json:
     defaults = image.get("Config") or {}
     config = container["Config"]
     found = _changed(config, defaults, CONFIG_KEYS)
+    found |= {"StopTimeout": 0} if config.get("StopTimeout") == 0 else {}  # no time is a time, too
     check, own = config.get("Healthcheck") or {}, defaults.get("Healthcheck") or {}
     changed = _changed(check, own, check)
     return {**found, "Healthcheck": changed} if changed else found
@@ -57,7 +58,8 @@ def own_labels(container: Json, defaults: Json) -> dict[str, str]:
 def command(container: Json, defaults: Json) -> Json:
     """Entrypoint and command where they were given. An entrypoint of one's own drops the image's command with it."""
     config = container["Config"]
-    if config.get("Entrypoint") != defaults.get("Entrypoint"):
+    dropped = defaults.get("Cmd") and not config.get("Cmd")
+    if dropped or config.get("Entrypoint") != defaults.get("Entrypoint"):
         return {"Entrypoint": config.get("Entrypoint") or [""], "Cmd": config.get("Cmd")}
     return {"Cmd": config["Cmd"]} if config.get("Cmd") and config["Cmd"] != defaults.get("Cmd") else {}
 
@@ -70,7 +72,7 @@ def subtract(given: Mapping[str, Any] | None, defaults: Mapping[str, Any] | None
 RUNNING = ("running", "restarting", "paused")
 BUILT_IN_NETWORKS = ("bridge", "host", "none", "default")
 # What the engine writes into HostConfig by itself, and what `mounts` compares better.
-HOST_KEYS_ASIDE = ("Binds", "Mounts", "ContainerIDFile", "ConsoleSize", "NetworkMode", "Links")
+HOST_KEYS_ASIDE = ("Binds", "Mounts", "VolumesFrom", "ContainerIDFile", "ConsoleSize", "NetworkMode", "Links")
 
 
 def creation(container: Json, image: Json, reference: str, labels: Mapping[str, str]) -> Json:
@@ -137,8 +139,8 @@ def _few_restarts(host: Json) -> Json:
 
 
 def _shared(mode: str | None) -> bool:
-    """Whether a container has the network of the host or of another one."""
-    return (mode or "").startswith(("host", "container:"))
+    """Whether a container has the network of the host or of another one. A network may be called `hosting`."""
+    return mode == "host" or (mode or "").startswith("container:")
 
 
 def _reads(options: list[str]) -> bool:
@@ -170,22 +172,30 @@ def exact(container: Json, image: Json) -> str:
 def hostname(container: Json) -> str:
     """The host name that was given; the engine's own choice, the short id, is no choice of anyone's."""
     given: str = container["Config"].get("Hostname") or ""
-    shared = (container["HostConfig"].get("NetworkMode") or "").startswith(("host", "container:"))
-    return "" if shared or given == short_id(container) else given
+    return "" if _shared(container["HostConfig"].get("NetworkMode")) or given == short_id(container) else given
 
 
 def host_config(container: Json) -> Json:
-    """The host's side of the container, whole; volumes without a name are carried by the name the engine gave them."""
+    """The host's side of the container, whole; volumes without a name are carried by the name the engine gave them, and
+    so is what came from another container (--volumes-from), which may have been replaced since.
+    """
     host: Json = deepcopy(container["HostConfig"])
     host.pop("ContainerIDFile", None)
     host["Mounts"] = [mount for mount in host.get("Mounts") or [] if mount["Type"] != "volume" or mount.get("Source")]
     binds = host.get("Binds") or []
     targets = {bind.split(":")[1] for bind in binds if ":" in bind}  # without one it is a volume without a name
     named = targets | {mount["Target"] for mount in host["Mounts"]}
-    volumes = (mount for mount in container.get("Mounts") or [] if mount["Type"] == "volume")
-    carried = (mount for mount in volumes if mount["Destination"] not in named)
-    host["Binds"] = [*binds, *(f"{one['Name']}:{one['Destination']}{'' if one['RW'] else ':ro'}" for one in carried)]
+    kinds = ("volume", "bind") if host.pop("VolumesFrom", None) else ("volume",)
+    mounts = (mount for mount in container.get("Mounts") or [] if mount["Type"] in kinds)
+    host["Binds"] = [*binds, *(_as_bind(mount) for mount in mounts if mount["Destination"] not in named)]
     return host
+
+
+def _as_bind(mount: Json) -> str:
+    """A mount as the engine is asked for it; rprivate is what it has by itself."""
+    options = ("" if mount["RW"] else "ro", (mount.get("Propagation") or "").replace("rprivate", ""))
+    words = (mount.get("Name") or mount["Source"], mount["Destination"], ",".join(filter(None, options)))
+    return ":".join(filter(None, words))
 
 
 def at_rest(container: Json) -> str:
@@ -230,7 +240,7 @@ def _endpoint(container: Json, network: str, endpoint: Json) -> Json:
 def networks(container: Json) -> dict[str, Json]:
     """The networks that a container joins by itself, with its endpoint in each; the primary one first."""
     mode: str = container["HostConfig"].get("NetworkMode") or "default"
-    if mode.startswith(("host", "none", "container:")):
+    if mode == "none" or _shared(mode):
         return {}
     found: dict[str, Json] = container["NetworkSettings"].get("Networks") or {}
     return dict(sorted(found.items(), key=lambda item: (item[0] != mode and item[1].get("NetworkID") != mode, item[0])))
@@ -292,6 +302,7 @@ def _flat(container: Json, image: Json, name_: str) -> dict[str, Any]:
     for network, endpoint in networks(container).items():
         names = sorted(aliases(container, endpoint) - {name_})
         said = {"as": names, "address": address(endpoint), "links": endpoint.get("Links")}
+        said["gateway priority"] = endpoint.get("GwPriority")  # of Docker 28 on, for which docker-py has no word yet
         found[f"network {network}"] = ", ".join(["joined", *(f"{k} {_shown(v)}" for k, v in said.items() if v)])
     return {key: value for key, value in found.items() if value}
 
@@ -326,8 +337,9 @@ def forced_in_place(container: Json, shared_mounts: Iterable[str]) -> tuple[str,
         if mount["RW"] and mount["Type"] in ("volume", "bind") and mount["Destination"] not in set(shared_mounts)
     ]
     macs = [f"it has the MAC address {mac(container)}"] if mac(container) else []
-    host_network = ["it uses the host's network"] if host.get("NetworkMode") == "host" else []
-    return (*ports, *addresses, *macs, *host_network, *mounts)
+    mode = host.get("NetworkMode")
+    whose = [f"it uses {'the host' if mode == 'host' else 'another container'}'s network"] if _shared(mode) else []
+    return (*ports, *addresses, *macs, *whose, *mounts)
 
 
 def links(container: Json) -> list[str]:

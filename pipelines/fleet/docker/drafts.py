@@ -22,7 +22,6 @@ from pipelines.fleet.model import Limits
 NONROOT = "65532:65532"
 BASE = "debian-base"  # what a definition stands on where nothing nearer is there
 NOBODYS = ("com.docker.", "org.opencontainers.", "org.label-schema.", "desktop.docker.", "maintainer")
-MANAGED = {"com.docker.swarm.": "Docker Swarm", "io.kubernetes.": "Kubernetes", "com.hashicorp.nomad.": "Nomad"}
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,6 @@ class Unadopted:
     def called(self) -> str:
         """The reference of the image."""
         return str(self.one["Config"]["Image"])
-
-
-def managed_by(container: Json) -> str:
-    """The orchestrator that made a container and would undo its replacement; empty where none did."""
-    labels = container_spec.labels_of(container)
-    return next((name for prefix, name in MANAGED.items() if any(key.startswith(prefix) for key in labels)), "")
 
 
 def fitting(reference: str, definitions: Mapping[str, Definition]) -> str:

@@ -27,7 +27,7 @@ from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import Json, Ownership
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.health import ask
-from pipelines.fleet.members import MEMBER, OLD, ROLLOUT, Key, Member, Read, protection
+from pipelines.fleet.members import AT, MEMBER, OLD, ROLLOUT, Key, Member, Read, managed_by, protection
 from pipelines.fleet.model import Fleet, Health
 
 
@@ -121,9 +121,6 @@ def _made_for(listed: Json) -> tuple[str, str]:
     return listed["Labels"].get(ROLLOUT, ""), listed["Labels"].get(MEMBER, "")
 
 
-AT = "@"  # between a container and its host: no container's name has it
-
-
 def member_name(container: str, host: str) -> str:
     """What a container of a host is called in a fleet; of the only host, as it is called there."""
     return f"{container}{AT}{host}" if host else container
@@ -204,6 +201,8 @@ class ContainerInventory:
         named, labels = self._name(container), container_spec.labels_of(container)
         until, wrong = protection(self._fleet.limits.do_not_disrupt, labels)
         image, unknown = self._image(container)
+        if manager := managed_by(labels):
+            wrong = f"{manager} made it and would undo its replacement: give the new image to {manager} itself"
         return Member(
             id=f"{self._account}/local/docker/{named}",
             name=named,

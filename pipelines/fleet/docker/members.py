@@ -163,7 +163,7 @@ class DockerFleet:
                 body = container_spec.rehearsal(body, labels)
             full = key.method is Method.IN_PLACE and not key.is_rehearsal
             try:
-                make(self.api, body, key.new_name, container_spec.endpoints(old, full=full))
+                make(self.api, body, key.new_name, container_spec.endpoints(old, full=full), apart=_is_apart(old))
             except docker.errors.NotFound:
                 self.images.forget(target.reference)
                 raise
@@ -366,12 +366,20 @@ class DockerFleet:
 # -- making containers, and keeping old ones --------------------------------------------------------------------------
 
 
-def make(api: Any, body: Json, name: str, joins: Mapping[str, Json]) -> None:
-    """Create a container that joins networks, the primary one first."""
+def make(api: Any, body: Json, name: str, joins: Mapping[str, Json], *, apart: bool = False) -> None:
+    """Create a container that joins networks, the primary one first; `apart`: none, not even that of its mode."""
     primary, others = dict(list(joins.items())[:1]), list(joins.items())[1:]
     api.create_container_from_config({**body, "NetworkingConfig": {"EndpointsConfig": primary}}, name)
     for network, endpoint in others:
         connect(api, name, network, endpoint)
+    for network in api.inspect_container(name)["NetworkSettings"]["Networks"] if apart else ():
+        api.disconnect_container_from_network(name, network)
+
+
+def _is_apart(container: Json) -> bool:
+    """Whether it was taken off every network; the engine would have the next one join that of its mode again."""
+    shares = (container["HostConfig"].get("NetworkMode") or "").startswith("container:")
+    return not shares and not container["NetworkSettings"].get("Networks")
 
 
 def connect(api: Any, container: str, network: str, endpoint: Json) -> None:
@@ -445,7 +453,7 @@ class KeptCopies:
         named = container["Config"]["Image"]
         reference = named if self._images.stands_for(named, container["Image"]) else exact
         body = container_spec.creation(container, image, reference, {})
-        make(self._api, {**body, "Labels": dict(labels)}, name, joins)
+        make(self._api, {**body, "Labels": dict(labels)}, name, joins, apart=_is_apart(container))
 
 
 def is_copy(container: Json) -> bool:

@@ -19,6 +19,7 @@ from pipelines.fleet.docker.container_facts import (
     ContainerProcess,
     EngineSettings,
     Look,
+    bound_volumes,
     facts_of,
     foreign,
     health_check,
@@ -53,7 +54,10 @@ def _daemon(api: Any) -> EngineSettings:
     talk = "true"  # the engine's own default
     with suppress(docker.errors.APIError):
         talk = str((api.inspect_network("bridge").get("Options") or {}).get(TALK, talk))
-    return EngineSettings(dict(api.info()), talk == "true")
+    bound = None
+    with suppress(docker.errors.APIError, RequestException):  # such as where a plugin for volumes does not answer
+        bound = bound_volumes(api.volumes().get("Volumes") or ())
+    return EngineSettings(dict(api.info()), talk == "true", bound)
 
 
 def _observed(api: Any, member: Member, images: Images, fleet: Fleet, daemon: EngineSettings) -> Observed:
@@ -74,7 +78,14 @@ def _look(api: Any, container: Json, images: Images, fleet: Fleet) -> Look:
     checks = {health_check(container), fleet.health.command, fleet.limits.before_drain, fleet.limits.after_drain}
     processes = _asked(partial(foreign_processes, api, container, checks), "foreign_processes", why)
     changes = _asked(partial(changes_of, api, container), "changed_files", why)
-    return Look(container, _image_config(images, container), changes, processes, why)
+    lender, beside = (_lender(api, container, key) for key in ("NetworkMode", "PidMode"))
+    return Look(container, _image_config(images, container), changes, processes, why, lender, beside)
+
+
+def _lender(api: Any, container: Json, key: str) -> Json | None:
+    """The container whose namespace it shares; None where it shares no container's."""
+    kind, _, other = str(container["HostConfig"].get(key) or "").partition(":")
+    return find(api, other) if kind == "container" else None
 
 
 def _image_config(images: Images, container: Json) -> Json:

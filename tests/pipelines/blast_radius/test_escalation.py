@@ -117,12 +117,83 @@ def test_who_writes_policies_under_a_boundary_has_what_that_leaves() -> None:
     assert {f"iam:{ARN}role/actor (its boundary)", "data:read s3 arn:aws:s3:::orders/*"} <= found.certain
 
 
+OFF = [
+    allow("iam:DeleteRolePermissionsBoundary", f"{ARN}role/actor"),
+    allow("iam:PutRolePermissionsBoundary", f"{ARN}role/*"),
+    allow("iam:CreatePolicyVersion", f"{ARN}policy/limit"),
+]
+KEPT_ON = [
+    allow("iam:DeleteRolePermissionsBoundary", f"{ARN}role/other"),
+    allow("iam:PutRolePermissionsBoundary")
+    | {"Condition": {"StringEquals": {"iam:PermissionsBoundary": f"{ARN}policy/limit"}}},
+    allow("iam:CreatePolicyVersion", f"{ARN}policy/other"),
+    allow("iam:DeleteUserPermissionsBoundary"),
+]
+ORDERS = "data:read s3 arn:aws:s3:::orders/*"
+
+
+@pytest.mark.parametrize("statement", OFF)
+def test_a_boundary_that_one_may_take_off_oneself_is_none(statement: dict[str, Any]) -> None:
+    """What the own policies allow is there then; and all rights, where it may write policies as well."""
+    own = [statement, allow("s3:GetObject", "arn:aws:s3:::orders/*")]
+    found = reached(role("actor", *own, limit=[statement]))
+    assert found.certain == {f"iam:{ARN}role/actor (without its boundary)", ORDERS}
+    assert f"account:{ACCOUNT}" in reached(role("actor", *own, allow("iam:PutRolePolicy"), limit=[statement])).certain
+    writes = [statement, allow("iam:PutRolePolicy")]
+    assert f"account:{ACCOUNT}" in reached(role("actor", *writes, limit=writes)).certain
+    assert reached(role("actor", *own[1:], limit=[statement])).all == set(), "its own policies must allow it as well"
+    assert reached(role("actor", *own, limit=[allow("sqs:*")])).all == set(), "and so must the boundary"
+
+
+@pytest.mark.parametrize("statement", KEPT_ON)
+def test_a_boundary_that_stays_limits(statement: dict[str, Any]) -> None:
+    """Where only others may lose theirs, or only the same one may be put in its place."""
+    own = [statement, allow("s3:GetObject", "arn:aws:s3:::orders/*")]
+    assert ORDERS not in reached(role("actor", *own, limit=[statement])).all
+
+
+def test_who_empowers_a_role_may_take_its_boundary_off_first() -> None:
+    """Then no boundary is left of what it may be given."""
+    rights = [allow("iam:PutRolePolicy"), allow("sts:AssumeRole"), allow("iam:DeleteRolePermissionsBoundary")]
+    shown = trusting([said("Allow")])
+    target = shown["RoleDetailList"][-1]
+    target["PermissionsBoundary"] = {"PermissionsBoundaryArn": f"{ARN}policy/limit"}
+    version = {"IsDefaultVersion": True, "Document": policy(allow("sqs:PurgeQueue"))}
+    shown["Policies"] = [{"Arn": f"{ARN}policy/limit", "PolicyVersionList": [version]}]
+    actor = next(one for one in shown["RoleDetailList"] if one["Arn"] == f"{ARN}role/actor")
+    for given, whole in ((rights, True), (rights[:2], False)):
+        only = [{**one, "Resource": target["Arn"]} for one in given]
+        actor["RolePolicyList"] = [{"PolicyDocument": policy(*only)}]
+        found = reached(shown)
+        assert f"iam:{target['Arn']} (its boundary)" in found.certain
+        assert (f"account:{ACCOUNT}" in found.certain) is whole
+
+
 def test_data_is_told_by_the_resources_that_policies_name() -> None:
     """Read, changed or destroyed; without what is denied."""
     bucket, secret = "arn:aws:s3:::orders/*", f"arn:aws:secretsmanager:eu-central-1:{ACCOUNT}:secret:db-x"
     deny = {"Effect": "Deny", "Action": "s3:PutObject", "Resource": "*"}
     found = reached(role("actor", allow("s3:*Object", bucket), allow("secretsmanager:Get*", secret), deny))
     assert found.certain == {f"data:read s3 {bucket}", f"data:destroy s3 {bucket}", f"data:read secrets {secret}"}
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "expected"),
+    [
+        ("ec2:ModifySnapshotAttribute", "arn:aws:ec2:*::snapshot/*", "read snapshots"),
+        ("ec2:DeleteSnapshot", "arn:aws:ec2:eu-west-1::snapshot/snap-1", "destroy snapshots"),
+        ("ec2:DeleteVolume", f"arn:aws:ec2:*:{ACCOUNT}:volume/vol-1", "destroy volumes"),
+        ("ec2:TerminateInstances", f"arn:aws:ec2:*:{ACCOUNT}:instance/i-1", "destroy instances"),
+        ("cloudtrail:StopLogging", f"arn:aws:cloudtrail:*:{ACCOUNT}:trail/audit", "destroy trails"),
+        ("logs:DeleteLogGroup", f"arn:aws:logs:*:{ACCOUNT}:log-group:app", "destroy logs"),
+        ("rds:ModifyDBClusterSnapshotAttribute", f"arn:aws:rds:*:{ACCOUNT}:cluster-snapshot:x", "read databases"),
+        ("secretsmanager:UpdateSecret", f"arn:aws:secretsmanager:*:{ACCOUNT}:secret:x", "change secrets"),
+    ],
+)
+def test_data_is_found_by_the_names_that_its_service_gives_it(action: str, resource: str, expected: str) -> None:
+    """A snapshot's ARN has no account, a trail is none of the logs."""
+    found = {one.removeprefix("data:") for one in reached(role("actor", allow(action, resource))).certain}
+    assert {" ".join(one.split(" ")[:2]) for one in found} == {expected}
 
 
 def test_only_a_service_can_take_a_role_of_its_own() -> None:

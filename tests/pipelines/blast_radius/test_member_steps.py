@@ -60,6 +60,16 @@ ESCAPES = {
         replace(ROOT, mounts=(Mount("volume", "docker.sock", "/inside", writable=True),)),
     ),
     "a directory with the socket": (replace(ROOT, mounts=bind("/run")), replace(ROOT, mounts=bind("/srv/run"))),
+    "a directory with containerd's socket": (
+        replace(ROOT, mounts=bind("/var/run/containerd/", writable=False)),
+        replace(ROOT, mounts=bind("/run/app")),
+    ),
+    "the bus by which root asks for anything": (replace(ROOT, mounts=bind("/run/dbus/system_bus_socket")), ROOT),
+    "a disk of the host": (
+        replace(ROOT, devices=("/dev/nvme0n1p1 rwm",)),
+        replace(ROOT, devices=("/dev/net/tun rwm",)),
+    ),
+    "all devices of the host": (replace(ROOT, devices=("/dev rwm",)), replace(ROOT, devices=("/dev/fuse rwm",))),
     "the host's root": (replace(ROOT, mounts=bind("/")), replace(ROOT, mounts=bind("/srv"))),
     "the host's programs": (replace(ROOT, mounts=bind("/usr/local/bin")), replace(ROOT, mounts=bind("/srv/usr"))),
     "a capability": (replace(ROOT, capabilities=("SYS_ADMIN",)), replace(ROOT, capabilities=("NET_BIND_SERVICE",))),
@@ -82,6 +92,9 @@ LESS_SURE = {
         replace(GOOD, capabilities=("SYS_ADMIN",)),
     ),
     "the host's files, read": (replace(ROOT, mounts=bind("/etc", writable=False)), ROOT),
+    "a disk of the host, read": (replace(ROOT, devices=("/dev/sda r",)), replace(ROOT, devices=("/dev/dri/card0 rw",))),
+    "a disk of the host without root": (replace(GOOD, devices=("/dev/mapper/vg-root rwm",)), GOOD),
+    "devices that it may make": (replace(ROOT, devices=("b 8:* rwm",)), replace(ROOT, devices=("c 10:200 rwm",))),
     "processes of the host, seen": (
         replace(ROOT, host_namespaces=("pid",)),
         replace(ROOT, host_namespaces=("cgroup",)),
@@ -146,6 +159,54 @@ def test_ports_that_are_published_are_open_to_neighbours_but_for_loopback() -> N
     assert not reach(container("web", replace(GOOD, networks=())), open_to_all).all
 
 
+def test_without_a_network_nothing_is_asked_and_nobody_asks() -> None:
+    """The engine shows it as a network of the name none."""
+    alone, other = (container(name, replace(GOOD, networks=("none",))) for name in ("web", "other"))
+    open_to_all = container("open", replace(GOOD, published=("0.0.0.0:8080 to 80/tcp",)))
+    hosts = (HostFacts("engine/local", ACCOUNT, instance="i-1"),)
+    machine = instance("i-1", profile="admin")
+    machine = replace(machine, facts=replace(machine.facts, hop_limit=2))  # type: ignore[arg-type]
+    assert not reach(alone, other, open_to_all, machine, accounts=(admin_account(),), hosts=hosts).all
+
+
+def test_what_has_the_hosts_network_listens_there() -> None:
+    """On its addresses, for every neighbour; and it reaches what is published on loopback alone."""
+    of_host = container("host", replace(GOOD, networks=("host",), host_namespaces=("network",)))
+    inside = container("inside", replace(GOOD, networks=("back",), published=("127.0.0.1:8080 to 80/tcp",)))
+    assert reach(container("web", GOOD), of_host, inside).exposed == {of_host.node}
+    assert reach(of_host, inside).exposed == {inside.node, "host:engine/local"}
+
+
+def test_who_shares_the_network_of_another_reaches_what_that_does() -> None:
+    """A sidecar has none of its own."""
+    sidecar = container("sidecar", replace(GOOD, networks=(), borrowed=("shop",)))
+    found = radius(world(sidecar, container("db", GOOD)), [sidecar.node])
+    assert found.reach.exposed == {"member:shop/db"}
+    assert [(one.cut.kind, one.after.all) for one in found.cuts if one.cut.subject == sidecar.node] == [
+        ("leave-network", frozenset())
+    ]
+
+
+def test_containers_of_one_process_namespace_may_take_each_other() -> None:
+    """On the same host alone; and apart they do not."""
+    tracer = container("tracer@h1", replace(GOOD, networks=(), beside=("db",)), "h1/local")
+    db, far = (container(f"db@{host}", replace(GOOD, networks=("b",)), f"{host}/local") for host in ("h1", "h2"))
+    found = radius(world(tracer, db, far), [tracer.node])
+    assert found.reach.possible == {db.node}
+    assert found.reach.all == {db.node}
+    assert [(one.cut.kind, one.after.all) for one in found.cuts] == [("own-processes", frozenset())]
+    assert reach(db, tracer, far).possible == {tracer.node}
+
+
+def test_a_container_talks_to_instances_by_the_address_of_its_host() -> None:
+    """To whom the groups of its host's instance lead; one without a network does not."""
+    web, store = SecurityGroup("sg-web", "web"), SecurityGroup("sg-data", "data", ("tcp 5432 from sg-web",))
+    hosts = (HostFacts("engine/local", ACCOUNT, instance="i-1"),)
+    around = (instance("i-1", web), instance("i-2", store), instance("i-3", web))
+    assert reach(container("app", GOOD), *around, hosts=hosts).exposed == {"member:vm/i-2"}
+    assert not reach(container("app", replace(GOOD, networks=())), *around, hosts=hosts).all
+
+
 def test_of_a_pod_it_is_not_known_on_which_node_the_others_are() -> None:
     """It gets out surely, and to other pods perhaps; a careful one may talk to all of the cluster."""
     out = replace(container("web", replace(ROOT, privileged=True, networks=()), "cluster"), sure_host=False)
@@ -182,6 +243,20 @@ def test_security_groups_let_in_other_groups_and_addresses() -> None:
     far = replace(instance("i-5", near), region="us-east-1")
     assert reach(shop, store, admin, desk, far).exposed == {store.node, admin.node}
     assert reach(store, shop, admin, desk, far).exposed == {shop.node, admin.node}
+
+
+@pytest.mark.parametrize(
+    ("origin", "inside"),
+    [
+        ("10.0.0.0/7", True), ("172.0.0.0/8", True), ("128.0.0.0/1", True), ("100.64.0.0/10", True),
+        ("2600:1f18:1::/56", True), ("fd00::/8", True), ("pl-0123", True),
+        ("8.8.8.0/24", False), ("172.32.0.0/16", False),
+    ],
+)  # fmt: skip
+def test_a_range_that_may_hold_an_instance_lets_it_in(origin: str, inside: bool) -> None:
+    """Whatever else it holds; an instance's address of IPv6 is a global one."""
+    store = instance("i-2", SecurityGroup("sg-data", "data", (f"tcp 5432 from {origin}",)))
+    assert (store.node in reach(instance("i-1", SecurityGroup("sg-web", "web")), store).exposed) is inside
 
 
 def test_an_instance_has_the_rights_of_its_profile() -> None:

@@ -82,17 +82,21 @@ def test_a_place_that_could_not_be_read_is_no_member_but_told(ledger: Ledger, ki
     assert gathering._places("shop", [place]) == ["fleet shop: 123456789012/eu-west-1: it could not be read: denied"]
 
 
-def of_kind(kind: str) -> Any:
-    """A fleet of that kind, as far as placing its members asks."""
-    return SimpleNamespace(name=kind, kind=FleetKind(kind))
+def of_kind(kind: str, *hosts: str) -> Any:
+    """A fleet of that kind, as far as placing its members asks; `hosts`: those that it names itself."""
+    return SimpleNamespace(name=kind, kind=FleetKind(kind), docker=SimpleNamespace(hosts=hosts))
 
 
 def test_the_settings_say_which_instance_an_engine_runs_on() -> None:
-    """Of engines, not of clusters; nothing where they do not say; anything but an instance is refused."""
+    """Of the engine, not of clusters and hosts that a fleet names; nothing where they do not say; anything but an
+    instance is refused.
+    """
     pod = replace(container("pod", ROOT, "cluster"), sure_host=False)
     for said, expected in ((INSTANCE, (HostFacts("engine/local", "123456789012", "i-0123456789abcdef0"),)), ("", ())):
         context: Any = SimpleNamespace(settings=parse({"docker": {"instance": said}}, Settings, "goldsmith.toml"))
-        assert gathering._hosts(context, [container("web", ROOT), pod]) == expected
+        far = replace(container("web", ROOT, "web-2/local"), fleet="far")
+        fleets: Any = {"shop": of_kind("docker"), "far": of_kind("docker", "ssh://ops@web-2")}
+        assert gathering._hosts(context, [container("web", ROOT), pod, far], fleets) == expected
     with pytest.raises(ContentError, match=r"docker\.instance"):
         parse({"docker": {"instance": "web-1"}}, Settings, "goldsmith.toml")
 

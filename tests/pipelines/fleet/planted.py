@@ -41,6 +41,12 @@ def _bind(*binds: str) -> dict[str, Any]:
     return {"Binds": list(binds)}
 
 
+def _volume(name: str, **options: str) -> dict[str, Any]:
+    """A volume that the engine's local driver makes with these options."""
+    driver = {"DriverConfig": {"Name": "local", "Options": options}}
+    return {"Mounts": [{"Type": "volume", "Source": name, "Target": "/data", "VolumeOptions": driver}]}
+
+
 CONTAINERS = (
     Planted("root by itself", "root_user", "what it was started with", config={"User": "0:0"},
             twin_config={"User": "1:0"}),
@@ -54,6 +60,9 @@ CONTAINERS = (
             _bind("/:/host:ro"), twin_host=_bind("goldsmith-test-root:/host:ro"), also="docker_socket"),
     Planted("directory of the host", "host_mount", "/srv at /data, read-write",
             _bind("/srv:/data"), twin_host=_bind("goldsmith-test-data:/data")),
+    Planted("directory of the host as a volume", "host_mount", "/srv/app at /data, read-write",
+            _volume("goldsmith-test-bound", type="none", o="rw,bind", device="/srv/app"),
+            twin_host=_volume("goldsmith-test-memory", type="tmpfs", o="size=1m", device="tmpfs")),
     Planted("file of the host, read-only", "host_mount", "/etc/hostname at /name, read-only",
             _bind("/etc/hostname:/name:ro"), twin_host=_bind("/opt/allowed:/name:ro")),
     Planted("capability", "added_capabilities", "SYS_ADMIN", {"CapAdd": ["SYS_ADMIN"]},

@@ -22,6 +22,7 @@ from pipelines.fleet.docker.container_spec import (
     forced_in_place,
     leave_project,
     networks,
+    rehearsal,
     rejoin_project,
     repository,
     stop_timeout,
@@ -77,6 +78,8 @@ def test_a_name_that_an_id_happens_to_begin_with_is_a_name_all_the_same() -> Non
     [
         ({"Cmd": ["other"]}, {"Cmd": ["other"]}),
         ({"Entrypoint": ["/debug"], "Cmd": None}, {"Entrypoint": ["/debug"], "Cmd": None}),
+        ({"Cmd": None}, {"Entrypoint": ["/app"], "Cmd": None}),
+        ({"StopTimeout": 0}, {"StopTimeout": 0}),
         ({"Entrypoint": None, "Cmd": ["sh"]}, {"Entrypoint": [""], "Cmd": ["sh"]}),
         ({"User": "1000"}, {"User": "1000"}),
         ({"Hostname": "shop"}, {"Hostname": "shop"}),
@@ -84,7 +87,9 @@ def test_a_name_that_an_id_happens_to_begin_with_is_a_name_all_the_same() -> Non
     ],
 )
 def test_what_was_given_is_carried(config: dict[str, Any], carried: dict[str, Any]) -> None:
-    """An entrypoint of one's own takes its command along, also an empty one."""
+    """An entrypoint of one's own takes its command along, also an empty one, and also where it says what the image's
+    does: the image's command would not be there otherwise.
+    """
     body = creation(container(config), IMAGE, "r/web:2", {})
     assert {key: body[key] for key in carried} == carried
 
@@ -130,7 +135,8 @@ def test_what_cannot_exist_twice_is_named() -> None:
         "it writes to db at /db",
     ]
     assert forced_in_place(container(Mounts=[mount]), ["/db"]) == ()
-    assert forced_in_place(container(host={"NetworkMode": "host"}), ()) == ("it uses the host's network",)
+    for mode, whose in (("host", "the host's"), ("container:1234", "another container's")):
+        assert forced_in_place(container(host={"NetworkMode": mode}), ()) == (f"it uses {whose} network",)
 
 
 def test_a_container_that_others_live_in_is_left_alone() -> None:
@@ -192,11 +198,36 @@ def test_a_host_name_is_not_carried_into_a_network_of_another() -> None:
         assert creation(container({"Hostname": "shop"}, {"NetworkMode": mode}), IMAGE, "r/web:2", {})["Hostname"] == ""
 
 
+@pytest.mark.parametrize("network", ["hosting_default", "host-1", "nonesuch"])
+def test_a_network_may_begin_as_the_hosts_is_called(network: str) -> None:
+    """A project of compose may be called `hosting`: host name, aliases and further networks are carried there too."""
+    ends = {network: {"Aliases": ["web"]}, "back": {"Aliases": ["api"]}}
+    old = container({"Hostname": "shop"}, {"NetworkMode": network}, NetworkSettings={"Networks": ends})
+    assert {name: one["Aliases"] for name, one in endpoints(old, full=True).items()} == {
+        network: ["web", "web-1"], "back": ["api", "web-1"],
+    }  # fmt: skip
+    body = creation(old, IMAGE, "r/web:2", {})
+    assert body["Hostname"] == "shop"
+    assert rehearsal(body, {})["HostConfig"]["NetworkMode"] == network
+    assert forced_in_place(old, ()) == ()
+
+
 def test_a_volume_without_a_name_that_is_only_read_stays_so() -> None:
     """Its mode is a part of the bind."""
     volume = {"Type": "volume", "Name": "f00", "Source": "/x", "Destination": "/data", "RW": False}
     body = creation(container(Mounts=[volume]), IMAGE, "r/web:2", {})
     assert body["HostConfig"]["Binds"] == ["f00:/data:ro"]
+
+
+def test_what_came_from_another_container_is_carried_without_it() -> None:
+    """That one may have been replaced since, and its id is gone. A directory of the host keeps how it is mounted."""
+    mounts = [VOLUME, BIND, {**BIND, "Destination": "/log", "RW": True, "Propagation": "rshared"}, TMPFS]
+    old = container(host={"VolumesFrom": ["9f86d081884c"]}, Mounts=mounts)
+    host = creation(old, IMAGE, "r/web:2", {})["HostConfig"]
+    assert "VolumesFrom" not in host
+    assert host["Binds"] == ["f00:/data", "/etc/app:/etc/app:ro", "/etc/app:/log:rshared"]
+    new = container(host={"Binds": host["Binds"]}, Mounts=mounts)
+    assert differences(old, IMAGE, new, IMAGE, "web-1") == ()
 
 
 def test_what_a_rollback_goes_to_is_named_by_the_containers_own_repository() -> None:
@@ -315,7 +346,7 @@ def full(**more: Any) -> dict[str, Any]:
             "Aliases": ["web", ID[:12], "web-1"], "IPAMConfig": {"IPv4Address": "10.0.0.9"}, "Links": ["db:db"],
             "DriverOpts": {"a": "b"}, "NetworkID": "n1",
         },
-        "back": {"Aliases": None, "IPAMConfig": {"IPv6Address": "fd::9"}, "NetworkID": "n2"},
+        "back": {"Aliases": None, "IPAMConfig": {"IPv6Address": "fd::9"}, "NetworkID": "n2", "GwPriority": 7},
     }  # fmt: skip
     logs = {"Type": "volume", "Name": "logs", "Source": "/y", "Destination": "/logs", "RW": True}
     made = container(FULL_CONFIG, host, Mounts=[VOLUME, BIND, TMPFS, logs], NetworkSettings={"Networks": ends})
@@ -359,8 +390,9 @@ def test_an_image_without_a_configuration_sets_nothing(image: dict[str, Any]) ->
 
 
 def test_a_container_without_command_or_host_name_asks_for_none() -> None:
-    """The image's command holds, and the engine chooses a name."""
-    body = creation(container({"Cmd": None, "Hostname": None}, {"NetworkMode": None}), IMAGE, "r/web:2", {})
+    """The next image's command holds, and the engine chooses a name."""
+    image = {"Config": {**IMAGE["Config"], "Cmd": None}}
+    body = creation(container({"Cmd": None, "Hostname": None}, {"NetworkMode": None}), image, "r/web:2", {})
     assert "Cmd" not in body
     assert "Entrypoint" not in body
     assert body["Hostname"] == ""
@@ -437,7 +469,7 @@ def test_each_difference_is_told_by_what_it_is_of() -> None:
         "mount /etc/app": "bind /etc/app, read-only → -",
         "mount /logs": "volume logs, read-write → -",
         "mount /tmp": "tmpfs, read-write → -",
-        "network back": "joined, address fd::9 → -",
+        "network back": "joined, address fd::9, gateway priority 7 → -",
         "network shop": "joined, as web, address 10.0.0.9, links db:db → joined, as web",
     }
     assert list(found) == sorted(found)

@@ -133,6 +133,13 @@ def test_a_paused_member_is_refused(api: Engine) -> None:
     assert "it is paused" in members(api)["web-1"].cannot_roll
 
 
+@pytest.mark.usefixtures("well")
+def test_what_an_orchestrator_made_is_left_to_it(api: Engine) -> None:
+    """It would start another one for each that is stopped, and remove ours."""
+    api.run("web-1", labels={"app": "web", "com.docker.swarm.task.id": "t1"})
+    assert members(api)["web-1"].cannot_roll.startswith("Docker Swarm made it and would undo its replacement")
+
+
 @pytest.mark.parametrize(
     ("shown", "healthy"),
     [("Up 1 s (healthy)", True), ("Up 1 s (unhealthy)", False), ("Up 1 s (health: starting)", False)],

@@ -18,11 +18,11 @@ from pipelines.fleet.docker.drafts import (
     dockerfile_draft,
     fitting,
     fleet_draft,
-    managed_by,
     undrafted,
 )
 from pipelines.fleet.docker.written import image_of, installed, last_stage, unpacked_container
 from pipelines.fleet.drafting import Draft, toml
+from pipelines.fleet.members import managed_by
 from pipelines.fleet.model import Fleet
 
 IMAGE = {
@@ -164,8 +164,8 @@ def test_an_image_fits_the_one_definition_that_is_called_like_it() -> None:
 
 
 def test_what_an_orchestrator_made_is_its_own() -> None:
-    assert managed_by(container(labels={"com.docker.swarm.service.name": "web"})) == "Docker Swarm"
-    assert managed_by(container(labels=COMPOSE)) == ""
+    assert managed_by({"com.docker.swarm.service.name": "web"}) == "Docker Swarm"
+    assert managed_by(COMPOSE) == ""
 
 
 def loaded(draft: Draft) -> Definition:

@@ -90,8 +90,10 @@ def created(yard: Yard, name: str, host: dict[str, Any], config: dict[str, Any])
 
 def test_what_is_planted_mounts_no_volume_but_those_of_tests() -> None:
     """They are removed after, and the engine may be a developer's own."""
-    mounts = [host.get("Binds", ()) for one in CONTAINERS for host in (one.host, one.twin_host)]
+    hosts = [host for one in CONTAINERS for host in (one.host, one.twin_host)]
+    mounts = [host.get("Binds", ()) for host in hosts]
     volumes = {bind.partition(":")[0] for binds in mounts for bind in binds if not bind.startswith("/")}
+    volumes |= {mount["Source"] for host in hosts for mount in host.get("Mounts", ())}
     assert volumes
     assert all(name.startswith("goldsmith-test-") for name in volumes)
 

@@ -19,7 +19,16 @@ from hardening.foundation.limits import CHUNK, CONTAINER_ANSWER
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, RunningRules
 from hardening.running import judge_member
-from hardening.runtime import NAMES, ContainerFacts, InstanceFacts, Mount, Observed, SecurityGroup, way_of
+from hardening.runtime import (
+    NAMES,
+    ContainerFacts,
+    InstanceFacts,
+    Mount,
+    Observed,
+    SecurityGroup,
+    open_to_all,
+    way_of,
+)
 from images.documents import to_json
 from pipelines.fleet.docker.container_facts import (
     MOST_CHANGES,
@@ -27,6 +36,7 @@ from pipelines.fleet.docker.container_facts import (
     ContainerProcess,
     EngineSettings,
     Look,
+    bound_volumes,
     facts_of,
     health_check,
 )
@@ -417,6 +427,55 @@ def test_published_ports_and_secrets_are_told_by_name() -> None:
     assert "hunter2" not in json.dumps(to_json(found))
     bare = replace(found, published=(), secrets=())
     assert way_of(Observed("container", found)) == way_of(Observed("container", bare)), "no rule is about them"
+
+
+def test_who_shares_a_network_has_the_networks_and_ports_of_it() -> None:
+    """Also the host's, where the other one has that."""
+    ports = {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}
+    shown = CONTAINER | {"NetworkSettings": {"Networks": {}}}
+    lender = CONTAINER | {"NetworkSettings": {"Networks": {"web": {}, "back": {}}, "Ports": ports}}
+    found = facts_of(Look(shown, {}, None, None, {}, lender), EngineSettings(INFO))
+    assert (found.networks, found.borrowed, found.host_namespaces) == ((), ("back", "web"), ())
+    assert found.published == ("0.0.0.0:8080 to 80/tcp",)
+    of_host = CONTAINER | {"HostConfig": {"NetworkMode": "host"}, "NetworkSettings": {"Networks": {"host": {}}}}
+    assert facts_of(Look(shown, {}, None, None, {}, of_host), EngineSettings(INFO)).host_namespaces == ("network",)
+    engine: Any = Engine(shown | {"HostConfig": {"NetworkMode": "container:1", "PidMode": "container:2"}}, top=[top()])
+    engine.answers["json"] += [lender | {"Name": "/lender"}, lender | {"Name": "/traced"}]
+    seen_now = _observed(engine, member(), SimpleNamespace(of=lambda _: {}), fleet(), EngineSettings(INFO)).now  # type: ignore[arg-type]
+    assert isinstance(seen_now, ContainerFacts)
+    assert (seen_now.borrowed, seen_now.beside) == (("back", "web"), ("traced",))
+
+
+def test_devices_of_the_host_and_volumes_that_are_directories_of_it_are_told() -> None:
+    """A volume by the directory that its options bind; a disk that it mounts, or memory, is none."""
+    host = CONTAINER["HostConfig"] | {
+        "Devices": [{"PathOnHost": "/dev/sda", "PathInContainer": "/dev/x", "CgroupPermissions": "r"}],
+        "DeviceCgroupRules": ["b 8:* rwm"],
+    }  # fmt: skip
+    options = {
+        "data": {"type": "none", "o": "bind,ro", "device": "/etc"}, "disk": {"type": "ext4", "device": "/dev/sdb1"},
+        "memory": {"type": "tmpfs", "o": "bind", "device": "tmpfs"}, "plain": None,
+    }  # fmt: skip
+    bound = bound_volumes({"Name": name, "Options": said} for name, said in options.items())
+    assert bound == {"data": "/etc"}
+    found = facts_of(Look(CONTAINER | {"HostConfig": host}, {}, None, None, {}), EngineSettings(INFO, bound=bound))
+    assert found.devices == ("/dev/sda r", "b 8:* rwm")
+    assert found.mounts[1] == Mount("bind", "/etc", "/var/data", writable=True)
+    untold = facts_of(Look(CONTAINER, {}, None, None, {}), EngineSettings(INFO, bound=None))
+    assert [rule for rule, _ in untold.unread] == ["host_mount"], "what the engine does not list may be one"
+
+
+@pytest.mark.parametrize(
+    ("origin", "everybody"),
+    [
+        ("0.0.0.0/0", True), ("::/0", True), ("128.0.0.0/1", True), ("0.0.0.0/1", True), ("2000::/3", True),
+        ("10.0.0.0/8", False), ("54.0.0.0/8", False), ("fc00::/7", False), ("2600:1f18::/32", False), ("sg-1", False),
+        ("pl-1", False),
+    ],
+)  # fmt: skip
+def test_a_part_of_the_internet_is_everybody_as_all_of_it_is(origin: str, everybody: bool) -> None:
+    """Two halves would let in all."""
+    assert open_to_all(f"tcp 22 from {origin}") is everybody
 
 
 def test_what_another_version_kept_is_left_out() -> None:

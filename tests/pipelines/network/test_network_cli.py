@@ -20,6 +20,7 @@ from pipelines.cli.network import apply_network, check_network, render_network, 
 from pipelines.lint import content_problems, unreviewed_rules
 from pipelines.network import machine_edge
 from pipelines.network.comparing import Openness, compare_ruleset, compare_sockets
+from pipelines.network.docker_networks import SeenEngine
 from pipelines.network.nftables import read_ruleset
 from pipelines.network.security_groups import read_group
 from tests.pipelines.network.sample import HEAD, SHOP, network
@@ -119,6 +120,22 @@ def test_policies_that_are_not_applied_are_named(at: Context, capsys: pytest.Cap
         file.write_text(text)
         with pytest.raises(UsageError, match="no role has members that are changed from here"):
             apply_network("all", apply=False, context=at)
+
+
+def test_hosts_that_fleets_name_are_unknown(at: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the engine of the settings is looked at; members of a role may run on others."""
+    seen = SeenEngine({}, frozenset(), (), {})
+    monkeypatch.setattr("pipelines.cli.network.fleet_host", lambda _: "unix:///run/docker.sock")
+    monkeypatch.setattr("pipelines.network.engine_edge.read_engine", lambda _host, _network: seen)
+    assert said(at, "docker")[0] == 0
+    (tmp_path / "pipelines/fleets").mkdir(parents=True)
+    (tmp_path / "pipelines/fleets/shop.toml").write_text(
+        'title = "t"\nowner = "o"\nkind = "docker"\nselector = { app = "shop" }\n'
+        'replacement = { definition = "nginx" }\nhealth = { kind = "docker" }\n'
+        '[docker]\nhosts = ["unix:///run/docker.sock", "ssh://ops@web-2"]\n'
+    )
+    lines = check_network("docker", context=at)
+    assert [line.where for line in lines if line.verdict is Openness.UNKNOWN] == ["web-2"]
 
 
 def test_a_file_without_end_is_refused(at: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

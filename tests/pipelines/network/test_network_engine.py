@@ -190,7 +190,7 @@ def test_containers_of_one_role_that_are_reached_from_outside_do_not_reach_each_
 
 
 def test_what_somebody_connects_or_publishes_is_found(yard: Yard) -> None:
-    """And what has no role, or runs in the host's network."""
+    """And what has no role, or runs in the network of the host or of a container of a role."""
     yard.write("web>db", "world>edge")
     yard.apply()
     yard.api.connect_container_to_network("net-mail", "goldsmith-db.web")
@@ -204,11 +204,15 @@ def test_what_somebody_connects_or_publishes_is_found(yard: Yard) -> None:
     yard.api.start(made)
     stranger = yard.api.create_container(image, name="net-stranger", labels={OF_TESTS: "1"})
     yard.api.connect_container_to_network(stranger, "goldsmith-edge.outside")
+    beside = yard.api.create_host_config(network_mode="container:net-edge")
+    yard.api.create_container(image, name="net-sidecar", labels={OF_TESTS: "1"}, host_config=beside)
     found, lone = yard.check(), "net-stranger, which has no role, is on its network goldsmith-edge.outside"
+    sidecar = "net-sidecar, which has no role, shares its network"
     for expected in (
         (Openness.TOO_OPEN, "engine net-mail", "it is on the network goldsmith-db.web with net-db"),
         (Openness.TOO_CLOSED, "engine net-web", "it is not on the network goldsmith-db.web"),
         (Openness.TOO_OPEN, "engine net-host", "it runs in another's network (--network host), whose rules it has"),
+        (Openness.TOO_OPEN, "engine net-edge", sidecar),
         (Openness.TOO_OPEN, "engine net-open", "8080/tcp is published, and no rule lets anybody outside in to web"),
         (
             Openness.TOO_OPEN,
@@ -221,6 +225,7 @@ def test_what_somebody_connects_or_publishes_is_found(yard: Yard) -> None:
     assert {(where, what) for _, where, what in yard.check()} == {
         ("engine net-host", "it runs in another's network (--network host), whose rules it has"),
         ("engine net-edge", lone),
+        ("engine net-edge", sidecar),
     }
 
 

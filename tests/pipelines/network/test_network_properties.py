@@ -16,6 +16,7 @@ from hardening.foundation.settings import ROOT
 from pipelines.network import docker_networks, kubernetes, security_groups
 from pipelines.network.definitions import asked, opened
 from pipelines.network.docker_networks import EngineNetwork, EngineStep, SeenContainer, SeenEngine
+from pipelines.network.engine_edge import _seen
 from pipelines.network.model import Network
 from pipelines.network.nftables import firewall_params
 from pipelines.network.openings import Opening, minus
@@ -274,6 +275,19 @@ def test_no_step_of_an_engine_parts_whom_both_connect(before: Network, after: Ne
     }
     assert docker_networks.ordered(seen, new) == ()
     assert seen.networks.keys() == {each.name for networks in new.values() for each in networks}
+
+
+def test_a_network_may_begin_as_the_hosts_is_called() -> None:
+    """A project of compose may be called `hosting`; only the mode `host` itself is the host's."""
+    modes = ("hosting_default", "nonesuch", "containers", "host", "none", "container:1")
+    fixed = [SeenContainer("a", "a", "a", frozenset(), mode).fixed for mode in modes]
+    assert fixed == [False, False, False, True, True, True]
+
+
+def test_a_container_is_called_by_its_own_name() -> None:
+    """Not by what a link calls it; one that is being removed has none any more."""
+    listed: tuple[Any, ...] = (["/web/db", "/db"], None, [])
+    assert [_seen({"Id": "a" * 64, "Names": names}, "db").name for names in listed] == ["db", "a" * 12, "a" * 12]
 
 
 def share(networks: Any, one: str, other: str) -> bool:

@@ -288,6 +288,35 @@ def test_a_stop_timeout_of_its_own_that_is_longer_than_drain_is_honoured(yard: Y
     assert (tmp_path / "end").read_text() == "done\n"
 
 
+def test_what_is_easily_lost_is_asked_for_again(yard: Yard) -> None:
+    """A network that begins as the host's is called, none at all, an entrypoint in the image's words, and what came
+    from a container that is gone.
+    """
+    busybox_image(yard.api, "fleet-test:entry", "one", 'ENTRYPOINT ["/web"]', 'CMD ["more"]')
+    yard.docker("network", "create", "--label", "goldsmith-test=1", "hosting")
+    lender = yard.start("lender", "--volume", "/kept", "--volume", "/srv:/srv:ro")
+    yard.start("web-1", "--network", "hosting", "--network-alias", "shop", "--hostname", "given")
+    yard.docker("network", "connect", "fleet-test", "web-1")
+    yard.start("web-2")
+    yard.docker("network", "disconnect", "fleet-test", "web-2")
+    yard.start("web-3", "--entrypoint", "/web", "--volumes-from", lender, image="fleet-test:entry")
+    yard.docker("rm", "--force", "lender")
+    with DockerFleet(fleet(method="in_place", max_unavailable=1), yard.host) as members:
+        for one in members.describe():
+            key = Key("r1", one.id, one.name, one.handle, Method.IN_PLACE)
+            members.create(key, yard.target("two"), NOW)
+            assert members.differences(key) == (), one.name
+    first, second, third = (yard.inspect(f"web-{number}.r1") for number in (1, 2, 3))
+    networks = first["NetworkSettings"]["Networks"]
+    assert {name: set(one["Aliases"]) - {"web-1"} for name, one in networks.items()} == {
+        "hosting": {"shop"}, "fleet-test": set(),
+    }  # fmt: skip
+    assert first["Config"]["Hostname"] == "given"
+    assert second["NetworkSettings"]["Networks"] == {}
+    assert (third["Config"]["Entrypoint"], third["Config"]["Cmd"]) == (["/web"], None)
+    assert {one["Destination"]: one["RW"] for one in third["Mounts"]} == {"/kept": True, "/srv": False}
+
+
 def test_a_member_that_ends_while_it_is_probed_is_a_bad_read_of_one_member(yard: Yard) -> None:
     """The engine refuses to run the command then; the others are still described."""
     yard.start("web-1")
