@@ -6,9 +6,11 @@ Imports stand inside the tasks, so that listing them is quick.
 """
 
 import gc
+import inspect
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 from inspect import signature
@@ -396,7 +398,8 @@ def image_prune(c: Context, apply: Apply = False, json: Json = False) -> int:
     """Remove expired and superseded releases that nothing uses, with all that is attached to them."""
     from pipelines.cli.image import PRUNE_COLUMNS, prune_images
 
-    return _show(prune_images(apply=apply), columns=PRUNE_COLUMNS, as_json=json)
+    empty = "nothing to remove"
+    return _show(prune_images(apply=apply), columns=PRUNE_COLUMNS, as_json=json, empty=empty)
 
 
 @command
@@ -404,7 +407,7 @@ def image_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
     """Find at AWS what killed runs left and no line of the ledger owns; remove what is due."""
     from pipelines.cli.reap import REAP_COLUMNS, reap_images
 
-    return _show(reap_images(apply=apply), columns=REAP_COLUMNS, as_json=json)
+    return _show(reap_images(apply=apply), columns=REAP_COLUMNS, as_json=json, empty="no orphan was found")
 
 
 @command
@@ -414,7 +417,7 @@ def image_lock(
     """Move the pinned digests of upstream bases, in images.lock.toml, to the newest that waited out its cooldown."""
     from pipelines.cli.image import LOCK_COLUMNS, lock_upstreams
 
-    empty = "no pin of an upstream image was looked at"
+    empty = "nothing to move: no definition among these stands on an upstream image"
     return _show(*lock_upstreams(name, now=now, reason=reason), columns=LOCK_COLUMNS, as_json=json, empty=empty)
 
 
@@ -431,7 +434,8 @@ def image_rebuild(c: Context, json: Json = False) -> int:
     """Fill the ledger again from the registry, which is the truth about what was published."""
     from pipelines.cli.image import RELEASE_COLUMNS, rebuild_ledger
 
-    return _show(*rebuild_ledger(), columns=RELEASE_COLUMNS, as_json=json)
+    empty = "no release was found there"
+    return _show(*rebuild_ledger(), columns=RELEASE_COLUMNS, as_json=json, empty=empty)
 
 
 # --- vulnerability data ---------------------------------------------------------------------------------------------
@@ -575,7 +579,7 @@ def fleet_list(c: Context, json: Json = False) -> int:
     """Every fleet."""
     from pipelines.cli.controls import FLEET_COLUMNS, fleet_lines
 
-    empty = "no fleet is defined; CONTRIBUTING.md shows how to add one"
+    empty = "no fleet is defined; ./goldsmith adopt drafts one of what runs, CONTRIBUTING.md shows how to write one"
     return _show(fleet_lines(), columns=FLEET_COLUMNS, as_json=json, empty=empty)
 
 
@@ -585,7 +589,8 @@ def fleet_scan(c: Context, name: Names, json: Json = False) -> int:
     from pipelines.cli.rollout import SEEN_COLUMNS, scan_exit_code, scan_fleets
 
     lines, errors = scan_fleets(name)
-    return _show(lines, errors, columns=SEEN_COLUMNS, as_json=json) or scan_exit_code(lines)
+    code = _show(lines, errors, columns=SEEN_COLUMNS, as_json=json, empty="no member was found")
+    return code or scan_exit_code(lines)
 
 
 @command
@@ -692,7 +697,7 @@ def adopt(
     kubeconfig: Kubeconfig = "", context: ClusterContext = "", follow: Follow = False, apply: Apply = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Draft fleets of CONTAINER…, compose.yaml, Dockerfile, ec2:TAG=VALUE, asg:NAME, ecs:CLUSTER or kubernetes:NAME."""
+    """Draft fleets of CONTAINER…, compose.yaml, Dockerfile, ec2:TAG=VALUE, asg:, ecs:, eks: or kubernetes:NAME."""
     from pipelines.cli.adopt import ECS, EKS, KUBERNETES, adopt, in_cloud, show_adopted
 
     cloud = in_cloud(what, definition=definition, engine=engine, follow=follow)
@@ -747,7 +752,7 @@ def roll_start(
 
 @command
 def roll_status(c: Context, fleet: FleetName, watch: Watch = False, json: Json = False) -> int:
-    """How the fleet's rollout stands: wave, members, what it waits for, who carries it."""
+    """How the fleet's rollout stands: wave, members, what it waits for, which process executes it."""
     from pipelines.cli.rollout_watch import show_status
 
     return show_status(fleet, watch=watch, as_json=json)
@@ -799,11 +804,13 @@ def roll_abort(c: Context, fleet: FleetName, reason: AuditReason = "") -> None:
 
 
 @command
-def roll_rollback(c: Context, fleet: FleetName, reason: AuditReason = "", apply: Apply = False) -> int:
+def roll_rollback(
+    c: Context, fleet: FleetName, reason: AuditReason = "", apply: Apply = False, json: Json = False
+) -> int:
     """Roll every member that the rollout has replaced back to the version it ran before."""
     from pipelines.cli.rollout import roll_back
 
-    return roll_back(fleet, reason, apply=apply)
+    return roll_back(fleet, reason, apply=apply, as_json=json)
 
 
 @command
@@ -828,7 +835,7 @@ def roll_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
     from pipelines.cli.reap import REAP_COLUMNS, reap_rollouts
 
     lines, errors = reap_rollouts(apply=apply)
-    return _show(lines, errors, columns=REAP_COLUMNS, as_json=json)
+    return _show(lines, errors, columns=REAP_COLUMNS, as_json=json, empty="no orphan was found")
 
 
 # --- every night ----------------------------------------------------------------------------------------------------
@@ -1052,12 +1059,28 @@ class _Program(Program):
             within = None if str(error).startswith("No idea") and not typed.startswith("-") else error.context
             known = within.flags if within else self.collection.task_names
             hint = f"./goldsmith {f'{within.name} --help' if within else '--list'} shows what there is"
-            if closest(typed, known):  # all names would be more than a reader wants
+            lacks = str(error).startswith("'")  # a word without a flag, which its own flag would not be
+            if closest(typed, known) and not lacks:  # all names would be more than a reader wants
                 hint = nearest(typed, known)
             said = re.sub(r"^Flag <Argument: ([\w-]+).*> needed value and .*", r"--\1 needs a value", str(error))
             raise ParseError(visible(f"{said}\n  hint: {hint}"), error.context) from None
         except ValueError as error:  # what Invoke makes a number of
             raise ParseError(visible(f"no whole number: {str(error).rpartition(': ')[2]}"), None) from None
+
+    def print_task_help(self, name: str) -> None:
+        """Invoke's own, with the words that stand without a flag, and folded."""
+        context = self.parser.contexts[name]
+        words = [one.name.upper() for one in context.positional_args]
+        if name in UNFLAGGED:
+            _, flag, most = UNFLAGGED[name]
+            words = [f"[{flag[2:].upper()}]{'…' if most > 1 else ''}"]
+        told = (inspect.getdoc(self.collection[name]) or "").split("\n\n")
+        usage = " ".join([self.binary, name, *words, "[--options]"])
+        parts = [f"Usage: {usage}", *(textwrap.fill(one, 80) for one in told)]
+        options = context.help_tuples()
+        sys.stdout.write("\n\n".join([*parts, *(["Options:"] if options else [])]) + "\n")
+        if options:
+            self.print_columns(options)
 
     def print_version(self) -> None:
         import tomllib

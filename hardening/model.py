@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -10,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from hardening.foundation.content import Content
 from hardening.foundation.wording import matching
@@ -208,10 +209,11 @@ class Profile(Content):
     without: dict[Name, NonEmpty] = Field({}, description="controls of `extends` left out, each with the reason")
 
 
+VULNERABILITY = r"^(CVE-[0-9]{4}-[0-9]{4,}|(GHSA|TEMP|DSA|DLA|USN|PYSEC|GO|RUSTSEC|OSV|MAL|GMS)(-[A-Za-z0-9]+)+)$"
 VulnerabilityId = Annotated[
     str,
     matching(
-        r"^(CVE-[0-9]{4}-[0-9]{4,}|(GHSA|TEMP|DSA|DLA|USN|PYSEC|GO|RUSTSEC|OSV|MAL|GMS)(-[A-Za-z0-9]+)+)$",
+        VULNERABILITY,
         "a vulnerability's id such as CVE-2026-0001 or GHSA-2j2x-hqr9-3h42",
     ),
 ]
@@ -284,6 +286,15 @@ class Waiver(Content):
         """
         names = (subject, *below) if self.inherited else (subject,)
         return self.may_speak_for(subject) and any(fnmatchcase(name, glob) for name in names for glob in self.subjects)
+
+    @field_validator("rules", "controls", mode="before")
+    @classmethod
+    def _not_vulnerabilities(cls, names: Any) -> Any:
+        """Names from a file, which may be of any type; a vulnerability among them is told where it belongs."""
+        for name in names if isinstance(names, (list, tuple)) else ():
+            if isinstance(name, str) and re.match(VULNERABILITY, name):
+                raise ValueError(f"{name} is a vulnerability: it stands under `vulnerabilities`, with its `packages`")
+        return names
 
     @model_validator(mode="after")
     def _bounded(self) -> Waiver:

@@ -40,7 +40,9 @@ def shown(span: timedelta) -> str:
 
 
 def in_short(span: timedelta) -> str:
-    """A timedelta as people say it, in its two largest units: `2d 4h`, `1h 5m`, `40s`; whole seconds."""
+    """A timedelta as people say it, in its two largest units: `2d 4h`, `1h 5m`, `40s`, `-3m 2s`; whole seconds."""
+    if span < timedelta():
+        return f"-{in_short(-span)}"
     seconds = int(span.total_seconds())
     parts = list[str]()
     for unit, size in (*_SIZES, ("s", 1)):

@@ -16,6 +16,7 @@ from hardening.foundation.content import find_content, select
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import ContentError, UsageError, nearest
 from hardening.foundation.settings import load_settings
+from hardening.foundation.text import many
 from hardening.model import Enforcement, Kind, LoadedControl, Param, Profile, Severity
 from pipelines.wiring import clock
 
@@ -180,7 +181,7 @@ def show_control_of(name: str, *, as_json: bool) -> None:
     }
     for heading, text in parts.items():
         out().print(heading, style="bold")
-        print_text(text.strip("\n") + "\n\n")
+        print_text(text.strip("\n") + "\n")
 
 
 def _steps(steps: Sequence[str]) -> str:
@@ -236,10 +237,11 @@ def check_a_host(address: str, profile: str, control: str) -> list[VerifyLine]:
     settings, at = load_settings(), host_address(address)
     controls = load_controls(settings.roots)
     overlay = _overlay(controls, load_profile(settings.roots, profile or HOST_PROFILE), clock().date(), control)
+    name = at.text if at else LOCAL
+    say(f"{name}: checking {many(len(overlay.checks), 'control')}")
     checks = check_host(at, overlay.checks, controls, settings.docker.ssh_config)
     bad = [check.control for check in checks if check.outcome not in (Outcome.PASS, Outcome.NOT_APPLICABLE)]
     todo = {name: steps for name in bad if (steps := controls[name].control.on_hosts)}
-    name = at.text if at else LOCAL
     return [VerifyLine(name=name, digest="", passed=not refusals(checks), checks=checks, todo=todo)]
 
 
@@ -284,7 +286,7 @@ def show_policies(name: str, *, as_json: bool) -> None:
         print_json([policy.model_dump(mode="json", by_alias=True) for policy in chosen])
         return
     for policy in chosen:
-        print_text(policy_text(policy) + "\n\n")
+        print_text(policy_text(policy) + "\n")
 
 
 def fleet_lines() -> list[FleetLine]:

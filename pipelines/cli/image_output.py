@@ -39,17 +39,20 @@ def show(
 ) -> int:
     """Print contract lines, and what went wrong; the exit code of `finish`.
 
-    The lines are JSON for programs, else a table whose `columns` map headings to field names; `empty` is said to people
-    where there are none. The field `long` may have several lines.
+    The lines are JSON for programs, else a table whose `columns` map headings to field names, of which the first names
+    the line and is not folded; `empty` is said to people where there are none, and nothing went wrong. The field `long`
+    may have several lines.
     """
+    wrong = [error for error in errors if error is not None]
     if as_json:
         from images.documents import to_json
 
         print_json(to_json(tuple(lines)))
     else:
         rows = [[_cell(getattr(row, field), several=field == long) for field in columns.values()] for row in lines]
-        print_table(list(columns), rows, empty=empty)
-    return finish(errors)
+        if rows or not wrong:
+            print_table(list(columns), rows, empty=empty, whole=[*columns][:1])
+    return finish(wrong)
 
 
 def _cell(value: Any, *, several: bool) -> Cell:
@@ -146,7 +149,8 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
         print_json(to_json(tuple(lines)))
     for line in () if as_json else lines:
         rows: list[list[Cell]] = [[r.control, r.outcome, r.enforcement, _evidence(r)] for r in line.checks]
-        print_table(["control", "outcome", "enforcement", "evidence"], rows, title=f"{line.name} {line.digest[:19]}")
+        columns = ["control", "outcome", "enforcement", "evidence"]
+        print_table(columns, rows, title=f"{line.name} {line.digest[:19]}", whole=columns[:1])
         for control, steps in line.todo.items():
             out().print(f"{control}: what mends it on this host", style="bold")
             print_text("".join(f"  {number}. {step}\n" for number, step in enumerate(steps, 1)) + "\n")
@@ -161,7 +165,9 @@ def _evidence(result: CheckResult) -> list[str]:
     from hardening.findings import Outcome
 
     lines = result.evidence.strip().splitlines()
-    return lines[:1] if result.outcome is Outcome.PASS else lines
+    if result.outcome is not Outcome.PASS:
+        return lines
+    return [line for line in lines if not line.endswith(":")][:1] or lines[:1]  # a heading shows nothing that was seen
 
 
 def short(text: str) -> str:

@@ -102,6 +102,7 @@
     at("count").textContent = `${count.format(found.length)} of ${count.format(members.length)} members`
       + (shown < found.length ? `, the first ${count.format(shown)} shown` : "");
     at("more").hidden = shown >= found.length;
+    at("filters").hidden = at("count").hidden = !members.length;
     document.querySelectorAll("#member-table thead th").forEach((head, index) => {
       const mine = COLUMNS[index] === wanted.sort;
       if (mine) head.setAttribute("aria-sort", wanted.down ? "descending" : "ascending");
@@ -145,7 +146,6 @@
       show();
       at("member-rows").rows[first]?.querySelector("button").focus();
     });
-    at("filters").hidden = false;
   }
 
   // -- one member -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from hardening.catalog import load_policy, load_waivers
 from hardening.disagreement import Disagreement, DisagreementCause, compared, disagreements, summary
 from hardening.findings import Finding, FindingKind, ScanReport
-from hardening.foundation.console import Cell, err, out, print_json, print_table
+from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text
 from hardening.foundation.errors import ContentError, GoldsmithError, UsageError
 from hardening.gate import explain, judge_image
 from hardening.model import Waiver
@@ -144,7 +144,10 @@ def html(scan: Scan) -> str:
     """One page with all of a scan; nothing is fetched, and all in it is escaped and visible."""
     output, _, waived = scan
     template = environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(scan=output, waived=_texts(waived), style=style(), unexplained=DisagreementCause.UNEXPLAINED)
+    return template.render(
+        scan=output, waived=_texts(waived), style=style(), unexplained=DisagreementCause.UNEXPLAINED,
+        judged=_judged(output), agreement=_agreement(output),
+    )  # fmt: skip
 
 
 def show_scan(scan: ScanOutput) -> None:
@@ -162,17 +165,26 @@ def show_scan(scan: ScanOutput) -> None:
         print_table(["finding", "package", "installed", "fixed", "who says what"], cells)
     _show_agreement(scan)
     out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}")
-    out().print(explain(scan.reasons))
+    print_text(explain(scan.reasons))
+
+
+def _judged(scan: ScanOutput) -> bool:
+    """Whether as many scanners as the policy asks for count as judges."""
+    return all(one.rule != "judges" for one in scan.reasons)
+
+
+def _agreement(scan: ScanOutput) -> str:
+    """Whether scanners disagree; empty where nothing was compared, and where too few of them count as judges, since
+    that none disagrees means nothing then.
+    """
+    told = len(compared(scan.reports)) > 1 and (_judged(scan) or scan.disagreements)
+    return scan.agreement if told else ""
 
 
 def _show_agreement(scan: ScanOutput) -> None:
-    """Print whether scanners disagree, and about what; the unexplained first.
-
-    Where too few of them count as judges, that none disagrees means nothing.
-    """
-    judged = all(one.rule != "judges" for one in scan.reasons)
-    if len(compared(scan.reports)) > 1 and (judged or scan.disagreements):
-        out().print(f"\n{scan.agreement}")
+    """Print whether scanners disagree, and about what; the unexplained first."""
+    if agreement := _agreement(scan):
+        out().print(f"\n{agreement}")
     first = sorted(scan.disagreements, key=lambda one: (one.cause is not DisagreementCause.UNEXPLAINED, one))
     if first:
         columns = ["disagreement", "package", "about", "who says what", "because"]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hardening.foundation.settings import Settings
     from images.context import Context
 
-WAIVER_COLUMNS = {"waiver": "id", "for": "covers", "ends": "expires", "days left": "days_left", "because": "reason"}
+WAIVER_COLUMNS = {"waiver": "id", "for": "covers", "ends": "expires", "days left": "left", "because": "reason"}
 VULNERABILITY = re.compile(r"[A-Z]+-[A-Za-z0-9-]+")
 
 
@@ -40,6 +40,11 @@ class WaiverLine(Waiver):
     def covers(self) -> tuple[str, ...]:
         """Whom it is about, in a table."""
         return (*self.subjects, "and what images on them have from them") if self.inherited else self.subjects
+
+    @property
+    def left(self) -> str:
+        """How long it still works, in a table."""
+        return "ended" if self.days_left < 0 else str(self.days_left)
 
 
 class NewWaiverOutput(Line):
@@ -74,15 +79,18 @@ def show_waivers(lines: Sequence[WaiverLine], *, as_json: bool) -> int:
 
 
 def announce_ending(roots: Sequence[Path], now: datetime) -> None:
-    """Say which waivers end within 14 days, and whose they are."""
-    for waiver in ending_soon(load_waivers(roots), now.date()):
+    """Say which waivers end within 14 days, which have ended, and whose they are."""
+    waivers, today = load_waivers(roots), now.date()
+    for waiver in ending_soon(waivers, today):
         say(f"waiver {ending_text(waiver)}")
+    for waiver in (one for one in waivers if one.expires < today):
+        say(f"waiver {ending_text(waiver, 'ended')}: it has no effect, so remove it or have {waiver.approver} renew it")
 
 
-def ending_text(waiver: Waiver) -> str:
-    """A waiver that ends soon: what, for whom, when and whose it is."""
+def ending_text(waiver: Waiver, ends: str = "ends") -> str:
+    """A waiver that ends soon, or has ended: what, for whom, when and whose it is."""
     names, subjects = ", ".join(waiver.names), ", ".join(waiver.subjects)
-    return f"{waiver.id} for {names} in {subjects} ends on {waiver.expires} ({waiver.owner})"
+    return f"{waiver.id} for {names} in {subjects} {ends} on {waiver.expires} ({waiver.owner})"
 
 
 def export_waivers(form: str, subject: str) -> str:
@@ -130,12 +138,13 @@ def new_waiver(
     if missing:
         raise UsageError(f"{' and '.join(missing)} must be given", hint="a second person approves what you ask for")
     roots, today = context.settings.roots, context.now.date()
+    last = _day(expires) if expires else today + ASKED_FOR
+    owner = owner or _owner(context, subject)
     about = _about(context, subject, rule, packages, versions, paths)
     data: dict[str, Any] = {
         about[0].key: [about[0].name], **_scope(about, packages, versions, paths), "subjects": [subject],
         **({"inherited": True} if inherited else {}), **({"justification": justification} if justification else {}),
-        "reason": reason, "owner": owner or _owner(context, subject), "approver": approver,
-        "created": today, "expires": _day(expires) if expires else today + ASKED_FOR,
+        "reason": reason, "owner": owner, "approver": approver, "created": today, "expires": last,
     }  # fmt: skip
     name = name or NOT_IN_A_NAME.sub("-", f"{subject}-{rule}".lower()).strip("-")
     file, text = _root(context.settings, content) / "hardening/waivers" / f"{name}.toml", _toml(data)
@@ -192,9 +201,9 @@ def _about(
     if VULNERABILITY.fullmatch(rule) and packages:
         return [About("vulnerabilities", rule, package, tuple(versions)) for package in packages]
     if VULNERABILITY.fullmatch(rule):
-        hint = (
-            f"--package names it; {nearest(rule, {about.name for about in known})}" if known else "--package names it"
-        )
+        found = {about.name for about in known}
+        more = nearest(rule, found) if found else f"./goldsmith image.scan {subject} looks for it"
+        hint = f"--package NAME names it; {more}"
         raise ContentError(f"no scan of {subject} found {rule}, so its package is not known", hint=hint)
     if paths:
         return [About("secrets", rule, path=path) for path in paths]
@@ -232,7 +241,8 @@ def _owner(context: Context, subject: str) -> str:
     loaded = context.definitions.get(subject)
     if found := fleet.owner if fleet else loaded.definition.owner if loaded else "":
         return found
-    raise UsageError("--owner must be given, since the subject is not one definition or fleet")
+    hint = "--owner TEAM says who mends it" + (f"; {nearest(subject, near)}" if (near := context.definitions) else "")
+    raise UsageError(f"--owner must be given, since {subject} is not one definition or fleet of ours", hint=hint)
 
 
 def _day(text: str) -> date:

@@ -69,7 +69,7 @@ def _loop(base: Settings, *, keep: bool) -> DemoOutput:
             _publish(today)
         with _part(4, "replace", "The member is replaced while requests keep coming"):
             stream = _roll(today, url)
-            path = _keep_report(today, base)
+            path = _keep_report(image_context(settings, policy="demo"), base)  # as of now, after the rollout
     return DemoOutput(
         seconds=round(time.monotonic() - began, 1), requests=stream.sent, failed=len(stream.failures),
         slowest_seconds=round(stream.slowest_seconds, 3), report=str(path), kept_at=url if keep else "", steps=steps,
@@ -177,7 +177,7 @@ def _close(shown: DemoOutput) -> None:
         "",
         "Next:",
         "  ./goldsmith image.plan all            what would be built here, and why",
-        "  ./goldsmith image.build all --policy demo",
+        "  ./goldsmith image.build debian-base   build one, and check it by every control",
         "  ./goldsmith control.list              what hardens an image, and what it costs",
         "  ./goldsmith doctor                    what this machine lacks for real work",
     ]

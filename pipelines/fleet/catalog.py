@@ -20,7 +20,7 @@ def load_fleet(roots: Sequence[Path], name: str) -> Fleet:
     """The fleet `name`. Raises ContentError that suggests the nearest names."""
     fleets = load_fleets(roots)
     if name not in fleets:
-        hint = nearest(name, fleets) if fleets else "none is defined yet; CONTRIBUTING.md shows how to add one"
+        hint = nearest(name, fleets) if fleets else "none is defined yet; ./goldsmith adopt drafts one of what runs"
         raise ContentError(f"no fleet is called {name}", hint=hint)
     return fleets[name]
 

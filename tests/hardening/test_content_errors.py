@@ -282,6 +282,8 @@ UNKNOWN = [
     ('rules = ["max-ago"]', "rules: unknown rule: max-ago\n  hint: did you mean max-age"),
     ('rules = ["a"]\ncontrols = ["a"]', "rules: unknown rule: a\n  hint: a belongs under controls"),
     ('rules = ["revoked"]', "rules: revoked cannot be waived"),
+    ('rules = ["CVE-2026-0001"]', "rules: CVE-2026-0001 is a vulnerability: it stands under `vulnerabilities`, with"),
+    ('controls = ["GHSA-2j2x-hqr9-3h42"]', "controls: GHSA-2j2x-hqr9-3h42 is a vulnerability: it stands under"),
     *(
         (f'rules = ["{rule}"]', f"rules: unknown rule: {rule}")
         for rule in ("judges", "checks", "trivy-secret-evaluated")

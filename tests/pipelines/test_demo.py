@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -102,6 +103,7 @@ def test_the_member_is_replaced_no_request_is_lost_and_what_is_kept_is_where_it_
     report = Path(said["report"]).read_text()
     for word in ("demo-web", "goldsmith-demo-web", "replaced", "judged by a sample"):
         assert word in report
+    assert re.search(r"checked [0-9: -]+ UTC, \d+\w?[^<]* ago", report), "the page is as of the end"
     assert requests.get(said["kept_at"], timeout=600).text.strip().endswith("release two")
     assert {web_service.WEB, web_service.PROXY} <= stage.running()
     with closing(Ledger.open(f"sqlite:///{stage.state}/ledger.sqlite")) as ledger:

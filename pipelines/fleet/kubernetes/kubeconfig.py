@@ -111,19 +111,21 @@ def _text(file: Path) -> str:
 
 def _read(path: Path, limit: Limit, file: Path, key: str) -> str:
     """A file's text, at most as much as the limit accepts."""
+    what = "the kubeconfig" if path == file else str(path)
     if path.exists() and not path.is_file():
-        raise ContentError(f"{path} is not a file", file=file, key=key)  # opening a pipe would wait for its other end
+        raise ContentError(f"{what} is not a file", file=file, key=key)  # opening a pipe would wait for its other end
     try:
         with path.open("rb") as stream:
             data = stream.read(limit.most + 1)
     except OSError as error:
-        raise ContentError(f"{path} cannot be read: {error.strerror}", file=file, key=key) from None
+        hint = "" if key else "`kubeconfig` under [kubernetes] of the fleet's file, or --kubeconfig, names it"
+        raise ContentError(f"{what} cannot be read: {error.strerror}", file=file, key=key, hint=hint) from None
     if len(data) > limit.most:
-        raise ContentError(f"{path} exceeds {limit}", file=file, key=key)
+        raise ContentError(f"{what} exceeds {limit}", file=file, key=key)
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise ContentError(f"{path} is not text", file=file, key=key) from None
+        raise ContentError(f"{what} is not text", file=file, key=key) from None
 
 
 def _named(document: Json, section: str, kind: str, name: str, file: Path) -> Json:

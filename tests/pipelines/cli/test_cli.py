@@ -108,6 +108,7 @@ def test_a_circle_is_shown(empty: Goldsmith, tmp_path: Path) -> None:
         (("setup", "image.bild", "all"), "did you mean image.build"),
         (("image.plan", "all", "--jsno"), "No idea what '--jsno' is!\n  hint: did you mean --json"),
         (("image.plan",), "hint: ./goldsmith image.plan --help shows"),
+        (("fleet.check",), "hint: ./goldsmith fleet.check --help shows"),
         (("roll.simulate", "--seeds", "many"), "no whole number: 'many'"),
         (("xyzzy",), "hint: ./goldsmith --list shows"),
         (("image.plan", "--name"), "--name needs a value\n  hint: ./goldsmith image.plan --help shows"),
@@ -128,6 +129,22 @@ def test_a_task_tells_its_flags_where_help_stands_after_it(empty: Goldsmith, tas
     assert told.code == 0
     assert "--json" in told.out
     assert "print JSON on standard output" in " ".join(told.out.split())
+
+
+@pytest.mark.parametrize(
+    ("task", "usage"),
+    [
+        ("image.plan", "image.plan NAME [--options]"),
+        ("policy.preview", "policy.preview [FILE] [--options]"),
+        ("adopt", "adopt [WHAT]… [--options]"),
+        ("schema", "schema [--options]"),
+    ],
+)
+def test_help_says_what_stands_without_a_flag_and_fits_a_terminal(empty: Goldsmith, task: str, usage: str) -> None:
+    """In the order in which it is typed."""
+    told = empty.here("--help", task)
+    assert (told.code, told.out.splitlines()[0]) == (0, f"Usage: ./goldsmith {usage}")
+    assert max(map(len, told.out.splitlines())) <= 80
 
 
 def test_a_process_ends_as_its_task_does(empty: Goldsmith) -> None:

@@ -13,13 +13,13 @@ from pydantic import TypeAdapter
 
 from hardening.findings import CheckResult, Outcome
 from hardening.foundation.console import out, print_text
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Enforcement, Severity
 from images.context import Context
 from images.ledger import Move
 from images.plan.build_plan import Action
-from pipelines.cli.controls import ControlDetail, check_tree, control_detail, list_controls
+from pipelines.cli.controls import CONTROL_COLUMNS, ControlDetail, check_tree, control_detail, list_controls
 from pipelines.cli.image import BuildLine, _text
 from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines, show, show_checks
 from pipelines.contract import DefinitionLine, VerifyLine
@@ -130,6 +130,28 @@ def test_the_list_of_images_fits_a_terminal(capsys: pytest.CaptureFixture[str]) 
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_names_in_tables_are_in_one_piece(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that they can be copied, however long, in 80 columns."""
+    rows = list_controls([ROOT], TODAY)
+    said = (Severity.LOW, Enforcement.ENFORCE, Outcome.PASS, "seen " * 30)
+    results = tuple(CheckResult(row.id, row.title, *said) for row in rows)
+    out.cache_clear()
+    show(rows, columns=CONTROL_COLUMNS, as_json=False)
+    show_checks([VerifyLine(name="web", digest="", passed=True, checks=results)], as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    names = [line.split()[0] for line in lines if line[:1].strip()]
+    assert [name for name in names if name not in ("control", "web")] == 2 * [row.id for row in rows]
+
+
+def test_nothing_is_not_told_beside_what_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that failed for all has nothing to show, and its error says why."""
+    assert show([], [OutsideError("no registry")], columns=DEFINITION_COLUMNS, as_json=False) == 4
+    assert capsys.readouterr().err == "no registry\n"
+    assert show([], columns=DEFINITION_COLUMNS, as_json=False, empty="nothing to remove") == 0
+    assert capsys.readouterr().err == "nothing to remove\n"
+
+
 def test_long_text_hangs_under_its_beginning(capsys: pytest.CaptureFixture[str]) -> None:
     """An indented line goes on further in, and no word is cut."""
     out.cache_clear()
@@ -165,6 +187,9 @@ def test_evidence_is_shown_for_what_passed_too(capsys: pytest.CaptureFixture[str
     out.cache_clear()
     assert show_checks([VerifyLine(name="web", digest="", passed=True, checks=(passed,))], as_json=False) == 0
     assert "3306 files: no cron" in capsys.readouterr().out
+    headed = replace(passed, evidence="as they should be:\n/etc/passwd 0644")
+    show_checks([VerifyLine(name="web", digest="", passed=True, checks=(headed,))], as_json=False)
+    assert "/etc/passwd 0644" in capsys.readouterr().out
 
 
 def test_a_release_is_shown_to_the_minute() -> None:

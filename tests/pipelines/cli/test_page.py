@@ -12,11 +12,12 @@ from urllib.parse import quote
 import pytest
 
 from hardening.foundation.process import which
+from hardening.foundation.settings import Settings
 from images.context import Context
 from pipelines.cli.blast_radius_report import record_radius
 from pipelines.cli.page import ROWS, render_html
 from pipelines.cli.report import gather_all
-from tests.support.watched import PLANTED, watched
+from tests.support.watched import NOW, PLANTED, watched
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -177,10 +178,18 @@ def test_without_scripts_members_are_there(browser: Browser, file: Path) -> None
         assert f"The first {ROWS} of {MEMBERS} members" in page.locator("#count").inner_text()
 
 
+def test_without_members_there_is_nothing_to_search(browser: Browser, tmp_path: Path) -> None:
+    """What to type stands there alone."""
+    page_file = tmp_path / "report.html"
+    page_file.write_text(render_html(*gather_all(Context(Settings(state=tmp_path), NOW, lambda: "", lambda: ""))))
+    with opened(browser, page_file.as_uri()) as page:
+        assert "No fleet has been checked yet" in page.locator("main").inner_text()
+        for left_out in ("#filters", "#count", "#member-table"):
+            assert not page.locator(left_out).is_visible()
+
+
 def test_a_live_page_shows_what_is_new_and_keeps_what_was_asked(browser: Browser, context: Context) -> None:
     """The state changes while somebody looks: the page does, and what was typed and focused stays."""
-    from tests.support.watched import NOW
-
     state = {"stamp": "1"}
     with _served(context, state) as address, opened(browser, address) as page:
         page.locator("#search").fill("web-00001")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hardening.foundation.durations import in_short
 from images.ledger import FleetDay, Ledger, MemberRun
 from pipelines.cli import blast_radius_report
 from pipelines.cli.blast_radius_report import record_radius, recorded_radius, svg_of
@@ -47,6 +48,15 @@ def test_the_four_questions_are_answered_by_fleet_and_rule(found: tuple[ReportOu
     text = render_html(*found)
     for word in ("What lacks a fix?", "Since when?", "Due when?", "Who acts?", "web team"):
         assert word in text
+
+
+def test_a_fleet_that_was_checked_after_the_pages_moment_has_no_age(found: tuple[ReportOutput, JudgedState]) -> None:
+    """Such as by the night that ends with the page, which is as of its beginning."""
+    checked = re.compile(r"checked [0-9: -]+ UTC(, [^<]*)?</span>")
+    assert set(checked.findall(render_html(*found))) == {", 3h ago"}
+    earlier = found[0].model_copy(update={"made_at": NOW - DAY})
+    assert set(checked.findall(render_html(earlier, found[1]))) == {""}
+    assert [in_short(span) for span in (-timedelta(seconds=119), timedelta(), 2 * DAY)] == ["-1m 59s", "0s", "2d"]
 
 
 def test_fixes_of_one_package_are_one_point_with_the_earliest_dates() -> None:

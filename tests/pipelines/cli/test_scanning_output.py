@@ -112,8 +112,14 @@ def test_scanners_whose_answers_do_not_count_are_not_said_to_agree(capsys: pytes
     show_scan(both)
     assert "agree" in capsys.readouterr().out
     silent = Reason("judges", "web", Enforcement.ENFORCE, "nothing was evaluated: 0 of at least 2", "why", "todo")
-    show_scan(both.model_copy(update={"reasons": (silent,)}))
+    refused = both.model_copy(update={"reasons": (silent,), "findings": ()})
+    show_scan(refused)
     assert "agree" not in capsys.readouterr().out
+    text = Page(html((refused, b"{}", {}))).text
+    assert "scanners of vulnerabilities agree" not in text
+    assert "\u2013disagreements" in text
+    assert "Nothing was found, and too few scanners judged it." in text
+    assert "scanners of vulnerabilities agree" in Page(html((both, b"{}", {}))).text
 
 
 def test_the_table_tells_in_a_line_whether_scanners_agree(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,6 +130,17 @@ def test_the_table_tells_in_a_line_whether_scanners_agree(capsys: pytest.Capture
     assert "75.0 % reproduced; not known: 2" in said
     show_scan(scan(TRIVY))
     assert "disagree" not in capsys.readouterr().out
+
+
+def test_the_reasons_of_a_refusal_hang_under_their_beginning(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing of one stands where the next begins, and no word of it is cut."""
+    address = f"https://feeds.example.com/{'a' * 60}"
+    reason = Reason("judges", "web", Enforcement.ENFORCE, f"silent ({address})", "why " * 30, "do " * 40)
+    show_scan(scan(TRIVY).model_copy(update={"reasons": (reason,), "allowed": False}))
+    said = capsys.readouterr().out.partition("refused by the policy default\n")[2].splitlines()
+    indented = said[next(number for number, line in enumerate(said) if line.startswith(" ")) :]
+    assert [line[:10] for line in indented if line[:4].strip()] == ["  why: why", "  do:  do d"[:10]]
+    assert any(address in line for line in said)
 
 
 def test_a_file_that_cannot_be_is_refused_before_anything_is_scanned(tmp_path: Path) -> None:

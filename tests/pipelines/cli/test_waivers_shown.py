@@ -63,6 +63,17 @@ def test_a_waiver_that_ends_within_two_weeks_is_announced(inv: Goldsmith, comman
         assert {line["id"]: line["days_left"] for line in told.json} == {"soon": 14, "later": 15}
 
 
+@pytest.mark.parametrize("command", ["waiver.list", "image.list"])
+def test_a_waiver_that_has_ended_is_reported(inv: Goldsmith, command: str) -> None:
+    """As long as its file stays; the table says it in words, JSON in days below 0."""
+    said = inv.with_(now="2026-12-10T12:00Z").here(command)
+    assert "waiver soon for CVE-2026-0001 in shop ended on 2026-12-09 (web): it has no effect, so remove" in said.err
+    assert "later for CVE-2026-0001 in shop ends on 2026-12-10" in said.err
+    if command == "waiver.list":
+        assert ["2026-12-09", "ended"] in [line.split()[2:4] for line in said.out.splitlines()]
+        assert [one["days_left"] for one in inv.with_(now="2026-12-10T12:00Z").here(command, "--json").json] == [0, -1]
+
+
 def test_the_night_announces_it_too(inv: Goldsmith, tmp_path: Path) -> None:
     """As a line, and in the sentence that sums the night up."""
     settings = settings_in(tmp_path / "night", content=inv.content, judging={"roots": inv.content})

@@ -129,6 +129,15 @@ def test_yaml_that_grows_or_acts_is_refused(tmp_path: Path, text: str, said: str
         read(tmp_path, text)
 
 
+def test_a_kubeconfig_that_is_not_there_is_named_once_and_who_names_it(tmp_path: Path) -> None:
+    """With its path, and the key of the fleet's file."""
+    file = tmp_path / "gone.kubeconfig"
+    with pytest.raises(ContentError) as error:
+        access_of(Kubernetes(kubeconfig=str(file), context="prod", namespace="shop"))
+    assert str(error.value).startswith(f"{file}: the kubeconfig cannot be read: No such file or directory\n")
+    assert "under [kubernetes]" in error.value.hint
+
+
 def test_the_environment_is_read_only_where_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And then it names one file."""
     (tmp_path / "config").write_text(json.dumps(config()))
