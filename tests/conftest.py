@@ -149,6 +149,16 @@ def recorded_edges() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_files() -> Iterator[None]:
+    """Ledgers in files cost little."""
+    from tests.support.ledgers import unsynced, worded_once
+
+    unsynced()
+    with worded_once():
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     os.umask(0o022)  # commands that ran in this process have closed it, and dpkg-deb refuses folders of mode 0700

@@ -34,5 +34,12 @@ class BlockStore:
         """The block with this digest. Raises KeyError where it was never put."""
         return bytes(BLOCK) if digest == ZERO else os.pread(self._file.fileno(), BLOCK, self._offsets[digest])
 
+    def copied(self) -> BlockStore:
+        """A store of its own with the same blocks."""
+        copy = BlockStore()
+        for digest in self._offsets:
+            copy.put(self.get(digest), digest)
+        return copy
+
     def close(self) -> None:
         self._file.close()

@@ -51,6 +51,11 @@ def answer(request: Any, **_: Any) -> Any:
     return AWSResponse(request.url, status, shown, MockRawResponse(body))
 
 
+def front_at(url: str) -> Any:
+    """The emulator of this process that answers at `url`; None: it is another process, or none."""
+    return _here.get(f"{url}/")
+
+
 def steered(url: str, body: bytes | None) -> bytes | None:
     """What the emulator says to whoever steers it; None where it is another process."""
     front = next((one for begin, one in _here.items() if url.startswith(begin)), None)

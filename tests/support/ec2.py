@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import InProgressError, MemberFleet
 from pipelines.rollout.steps import HELD
 from tests.strict_aws import REGION, StrictAws
+from tests.strict_aws.keeping import Kept, untouched
 from tests.strict_aws.timeline import TAKES
 from tests.support.cloud import DAY, at, cloud_for, disk, publish, settings_at
 
@@ -165,7 +168,41 @@ class Shop:
 
 
 def shop(aws: StrictAws, folder: Path, regions: tuple[str, ...] = ()) -> Shop:
-    """An account with the releases of two days, the newer one in the channel; in further regions too."""
+    """An account with the releases of two days, the newer one in the channel; in further regions too.
+
+    In an emulator of this process that nothing was asked of yet, a copy of the first one that was made there.
+    """
+    if not untouched(aws):
+        return _made(aws, folder, regions)
+    if regions in _first:
+        return _first[regions].begun(aws, folder)
+    made = _made(aws, folder, regions)
+    _first[regions] = Opened(aws, made)
+    return made
+
+
+class Opened:
+    """A shop as it was opened, for others to begin with."""
+
+    def __init__(self, aws: StrictAws, made: Shop) -> None:
+        self._made, self._emulator = made, Kept(aws)
+        self._folder = TemporaryDirectory(prefix="shop-")
+        shutil.copytree(made.cloud.settings.state_dir, Path(self._folder.name, "state"))
+
+    def begun(self, aws: StrictAws, folder: Path) -> Shop:
+        """The same in an emulator that is untouched, with its ledger and store in a folder of its own."""
+        self._emulator.restore(aws)
+        settings = self._made.cloud.settings.model_copy(update={"state": folder / "state"})
+        shutil.copytree(Path(self._folder.name, "state"), folder / "state")
+        cloud = cloud_for(settings, self._made.cloud.now)
+        cloud.clients.pause = aws.advance
+        return replace(self._made, aws=aws, cloud=cloud, numbers=count())
+
+
+_first: dict[tuple[str, ...], Opened] = {}
+
+
+def _made(aws: StrictAws, folder: Path, regions: tuple[str, ...]) -> Shop:
     settings = settings_at(aws, folder, regions=regions, share_accounts=(), share_organizations=())
     cloud = cloud_for(settings)
     cloud.clients.pause = aws.advance

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import create_engine, select
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
@@ -464,3 +464,19 @@ def test_a_thread_that_is_late_leaves_no_connection_open(tmp_path: Path) -> None
     thread.join()
     assert not opened()
     ledger.close()
+
+
+def test_files_of_tests_have_the_tables_that_sqlalchemy_words(tmp_path: Path) -> None:
+    """Also the second of a process, which is made by the words of the first."""
+    said = []
+    for name in ("one", "two", "three"):
+        file = tmp_path / name
+        if name == "three":
+            type(metadata).create_all(metadata, engine := create_engine(f"sqlite:///{file}"))
+            engine.dispose()
+        else:
+            Ledger.open(f"sqlite:///{file}").close()
+        with closing(sqlite3.connect(file)) as database:
+            said.append(database.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall())
+    assert said[0] == said[1] == said[2]
+    assert len(said[0]) > len(metadata.tables)

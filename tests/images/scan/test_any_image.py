@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from images.documents import from_json
 from images.feeds import debsecan_format
 from images.scan import docker_archive
 from images.scan.flow import image_config
+from pipelines.cli import scanning
 from pipelines.contract import ScanOutput
 from pipelines.host import embedded_registry
 from tests.images.scan.test_formats import require_cyclonedx, require_sarif
@@ -53,6 +55,13 @@ def stranger(tmp_path: Path) -> Iterator[str]:
         yield place
 
 
+@pytest.fixture
+def scanned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands in this process say of a reference they look at once, whatever form they say it in."""
+    monkeypatch.setattr(scanning, "scan_images", cache(scanning.scan_images))
+
+
+@pytest.mark.usefixtures("scanned_once")
 def test_anybodys_image_is_scanned_by_tag_and_by_digest_in_every_form(
     judged: Goldsmith, stranger: str, tmp_path: Path
 ) -> None:
@@ -63,7 +72,7 @@ def test_anybodys_image_is_scanned_by_tag_and_by_digest_in_every_form(
     assert told.json["agreement"] == "the 3 scanners of vulnerabilities agree"
     assert len(told.json["findings"]) >= 75
     for name in ("scan.sarif", "scan.cdx.json", "scan.html"):
-        answer = judged("image.scan", f"{stranger}@{told.json['digest']}", "--output", str(tmp_path / name))
+        answer = judged.here("image.scan", f"{stranger}@{told.json['digest']}", "--output", str(tmp_path / name))
         assert (answer.code, answer.out) == (3, ""), answer.err
         assert f"wrote {tmp_path / name}" in " ".join(answer.err.split())
     [sarif] = require_sarif((tmp_path / "scan.sarif").read_text())["runs"]
@@ -80,19 +89,20 @@ def test_anybodys_image_is_scanned_by_tag_and_by_digest_in_every_form(
     assert "known: 1.0" in untagged.err
 
 
+@pytest.mark.usefixtures("scanned_once")
 def test_what_only_one_scanner_knows_is_told_with_its_cause(judged: Goldsmith, stranger: str) -> None:
     """With data of another day, that; with the same day's and less in it, it is unexplained, and stands first."""
     place = Path(json.loads(judged.settings["GOLDSMITH_FEEDS"])["debsecan"])
     (place / "metadata.json").write_text('{"date": "2025-01-01"}')
     (place / "trixie").write_bytes(debsecan_format({"openssl": {"3.5.4-1~deb13u2": ["CVE-2025-15467"]}}))
-    told = from_json(ScanOutput, judged("image.scan", f"{stranger}:1.0", "--json").json)
+    told = from_json(ScanOutput, judged.here("image.scan", f"{stranger}:1.0", "--json").json)
     assert {one.cause for one in told.disagreements} == {DisagreementCause.DATA_DATE}
     assert len(told.disagreements) == 72
     assert told.agreement == "scanners disagree on 72: 72 data date"
     day = next(one.data_date for one in told.reports if one.scanner == "trivy")
     same = [replace(one, data_date=day) for one in told.reports]
     assert {one.cause for one in disagreements(same)} == {DisagreementCause.UNEXPLAINED}
-    table = judged("image.scan", f"{stranger}:1.0").out
+    table = judged.here("image.scan", f"{stranger}:1.0").out
     assert "scanners disagree on 72: 72 data date" in table
     assert all(len(line) <= 80 for line in table.splitlines())
 
