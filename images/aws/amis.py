@@ -149,8 +149,10 @@ def _mine(
         raise taken(found)
     if found.state in FAILED:
         cloud.client("ec2", region).call("DeregisterImage", ImageId=found.id)
-        for line in lines:
+        for line in lines:  # the same token would mean the failed one
             cloud.mark(line, resource="", details={"failed": [*line.details.get("failed", ()), found.id]})
+        for snapshot in found.snapshots if found.source else ():  # a copy's are its own
+            remove_snapshot(cloud, region, snapshot)
         return None
     return found
 
@@ -188,7 +190,6 @@ def _available(cloud: Cloud, region: str, name: str) -> Ami | None:
     """The image once it can be used; a region may take a moment to show what was just made."""
     found = named(cloud, region, name)
     if found and found.state in FAILED:
-        cloud.forget(region=region, kind="image", token=name)
         raise OutsideError(f"{found.where} failed: {found.state}", hint="publish again: it is made again")
     return found if found and found.state in {"available", "disabled"} else None
 

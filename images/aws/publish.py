@@ -131,11 +131,11 @@ class AwsPublication(Publication):
         if cloud.registry:
             remove_evidence(cloud.registry, begun)
         cloud.ledger.end_publication(begun)  # before the rest: the content of one that is under way is no orphan
-        for region in cloud.aws.all_regions:
+        for region in cloud.aws.all_regions:  # in one that was named before, the reaper finds it by its line
             found = amis.named(cloud, region, amis.image_name(cloud, begun))
             if found and cloud.made(region=region, kind="image", token=found.name):
                 amis.remove_image(cloud, found)
-        cloud.forget(kind="image", release=begun.digest)
+            cloud.forget(kind="image", release=begun.digest, region=region)
         if begun.content != draft.content:
             drop_pending(cloud, begun.content)
             for region, snapshot, name in amis.orphans(cloud):

@@ -41,6 +41,8 @@ PERMISSIONS = (
     permit("ec2:DescribeSnapshots", PUBLISHER, on=ANY),
 )
 
+INVALID = {"ValidationException"}
+
 
 class ShownAmi(BaseModel):
     """The image in one region. `problems`: where it is not what was signed."""
@@ -108,9 +110,8 @@ class AwsStore(ReleaseStore):
     def find(self, repository: str, digest: str) -> Release | None:
         """A release of the ledger whose image is there at home, with a revocation that only its tags tell of."""
         release = self.ledger.release(digest)
-        amis = images_of(self.cloud, release) if release and release.repository == repository else []
-        usable = [ami for ami in amis if ami.region == self.cloud.home and ami.state == "available"]
-        told = next((ami.release for ami in usable if ami.release), None)
+        amis = self._usable(release) if release and release.repository == repository else []
+        told = next((ami.release for ami in amis if ami.region == self.cloud.home and ami.release), None)
         if release is None or told is None:
             return None
         return replace(release, revoked_at=release.revoked_at or told.revoked_at,
@@ -150,15 +151,30 @@ class AwsStore(ReleaseStore):
         return Verdict(release.name, release.policy, release.published_at, True, (), release.content)
 
     def move(self, release: Release, channel: str, back: str) -> str:
-        """Move the parameters of all regions, home last. Raises RefusedError where the release has no image at home."""
+        """Move the parameters of all regions, home last; one where the release has no image that can be launched stays.
+
+        Raises RefusedError where that is home.
+        """
         left = next(iter(self.pointed(release.repository, channel)), "")
-        amis = images_of(self.cloud, release)
+        amis = self._usable(release)
         if self.cloud.home not in {ami.region for ami in amis}:
-            hint = "./goldsmith image.rebuild reads from AWS what there is"
-            raise RefusedError(f"{shown(release)} has no image in {self.cloud.home}", hint=hint)
+            hint = "enable the one that is disabled; or ./goldsmith image.rebuild reads from AWS what there is"
+            raise RefusedError(f"{shown(release)} has no image in {self.cloud.home} that can be launched", hint=hint)
         for ami in sorted(amis, key=lambda ami: ami.region == self.cloud.home):
             _move_in(self.cloud, release, ami, channel, back)
         return left
+
+    def unmoved(self, release: Release) -> str:
+        """The regions of the settings where it has no image that can be launched."""
+        there = {ami.region for ami in self._usable(release)}
+        lacking = ", ".join(region for region in self.cloud.aws.all_regions if region not in there)
+        what = f"not in {lacking}, where it has no image that can be launched: the channel there stays as it was"
+        todo = f"enable one that is disabled; ./goldsmith image.publish {release.name} makes one that is missing"
+        return lacking and f"{what}; {todo}"
+
+    def _usable(self, release: Release) -> list[Ami]:
+        """The release's images that can be launched."""
+        return [ami for ami in images_of(self.cloud, release) if ami.state == "available"]
 
     def mark_revoked(self, release: Release, reason: str) -> None:
         """Tag the images in every region, deprecate them at once, and tell the ledger."""
@@ -290,8 +306,10 @@ def _move_in(cloud: Cloud, release: Release, ami: Ami, channel: str, back: str) 
 
 def _put(cloud: Cloud, region: str, name: str, image_id: str, description: str) -> None:
     """Write a parameter, and see that it is there: the service checks an image's id only after it has answered."""
-    asked = call_arguments.put_parameter(name, image_id, description, image=True)
-    cloud.client("ssm", region).call("PutParameter", **asked)
+    ssm, asked = cloud.client("ssm", region), call_arguments.put_parameter(name, image_id, description, image=True)
+    if ssm.call_unless("PutParameter", INVALID, **asked) is None:
+        # Somebody has made it an advanced one, as sharing it with accounts needs: it never is a standard one again.
+        ssm.call("PutParameter", **asked | {"Tier": "Advanced"})
     cloud.clients.until(lambda: parameter(cloud, region, name) == image_id, f"the parameter {name} in {region}")
 
 

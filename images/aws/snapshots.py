@@ -41,7 +41,7 @@ def ensure_snapshot(cloud: Cloud, machine: MachineImage, release: str) -> str:
     for line in _lines(cloud, cloud.home, machine.content):
         if found := _taken_up(cloud, machine, line):
             return found
-        cloud.mark(line, state=GONE)
+        _give_up(cloud, line)
     require_disk(machine.disk)
     return _finish(cloud, machine, _start(cloud, machine, _begin(cloud, machine, release)))
 
@@ -67,9 +67,14 @@ def drop_pending(cloud: Cloud, content: str) -> None:
     """Cancel what was begun for a content and will not be taken up."""
     for line in _lines(cloud, cloud.home, content):
         if line.state == BEGUN:
-            if line.resource and _state(cloud, line) == "pending":
-                cloud.client("ec2").call("DeleteSnapshot", SnapshotId=line.resource)
-            cloud.mark(line, state=GONE)
+            _give_up(cloud, line)
+
+
+def _give_up(cloud: Cloud, line: Made) -> None:
+    """Cancel what a line speaks of, or remove it where it failed."""
+    if _state(cloud, line) in ("pending", "error"):
+        cloud.client("ec2", line.region).call_unless("DeleteSnapshot", NO_SUCH, SnapshotId=line.resource)
+    cloud.mark(line, state=GONE)
 
 
 def _lines(cloud: Cloud, region: str, content: str) -> list[Made]:
@@ -95,13 +100,10 @@ def _taken_up(cloud: Cloud, machine: MachineImage, line: Made) -> str:
     if not line.resource:
         line = _start(cloud, machine, line)
     state = _state(cloud, line)
-    if state == "pending" and lost_parent:
-        cloud.client("ec2").call("DeleteSnapshot", SnapshotId=line.resource)
-        return ""
     if state == "completed":
         cloud.mark(line, state=STANDING)
         return line.resource
-    return _finish(cloud, machine, line) if state == "pending" else ""
+    return _finish(cloud, machine, line) if state == "pending" and not lost_parent else ""
 
 
 def _begin(cloud: Cloud, machine: MachineImage, release: str) -> Made:
@@ -196,7 +198,7 @@ def _seal(cloud: Cloud, line: Made, request: dict[str, Any]) -> None:
 def _completed(cloud: Cloud, line: Made) -> bool:
     found = _described(cloud, line.region, line.resource)
     if found is None or found["State"] == "error":
-        cloud.mark(line, state=GONE)
+        _give_up(cloud, line)
         why = f"the snapshot {line.resource} in {line.region} failed"
         evidence = (found or {}).get("StateMessage", "it is not there any more")
         raise OutsideError(why, evidence=evidence, hint="publish again: it is uploaded again")

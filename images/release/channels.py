@@ -66,8 +66,8 @@ def rollback(to: ReleaseStore, name: str, *, channel: str = "stable", reason: st
     chosen = chosen_back([proven] if proven else [], name, channel, to.now, reason)
     if reason:
         to.note("rollback", f"{repository}:{channel}", reason)
-    note = worse(chosen, to.now)
-    return replace(_back(to, chosen, channel, "rollback"), note=note and f"this release {note}")
+    moved, note = _back(to, chosen, channel, "rollback"), worse(chosen, to.now)
+    return replace(moved, note="; ".join(filter(None, [note and f"this release {note}", to.unmoved(chosen)])))
 
 
 def revoke(to: ReleaseStore, ref: str, reason: str) -> tuple[ChannelMove, ...]:
@@ -116,10 +116,10 @@ def point(to: ReleaseStore, release: Release, channel: str, reason: str, back: s
 def passed_over(
     ledger: Ledger, repository: str, channel: str, found: Release, revoked: Callable[[Release], Release]
 ) -> Release | None:
-    """The release that a channel was moved to last by the ledger, where its tag names `found`, which is not newer.
+    """The release that a channel was moved to last by the ledger, where it names `found`, which is not newer.
 
-    Nothing signs a tag: whoever may write it can move it back. None where nothing is known, as without any move, and
-    where `revoked` says that the channel had to leave that release.
+    Nothing signs a tag or a parameter: whoever may write it can move it back. None where nothing is known, as without
+    any move, and where `revoked` says that the channel had to leave that release.
     """
     last = ledger.last_move(repository, channel)
     known = ledger.release(last.digest) if last and last.digest != found.digest else None
@@ -128,14 +128,14 @@ def passed_over(
     return known
 
 
-def moved_back(tag: str, found: Release, newer: Release) -> RefusedError:
-    """The error for a channel's tag that somebody moved back to `found`, without the ledger that says `newer`."""
-    stable = tag.endswith(":stable")
+def moved_back(channel: str, found: Release, newer: Release) -> RefusedError:
+    """The error for a channel that somebody moved back to `found`, without the ledger that says `newer`."""
+    stable = channel.endswith(":stable")
     on = f"./goldsmith image.{'promote' if stable else 'publish'} {found.name} moves it on again"
     back = f"; after that, ./goldsmith image.rollback {found.name} moves it back on purpose" if stable else ""
     return RefusedError(
-        f"the tag {tag} was moved back to {_dated(found)}, which the ledger does not know of: by it, the tag was last "
-        f"moved to {_dated(newer)}",
+        f"the channel {channel} was moved back to {_dated(found)}, which the ledger does not know of: by it, the "
+        f"channel was last moved to {_dated(newer)}",
         hint=f"find out who can write to it; {on}{back}",
     )
 
@@ -171,8 +171,8 @@ def _digests(to: ReleaseStore, repository: str, channel: str) -> list[str]:
 
 def _move(to: ReleaseStore, chosen: Release, channel: str, reason: str, back: str = "") -> ChannelMove:
     left = point(to, chosen, channel, reason, back)
-    note = "" if left != chosen.digest else "already there"
-    return ChannelMove(chosen.name, channel, left, chosen.digest, applied=True, note=note)
+    notes = ["already there" if left == chosen.digest else "", to.unmoved(chosen)]
+    return ChannelMove(chosen.name, channel, left, chosen.digest, applied=True, note="; ".join(filter(None, notes)))
 
 
 def _back(to: ReleaseStore, earlier: Release, channel: str, reason: str) -> ChannelMove:

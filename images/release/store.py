@@ -142,6 +142,10 @@ class ReleaseStore(Protocol):
         `back` is the digest that a rollback goes to from there; empty for where the channel pointed until now.
         """
 
+    def unmoved(self, release: Release) -> str:  # noqa: ARG002 - for a store of several places
+        """Where a release is not, so that no channel can point to it there, in words; empty where it is everywhere."""
+        return ""
+
     def mark_revoked(self, release: Release, reason: str) -> None:
         """Write onto a release, and into the ledger, that it is revoked."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hardening.catalog import load_policy, load_waivers, policy_digest
@@ -36,12 +36,15 @@ TRIAL = "./goldsmith {} {} --policy demo, or ./goldsmith demo"
 
 @dataclass(frozen=True)
 class Judgement:
-    """The gate's verdict over one content, and what it rests on. `policy_digest` is that of the policy's file."""
+    """The gate's verdict over one content, and what it rests on. `policy_digest` is that of the policy's file,
+    `scripts` has, by control, the digest of the check that made its result.
+    """
 
     verdict: Verdict
     checks: tuple[CheckResult, ...]
     result: ScanResult
     policy_digest: str = ""
+    scripts: Mapping[str, str] = field(default_factory=dict)
 
 
 def latest(context: Context, name: str) -> Artifact:
@@ -120,7 +123,8 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
         context.ledger.bases_from(str(artifact.inputs.get("parent", ""))),
     )  # fmt: skip
     context.ledger.record_verdict(artifact.digest, verdict)
-    return Judgement(verdict, checks, result, policy_digest(context.settings.roots, policy_name))
+    digest = policy_digest(context.settings.roots, policy_name)
+    return Judgement(verdict, checks, result, digest, _scripts(context, artifact))
 
 
 class KnownJudge:
@@ -193,17 +197,22 @@ def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
 
 
 def _unverified(context: Context, artifact: Artifact, overlay: Overlay, known: Sequence[CheckResult]) -> str:
-    """Why the results that are known do not say whether today's controls hold; empty where they do.
-
-    By which checks they were made an earlier version of Goldsmith did not keep: by those of the artifact's inputs.
-    """
+    """Why the results that are known do not say whether today's controls hold; empty where they do."""
     if not known:
         return "no result is known"
     if lacks := without_result(known, overlay, context.definitions[artifact.name].definition):
         return f"no result of {_few(lacks)} is known"
-    as_built = dict(artifact.inputs.get("overlay", {}).get("checks", []))
-    changed = changed_checks(context.ledger.check_scripts(artifact.digest) or as_built, overlay)
+    changed = changed_checks(_scripts(context, artifact), overlay)
     return f"the check of {_few(changed)} has changed" if changed else ""
+
+
+def _scripts(context: Context, artifact: Artifact) -> dict[str, str]:
+    """By control, the digest of the check that made the result that is known of it.
+
+    An earlier version of Goldsmith did not keep that: it was the check of the artifact's inputs.
+    """
+    as_built = artifact.inputs.get("overlay", {}).get("checks", [])
+    return context.ledger.check_scripts(artifact.digest) or dict(as_built)
 
 
 def _few(controls: Sequence[str]) -> str:

@@ -58,13 +58,12 @@ def attestations(
     said = judgement.result
     verdict = replace(judgement.verdict, content=release.content)
     closed = closed_since(previous, said.findings, said.reports)
-    scripts = dict(artifact.inputs.get("overlay", {}).get("checks", []))
     about = vex(release, artifact, verdict, said.findings, closed)
     bills = ((CYCLONEDX, said.sbom), (SPDX, said.spdx))
     return (
         provenance(release, artifact),
         *(Attestation(kind, json.loads(bill)) for kind, bill in bills if bill),
-        *([checks_attestation(judgement.checks, scripts)] if judgement.checks else []),
+        *([checks_attestation(judgement.checks, judgement.scripts)] if judgement.checks else []),
         *([scanners_attestation(said.reports)] if said.reports else []),
         *vulnerability_attestations(said.reports, said.findings, verdict.judged_at),
         *([about] if about else []),

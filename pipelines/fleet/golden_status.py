@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
@@ -10,7 +10,7 @@ from hardening.catalog import load_profile
 from hardening.evaluation import REPRODUCED_EVALUATED
 from hardening.findings import CheckResult, Reason, Verdict
 from hardening.foundation.content import find_content
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, RefusedError
 from hardening.gate import enforced_as, judge_image
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy
@@ -18,6 +18,8 @@ from hardening.running import SHOWN
 from images.artifact import Release
 from images.catalog import load_definition
 from images.context import Context
+from images.release.channels import moved_back, passed_over, require_name
+from images.release.revocations import revoked
 from pipelines.fleet.catalog import require_replacement
 from pipelines.fleet.members import Member, Provenance, newest
 from pipelines.fleet.model import Fleet
@@ -45,6 +47,35 @@ class GoldenStatus:
     def unasked(self, member: Member) -> Provenance:  # noqa: ARG002 - who reads a registry knows more
         """What is known of a member's image without asking anybody."""
         return Provenance()
+
+    def pointed(self, name: str, *, again: bool = False) -> Release | None:  # noqa: ARG002 - who reads a channel
+        """What the channel of a golden image names, as it was asked for once, or is `again`."""
+        return None
+
+    def told(self, golden: Release) -> Release:
+        """The golden image, revoked where anything says so of it."""
+        return revoked(self.context.ledger, golden)
+
+    def channel(self, name: str, where: str) -> Release | None:
+        """What the channel of a golden image points to, whose releases are `where`. Whoever keeps it is the truth about
+        it, but for a step back that the ledger does not know of: nothing signs a channel.
+
+        Raises RefusedError for that, and where it points to another definition's release.
+        """
+        channel = self.fleet.replacement.channel
+        found = self.pointed(name)
+        if found and self._passed_over(found, where):
+            found = self.pointed(name, again=True)  # or it was moved on while we asked
+        if found is None:
+            return None
+        require_name(found, name, f"what {where}:{channel} points to")
+        if newer := self._passed_over(found, where):
+            raise moved_back(f"{where}:{channel}", found, newer)
+        return found
+
+    def _passed_over(self, found: Release, where: str) -> Release | None:
+        """The release that the channel was moved to last, where it was moved back from there by somebody else."""
+        return passed_over(self.context.ledger, where, self.fleet.replacement.channel, found, self.told)
 
     def forbidden(self, golden: Release) -> str:
         """Why a golden image must not become a member; empty where the policy does not enforce it."""
@@ -103,6 +134,18 @@ class GoldenStatus:
     def _verdicts(self) -> dict[tuple[str, str, str], Verdict | None]:
         """By content and release, for many members run one image."""
         return {}
+
+    def by_channel(self, release: Release | None, base: Release | None, where: str) -> Provenance:
+        """What is known of a golden image, the member's own or its `base`, and of its channel. One that cannot be
+        believed costs its members, which nothing then replaces, and no others.
+        """
+        golden, latest, why = release or base, None, ""
+        try:
+            latest = self.channel(golden.name, where) if golden else None
+        except RefusedError as error:
+            why = f"{error.message}; {error.hint}"
+        known = self.provenance(release, base, latest)
+        return replace(known, unread=why) if why else known
 
     def provenance(self, release: Release | None, base: Release | None, latest: Release | None) -> Provenance:
         """Where an image comes from, with what is known of its golden image by now; `latest`: its channel's."""

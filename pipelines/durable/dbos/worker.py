@@ -43,7 +43,7 @@ RECORDING_LOOKS = 50  # some seconds; what is not recorded by then, the next pro
 LEAVE_SECONDS = 60
 LOST_SECONDS = 5  # who lost the work waits no longer for what it had begun: others wait for its locks
 BROKEN = ("ERROR", "CANCELLED")
-VERSION = "8"  # a flow whose steps or records changed needs another, and is carried to its end by the old one
+VERSION = "9"  # a flow whose steps or records changed needs another, and is carried to its end by the old one
 
 
 class Worker:

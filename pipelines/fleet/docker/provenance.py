@@ -7,12 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 
-from hardening.foundation.errors import ContentError, RefusedError
+from hardening.foundation.errors import ContentError
 from images.artifact import Release
 from images.registry.client import Manifest, RegistryClient
 from images.registry.release_trust import proved
 from images.registry.releases import revocation_of
-from images.release.channels import moved_back, passed_over, require_name
 from images.release.lifecycle import OCI, parse_annotations
 from images.release.revocations import revoked
 from images.trust.verification import UntrustedError
@@ -45,20 +44,9 @@ class ProvenanceReader(GoldenStatus):
         base = None if release else self._base(member)
         if (golden := release or base) is None:
             return Provenance(followed=self._followed.of(member) if self._followed else None)
-        known = self._known_of(golden, own=release is not None)
+        told, where = self.told(golden), self.registry.repository(golden.name)
+        known = self.by_channel(told if release else None, None if release else told, where)
         return replace(known, followed=self._followed.of(member)) if self._followed else known
-
-    def _known_of(self, golden: Release, *, own: bool) -> Provenance:
-        """What is known of a golden image, the member's `own` or its base. A channel that cannot be believed costs its
-        members, which nothing then replaces, and no others.
-        """
-        told, latest, why = self._revoked(golden), None, ""
-        try:
-            latest = self._channel(golden.name)
-        except RefusedError as error:
-            why = f"{error.message}; {error.hint}"
-        known = self.provenance(told if own else None, None if own else told, latest)
-        return replace(known, unread=why) if why else known
 
     def unasked(self, member: Member) -> Provenance:
         """What the ledger knows of the image: a release of ours, and when the followed tag was seen to name it."""
@@ -85,8 +73,9 @@ class ProvenanceReader(GoldenStatus):
             golden = golden or self._base(image)
             return self.again(ReplacementImage(f"{repository(tag)}@{found.digest}", found.digest, golden))
         name = self.fleet.replacement.definition or ""
-        release = self._channel(name)
-        if release is None and (told := self._told(self.registry.repository(name), self.fleet.replacement.channel)):
+        where = self.registry.repository(name)
+        release = self.channel(name, where)
+        if release is None and (told := self._told(where, self.fleet.replacement.channel)):
             self._prove(told)  # which says why it counts as nothing
         release = self.required(release)
         return self.again(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
@@ -105,7 +94,7 @@ class ProvenanceReader(GoldenStatus):
             # The release that is pinned may not be the newest over its content, which is told of it.
             self._prove(self.context.ledger.release(target.digest) or target.golden)
         known = self.context.ledger.release(target.golden.digest) or target.golden
-        golden = self._revoked(self.dated(known) or known)
+        golden = self.told(self.dated(known) or known)
         return replace(target, golden=golden, refused_because=self.forbidden(golden))
 
     @cached_property
@@ -115,7 +104,7 @@ class ProvenanceReader(GoldenStatus):
             return None
         return FollowedTag(self.fleet, tag, self.context, self.now, self.registry)
 
-    def _revoked(self, golden: Release) -> Release:
+    def told(self, golden: Release) -> Release:
         """The golden image, revoked where ledger or registry say so of it, its content, or what it stands on."""
         return revoked(self.context.ledger, golden, self._revocation)
 
@@ -223,29 +212,10 @@ class ProvenanceReader(GoldenStatus):
         here = [content for content in sorted(contents) if self.context.store.has(content)]
         return {content: tuple(self.context.store.config(content)["rootfs"]["diff_ids"]) for content in here}
 
-    def _channel(self, name: str) -> Release | None:
-        """What the channel of a golden image points to. The registry is the truth about it, but for a step back that
-        the ledger does not know of: nothing signs a tag.
-
-        Raises RefusedError for that, and where it points to another definition's release.
-        """
-        where, channel = self.registry.repository(name), self.fleet.replacement.channel
-        found = self._pointed(where, channel)
-        if found and self._passed_over(found, where):
-            self._manifests.pop(f"{where}:{channel}", None)  # or it was moved on while we asked
-            found = self._pointed(where, channel)
-        if found is None:
-            return None
-        require_name(found, name, f"what {where}:{channel} points to")
-        if newer := self._passed_over(found, where):
-            raise moved_back(f"{where}:{channel}", found, newer)
-        return found
-
-    def _pointed(self, where: str, channel: str) -> Release | None:
+    def pointed(self, name: str, *, again: bool = False) -> Release | None:
         """The release that a channel's tag names."""
+        where, channel = self.registry.repository(name), self.fleet.replacement.channel
+        if again:
+            self._manifests.pop(f"{where}:{channel}", None)
         found = self._manifest(where, channel)
         return (self.context.ledger.release(found.digest) or self._published(where, found.digest)) if found else None
-
-    def _passed_over(self, found: Release, where: str) -> Release | None:
-        """The release that the channel was moved to last, where its tag was moved back from there by somebody else."""
-        return passed_over(self.context.ledger, where, self.fleet.replacement.channel, found, self._revoked)

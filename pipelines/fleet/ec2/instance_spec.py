@@ -3,7 +3,8 @@
 What is asked of EC2 and its load balancers to launch another like it is made here as well.
 
 What cannot exist twice (volumes, further interfaces, Elastic IPs, registrations) is written onto the old instance as
-tags before the first change: whoever goes on after a crash, or goes back, reads there what hung on it.
+tags before the first change: whoever goes on after a crash, or goes back, reads there what hung on it. The new one has
+it from its launch, until the old one is removed: somebody else may remove that first.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pipelines.fleet.members import EXPIRY, MEMBER, OWN_LABELS, OWNED, ROLLOUT, 
 Json = dict[str, Any]
 KEPT = f"{OWN_LABELS}kept-"
 KEPT_FOR = f"{KEPT}rollout"  # of an old instance, or of an old root volume: the rollout that keeps it
+TAKES = f"{OWN_LABELS}takes-"  # of a new instance: what hung on the old one
 DRAINS = f"{KEPT}drains"  # since when one drains that has to go, by the service's clock
 TAGS_AT_MOST = 50
 FIRST = "first"  # as a registration's address: the first interface's first one, which every instance has
@@ -83,6 +85,11 @@ class InstanceDescription:
     def kept(self) -> ReplacementRecord | None:
         """What its tags keep; None where no rollout has begun with it."""
         return kept_in(self.tags)
+
+    @property
+    def takes(self) -> Hung:
+        """What it takes over, if a rollout launched it."""
+        return hung_in(self.tags, TAKES)
 
     @property
     def root(self) -> str:
@@ -160,6 +167,7 @@ class InstanceDescription:
             {one["NetworkInterfaceId"]: (int(one["Attachment"]["DeviceIndex"]), _card(one)) for one in self.further},
             tuple(sorted(self.attributes.get("addresses", ()))),
             self.registrations,
+            self.checked,
         )
 
 
@@ -167,13 +175,43 @@ class InstanceDescription:
 class Hung:
     """Volumes by id, with device and whether they end with the instance; interfaces by id, with index and network card.
 
-    `addresses` are the allocations of Elastic IPs on the first interface.
+    `addresses` are the allocations of Elastic IPs on the first interface; `checked` whether that drops what is neither
+    from nor to it.
     """
 
     volumes: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
     interfaces: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
     registrations: tuple[Registration, ...] = ()
+    checked: bool = True
+
+    def tags(self, begin: str) -> dict[str, str]:
+        """As tags, whose keys all `begin` so."""
+        volumes, interfaces = sorted(self.volumes.items()), sorted(self.interfaces.items())
+        rows = {
+            "volume": [f"{name} {device} {'ends' if ends else 'stays'}" for name, (device, ends) in volumes],
+            "interface": [f"{name} {index} {card}" for name, (index, card) in interfaces],
+            "address": self.addresses,
+            "target": [f"{one.group} {one.port} {one.address}".rstrip() for one in self.registrations],
+            "unchecked": [] if self.checked else ["yes"],
+        }
+        return {f"{begin}{kind}-{number}": row for kind in rows for number, row in enumerate(rows[kind])}
+
+
+def hung_in(tags: Mapping[str, str], begin: str) -> Hung:
+    """What tags say, whose keys `begin` so."""
+    rows: dict[str, list[list[str]]] = {kind: [] for kind in ("volume", "interface", "address", "target", "unchecked")}
+    for key in sorted(tags):
+        kind, _, number = key.removeprefix(begin).partition("-")
+        if key.startswith(begin) and number:
+            rows[kind].append(tags[key].split(" "))
+    return Hung(
+        volumes={name: (device, ends == "ends") for name, device, ends in rows["volume"]},
+        interfaces={name: (int(index), int(card[0]) if card else 0) for name, index, *card in rows["interface"]},
+        addresses=tuple(name for (name,) in rows["address"]),
+        registrations=tuple(Registration(group, int(port), "", *more) for group, port, *more in rows["target"]),
+        checked=not rows["unchecked"],
+    )
 
 
 @dataclass(frozen=True)
@@ -191,17 +229,9 @@ class ReplacementRecord:
 
     def tags(self) -> dict[str, str]:
         """As tags of the old instance."""
-        volumes, interfaces = sorted(self.hung.volumes.items()), sorted(self.hung.interfaces.items())
-        rows = {
-            "volume": [f"{name} {device} {'ends' if ends else 'stays'}" for name, (device, ends) in volumes],
-            "interface": [f"{name} {index} {card}" for name, (index, card) in interfaces],
-            "address": self.hung.addresses,
-            "target": [f"{one.group} {one.port} {one.address}".rstrip() for one in self.hung.registrations],
-        }
         values = {"rollout": self.rollout, "image": self.image, "expiry": self.expiry}
         values |= {"public": "yes" if self.public else "no"}
-        values |= {f"{kind}-{number}": row for kind in rows for number, row in enumerate(rows[kind])}
-        return {f"{KEPT}{key}": value for key, value in values.items()}
+        return {**{f"{KEPT}{key}": value for key, value in values.items()}, **self.hung.tags(KEPT)}
 
 
 def kept_in(tags: Mapping[str, str]) -> ReplacementRecord | None:
@@ -209,20 +239,8 @@ def kept_in(tags: Mapping[str, str]) -> ReplacementRecord | None:
     said = {key.removeprefix(KEPT): value for key, value in tags.items() if key.startswith(KEPT)}
     if "rollout" not in said:
         return None
-    rows: dict[str, list[list[str]]] = {kind: [] for kind in ("volume", "interface", "address", "target")}
-    for key in sorted(said):
-        kind, _, number = key.partition("-")
-        if number:
-            rows[kind].append(said[key].split(" "))
-    return ReplacementRecord(
-        said["rollout"], said["image"], said["expiry"], said["public"] == "yes",
-        Hung(
-            volumes={name: (device, ends == "ends") for name, device, ends in rows["volume"]},
-            interfaces={name: (int(index), int(card[0]) if card else 0) for name, index, *card in rows["interface"]},
-            addresses=tuple(name for (name,) in rows["address"]),
-            registrations=tuple(Registration(group, int(port), "", *more) for group, port, *more in rows["target"]),
-        ),
-    )  # fmt: skip
+    public = said["public"] == "yes"
+    return ReplacementRecord(said["rollout"], said["image"], said["expiry"], public, hung_in(tags, KEPT))
 
 
 def persons_tags(tags: Iterable[Mapping[str, Any]] | None) -> dict[str, str]:
@@ -369,7 +387,7 @@ def run_instances(
         "NetworkInterfaces": [_interface(old, kept)],
         "BlockDeviceMappings": [_root(old, image)],
         "MetadataOptions": {**{key: metadata[key] for key in SETTINGS if key in metadata}, "HttpTokens": "required"},
-        "TagSpecifications": _tagged(old, own),
+        "TagSpecifications": _tagged(old, own, kept.hung),
         "InstanceInitiatedShutdownBehavior": old.attributes.get("instanceInitiatedShutdownBehavior") or "stop",
     }
     if arn := instance.get("IamInstanceProfile", {}).get("Arn"):
@@ -441,15 +459,15 @@ def _root(old: InstanceDescription, image: Json) -> Json:
     return {"DeviceName": device, "Ebs": ebs}
 
 
-def _tagged(old: InstanceDescription, own: Mapping[str, str]) -> list[Json]:
-    """People's tags and ours, from the first moment."""
+def _tagged(old: InstanceDescription, own: Mapping[str, str], hung: Hung) -> list[Json]:
+    """People's tags and ours, from the first moment; with what is to be taken over from the old one."""
     root = old.volumes.get(old.root, {})
     given = {
         "instance": old.instance.get("Tags"),
         "volume": root.get("Tags"),
         "network-interface": old.primary.get("TagSet"),
     }
-    made = {"instance": {**own, OWNED: own[ROLLOUT]}}
+    made = {"instance": {**own, OWNED: own[ROLLOUT], **hung.tags(TAKES)}}
     return [
         {"ResourceType": kind, "Tags": as_list({**persons_tags(tags), **made.get(kind, own)})}
         for kind, tags in given.items()

@@ -1,17 +1,20 @@
 """Edge: standalone EC2 instances as a fleet, each replaced by a new instance. Every effect finds what was done before.
 
 The new instance is found by the tags that it was launched with, the old one by its id, and what hung on the old one by
-the tags that it was given before the first change (`pipelines.fleet.ec2.instance_spec`).
+the tags that it was given before the first change; the new one has them too, and goes on where somebody else has ended
+the old one (`pipelines.fleet.ec2.instance_spec`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from hardening.foundation.errors import OutsideError, RefusedError, understood
 from images.aws.permissions import ROLLER, permit, use_keys
 from pipelines.fleet.ec2 import instance_spec
-from pipelines.fleet.ec2.instance_spec import KEPT, STOPPED, InstanceDescription, ReplacementRecord
+from pipelines.fleet.ec2.instance_spec import KEPT, STOPPED, TAKES, Hung, InstanceDescription, ReplacementRecord
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, unfit
 from pipelines.fleet.ec2.provenance import image_of
@@ -48,6 +51,8 @@ class Ec2Fleet(Ec2Members):
         In place the new one is launched by `start`: it must not run without what it takes over.
         """
         place = self.place(key)
+        if place.find(key.old) is None and self._new(key):
+            return
         old = place.shown(place.need(key.old))
         if old.kept is None:
             place.refuse_protected(key.old)
@@ -77,15 +82,14 @@ class Ec2Fleet(Ec2Members):
     def start(self, key: Key) -> None:
         """The new instance runs, and has what could not exist twice, where the old one is stopped already."""
         place = self.place(key)
-        new, old = self._begun(key, place), place.need(key.old)
-        if not old.checked:
-            first = place.need(new).primary["NetworkInterfaceId"]  # a further one may be there: it is named
-            off = {"NetworkInterfaceId": first, "SourceDestCheck": {"Value": False}}
-            place.ec2.call("ModifyNetworkInterfaceAttribute", **off)
-        if key.method is Method.IN_PLACE:
-            kept = kept_for(old, key)
-            self._move_over(place, kept, place.need(new), key.old)
-            place.register(new, kept.hung.registrations)
+        name = self._begun(key, place)
+        with _about_the_new(key):
+            new = place.need(name)
+            hung = self._hung(key, place, new)
+            _set_check(place, new, hung)
+            if key.method is Method.IN_PLACE:
+                self._move_over(place, hung, new, key.old)
+                place.register(name, hung.registrations)
 
     def _begun(self, key: Key, place: RegionClient) -> str:
         """The new instance, once it runs. One that has ended is not launched again: the next would end, too."""
@@ -95,19 +99,22 @@ class Ec2Fleet(Ec2Members):
             raise gone
         name = new.id if new else self._launch(key, place)
         place.until(lambda: self._new(key), f"the new instance of {key.name}")
-        try:
+        with _about_the_new(key):
             place.start(name)
-        except GoneError:  # which means the old one
-            raise gone from None
         return name
 
     def _new(self, key: Key) -> InstanceDescription | None:
         """The new instance, if it is there."""
         return self.place(key).launched(key)[0]
 
-    def _move_over(self, place: RegionClient, kept: ReplacementRecord, to: InstanceDescription, *off: str) -> None:
+    def _hung(self, key: Key, place: RegionClient, new: InstanceDescription) -> Hung:
+        """What hung on the old instance, as is written onto it or, where it has gone, onto the new one."""
+        old = place.find(key.old)
+        return kept_for(old, key).hung if old else new.takes
+
+    def _move_over(self, place: RegionClient, hung: Hung, to: InstanceDescription, *off: str) -> None:
         """What cannot exist twice goes to an instance, off the other one."""
-        moving, hung = Moving(place, (to.id, *off)), kept.hung
+        moving = Moving(place, (to.id, *off))
         for volume, (device, _) in hung.volumes.items():
             moving.volume(volume, device, to.id)
         for interface, (index, card) in hung.interfaces.items():
@@ -123,39 +130,57 @@ class Ec2Fleet(Ec2Members):
 
     @understood("EC2")
     def expose(self, key: Key) -> None:
-        """Register the new instance wherever the old one is."""
+        """Register the new instance wherever the old one is, or was."""
         place = self.place(key)
         if new := self._new(key):
-            place.register(new.id, kept_for(place.need(key.old), key).hung.registrations)
+            with _about_the_new(key):
+                place.register(new.id, self._hung(key, place, new).registrations)
 
     @understood("EC2")
     def retire(self, key: Key, drain: timedelta) -> None:
         """Take the old instance out of its target groups, let it drain, and stop it. Beside it, its addresses move."""
         place = self.place(key)
-        old = place.find(key.old)
-        if old is None:
-            return
-        kept = kept_for(old, key)
-        place.deregister(key.old, kept.hung.registrations, drain)
-        if key.method is Method.SURGE and (new := self._new(key)):
-            self._move_over(place, kept, new, key.old)
-        place.stop(key.old, wait=key.method is Method.IN_PLACE)
+        old, new = place.find(key.old), self._new(key)
+        if old:
+            place.deregister(key.old, kept_for(old, key).hung.registrations, drain)
+        if key.method is Method.SURGE and new:
+            self._move_over(place, self._hung(key, place, new), new, key.old)
+        if old:
+            place.stop(key.old, wait=key.method is Method.IN_PLACE)
 
     @understood("EC2")
     def swap(self, key: Key) -> None:
-        """The new instance is the member: it carries no expiry any more, and its data ends with it as before."""
+        """The new instance is the member: it carries no expiry any more, and its data ends with it as before.
+
+        Where the old one has gone, it has all of that one's first. Raises OutsideError where something of it has gone
+        as well.
+        """
         place, new = self.place(key), self._new(key)
         if new is None:
             raise OutsideError(f"the new instance of {key.name} is gone")
+        hung = self._hung(key, place, new)
+        if gone := place.find(key.old) is None:
+            _set_check(place, new, hung)
+            self._move_over(place, hung, new, key.old)
+            with _about_the_new(key):
+                place.register(new.id, hung.registrations)
         place.untag(_parts(new), [EXPIRY])  # first: nobody may end it with the member's data
-        old = place.find(key.old)
-        if old and (volumes := kept_for(old, key).hung.volumes):
-            place.end_volumes(new.id, volumes)
+        if hung.volumes:
+            place.end_volumes(new.id, hung.volumes)
+        if gone:
+            self._forget(place, new, TAKES)
 
     @understood("EC2")
     def remove_old(self, key: Key) -> None:
-        """Terminate the old instance."""
-        self.place(key).terminate(key.old)
+        """Terminate the old instance, and forget what the new one took over from it."""
+        place = self.place(key)
+        place.terminate(key.old)
+        if new := self._new(key):
+            self._forget(place, new, TAKES)
+
+    def _forget(self, place: RegionClient, instance: InstanceDescription, begins: str) -> None:
+        """Take off an instance the tags that begin so."""
+        place.untag([instance.id], [tag for tag in instance.tags if tag.startswith(begins)])
 
     @understood("EC2")
     def revive(self, key: Key) -> None:
@@ -167,21 +192,22 @@ class Ec2Fleet(Ec2Members):
             place.start(key.old)
             return
         if new:
-            self._unmake(key, place, new, kept)
+            with _about_the_new(key):
+                self._unmake(key, place, new, kept)
         if key.method is Method.IN_PLACE:
-            self._give_back(place, kept, key.old, *off)
+            self._give_back(place, kept.hung, key.old, *off)
         place.start(key.old)
         if key.method is Method.SURGE:
-            self._move_over(place, kept, old, *off)
+            self._move_over(place, kept.hung, old, *off)
         place.register(key.old, kept.hung.registrations)
 
-    def _give_back(self, place: RegionClient, kept: ReplacementRecord, old: str, *off: str) -> None:
+    def _give_back(self, place: RegionClient, hung: Hung, old: str, *off: str) -> None:
         """What could not exist twice goes back to the stopped old instance before it starts."""
         if place.need(old).state in STOPPED:
             place.until_state(old, "stopped")
-        self._move_over(place, kept, place.need(old), *off)
-        if kept.hung.volumes:
-            place.end_volumes(old, kept.hung.volumes)
+        self._move_over(place, hung, place.need(old), *off)
+        if hung.volumes:
+            place.end_volumes(old, hung.volumes)
 
     def _unmake(self, key: Key, place: RegionClient, new: InstanceDescription, kept: ReplacementRecord) -> None:
         """The new instance is no member any more; where it holds what is the old one's, it is stopped first."""
@@ -198,19 +224,22 @@ class Ec2Fleet(Ec2Members):
         if new := self._new(key):
             if held := new.hung().volumes:
                 raise OutsideError(f"{new.id} holds {', '.join(held)}", hint="revive the old one first")
-            kept = old.kept.hung.registrations if old and old.kept else ()  # what drains is not listed any more
-            self.drain(place, new, tuple(dict.fromkeys((*kept, *place.registrations(new)))))
+            hung = old.kept.hung if old and old.kept else new.takes  # what drains is not listed any more
+            with _about_the_new(key):
+                self.drain(place, new, tuple(dict.fromkeys((*hung.registrations, *place.registrations(new)))))
             if not new.root_ends:
                 place.end_volumes(new.id, {new.root: (new.instance["RootDeviceName"], True)})
             place.terminate(new.id)
         if old:
-            place.untag([key.old], [tag for tag in old.tags if tag.startswith(KEPT)])
+            self._forget(place, old, KEPT)
 
     @understood("EC2")
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image."""
         place = self.place(key)
         new, old = self._new(key), place.find(key.old)
+        if new and old is None:
+            return (f"{key.old} has gone, so that nothing could be compared",)
         if old is None or new is None or old.kept is None:
             return ()
         return instance_spec.differences(place.shown(old), old.kept, place.shown(new))
@@ -220,6 +249,23 @@ class Ec2Fleet(Ec2Members):
         """The last lines of the new instance's console."""
         new = self._new(key)
         return self.place(key).console(new.id) if new else ""
+
+
+@contextmanager
+def _about_the_new(key: Key) -> Iterator[None]:
+    """GoneError means the old instance; where the new one is gone, or is not shown yet, that is another error."""
+    try:
+        yield
+    except GoneError:
+        raise OutsideError(f"the new instance of {key.name} is gone") from None
+
+
+def _set_check(place: RegionClient, new: InstanceDescription, hung: Hung) -> None:
+    """Let the first interface of the new instance drop no more than the old one's does."""
+    if not hung.checked:
+        first = new.primary["NetworkInterfaceId"]  # a further one may be there: it is named
+        off = {"NetworkInterfaceId": first, "SourceDestCheck": {"Value": False}}
+        place.ec2.call("ModifyNetworkInterfaceAttribute", **off)
 
 
 def _parts(shown: InstanceDescription) -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from images.aws.client import Clients
 from images.aws.permissions import REAPER, permit
 from images.aws.reaping import all_is_read
 from images.aws.tags import as_dict, moment_in
-from images.ledger import Ledger
+from images.ledger import Ledger, Made
 from pipelines.fleet.ec2.instance_spec import ENDED, KEPT_FOR, STOPPED, InstanceDescription, Json
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT
@@ -39,9 +40,12 @@ class Ec2OrphanSource:
         return tuple(found)
 
     def remove(self, orphan: Orphan) -> None:
-        """Remove one thing."""
+        """Remove one thing. A root volume that outlives its instance is the next one to go."""
         place = self.places[orphan.where]
         if orphan.kind == "instance":
+            shown = place.find(orphan.id)
+            if shown and not shown.root_ends and orphan.expiry:
+                note_volume(self.ledger, place, shown.root, orphan.name, orphan.expiry)
             place.terminate(orphan.id)
         else:
             place.delete_volume(orphan.id)
@@ -50,6 +54,11 @@ class Ec2OrphanSource:
 def volumes_of(ledger: Ledger, place: RegionClient) -> frozenset[str]:
     """The volumes of a region that a rollout of this ledger made or took off."""
     return frozenset(line.resource for line in ledger.made(place.account, region=place.region, kind="volume"))
+
+
+def note_volume(ledger: Ledger, place: RegionClient, volume: str, member: str, at: datetime) -> None:
+    """Write down that a rollout made or took off a volume: only what is known so is removed by its tags."""
+    ledger.record_made(Made(place.account, place.region, "volume", volume, member, "", "", at, volume))
 
 
 def _held(shown: InstanceDescription) -> str:

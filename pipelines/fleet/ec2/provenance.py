@@ -49,17 +49,26 @@ class AmiProvenance(GoldenStatus):
 
     _amis: dict[str, dict[str, Ami]] = field(default_factory=dict)
     _known: dict[tuple[str, str], Release | None] = field(default_factory=dict)
+    _images: dict[tuple[str, str], Provenance] = field(default_factory=dict)
     _channels: dict[str, Release | None] = field(default_factory=dict)
     _proved: set[str] = field(default_factory=set)
 
     def of(self, member: Member) -> Provenance:
-        """What is known of the image that `member` runs."""
-        release = self._release(member.id.split("/")[1], member.image)
-        return self.provenance(release, None, self._latest(release.name) if release else None)
+        """What is known of the image that `member` runs; many members run one."""
+        image = member.id.split("/")[1], member.image
+        if image not in self._images:
+            release = self._release(*image)
+            where = self._cloud.repository(release.name) if release else ""
+            self._images[image] = self.by_channel(release, None, where)
+        return self._images[image]
 
     def target(self) -> ReplacementImage:
-        """What the fleet's members become: the release that the channel names at home. Raises ContentError."""
-        release = self.required(self._latest(self.fleet.replacement.definition or ""))
+        """What the fleet's members become: the release that the channel names at home. Raises ContentError.
+
+        Raises RefusedError where the channel cannot be believed.
+        """
+        name = self.fleet.replacement.definition or ""
+        release = self.required(self.channel(name, self._cloud.repository(name)))
         return self.again(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
 
     def again(self, target: ReplacementImage) -> ReplacementImage:
@@ -72,7 +81,7 @@ class AmiProvenance(GoldenStatus):
         if not is_image(target):
             self._prove(self.context.ledger.release(target.digest) or target.golden)
         known = self.context.ledger.release(target.golden.digest) or target.golden
-        golden = self.dated(self._tagged(known)) or known
+        golden = self.dated(self.told(known)) or known
         return ReplacementImage(target.reference, target.digest, golden, self.forbidden(golden))
 
     def _prove(self, golden: Release) -> None:
@@ -89,7 +98,7 @@ class AmiProvenance(GoldenStatus):
         """The release that an image is of, dated by the newest over its content."""
         if (region, image) not in self._known:
             found = self._written(region, image) or self._proven(region, image)
-            self._known[region, image] = self.dated(self._tagged(found)) if found else None
+            self._known[region, image] = self.dated(self.told(found)) if found else None
         return self._known[region, image]
 
     def _written(self, region: str, image: str) -> Release | None:
@@ -107,14 +116,14 @@ class AmiProvenance(GoldenStatus):
             return ami.release
         return None
 
-    def _tagged(self, release: Release) -> Release:
+    def told(self, golden: Release) -> Release:
         """The release, revoked where tags of its content's images say so, or the ledger of what it holds."""
         home = self._in(self._cloud.home).values()
-        told = [one.release for one in home if one.release and one.release.content == release.content]
+        told = [one.release for one in home if one.release and one.release.content == golden.content]
         said = next((one for one in told if one.revoked_at), None)
-        if said and not release.revoked_at:
-            return replace(release, revoked_at=said.revoked_at, revoked_reason=said.revoked_reason)
-        return revoked(self.context.ledger, release)
+        if said and not golden.revoked_at:
+            return replace(golden, revoked_at=said.revoked_at, revoked_reason=said.revoked_reason)
+        return revoked(self.context.ledger, golden)
 
     def _in(self, region: str) -> dict[str, Ami]:
         """Our images of a region, by id."""
@@ -126,9 +135,11 @@ class AmiProvenance(GoldenStatus):
     def _public_key(self) -> bytes:
         return public_key(self._cloud)
 
-    def _latest(self, name: str) -> Release | None:
-        """What the channel of a golden image names at home. AWS is the truth about it."""
+    def pointed(self, name: str, *, again: bool = False) -> Release | None:
+        """The release of the image that a channel's parameter names at home, by the ledger before its tags."""
+        if again:
+            self._channels.pop(name, None)
         if name not in self._channels:
             found = in_channel(self._cloud, self._cloud.home, name, self.fleet.replacement.channel)
-            self._channels[name] = found.release if found else None
+            self._channels[name] = (self._written(found.region, found.id) or found.release) if found else None
         return self._channels[name]

@@ -28,6 +28,7 @@ PERMISSIONS = (
     permit("elasticloadbalancing:DescribeTargetHealth", *LOOKING, on=rollout_targets.MACHINES),
     permit("elasticloadbalancing:DescribeLoadBalancers", *LOOKING, on=rollout_targets.MACHINES),
     permit("ec2:DescribeInstances ec2:DescribeAddresses ec2:DescribeImages", ROLLER, on=rollout_targets.MACHINES),
+    permit("ec2:DescribeInstances", REAPER, on=rollout_targets.MACHINES),
     permit("ec2:DescribeInstanceCreditSpecifications", ROLLER, on=rollout_targets.MACHINES),
     permit("ec2:DescribeNetworkInterfaces", ROLLER, on=rollout_targets.MACHINES),
     permit("ec2:DescribeReplaceRootVolumeTasks ec2:GetEbsEncryptionByDefault", ROLLER, on=rollout_targets.ROOT_VOLUMES),

@@ -12,7 +12,6 @@ from typing import Any
 from hardening.foundation.errors import OutsideError, RefusedError, understood
 from images.aws.permissions import ROLLER, permit, use_keys
 from images.aws.tags import as_dict, as_list
-from images.ledger import Made
 from pipelines.fleet.ec2 import instance_spec
 from pipelines.fleet.ec2.instance_spec import (
     KEPT,
@@ -26,7 +25,7 @@ from pipelines.fleet.ec2.instance_spec import (
 )
 from pipelines.fleet.ec2.members import Ec2Members, kept_for
 from pipelines.fleet.ec2.obstacles import essentials, lost_by_stop, unfit
-from pipelines.fleet.ec2.orphans import volumes_of
+from pipelines.fleet.ec2.orphans import note_volume, volumes_of
 from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.ec2.region_client import Moving, RegionClient
 from pipelines.fleet.members import EXPIRY, MEMBER, ROLLOUT, Key, Read, ReplacementImage
@@ -214,8 +213,7 @@ class RootVolumeFleet(Ec2Members):
     def _note(self, key: Key, place: RegionClient, *volumes: str) -> None:
         """Write down in the ledger what this rollout took off or put on, before anything of it is removed by tags."""
         for volume in volumes:
-            line = Made(place.account, place.region, "volume", volume, key.member, "", "", self.cloud.now, volume)
-            self.cloud.ledger.record_made(line)
+            note_volume(self.cloud.ledger, place, volume, key.member, self.cloud.now)
 
     def _attach(self, key: Key, place: RegionClient, kept: ReplacementRecord) -> None:
         """A task left the instance without any root volume: it stops, and gets its own again, if a stop costs nothing.

@@ -79,6 +79,34 @@ def test_promotion_and_rollback_move_every_region(aws: StrictAws, cloud: Cloud) 
     assert [move.reason for move in cloud.ledger.moves(one.repository, "stable")] == ["promote"] * 3 + ["rollback"] * 2
 
 
+@pytest.mark.parametrize("gone", ["deregister_image", "disable_image"])
+def test_a_region_without_an_image_keeps_its_channel_and_is_told(aws: StrictAws, cloud: Cloud, gone: str) -> None:
+    """The other regions go back all the same; so it is told of a promotion, which home must have an image for."""
+    _, two, three = (promoted(cloud, day) for day in (1, 2, 3))
+    store = AwsStore(at(cloud, cloud.now + 3 * DAY))
+    where = {line.region: line.resource for line in cloud.made(kind="image", release=two.digest)}
+    getattr(aws.client("ec2", OTHER), gone)(ImageId=where[OTHER])
+    told = f"not in {OTHER}, where it has no image that can be launched: the channel there stays as it was"
+    assert told in rollback(store, NAME).note
+    assert pointing(cloud, "stable") == {two.digest, three.digest}
+    assert parameter(cloud, HOME, channel_name(cloud, NAME, "stable")) == where[HOME]
+    assert promote(store, NAME, "default", gate(), earlier=two).note == f"already there; {store.unmoved(two)}"
+    aws.client("ec2", HOME).disable_image(ImageId=where[HOME])
+    with pytest.raises(RefusedError, match=f"no image in {HOME} that can be launched"):
+        store.move(two, "stable", "")
+
+
+def test_a_channel_that_accounts_share_stays_an_advanced_parameter(aws: StrictAws, cloud: Cloud) -> None:
+    """A person made it one, which AWS demands for that, and AWS never makes it a standard one again."""
+    promoted(cloud, 1)
+    ssm, name = aws.client("ssm", OTHER), channel_name(cloud, NAME, "stable")
+    asked = {"Value": parameter(cloud, OTHER, name), "Type": "String", "DataType": "aws:ec2:image", "Overwrite": True}
+    ssm.put_parameter(Name=name, Tier="Advanced", **asked)
+    two = promoted(cloud, 2)
+    assert pointing(cloud, "stable") == {two.digest}
+    assert {one["Name"]: one["Tier"] for one in ssm.describe_parameters()["Parameters"]}[name] == "Advanced"
+
+
 def test_what_may_not_become_stable_is_refused(aws: StrictAws, cloud: Cloud) -> None:
     """By another policy, after its end, revoked, or never published."""
     with pytest.raises(ContentError, match="nothing is published as debian-server:candidate in"):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hardening.findings import CheckResult, Outcome
+from hardening.findings import CheckResult, Outcome, Verdict
 from hardening.foundation.content import parse
 from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
@@ -20,7 +20,7 @@ from images.ledger import Ledger
 from images.model import Definition
 from images.scan import judge
 from images.scan.flow import ScanResult
-from images.scan.judge import KnownJudge
+from images.scan.judge import Judgement, KnownJudge
 from images.scan.verify import every, refusals, without_result
 from tests.support.loop import CHILD, NONE_BECAUSE
 from tests.support.publishing import CHECK, NOW
@@ -72,6 +72,7 @@ def test_a_control_without_a_result_was_not_evaluated_and_refuses() -> None:
 
 
 SCAN = ScanResult((), (), b"")
+VERDICT = Verdict("image", "default", NOW, True, ())
 MADE = tuple(replace(result, outcome=Outcome.FAIL) for result in (CHECK, OTHER))
 
 
@@ -89,7 +90,8 @@ class Clinic:
         monkeypatch.setattr(judge, "Planner", lambda _context: SimpleNamespace(overlay=lambda _loaded: self.overlay))
         monkeypatch.setattr(judge, "_verified", lambda *_: MADE)
         for name, answer in {
-            "_last_scan": SCAN, "unchanged": SCAN, "scan_subject": ("", ""), "load_waivers": (), "judge_image": None
+            "_last_scan": SCAN, "unchanged": SCAN, "scan_subject": ("", ""), "load_waivers": (), "judge_image": VERDICT,
+            "scan_again": SCAN, "load_policy": None, "policy_digest": "",
         }.items():  # fmt: skip
             monkeypatch.setattr(judge, name, lambda *_, answer=answer, **__: answer)
 
@@ -102,6 +104,10 @@ class Clinic:
     def checks(self) -> tuple[CheckResult, ...]:
         """What its controls say, for whoever judges it."""
         return judge._checks(self.context, self.artifact)
+
+    def judged(self) -> Judgement:
+        """The gate's verdict, and what it rests on."""
+        return judge.judge(self.context, self.artifact, "default")
 
     def is_known(self) -> bool:
         """Whether a night would judge it by what is known."""
@@ -161,6 +167,17 @@ def test_the_inputs_of_an_image_do_not_say_by_which_check_its_content_was_verifi
     assert not clinic.is_known()
     assert clinic.checks() == MADE
     assert clinic.is_known()
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept with the results", "known from the inputs alone"])
+def test_a_judgement_names_the_checks_that_ran(kept: bool, clinic: Clinic) -> None:
+    """Which is what is signed: of the build, or those by which it was verified again."""
+    clinic.built("content", BEFORE, kept=kept)
+    assert clinic.judged().scripts == dict(BEFORE.parts["checks"])
+    clinic.overlay = CHANGED["text"]
+    judged = clinic.judged()
+    assert judged.checks == MADE
+    assert judged.scripts == dict(CHANGED["text"].parts["checks"]) != dict(BEFORE.parts["checks"])
 
 
 def test_stages_of_enforcement_verify_nothing_again(clinic: Clinic) -> None:

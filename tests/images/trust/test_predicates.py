@@ -30,6 +30,7 @@ from tests.support.evidence import (
     REPORTS,
     TYPES,
     VERDICT,
+    VERIFIED_BY,
     judgement,
     sha,
 )
@@ -358,7 +359,15 @@ def test_a_scanner_that_evaluated_nothing_has_failed_and_has_no_list() -> None:
     assert controls["result"] == "WARNED"
     assert controls["passedTests"] == ["no-setuid", "container-starts"]
     assert controls["warnedTests"] == ["no-shell"]
-    assert controls["configuration"][0]["digest"] == {"sha256": "f" * 64}
+
+
+def test_a_result_names_the_check_that_made_it_and_not_the_one_of_the_build() -> None:
+    """An image whose checks have changed since was verified again; a result of no known check names none."""
+    [controls, _] = of(statement.TEST_RESULT)
+    by = {one["name"]: one.get("digest") for one in controls["configuration"]}
+    assert by["no-setuid"] == {"sha256": VERIFIED_BY.removeprefix("sha256:")}
+    assert VERIFIED_BY not in json.dumps(ARTIFACT.inputs)
+    assert by["no-shell"] is None
 
 
 def test_a_scan_names_the_date_of_its_data_and_the_opinion_of_the_scanner() -> None:

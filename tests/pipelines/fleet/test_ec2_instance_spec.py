@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images.aws.tags import as_dict
+from images.aws.tags import as_dict, as_list
 from pipelines.fleet.ec2.instance_spec import (
+    TAKES,
     Hung,
     InstanceDescription,
     Registration,
@@ -145,8 +146,9 @@ def test_what_is_asked_for_is_like_the_old_one() -> None:
     assert root["DeviceName"] == "/dev/sda1"
     assert root["Ebs"].items() >= {"VolumeSize": 20, "VolumeType": "gp3", "Iops": 4000, "Throughput": 250}.items()
     tags = {one["ResourceType"]: as_dict(one["Tags"]) for one in asked["TagSpecifications"]}
-    owned = {"dev.goldsmith.owned": "shop-1"}
-    assert tags["instance"] == {"Name": "shop-1", "dev.goldsmith.rollout": "shop-1", **owned}
+    own = {"dev.goldsmith.owned": "shop-1", "dev.goldsmith.rollout": "shop-1", **old.hung().tags(TAKES)}
+    assert len(own) > 5, "what it takes over is written onto it"
+    assert tags["instance"] == {"Name": "shop-1", **own}
     assert tags["volume"] == {"disk": "a", "dev.goldsmith.rollout": "shop-1"}
 
 
@@ -158,17 +160,20 @@ def test_what_is_asked_for_is_like_the_old_one() -> None:
     public=st.booleans(),
     address=st.sampled_from(["", "first", "fd00::4"]),
     card=st.integers(0, 3),
+    checked=st.booleans(),
 )
 def test_what_is_kept_in_tags_comes_back_as_it_was(
     volumes: dict[str, tuple[str, bool]], interfaces: dict[str, int], addresses: tuple[str, ...], ports: list[int],
-    public: bool, address: str, card: int,
+    public: bool, address: str, card: int, checked: bool,
 ) -> None:  # fmt: skip
     """Beside other people's tags, each within what a tag holds."""
     places = tuple(Registration(GROUP, port, "", address) for port in ports)
-    hung = Hung(volumes, {name: (index, card) for name, index in interfaces.items()}, addresses, places)
+    hung = Hung(volumes, {name: (index, card) for name, index in interfaces.items()}, addresses, places, checked)
     written = ReplacementRecord("shop-1", "ami-1", "2027-01-01T00:00:00+00:00", public, hung)
-    tags = {**written.tags(), "Name": "shop-1"}
+    tags = {**written.tags(), "Name": "shop-1", f"{TAKES}volume-0": "vol-other /dev/sdz ends"}
     assert kept_in(tags) == written
+    new = InstanceDescription({"Tags": as_list({**hung.tags(TAKES), "Name": "shop-1"})})
+    assert (new.takes, new.kept) == (hung, None)
     assert all(len(key) <= 127 and len(value) <= 255 for key, value in tags.items())
     assert kept_in({"Name": "shop-1"}) is None
 
@@ -467,6 +472,7 @@ def test_what_hangs_on_an_instance_and_cannot_exist_twice() -> None:
         {"eni-2": (1, 0), "eni-3": (0, 1)},
         ("eipalloc-1", "eipalloc-2"),
         (Registration(GROUP, 80),),
+        checked=False,
     )
     assert InstanceDescription(BARE).hung() == Hung()
     assert shown(instance()).hung().volumes == {"vol-data": ("/dev/sdf", False)}

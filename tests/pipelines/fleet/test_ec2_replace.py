@@ -14,12 +14,12 @@ import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.client import Client
-from pipelines.fleet.ec2.instance_spec import traits
+from pipelines.fleet.ec2.instance_spec import TAKES, traits
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.fleet.model import Method
-from pipelines.fleet.port import InProgressError
+from pipelines.fleet.port import GoneError, InProgressError
 from tests.strict_aws import Fault, StrictAws
 from tests.support.branch import branch
 from tests.support.ec2 import Asked, Killed, Shop, fleet, key_of, killed_after, shop
@@ -120,6 +120,7 @@ def test_a_replacement_keeps_everything_but_the_image(at: Shop, way: str) -> Non
         port.remove_old(key)
     at.settle()
     assert at.running() == [now.handle]
+    assert TAKES not in str(at.shown(now.handle)["Tags"])
     assert len(at.aws.calls("ec2", "RunInstances", effect=True)) == (1 if way == ROOT else 2)
     assert not at.leftovers()
 
@@ -187,6 +188,80 @@ def test_from_any_point_the_old_one_comes_back_as_it_was(at: Shop, way: str) -> 
                 break
         act(port, key)
     assert ways_back >= LEAST_WAYS_BACK[way]
+
+
+@pytest.mark.parametrize("way", [SURGE, IN_PLACE])
+def test_a_new_one_has_all_of_an_old_one_that_somebody_ended_meanwhile(at: Shop, way: str) -> None:
+    """From its launch on, wherever the process died then: registrations, address, data, interface and check; also where
+    the rollout was stopped, and only hands over to what serves.
+    """
+    port = port_of(at, way)
+    key = member_of(at, port, way)
+    first = at.shown(key.old)["NetworkInterfaces"][0]["NetworkInterfaceId"]
+    at.ec2.modify_network_interface_attribute(NetworkInterfaceId=first, SourceDestCheck={"Value": False})
+    hung = hanging(at, port, key, key.old)[1]
+    acts = replacing(at, key.method)
+    launch, launched = (1, 2) if way == SURGE else (3, 1)
+
+    def goes_on(done: int, effects: int, then: list[Act]) -> None:
+        for act in acts[:done]:
+            act(port, key)
+        with suppress(Killed), killed_after(effects):
+            acts[done](port, key)
+        at.ec2.terminate_instances(InstanceIds=[key.old])
+        at.settle()
+        for act in then:
+            act(port, key)
+        if way == SURGE:
+            assert port.differences(key) == (f"{key.old} has gone, so that nothing could be compared",)
+        healthy(at, port, key)
+        with pytest.raises(GoneError):
+            port.revive(key)
+        (now,) = port.describe()
+        _, has, tags, _ = hanging(at, port, key, now.handle)
+        assert (now.id, now.image, has) == (key.member, at.image(at.new), hung)
+        assert not [tag for tag in tags if tag.startswith(TAKES)]
+        assert not at.leftovers()
+
+    for done in range(launch, len(acts)):
+        branch(partial(goes_on, done, launched if done == launch else 0, acts[done:]))
+    branch(partial(goes_on, launch, launched, [taken_over]))
+
+
+@pytest.mark.parametrize("way", [SURGE, IN_PLACE])
+def test_a_new_one_that_is_not_shown_is_not_taken_for_the_old_one(at: Shop, way: str) -> None:
+    """A region may not show at once what was just launched: both would run on, or what is written onto the old one,
+    which stands stopped, would be forgotten. It is asked for again.
+    """
+    port = port_of(at, way)
+    key = member_of(at, port, way)
+    for act in replacing(at, key.method)[:-1]:
+        act(port, key)
+    new, _ = port.place(key).launched(key)
+    real = Client.call_unless
+
+    def unshown(name: str, looks: int) -> None:
+        left = [looks]
+
+        def call(self: Client, operation: str, codes: Any, **request: Any) -> Any:
+            asked = operation == "DescribeInstances" and request.get("InstanceIds") == [new.id]
+            left[0] -= asked
+            return None if asked and left[0] < 0 else real(self, operation, codes, **request)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Client, "call_unless", call)
+            with pytest.raises(OutsideError, match="the new instance of") as error:
+                getattr(port, name)(key)
+        assert not isinstance(error.value, GoneError), name
+
+    for name, looks in {SURGE: [("start", 2), ("expose", 0), ("discard", 0)], IN_PLACE: [("start", 2), ("revive", 0)]}[
+        way
+    ]:
+        unshown(name, looks)
+    port.revive(key)
+    port.discard(key)
+    at.settle()
+    assert (at.running(), [one.healthy for one in port.describe()]) == ([key.old], [True])
 
 
 @pytest.mark.usefixtures("at_once")

@@ -147,9 +147,14 @@ def reaped(at: Shop, *, days: float, apply: bool = True) -> tuple[Reaping, ...]:
 
 
 def test_an_instance_that_a_killed_rollout_launched_goes_after_its_lease(at: Shop) -> None:
-    """Shown before; the member is not touched; owned while the ledger says that the rollout is not over."""
+    """Shown before; the member is not touched; owned while the ledger says that the rollout is not over.
+
+    Its root volume goes too, after it where the member's outlives that.
+    """
     port = Ec2Fleet(fleet(), at.cloud)
     old = at.furnished(unique=False)
+    outlives = [{"DeviceName": "/dev/xvda", "Ebs": {"DeleteOnTermination": False}}]
+    at.ec2.modify_instance_attribute(InstanceId=old, BlockDeviceMappings=outlives)
     (member,) = port.describe()
     key = key_of(member, Method.SURGE)
     with suppress(Killed), killed_after(2):
@@ -165,6 +170,7 @@ def test_an_instance_that_a_killed_rollout_launched_goes_after_its_lease(at: Sho
     at.settle()
     assert at.running() == [old]
     assert at.cloud.ledger.audit_lines()[-1].action == "reap"
+    assert [(one.orphan.kind, one.remove) for one in reaped(at, days=2)] == [("volume", True)]
     assert not at.leftovers()
 
 
