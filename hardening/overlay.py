@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from hardening.foundation.errors import ContentError
-from hardening.foundation.process import run
+from hardening.foundation.process import closed, run
 from hardening.render import Overlay
 
 HEAD = Path(__file__).with_suffix(".sh")  # what every driver begins with
@@ -54,10 +54,10 @@ def driver(overlay: Overlay) -> str:
 def apply_to(overlay: Overlay, tree: Path, directory: Path) -> None:
     """Apply `overlay` to the filesystem at `tree` from this host; `directory` (new) takes the scripts. Needs root.
 
-    Raises OutsideError that names the control whose script failed.
+    They can change nothing else of the host. Raises OutsideError that names the control whose script failed.
     """
     materialise(overlay, directory)
-    run(["sh", str(directory / "apply.sh")], env={"ROOT": str(tree)}, timeout=300)
+    run(closed(tree, ["sh", str(directory / "apply.sh")]), env={"ROOT": str(tree)}, timeout=300)
 
 
 def _names(overlay: Overlay) -> list[str]:

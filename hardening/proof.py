@@ -11,7 +11,7 @@ from typing import Any
 from hardening.check import run_checks
 from hardening.findings import ImageFacts, Outcome, outcome_of
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.process import run
+from hardening.foundation.process import closed, run
 from hardening.model import Cases, Kind, LoadedControl, Profile, ProfileEntry, Proof
 from hardening.overlay import apply_to
 from hardening.render import Check, Overlay, render
@@ -135,7 +135,7 @@ def _inside(check: Check, tree: Path) -> tuple[Outcome, str]:
 
 
 def _plant(proof: Proof, tree: Path) -> None:
-    run(["sh", "-euc", proof.plant], env={"ROOT": str(tree)})
+    run(closed(tree, ["sh", "-euc", proof.plant]), env={"ROOT": str(tree)})
 
 
 def _red(proof: Proof, outcome: Outcome, evidence: str) -> tuple[bool, str]:

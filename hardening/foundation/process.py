@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,7 @@ LAST_LINES = 20
 PATIENCE = 5.0
 # What runs here has us as its parent, unless we ended before its parent-death signal was set: then nobody would end it.
 DYING = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
+CLOSED = Path(__file__).with_name("closed.py")
 _running: set[subprocess.Popen[str]] = set()
 _stopped: set[subprocess.Popen[str]] = set()
 
@@ -148,7 +150,9 @@ def failed(done: Completed, hint: str = "") -> OutsideError:
 
 
 def _bare(argv: Sequence[str]) -> Sequence[str]:
-    """The command itself, without what ends it when we do."""
+    """The command itself, without what ends it when we do, or closes it in."""
+    if str(CLOSED) in argv[:4]:
+        return argv[5:]
     return argv[len(DYING) + 1 :] if tuple(argv[: len(DYING)]) == DYING else argv
 
 
@@ -161,6 +165,14 @@ def bound(argv: Sequence[str], *apart: str) -> list[str]:
     """
     alone = ["unshare", *apart, "--mount", "--pid", "--fork", "--kill-child=KILL"]
     return [*DYING, str(os.getpid()), *alone, *argv]
+
+
+def closed(root: Path, argv: Sequence[str]) -> list[str]:
+    """`argv` so that it, and what it starts, can write below `root` and /tmp alone, wherever links there lead.
+
+    Needs root.
+    """
+    return [sys.executable, "-I", "-S", str(CLOSED), str(root.resolve()), *argv]
 
 
 def dies_with_us(argv: Sequence[str]) -> list[str]:

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.process import dies_with_us, pipe_to, run
+from hardening.foundation.process import closed, dies_with_us, pipe_to, run
 from hardening.foundation.settings import ROOT
 from tests.support.loop import HEARS, processes, until
 
@@ -172,3 +173,24 @@ with threads(1) as pool:
     assert b"KeyboardInterrupt" in said
     assert processes(mark) == []
     assert [path.name for path in tmp_path.iterdir()] == ["cleaned1"]
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("below", ["/tmp", "/var/tmp"])
+def test_what_is_closed_in_changes_its_own_root_alone(below: str) -> None:
+    """A link in an image would have led a script of ours to a file of this host."""
+    with TemporaryDirectory(dir="/var/tmp") as host, TemporaryDirectory(dir=below) as place:
+        (file := Path(host, "file")).write_text("of the host")
+        (root := Path(place, "tree")).mkdir()
+        (root / "link").symlink_to(file)
+        for script in (
+            'echo x > "$ROOT/link"',
+            f"rm {file}",
+            'mkdir "$ROOT/../beside"' if below != "/tmp" else "exit 9",
+        ):
+            with pytest.raises(OutsideError) as error:
+                run(closed(root, ["sh", "-c", script]), env={"ROOT": str(root)})
+            assert error.value.message.startswith("sh ended")
+            assert script == "exit 9" or "Read-only file system" in error.value.evidence
+        run(closed(root, ["sh", "-ec", 'mktemp; echo x | tee "$ROOT/own" > /dev/null']), env={"ROOT": str(root)})
+        assert (file.read_text(), (root / "own").read_text()) == ("of the host", "x\n")
