@@ -33,6 +33,7 @@ def main(root: str, *command: str) -> None:
     _change("/", RECURSIVE, attr_set=RDONLY)
     for place in (TEMPORARY, root):
         _change(place, RECURSIVE, attr_clr=RDONLY)
+    os.environ["TMPDIR"] = TEMPORARY
     os.execvp(command[0], command)  # noqa: S606 - an argv, as it was given
 
 

@@ -192,5 +192,6 @@ def test_what_is_closed_in_changes_its_own_root_alone(below: str) -> None:
                 run(closed(root, ["sh", "-c", script]), env={"ROOT": str(root)})
             assert error.value.message.startswith("sh ended")
             assert script == "exit 9" or "Read-only file system" in error.value.evidence
-        run(closed(root, ["sh", "-ec", 'mktemp; echo x | tee "$ROOT/own" > /dev/null']), env={"ROOT": str(root)})
+        env = {"ROOT": str(root), "TMPDIR": host}
+        run(closed(root, ["sh", "-ec", 'rm "$(mktemp)"; echo x | tee "$ROOT/own" > /dev/null']), env=env)
         assert (file.read_text(), (root / "own").read_text()) == ("of the host", "x\n")
