@@ -133,8 +133,8 @@ def definition(name: str = "web", **more: Any) -> Definition:
 
 
 def built(store: Store, name: str = "web", text: str = "one", parent: str = "") -> Artifact:
-    """A tiny image in the store; `text` is its only layer."""
-    layer = store.put_bytes(text.encode() * 50, LAYER)
+    """A tiny image in the store; `text` is its only layer, which is not packed."""
+    layer = store.put_bytes(text.encode() * 50, LAYER.removesuffix("+zstd"))
     config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.digest]}}
     annotations = {"org.opencontainers.image.base.digest": parent} if parent else None
     content: Descriptor = store.write_image(config, [layer], annotations)
