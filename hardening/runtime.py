@@ -287,7 +287,7 @@ def _public_address(facts: InstanceFacts, _first: Facts, _rule: Rule) -> tuple[s
 
 
 def open_to_all(lets_in: str) -> bool:
-    """Whether a line of a group lets in everybody: all addresses, or a part of them that nobody owns alone."""
+    """Whether a line of a group lets in everybody: all addresses, or a range wider than any one owner has."""
     return is_everybody(lets_in.rpartition(" from ")[2])
 
 

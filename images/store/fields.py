@@ -24,7 +24,7 @@ NAMES_OF_OTHERS = ("annotations", "Labels", "ExposedPorts", "Volumes")
 def require_one_reading(document: Any, what: str) -> None:
     """Raises MalformedError where a manifest, an index or a configuration writes a field in other letters than OCI.
 
-    An engine would go by it and we would not, so that it could run what nobody here has seen.
+    An engine would go by it and we would not, so that it could run what was never scanned here.
     """
     left = [document]
     while left:

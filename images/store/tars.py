@@ -106,7 +106,7 @@ def _ambiguous(block: bytes) -> str:
     for start, end in NUMBERS:
         field = block[start:end]
         ours, theirs = field.partition(b"\0")[0].strip(), field.strip(b"\0 ").partition(b"\0")[0]
-        if not field[:1] >= b"\x80" and ours != theirs:
+        if field[:1] < b"\x80" and ours != theirs:
             return "a number begins with a zero byte"
     if block[MAGIC] != USTAR and block[156:157] != tarfile.GNUTYPE_SPARSE and any(block[PREFIX]):
         return "a path of two parts in a form that has none"

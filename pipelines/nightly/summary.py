@@ -28,7 +28,7 @@ def image_line(answer: ImageAnswer) -> NightlyLine:
         left = [answer.left.text] if answer.left else []
         return line(detail="; ".join([shortly(_why(answer)), *left]))
     until = [f"expires {answer.expires_at:%Y-%m-%d}"] if answer.expires_at else []
-    until += [answer.left.text] if answer.left and answer.left.near else []  # nobody has promoted what is newer
+    until += [answer.left.text] if answer.left and answer.left.near else []  # what is newer was not promoted
     done = f"built: {shortly(answer.reasons)}" if answer.built else "not built"
     return line(detail="; ".join([done, *until]))
 

@@ -11,7 +11,7 @@ idle=$(pam_lines common-auth auth | awk '
     /pam_faillock\.so[ \t]+(.*[ \t])?(preauth|authfail)/ && $2 !~ /^(required|requisite)$/ && !(/authfail/ && /[ \t]\[default=die\][ \t]/)')
 [ -z "$idle" ] || fail "/etc/pam.d/common-auth: failures are without consequence: $idle"
 others=$(pam_all auth | grep -F pam_unix.so | grep -v '^/etc/pam\.d/common-auth: ' || true)
-[ -z "$others" ] || fail "$(printf 'asks for a password that nobody counts:\n%s' "$others")"
+[ -z "$others" ] || fail "$(printf 'asks for a password without counting failures:\n%s' "$others")"
 told=$({ pam_lines common-auth auth; pam_lines common-account account; } | awk '{
     for (i = 1; i <= NF && $i !~ /pam_faillock\.so/;) i++
     while (++i <= NF) if ($i !~ /^(preauth|authfail|authsucc|audit|silent|no_log_info|nodelay|even_deny_root)$/) printf " %s", $i

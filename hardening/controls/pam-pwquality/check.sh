@@ -21,7 +21,7 @@ case $(pam_lines common-password password | grep 'pam_unix\.so') in
     *) fail "/etc/pam.d/common-password: pam_unix.so asks for another password than the one looked at" ;;
 esac
 others=$(pam_all password | grep -F pam_unix.so | grep -v '^/etc/pam\.d/common-password: ' || true)
-[ -z "$others" ] || fail "$(printf 'takes a password that nobody looked at:\n%s' "$others")"
+[ -z "$others" ] || fail "$(printf 'takes a password unchecked:\n%s' "$others")"
 for file in etc/security/pwquality.conf etc/security/pwquality.conf.d/*.conf; do
     [ ! -L "$file" ] || fail "/$file is a link"
 done
