@@ -180,6 +180,7 @@ class Nightly(Content):
     """What a night may do besides building, publishing and promoting."""
 
     prune: bool = Field(False, description="true: a night removes what `image.prune` would; false: it names that")
+    parallel: int = Field(4, ge=1, le=64, description="fleets side by side, each in a process of its own")
     policy: str = Field(
         "", description="policy that judges the images of a night in the place of their own; `--policy` wins over it"
     )

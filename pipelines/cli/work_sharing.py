@@ -21,6 +21,7 @@ from pipelines.durable.dbos import Worker, engine_url
 from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
 from pipelines.durable.roster import WorkRow
 from pipelines.host.capabilities import found, named, offer, shares
+from pipelines.nightly.model import OF_THE_NIGHT
 from pipelines.nightly.night_run import KIND
 from pipelines.shared_work import shared_flows
 from pipelines.wiring import image_context
@@ -76,7 +77,7 @@ def serve(capabilities: str = "", parallel: int = 0, *, drain: bool = False) -> 
     worker = None
     with signals.heard():
         try:
-            with Worker.launched(url, flows, kind=KIND, offer=offered) as worker:
+            with Worker.launched(url, flows, kind=KIND, offer=offered, only_asked=OF_THE_NIGHT) as worker:
                 signals.attach(worker)
                 worker.leave_seconds = math.inf
                 say(f"{context.actor} works: {', '.join(sorted(offered.capabilities()))}; {offered.parallel} at a time")

@@ -1,8 +1,8 @@
 """The flow of a night: what is newer, the images that have work, what is over, the fleets, the report, people. Pure.
 
 Each image that has work is a flow of its own. Its argument and answer are data: any worker that has its needs runs it.
-An image's flow begins when that of the image it stands on has ended well; its id is `<night>/image/<name>`. A fleet has
-one too where it needs something of a worker.
+An image's flow begins when that of the image it stands on has ended well; its id is `<night>/image/<name>`. So has each
+fleet one, side by side with the others: one that bakes, or waits for its window, holds up nobody else's patch.
 """
 
 from __future__ import annotations
@@ -156,18 +156,22 @@ async def _fleets(stages: NightStages, steps: Steps, order: NightOrder, images: 
         names = await steps.ask("fleets", tuple[str, ...], lambda: stages.fleets(order, concerned))
     except GoldsmithError as error:  # such as a file that was changed while the night ran
         return [ended_with("fleet", "all", error)]
-    return [await _fleet(stages, steps, order, name) for name in names]
+    started = [(name, await _fleet_started(stages, steps, order, name)) for name in names]
+    return [await _fleet_ended(name, child) for name, child in started]
 
 
-async def _fleet(stages: NightStages, steps: Steps, order: NightOrder, name: str) -> NightPart:
+async def _fleet_started(stages: NightStages, steps: Steps, order: NightOrder, name: str) -> Child | NightPart:
     try:
         needs = await steps.ask(f"needs {name}", tuple[str, ...], partial(stages.fleet_needs, order, name))
     except GoldsmithError as error:
         return ended_with("fleet", name, error)
-    if not needs:
-        return await steps.part("fleet", name, partial(stages.fleet, order, name))
     job = FleetJob(order, name)
-    child = await steps.engine.child(f"{FLEET}/{name}", FLEET, to_json(job), of=order.id, needs=needs)
+    return await steps.engine.child(f"{FLEET}/{name}", FLEET, to_json(job), of=order.id, needs=needs)
+
+
+async def _fleet_ended(name: str, child: Child | NightPart) -> NightPart:
+    if isinstance(child, NightPart):
+        return child
     try:
         return from_json(NightPart, await child.result())
     except GoldsmithError as error:  # it was given up: the fleet's own failure is in its answer

@@ -16,6 +16,7 @@ from pipelines.contract import NightlyLine
 from pipelines.durable.port import decode, encode
 
 NIGHT, BRANCH, IMAGE, FLEET = "night", "branch", "image", "fleet"  # the flows by name
+OF_THE_NIGHT = (NIGHT, BRANCH, FLEET)  # its own process's, and no heir's, but for what needs something of a worker
 NIGHT_LOCK = "locks/nightly.lock"  # in the state directory: one night at a time
 GIVEN_UP_AFTER = timedelta(hours=12)  # a night that is older is not continued: the next one knows more
 NOTHING_URGENT = "no exploited or critical hole of these images can be fixed"

@@ -25,7 +25,16 @@ from pipelines.durable.workers import repeated
 from pipelines.host.capabilities import offer_when_needed, shares
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
-from pipelines.nightly.model import BRANCH, GIVEN_UP_AFTER, IMAGE, NIGHT, NIGHT_LOCK, NightOrder, NightRecord
+from pipelines.nightly.model import (
+    FLEET,
+    GIVEN_UP_AFTER,
+    IMAGE,
+    NIGHT,
+    NIGHT_LOCK,
+    OF_THE_NIGHT,
+    NightOrder,
+    NightRecord,
+)
 from pipelines.nightly.preflight import require_ready
 from pipelines.nightly.stages import WorldStages, here
 from pipelines.nightly.summary import output, refused_together
@@ -110,11 +119,12 @@ def _too_late(context: Context, night: Night) -> str:
 
 @contextmanager
 def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
-    """What carries the flows of nights here, so many images side by side as the settings say.
+    """What carries the flows of nights here, so many images and fleets side by side as the settings say.
 
     Who stops us (Ctrl-C) waits for no command: each is ended, also those that a step begins after that.
     """
-    now, limit, interrupted = steady_clock(context.now), {IMAGE: context.settings.parallel}, threading.Event()
+    now, interrupted = steady_clock(context.now), threading.Event()
+    limit = {IMAGE: context.settings.parallel, FLEET: context.settings.nightly.parallel}
 
     def stop() -> None:
         if interrupted.is_set():
@@ -122,7 +132,7 @@ def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
 
     ours = offer_when_needed(context.settings) if shares(context.settings) else None
     launched = Worker.launched(
-        claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit, offer=ours, only_asked=(NIGHT, BRANCH)
+        claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit, offer=ours, only_asked=OF_THE_NIGHT
     )
     with repeated("interrupt", stop, STOP_SECONDS), launched as worker:
         try:

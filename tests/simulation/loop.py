@@ -25,7 +25,7 @@ from pipelines.contract import NightlyOutput
 from pipelines.durable.port import Json
 from pipelines.fleet.calendar import Freeze, cron
 from pipelines.nightly.flow import flows
-from pipelines.nightly.model import BRANCH, GIVEN_UP_AFTER, IMAGE, NIGHT, NightOrder
+from pipelines.nightly.model import GIVEN_UP_AFTER, IMAGE, NIGHT, OF_THE_NIGHT, NightOrder
 from pipelines.serve.moments import Schedule, TriggerKind
 from pipelines.serve.runner import Runner
 from tests.simulation.execution import Fate, Row
@@ -220,7 +220,7 @@ class NightProcess(Process):
         order = self._orders.pop(0)
         if order.id in self.loop.ledger.nights:
             for row in self.loop.rows_of(order):
-                if row.flow in (NIGHT, BRANCH):
+                if row.flow in OF_THE_NIGHT:
                     row.waiting.clear()
                     self.adopt(row)
             return
@@ -354,7 +354,7 @@ class Loop:
 
     def _fate(self, flow_id: str, name: str) -> Fate:
         row = self.memory.rows[flow_id]
-        kind = "worker" if row.flow == IMAGE else "night" if row.flow in (NIGHT, BRANCH) else "roller"
+        kind = "worker" if row.flow == IMAGE else "night" if row.flow in OF_THE_NIGHT else "roller"
         self.step, self.steps = name, self.steps + 1
         dies = self._doom(kind)
         if kind == "worker":

@@ -22,7 +22,7 @@ from pipelines.rollout.admission import outlasts
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.plan import plan
 from pipelines.rollout.plan_model import Plan
-from pipelines.rollout.service import WAITS, HeldBackError, _and_late, _and_left
+from pipelines.rollout.service import HeldBackError, _and_late, _and_left
 from pipelines.rollout.state import GroupOrder, Judge, MemberOrder, Order, RolloutOutcome, World
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.ledger import Ledger, SimulatedJournal
@@ -95,10 +95,13 @@ class LoopFleet(Judge):
     def _latest(self) -> Release | None:
         return self.loop.ledger.known.get(self.loop.registry.channels.get((self.becomes, "stable"), ""))
 
-    def bring_into_policy(self) -> tuple[str, str]:
-        """As an automated run does it. Raises RefusedError where a limit forbids it or it failed, and OutsideError."""
+    def bring_into_policy(self, until: datetime) -> tuple[str, str]:
+        """As an automated run does it that waits until then.
+
+        Raises RefusedError where a limit forbids it or it failed, and OutsideError.
+        """
         self.loop.outside.ask("fleets")
-        self.until = self.loop.memory.now() + WAITS
+        self.until = until
         if self.open:
             with suppress(HeldBackError):
                 self._go_on(self.open)
@@ -117,7 +120,7 @@ class LoopFleet(Judge):
         made = plan(self.fleet, judged, target, now, automated=True)
         if not made.parts:
             return "skipped", f"{found}{_and_left(made)}"
-        if hold := outlasts(self.fleet.limits, now, now + WAITS):
+        if hold := outlasts(self.fleet.limits, now, until):
             return "waits", f"{found}; {hold.why}"
         try:
             outcome = self._roll(made)

@@ -44,6 +44,7 @@ from pipelines.nightly.planning import PROMOTES, SETTLED, _plan_builds, _Planned
 from pipelines.nightly.stages import WorldStages, over
 from pipelines.nightly.summary import output
 from pipelines.promotion import PromotionDecision, earlier_candidates, soak
+from pipelines.rollout.service import WAITS
 from tests.simulation.loop_ledger import LOOKED
 from tests.simulation.outside import UPSTREAM, FeedData, Registry, package
 from tests.support.night_world import line
@@ -331,7 +332,7 @@ class LoopStages(WorldStages):
 
     def fleet(self, order: NightOrder, name: str) -> NightPart:
         """Roll it by the real flows."""
-        status, detail = self.loop.fleets[name].bring_into_policy()
+        status, detail = self.loop.fleets[name].bring_into_policy(order.started_at + WAITS)
         return NightPart((line("fleet", name, status, detail),))
 
     def waivers(self, order: NightOrder) -> NightPart:

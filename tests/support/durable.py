@@ -233,12 +233,12 @@ def share_with_command(url: str, folder: str, jobs: str) -> None:
     share_flow(url, folder, jobs, kind=KIND)
 
 
-def run_command(database: str, folder: str, *, drain: bool = False) -> None:
+def run_command(database: str, folder: str, *, drain: bool = False, known: dict[str, Flow] | None = None) -> None:
     """What `./goldsmith worker` does, on flows of a test."""
     from pipelines.cli import work_sharing
 
     os.environ |= {"GOLDSMITH_DATABASE": database, "GOLDSMITH_STATE": f"{folder}/state"}
-    work_sharing.shared_flows = lambda _context: shared_alone(World(Path(folder)))  # type: ignore[assignment]
+    work_sharing.shared_flows = lambda _context: known or shared_alone(World(Path(folder)))  # type: ignore[assignment]
     sys.exit(work_sharing.serve("docker,arch:amd64", 1, drain=drain))
 
 

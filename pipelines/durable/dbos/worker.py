@@ -30,7 +30,7 @@ from pipelines.durable.dbos.system_database import (
     given_up,
     within,
 )
-from pipelines.durable.port import Child, FencedError, Flow, Json, WorkflowEngine, recorded
+from pipelines.durable.port import BugError, Child, FencedError, Flow, Json, WorkflowEngine, recorded
 from pipelines.durable.roster import SHARED, Roster
 from pipelines.durable.workers import LostError, Reaper
 
@@ -43,7 +43,7 @@ RECORDING_LOOKS = 50  # some seconds; what is not recorded by then, the next pro
 LEAVE_SECONDS = 60
 LOST_SECONDS = 5  # who lost the work waits no longer for what it had begun: others wait for its locks
 BROKEN = ("ERROR", "CANCELLED")
-VERSION = "9"  # a flow whose steps or records changed needs another, and is carried to its end by the old one
+VERSION = "10"  # a flow whose steps or records changed needs another, and is carried to its end by the old one
 
 
 class Worker:
@@ -325,6 +325,10 @@ class _Child(Child):
         except error.DBOSAwaitedWorkflowCancelledError:
             # Off the flow: what it asks DBOS itself would be recorded as a step of it.
             raise await asyncio.get_running_loop().run_in_executor(None, _why_given_up, self._id) from None
+        except (GoldsmithError, BugError, error.DBOSException, SQLAlchemyError):
+            raise
+        except Exception as bug:  # DBOS gives what runs here as it was raised, and all else as it was recorded
+            raise recorded(bug) from bug
         finally:
             self._sharing.ended(self._id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,19 @@ from hardening.foundation.errors import UsageError
 from hardening.foundation.settings import Docker, Settings
 from images.context import Context
 from pipelines.cli.work_sharing import serve, show_workers, status_of, worker_status
-from pipelines.durable.dbos import VERSION, engine_url
+from pipelines.durable.dbos import VERSION, Worker, engine_url
 from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
+from pipelines.durable.port import Json, WorkflowEngine
 from pipelines.durable.roster import WorkerRow, WorkRow
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet
 from pipelines.host import capabilities
 from pipelines.host.capabilities import content_of, found, named, needs_of, needs_of_fleet, offer
+from pipelines.nightly.model import FLEET, IMAGE
+from pipelines.nightly.night_run import KIND
 from tests.conftest import POSTGRES
 from tests.simulation.memory import EPOCH
-from tests.support.durable import World, run_command, share_with_command
+from tests.support.durable import Look, State, World, look, run_command, share_with_command
 from tests.support.forked import ended, start_forked
 from tests.support.loop import until
 from tests.support.postgres import Server
@@ -138,6 +142,41 @@ def test_a_worker_leaves_as_it_is_told(running_postgres: Server, tmp_path: Path)
     assert not shared_status(url).workers
     owner.terminate()
     ended(owner)
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_worker_leaves_to_its_night_what_needs_nothing_of_a_worker(running_postgres: Server, tmp_path: Path) -> None:
+    """A fleet that is rolled from the night's own machine, which died: the next night there goes on with it."""
+    database = running_postgres.new_database()
+    url, folder = engine_url(database), str(World(tmp_path / "world").folder)
+    assert ended(start_forked(begin_and_die, url)) == 9
+    worker = start_forked(run_for_all, database, folder, stderr=tmp_path / "stderr")
+    until(lambda: look(url, "n1/image/web") == Look(State.DONE), "the worker to inherit what is anybody's")
+    os.kill(worker.pid or 0, signal.SIGTERM)
+    assert ended(worker) == 0
+    assert look(url, "n1/fleet/shop") == Look(State.OPEN)
+
+
+async def act(engine: WorkflowEngine, begun_by: Json) -> Json:
+    """Die in a step of it, but not in a second process."""
+    await engine.step("acts", lambda: os._exit(9) if begun_by == os.getpid() and FLEET in engine.id else None)
+
+
+def begin_and_die(url: str) -> None:
+    """A night that dies with what it began."""
+    with Worker.launched(url, {FLEET: act, IMAGE: wait}, kind=KIND) as worker:
+        worker.begin(IMAGE, "n1/image/web", os.getpid())
+        worker.begin(FLEET, "n1/fleet/shop", os.getpid())
+
+
+async def wait(engine: WorkflowEngine, _: Json) -> Json:
+    """For longer than its process lives."""
+    await engine.wait(timedelta(hours=1))
+
+
+def run_for_all(database: str, folder: str) -> None:
+    """`./goldsmith worker`, which knows the flows of images and fleets."""
+    run_command(database, folder, known={FLEET: act, IMAGE: act})
 
 
 def run_drained(database: str, folder: str) -> None:

@@ -27,7 +27,7 @@ from pipelines.durable.dbos.shared_status import shared_status
 from pipelines.durable.port import Flow
 from pipelines.durable.roster import Roster
 from pipelines.nightly.flow import flows
-from pipelines.nightly.model import BRANCH, FLEET, IMAGE, NIGHT, ImageJob, NightOrder, NightRecord
+from pipelines.nightly.model import FLEET, IMAGE, NIGHT, OF_THE_NIGHT, ImageJob, NightOrder, NightRecord
 from tests.conftest import POSTGRES
 from tests.pipelines.nightly.test_night_flow import whole_night
 from tests.support.durable import World, offered
@@ -89,7 +89,7 @@ def own_night(url: str, folder: str) -> None:
     """Carry the night, and nothing that workers can do."""
     workers.LOOK_SECONDS = LOOK_SECONDS
     known = flows(SharedWorld(folder=Path(folder)))
-    with Worker.launched(url, known, only_asked=(NIGHT, BRANCH)) as worker:
+    with Worker.launched(url, known, only_asked=OF_THE_NIGHT) as worker:
         answer = worker.execute(NIGHT, ORDER.id, to_json(ORDER))
     Path(folder, "night.json").write_text(json.dumps(answer))
 
