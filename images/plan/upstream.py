@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 from stat import S_IMODE
@@ -148,7 +149,7 @@ class Upstream:
 
     def bootstrap_of(self, digest: str, reference: str) -> Bootstrap:
         """The distribution of an image in the store, which `reference` names in errors; as `bootstrap`."""
-        release = dict(re.findall(r'(?m)^(\w+)="?([^"\n]*)', self.text(digest, "usr/lib/os-release")))
+        release = debian.os_release(self.text(digest, "usr/lib/os-release"))
         if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
             raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
         return Bootstrap(family="debian", suite=debian.suite(release["VERSION_CODENAME"], reference))
@@ -164,10 +165,16 @@ class Upstream:
             raise OutsideError(where, evidence=error.evidence, hint=hint) from None
 
     def _platforms(self, reference: str, found: Manifest) -> dict[str, str]:
-        """Platform → digest of the manifest: those of an index, or the one that a single manifest is for."""
+        """Platform → digest of the manifest: those of an index, or the one that a single manifest is for.
+
+        Of several for a platform an engine chooses: that one is left out. Raises MalformedError where it is ours.
+        """
         if found.is_index:
-            platforms = {str(item.platform): item.digest for item in found.index.manifests if item.platform}
-            return {name: digest for name, digest in sorted(platforms.items()) if "unknown" not in name}
+            names = Counter(str(item.platform) for item in found.index.manifests if item.platform)
+            if self.settings.platform in names:
+                found.content(self.settings.platform)
+            once = {str(item.platform): item.digest for item in found.index.manifests if item.platform}
+            return {name: once[name] for name in sorted(names) if names[name] == 1 and "unknown" not in name}
         config = self.store.config(self.bring_exactly(reference, found.digest))
         return {str(parsed(Platform, config, reference)): found.digest}
 
@@ -204,7 +211,7 @@ class Upstream:
                 write_atomically(kept, texts[-1].decode() if texts else "")
             except UnicodeDecodeError as error:
                 raise OutsideError(f"{name} of the image {digest} is not UTF-8 text: {error}") from None
-        return kept.read_text()
+        return kept.read_bytes().decode()  # as it is: a carriage return ends no line for dpkg
 
 
 def _load(file: Path) -> LockFile:

@@ -105,6 +105,10 @@ class _Foreign(BaseModel):
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
+# Other names that engines know: https://github.com/containerd/platforms/blob/main/database.go
+ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+
+
 class Platform(_Foreign):
     """What a child of an index is for."""
 
@@ -112,7 +116,12 @@ class Platform(_Foreign):
     architecture: str = ""
 
     def __str__(self) -> str:
-        return f"{self.os or 'unknown'}/{self.architecture or 'unknown'}"
+        """As engines read it: in any letters, an architecture by each of its names, and their own system for none.
+
+        Variants are left out: which of them an engine prefers depends on its processor.
+        """
+        said = self.architecture.lower()
+        return f"{self.os.lower() or 'linux'}/{ARCHITECTURES.get(said, said) or 'unknown'}"
 
 
 class Listed(_Foreign):

@@ -10,6 +10,7 @@ from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 
 HUB, HUB_HOST = "docker.io", "registry-1.docker.io"
+OLD_HUB = "index.docker.io"
 REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
@@ -39,10 +40,9 @@ def place_of(reference: str) -> tuple[str, str, str]:
     """Host, repository and tag (or digest) of a reference, as Docker reads it: without a host it is Docker Hub's."""
     repository, wanted = split(reference)
     first, slash, rest = repository.partition("/")
-    host, name = (
-        (first, rest) if slash and ("." in first or ":" in first or first == "localhost") else (HUB, repository)
-    )
-    if host == HUB:
+    is_host = slash and ("." in first or ":" in first or first == "localhost")
+    host, name = (first, rest) if is_host else (HUB, repository)
+    if host in (HUB, OLD_HUB):
         return HUB_HOST, name if "/" in name else f"library/{name}", wanted or "latest"
     return host, name, wanted or "latest"
 
@@ -51,12 +51,18 @@ def qualified(reference: str) -> str:
     """A reference with the host and path that Docker reads into it: `nginx:1` is `docker.io/library/nginx:1`."""
     tagged = reference.partition("@")[0]
     host, name, _ = place_of(tagged)
-    return f"{HUB if host == HUB_HOST else host}/{name}{reference.removeprefix(split(tagged)[0])}"
+    return f"{HUB if host == HUB_HOST else _place(host)}/{name}{reference.removeprefix(split(tagged)[0])}"
 
 
 def one_repository(one: str, other: str) -> bool:
     """Whether two references are of one repository, as Docker reads them."""
-    return place_of(one.partition("@")[0])[:2] == place_of(other.partition("@")[0])[:2]
+    places = [place_of(reference.partition("@")[0]) for reference in (one, other)]
+    return len({(_place(host), name) for host, name, _ in places}) == 1
+
+
+def _place(host: str) -> str:
+    """A host with its port, written as one place always is: in small letters, and without the port that HTTPS has."""
+    return host.lower().removesuffix(":443")
 
 
 def speaks_plain_http(settings: Settings, reference: str) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -85,6 +87,19 @@ def test_references_are_read_as_docker_reads_them() -> None:
     assert place_of("docker.io/bitnami/nginx") == ("registry-1.docker.io", "bitnami/nginx", "latest")
     assert place_of("localhost:5000/a/b:1") == ("localhost:5000", "a/b", "1")
     assert place_of(f"quay.io/a@{DIGEST}") == ("quay.io", "a", DIGEST)
+
+
+HOSTS = ("debian:13", "index.docker.io/library/debian", "A.b/c", "team/app", "localhost/a", "a.b/c", "a:1/b")
+
+
+@pytest.mark.needs("skopeo")
+@pytest.mark.parametrize("reference", HOSTS)
+def test_a_reference_leads_to_the_registry_that_skopeo_asks(reference: str) -> None:
+    """Through a proxy that is not there: it says which one it would have asked, and nothing is sent."""
+    env = {**os.environ, **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:1"), "NO_PROXY": ""}
+    argv = ["skopeo", "inspect", f"docker://{reference}"]
+    said = subprocess.run(argv, capture_output=True, text=True, env=env, check=False).stderr
+    assert f"pinging container registry {place_of(reference)[0]}: " in said
 
 
 def test_a_registry_that_was_asked_too_often_is_left_alone(tmp_path: Path) -> None:

@@ -168,6 +168,29 @@ def test_a_layer_that_only_engines_would_read_is_no_image(stage: Stage, tmp_path
     refused(lambda: configured(config={"User": "1000", "u\u017fer": "0"}), "the field User as")
 
 
+def test_of_two_for_one_platform_none_is_taken(stage: Stage) -> None:
+    """skopeo copies the first, and an engine runs it: scanned or pinned would be the other. Engines know an
+    architecture by other names, too, and count what names no system as their own.
+    """
+    good, evil = stage.image("good", stage.blob(b"good")), stage.image("evil", stage.blob(b"evil"))
+    upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)
+    copy = ["skopeo", "copy", "--src-tls-verify=false", "--override-os=linux", "--override-arch=amd64"]
+    stage.index("two", stage.child(evil), stage.child(good))
+    place = stage.settings.state_dir / "copy"
+    subprocess.run([*copy, f"docker://{stage.repository}:two", f"dir:{place}"], check=True, capture_output=True)
+    assert digest((place / "manifest.json").read_bytes()) == evil
+    for other in ("linux/amd64", "linux/x86_64", "Linux/X86-64", "/amd64"):
+        stage.index("two", stage.child(evil, other), stage.child(good))
+        refused(lambda: upstream.bring(f"{stage.repository}:two"), "has 2 manifests for linux/amd64")
+        refused(lambda: upstream.lock(f"{stage.repository}:two", stage.settings.state_dir), "has 2 manifests")
+        refused(lambda: stage.registry.configuration(f"{stage.repository}:two"), "has 2 manifests")
+    systems = (stage.child(evil, "windows/amd64"), stage.child(good, "windows/amd64"), stage.child(evil, "/unknown"))
+    stage.index("two", stage.child(good, "linux/x86_64"), stage.child(evil, "linux/aarch64"), *systems)
+    assert upstream.lock(f"{stage.repository}:two", stage.settings.state_dir).platforms == {
+        "linux/amd64": good, "linux/arm64": evil
+    }  # fmt: skip
+
+
 def test_a_layer_that_engines_would_unpack_otherwise_is_no_image(stage: Stage) -> None:
     """They look at its first bytes: what is called a plain tar, and is one, may be gzip too, of another tar."""
     evil, upstream = EVIL + END, Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)

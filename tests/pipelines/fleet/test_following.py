@@ -562,10 +562,14 @@ def test_a_rule_is_about_an_image_however_it_is_written() -> None:
     assert qualified("nginx:1.27") == "docker.io/library/nginx:1.27"
     assert qualified("team/app@sha256:1") == "docker.io/team/app@sha256:1"
     assert qualified("registry.example.com:5000/app:1") == "registry.example.com:5000/app:1"
+    assert qualified("index.docker.io/nginx:1.27") == "docker.io/library/nginx:1.27"
+    assert qualified("Registry.Example.com:443/app:1") == "registry.example.com/app:1"
 
 
 @needs_registry
-@pytest.mark.parametrize("written", ["nginx:1.27", "library/nginx:1.27", "docker.io/library/nginx:1.27"])
+@pytest.mark.parametrize(
+    "written", ["nginx:1", "library/nginx:1", "docker.io/library/nginx:1", "index.docker.io/nginx"]
+)
 def test_a_rule_for_docker_hub_is_about_its_short_names(town: Town, written: str) -> None:
     """Nothing is asked of Docker Hub: the rule alone refuses what has no signature here."""
     town.require_signed("docker.io/library/nginx")
@@ -586,7 +590,10 @@ def test_a_rule_by_a_short_name_is_about_the_whole_one_too(town: Town, prefix: s
     assert not require_upstream_trusted(registry, "registry.example.com/nginx:1.27", f"sha256:{1:064x}", NOW)
 
 
-SHORT = ("nginx:1.27", f"nginx:1.27@sha256:{1:064x}", f"nginx@sha256:{1:064x}", "docker.io/nginx:1.27")
+SHORT = (
+    "nginx:1.27", f"nginx:1.27@sha256:{1:064x}", f"nginx@sha256:{1:064x}", "docker.io/nginx:1.27",
+    "index.docker.io/library/nginx:1.27",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("image", SHORT)
