@@ -338,11 +338,11 @@ def _osv(value: Any, name: str) -> Iterator[tuple[str, str, list[Row]]]:
     try:
         about = [*value.get("upstream", ()), *value.get("aliases", ()), value["id"].removeprefix("DEBIAN-")]
         ids = [one for one in dict.fromkeys(about) if one.startswith("CVE-") and VULNERABILITY.fullmatch(one)]
-        found = [one for affected in value.get("affected", ()) for one in _affected(affected)]
+        found = _each_once(one for affected in value.get("affected", ()) for one in _affected(affected))
         title = _text(value.get("summary") or value.get("details") or "")
     except (KeyError, TypeError, AttributeError, ValueError):
         raise OutsideError(f"{OSV} is of an unknown form: {name[:WORD]!r}") from None
-    for one in () if "withdrawn" in value else ids:
+    for one in () if value.get("withdrawn") else ids:
         yield one, title, [(suite, replace(advisory, id=one)) for suite, advisory in found]
 
 
@@ -354,11 +354,30 @@ def _affected(said: Any) -> Iterator[Row]:
         return
     urgency = (said.get("ecosystem_specific") or {}).get("urgency", "")
     ranges = [one["events"] for one in said.get("ranges", ()) if one["type"] == "ECOSYSTEM"]
-    fixed = _fixed_in([events[-1].get("fixed", "") if events else "" for events in ranges])
+    fixed = _fixed_in(list(map(_end_of, ranges)))
     if not NAME.fullmatch(source) or not isinstance(urgency, str):
         raise ValueError
     if fixed != NOT_AFFECTED:
         yield suite, Advisory("", source, fixed, "resolved" if fixed else "open", urgency[:WORD])
+
+
+def _each_once(rows: Iterable[Row]) -> list[Row]:
+    """One row for each source in a suite: where a document has several, all of them count."""
+    found = dict[tuple[str, str], Advisory]()
+    for suite, one in rows:
+        known = found.setdefault((suite, one.source), one)
+        if known is not one:
+            fixed = _fixed_in([known.fixed, one.fixed])
+            found[suite, one.source] = replace(known, fixed=fixed, status="resolved" if fixed else "open")
+    return [(suite, one) for (suite, _), one in found.items()]
+
+
+def _end_of(events: Sequence[Mapping[str, str]]) -> str:
+    """The version that ends the last part of a range; empty where that has no end. Its events stand in any order."""
+    said = [(kind, version) for one in events for kind, version in one.items()]
+    end = _fixed_in([version for kind, version in said if kind == "fixed"])
+    begun = [version for kind, version in said if kind == "introduced" and version != "0"]
+    return end if all(VERSION.fullmatch(version) and is_before(version, end) for version in begun) else ""
 
 
 def _fixed_in(fixes: Sequence[str]) -> str:

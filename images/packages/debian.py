@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ FIELDS = {
     "Size": NUMBER,
     "Installed-Size": NUMBER,
 }
+KNOWN = {name.lower(): name for name in (*FIELDS, "Status")}  # dpkg and apt read a field's name in any letters
 FIELD = re.compile(r"[!\"$-,.-9;-~][!-9;-~]*")  # begins with neither # nor -
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SHOWN = 120
@@ -54,6 +56,19 @@ def require(fields: Mapping[str, str], *needed: str) -> None:
             raise OutsideError(f"{key} of a package is not what Debian allows: {fields[key][:SHOWN]!r}", hint=HINT)
         if key in needed and key not in fields:
             raise OutsideError(f"a package's entry has no {key}", evidence=repr(dict(fields))[: 4 * SHOWN], hint=HINT)
+
+
+def os_release(text: str) -> dict[str, str]:
+    """The variables of os-release(5) as a shell has them in the end: of a name that stands twice, the later one."""
+    found = {}
+    for line in text.split("\n"):
+        if match := re.fullmatch(r"\s*([A-Za-z_][A-Za-z0-9_]*)=(.*)", line):
+            try:
+                words = shlex.split(match[2], comments=True)
+            except ValueError:  # a quotation mark that is not closed
+                words = [match[2], ""]
+            found[match[1]] = "".join(words) if len(words) <= 1 else match[2]  # more than one word is no value
+    return found
 
 
 def suite(name: str, where: str) -> str:
@@ -92,7 +107,8 @@ def stanzas(text: str) -> Iterator[str]:
 
 
 def fields(stanza: str) -> dict[str, str]:
-    """The fields of one paragraph; continuation lines stay in their value, comment lines do not.
+    """The fields of one paragraph; continuation lines stay in their value, comment lines do not. One that we know has
+    its name as Debian writes it, in whatever letters it stands there.
 
     Raises OutsideError for a field that stands there twice, in whatever case, and for a line that is no field: programs
     differ in what they make of these.
@@ -116,6 +132,7 @@ def fields(stanza: str) -> dict[str, str]:
         if key.lower() in seen:
             raise OutsideError(f"an entry says {key} twice", evidence=_shown(stanza), hint=HINT)
         seen.add(key.lower())
+        key = KNOWN.get(key.lower(), key)
         values[key] = value.strip()
     return values
 
@@ -125,11 +142,14 @@ def _shown(stanza: str) -> str:
     return "\n".join(repr(line)[1:-1] for line in stanza[:400].split("\n"))
 
 
+NO = r"(?:no|false|without|off|disable|0)"  # what switches off in apt's files; any other word does not
+
+
 def sources_of(text: str) -> Iterator[Source]:
     """The enabled, signed sources of a deb822 `.sources` file."""
     for stanza in stanzas(text.replace("\r\n", "\n")):
         found = {key.lower(): value for key, value in fields(stanza).items()}
-        enabled = found.get("enabled", "yes").lower() in {"yes", "true", "1"}
+        enabled = not re.fullmatch(NO, found.get("enabled", ""), re.IGNORECASE)
         trusted = found.get("trusted", "no").lower() in {"yes", "true", "1"}
         if enabled and not trusted and "deb" in found.get("types", "").split():
             yield Source(
@@ -142,8 +162,7 @@ def sources_of(text: str) -> Iterator[Source]:
 
 def may_be_unsigned(text: str) -> bool:
     """Whether a deb822 `.sources` file lets apt take an index that no key signed: then its date proves nothing."""
-    no = r"[ \t]*(?:no|false|without|off|disable|0)[ \t]*$"
-    return bool(re.search(rf"(?im)^(?:trusted|allow-insecure|allow-weak)[ \t]*:(?!{no})", text))
+    return bool(re.search(rf"(?im)^(?:trusted|allow-insecure|allow-weak)[ \t]*:(?![ \t]*{NO}[ \t]*$)", text))
 
 
 def one_line_sources(text: str) -> Iterator[Source]:
@@ -216,10 +235,22 @@ def listed(text: str) -> Iterator[tuple[str, str, str]]:
             yield name, version, place.partition(" ")[0]
 
 
+CLEAR_SIGNED = re.compile(
+    r"(?sm)-----BEGIN PGP SIGNED MESSAGE-----[ \t\r]*\n.*?^[ \t\r]*\n(.*?)^-----BEGIN PGP SIGNATURE-----"
+)
+
+
 def date_of(release: str) -> str:
-    """The date of a release file as it stands there; empty where it has none."""
-    found = re.search(r"(?m)^Date: (.{1,64})$", release)
-    return found[1] if found else ""
+    """The date of a release file as it stands there; empty where it has none.
+
+    Where it is signed inside, what stands before the first empty line and after the text is nobody's: apt passes over
+    it, and a mirror may write there what it likes. In the text it may put a dash before a line, as RFC 9580 has it.
+    """
+    if release.lstrip().startswith("-----BEGIN PGP"):
+        signed = CLEAR_SIGNED.match(release)
+        release = signed[1] if signed else ""
+    found = re.search(r"(?m)^(?:- )?Date: (.{1,64})$", release)
+    return found[1].strip() if found else ""
 
 
 def dated(text: str) -> datetime | None:
@@ -252,8 +283,14 @@ def as_installed(stanza: str) -> str:
     return "\n".join([kept[0], "Status: install ok installed", *kept[1:]])
 
 
+GONE = ("not-installed", "config-files")
+"""The states of dpkg(1) in which nothing of a package can run. In all others its files are there, such as `unpacked`,
+`half-configured` and `triggers-pending`; dpkg takes their words in any letters.
+"""
+
+
 def installed(status: str) -> dict[Package, str]:
-    """The packages that a dpkg status says are installed, in order of name, each with its entry.
+    """The packages whose files are there by a dpkg status, in order of name, each with its entry.
 
     None has a hash: a status is what a system says of itself, and no archive signed it. Raises OutsideError where an
     entry is not Debian's form.
@@ -261,7 +298,7 @@ def installed(status: str) -> dict[Package, str]:
     found: dict[Package, str] = {}
     for stanza in stanzas(status):
         told = fields(stanza)
-        if told.get("Status", "").split()[2:] == ["installed"]:
+        if not told.get("Status", GONE[0]).lower().endswith(GONE):
             require(told, "Package", "Version", "Architecture")
             found[_package(told, "")] = stanza
     return dict(sorted(found.items()))

@@ -426,7 +426,7 @@ def _offered(apt: Apt, file: str, key: str, source: str) -> Iterator[dict[str, s
     path = Path(file)
     before = path.name.rpartition(key.replace("/", "_"))[0]
     releases = (path.with_name(before + name) for name in ("InRelease", "Release"))
-    signed = next((debian.date_of(one.read_text()) for one in releases if one.is_file()), "")
+    signed = next((debian.date_of(one.read_bytes().decode(errors="replace")) for one in releases if one.is_file()), "")
     for stanza in debian.stanzas(apt([HELPER, "cat-file", file], (0,)).stdout):
         told = debian.package_of(stanza)
         yield {

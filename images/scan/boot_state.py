@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hardening.foundation.process import run
+from images.store.layers import small_text
 
 UNIT_FOLDER = "systemd/system"
 SHARED_MEMORY = "/dev/shm"  # noqa: S108 - its name, for a list of mounts
@@ -156,7 +157,8 @@ def services_of(tree: Path) -> tuple[str, ...]:
     wanted = {
         link.name
         for folder in UNITS
-        for link in (tree / folder).glob("*.target.wants/*.service")
+        for how in ("wants", "requires", "upholds")
+        for link in (tree / folder).glob(f"*.target.{how}/*.service")
         if not link.parent.name.startswith("initrd") and "@" not in link.name
     }
     return tuple(sorted(name for name in wanted if _stays(tree, name)))
@@ -170,4 +172,6 @@ def _stays(tree: Path, name: str) -> bool:
     target = tree / str(unit.readlink()).lstrip("/") if unit.is_symlink() and unit.readlink().is_absolute() else unit
     if not target.is_file() or not target.resolve().is_relative_to(tree.resolve()):
         return False
-    return not re.search(r"(?m)^\s*Type\s*=\s*oneshot\s*$", target.read_text(errors="replace"))
+    drop_ins = {path.name: path for folder in UNITS[::-1] for path in (tree / folder / f"{name}.d").glob("*.conf")}
+    texts = [small_text(tree, path) for path in (target, *(drop_ins[one] for one in sorted(drop_ins)))]
+    return re.findall(r"(?m)^[ \t]*Type[ \t]*=[ \t]*(\S*)", "\n".join(texts))[-1:] != ["oneshot"]

@@ -7,12 +7,13 @@ from itertools import takewhile
 
 from hardening.disagreement import LANGUAGES, SIGNED_COPIES
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
+from images.packages import debian
 from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report, unevaluated
 
-NAME = "debsecan"
+NAME, STATUS = "debsecan", "status"
 
 
-def command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
+def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
     """The argv. The host's own configuration and whitelist are kept out: they would silence findings unseen."""
     return [
         "debsecan",
@@ -20,7 +21,7 @@ def command(target: ScanTarget, inputs: ScanInputs) -> list[str]:
         "--whitelist=",
         f"--source={inputs.feeds[NAME].directory.resolve().as_uri()}/",
         f"--suite={inputs.suite}",
-        f"--status={target.tree / 'var/lib/dpkg/status'}",
+        f"--status={inputs.work / STATUS}",
         "--format=detail",
     ]
 
@@ -29,15 +30,15 @@ def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
     """Why debsecan cannot evaluate this image; empty when it can."""
     if not inputs.suite:
         return "the image names no Debian suite in os-release"
-    if not installed(inputs.status):
+    if "status:" not in inputs.status.lower():
         return "the image's dpkg status lists no package"
     return inputs.missing.get(NAME, "") if NAME not in inputs.feeds else ""
 
 
-def installed(status: str) -> tuple[str, ...]:
-    """The names of the packages that a dpkg status file lists as installed."""
-    stanzas = (stanza for stanza in status.split("\n\n") if re.search(r"^Status: \S+ \S+ installed$", stanza, re.M))
-    return tuple(match[1] for stanza in stanzas if (match := re.search(r"^Package: (\S+)$", stanza, re.M)))
+def files(_target: ScanTarget, inputs: ScanInputs) -> dict[str, str]:
+    """The image's dpkg status, where what has its files there is `installed`: debsecan passes over all other states."""
+    there = rf"(?im)^Status:(?!.*(?:{'|'.join(debian.GONE)})[ \t]*$).*$"
+    return {STATUS: re.sub(there, "Status: install ok installed", inputs.status)}
 
 
 def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
@@ -48,7 +49,7 @@ def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
         # An answer we do not understand is no evaluation.
         return unevaluated(SCANNER, Outcome.ERROR, f"unknown output: {blocks[found.index(None)].strip()[:80]!r}")
     findings = [one for one in found if one]
-    evaluated = len(installed(inputs.status))
+    evaluated = len(debian.installed(inputs.status))
     nothing, expected = "the image's dpkg status lists no package", len(target.packages)
     return report(NAME, SCANNER.kind, findings, evaluated, nothing, feed=inputs.feeds.get(NAME), expected=expected)
 
@@ -83,5 +84,5 @@ def _nearest(version: str, fixes: list[str]) -> str:
 
 SCANNER = Scanner(
     NAME, FindingKind.VULNERABILITY, "debsecan", command, parse, lacks=lacks,
-    ignores=(LANGUAGES, SIGNED_COPIES, "undetermined"),
+    ignores=(LANGUAGES, SIGNED_COPIES, "undetermined"), files=files,
 )  # fmt: skip

@@ -37,6 +37,8 @@ from images.store import layers
 from images.store.oci import Store
 
 SBOM = "sbom"
+DPKG = "var/lib/dpkg"
+STATUS = f"{DPKG}/status"
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ def _whole(target: ScanTarget) -> tuple[ScanTarget, dict[str, Any]]:
 def _inputs(target: ScanTarget, work: Path, suite: str, data: dict[str, Feed], missing: dict[str, str]) -> ScanInputs:
     machine = target.kind is Kind.MACHINE
     return ScanInputs(
-        work, suite, _text(target.tree, "var/lib/dpkg/status"), data, missing,
+        work, suite, dpkg_status(target.tree), data, missing,
         services=services_of(target.tree) if machine else (), mounts=_text(target.tree, "proc/mounts"),
         dockerfile=target.dockerfile.read_text(errors="replace") if target.dockerfile else "",
     )  # fmt: skip
@@ -303,14 +305,32 @@ def image_config(layout: Path) -> tuple[dict[str, Any], str]:
 def suite_of(tree: Path) -> str:
     """The Debian suite (codename) that the filesystem's os-release names; empty where it names none.
 
-    It becomes part of addresses and file names: raises OutsideError where it is no name of a suite.
+    It becomes part of addresses and file names: raises OutsideError where it is no name of a suite, and where both
+    places of that file name one, and not the same: programs differ in which they read.
     """
-    for place in ("etc/os-release", "usr/lib/os-release"):
-        for line in _text(tree, place).splitlines():
-            if line.startswith("VERSION_CODENAME="):
-                found = line.partition("=")[2].strip().strip("\"'")
-                return debian.suite(found, place) if found else ""
-    return ""
+    places = ("etc/os-release", "usr/lib/os-release")
+    named = {place: debian.os_release(_text(tree, place)).get("VERSION_CODENAME", "") for place in places}
+    found = {debian.suite(name, place) for place, name in named.items() if name}
+    if len(found) > 1:
+        raise OutsideError(f"{' and '.join(places)} of the image name two releases: {', '.join(sorted(found))}")
+    return "".join(found)
+
+
+def dpkg_status(tree: Path) -> str:
+    """The tree's dpkg status with what stands beside it: what dpkg has not written into it yet, and of images without
+    dpkg a file for each package, which says nothing of its state.
+    """
+    journal = _entries(tree, "updates/[0-9]*")
+    parts = [debian.as_installed(one) for one in _entries(tree, "status.d/*")]
+    return "\n\n".join([*debian.stanzas(_text(tree, STATUS)), *journal, *parts])
+
+
+def _entries(tree: Path, pattern: str) -> list[str]:
+    """All entries of the files in a folder beside the dpkg status, in order of their names."""
+    folder, _, names = pattern.partition("/")
+    place = layers.inside(tree, f"{DPKG}/{folder}/any").parent
+    files = sorted(path for path in place.glob(names) if path.suffix != ".md5sums")
+    return [stanza for path in files for stanza in debian.stanzas(layers.small_text(tree, path))]
 
 
 def _text(tree: Path, place: str) -> str:

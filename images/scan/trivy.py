@@ -116,12 +116,13 @@ def results(stdout: str) -> tuple[list[dict[str, Any]], str]:
 
 
 def parse(name: str, stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
-    """Findings by binary package; evaluated is the number of operating-system packages it lists."""
+    """Findings by binary package; evaluated are the operating-system packages that it lists."""
     found, version = results(stdout)
     nothing = "it recognised no operating-system package in the image"
     return report(
         name, FindingKind.VULNERABILITY, _every(found, "Vulnerabilities", partial(_vulnerability, name)),
-        _packages_seen(found), nothing, feed=inputs.feeds.get(NAME), expected=len(target.packages), version=version,
+        _packages_seen(found, target), nothing, feed=inputs.feeds.get(NAME), expected=len(target.packages),
+        version=version,
     )  # fmt: skip
 
 
@@ -129,7 +130,8 @@ def parse_secrets(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanR
     """Findings by file. Evaluated are the layers that the report proves it opened; of a machine, the packages."""
     found, version = results(stdout)
     if target.kind is Kind.MACHINE:
-        seen, nothing, expected = _packages_seen(found), "it recognised nothing in the tree", len(target.packages)
+        seen, expected = _packages_seen(found, target), len(target.packages)
+        nothing = "it recognised nothing in the tree"
     else:
         seen, nothing, expected = len(json.loads(stdout).get("Metadata", {}).get("DiffIDs") or []), NO_LAYER, 0
     secrets = _every(found, "Secrets", _secret)
@@ -150,9 +152,14 @@ def parse_config(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanRe
     return report(CONFIG, FindingKind.MISCONFIGURATION, findings, judged, nothing, version=version)
 
 
-def _packages_seen(found: list[dict[str, Any]]) -> int:
-    """How many operating-system packages the results list: the proof that trivy looked at a filesystem."""
-    return sum(len(result.get("Packages") or []) for result in found if result.get("Class") == "os-pkgs")
+def _packages_seen(found: list[dict[str, Any]], target: ScanTarget) -> int:
+    """How many operating-system packages the results list, of those that the target is known to hold: the proof that
+    trivy looked at its filesystem. It passes over some that dpkg has, and takes others from elsewhere.
+    """
+    results = [result for result in found if result.get("Class") == "os-pkgs"]
+    listed = [(item["Name"], item.get("Arch")) for result in results for item in result.get("Packages") or []]
+    known = {(package.name, package.architecture) for package in target.packages}
+    return len(known.intersection(listed)) if known else len(listed)
 
 
 Item = dict[str, Any]

@@ -329,8 +329,7 @@ def small_text(tree: Path, path: Path) -> str:
     if not path.is_relative_to(top) or not path.is_file():
         return ""
     with path.open("rb") as file:
-        text = read_all(file, SMALL_FILE, f"{path.relative_to(top)} of the image").decode(errors="replace")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        return read_all(file, SMALL_FILE, f"{path.relative_to(top)} of the image").decode(errors="replace")
 
 
 def inside(root: Path, name: str) -> Path:

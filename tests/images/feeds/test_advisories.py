@@ -271,11 +271,12 @@ def test_osv_adds_what_the_tracker_does_not_list(tmp_path: Path) -> None:
         tmp_path / "osv.zip", document("DSA-1-1", upstream=["CVE-2026-0001", "CVE-2026-0007"], fixed="3.5.9-1"),
         document("DEBIAN-CVE-2026-0007", fixed="3.5.8-1"), document("DEBIAN-CVE-2026-0008"),
         document("DEBIAN-CVE-2026-0009", "Debian:12"), document("DEBIAN-CVE-2026-0010", withdrawn="2026-01-01"),
+        document("DEBIAN-CVE-2026-0011", withdrawn=None, fixed="3.5.2-1"),
     )  # fmt: skip
     feed = indexed.tracker(settings(tmp_path, tracker=str(tmp_path), osv=str(tmp_path / "osv.zip")), "trixie", NOW)
     found = indexed.advisories(feed, "trixie").concerning(OPENSSL)
     assert [(one.id, one.fixed) for one in found] == [
-        ("CVE-2026-0001", "3.5.4-1"), ("CVE-2026-0007", "3.5.8-1"), ("CVE-2026-0008", "")
+        ("CVE-2026-0001", "3.5.4-1"), ("CVE-2026-0007", "3.5.8-1"), ("CVE-2026-0008", ""), ("CVE-2026-0011", "3.5.2-1")
     ]  # fmt: skip
     assert feed.date == datetime(2026, 11, 20, tzinfo=UTC)
     assert feed.source == f"file {tmp_path}/tracker.json and file {tmp_path}/osv.zip"
@@ -290,6 +291,9 @@ FIX_8, FIX_10 = ({"introduced": "0"}, {"fixed": "3.5.8-1"}), ({"introduced": "3.
         ([("ECOSYSTEM", FIX_8), ("GIT", ({"introduced": "0"}, {"fixed": "abc123"}))], "3.5.8-1"),
         ([("ECOSYSTEM", FIX_10), ("ECOSYSTEM", FIX_8)], "3.5.10-1"),
         ([("ECOSYSTEM", (*FIX_8, *FIX_10))], "3.5.10-1"),
+        ([("ECOSYSTEM", (*FIX_10, *FIX_8))], "3.5.10-1"),
+        ([("ECOSYSTEM", (FIX_8[1], FIX_8[0]))], "3.5.8-1"),
+        ([("ECOSYSTEM", ({"introduced": "3.5.9-1"}, *FIX_8))], ""),
         ([("ECOSYSTEM", (*FIX_8, {"introduced": "3.5.9-1"}))], ""),
         ([("ECOSYSTEM", FIX_8), ("ECOSYSTEM", ({"introduced": "3.5.9-1"},))], ""),
         ([("ECOSYSTEM", ({"introduced": "0"}, {"last_affected": "3.5.8-1"}))], ""),
@@ -307,6 +311,16 @@ def test_a_fix_of_osv_ends_every_range_of_the_distribution(
     index, _ = data_index.indexed(tmp_path / "osv.zip", tmp_path / "index", indexed._of_osv)
     [one] = data_index.of_suite(index, "trixie")
     assert (one.fixed, one.status) == (fixed, "resolved" if fixed else "open")
+
+
+@pytest.mark.parametrize(("more", "fixed"), [({"fixed": "3.5.8-1"}, "3.5.8-1"), ({}, "")])
+def test_all_that_a_document_of_osv_says_of_a_source_counts(more: dict[str, str], fixed: str, tmp_path: Path) -> None:
+    """A version is affected where any of it says so, by the schema's own algorithm, in whatever order it stands."""
+    first, second = document("DEBIAN-CVE-2026-0007", fixed="3.5.2-1"), document("DEBIAN-CVE-2026-0007", **more)
+    for affected in ([*first["affected"], *second["affected"]], [*second["affected"], *first["affected"]]):
+        zipped(tmp_path / "osv.zip", {**first, "affected": affected})
+        index, _ = data_index.indexed(tmp_path / "osv.zip", tmp_path / "index", indexed._of_osv)
+        assert [one.fixed for one in data_index.of_suite(index, "trixie")] == [fixed]
 
 
 def test_data_of_osv_in_another_form_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,7 @@ def files_below(folder: Path) -> list[str]:
         {"Version": "1.0\npackage: other"},
         {"Version": ""},
         {"Description": "x\x00y"},
+        {"Description": "x\rNote: y"},
         {"Description": "x\nno field at all"},
     ],
 )

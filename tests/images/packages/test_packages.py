@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -253,6 +254,40 @@ def test_an_unreachable_mirror_is_one_clear_error(archive: Archive, tmp_path: Pa
         index_of(archive, tmp_path, mirror="http://127.0.0.1:9/debian").refresh(TRIXIE)
     assert "127.0.0.1" in error.value.evidence
     assert "packages.mirror" in error.value.hint
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_the_date_of_an_index_is_the_one_that_was_signed(archive: Archive, tmp_path: Path) -> None:
+    """apt passes over what a mirror writes before the signed text: by that date nothing would wait out a cooldown."""
+    over = Archive(tmp_path / "over")
+    over.add("tool", "2.0")
+    over.publish(date="Thu, 01 Jan 2026 00:00:00 UTC")
+    file = over.directory / "InRelease"
+    file.write_bytes(file.read_bytes().replace(b"\n\n", b"\nNote: \xff\nDate: Thu, 01 Jan 2015 00:00:00 UTC\n\n", 1))
+    index = index_of(archive, tmp_path, extra_sources=(over.sources(),))
+    index.refresh(TRIXIE)
+    assert [(one.name, one.signed) for one in index.offers(TRIXIE)] == [("tool", datetime(2026, 1, 1, tzinfo=UTC))]
+
+
+SIGNED = """-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n{before}
+{blank}
+{text}
+-----BEGIN PGP SIGNATURE-----{after}
+
+abc=
+-----END PGP SIGNATURE-----
+"""
+
+
+@pytest.mark.parametrize("blank", ["", " \t"])
+def test_only_a_signed_text_has_a_date(blank: str) -> None:
+    """Not the lines before and after it, also where it names none, and nothing of what is cut short."""
+    parts = {"before": "Date: of nobody", "after": "\nDate: of nobody", "blank": blank}
+    text = SIGNED.format(text="Suite: x\nDate: of its owner", **parts)
+    assert debian.date_of(text) == debian.date_of(text.replace("Date: of its", "- Date: of its")) == "of its owner"
+    assert debian.date_of(SIGNED.format(text="Suite: x", **parts)) == ""
+    assert debian.date_of(text.partition("-----BEGIN PGP SIGNATURE")[0]) == debian.date_of(f"\n{text}") == ""
+    assert debian.date_of("Suite: x\nDate: plain\n") == "plain"
 
 
 @pytest.mark.needs("apt-get", "gpg")

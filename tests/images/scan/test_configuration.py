@@ -9,8 +9,9 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from images.build.config import image_config
+from images.packages import debian
 from images.scan import trivy
-from images.scan.flow import suite_of
+from images.scan.flow import dpkg_status, suite_of
 from tests.images.build.test_builders import GOLDEN
 from tests.support.building import definition
 
@@ -63,3 +64,28 @@ def test_a_release_that_is_no_name_reaches_no_address(name: str, tmp_path: Path)
     assert suite_of(tmp_path) == "trixie"
     (tmp_path / "etc/os-release").write_text("VERSION_CODENAME=\n")
     assert suite_of(tmp_path) == ""
+
+
+def test_an_image_of_two_releases_is_judged_by_neither(tmp_path: Path) -> None:
+    """Programs differ in which of the two files they read: its packages would be measured by another one's fixes."""
+    for place, name in (("etc/os-release", "bookworm"), ("usr/lib/os-release", "trixie")):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(f"VERSION_CODENAME={name}\n")
+    with pytest.raises(OutsideError, match="name two releases: bookworm, trixie"):
+        suite_of(tmp_path)
+    (tmp_path / "etc/os-release").write_text("VERSION_CODENAME=bookworm\nVERSION_CODENAME=trixie\n")
+    assert suite_of(tmp_path) == "trixie"
+
+
+def test_packages_of_an_image_without_dpkg_are_seen(tmp_path: Path) -> None:
+    """Such images keep a file for each, without a state, beside dpkg's own; a link there leads nowhere outside."""
+    folder = tmp_path / "var/lib/dpkg/status.d"
+    folder.mkdir(parents=True)
+    for name in ("libc6", "tzdata"):
+        (folder / name).write_text(f"Package: {name}\nVersion: 1.0\nArchitecture: all\nDescription: x\n")
+    (folder / "libc6.md5sums").write_text("d41d8cd98f00b204e9800998ecf8427e  usr/lib/libc.so.6\n")
+    (folder / "outside").symlink_to("/var/lib/dpkg/status")
+    assert [package.name for package in debian.installed(dpkg_status(tmp_path))] == ["libc6", "tzdata"]
+    dash = "Package: dash\nStatus: install ok unpacked\nVersion: 1\nArchitecture: all\n\n"
+    (folder.parent / "status").write_text(dash)
+    assert [package.name for package in debian.installed(dpkg_status(tmp_path))] == ["dash", "libc6", "tzdata"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,9 @@ from hardening.findings import FindingKind, Outcome, merge
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Settings
 from hardening.model import Kind, Severity
+from images.advisories import Advisories, Advisory
 from images.artifact import Package
+from images.feeds import debsecan_format
 from images.scan import MORE, SCANNERS, chosen, osv_scanner, syft, trivy
 from images.scan.base import Feed, ScanInputs, ScanTarget
 from tests.support.scanning import SAMPLES, packages
@@ -107,6 +110,13 @@ def test_a_scanner_that_saw_fewer_packages_than_the_image_holds_did_not_evaluate
         assert report.reason == "it saw 4 of the image's 5 packages"
 
 
+def test_a_package_from_elsewhere_stands_for_none_of_the_image():
+    """trivy passes over what is to be removed, and takes files in status.d for packages: the number stays the same."""
+    other = sample("trivy").replace('"Name": "openssl"', '"Name": "opensst"')
+    report = SCANNERS["trivy"].parse(other, TARGET, INPUTS)
+    assert (report.outcome, report.reason) == (Outcome.NOT_EVALUATED, "it saw 3 of the image's 4 packages")
+
+
 EVERYTHING = (
     "--config=", "--ignorefile=", "--ignore-policy=", "--severity=UNKNOWN,LOW,MEDIUM,HIGH,CRITICAL", "--skip-dirs=",
     "--skip-files=", "--exit-code=0", "--skip-version-check", "--disable-telemetry", "--format=json", "--quiet",
@@ -135,7 +145,7 @@ def test_debsecan_argv_takes_data_suite_and_status_of_the_image():
     """The whole command: neither the host's suite nor its whitelist has a say."""
     assert SCANNERS["debsecan"].command(TARGET, INPUTS) == [
         "debsecan", "--config=/dev/null", "--whitelist=", "--source=file:///data/", "--suite=trixie",
-        "--status=/image/tree/var/lib/dpkg/status", "--format=detail",
+        "--status=/scratch/status", "--format=detail",
     ]  # fmt: skip
 
 
@@ -157,6 +167,28 @@ def test_debsecan_counts_only_installed_packages():
     removed = "Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n"
     report = SCANNERS["debsecan"].parse("", TARGET, ScanInputs(Path("/w"), "trixie", removed + STATUS, {}, {}))
     assert report.evaluated == 4
+
+
+STATES = ("installed", "unpacked", "half-configured", "half-installed", "triggers-pending", "config-files")
+
+
+@pytest.mark.needs("debsecan")
+def test_what_has_its_files_in_the_image_is_judged(tmp_path):
+    """debsecan passes over what is unpacked and not configured, and our matcher did: it runs all the same."""
+    entry = "Package: lib{0}\nStatus: install ok {0}\nArchitecture: all\nSource: openssl\nVersion: 3.5.1-1\n"
+    status = "\n".join(entry.format(state) for state in STATES)
+    (tmp_path / "trixie").write_bytes(debsecan_format({"openssl": {"3.5.4-1": ["CVE-2026-0001"]}}))
+    feeds = dict.fromkeys(("debsecan", "tracker"), replace(FEED, directory=tmp_path))
+    known = Advisories([Advisory("CVE-2026-0001", "openssl", "3.5.4-1")])
+    inputs = ScanInputs(tmp_path, "trixie", status, feeds, {}, advisories=known)
+    for name, text in SCANNERS["debsecan"].files(TARGET, inputs).items():
+        (tmp_path / name).write_text(text)
+    argv = SCANNERS["debsecan"].command(TARGET, inputs)
+    said = {"debsecan": subprocess.run(argv, check=True, capture_output=True, text=True).stdout, "matcher": ""}
+    for name, answer in said.items():
+        report = SCANNERS[name].parse(answer, replace(TARGET, packages=()), inputs)
+        assert {finding.package for finding in report.findings} == {f"lib{state}" for state in STATES[:-1]}
+        assert report.evaluated == len(STATES) - 1
 
 
 def test_debsecan_takes_the_fixed_version_of_the_images_own_suite():

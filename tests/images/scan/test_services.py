@@ -55,6 +55,18 @@ def test_a_unit_of_the_image_stands_before_the_packages(tree: Path) -> None:
     assert services_of(tree) == ("ends.service",)
 
 
+def test_what_a_service_is_in_the_end_counts(tree: Path) -> None:
+    """Of two values the later one, and a drop-in over both; also where a target requires it."""
+    want(tree, "again.service", text="[Service]\nType=oneshot\nType=exec\n")
+    want(tree, "changed.service", text="[Service]\nType=oneshot\n")
+    (tree / "etc/systemd/system/changed.service.d").mkdir()
+    (tree / "etc/systemd/system/changed.service.d/50-stays.conf").write_text("[Service]\nType=simple\n")
+    (tree / SYSTEM / "multi-user.target.requires").mkdir()
+    (tree / SYSTEM / "multi-user.target.requires/needed.service").symlink_to("../needed.service")
+    (tree / SYSTEM / "needed.service").write_text("[Service]\n")
+    assert services_of(tree) == ("again.service", "changed.service", "needed.service", "stays.service")
+
+
 def test_a_unit_is_never_read_from_the_host(tree: Path, tmp_path: Path) -> None:
     """A link that leads out of the tree is no unit file."""
     outside = tmp_path / "outside.service"
