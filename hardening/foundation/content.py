@@ -43,7 +43,9 @@ def load_toml(path: Path, model: type[Model], **extra: Any) -> Model:
 
 
 def read_small(path: Path) -> str:
-    """The text of a file that people wrote. Raises ContentError where it is too long, no file, or not UTF-8."""
+    """The text of a file that people wrote. Raises ContentError where it is too long, no file, not UTF-8, or has an end
+    of a line that whoever reviews it does not see.
+    """
     with _readable(path):
         if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would wait for ever
             raise ContentError("neither a file nor a link to one", file=path)
@@ -51,7 +53,12 @@ def read_small(path: Path) -> str:
             data = file.read(CONTENT_TEXT.most + 1)
         if len(data) > CONTENT_TEXT.most:
             raise ContentError(f"exceeds {CONTENT_TEXT}", file=path)
-        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
+        text = data.decode().replace("\r\n", "\n")
+        if "\r" in text:
+            line = text.partition("\r")[0].count("\n") + 1
+            hint = "reviews show what follows as a part of that line, such as of its comment: take it out"
+            raise ContentError(f"a carriage return in the middle of line {line}", file=path, hint=hint)
+        return text
 
 
 @contextmanager

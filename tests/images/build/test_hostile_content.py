@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hardening.catalog import load_controls, load_profile
-from hardening.foundation.content import load_toml
+from hardening.foundation.content import load_toml, read_small
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Settings
 from hardening.foundation.templating import MOST
@@ -214,6 +215,17 @@ def test_a_file_that_no_person_wrote_is_one_error(text: str, said: str, tmp_path
     (tmp_path / "image.toml").write_text(text)
     with bounded(), pytest.raises(ContentError, match=said):
         load_toml(tmp_path / "image.toml", Definition, name="x")
+
+
+def test_nothing_is_hidden_in_a_line_of_content(tmp_path: Path) -> None:
+    """Reviews, TOML and the shell take a carriage return within a line for a part of it, here of a comment."""
+    (tmp_path / "check.sh").write_bytes(b"# fine\recho hidden\necho seen\r\n")
+    said = subprocess.run(["sh", str(tmp_path / "check.sh")], check=True, capture_output=True, text=True).stdout
+    assert said.split() == ["seen"]
+    with pytest.raises(ContentError, match="a carriage return in the middle of line 1"):
+        read_small(tmp_path / "check.sh")
+    (tmp_path / "check.sh").write_bytes(b"echo seen\r\n")
+    assert read_small(tmp_path / "check.sh") == "echo seen\n"
 
 
 def test_giant_files_and_what_never_ends_are_refused(tmp_path: Path) -> None:
