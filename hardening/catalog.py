@@ -119,10 +119,11 @@ def require_judging(roots: Sequence[Path], judging: Judging) -> None:
 def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, today: date) -> None:
     """Raise RefusedError unless the verdict of the policy `name` may let a release be published or promoted.
 
-    `today`: the day from which on it must be strict enough.
+    `today`: the day from which on it must be strict enough. Raises ContentError as `require_judging` does.
     """
     from hardening.policy import weaknesses
 
+    require_judging(roots, judging)
     file = find_content(roots, "hardening/policies", "*.toml").get(name, "")
     if not file:
         load_policy(roots, name)  # raises: to allow a missing policy in the settings would not help

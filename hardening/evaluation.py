@@ -178,10 +178,13 @@ def _shared(counting: Sequence[ScanReport]) -> str:
 
 
 def silence(rule: Judges, reports: Sequence[ScanReport], now: datetime) -> str:
-    """Of each vulnerability scanner that does not count, why; an engine's forms with one reason together."""
+    """Of each vulnerability scanner that does not count, why; an engine's forms with one reason together. Those for
+    other kinds of images only where there is no one else.
+    """
     silent: dict[tuple[str, str], list[str]] = {}
-    for report in reports:
-        if report.kind is FindingKind.VULNERABILITY and (why := why_not(rule, report, now)):
+    asked = [report for report in reports if report.kind is FindingKind.VULNERABILITY]
+    for report in [one for one in asked if one.outcome is not Outcome.NOT_APPLICABLE] or asked:
+        if why := why_not(rule, report, now):
             silent.setdefault((engine(report), why), []).append(report.scanner)
     return "; ".join(f"{', '.join(names)}: {why}" for (_, why), names in silent.items()) or "none ran"
 

@@ -234,9 +234,9 @@ def check_publishing(roots: Sequence[Path], judging: Judging, today: date, probl
     """See that each policy that may publish is there, and as strict as the floor."""
     problems.of(require_judging, roots, judging)
     known = find_content(roots, "hardening/policies", "*.toml")
-    for name in judging.policies:
-        if {name, judging.floor} - {""} <= known.keys():
-            problems.of(_require_strict, roots, judging, name, today)
+    there = judging.model_copy(update={"policies": tuple(name for name in judging.policies if name in known)})
+    for name in there.policies if judging.floor in ("", *known) else ():
+        problems.of(_require_strict, roots, there, name, today)
 
 
 def _require_strict(roots: Sequence[Path], judging: Judging, name: str, today: date) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta
 from functools import cached_property
 
+from hardening.evaluation import CLOCK_SKEW
 from hardening.findings import FindingKind
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import OutsideError
@@ -153,4 +154,6 @@ def unfit(data: Feed, most: timedelta, now: datetime) -> str:
     if data.date is None:
         return "its date is not known"
     age = now - data.date
+    if age < -CLOCK_SKEW:
+        return f"it is dated {data.date:%Y-%m-%d}, in the future"
     return f"it is {age.days} days old; the policy accepts {shown(most)}" if age > most else ""

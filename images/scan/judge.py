@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hardening.catalog import load_policy, load_waivers, policy_digest
 from hardening.evaluation import counts, judges, silence
-from hardening.findings import BaseImage, CheckResult, Finding, Verdict
+from hardening.findings import BaseImage, CheckResult, Finding, ScanReport, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError, nearest
 from hardening.foundation.hashing import digest_of
@@ -26,6 +26,7 @@ from images.ledger.artifacts import ScanRecord
 from images.machine import trees
 from images.machine.trees import private_mounts
 from images.plan.planner import Planner
+from images.scan import chosen
 from images.scan.base import ScanTarget
 from images.scan.flow import FeedsOnce, ScanResult, at_best, scan, unchanged
 from images.scan.verify import changed_checks, enforced_by, verify, without_result
@@ -281,10 +282,17 @@ def _dated(context: Context, findings: tuple[Finding, ...]) -> tuple[Finding, ..
     return tuple(replace(f, fix_known_since=seen.get((f.id, f.package), f.fix_known_since)) for f in findings)
 
 
+def _at_best(context: Context, name: str, suite: str) -> tuple[ScanReport, ...]:
+    """What the judges of images of its kind could say at best of the image `name` of `suite`."""
+    scanners, kind = chosen(context.settings.scanners), context.definitions[name].definition.kind
+    reports = at_best(context.settings, suite, context.now)
+    return tuple(report for report in reports if kind in scanners[report.scanner].kinds)
+
+
 def silent_judges(context: Context, name: str, suite: str) -> str:
     """Why no scanner here could judge the image `name` of `suite`, whatever is in it; empty where one can."""
     rule = load_policy(context.settings.roots, context.policy_of(name)).image.judges
-    reports = at_best(context.settings, suite, context.now)
+    reports = _at_best(context, name, suite)
     able = any(counts(rule, report, context.now) for report in reports)
     return "" if able else silence(rule, reports, context.now)
 
@@ -295,7 +303,7 @@ def without_judges(context: Context, name: str, suite: str) -> RefusedError | No
     Asked before hours are spent on an image that nobody here has the data to judge.
     """
     policy = load_policy(context.settings.roots, context.policy_of(name))
-    reports, rule = at_best(context.settings, suite, context.now), policy.image.judges
+    reports, rule = _at_best(context, name, suite), policy.image.judges
     if any(counts(rule, report, context.now) for report in reports):
         return None
     reasons = tuple(judges(rule, name, reports, context.now))

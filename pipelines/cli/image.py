@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from hardening.catalog import load_waivers
+from hardening.catalog import load_waivers, require_judging
 from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, select
@@ -118,9 +118,10 @@ def plan_images(
     """What a build of `pattern` would do, parents included; `refresh` asks the mirror for its index first.
 
     What is wrong with one definition stops what stands on it and no other; it comes second, and is raised where one
-    image alone was asked for.
+    image alone was asked for. Raises ContentError where [judging] names a policy that is not there.
     """
     context = replace(context or image_context(looks=True), lenient=True)
+    require_judging(context.settings.roots, context.settings.judging)
     chosen, planner = named(context, pattern), Planner(context)
     names = [name for name in chosen if name in context.definitions]
     if refresh:

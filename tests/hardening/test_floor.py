@@ -142,6 +142,9 @@ def test_only_a_policy_that_the_settings_name_may_publish() -> None:
     require_may_publish((ROOT,), Judging(policies=("demo",), floor=""), "demo", NOW.date())
     with pytest.raises(ContentError, match="no policy is named defualt"):
         require_may_publish((ROOT,), Judging(), "defualt", NOW.date())
+    for wrong, key in ((Judging(floor="flor"), "floor"), (Judging(policies=("default", "flor")), r"policies\[1\]")):
+        with pytest.raises(ContentError, match=rf"goldsmith\.toml: judging\.{key}: no policy is named flor"):
+            require_may_publish((ROOT,), wrong, "default", NOW.date())
 
 
 @pytest.mark.parametrize("room", ["hardening/policies", "hardening/waivers", "pipelines/fleets", "network"])

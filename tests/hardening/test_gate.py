@@ -31,9 +31,10 @@ from hardening.foundation.settings import ROOT
 from hardening.gate import GateError, _of_nobody, brought_by, by_remedy, explain, explain_shared, judge_image, shared
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
-from hardening.running import RunningFacts, judge_member, under
+from hardening.running import RunningFacts, under
 from images.ledger import Ledger
 from images.scan.judge import _dated
+from tests.support.fleets import judge_member
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -103,6 +104,15 @@ def test_an_image_that_was_judged_and_holds_nothing_is_allowed():
     verdict = judged()
     assert verdict.allowed
     assert verdict.reasons == ()
+
+
+def test_who_judged_too_little_is_told_without_scanners_for_other_kinds_of_images() -> None:
+    """A container has no disk: that its scanner is silent is no gap."""
+    other = report(scanner="trivy-disk", outcome=Outcome.NOT_APPLICABLE, evaluated=0, reason="it is for machines")
+    lacking = report(scanner="trivy", outcome=Outcome.NOT_EVALUATED, evaluated=0, reason="trivy is not installed")
+    [reason] = judged(reports=(other, lacking)).refusals
+    assert reason.what.endswith("scanners judged this image (trivy: trivy is not installed)")
+    assert judged(reports=(other,)).refusals[0].what.endswith("(trivy-disk: it is for machines)")
 
 
 def test_a_reason_says_which_base_it_comes_from() -> None:

@@ -19,8 +19,9 @@ from hardening.foundation.settings import ROOT, Judging
 from hardening.gate import enforced_as, judge_image
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy, covering, weaknesses
-from hardening.running import RunningFacts, judge_member
+from hardening.running import RunningFacts
 from pipelines.cli.controls import policy_text
+from tests.support.fleets import judge_member
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,8 @@ from images.plan.freshness import (
     ordered,
     worst,
 )
-from images.plan.holes import KnownHoles
+from images.plan.holes import KnownHoles, unfit
+from images.scan.base import Feed
 from tests.images.plan.test_plan import inputs, plan
 from tests.support.publishing import NOW
 
@@ -133,3 +135,13 @@ def test_only_the_same_package_from_outside_closes_a_hole_at_once() -> None:
     assert holes(exploited=True).grave_closed_by_offer(debian, old, old) == ()
     assert holes(exploited=True).grave_closed_by_offer(debian, old, replace(new, source="other")) == ()
     assert holes(exploited=True, archive=("agent",)).grave_closed_by_offer(debian, old, new) == ()
+
+
+@pytest.mark.parametrize(
+    ("age", "said"), [(-2, "dated 2026-11-27, in the future"), (-1, ""), (7, ""), (8, "it is 8 days old; the policy")]
+)
+def test_data_is_fit_as_long_as_the_gate_would_judge_by_it(age: int, said: str) -> None:
+    """What is dated to a day to come would be fresh for ever."""
+    why = unfit(Feed(Path(), NOW - age * DAY, "a feed"), 7 * DAY, NOW)
+    assert said in why
+    assert bool(why) == bool(said)

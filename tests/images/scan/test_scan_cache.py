@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,11 +17,12 @@ from hardening.catalog import load_policy
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.settings import ROOT, Feeds, Settings
 from hardening.gate import judge_image
-from hardening.model import Severity
+from hardening.model import Kind, Severity
 from images.feeds import debsecan_format
 from images.scan import SCANNERS, flow
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import SBOM, ScanResult, at_best, inputs_of, scan, still_valid, unchanged
+from images.scan.judge import silent_judges
 from images.scan.syft import Bills
 from tests.support.publishing import CHECK
 from tests.support.scanning import NO_FEEDS, make_target, with_bill
@@ -108,6 +111,24 @@ def test_a_judge_without_a_program_evaluates_nothing_at_best(monkeypatch: pytest
     assert with_programs["debsecan"] == (Outcome.PASS, "")
     assert with_programs["trivy"] == (Outcome.NOT_EVALUATED, "it has no data")
     assert without["debsecan"] == (Outcome.NOT_EVALUATED, "debsecan is not installed")
+
+
+def test_who_is_for_other_kinds_of_images_could_judge_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine that only a scanner of containers has data for is not built in vain; nor is that one named."""
+    settings = Settings(state=tmp_path, scanners=("osv-scanner",))
+    monkeypatch.setattr("images.scan.flow.feeds.current", lambda *_, **__: ({"osv-scanner": FEED}, {}))
+    monkeypatch.setattr("images.scan.flow.process.which", lambda name: Path("/usr/bin") / name)
+
+    def silent(kind: Kind) -> str:
+        one = SimpleNamespace(definition=SimpleNamespace(kind=kind, policy="default"))
+        context: Any = SimpleNamespace(
+            settings=settings, now=NOW, definitions={"one": one}, policy_of=lambda _: "default"
+        )
+        return silent_judges(context, "one", "trixie")
+
+    assert silent(Kind.CONTAINER) == ""
+    assert "debsecan: " in silent(Kind.MACHINE)
+    assert "osv-scanner" not in silent(Kind.MACHINE)
 
 
 def test_an_error_never_stands() -> None:

@@ -205,8 +205,9 @@ def test_a_policy_that_may_publish_is_no_weaker_than_the_floor(tmp_path: Path) -
     assert "image.vulnerabilities: exploited ones of severity low" in found.evidence
     assert "running.max_age: not asked" in found.evidence
     assert content_problems((ROOT, tmp_path), TODAY, Judging(policies=("l-policy",), floor="")) == ()
-    [unknown] = content_problems((ROOT, tmp_path), TODAY, Judging(policies=("defualt",)))
+    unknown, weak = content_problems((ROOT, tmp_path), TODAY, Judging(policies=("defualt", "l-policy")))
     assert "judging.policies[0]: no policy is named defualt" in str(unknown)
+    assert str(weak) == str(found)
 
 
 def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(tmp_path: Path) -> None:
