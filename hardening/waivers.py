@@ -31,7 +31,7 @@ WAIVABLE = dict.fromkeys((*(rule for rule in RUNNING if rule != "revoked"), SCOR
 
 
 ASKED_FOR = timedelta(days=30)
-SOON = timedelta(days=14)  # before its end a waiver is announced
+SOON = timedelta(days=14)  # before its end a waiver is announced, and for so long after it what it covered
 SUBJECT, SLUG = "s/u/b/j", "s-u-b-j"  # stands for a subject, and for it in a name, in what is made for many
 WILD = re.compile(r"[*?\[]")
 NOT_IN_A_NAME = re.compile(r"[^a-z0-9]+")
@@ -194,6 +194,18 @@ def ending_soon(waivers: Sequence[Waiver], today: date) -> tuple[Waiver, ...]:
     """The waivers in force that end within 14 days, the first first."""
     soon = (waiver for waiver in active(waivers, today) if waiver.expires - today <= SOON)
     return tuple(sorted(soon, key=lambda waiver: (waiver.expires, waiver.id)))
+
+
+def refusing_since(waivers: Sequence[Waiver], reasons: Iterable[Reason], today: date) -> dict[str, tuple[str, ...]]:
+    """By its id, each waiver that ended within 14 days and names what is among `reasons`, with their subjects."""
+    lately = [one for one in waivers if today - SOON <= one.expires < today]
+    found: dict[str, dict[str, None]] = {}
+    for reason in reasons if lately else ():  # which are read as they are asked for
+        for waiver in lately:
+            named = {reason.rule, reason.rule.replace("_", "-")} & {*waiver.names}
+            if named and waiver.reaches(reason.subject, [reason.comes_from] if reason.comes_from else ()):
+                found.setdefault(waiver.id, {})[reason.subject] = None
+    return {waiver: tuple(sorted(subjects)) for waiver, subjects in found.items()}
 
 
 def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:

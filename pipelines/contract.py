@@ -157,11 +157,12 @@ class NightlyLine(Line):
     unchanged by newer data, or first, where there was none to compare with; a `lock`, the pin of an upstream image, is
     pinned, moved, waits or failed, and one that a person moves has something newer or was left unasked; an `image` is
     published, re-dated, unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks
-    while its candidate is too young, and is promoted where that could not wait, or to an earlier candidate; a `fleet`
-    is compliant, empty, rolled, waits (for a person's approval), skipped, refused or failed; a `waiver` ends within 14
-    days; releases to `prune` are due or removed; the `digest` to the channels was sent, has nothing to say, or failed.
-    What `report` and `notify` could not do, and what is `urgent` of the `feeds`, has a line of its own. With
-    `--dry-run`, `index`, `feeds` and `lock` would be asked, and what a night would do is planned.
+    while its candidate is too young, and is promoted where that could not wait, no canary ran, or to an earlier
+    candidate; a `fleet` is compliant, empty, rolled, waits (for a person's approval), skipped, refused or failed; a
+    `waiver` ends within 14 days, or ended so lately and what it covered refuses something; releases to `prune` are due
+    or removed; the `digest` to the channels was sent, has nothing to say, or failed. What `report` and `notify` could
+    not do, and what is `urgent` of the `feeds`, has a line of its own. With `--dry-run`, `index`, `feeds` and `lock`
+    would be asked, and what a night would do is planned.
 
     `days_left`, of an image: until its `stable` release ends, below 0 once it has; null where it has none. `stopped_by`
     names the image that it stands on, where that was refused or failed and nothing was done for this one. `exit_code`

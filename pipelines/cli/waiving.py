@@ -16,13 +16,15 @@ from hardening.foundation.console import print_json, print_text, say
 from hardening.foundation.content import find_content, parse
 from hardening.foundation.errors import ContentError, OutsideError, UsageError, nearest
 from hardening.foundation.settings import ROOT, load_settings
-from hardening.model import Waiver
+from hardening.model import Enforcement, Waiver
 from hardening.waivers import ASKED_FOR, NOT_IN_A_NAME, RUNNING, WAIVABLE, About, about_finding, about_rule, ending_soon
 from pipelines.cli.preview_output import PreviewOutput, terminal
 from pipelines.contract import Line
+from pipelines.fleet.judged_state import last_checks
 from pipelines.wiring import clock, image_context
 
 if TYPE_CHECKING:
+    from hardening.findings import Reason
     from hardening.foundation.errors import GoldsmithError
     from hardening.foundation.settings import Settings
     from images.context import Context
@@ -91,6 +93,18 @@ def ending_text(waiver: Waiver, ends: str = "ends") -> str:
     """A waiver that ends soon, or has ended: what, for whom, when and whose it is."""
     names, subjects = ", ".join(waiver.names), ", ".join(waiver.subjects)
     return f"{waiver.id} for {names} in {subjects} {ends} on {waiver.expires} ({waiver.owner})"
+
+
+def refused_now(context: Context) -> Iterator[Reason]:
+    """What refuses the newest images by the last verdicts on them, and members by the last checks of their fleets."""
+    ledger = context.ledger
+    for name in sorted(context.definitions):
+        artifact = ledger.latest_artifact(name, context.settings.platform)
+        verdict = ledger.verdict(artifact.digest) if artifact else None
+        yield from verdict.refusals if verdict else ()
+    for _, members in last_checks(context).values():
+        reasons = (reason for member in members for reason in member.reasons)
+        yield from (one for one in reasons if one.stands and one.enforcement is Enforcement.ENFORCE)
 
 
 def export_waivers(form: str, subject: str) -> str:

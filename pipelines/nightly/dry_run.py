@@ -114,7 +114,7 @@ def _channel(context: Context, name: str) -> Iterator[NightlyLine]:
     except RefusedError as error:
         yield _as_now(name, error)
     for release in earlier(context, name)[:1]:
-        yield _line("channel", name, PLANNED, f"stable moves {earlier_text(release)}")
+        yield _line("channel", name, PLANNED, f"stable moves {earlier_text(context, release)}")
 
 
 def _as_now(name: str, error: GoldsmithError) -> NightlyLine:

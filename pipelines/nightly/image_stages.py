@@ -159,7 +159,7 @@ def _to_earlier(context: Context, answer: ImageAnswer) -> NightPart:
             say(f"{answer.name}: the release of {release.published_at:%Y-%m-%d} is passed over: {error.message}")
     if not (moved := _moved_tonight(context, answer.name)):
         return NightPart()
-    return NightPart((_channel_line(answer.name, "promoted", earlier_text(moved)),), promoted=answer.name)
+    return NightPart((_channel_line(answer.name, "promoted", earlier_text(context, moved)),), promoted=answer.name)
 
 
 def soaking(name: str, decided: PromotionDecision) -> NightPart:

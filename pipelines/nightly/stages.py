@@ -15,7 +15,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.retrying import retrying
-from hardening.waivers import ending_soon
+from hardening.waivers import ending_soon, refusing_since
 from images import feeds
 from images.artifact import Release
 from images.build.flow import as_ours
@@ -33,7 +33,7 @@ from pipelines.cli.digest_text import DigestOutput
 from pipelines.cli.feeds import OF_ALL, changes_told, failing, of_suite, update_feeds
 from pipelines.cli.image import prune_images
 from pipelines.cli.report import write_report
-from pipelines.cli.waiving import ending_text
+from pipelines.cli.waiving import ending_text, refused_now
 from pipelines.contract import NightlyLine
 from pipelines.durable.port import FencedError
 from pipelines.fleet.catalog import load_fleet, load_fleets
@@ -205,7 +205,7 @@ class WorldStages(NightStages):
         return with_failure("fleet", name, act)
 
     def waivers(self, order: NightOrder) -> NightPart:
-        """Within 14 days."""
+        """Within 14 days, before their end or after it."""
         return _alone(lambda: ending(self.at(order)))
 
     def report(self, record: NightRecord) -> NightPart:
@@ -395,9 +395,16 @@ def _named(names: Iterable[str]) -> str:
 
 
 def ending(context: Context) -> NightPart:
-    """The waivers that end within 14 days."""
+    """The waivers that end within 14 days, and those that ended so lately and what they covered refuses something."""
+    waivers, today = load_waivers(context.settings.roots), context.now.date()
+    refusing = refusing_since(waivers, refused_now(context), today)
+    details = [("ends", waiver, ending_text(waiver)) for waiver in ending_soon(waivers, today)] + [
+        ("ended", waiver, f"{ending_text(waiver, 'ended')}, which refuses {shortly(refusing[waiver.id], ', ')} now")
+        for waiver in waivers
+        if waiver.id in refusing
+    ]
     lines = [
-        NightlyLine(kind="waiver", name=waiver.id, status="ends", detail=ending_text(waiver), seconds=0.0)
-        for waiver in ending_soon(load_waivers(context.settings.roots), context.now.date())
+        NightlyLine(kind="waiver", name=waiver.id, status=status, detail=detail, seconds=0.0)
+        for status, waiver, detail in details
     ]
     return NightPart(tuple(told(line) for line in lines))

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from hardening.findings import Reason, Verdict
+from hardening.model import Enforcement
+from images.artifact import Artifact
 from images.context import Context
+from images.documents import to_json
+from images.ledger import FleetCheck
+from pipelines.cli.waiving import refused_now
 from pipelines.contract import NightlyLine
+from pipelines.fleet.violations import CheckedMember, MemberVerdict, PolicyState
 from pipelines.nightly.stages import ending
 from pipelines.nightly.summary import summary
 from tests.support.loop import Goldsmith
@@ -83,6 +92,41 @@ def test_the_night_announces_it_too(inv: Goldsmith, tmp_path: Path) -> None:
         detail="soon for CVE-2026-0001 in shop ends on 2026-12-09 (web)",
     )  # fmt: skip
     assert summary([], [line]) == "nothing built, nothing published; fleets: none; waivers that end: soon"
+
+
+def test_the_night_names_a_waiver_that_has_ended_and_what_refuses_since(inv: Goldsmith, tmp_path: Path) -> None:
+    """For two weeks, by the last verdicts on images and checks of fleets, and only where something refuses."""
+    settings = settings_in(tmp_path / "night", content=inv.content, judging={"roots": inv.content})
+    begun = Context(settings, datetime(2026, 12, 10, 12, tzinfo=UTC), str, str)
+    made = Artifact("shop", settings.platform, "in", f"sha256:{5:064x}", {}, (), begun.now, begun.now)
+
+    def names(day: int) -> list[tuple[str, str]]:
+        return [(line.name, line.status) for line in ending(begun.moved(begun.now.replace(day=day))).lines]
+
+    with closing(begun.ledger) as ledger:
+        ledger.record_artifact(made)
+        assert names(10) == [("later", "ends")]
+        refused = Reason("CVE-2026-0001", "shop", Enforcement.ENFORCE, "w", "y", "t")
+        for reason, told in (
+            (replace(refused, waived_by="x"), []),
+            (replace(refused, rule="CVE-2026-0002"), []),
+            (refused, [("soon", "ended")]),
+        ):
+            ledger.record_verdict(made.digest, Verdict("shop", "default", begun.now, False, (reason,)))
+            assert names(10) == [("later", "ends"), *told]
+        ended = ending(begun).lines[-1]
+        assert (ended.name, ended.status) == ("soon", "ended")
+        assert ended.detail.endswith("ended on 2026-12-09 (web), which refuses shop now")
+        assert summary([], [ended]).endswith("; waivers that ended: soon")
+        assert (names(23), names(24)) == ([("later", "ended"), ("soon", "ended")], [("later", "ended")])
+        assert names(25) == []
+        one = replace(refused, rule="expired", subject="web/web-1", enforcement=Enforcement.WARN)
+        reasons = (one, replace(one, rule="unread", waived_by="x"), replace(one, enforcement=Enforcement.ENFORCE))
+        verdict = MemberVerdict(PolicyState.OUT, ("expired",))
+        ledger.record_check(
+            FleetCheck("web", begun.now, to_json((CheckedMember("web-1", "i", "", "", "", verdict, reasons),)))
+        )
+        assert list(refused_now(begun)) == [refused, reasons[-1]]
 
 
 def test_what_is_exported_says_affected_unless_a_waiver_says_why_it_is_not(inv: Goldsmith) -> None:
