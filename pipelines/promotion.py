@@ -1,6 +1,7 @@
 """Whether a night may move `stable`: the candidate has soaked, or cannot wait, and does well where a fleet runs it.
 
-Where it may not, to which earlier candidate: each one soaks by itself, whatever is published meanwhile.
+Where it may not, to which earlier candidate: each one soaks by itself, whatever is published meanwhile. A fleet without
+members holds nothing back, unless it could not be rolled to the release; that no canary ran is said.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from hardening.evaluation import CLOCK_SKEW
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.running import UNREAD
@@ -27,7 +29,9 @@ from pipelines.rollout.state import Phase
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    """Whether the candidate waits; `why` it does, or why it does not although it has not soaked."""
+    """Whether the candidate waits; `why` it does, or what is to be said where it does not: why it has not to soak, and
+    that no canary ran.
+    """
 
     waits: bool
     why: str = ""
@@ -36,20 +40,24 @@ class PromotionDecision:
 def promotion(context: Context, name: str) -> PromotionDecision:
     """Decide over `stable` of one image.
 
-    Raises RefusedError where a member of a fleet runs the candidate and is unhealthy, and OutsideError where a fleet
-    that should run it cannot be read.
+    Raises RefusedError where a member of a fleet runs the candidate and is unhealthy, or a clock dated what is to be
+    compared to a day to come, and OutsideError where a fleet that should run it cannot be read.
     """
     to = store_of(context, name)
     candidate = to.meant(f"{name}:candidate")
     fixes = soak(context, to, name, candidate, to.pointed(candidate.repository, "stable"))
     if isinstance(fixes, PromotionDecision):
         return fixes
+    empty = list[str]()
     for fleet, judged in _canaries(context, name):
-        if fixes:
+        if fixes or not judged:
             _refuse_failed(context, name, fleet, candidate)
-        if not _healthy(name, fleet, judged, candidate) and not fixes:
+        if not judged:
+            empty.append(fleet)
+        elif not _healthy(name, fleet, judged, candidate) and not fixes:
             return PromotionDecision(waits=True, why=f"it has soaked, but no member of the fleet {fleet} runs it yet")
-    return PromotionDecision(waits=False, why=f"at once, for it fixes {', '.join(fixes)}" if fixes else "")
+    told = [f"at once, for it fixes {', '.join(fixes)}"] if fixes else []
+    return PromotionDecision(waits=False, why="; ".join([*told, *_no_canary(empty)]))
 
 
 def earlier(context: Context, name: str) -> tuple[Release, ...]:
@@ -59,9 +67,15 @@ def earlier(context: Context, name: str) -> tuple[Release, ...]:
     return earlier_candidates(context, to, candidate, to.pointed(candidate.repository, "stable"))
 
 
-def earlier_text(release: Release) -> str:
-    """Say that `stable` moves to an earlier candidate."""
-    return f"to the release of {_moment(release.published_at)}, which has soaked although a newer one is candidate"
+def earlier_text(context: Context, release: Release) -> str:
+    """Say that `stable` moves to an earlier candidate, and where no canary told how that runs."""
+    moves = f"to the release of {_moment(release.published_at)}, which has soaked although a newer one is candidate"
+    empty = [one.name for one in _candidate_fleets(context, release.name) if _is_empty(context, one.name)]
+    return "; ".join([moves, *_no_canary(empty)])
+
+
+def _no_canary(fleets: Sequence[str]) -> list[str]:
+    return [f"no canary ran, for no member of the fleet {', '.join(fleets)} is there"] if fleets else []
 
 
 def soak(
@@ -75,16 +89,24 @@ def soak(
     time, since = context.definitions[name].definition.lifecycle.soak, candidate_since(to, candidate)
     if soaked(since, time, context.now):
         return ()
-    if fixes := _fixes(context, to, candidate, stable):
+    present = to.find(candidate.repository, stable[0]) if stable else None
+    if present and (fixes := urgent_fixes(context, present, candidate)):
         return fixes
+    _refuse_to_come(context, name, "candidate", since)
+    if present:
+        _refuse_to_come(context, name, "stable", present.published_at)
     why = f"candidate since {_moment(since)}; stable moves after {shown(time)}, on {_moment(since + time)}"
     return PromotionDecision(waits=True, why=f"{why}, or now: ./goldsmith image.promote {name}")
 
 
-def _fixes(context: Context, to: ReleaseStore, candidate: Release, stable: Sequence[str]) -> tuple[str, ...]:
-    """What cannot wait: the exploited or critical holes that the candidate closes."""
-    present = to.find(candidate.repository, stable[0]) if stable else None
-    return urgent_fixes(context, present, candidate) if present else ()
+def _refuse_to_come(context: Context, name: str, channel: str, at: datetime) -> None:
+    """Raise RefusedError where the date of a channel lies ahead: it would soak, or count as newer, until that day."""
+    if at > context.now + CLOCK_SKEW:  # an interrupted night has the moment at which it began
+        raise RefusedError(
+            f"stable of {name} stays: {channel} is dated {_moment(at)}, which is still to come",
+            hint="a clock was wrong then, or is now; where the image is good, ./goldsmith image.promote "
+            f"{name} moves stable to candidate now",
+        )
 
 
 def earlier_candidates(
@@ -103,16 +125,22 @@ def earlier_candidates(
 def _ran_well(context: Context, fleet: str, release: Release) -> bool:
     """Whether the newest rollout of a fleet to this content, whatever its dates, replaced members and ended well.
 
-    A fleet of which the last check found no member tells nothing, as with the present candidate.
+    A fleet of which the last check found no member tells no more than that a rollout failed, as with the present
+    candidate.
     """
-    check = context.ledger.fleet_checks().get(fleet)
-    if check and not check.members:
-        return True
     same = {one.digest for one in context.ledger.releases_of_content(release.content)}
     view = next((one for one in history(context, fleet) if one.replacement.rpartition("@")[2] in same), None)
+    if _is_empty(context, fleet):
+        return not (view and view.state and view.state.failure)
     if view is None or view.back or view.state is None or not view.state.ended_at or view.state.failure:
         return False
     return any(member.phase is Phase.NEW for member in view.members)
+
+
+def _is_empty(context: Context, fleet: str) -> bool:
+    """Whether the last check of a fleet found no member; one that was never checked is not known to be empty."""
+    check = context.ledger.fleet_checks().get(fleet)
+    return bool(check and not check.members)
 
 
 def _candidate_fleets(context: Context, name: str) -> list[Fleet]:
@@ -122,14 +150,13 @@ def _candidate_fleets(context: Context, name: str) -> list[Fleet]:
 
 
 def _canaries(context: Context, name: str) -> Iterator[tuple[str, tuple[Judged, ...]]]:
-    """The same, as far as any member runs."""
+    """The same, with their judged members."""
     for fleet in _candidate_fleets(context, name):
         with fleet_session(fleet.name, context, now=lambda: context.now) as at:
             judged = check(at)
             if unread := [one.member.name for one in judged if UNREAD in one.rules]:
                 raise OutsideError(f"{', '.join(unread[:3])} of the fleet {fleet.name} could not be read")
-            if judged:
-                yield fleet.name, judged
+            yield fleet.name, judged
 
 
 def _refuse_failed(context: Context, name: str, fleet: str, candidate: Release) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 from hardening.findings import Reason
 from hardening.foundation.bulk import no_collection
@@ -22,6 +23,7 @@ from images.artifact import Release
 from images.registry.references import qualified
 from pipelines.fleet.members import Followed, Member, Provenance
 
+HOLDS = ("revoked_at", "superseded_since", "refused_since")  # since when: what is not so has no such day
 BARE_ID = re.compile("(sha256:)?[0-9a-f]*")  # an image by its id, of which no registry is known
 
 
@@ -90,7 +92,7 @@ class FleetJudge:
         if (known := self._images.get(key)) is None:
             same = member.image, origin
             if same not in self._equal:
-                self._equal[same] = facts(member, origin, self._own_registry)
+                self._equal[same] = _begun(facts(member, origin, self._own_registry), self._now)
             known = origin, self._equal[same]
             self._images[key] = known  # which keeps the origin, and so its id
         subject = f"{self._fleet}/{member.name}"
@@ -154,6 +156,14 @@ def facts(member: Member, origin: Provenance, own_registry: str = "") -> Running
         application=origin.release is None,
         unread=bool(origin.unread),
     )
+
+
+def _begun(known: RunningFacts, now: datetime) -> RunningFacts:
+    """The same, where what holds has begun by now: a clock that was ahead dates it to a day to come, and does not put
+    it off.
+    """
+    begun: dict[str, Any] = {name: now for name in HOLDS if (at := getattr(known, name)) and at > now}
+    return replace(known, **begun) if begun else known
 
 
 def _of_others(tag: Followed | None, unknown: RunningFacts) -> RunningFacts:

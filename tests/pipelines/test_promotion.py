@@ -174,6 +174,73 @@ def test_it_ran_well_under_whichever_dates_it_was_rolled(moved: tuple[Any, Relea
             assert promotion._ran_well(context, "canary", again) is well
 
 
+class Rolled(SimpleNamespace):
+    """The newest rollout of a fleet: to what, and why it failed."""
+
+    def __init__(self, to: Release, failure: str = "") -> None:
+        state = SimpleNamespace(ended_at=NOW, failure=failure)
+        super().__init__(replacement=f"r/web@{to.digest}", back=False, state=state, members=())
+
+
+def deciding(to: Any, candidate: Release, monkeypatch: pytest.MonkeyPatch, *rolled: Rolled) -> Any:
+    """A context in which `candidate` is one, nothing is `stable`, and the fleet on `candidate` has no members."""
+    to.meant, to.pointed = lambda _: candidate, lambda *_: ()
+    to.ledger.record_check(FleetCheck("canary", NOW, []))
+    fleet = SimpleNamespace(name="canary", replacement=SimpleNamespace(definition=candidate.name, channel="candidate"))
+    monkeypatch.setattr(promotion, "store_of", lambda *_: to)
+    monkeypatch.setattr(promotion, "load_fleets", lambda _: {"canary": fleet})
+    monkeypatch.setattr(promotion, "fleet_session", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(promotion, "check", lambda _: ())
+    monkeypatch.setattr(promotion, "history", lambda *_: rolled)
+    definitions = {candidate.name: SimpleNamespace(definition=definition())}
+    return SimpleNamespace(ledger=to.ledger, now=NOW, definitions=definitions, settings=SimpleNamespace(roots=()))
+
+
+def test_where_the_fleet_on_candidate_is_empty_it_is_said_that_no_canary_ran(
+    moved: tuple[Any, Release, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the candidate, and of an earlier one; and what could not be rolled there, so that nobody is left, stays."""
+    to, ours, newer = moved
+    context = deciding(to, newer, monkeypatch)
+    said = "no canary ran, for no member of the fleet canary is there"
+    assert promotion.promotion(context, newer.name) == PromotionDecision(waits=False, why=said)
+    assert promotion.earlier_text(context, ours).endswith(f"; {said}")
+    context = deciding(to, newer, monkeypatch, Rolled(ours, "it crashed"))
+    assert not promotion.promotion(context, newer.name).waits
+    assert not promotion._ran_well(context, "canary", ours)
+    context = deciding(to, newer, monkeypatch, Rolled(newer, "it crashed"))
+    assert promotion._ran_well(context, "canary", ours)
+    with pytest.raises(RefusedError, match="the fleet canary could not be rolled to the candidate"):
+        promotion.promotion(context, newer.name)
+
+
+@pytest.mark.parametrize(("ahead", "refused"), [(0, False), (1, False), (2, True), (4000, True)])
+def test_a_date_to_come_neither_soaks_nor_waits_in_silence(
+    ahead: int, refused: bool, moved: tuple[Any, Release, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The candidate's, or that of `stable`, after which nothing earlier is newer. A night may go on hours later."""
+    to, ours, _ = moved
+    dated = {"published_at": NOW + ahead * DAY, "repository": ours.repository}
+    to_come = replace(numbered(7), **dated)
+    to.ledger.record_release(to_come)
+    to.ledger.record_move(Move(to_come.repository, "candidate", to_come.digest, to_come.published_at, "publish"))
+    young = replace(numbered(8), repository=ours.repository, published_at=NOW)
+    context = deciding(to, to_come, monkeypatch)
+    monkeypatch.setattr(promotion, "urgent_fixes", lambda *_: ())
+    to.find = lambda *_: to_come
+    for candidate, stable, channel in ((to_come, (), "candidate"), (young, (to_come.digest,), "stable")):
+        if not refused:
+            decided = promotion.soak(context, to, candidate.name, candidate, stable)
+            assert isinstance(decided, PromotionDecision)
+            assert decided.waits
+            continue
+        with pytest.raises(RefusedError, match=rf"{channel} is dated .* which is still to come") as error:
+            promotion.soak(context, to, candidate.name, candidate, stable)
+        assert f"image.promote {candidate.name}" in error.value.hint
+    monkeypatch.setattr(promotion, "urgent_fixes", lambda *_: ("CVE-1",))
+    assert promotion.soak(context, to, young.name, young, (to_come.digest,)) == ("CVE-1",)
+
+
 def test_only_fleets_that_become_the_candidate_tell_how_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """One on stable waits for it."""
     becomes = {"canary": (NAME, "candidate"), "shop": (NAME, "stable"), "other": ("nginx", "candidate")}

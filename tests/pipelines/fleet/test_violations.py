@@ -110,6 +110,25 @@ def test_a_revocation_holds_for_the_content_whatever_is_dated_over_it() -> None:
     assert "leaks a key" in found.reasons[0].what
 
 
+AHEAD = NOW + timedelta(days=400)
+
+
+@pytest.mark.parametrize(
+    ("origin", "rule"),
+    [
+        (Provenance(release=release(1, revoked_at=AHEAD), latest=release(1)), "revoked"),
+        (Provenance(release=release(1), latest=release(9), latest_since=AHEAD), "superseded"),
+        (Provenance(release=release(1), latest=release(9, published_at=AHEAD)), "superseded"),
+        (Provenance(release=release(1), latest=release(1), refused_because="x", refused_since=AHEAD), "refused"),
+    ],
+)
+def test_what_holds_now_is_not_put_off_by_a_clock_that_was_ahead(origin: Provenance, rule: str) -> None:
+    """It was written down with a day to come, until which the member would count as good."""
+    (found,) = judged(origin).reasons
+    assert (found.rule, found.since) == (rule, NOW)
+    assert judged(Provenance(release=release(1, expires_at=AHEAD), latest=release(1))).reasons == ()
+
+
 def test_another_content_in_the_channel_supersedes_from_the_moment_it_moved() -> None:
     """Not from the day it was built."""
     moved = NOW - timedelta(hours=3)
