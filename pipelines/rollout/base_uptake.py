@@ -13,9 +13,10 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, RefusedError
 from hardening.foundation.process import NETWORK, run
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import Settings, rehearsing
 from images.ledger import BaseUptake
 from pipelines.contract import Line
 from pipelines.fleet.applications import Application, behind
@@ -66,13 +67,17 @@ def take_up(
     """The applications of the fleet that stand on an older base; with `apply`, tell and ask where that is to be done.
 
     `most_tries`: a person who has mended what failed asks for one more. What cannot be asked
-    is a line. Raises OutsideError where the ledger or registry fails.
+    is a line. A rehearsal tells and asks nobody, and says so. Raises OutsideError where the ledger or registry fails.
     """
     tagged = None
     if at.fleet.replacement.tag and any(one.on_base for one in judged):
         with suppress(ContentError, RefusedError):  # who plans a rollout to it is told
             tagged = at.origins().target()
-    return tuple(_taken(at, one, most_tries if apply else 0) for one in behind(at.fleet, judged, tagged))
+    found = behind(at.fleet, judged, tagged)
+    if apply and found and rehearsing(at.context.settings):
+        say(f"rehearsal, so nobody is told of {at.fleet.name}: {Event.REBUILD}, and no rebuild is asked for")
+        apply = False
+    return tuple(_taken(at, one, most_tries if apply else 0) for one in found)
 
 
 def _taken(at: FleetSession, one: Application, most_tries: int) -> UptakeLine:

@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from hardening.foundation.errors import ContentError
-from hardening.foundation.settings import Notify, Settings
+from hardening.foundation.settings import REHEARSAL, Notify, Settings
 from images.context import Context
 from images.ledger import BaseUptake, Holder
 from pipelines.fleet.applications import behind
@@ -123,6 +123,19 @@ def test_without_apply_nothing_is_told_or_asked(tmp_path: Path, heard: Path) -> 
     at = session(tmp_path, by_program(heard))
     assert [line.state for line in take_up(at, [application()], apply=False)] == ["due"]
     assert (lines_of(heard), lines_of(tmp_path / "told"), at.context.ledger.audit_lines()) == ([], [], ())
+
+
+def test_a_rehearsal_tells_and_asks_nobody_and_says_so(
+    tmp_path: Path, heard: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No try is counted: the same directory may be used for real later."""
+    at = session(tmp_path, by_program(heard))
+    (tmp_path / REHEARSAL).touch()
+    assert [(line.state, line.tries) for line in take_up(at, [application()], apply=True)] == [("due", 0)]
+    assert (lines_of(heard), lines_of(tmp_path / "told"), at.context.ledger.audit_lines()) == ([], [], ())
+    assert "rehearsal, so nobody is told of web: rebuild, and no rebuild is asked for" in capsys.readouterr().err
+    assert take_up(at, [], apply=True) == ()
+    assert capsys.readouterr().err == ""
 
 
 def test_without_a_program_or_webhook_the_owner_is_told_once(tmp_path: Path) -> None:
