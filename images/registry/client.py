@@ -127,7 +127,10 @@ class RegistryClient:
         repository, wanted = split(reference)
         tags = self.tags(repository)
         if not tags:
-            hint = "./goldsmith image.publish NAME publishes one; ./goldsmith image.list shows what is published"
+            publish = "./goldsmith image.publish NAME publishes one; ./goldsmith image.list shows what is published"
+            host = repository.partition("/")[0]
+            foreign = f"is the name right? if it is private, log in with `docker login {host}`"
+            hint = publish if self.own else foreign
             raise NotFoundError(f"nothing is published as {repository}", hint=hint)
         raise NotFoundError(f"{reference} is not in the registry", hint=nearest(wanted, tags))
 

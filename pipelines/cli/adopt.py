@@ -438,9 +438,11 @@ def _refuse_member(found: Unadopted, settings: Settings) -> None:
     """Raise RefusedError where a fleet selects the service already."""
     for fleet in load_fleets(settings.roots).values():
         wanted = fleet.selector.items()
-        if fleet.kind is FleetKind.DOCKER and wanted <= container_spec.labels_of(found.one).items():
+        taken = [one for one in found.containers if wanted <= container_spec.labels_of(one).items()]
+        if fleet.kind is FleetKind.DOCKER and taken:
+            which = ", ".join(map(container_spec.name, taken)) if found.runs else found.source
             raise RefusedError(
-                f"the fleet {fleet.name} selects {found.source} already",
+                f"the fleet {fleet.name} selects {which} already",
                 hint=f"./goldsmith fleet.check {fleet.name} shows it",
             )
 

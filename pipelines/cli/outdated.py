@@ -34,6 +34,7 @@ from pipelines.contract import Line
 from pipelines.wiring import image_context
 
 OUTDATED, UNANSWERED, NAMED = 1, 4, 3
+ASK = "ask whoever makes the image"
 STATUS, DOCKERFILE = "var/lib/dpkg/status", "Dockerfile.j2"
 BASE = "org.opencontainers.image.base."
 
@@ -394,9 +395,9 @@ class FreshnessQuestion:
             if package.name in newer:
                 yield self._foreign(reference, bootstrap.suite, package, *newer[package.name])
         after = (newer[one.name][0] if one.name in newer else one for one in packages)
-        yield from self._open(reference, bootstrap.suite, after)
+        yield from (replace(one, todo=ASK) for one in self._open(reference, bootstrap.suite, after))
         if told := self._of_distribution(reference, bootstrap.suite):
-            yield told
+            yield replace(told, todo=ASK)
 
     def _foreign(self, image: str, suite: str, old: Package, new: Package, kept: bool) -> Newer:
         fixes = self.holes.closed(suite, old, new)
@@ -404,7 +405,7 @@ class FreshnessQuestion:
         closes, held = _closes(fixes), "; it is held back there" if kept else ""
         return Newer(
             image, NewerKind.PACKAGE, old.name, urgency, f"{old.name} {old.version} → {new.version}{closes}{held}",
-            "ask whoever makes the image", old=old.version, new=new.version, fixes=fixes,
+            ASK, old=old.version, new=new.version, fixes=fixes,
         )  # fmt: skip
 
     def _of_base(self, reference: str) -> Iterator[Newer]:
@@ -432,7 +433,7 @@ class FreshnessQuestion:
                 name,
                 Urgency.NORMAL,
                 why,
-                "ask whoever makes the image",
+                ASK,
                 old=digest,
                 new=now,
             )

@@ -151,6 +151,11 @@ def _ask_health(draft: Draft, found: Unadopted, definition: Definition | None, k
     own, new = _in_words(test), _in_words(["CMD", *after])
     serves = _ports_of(definition, known)
     published = _tcp(found.one["HostConfig"].get("PortBindings"))
+    if others := [container_spec.name(one) for one in found.containers if _shows(one) != _shows(found.one)]:
+        draft.todo.append(
+            f"health is drafted from {container_spec.name(found.one)}, and {', '.join(others)} has another health "
+            "check or publishes other ports: see that it fits each, or adopt them as fleets of their own"
+        )
     if definition and serves and (lost := [port for port in published if port not in serves]):
         draft.set(
             "health", {"kind": "tcp", "port": _number(lost[0])}, f"{lost[0]} is published: what does not serve it may "
@@ -182,6 +187,12 @@ def _ask_health(draft: Draft, found: Unadopted, definition: Definition | None, k
     )
 
 
+def _shows(container: Json) -> tuple[list[str], list[str]]:
+    """By what a container shows that it serves: its health check, and the ports of it that are published."""
+    test = (container["Config"].get("Healthcheck") or {}).get("Test") or ["NONE"]
+    return test, _tcp(container["HostConfig"].get("PortBindings"))
+
+
 def _tcp(ports: Iterable[str] | None) -> list[str]:
     """The TCP ports among them, the lowest first."""
     return sorted((port for port in ports or () if re.fullmatch(r"[0-9]{1,5}/tcp", port)), key=_number)
@@ -206,11 +217,11 @@ def _limit(draft: Draft, found: Unadopted) -> None:
     else:
         draft.say("Nothing of it cannot exist twice: the new one serves before the old one stops.")
         draft.set("method", "surge")
-    own, defaults = found.one["Config"], Limits()
-    if (stop := timedelta(seconds=own.get("StopTimeout") or 0)) > defaults.drain:
+    configs, defaults = [one["Config"] for one in found.containers], Limits()
+    if (stop := timedelta(seconds=max(one.get("StopTimeout") or 0 for one in configs))) > defaults.drain:
         draft.set("drain", shown(stop), "Its own stop timeout.")
-    check = own.get("Healthcheck") or {}
-    wait = sum(check.get(key) or 0 for key in ("StartPeriod", "Interval", "Timeout")) // 10**9
+    checks = [one.get("Healthcheck") or {} for one in configs]
+    wait = max(sum(one.get(key) or 0 for key in ("StartPeriod", "Interval", "Timeout")) for one in checks) // 10**9
     needed = timedelta(seconds=wait) + defaults.min_healthy_time
     if needed >= defaults.healthy_deadline:
         draft.set("healthy_deadline", shown(2 * needed), "Its health check takes long to say how it is.")

@@ -97,8 +97,14 @@ def test_what_is_not_there_is_named_with_the_nearest(registry: RegistryClient) -
     assert registry.find(f"{registry.repository('web')}:none") is None
     with pytest.raises(NotFoundError, match="did you mean one"):
         registry.get(f"{registry.repository('web')}:onne")
-    with pytest.raises(NotFoundError, match="nothing is published"):
-        registry.get(f"{registry.repository('nowhere')}:one")
+    another = RegistryClient(registry.address, registry.settings)
+    for client, todo in (
+        (registry, "image.publish NAME"),
+        (another, f"`docker login {registry.address.split('/')[0]}`"),
+    ):
+        with pytest.raises(NotFoundError, match="nothing is published") as error:
+            client.get(f"{registry.repository('nowhere')}:one")
+        assert todo in error.value.hint
     assert registry.tags(registry.repository("nowhere")) == ()
 
 

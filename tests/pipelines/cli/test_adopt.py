@@ -30,6 +30,7 @@ from pipelines.cli.rollout import plan_roll, roll_back, roll_fleet, show_plan
 from pipelines.cli.rollout_watch import _history, print_history
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.container_spec import forced_in_place, networks
+from pipelines.fleet.docker.drafts import Unadopted
 from pipelines.fleet.docker.written import compose_services
 from pipelines.host import embedded_registry
 from pipelines.rollout.rollout_store import history
@@ -404,6 +405,24 @@ def test_a_service_that_root_ran_is_adopted_rolled_and_goes_back(
     assert roll_back("shop-web", "", apply=True, context=place) == 0
     assert (says(f"{url}/who"), says(f"{url}/data/page")) == ("old", "written")
     assert [_history(one).adopted for one in history(place, "shop-web")] == [(), seen.adopted]
+
+
+def test_no_container_of_a_group_may_be_a_member_already(here: Context, tmp_path: Path) -> None:
+    """Whichever it is: two fleets would replace it. What does not run is called by its file."""
+    (tmp_path / "content/pipelines/fleets").mkdir(parents=True)
+    (tmp_path / "content/pipelines/fleets/blue.toml").write_text(
+        'title = "t"\nowner = "o"\nkind = "docker"\nselector = { app = "blue" }\n'
+        'replacement = { definition = "nginx" }\n'
+    )
+    both = tuple(
+        {"Id": name, "Name": f"/{name}", "Config": {"Image": "nginx:1.27", "Labels": {"app": app}}}
+        for name, app in (("web-1", "green"), ("web-2", "blue"))
+    )
+    for runs, which in ((True, "web-2"), (False, r"the service web in compose\.yaml")):
+        found = Unadopted("web", "the service web in compose.yaml", both, {}, runs=runs)
+        with pytest.raises(RefusedError, match=f"the fleet blue selects {which} already"):
+            module._refuse_member(found, here.settings)
+    module._refuse_member(replace(found, containers=both[:1]), here.settings)
 
 
 @pytest.mark.parametrize(

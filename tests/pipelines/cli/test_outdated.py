@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import ContentError
+from hardening.foundation.settings import Judging, Settings
+from images.context import Context
 from images.model import Bootstrap
 from images.packages.index import PackageIndex
 from images.plan.freshness import NewerKind, Urgency
 from pipelines.cli.image import plan_images
 from pipelines.cli.outdated import FreshnessQuestion, OutdatedOutput, show_outdated, what_is_outdated
 from tests.support.archive import Archive
-from tests.support.catalogs import Catalog, entry
+from tests.support.catalogs import NOW, Catalog, entry
 
 BOOTSTRAP = 'bootstrap = { family = "debian", suite = "trixie" }'
 CVE = "CVE-2026-0001"
@@ -54,6 +56,16 @@ Architecture: all
 Maintainer: Tests <tests@example.com>
 Source: added-source
 Description: brought by a Dockerfile"""
+
+
+def test_a_plan_refuses_a_policy_of_the_settings_that_is_not_there(tmp_path: Path) -> None:
+    """Before it asks anything: the first publication would find out."""
+    settings = Settings(state=tmp_path, judging=Judging(policies=("default", "defualt")))
+    with pytest.raises(
+        ContentError, match=r"goldsmith\.toml: judging\.policies\[1\]: no policy is named defualt"
+    ) as error:
+        plan_images("all", context=Context(settings, NOW, str, str))
+    assert error.value.hint == "did you mean default?"
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,22 @@ def test_health_is_the_containers_check_the_next_images_or_a_port() -> None:
         fleet, draft = drafted(of, known=known)
         assert (fleet.health.kind, fleet.health.port) == (kind, port)
         assert said in draft.text.replace("\n# ", " ")
+
+
+def test_where_containers_differ_in_how_they_show_that_they_serve_that_is_told() -> None:
+    """And the times are those of the slowest, whichever is the first."""
+    labels, slow = {"app": "shop"}, {**CHECK, "StartPeriod": 600 * 10**9}
+    one, two = container(labels=labels), container("web-2", labels, Healthcheck=slow, StopTimeout=300)
+    for both in ((one, two), (two, one)):
+        fleet, draft = drafted(found(*both))
+        names = [container["Name"][1:] for container in both]
+        assert draft.todo[0].startswith(f"health is drafted from {names[0]}, and {names[1]} has another health check")
+        assert (fleet.limits.drain, fleet.limits.healthy_deadline >= timedelta(minutes=10)) == (
+            timedelta(minutes=5),
+            True,
+        )
+    fleet, draft = drafted(found(one, container("web-3", labels)))
+    assert draft.todo == []
 
 
 def test_a_published_port_that_the_next_image_does_not_serve_is_told_and_watched() -> None:
