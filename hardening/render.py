@@ -105,10 +105,10 @@ def render(
         params = _params(entry, control, params_over.get(entry.control, {}))
         env = {f"PARAM_{name.upper().replace('-', '_')}": _shell_value(value) for name, value in params.items()}
         files += _files(loaded, params, facts)
+        _refuse_twice(files, entry)
         if loaded.apply is not None:
             applies.append(Script(control.id, loaded.apply, env))
         checks.append(Check(control.id, control.title, control.severity, entry.enforced(today), loaded.check, env))
-    _refuse_twice(files)
     return Overlay(tuple(files), tuple(applies), tuple(checks))
 
 
@@ -211,7 +211,9 @@ def _shell_value(value: Any) -> str:
     return "\n".join(value) if isinstance(value, list | tuple) else str(value)
 
 
-def _refuse_twice(files: list[RenderedFile]) -> None:
+def _refuse_twice(files: list[RenderedFile], entry: ProfileEntry) -> None:
+    """Refuse a path that is there twice since the control of `entry` was added."""
     for path, times in Counter(file.path for file in files).items():
         if times > 1:
-            raise ContentError(f"two controls of one profile install {path}")
+            what = f"two controls of one profile install {path}: {entry.control}, and one that is listed before it"
+            raise ContentError(what, file=entry.file, key="controls", hint="leave one of them out")

@@ -343,3 +343,16 @@ def fingerprint(tree: Path) -> dict[str, tuple[object, ...]]:
             body = hashlib.sha256(path.read_bytes()).hexdigest()
         found[name] = (info.st_mode, info.st_uid, info.st_gid, body)
     return found
+
+
+@pytest.mark.needs("docker")
+def test_a_docker_that_does_not_answer_is_said_to_be_silent_and_nothing_else_of_it(bare: Path) -> None:
+    """Its client then shows the template of an answer that it has not got, and ends with 0."""
+    (bare / "usr/sbin").mkdir()
+    (bare / "usr/sbin/dockerd").touch(0o755)
+    values = {f"PARAM_{name}": value for name, value in (("USERNS_REMAP", "off"), ("TCP", "off"), ("LOG_SIZE", "10m"))}
+    env = {"ROOT": str(bare), "LIVE": "1", "PATH": "/usr/bin:/bin", "DOCKER_HOST": f"unix://{bare}/nowhere", **values}
+    done = run(["sh", "-c", CONTROLS["container-daemon"].check], env=env, ok=(1,))
+    assert "Docker did not answer, so that how it runs is not known: Cannot connect to the Docker daemon" in done.stdout
+    assert "systemctl start docker starts it" in done.stdout
+    assert not re.search("template|live-restore|AppArmor|swarm", done.stdout)

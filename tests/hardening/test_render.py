@@ -152,7 +152,7 @@ def test_two_controls_cannot_install_the_same_file() -> None:
             "controls": [{"control": name, "params": {"text": "x"}} for name in ("banner", "other")],
         }
     )
-    with pytest.raises(ContentError, match="two controls of one profile install /etc/motd"):
+    with pytest.raises(ContentError, match="controls: two controls of one profile install /etc/motd: other, and one"):
         render(both, {"banner": banner(), "other": other}, {}, FACTS, TODAY)
 
 

@@ -96,8 +96,11 @@ otherwise='{{if ne .DefaultRuntime "runc"}}containers run by {{.DefaultRuntime}}
 
 live() {
     active docker.service
-    if ! answer=$(docker info --format '{{.LiveRestoreEnabled}} {{.LoggingDriver}} {{.SecurityOptions}}' 2>&1); then
-        echo "the running daemon does not answer: $(printf %s "$answer" | tr -s ' \n' ' ')"
+    # `docker info` ends with 0 without a daemon, and shows a template of nothing; `docker version` does not.
+    if ! answer=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null &&
+        docker info --format '{{.LiveRestoreEnabled}} {{.LoggingDriver}} {{.SecurityOptions}}' 2>&1); then
+        echo "Docker did not answer, so that how it runs is not known: $(printf %s "$answer" | tr -s ' \n' ' ')"
+        echo "journalctl -u docker says why; systemctl start docker starts it"
         return
     fi
     started=$(started_as)

@@ -279,6 +279,7 @@ def health_check(container: Json) -> tuple[str, ...]:
 
 
 def processes_of(top: Mapping[str, Any]) -> list[ContainerProcess]:
-    """The processes that `docker top` shows when it is asked by PS."""
-    rows = (tuple(map(str, row)) for row in top.get("Processes") or () if len(row) == PS.count(",") + 1)
-    return [ContainerProcess(*row) for row in rows]
+    """The processes that `docker top` shows when it is asked by PS. Raises one of NOT_UNDERSTOOD for another answer: a
+    process that is left out would be none that was brought in.
+    """
+    return [ContainerProcess(*map(str, row)) for row in top["Processes"]]

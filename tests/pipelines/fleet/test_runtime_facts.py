@@ -18,7 +18,6 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import CHUNK, CONTAINER_ANSWER
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, RunningRules
-from hardening.running import judge_member
 from hardening.runtime import (
     NAMES,
     ContainerFacts,
@@ -48,7 +47,7 @@ from pipelines.fleet.members import Provenance
 from pipelines.fleet.runtime_snapshots import facts_in
 from pipelines.fleet.violations import MOST_EVIDENCE, FleetJudge, checked, verdict_of
 from tests.pipelines.fleet.test_planted_fleet import policy
-from tests.support.fleets import NOW, fleet, member, release
+from tests.support.fleets import NOW, fleet, judge_member, member, release
 
 INFO = {"SecurityOptions": ["name=seccomp,profile=builtin"], "CgroupVersion": "2"}
 CONTAINER: dict[str, Any] = {
@@ -231,7 +230,10 @@ def test_what_changes_while_it_is_looked_at_is_not_from_outside() -> None:
         (docker.errors.APIError("no", explanation="the engine is tired"), {}, "the engine is tired"),
         (ReadTimeout("too slow"), {}, "too slow"),
         ({"Id": "x"}, {}, "not understood"),
-        (CONTAINER, {"top": [{"Processes": 7}]}, "foreign_processes"),
+        *[
+            (CONTAINER, {"top": [{"Processes": wrong}]}, "foreign_processes")
+            for wrong in (7, None, [["1", "0", "app"]])
+        ],
         (CONTAINER, {"top": [top()], "changes": [[1]]}, "not understood"),
     ],
 )
