@@ -29,6 +29,19 @@ def managed_by(labels: Iterable[str]) -> str:
     return next((name for prefix, name in MANAGERS.items() if any(key.startswith(prefix) for key in labels)), "")
 
 
+def lender(mode: str | None) -> str:
+    """The id or name of the container whose namespace a mode of Docker, as NetworkMode, shares; empty: no container's.
+
+    No name of a network has a colon.
+    """
+    return (mode or "").partition("container:")[2]
+
+
+def is_shared(mode: str | None) -> bool:
+    """Whether a mode shares the host's namespace or another container's. A network may be called `hosting`."""
+    return mode == "host" or bool(lender(mode))
+
+
 @dataclass(frozen=True)
 class Member:
     """One running instance. `id` is `account/region/kind/id`; `handle` is what its engine calls this very instance.

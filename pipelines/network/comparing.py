@@ -9,6 +9,7 @@ from enum import StrEnum
 from operator import attrgetter
 
 from images.boot.observations import Listener, listener
+from pipelines.fleet.members import is_shared
 from pipelines.network.docker_networks import EngineNetwork, SeenContainer, SeenEngine
 from pipelines.network.model import EVERYWHERE, WORLD, Network, addresses_of, has_port, protocol_and_bounds
 from pipelines.network.nftables import SeenRules, read_ruleset
@@ -182,7 +183,7 @@ def _container(
     wanted: Mapping[str, frozenset[EngineNetwork]], seen: SeenEngine, one: SeenContainer
 ) -> Iterator[tuple[Openness, str]]:
     mine = {each.name: each for each in wanted[one.role]}
-    if one.mode == "host" or one.mode.startswith("container:"):
+    if is_shared(one.mode):
         yield Openness.TOO_OPEN, f"it runs in another's network (--network {one.mode}), whose rules it has"
         return
     for guest in sorted(one.guests):

@@ -9,12 +9,11 @@ from typing import Any
 
 from images.engine import engine
 from pipelines.fleet.docker.inventory import outside
+from pipelines.fleet.members import lender
 from pipelines.network.docker_networks import ICC, LABEL, EngineNetwork, EngineStep, SeenContainer, SeenEngine
 from pipelines.network.model import Network
 
 LOOPBACK = ("127.", "::1")
-SHARED = "container:"
-"""How the mode of a container begins that has the network of another one, whose id follows."""
 
 
 def read_engine(host: str, network: Network) -> SeenEngine:
@@ -34,8 +33,8 @@ def read_engine(host: str, network: Network) -> SeenEngine:
             continue
         for name in seen.networks:
             others.setdefault(name, set()).add(seen.name)
-        if seen.mode.startswith(SHARED):
-            guests.setdefault(seen.mode.removeprefix(SHARED), set()).add(seen.name)
+        if lends := lender(seen.mode):
+            guests.setdefault(lends, set()).add(seen.name)
     mine = [replace(one, guests=frozenset(guests.get(one.id, ()))) for one in mine]
     shown_networks = {one["Name"]: _network(one) for one in networks}
     return SeenEngine(

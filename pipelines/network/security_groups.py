@@ -151,13 +151,6 @@ def ordered(before: Rules, after: Rules) -> tuple[GroupRuleStep, ...]:
     )
 
 
-def after_step(rules: Rules, step: GroupRuleStep) -> dict[GroupKey, frozenset[GroupRule]]:
-    """What the groups have after one step."""
-    known = rules.get(step.group, frozenset())
-    changed = known | {*step.permissions} if step.action == "authorize" else known - {*step.permissions}
-    return {**rules, step.group: frozenset(changed)}
-
-
 def read_group(shown: Mapping[str, Any]) -> frozenset[GroupRule]:
     """The rules of a group as DescribeSecurityGroups shows it. Raises MalformedError for an answer of another form."""
     try:

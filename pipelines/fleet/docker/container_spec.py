@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, repository
+from pipelines.fleet.members import EXPIRY, KEPT, KEPT_LABELS, MEMBER, ROLLOUT, is_shared, lender, repository
 from pipelines.fleet.members import shown_value as _shown
 
 Json = dict[str, Any]
@@ -127,7 +127,7 @@ def rehearsal(body: Json, labels: Mapping[str, str]) -> Json:
             "PublishAllPorts": False,
             "VolumesFrom": [],
             "RestartPolicy": _few_restarts(host),
-            "NetworkMode": "bridge" if _shared(host.get("NetworkMode")) else host.get("NetworkMode"),
+            "NetworkMode": "bridge" if is_shared(host.get("NetworkMode")) else host.get("NetworkMode"),
         },
     }
 
@@ -136,11 +136,6 @@ def _few_restarts(host: Json) -> Json:
     if (host.get("RestartPolicy") or {}).get("Name") in (None, "", "no"):
         return {"Name": "no"}
     return {"Name": "on-failure", "MaximumRetryCount": MOST_EXITS}
-
-
-def _shared(mode: str | None) -> bool:
-    """Whether a container has the network of the host or of another one. A network may be called `hosting`."""
-    return mode == "host" or (mode or "").startswith("container:")
 
 
 def _reads(options: list[str]) -> bool:
@@ -172,7 +167,7 @@ def exact(container: Json, image: Json) -> str:
 def hostname(container: Json) -> str:
     """The host name that was given; the engine's own choice, the short id, is no choice of anyone's."""
     given: str = container["Config"].get("Hostname") or ""
-    return "" if _shared(container["HostConfig"].get("NetworkMode")) or given == short_id(container) else given
+    return "" if is_shared(container["HostConfig"].get("NetworkMode")) or given == short_id(container) else given
 
 
 def host_config(container: Json) -> Json:
@@ -240,7 +235,7 @@ def _endpoint(container: Json, network: str, endpoint: Json) -> Json:
 def networks(container: Json) -> dict[str, Json]:
     """The networks that a container joins by itself, with its endpoint in each; the primary one first."""
     mode: str = container["HostConfig"].get("NetworkMode") or "default"
-    if mode == "none" or _shared(mode):
+    if mode == "none" or is_shared(mode):
         return {}
     found: dict[str, Json] = container["NetworkSettings"].get("Networks") or {}
     return dict(sorted(found.items(), key=lambda item: (item[0] != mode and item[1].get("NetworkID") != mode, item[0])))
@@ -338,7 +333,7 @@ def forced_in_place(container: Json, shared_mounts: Iterable[str]) -> tuple[str,
     ]
     macs = [f"it has the MAC address {mac(container)}"] if mac(container) else []
     mode = host.get("NetworkMode")
-    whose = [f"it uses {'the host' if mode == 'host' else 'another container'}'s network"] if _shared(mode) else []
+    whose = [f"it uses {'the host' if mode == 'host' else 'another container'}'s network"] if is_shared(mode) else []
     return (*ports, *addresses, *macs, *whose, *mounts)
 
 
@@ -363,8 +358,8 @@ def cannot_roll(container: Json, others: Iterable[Json]) -> str:
         return f"it does not run ({status}): start it, or remove it"
     own = (container["Id"], name(container))
     for other in others:
-        modes = [other["HostConfig"].get(key) or "" for key in ("NetworkMode", "IpcMode", "PidMode")]
-        if any(mode in {f"container:{one}" for one in own} for mode in modes):
+        lenders = {lender(other["HostConfig"].get(key)) for key in ("NetworkMode", "IpcMode", "PidMode")} - {""}
+        if not lenders.isdisjoint(own):
             return f"the container {name(other)} lives in its namespaces"
         if any(link.partition(":")[0] in own for link in links(other)):
             return f"the container {name(other)} links to it (--link), which holds for this one container alone"

@@ -41,6 +41,7 @@ from pipelines.fleet.members import (
     Read,
     ReplacementImage,
     Seen,
+    lender,
 )
 from pipelines.fleet.model import Fleet, Limits, Method
 from pipelines.fleet.port import GoneError
@@ -378,8 +379,7 @@ def make(api: Any, body: Json, name: str, joins: Mapping[str, Json], *, apart: b
 
 def _is_apart(container: Json) -> bool:
     """Whether it was taken off every network; the engine would have the next one join that of its mode again."""
-    shares = (container["HostConfig"].get("NetworkMode") or "").startswith("container:")
-    return not shares and not container["NetworkSettings"].get("Networks")
+    return not lender(container["HostConfig"].get("NetworkMode")) and not container["NetworkSettings"].get("Networks")
 
 
 def connect(api: Any, container: str, network: str, endpoint: Json) -> None:

@@ -29,7 +29,7 @@ from pipelines.fleet.docker.container_spec import Json
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.docker.inventory import find, outside, together
 from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.members import Member
+from pipelines.fleet.members import Member, is_shared, lender
 from pipelines.fleet.model import Fleet
 
 TALK = "com.docker.network.bridge.enable_icc"
@@ -78,14 +78,14 @@ def _look(api: Any, container: Json, images: Images, fleet: Fleet) -> Look:
     checks = {health_check(container), fleet.health.command, fleet.limits.before_drain, fleet.limits.after_drain}
     processes = _asked(partial(foreign_processes, api, container, checks), "foreign_processes", why)
     changes = _asked(partial(changes_of, api, container), "changed_files", why)
-    lender, beside = (_lender(api, container, key) for key in ("NetworkMode", "PidMode"))
-    return Look(container, _image_config(images, container), changes, processes, why, lender, beside)
+    network, beside = (_lender(api, container, key) for key in ("NetworkMode", "PidMode"))
+    return Look(container, _image_config(images, container), changes, processes, why, network, beside)
 
 
 def _lender(api: Any, container: Json, key: str) -> Json | None:
     """The container whose namespace it shares; None where it shares no container's."""
-    kind, _, other = str(container["HostConfig"].get(key) or "").partition(":")
-    return find(api, other) if kind == "container" else None
+    other = lender(container["HostConfig"].get(key))
+    return find(api, other) if other else None
 
 
 def _image_config(images: Images, container: Json) -> Json:
@@ -126,7 +126,7 @@ def foreign_processes(api: Any, container: Json, checks: Collection[tuple[str, .
     that the engine was given, for `ps` shows what its shell made of them. Raises OutsideError where its processes
     cannot be told from others'.
     """
-    if _runs(container) and (container["HostConfig"].get("PidMode") or "").startswith(("host", "container:")):
+    if _runs(container) and is_shared(container["HostConfig"].get("PidMode")):
         raise OutsideError(NO_PROCESS)
     first = foreign(_processes(api, container), container)
     again = find(api, container["Id"]) if first else None
