@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -90,14 +90,6 @@ class _RuleTerms:
         """By a rule as it is treated on that day."""
         waits = f"; enforced from {rule.from_date} on" if rule.waits else ""
         return cls(rule.enforcement, rule.grace, rule.begins, waits)
-
-
-def judge_member(
-    policy: Policy, subject: str, member: RunningFacts, waivers: Sequence[Waiver], now: datetime,
-    observed: Observed | None = None,
-) -> tuple[Reason, ...]:  # fmt: skip
-    """The reasons why `subject` (fleet/member) is out of policy at `now`; none: it is within. See MemberJudge."""
-    return MemberJudge(policy, waivers, now).reasons(subject, member, observed, member.seen_since)
 
 
 class MemberJudge:

@@ -14,7 +14,7 @@ from hardening.findings import Reason
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Waiver
 from hardening.policy import Policy, RunningRules
-from hardening.running import MemberJudge, RunningFacts, judge_member
+from hardening.running import MemberJudge, RunningFacts
 from hardening.runtime import (
     NAMES,
     RULES,
@@ -29,7 +29,7 @@ from hardening.runtime import (
 from hardening.waivers import RUNNING, About, ActiveWaivers, answered, cited
 from pipelines.fleet.members import Member, Provenance
 from pipelines.fleet.violations import FleetJudge
-from tests.support.fleets import release
+from tests.support.fleets import judge_member, release
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 import pytest
 
 from hardening.findings import Reason
-from hardening.model import Enforcement
+from hardening.model import Enforcement, Waiver
+from hardening.policy import Policy
+from hardening.running import MemberJudge, RunningFacts
+from hardening.runtime import Observed
 from images.artifact import Release
 from pipelines.fleet.members import Key, Member, Provenance, ReplacementImage
 from pipelines.fleet.model import Fleet, Method
@@ -64,6 +68,14 @@ def member(name: str = "web-1", **more: Any) -> Member:
     """A member that runs release 1."""
     ours = Member(f"host/local/docker/{name}", name, f"id-{name}", "r.example/nginx:stable", (release().digest,))
     return replace(ours, **more)
+
+
+def judge_member(
+    policy: Policy, subject: str, member: RunningFacts, waivers: Sequence[Waiver], now: datetime,
+    observed: Observed | None = None,
+) -> tuple[Reason, ...]:  # fmt: skip
+    """The reasons why `subject` (fleet/member) is out of policy at `now`, by a judge of its own."""
+    return MemberJudge(policy, waivers, now).reasons(subject, member, observed, member.seen_since)
 
 
 def judged(name: str = "web-1", *rules: str, origin: Provenance | None = None, **more: Any) -> Judged:
