@@ -85,7 +85,8 @@ def encode(value: Any) -> str:
         said = {"message": value.message, "evidence": value.evidence, "hint": value.hint}
         return json.dumps({"failed": names, **said})
     if isinstance(value, BaseException):
-        return json.dumps({"bug": f"{type(value).__name__}: {value}"})
+        awaited = isinstance(value, BugError)  # another flow's, which is named already
+        return json.dumps({"bug": str(value) if awaited else f"{type(value).__name__}: {value}"})
     return json.dumps({"value": value}, allow_nan=False)
 
 
