@@ -40,7 +40,8 @@ def installation(
     owned = [(one.account or aws.account, one) for one in groups]
     values: dict[str, str | tuple[str, ...]] = {
         "prefix": settings.annotation_prefix, "name_prefix": aws.name_prefix, "owner": aws.account,
-        "partition": partition, "account": account, "partners": aws.share_accounts,
+        "partition": partition, "account": account,
+        "partners": aws.share_accounts or (aws.account,),
     }  # fmt: skip
     every_cluster = (Fact({"cluster": "*", "region": "*"}),)
     adopting = {(AUDITOR, "machines"): THERE, (AUDITOR, "ecs"): every_cluster, (AUDITOR, "eks"): every_cluster}
@@ -68,7 +69,6 @@ def _facts(
         "image_keys": image_keys if home else (),
         "shared_keys": image_keys if machines and not home else (),
         "signing_keys": tuple(_key(arn, setting) for arn, setting in signing.items() if home and arn),
-        "sharing": THERE if home and aws.share_accounts else (),
         "roles": _roles(settings, partition, organization=organization) if home else (),
         "network_roles": _roles_into({owner for owner, _ in owned}, settings, partition) if home else (),
         "network_groups": tuple(Fact({"region": one.region, "group": one.id}) for one in mine),

@@ -15,14 +15,14 @@ from hardening.foundation.errors import RefusedError
 from images.aws.permissions import Permission, PermissionCondition
 
 EDGES = (
-    "images.aws.amis", "images.aws.client", "images.aws.kms", "images.aws.publish", "images.aws.reaping",
-    "images.aws.release_store", "images.aws.retire", "images.aws.signed_statement", "images.aws.snapshots",
-    "pipelines.blast_radius.gathering", "pipelines.cli.adopt_ec2", "pipelines.fleet.ec2.accounts",
-    "pipelines.fleet.ec2.groups", "pipelines.fleet.ec2.instances", "pipelines.fleet.ec2.members",
-    "pipelines.fleet.ec2.observing", "pipelines.fleet.ec2.orphans", "pipelines.fleet.ec2.region_client",
-    "pipelines.fleet.ec2.root_volume", "pipelines.fleet.ec2.templates", "pipelines.fleet.ecs.groups",
-    "pipelines.fleet.ecs.members", "pipelines.fleet.eks.groups", "pipelines.fleet.eks.members",
-    "pipelines.network.groups_edge",
+    "images.aws.amis", "images.aws.client", "images.aws.kms", "images.aws.launch_permissions", "images.aws.publish",
+    "images.aws.reaping", "images.aws.release_store", "images.aws.retire", "images.aws.signed_statement",
+    "images.aws.snapshots", "images.aws.usage", "pipelines.blast_radius.gathering", "pipelines.cli.adopt_ec2",
+    "pipelines.fleet.ec2.accounts", "pipelines.fleet.ec2.groups", "pipelines.fleet.ec2.instances",
+    "pipelines.fleet.ec2.members", "pipelines.fleet.ec2.observing", "pipelines.fleet.ec2.orphans",
+    "pipelines.fleet.ec2.region_client", "pipelines.fleet.ec2.root_volume", "pipelines.fleet.ec2.templates",
+    "pipelines.fleet.ecs.groups", "pipelines.fleet.ecs.members", "pipelines.fleet.eks.groups",
+    "pipelines.fleet.eks.members", "pipelines.network.groups_edge", "pipelines.own_rights",
 )  # fmt: skip
 """Every module that calls AWS; each has `PERMISSIONS`."""
 LARGEST, MOST = 6144, 10

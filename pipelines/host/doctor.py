@@ -24,12 +24,18 @@ from images.packages import debian
 from images.packages.index import PackageIndex
 from images.scan import MORE
 from pipelines.contract import DoctorLine
+from pipelines.fleet.catalog import load_fleets
 from pipelines.host import embedded_registry, provision
 from pipelines.host.private_engine import PrivateEngine
 from pipelines.wiring import clock, other_states, said_by
 
 NEEDED_BYTES = 5 * 1024**3
 ANSWER_SECONDS = 10
+RIGHTS = {
+    "publisher": "image.publish of machines", "scanner": "fleet.check at AWS", "roller": "rollouts at AWS",
+    "reaper": "image.prune and image.reap at AWS",
+}  # fmt: skip
+SHOWN = 3
 SCANNERS = {"trivy": "the scanner trivy", "syft": "software bills of materials", "hadolint": "checks of Dockerfiles"}
 
 
@@ -45,6 +51,7 @@ def examine(settings: Settings) -> list[DoctorLine]:
         _state_directory(settings),
         _disk(settings),
         *(_feed(settings, bootstrap) for bootstrap in _bootstraps(settings)),
+        *_rights(settings),
     ]
 
 
@@ -185,6 +192,29 @@ def _disk(settings: Settings) -> DoctorLine:
     free = shutil.disk_usage(folder).free
     detail = f"{free / 1024**3:.0f} GiB free at {folder}"
     return _line("disk", free >= NEEDED_BYTES, detail, f"room for builds ({NEEDED_BYTES // 1024**3} GiB needed)")
+
+
+def _rights(settings: Settings) -> Iterator[DoctorLine]:
+    """What IAM allows of what each of our roles needs, where AWS is set; nothing that IAM was not asked is a pass."""
+    from images.aws.client import Clients
+    from pipelines.cli.iam import permissions
+    from pipelines.own_rights import lacking
+    from pipelines.role_facts import installation
+    from pipelines.role_policies import statements
+
+    aws = settings.aws
+    for role, costs in RIGHTS.items() if aws.account and aws.region else ():
+        try:
+            needed = statements(role, permissions(), installation(settings, load_fleets(settings.roots).values()))
+            found = lacking(Clients(aws.model_copy(update={"attempts": 2})), aws.region, needed)
+        except GoldsmithError as error:
+            detail = f"IAM was not asked what it allows: {error}"
+            yield _line("AWS", False, detail, "answer about rights at AWS", essential=False)
+            return
+        few = f"{', '.join(found[:SHOWN])}{f' and {len(found) - SHOWN} more' if found[SHOWN:] else ''}"
+        detail = f"./goldsmith iam.policy {role} renders what IAM does not surely allow: {few}" if found else "allowed"
+        if needed:
+            yield _line(f"AWS: {role}", not found, detail, costs, essential=False)
 
 
 def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:

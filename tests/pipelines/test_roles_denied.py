@@ -202,12 +202,20 @@ def test_the_publisher_shares_with_the_accounts_of_the_settings_alone(at: Shop) 
         denied(lambda: share(UserId="999999999999"), "ec2:ModifySnapshotAttribute")
         denied(lambda: share(Group="all"), "ec2:ModifySnapshotAttribute")
         denied(lambda: ec2.call("DeleteSnapshot", SnapshotId=foreign), "ec2:DeleteSnapshot")
+        gone: dict[str, Any] = {"CreateVolumePermission": {"Remove": [{"UserId": PARTNER}]}}
+        closed = {"SnapshotId": own, "Attribute": "createVolumePermission", **gone}
+        denied(lambda: ec2.call("ModifySnapshotAttribute", **closed | {"SnapshotId": foreign}),
+               "ec2:ModifySnapshotAttribute")  # fmt: skip
         denied(lambda: ec2.call("CreateTags", Resources=[foreign], Tags=[{"Key": "dev.goldsmith.name", "Value": "x"}]),
                "ec2:CreateTags")  # fmt: skip
         ssm = cloud.client("ssm")
         put = {"Name": "/shop/password", "Value": "x", "Type": "String"}
         denied(lambda: ssm.call("PutParameter", **put), "ssm:PutParameter")
         denied(lambda: ssm.call("GetParameter", Name="/shop/password"), "ssm:GetParameter")
+    nobody = settings.model_copy(update={"aws": aws.model_copy(update={"share_accounts": ()})})
+    with enforced(at.aws, {ACCOUNT: rendered("publisher", nobody, ())}):
+        ec2.call("ModifySnapshotAttribute", **closed)  # and takes it away once the settings name none
+        denied(lambda: share(UserId=PARTNER), "ec2:ModifySnapshotAttribute")
 
 
 def test_in_another_region_nothing_is_allowed(at: Shop) -> None:

@@ -37,6 +37,7 @@ from pipelines.fleet.model import Method
 from pipelines.fleet.port import Progress
 from pipelines.network.catalog import load_network
 from pipelines.network.model import RoleGroup
+from pipelines.own_rights import lacking
 from tests.images.aws.test_aws_faults import OTHER, Killed, dying
 from tests.images.aws.test_aws_walk import on
 from tests.pipelines.fleet.test_autoscaling import ROLLOUT, Groups
@@ -148,7 +149,7 @@ def prunes(stage: Stage) -> None:
     stage.aws.client("ssm").delete_parameters(Names=[channel_name(cloud, NAME, "candidate")])
     stage.aws.client("ssm").put_parameter(Name="/shop", Value="x", Type="String")
     ec2.disable_image_deprecation(ImageId=cloud.made(kind="image")[0].resource)
-    for day in (32, 50, 90):
+    for day in (32, 50, 51, 90):  # once EC2 has reported on it, the image is disabled
         then = on(stage.aws, cloud, day)
         with stage.acting(cloud, **{PARTNER: there}):
             retire_images(then, apply=True)
@@ -157,8 +158,11 @@ def prunes(stage: Stage) -> None:
         patched.setattr(Client, "call", dying("Sign", 0, after=True))
         with pytest.raises(Killed):
             publish(then, disk(seed=6))
-    with stage.acting(cloud, **{PARTNER: there}):
-        assert any(one.remove for one in reap_images(at(then, then.now + 3 * DAY), apply=True))
+    for _ in range(2):  # EC2 is asked who uses it, and answers
+        with stage.acting(cloud, **{PARTNER: there}):
+            reaped = reap_images(on(stage.aws, then, 3), apply=True)
+        stage.aws.advance(60)
+    assert any(one.remove for one in reaped)
     assert not stage.aws.images()
     cloud.ledger.close()
 
@@ -211,6 +215,8 @@ def looks(stage: Stage) -> None:
         assert list(partner.client("ec2", REGION, PARTNER).instances()) == []
         if stage.role == "auditor":
             assert ask_account(own.cloud, ACCOUNT)
+            asked = {"Action": "ec2:RunInstances", "Resource": "*"}
+            assert lacking(own.cloud.clients, REGION, [asked]) == ("ec2:RunInstances",)
             with pytest.raises(RefusedError, match="already"):
                 adopt_ec2(["asg:shop"], context=office.context, regions=REGION, accounts=ACCOUNT)
     partner.ledger.close()

@@ -24,6 +24,7 @@ SERVICES = {
     "ssm": "ssm",
     "kms": "kms",
     "sts": "sts",
+    "iam": "iam",
     "organizations": "organizations",
     "autoscaling": "autoscaling",
     "ecs": "ecs",

@@ -9,10 +9,13 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv4Network
 from pathlib import Path
+from socketserver import UnixStreamServer
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +23,9 @@ import docker
 import pytest
 import requests
 
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.locks import is_held
-from hardening.foundation.process import run
+from hardening.foundation.process import Completed, run
 from hardening.foundation.settings import Docker, Registry, Settings
 from images.registry.login import auth_config, login_file
 from pipelines.contract import DoctorLine
@@ -109,6 +112,57 @@ def test_an_engine_is_told_by_its_image_store() -> None:
     assert Engine("h", "1", False).suits(for_builds=False)
     assert provision.parse_info("h", '{"ServerErrors": ["cannot connect"]}') is None
     assert provision.parse_info("h", "not json") is None
+
+
+class Says(BaseHTTPRequestHandler):
+    """An engine that says one thing of itself, with its status before it."""
+
+    answer = b""
+
+    def do_GET(self) -> None:
+        self.wfile.write(b"HTTP/1.1 " + self.answer if self.path == "/info" else b"HTTP/1.1 404 -\r\n\r\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [
+        (b'200 OK\r\n\r\n{"ServerVersion": "28.0", "DriverStatus": []}', 0),
+        (b'500 -\r\n\r\n{"ServerVersion": "28.0"}', 1),
+        (b"nonsense\r\n\r\n", 1),
+        (b"200 OK\r\n\r\n\xff", 1),
+        (b"200 OK\r\n\r\n", 1),
+    ],
+)
+def test_an_engine_behind_a_socket_is_asked_without_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, asked: int
+) -> None:
+    """docker would start all its plugins first; it is asked where that says nothing, for it knows why."""
+    started: list[Sequence[str]] = []
+    monkeypatch.setattr(provision, "which", lambda _: tmp_path)
+    monkeypatch.setattr(provision, "run", lambda argv, **_: started.append(argv) or Completed((), 1, "", "down"))
+    monkeypatch.setattr(Says, "answer", answer)
+    path = tmp_path / "a socket"
+    with UnixStreamServer(str(path), Says) as server:
+        server.timeout = 10
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        found = provision.probe(f"unix://{path}")
+        thread.join()
+    assert (found, len(started)) == (None if asked else Engine(f"unix://{path}", "28.0", False), asked)
+
+
+@pytest.mark.needs("docker")
+def test_an_engine_that_hangs_is_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a socket as at an address."""
+    monkeypatch.setattr(provision, "ASK_SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "socket"))
+        silent.listen()
+        with pytest.raises(LateError, match="did not answer within"):
+            provision.probe(f"unix://{tmp_path}/socket")
 
 
 @pytest.mark.needs("docker")
