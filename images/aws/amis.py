@@ -182,7 +182,8 @@ def _settled(cloud: Cloud, release: Release, machine: MachineImage, region: str,
         put_tags(cloud, region, ami.snapshots, under)
     for snapshot in ami.snapshots:
         record_snapshot(cloud, region, machine, release.digest, snapshot)
-    cloud.mark(_begin(cloud, release, region), resource=ami.id, state=STANDING, details={"snapshots": ami.snapshots})
+    line = _begin(cloud, release, region)
+    cloud.mark(line, resource=ami.id, state=STANDING, details={**line.details, "snapshots": ami.snapshots})
     return ami
 
 
@@ -233,16 +234,17 @@ def remove_image(cloud: Cloud, ami: Ami) -> None:
         remove_snapshot(cloud, ami.region, snapshot)
 
 
-def remove_snapshot(cloud: Cloud, region: str, snapshot: str) -> None:
-    """Delete a snapshot, unless an image lies on it or it has gone."""
+def remove_snapshot(cloud: Cloud, region: str, snapshot: str) -> bool:
+    """Delete a snapshot; whether it is gone: one that an image lies on stays."""
     try:
         cloud.client("ec2", region).call("DeleteSnapshot", SnapshotId=snapshot)
     except AwsError as error:
         if error.code in IN_USE:
-            return
+            return False
         if error.code not in NO_SUCH:
             raise
     cloud.forget(region=region, resource=snapshot)
+    return True
 
 
 def orphans(cloud: Cloud) -> list[tuple[str, str, str]]:

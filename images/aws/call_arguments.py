@@ -97,16 +97,24 @@ def copy_image(
 
 
 def share_image(image: str, accounts: Sequence[str], organizations: Sequence[str]) -> dict[str, Any]:
-    """Let accounts and organisations launch an image. Never a group: that would be the public."""
-    to = [{"UserId": account} for account in accounts]
-    units = [_organization(arn) for arn in organizations]
-    return {"ImageId": image, "Attribute": "launchPermission", "LaunchPermission": {"Add": [*to, *units]}}
+    """Let accounts and organisations launch an image."""
+    return change_image(image, "Add", shared_with(accounts, organizations))
 
 
-def share_snapshot(snapshot: str, accounts: Sequence[str]) -> dict[str, Any]:
-    """Let accounts copy a snapshot. Snapshots know no organisations."""
-    to = [{"UserId": account} for account in accounts]
-    return {"SnapshotId": snapshot, "Attribute": "createVolumePermission", "CreateVolumePermission": {"Add": to}}
+def shared_with(accounts: Sequence[str], organizations: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Accounts and organisations as permissions name them. Never a group: that would be the public."""
+    return [*({"UserId": account} for account in accounts), *map(_organization, organizations)]
+
+
+def change_image(image: str, change: str, to: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """`Add` to who may launch an image, or `Remove` from it."""
+    return {"ImageId": image, "Attribute": "launchPermission", "LaunchPermission": {change: list(to)}}
+
+
+def change_snapshot(snapshot: str, change: str, to: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """`Add` to who may copy a snapshot, or `Remove` from it. Snapshots know no organisations."""
+    asked = {"SnapshotId": snapshot, "Attribute": "createVolumePermission"}
+    return {**asked, "CreateVolumePermission": {change: list(to)}}
 
 
 def put_parameter(name: str, value: str, description: str, *, image: bool) -> dict[str, Any]:

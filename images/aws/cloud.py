@@ -45,9 +45,7 @@ class Cloud:
     def home(self) -> str:
         """The region that images are uploaded to. Raises ContentError where none is set."""
         if not self.aws.region or not self.aws.account:
-            missing = "aws.account" if self.aws.region else "aws.region"
-            hint = "docs/aws.md shows the [aws] table of goldsmith.toml"
-            raise ContentError("machine images are published to AWS, and it is not set", key=missing, hint=hint)
+            raise _unset(self.aws)
         return self.aws.region
 
     @cached_property
@@ -99,6 +97,19 @@ class Cloud:
         """Write down that something is not there any more."""
         for line in self.made(**wanted):
             self.mark(line, state=GONE)
+
+
+EXAMPLES = {"account": "123456789012", "region": "eu-central-1"}
+
+
+def _unset(aws: Aws) -> ContentError:
+    """The error for settings that lead into no AWS: what is missing, where it belongs, and what to write."""
+    missing = [name for name in EXAMPLES if not getattr(aws, name)]
+    lines = ", ".join(f'{name} = "{EXAMPLES[name]}"' for name in missing)
+    hint = f"write below [aws] in goldsmith.toml, with your own values: {lines}; docs/aws.md shows the whole table"
+    key = f"aws.{missing[-1]}"
+    return ContentError("it is not set, and nothing at AWS is read or made without it", file="goldsmith.toml", key=key,
+                        hint=hint)  # fmt: skip
 
 
 def machine_of(store: Store, artifact: Artifact) -> MachineImage:

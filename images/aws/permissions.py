@@ -84,8 +84,8 @@ REHEARSED_IMAGE, REHEARSED_SNAPSHOT = (
     ResourcePattern(f"arn:{{partition}}:ec2:*::{kind}-{NOTHING}", each=HOME) for kind in ("image/ami", "snapshot/snap")
 )
 _PARTNERS = (("ForAllValues:StringEquals", "ec2:Add/userId", "{partners}"), absent("ec2:Add/group"))
-SHARED_SNAPSHOT = OWN_SNAPSHOT.where(*_PARTNERS, each="sharing")
-"""Sharing with the accounts of the settings alone, never with everybody."""
+SHARED_SNAPSHOT = OWN_SNAPSHOT.where(*_PARTNERS)
+"""Sharing with the accounts of the settings alone, never with everybody; and taking that away, which adds nobody."""
 PARAMETERS = ResourcePattern("arn:{partition}:ssm:*:{account}:parameter/*")
 OWN_PARAMETERS = ResourcePattern("arn:{partition}:ssm:*:{account}:parameter/{name_prefix}/*", each=HOME)
 PUBLIC_PARAMETERS = ResourcePattern("arn:{partition}:ssm:*::parameter/aws/service/*")

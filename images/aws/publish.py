@@ -18,7 +18,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.hashing import digest_of
 from images.artifact import Artifact, Release
-from images.aws import amis, call_arguments, permissions, tags
+from images.aws import amis, launch_permissions, permissions, tags
 from images.aws.client import AwsError, Client
 from images.aws.cloud import Cloud, machine_of
 from images.aws.machine_evidence import (
@@ -45,10 +45,6 @@ PERMISSIONS = (
     permit("sts:GetCallerIdentity", PUBLISHER, on=permissions.ANY),
     permit("ec2:GetEbsEncryptionByDefault ec2:GetImageBlockPublicAccessState", PUBLISHER, on=permissions.ANY),
     permit("ec2:GetSnapshotBlockPublicAccessState", PUBLISHER, on=permissions.ANY),
-    permit("ec2:DescribeImageAttribute", PUBLISHER, on=permissions.IMAGE),
-    permit("ec2:DescribeSnapshotAttribute", PUBLISHER, on=permissions.SNAPSHOT),
-    permit("ec2:ModifyImageAttribute", PUBLISHER, on=permissions.OWN_IMAGE),
-    permit("ec2:ModifySnapshotAttribute", PUBLISHER, on=permissions.SHARED_SNAPSHOT),
     permit("ec2:DeleteTags", PUBLISHER, on=_REAP_TAGS),
     permit("kms:DescribeKey", PUBLISHER, on=permissions.KEYS),
     # What `preflight` rehearses, some of it on nothing.
@@ -89,7 +85,11 @@ class AwsPublication(Publication):
         """Whether its image stands in every region, open to those whom the settings share images with."""
         found = amis.images_of(self.cloud, known)
         there = {ami.region for ami in found} >= set(self.cloud.aws.all_regions)
-        return there and all(_is_shared(self.cloud, ami) for ami in found)
+        return there and all(launch_permissions.is_shared(self.cloud, ami) for ami in found)
+
+    def due(self) -> str:
+        """Whom the settings no longer share images with, and what of ours they still may launch or copy."""
+        return launch_permissions.told(launch_permissions.overdue(self.cloud))
 
     def refuse_taken(self, chosen: Release) -> None:
         """Raise RefusedError where a stranger's image has the name of the release's, UsageError for its tag."""
@@ -103,7 +103,9 @@ class AwsPublication(Publication):
                 raise amis.taken(found)
 
     def make(self, begun: Begun, artifact: Artifact, judgement: Judgement) -> None:
-        """The evidence of the release, and its images in every region under a signed statement."""
+        """The evidence of the release, and its images in every region under a signed statement; those of all releases
+        are closed to whom the settings no longer name.
+        """
         cloud, chosen = self.cloud, begun.release
         machine = machine_of(cloud.store, artifact)
         if cloud.registry:
@@ -112,10 +114,11 @@ class AwsPublication(Publication):
         home = amis.ensure_registered(cloud, chosen, machine, cloud.home, snapshot)
         made = [home, *_copies(cloud, chosen, machine, home)]
         for ami in made:
-            _share(cloud, ami)
+            launch_permissions.share(cloud, ami)
             amis.deprecate(cloud, ami, chosen.expires_at)
         _note_on_keys(cloud)
         _state(cloud, chosen, machine, made, artifact, judgement.verdict)
+        launch_permissions.withdraw(cloud)
 
     def settle(self, chosen: Release) -> None:
         """Take away the tag that lets the reaper have what a killed run leaves."""
@@ -164,42 +167,6 @@ def _state(
         keep(cloud, name, kept)
     stands = {"resource": name, "state": STANDING, "details": {"envelope": kept}}
     cloud.record(chosen, chosen.digest, cloud.home, "statement", name, **stands)
-
-
-def _share(cloud: Cloud, ami: Ami) -> None:
-    """Let the settings' accounts and organisations launch an image, and its accounts copy the snapshots.
-
-    Raises RefusedError where the image or a snapshot is open to the public.
-    """
-    ec2, aws = cloud.client("ec2", ami.region), cloud.aws
-    if aws.share_accounts or aws.share_organizations:
-        asked = call_arguments.share_image(ami.id, aws.share_accounts, aws.share_organizations)
-        ec2.call("ModifyImageAttribute", **asked)
-    for snapshot in ami.snapshots if aws.share_accounts else ():
-        ec2.call("ModifySnapshotAttribute", **call_arguments.share_snapshot(snapshot, aws.share_accounts))
-    _refuse_public(cloud, ami)
-
-
-def _is_shared(cloud: Cloud, ami: Ami) -> bool:
-    """Whether those of the settings may launch an image."""
-    wanted = call_arguments.share_image(ami.id, cloud.aws.share_accounts, cloud.aws.share_organizations)
-    launch = cloud.client("ec2", ami.region).call(
-        "DescribeImageAttribute", ImageId=ami.id, Attribute="launchPermission"
-    )
-    return all(one in launch["LaunchPermissions"] for one in wanted["LaunchPermission"]["Add"])
-
-
-def _refuse_public(cloud: Cloud, ami: Ami) -> None:
-    """Raise RefusedError where everybody may launch an image or copy its snapshots."""
-    ec2 = cloud.client("ec2", ami.region)
-    launch = ec2.call("DescribeImageAttribute", ImageId=ami.id, Attribute="launchPermission")
-    allowed = {ami.id: launch["LaunchPermissions"]}
-    for snapshot in ami.snapshots:
-        asked = {"SnapshotId": snapshot, "Attribute": "createVolumePermission"}
-        allowed[snapshot] = ec2.call("DescribeSnapshotAttribute", **asked).get("CreateVolumePermissions", ())
-    if public := [name for name, to in allowed.items() if any(one.get("Group") == "all" for one in to)]:
-        hint = "take the permission of the group `all` away; Block Public Access keeps it from coming back"
-        raise RefusedError(f"{' and '.join(public)} in {ami.region} is public; images of ours never are", hint=hint)
 
 
 def _note_on_keys(cloud: Cloud) -> None:

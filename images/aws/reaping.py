@@ -15,8 +15,10 @@ from datetime import datetime
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws import amis, tags
 from images.aws.cloud import Cloud
+from images.aws.launch_permissions import GRANTED
 from images.aws.permissions import ANY, REAPER, permit
-from images.aws.retire import uses_in
+from images.aws.retire import unseen, uses_in
+from images.aws.usage import used_unseen
 from images.ledger import BEGUN, STANDING, Made
 
 PERMISSIONS = (permit("ec2:DescribeInstances ec2:DescribeVolumes ec2:DescribeSnapshots", REAPER, on=ANY),)
@@ -81,7 +83,7 @@ def reap(cloud: Cloud, *, apply: bool) -> tuple[AwsReaping, ...]:
 
     Raises OutsideError where a region cannot be read: what stands there is unknown.
     """
-    found = [reaping for region in cloud.regions() for reaping in _reaped_in(cloud, region)]
+    found = [reaping for region in cloud.regions() for reaping in _reaped_in(cloud, region, ask=apply)]
     return tuple(_done(cloud, reaping) for reaping in found) if apply else tuple(found)
 
 
@@ -95,7 +97,7 @@ def all_is_read(place: str) -> Iterator[None]:
         raise OutsideError(f"{place} cannot be read, so nothing is reaped", evidence=str(error), hint=hint) from error
 
 
-def _reaped_in(cloud: Cloud, region: str) -> list[AwsReaping]:
+def _reaped_in(cloud: Cloud, region: str, *, ask: bool) -> list[AwsReaping]:
     with all_is_read(region):
         found = list(_found(cloud, region))
         users = uses_in(cloud, region) if found else {}
@@ -105,7 +107,17 @@ def _reaped_in(cloud: Cloud, region: str) -> list[AwsReaping]:
     states = {one: known.get((one.kind, one.id)) or known.get((one.kind, one.token), "") for one in found}
     ordered = sorted(states, key=lambda one: (ORDER.index(one.kind), one.id))
     decided = (decide_leftover(one, states[one], users.get(one.id, ()), cloud.now) for one in ordered)
-    return [reaping for reaping in decided if reaping]
+    opened = {line.resource for line in lines if line.kind == "image" and line.details.get(GRANTED)}
+    return [_unless_used(cloud, one, ask=ask) if one.found.id in opened else one for one in decided if one]
+
+
+def _unless_used(cloud: Cloud, reaping: AwsReaping, *, ask: bool) -> AwsReaping:
+    """An image that we opened to others stays until nobody of those may use it where nobody can look."""
+    where = unseen(cloud)
+    if not reaping.remove or not where:
+        return reaping
+    used = used_unseen(cloud, reaping.found.region, reaping.found.id, where, ask=ask)
+    return replace(reaping, remove=False, why=used) if used else reaping
 
 
 def _state(cloud: Cloud, line: Made) -> str:
@@ -139,7 +151,8 @@ def _done(cloud: Cloud, reaping: AwsReaping) -> AwsReaping:
         return reaping
     try:
         if found.kind == "snapshot":
-            amis.remove_snapshot(cloud, found.region, found.id)
+            if not amis.remove_snapshot(cloud, found.region, found.id):
+                return replace(reaping, remove=False, why=f"{reaping.why}; not removed: an image lies on it")
         elif ami := amis.image(cloud, found.region, found.id):
             amis.remove_image(cloud, ami)
     except GoldsmithError as error:

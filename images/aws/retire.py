@@ -22,10 +22,10 @@ from images.aws.cloud import Cloud
 from images.aws.machine_evidence import remove_evidence
 from images.aws.model import Ami
 from images.aws.permissions import OWN_IMAGE, OWN_PARAMETERS, PARAMETERS, PUBLIC_PARAMETERS, REAPER, permit
+from images.aws.usage import used_unseen
 from images.ledger import GONE, STANDING
 from images.release import lifecycle, retention
 from images.release.retention import DONE, KEEP, NO_RULE, KeepRule, NextAction, RetirementDecision
-from images.release.revocations import said_by_ledger
 from images.release.store import PREVIOUS
 
 PERMISSIONS = (
@@ -44,6 +44,7 @@ Rules = Mapping[str, KeepRule]
 IMAGE_ID = re.compile(r"ami-[0-9a-f]{8,17}")
 NAMED_AT_ONCE = 10  # GetParameters' limit
 UNREAD = "unread"
+UNKNOWN = "no release of this ledger: if it is yours, ./goldsmith image.rebuild reads it in"
 SHOWN = 3
 ON_ITS_WAY = timedelta(minutes=5)  # deprecation is asked for a little ahead, since the past is refused
 
@@ -53,7 +54,7 @@ def retire_images(cloud: Cloud, *, apply: bool, rules: Rules | None = None) -> t
 
     Who names the images of a region is read again right before any of them is touched.
     """
-    regions = {region: _decided_in(cloud, region, rules or {}) for region in cloud.regions(kind="image")}
+    regions = {region: _decided_in(cloud, region, rules or {}, ask=apply) for region in cloud.regions(kind="image")}
     if not apply:
         return tuple(decision for decisions in regions.values() for decision in decisions)
     done = [
@@ -71,7 +72,7 @@ def retire_images(cloud: Cloud, *, apply: bool, rules: Rules | None = None) -> t
     return tuple(done)
 
 
-def _decided_in(cloud: Cloud, region: str, rules: Rules) -> list[Decision]:
+def _decided_in(cloud: Cloud, region: str, rules: Rules, *, ask: bool) -> list[Decision]:
     """The decisions of a region's images; where it cannot be read, all that the ledger knows there is held back."""
     try:
         found = amis.ours_in(cloud, region)
@@ -84,22 +85,42 @@ def _decided_in(cloud: Cloud, region: str, rules: Rules) -> list[Decision]:
             for line in cloud.made(region=region, kind="image")
         ]
         return [RetirementDecision(ami, KEEP, why, held=True) for ami in known]
-    return _decisions(cloud, found, uses, rules)
+    return _decisions(cloud, found, uses, rules, ask=ask)
 
 
-def _decisions(cloud: Cloud, found: Iterable[Ami], uses: Uses, rules: Rules) -> list[Decision]:
-    """The decisions over all images of ours in a region: the last ones can be told only among all."""
-    told = [replace(ami, release=said_by_ledger(cloud.ledger, ami.release)) if ami.release else ami for ami in found]
+def _decisions(cloud: Cloud, found: Iterable[Ami], uses: Uses, rules: Rules, *, ask: bool) -> list[Decision]:
+    """The decisions over all images of ours in a region: the last ones can be told only among all.
+
+    One that would be disabled, and that others may use where nobody can look, is held back until EC2 says that none
+    does; with `ask` EC2 is asked for that.
+    """
+    told = [_known(cloud, ami) for ami in found]
     kept = retention.kept_by_rule((ami.release for ami in told if ami.release), rules)
-    return [
-        decide_over(
-            ami, _holding(ami, uses.get(ami.id, ())), cloud.aws, cloud.now, unseen=unseen(cloud),
+    where = unseen(cloud)
+
+    def decided(ami: Ami, used: str = "") -> Decision:
+        if ami.release is None:
+            return RetirementDecision(ami, KEEP, UNKNOWN, held=True)
+        return decide_over(
+            ami, _holding(ami, uses.get(ami.id, ())), cloud.aws, cloud.now, unseen=where,
             disabled_at=tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}"),
-            rule=retention.rule_of(ami.release, rules) if ami.release else NO_RULE,
-            kept=kept.get(ami.release, "") if ami.release else "",
-        )
-        for ami in told
+            rule=retention.rule_of(ami.release, rules), kept=kept.get(ami.release, "") or used,
+        )  # fmt: skip
+
+    decisions = [decided(ami) for ami in told]
+    return [
+        decided(one.subject, used_unseen(cloud, one.subject.region, one.subject.id, where, ask=ask))
+        if where and one.action is retention.DISABLE else one
+        for one in decisions
     ]  # fmt: skip
+
+
+def _known(cloud: Cloud, ami: Ami) -> Ami:
+    """An image with the release that the ledger knows it by, and none where it does not: whoever may tag can write any
+    day onto an image of ours, and tags like ours onto any other.
+    """
+    lines = cloud.made(region=ami.region, kind="image", resource=ami.id)
+    return replace(ami, release=next(filter(None, (cloud.ledger.release(line.release) for line in lines)), None))
 
 
 def decide_over(
@@ -140,7 +161,7 @@ def _take_all(cloud: Cloud, region: str, decisions: Sequence[Decision], rules: R
     """Take the actions that are due in a region, as far as they still are once its users are read again."""
     if not any(decision.action in DONE for decision in decisions):
         return list(decisions)
-    again = _decisions(cloud, (decision.subject for decision in decisions), uses_in(cloud, region), rules)
+    again = _decisions(cloud, (decision.subject for decision in decisions), uses_in(cloud, region), rules, ask=True)
     return [
         _taken(cloud, before, now) if before.action in DONE else before
         for before, now in zip(decisions, again, strict=True)

@@ -193,7 +193,7 @@ def stands(
         return f"it expires on {known.expires_at:%Y-%m-%d} and gets new dates"
     if not _says_the_same(known, draft, definition, to.now):
         return "its release says what its definition no longer does"
-    return _lost(to, making, known) or known if thorough else known
+    return making.due() or (_lost(to, making, known) if thorough else "") or known
 
 
 def _lost(to: ReleaseStore, making: Publication, known: Release) -> str:

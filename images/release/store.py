@@ -86,6 +86,10 @@ class Publication(Protocol):
     def whole(self, known: Release) -> bool:
         """Whether all is there that making a release that stands would leave, but for what proves it."""
 
+    def due(self) -> str:
+        """What making a release that stands would mend of others, in words, by the ledger alone; empty: nothing."""
+        return ""
+
     def refuse_taken(self, chosen: Release) -> None:
         """Raise an error where something else has the name that a release would get."""
 

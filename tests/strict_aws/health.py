@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from tests.strict_aws import lifecycle, tags
@@ -24,10 +25,11 @@ WORDS = {
 
 @dataclass
 class ReplacementImage:
-    """Registered `since`; on its way out, draining `until`."""
+    """Registered `since`; on its way out, draining `until`. `zone`: an address's; `all` outside of the network."""
 
     since: datetime
     until: datetime | None = None
+    zone: str = ""
 
 
 def group_of(call: Call) -> Any:
@@ -65,10 +67,30 @@ def register(world: World, call: Call) -> dict[str, Any]:
     if group.target_type == "instance":
         running(tags.backend(call.account, call.region), [name for name, _ in asked])
     held = targets(world, group)
-    for key in asked:
+    for key, one in zip(asked, call.params["Targets"], strict=True):
+        zone = zone_of(call, group, one)
         if key not in held or held[key].until:
-            held[key] = ReplacementImage(world.now())
+            held[key] = ReplacementImage(world.now(), zone=zone)
     return {}
+
+
+def zone_of(call: Call, group: Any, target: dict[str, Any]) -> str:
+    """The zone of an address, by the subnet that it is in. Raises AwsError for one outside that does not say `all`."""
+    said = target.get("AvailabilityZone", "")
+    if group.target_type != "ip":
+        if said:
+            raise AwsError("ValidationError", "An Availability Zone cannot be given for targets by instance", 400)
+        return ""
+    backend, address = tags.backend(call.account, call.region), ip_address(target["Id"])
+    subnets = [one for zone in backend.subnets.values() for one in zone.values() if one.vpc_id == group.vpc_id]
+    inside = next((one.availability_zone for one in subnets if address in ip_network(one.cidr_block)), "")
+    if not inside:  # moto gives some instances of a network addresses of no subnet
+        held = (one for one in lifecycle.everyone(backend) if holds(one, target["Id"]) and one.vpc_id == group.vpc_id)
+        inside = next((one.placement for one in held), "")
+    if not inside and address.version == 4 and said != "all":
+        why = f"The IP address '{address}' must have Availability Zone 'all': it is outside of {group.vpc_id}"
+        raise AwsError("ValidationError", why, 400)
+    return inside or said
 
 
 def running(backend: Any, names: list[str]) -> None:
@@ -163,7 +185,9 @@ def describe(world: World, call: Call) -> dict[str, Any]:
         health = {"State": state, **({"Reason": reason, "Description": WORDS[reason]} if reason else {})}
         port = str(group.health_check_port)
         port = str(key[1]) if port == "traffic-port" else port
-        shown.append({"Target": {"Id": key[0], "Port": key[1]}, "HealthCheckPort": port, "TargetHealth": health})
+        zone = held[key].zone if key in held else ""
+        target = {"Id": key[0], "Port": key[1], **({"AvailabilityZone": zone} if zone else {})}
+        shown.append({"Target": target, "HealthCheckPort": port, "TargetHealth": health})
     return {"TargetHealthDescriptions": shown}
 
 

@@ -24,9 +24,11 @@ from tests.strict_aws import (
     roots,
     security_groups,
     sharing,
+    simulation,
     snapshots,
     ssm,
     tags,
+    usage,
     volumes,
 )
 from tests.strict_aws.errors import AwsError
@@ -53,6 +55,7 @@ RULES: dict[str, dict[str, Rule]] = {
         **registering.RULES,
         **copies.RULES,
         **sharing.RULES,
+        **usage.RULES,
         **account.RULES,
         **tags.RULES,
         **volumes.RULES,
@@ -69,7 +72,8 @@ RULES: dict[str, dict[str, Rule]] = {
     "eks": eks.RULES,
     "ssm": ssm.RULES,
     "kms": kms.RULES,
-    "sts": account.ROLES,
+    "sts": {**account.ROLES, **simulation.STS},
+    "iam": simulation.IAM,
     "organizations": organizations.RULES,
 }
 UNLOCKED = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -304,6 +305,23 @@ def test_a_target_is_initial_then_healthy(aws: StrictAws, ec2: Any, targets: str
     assert health(aws, targets) == ["unhealthy"]
     aws.cure(number)
     assert health(aws, targets) == ["healthy"]
+
+
+def test_an_address_outside_of_the_network_of_its_targets_says_all_zones(aws: StrictAws, ec2: Any) -> None:
+    """One inside is in its subnet's zone, and a target by its instance names none."""
+    elb, subnet = aws.client("elbv2"), ec2.describe_subnets()["Subnets"][0]
+    asked = {"Protocol": "HTTP", "Port": 80, "VpcId": subnet["VpcId"]}
+    made = [elb.create_target_group(Name=kind, TargetType=kind, **asked)["TargetGroups"][0]["TargetGroupArn"]
+            for kind in ("ip", "instance")]  # fmt: skip
+    inside, outside = str(ip_network(subnet["CidrBlock"])[9]), {"Id": "192.0.2.7", "AvailabilityZone": "all"}
+    (own,) = running(aws, ec2)
+    for group, target in ((made[0], {"Id": "192.0.2.7"}), (made[1], {"Id": own, "AvailabilityZone": "all"})):
+        with refused("ValidationError"):
+            elb.register_targets(TargetGroupArn=group, Targets=[target])
+    elb.register_targets(TargetGroupArn=made[0], Targets=[{"Id": inside}, outside])
+    found = [one["Target"] for one in elb.describe_target_health(TargetGroupArn=made[0])["TargetHealthDescriptions"]]
+    zones = [(inside, subnet["AvailabilityZone"]), ("192.0.2.7", "all")]
+    assert [(one["Id"], one["AvailabilityZone"]) for one in found] == zones
 
 
 def test_a_target_drains_when_it_goes(aws: StrictAws, ec2: Any, targets: str) -> None:

@@ -135,6 +135,7 @@ class World:
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     images: dict[str, Image] = field(default_factory=dict)
     accounts: dict[tuple[str, str], Account] = field(default_factory=lambda: defaultdict(Account))
+    reports: dict[str, Any] = field(default_factory=dict)  # of who uses an image, by id
     organizations: dict[str, str] = field(default_factory=dict)  # account → ARN of its organisation
     members: dict[str, str] = field(default_factory=dict)  # account of the organisation → its state
     managing: set[str] = field(default_factory=set)  # accounts that may list them

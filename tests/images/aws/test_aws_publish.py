@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,13 +15,15 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError
-from images.aws import snapshots
+from images.aws import launch_permissions, snapshots
+from images.aws.client import Client
 from images.aws.cloud import Cloud
 from images.aws.release_store import AwsStore, channel_name
 from images.aws.signed_statement import parameter
 from images.machine.blocks import BLOCK
-from images.release.publish import release
-from tests.strict_aws import StrictAws
+from images.release.publish import release, stands
+from tests.images.aws.test_aws_faults import Killed, dying
+from tests.strict_aws import Fault, StrictAws
 from tests.support.cloud import (
     DAY,
     HOME,
@@ -120,6 +123,94 @@ def test_it_is_shared_with_those_of_the_settings_and_nobody_else(aws: StrictAws,
         assert allowed == [{"UserId": PARTNER}, {"OrganizationArn": ORGANIZATION}]
         asked = {"SnapshotId": snapshot_of(image), "Attribute": "createVolumePermission"}
         assert ec2.describe_snapshot_attribute(**asked)["CreateVolumePermissions"] == [{"UserId": PARTNER}]
+
+
+def closed(cloud: Cloud, days: int, **settings: Any) -> Cloud:
+    """The same cloud some days later, which shares with nobody but whom these settings name."""
+    nobody = {"share_accounts": (), "share_organizations": ()}
+    aws = cloud.aws.model_copy(update=nobody | settings)
+    return replace(at(cloud, cloud.now + days * DAY), settings=cloud.settings.model_copy(update={"aws": aws}))
+
+
+def shared_with(aws: StrictAws) -> set[str]:
+    """Whom any image or snapshot of the account is shared with."""
+    images = {value for image in aws.images().values() for one in image["permissions"] for value in one.values()}
+    snapshots = {user for snapshot in aws.snapshots().values() for user in snapshot["users"]}
+    return images | snapshots
+
+
+def test_whom_the_settings_no_longer_name_loses_what_we_gave_and_nothing_else(aws: StrictAws, cloud: Cloud) -> None:
+    """In every region, of older releases too, audited, once. What somebody else gave stays; what runs goes on."""
+    friend = "333333333333"
+    old = publish(cloud, disk()).release
+    image, ec2 = image_of(aws, HOME), aws.client("ec2")
+    theirs = aws.client("ec2", account=PARTNER)
+    runs = theirs.run_instances(ImageId=image["ImageId"], MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    ec2.modify_image_attribute(ImageId=image["ImageId"], LaunchPermission={"Add": [{"UserId": friend}]})
+    artifact, now = built(cloud, disk()), closed(cloud, 1)
+    kept = replace(now, settings=cloud.settings)
+    assert stands(AwsStore(kept), artifact, definition(), "default", thorough=False) == old
+    why = stands(AwsStore(now), artifact, definition(), "default", thorough=False)
+    assert why == (
+        f"6 image(s) and snapshot(s) are still shared with {PARTNER}, {ORGANIZATION}, whom the settings no longer name"
+    )
+    assert publish(now, disk(seed=2)).action == "published"
+    assert shared_with(aws) == {friend}
+    lines = [line for line in cloud.ledger.audit_lines() if line.action == "unshare"]
+    assert {line.subject.partition("/")[0] for line in lines} == {HOME, OTHER, THIRD}
+    assert (len(lines), PARTNER in lines[0].detail) == (6, True)
+    aws.advance(60)
+    (shown,) = theirs.describe_instances(InstanceIds=[runs])["Reservations"]
+    assert shown["Instances"][0]["State"]["Name"] == "running"
+    number = last_call(aws)
+    publish(closed(cloud, 2), disk(seed=2))
+    assert not [call for call in aws.calls(since=number) if call["operation"].startswith("Modify")]
+    assert len([line for line in cloud.ledger.audit_lines() if line.action == "unshare"]) == 6
+
+
+def test_what_others_gave_before_us_is_not_ours_to_take(aws: StrictAws, cloud: Cloud) -> None:
+    """The image was shared by hand with an account that the settings named only later, and do not name any more."""
+    publish(closed(cloud, 0), disk())
+    image, ec2 = image_of(aws, HOME)["ImageId"], aws.client("ec2")
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": PARTNER}]})
+    publish(cloud, disk())
+    assert shared_with(aws) == {PARTNER, ORGANIZATION}
+    publish(closed(cloud, 1), disk())
+    assert aws.images()[image]["permissions"] == [{"UserId": PARTNER}]
+    assert shared_with(aws) == {PARTNER}
+
+
+def test_an_image_that_somebody_made_public_is_not_whole(aws: StrictAws, cloud: Cloud) -> None:
+    """A night that looks sees it, and publishing again is refused until it is closed."""
+    bare = closed(cloud, 0, encrypted=False)
+    done = publish(bare, disk()).release
+    assert AwsStore(bare).publication().whole(done)
+    image, ec2 = image_of(aws, OTHER)["ImageId"], aws.client("ec2", OTHER)
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"Group": "all"}]})
+    assert not AwsStore(bare).publication().whole(done)
+    with pytest.raises(RefusedError, match=f"{image} in {OTHER} is public"):
+        publish(bare, disk())
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_withdrawal_that_is_killed_or_fails_is_finished_by_the_next(
+    aws: StrictAws, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, after: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever call was the last; where AWS refuses one, the publication goes on and the rest is closed."""
+    publish(cloud, disk())
+    now = closed(cloud, 1)
+    for nth in (0, 1):
+        with monkeypatch.context() as patched:
+            patched.setattr(Client, "call", dying("ModifySnapshotAttribute", nth, after=after))
+            with suppress(Killed):
+                publish(now, disk())
+    with aws.faulty(Fault("denied", operation="Modify*", region=OTHER)):
+        assert publish(now, disk()).action == "unchanged"
+    assert PARTNER in shared_with(aws)
+    assert f"stays shared with {PARTNER}" in capsys.readouterr().err
+    publish(now, disk())
+    assert not shared_with(aws)
+    assert not launch_permissions.overdue(now)
 
 
 def test_a_night_sees_that_an_image_is_gone_or_no_longer_shared(aws: StrictAws, cloud: Cloud) -> None:
@@ -326,8 +417,8 @@ def test_settings_that_cannot_work_are_told_before_anything_is_asked(aws: Strict
         ({"kms_keys": {}}, "aws.kms_keys: no key is set for eu-central-1; the account's default key will not do"),
         ({"kms_keys": {**cloud.aws.kms_keys, OTHER: cloud.aws.kms_keys[HOME]}}, "is no key of eu-west-1"),
         ({"signing_key": ""}, "aws.signing_key: no key is set"),
-        ({"region": ""}, "aws.region: machine images are published to AWS"),
-        ({"account": ""}, "aws.account: machine images are published to AWS"),
+        ({"region": ""}, "goldsmith.toml: aws.region: it is not set, and nothing at AWS is read or made"),
+        ({"account": ""}, "goldsmith.toml: aws.account: it is not set, and nothing at AWS is read or made"),
     ):
         wrong = replace(cloud, settings=cloud.settings.model_copy(update={"aws": cloud.aws.model_copy(update=change)}))
         with pytest.raises(ContentError, match=words):

@@ -97,4 +97,17 @@ def test_what_cannot_be_published_is_told_before_anything_is_built(
         assert (answer.code, words in answer.err) == (code, True), answer.err
         assert "building" not in answer.err
     answer = inv.with_(aws='{"region": ""}')("image.publish", NAME)
-    assert (answer.code, "aws.region: machine images are published to AWS" in answer.err) == (2, True), answer.err
+    assert (answer.code, "goldsmith.toml: aws.region: it is not set" in answer.err) == (2, True), answer.err
+
+
+@pytest.mark.parametrize("words", [["image.reap"], ["adopt", "asg:shop"], ["adopt", "ec2:app=shop"]])
+def test_without_aws_in_the_settings_the_error_says_what_to_write_and_where(tmp_path: Path, words: list[str]) -> None:
+    """Before anything is asked; with one of the two there, only the other is missing."""
+    bare = Goldsmith(tmp_path, "unix:///nowhere")
+    for given, missing in (({}, 'account = "123456789012", region = "eu-central-1"'),
+                           ({"account": "210987654321"}, 'region = "eu-central-1"')):  # fmt: skip
+        answer = bare.with_(aws=json.dumps(given)).here(*words)
+        assert answer.code == 2
+        said = " ".join(answer.err.split())
+        assert "goldsmith.toml: aws.region: it is not set, and nothing at AWS is read or made without it" in said
+        assert f"write below [aws] in goldsmith.toml, with your own values: {missing}; docs/aws.md" in said

@@ -276,6 +276,47 @@ def test_another_accounts_instances_hold_too(aws: StrictAws, cloud: Cloud) -> No
     there.ledger.close()
 
 
+def opened(cloud: Cloud) -> Cloud:
+    """The same cloud, which shares with an account that no role leads into."""
+    aws = cloud.aws.model_copy(update={"share_accounts": (PARTNER,)})
+    return replace(cloud, settings=cloud.settings.model_copy(update={"aws": aws}))
+
+
+def reports(aws: StrictAws) -> int:
+    return len(aws.calls("ec2", "CreateImageUsageReport", effect=True))
+
+
+def test_what_others_may_use_unseen_goes_only_once_ec2_says_that_nobody_does(aws: StrictAws, cloud: Cloud) -> None:
+    """A plan changes nothing. Applied, EC2 is asked for a report, which a later run reads, and which gets too old."""
+    image, theirs = image_of(cloud), aws.client("ec2", account=PARTNER)
+    aws.client("ec2").modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": PARTNER}]})
+    theirs.create_launch_template(LaunchTemplateName="theirs", LaunchTemplateData={"ImageId": image})
+    aws.waits(60)
+
+    def decided(day: float, *, apply: bool = True) -> tuple[Action, bool, str]:
+        (found,) = retire_images(on(aws, opened(cloud), day), apply=apply)
+        return found.action, found.held, found.why
+
+    may = f"not disabled: {PARTNER} may use it"
+    for apply, says in ((False, "image.prune --apply asks EC2"), (True, "a later image.prune --apply reads it")):
+        action, held, why = decided(DISABLED, apply=apply)
+        assert (action, held, f"{may}, where nobody can look" in why, says in why) == (Action.KEEP, True, True, True)
+        assert reports(aws) == apply
+    assert "a later image.prune --apply reads it" in decided(DISABLED, apply=False)[2]
+    aws.advance(61)
+    named = f"not disabled: 1 launch template(s) of account {PARTNER} use it, by EC2's report of"
+    assert named in decided(DISABLED)[2]
+    theirs.delete_launch_template(LaunchTemplateName="theirs")
+    assert named not in decided(DISABLED + 15)[2]
+    with aws.faulty(Fault("denied", operation="DescribeImageUsageReportEntries")):
+        aws.advance(61)
+        assert f"{may}, and EC2 does not say who does: AWS denies" in decided(DISABLED + 15)[2]
+    assert aws.images()[image]["state"] == "available"
+    assert decided(DISABLED + 15)[0] is Action.DISABLE
+    assert (aws.images()[image]["state"], reports(aws)) == ("disabled", 2)
+    assert decided(REMOVED + 20)[0] is Action.REMOVE
+
+
 @pytest.mark.parametrize("operation", ["DisableImage", "DeregisterImage", "DeleteSnapshot", "DeleteParameters"])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_walk_that_ends_in_the_middle_is_finished_by_the_next(
@@ -293,6 +334,22 @@ def test_a_walk_that_ends_in_the_middle_is_finished_by_the_next(
     assert cloud.ledger.releases(NAME)[0].pruned_at
 
 
+def test_tags_that_somebody_wrote_end_no_image(aws: StrictAws, cloud: Cloud) -> None:
+    """Neither one of ours, whose days the ledger knows, nor a stranger's that got all of its tags."""
+    ec2, own, stranger = aws.client("ec2"), image_of(cloud), other_image(aws)
+    early = {"dev.goldsmith.expires-at": "2020-01-01T00:00:00Z", "dev.goldsmith.revoked-at": "2020-01-01T00:00:00Z",
+             "dev.goldsmith.revoked-reason": "x"}  # fmt: skip
+    ec2.create_tags(Resources=[own], Tags=[{"Key": key, "Value": value} for key, value in early.items()])
+    (shown,) = ec2.describe_images(ImageIds=[own])["Images"]
+    ec2.create_tags(Resources=[stranger], Tags=shown["Tags"])
+    for day in (1, 2, 20):
+        found = {one.subject.id: one for one in retire_images(on(aws, cloud, day), apply=True)}
+        assert {one.action for one in found.values()} == {Action.KEEP}
+    assert "no release of this ledger" in found[stranger].why
+    assert {image["state"] for image in aws.images().values()} == {"available"}
+    assert not {image["deprecate_at"] for image in aws.images().values() if image["name"] == "other"} - {None}
+
+
 def test_a_snapshot_under_another_image_stays_with_it(aws: StrictAws, cloud: Cloud) -> None:
     """The content was dated anew: the old image goes alone."""
     then = on(aws, cloud, 25)
@@ -304,11 +361,16 @@ def test_a_snapshot_under_another_image_stays_with_it(aws: StrictAws, cloud: Clo
     assert len(aws.images()) == len(aws.snapshots()) == 1
 
 
-def test_an_image_that_this_ledger_does_not_know_leaves_whole_too(aws: StrictAws, cloud: Cloud) -> None:
-    """Its tags tell when it ends; its snapshot goes with it."""
+def test_an_image_that_this_ledger_does_not_know_leaves_once_it_is_read_in(aws: StrictAws, cloud: Cloud) -> None:
+    """Its tags alone end nothing: anybody's image may carry them. Its signed statement does; its snapshot goes too."""
     other = cloud_for(cloud.settings.model_copy(update={"database": f"sqlite:///{cloud.settings.state_dir}/other"}),
                       cloud.now)  # fmt: skip
-    for day in (DISABLED, REMOVED + 1):
+    for day in (DISABLED, REMOVED):
+        (kept,) = retire_images(on(aws, other, day), apply=True)
+        assert (kept.action, "image.rebuild reads it in" in kept.why) == (Action.KEEP, True)
+    assert {image["state"] for image in aws.images().values()} == {"available"}
+    AwsStore(other).read_in()
+    for day in (REMOVED, REMOVED + 31):
         retire_images(on(aws, other, day), apply=True)
     assert (aws.images(), aws.snapshots()) == ({}, {})
     other.ledger.close()
@@ -396,9 +458,34 @@ def test_what_is_left_over_and_in_use_stays(aws: StrictAws, cloud: Cloud, monkey
     killed(cloud, monkeypatch, "Sign", 0)
     left = next(line.resource for line in cloud.made(kind="image") if line.resource != image_of_published(cloud))
     who = by_parameter(aws, left)
-    (image,) = (one for one in reap(on(aws, cloud, 3), apply=True) if one.found.kind == "image")
-    assert (image.remove, image.why) == (False, f"{who} still names it")
+    found = {one.found.kind: one for one in reap(on(aws, cloud, 3), apply=True)}
+    assert (found["image"].remove, found["image"].why) == (False, f"{who} still names it")
     assert left in aws.images()
+    under = found["snapshot"]
+    assert (under.remove, "not removed: an image lies on it" in under.why) == (False, True)
+    assert [line for line in cloud.made(kind="snapshot") if line.resource == under.found.id], "it is known still"
+
+
+def test_what_a_killed_run_had_opened_to_others_goes_by_ec2s_report_alone(
+    aws: StrictAws, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may run where nobody can look."""
+    published = aws.images()
+    killed(opened(cloud), monkeypatch, "Sign", 0)
+    (left,) = aws.images().keys() - published.keys()
+    theirs = aws.client("ec2", account=PARTNER)
+    theirs.run_instances(ImageId=left, MinCount=1, MaxCount=1)
+
+    def reaped(cloud: Cloud) -> tuple[bool, str]:
+        (found,) = (one for one in reap(cloud, apply=True) if one.found.id == left)
+        return found.remove, found.why
+
+    assert reaped(on(aws, opened(cloud), 3))[0] is False
+    aws.advance(60)
+    why = f"1 instance(s) of account {PARTNER} use it, by EC2's report of {cloud.now + 3 * DAY:%Y-%m-%d}"
+    assert reaped(on(aws, opened(cloud), 3)) == (False, why)
+    assert left in aws.images()
+    assert reaped(on(aws, cloud, 3)) == (True, "a killed run left it")
 
 
 def image_of_published(cloud: Cloud) -> str:

@@ -328,7 +328,7 @@ def test_a_machine_needs_aws_to_be_named(tmp_path: Path) -> None:
     """Its channels stand there; before any registry is asked, one clear error."""
     answer = Goldsmith(tmp_path, "unix:///nowhere").here("image.reproduce", "debian-server")
     assert answer.code == 2
-    assert "aws.region: machine images are published to AWS, and it is not set" in answer.err
+    assert "goldsmith.toml: aws.region: it is not set, and nothing at AWS is read or made without it" in answer.err
 
 
 def built_last(house: Goldsmith, name: str) -> Artifact:
