@@ -263,7 +263,7 @@ class AutoScalingFleet:
         if begun and begun[0]["Status"] != "Cancelled" and reach(begun[0]["Preferences"]) >= reach(asked):
             return
         self._hold(at, pinned, made)  # first: $Latest would mean the new version as soon as there is one
-        version = made.version if made else at.make(rollout, at.name, group.id, target, pinned)
+        version = at.make(rollout, at.name, group.id, target, pinned)
         at.refresh(pinned.template, version, asked)
 
     @understood("EC2")

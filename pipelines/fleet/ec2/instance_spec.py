@@ -39,17 +39,19 @@ SETTINGS = ("HttpPutResponseHopLimit", "HttpEndpoint", "HttpProtocolIpv6", "Inst
 class Registration:
     """A place in a target group. `state` as it was last seen; it says nothing of who is registered.
 
-    `address`: how it is registered; empty: by the instance's id.
+    `address`: how it is registered; empty: by the instance's id. `network`: the group's, where that is another than the
+    target's.
     """
 
     group: str
     port: int
     state: str = field(default="", compare=False)
     address: str = ""
+    network: str = field(default="", compare=False)
 
 
 Registered = tuple[str, str, Registration]
-"""A network, a target in it (an instance's id or an address), and its place."""
+"""A network, a target in it (an instance's id or an address), and its place. No network: an address outside of it."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +156,11 @@ class InstanceDescription:
     def among(self, registered: Iterable[Registered]) -> tuple[Registration, ...]:
         """Where it is registered, and how it is there."""
         addresses = dict(self.addresses())
-        here = [(target, place) for vpc, target, place in registered if vpc == self.instance.get("VpcId")]
-        own = [place for target, place in here if target == self.id]
-        own += [replace(place, address=addresses[target]) for target, place in here if target in addresses]
-        return tuple(sorted(own, key=lambda one: (one.group, one.port, one.address)))
+        own = ("", self.instance.get("VpcId"))
+        here = [(target, place) for vpc, target, place in registered if vpc in own]
+        found = [place for target, place in here if target == self.id]
+        found += [replace(place, address=addresses[target]) for target, place in here if target in addresses]
+        return tuple(sorted(found, key=lambda one: (one.group, one.port, one.address)))
 
     def hung(self) -> Hung:
         """What hangs on it now and cannot exist twice."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
+from time import monotonic
 
 from hardening.foundation.asking import Once, ask_each
 from hardening.foundation.errors import GoldsmithError, MalformedError, OutsideError, understood
@@ -61,6 +62,7 @@ PERMISSIONS = (
 )
 
 FIRING = "ALARM"
+ASKED_AGAIN = timedelta(minutes=5)  # of all target groups, whether a member is in them
 
 
 @dataclass
@@ -87,6 +89,7 @@ class Ec2Members:
         self.fleet = fleet
         self.cloud = cloud
         self._last: dict[str, RunningInstance] = {}
+        self._groups: dict[str, tuple[float, frozenset[str]]] = {}
 
     @understood("EC2")
     def describe(self) -> tuple[Member, ...]:
@@ -187,15 +190,30 @@ class Ec2Members:
         return Read(False, f"{key.old} is gone") if old is None else self.look(place, old)
 
     def look(self, place: RegionClient, instance: InstanceDescription) -> Read:
-        """Status checks, every target group that it is in, and what else the fleet asks for."""
+        """Status checks, every target group that it is in, and what else the fleet asks for.
+
+        Which groups those are is asked of all of them once in a while; meanwhile they alone are asked, and those where
+        its tags say that it belongs.
+        """
         good, text = place.health(instance.id)
         if not good:
             return Read(good, text)
-        for one in place.registrations(instance):
+        for one in self.registrations(place, instance):
             if one.state not in ("healthy", "unused"):
                 return Read(False, f"{instance.id} is {one.state} in {one.group.rpartition(':')[2]}")
         health = self.fleet.health
         return Read(good, text) if health.kind == "ec2" else ask(health, instance.instance.get("PrivateIpAddress", ""))
+
+    def registrations(self, place: RegionClient, instance: InstanceDescription) -> tuple[Registration, ...]:
+        """Where an instance is registered, for a look that is repeated."""
+        hung = instance.kept.hung if instance.kept else instance.takes
+        told, now = {one.group for one in hung.registrations}, monotonic()
+        asked_at, groups = self._groups.get(instance.id, (-ASKED_AGAIN.total_seconds(), frozenset[str]()))
+        known = now < asked_at + ASKED_AGAIN.total_seconds()
+        found = place.registrations(instance, groups | told if known else None)
+        kept = groups | told if known else told | {one.group for one in found}
+        self._groups[instance.id] = (asked_at if known else now, frozenset(kept))
+        return found
 
     def drain(self, place: RegionClient, instance: InstanceDescription, places: Collection[Registration]) -> None:
         """Take an instance that has to go out of target groups; one that serves finishes what it has begun."""

@@ -45,6 +45,12 @@ def _obstacles(shown: InstanceDescription, how: Ec2) -> Iterator[str]:
             f"it is registered in the Classic Load Balancer {', '.join(shown.classic)}, which does not report when the "
             "requests of a member have ended: register it in a target group instead"
         )
+    if abroad := [one for one in shown.registrations if one.network]:
+        groups = ", ".join(f"{one.group.split(':')[-1]} ({one.network})" for one in abroad)
+        yield (
+            f"its address is registered in a target group of another network, {groups}, where nothing tells it from "
+            "another machine of that address: register it in a target group of its own network instead"
+        )
     if how.way is ReplacementStrategy.INSTANCE:
         yield from _not_carried(shown, how)
 

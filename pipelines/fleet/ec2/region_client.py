@@ -17,7 +17,16 @@ from images.aws.permissions import LOOKING, REAPER, ROLLER, permit, use_keys
 from images.aws.tags import as_list, moment_in
 from pipelines.fleet import rollout_targets
 from pipelines.fleet.ec2 import instance_spec
-from pipelines.fleet.ec2.instance_spec import DRAINS, ENDED, RUNNING, STOPPED, InstanceDescription, Json, Registration
+from pipelines.fleet.ec2.instance_spec import (
+    DRAINS,
+    ENDED,
+    RUNNING,
+    STOPPED,
+    InstanceDescription,
+    Json,
+    Registered,
+    Registration,
+)
 from pipelines.fleet.members import MEMBER, OWNED, ROLLOUT, Key
 from pipelines.fleet.port import GoneError, InProgressError
 
@@ -57,7 +66,8 @@ ATTRIBUTES = ("userData", "instanceInitiatedShutdownBehavior")
 PROTECTIONS = {"disableApiTermination": "terminated", "disableApiStop": "stopped"}
 BURSTABLE = ("t2.", "t3.", "t3a.", "t4g.")
 REHEARSED = {"DryRunOperation"}
-NO_SUCH_INSTANCE = {"InvalidInstanceID.NotFound"}
+NO_SUCH_INSTANCE, NO_SUCH_GROUP = {"InvalidInstanceID.NotFound"}, {"TargetGroupNotFound"}
+OUTSIDE = "all"  # the zone of a target whose address is outside of its group's network
 LOG_LINES = 10
 BY_NAME, VALUES = 1000, 200  # so many instances are asked for by name; values that a filter takes
 ATTACHED = ("attaching", "attached", "busy", "detaching")
@@ -166,9 +176,17 @@ class RegionClient:
             hint = f'tag it {OWNED}=yes if rollouts may terminate it, or set ec2.way = "root_volume"; docs/iam.md'
             raise RefusedError(f"we may not terminate {instance}", evidence=str(error.evidence), hint=hint) from None
 
-    def registrations(self, instance: InstanceDescription) -> tuple[Registration, ...]:
-        """Where an instance is registered, by its id or its addresses, and how it is there."""
-        return instance.among(self.registered({instance.instance.get("VpcId", "")}))
+    def registrations(
+        self, instance: InstanceDescription, groups: Collection[str] | None = None
+    ) -> tuple[Registration, ...]:
+        """Where an instance is registered, by its id or its addresses, and how it is there.
+
+        All target groups of the region are asked for, or those `groups` alone.
+        """
+        network = str(instance.instance.get("VpcId", ""))
+        if groups is None:
+            return instance.among(self.registered({network}))
+        return instance.among((network, *one[1:]) for arn in sorted(groups) for one in self._targets(arn))
 
     def types(self, instances: Iterable[Json]) -> dict[str, Json]:
         """What the instance types of instances support, by name."""
@@ -203,18 +221,27 @@ class RegionClient:
         if named := [{"Key": key} for key in sorted(keys)]:
             self.ec2.call("DeleteTags", Resources=list(resources), Tags=named)
 
-    def registered(self, vpcs: Collection[str]) -> Iterator[instance_spec.Registered]:
-        """Who is registered in some target group of these networks; those that are on their way out are not."""
+    def registered(self, vpcs: Collection[str]) -> Iterator[Registered]:
+        """Who is registered in some target group of these networks; those that are on their way out are not.
+
+        Addresses outside of their group's network, which may be in any that is peered with it, come without one.
+        """
         for group in self.targets.pages("DescribeTargetGroups", "TargetGroups"):
-            if group.get("VpcId") not in vpcs:
-                continue
-            arn, default = group["TargetGroupArn"], group.get("Port", 0)
-            answer = self.targets.call("DescribeTargetHealth", TargetGroupArn=arn)
-            for one in answer["TargetHealthDescriptions"]:
-                state = one.get("TargetHealth", {}).get("State", "")
-                if state != "draining":
-                    port = int(one["Target"].get("Port") or default)
-                    yield group["VpcId"], one["Target"]["Id"], Registration(arn, port, state)
+            arn, network = group["TargetGroupArn"], group.get("VpcId", "")
+            if network in vpcs:
+                yield from ((network, *one[1:]) for one in self._targets(arn, group.get("Port", 0)))
+            elif group.get("TargetType") == "ip":
+                found = (one for one in self._targets(arn, group.get("Port", 0)) if one[0] == OUTSIDE)
+                yield from (("", target, replace(place, network=network)) for _, target, place in found)
+
+    def _targets(self, group: str, default: int = 0) -> Iterator[Registered]:
+        """Who is registered in a target group, each with its zone in the place of the network; none once it is gone."""
+        answer = self.targets.call_unless("DescribeTargetHealth", NO_SUCH_GROUP, TargetGroupArn=group)
+        for one in answer["TargetHealthDescriptions"] if answer else ():
+            target, state = one["Target"], one.get("TargetHealth", {}).get("State", "")
+            if state != "draining":
+                port = int(target.get("Port") or default)
+                yield target.get("AvailabilityZone", ""), target["Id"], Registration(group, port, state)
 
     def classic(self) -> dict[str, tuple[str, ...]]:
         """The names of the Classic Load Balancers that an instance is registered in, by its id."""

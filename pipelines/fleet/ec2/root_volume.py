@@ -151,7 +151,8 @@ class RootVolumeFleet(Ec2Members):
 
     def _stale(self, key: Key, place: RegionClient, instance: InstanceDescription) -> bool:
         """Whether only status checks speak for an instance, and did so before it rebooted, by the service's clock."""
-        if self.fleet.health.kind != "ec2" or any(one.state == "healthy" for one in place.registrations(instance)):
+        places = self.registrations(place, instance)
+        if self.fleet.health.kind != "ec2" or any(one.state == "healthy" for one in places):
             return False
         ended = [one for one in self._tasks(key, place) if one.get("CompleteTime")]
         return bool(ended) and place.age(ended[-1]) < CHECKED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hardening.foundation.errors import RefusedError
 from images.aws.amis import NO_SUCH_IMAGE
 from images.aws.cloud import Cloud
 from images.aws.permissions import AUDITOR, ROLLER, permit
@@ -17,6 +18,8 @@ PERMISSIONS = (
     permit("ec2:DescribeImages", ROLLER, on=MACHINES),
     permit("ec2:CreateLaunchTemplateVersion", ROLLER, on=TEMPLATE),
 )
+
+METADATA = "MetadataOptions"
 
 
 class LaunchTemplates:
@@ -51,17 +54,36 @@ class LaunchTemplates:
         return None
 
     def make(self, rollout: str, name: str, group: str, target: ReplacementImage, pinned: GroupPin) -> int:
-        """A version that differs from the pinned one by its image, and allows IMDSv2 only; made once for a group."""
+        """A version that differs from the pinned one by its image, and allows IMDSv2 only; made once for a group.
+
+        Raises RefusedError where there is one with its description that is another: anybody may have written that.
+        """
         source = self.version(pinned.template, str(pinned.version))["LaunchTemplateData"]
-        metadata = {key: value for key, value in source.get("MetadataOptions", {}).items() if key != "State"}
-        image = image_of(self.cloud, target, self.region)
+        metadata = {key: value for key, value in source.get(METADATA, {}).items() if key != "State"}
+        changes = {
+            "ImageId": image_of(self.cloud, target, self.region),
+            METADATA: {**metadata, "HttpTokens": "required"},
+        }
+        if made := self.made_for(rollout, name, pinned.template):
+            self._require_same(f"version {made[0]} of {pinned.template}", {**source, **changes}, made[0], pinned)
+            return made[0]
         answer = self.ec2.call(
             "CreateLaunchTemplateVersion", LaunchTemplateId=pinned.template, SourceVersion=str(pinned.version),
             VersionDescription=f"{_mark(rollout, name)} from {pinned.version}",
             ClientToken=token(stem(rollout), group, "version"),
-            LaunchTemplateData={"ImageId": image, "MetadataOptions": {**metadata, "HttpTokens": "required"}},
+            LaunchTemplateData=changes,
         )  # fmt: skip
         return int(answer["LaunchTemplateVersion"]["VersionNumber"])
+
+    def _require_same(self, called: str, wanted: Json, version: int, pinned: GroupPin) -> None:
+        """Raise RefusedError where a version is not what it should be; of metadata options IMDSv2 alone counts."""
+        there = self.version(pinned.template, str(version))["LaunchTemplateData"]
+        differs = [key for key in sorted({*wanted, *there} - {METADATA}) if wanted.get(key) != there.get(key)]
+        if there.get(METADATA, {}).get("HttpTokens") != "required":
+            differs.append(METADATA)
+        if differs:
+            why = f"{called} is described as this rollout's, which would have made it with other {', '.join(differs)}"
+            raise RefusedError(why, hint="find out who made it, delete that version, and roll again")
 
     def gone(self, name: str, pinned: GroupPin) -> str:
         """Why the group of that name cannot start from the pinned version any more; empty where it can."""

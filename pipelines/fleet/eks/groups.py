@@ -87,7 +87,7 @@ class NodeGroupFleet:
             raise RefusedError(why, hint="somebody else has changed it: plan again")
         if why := obstacle(node, self._image(node)):
             raise RefusedError(f"{node.called}: {why}", hint="nothing was changed: plan again")
-        version = made[0] if made else self.reader.templates.make(rollout, group.name, group.id, target, pinned)
+        version = self.reader.templates.make(rollout, group.name, group.id, target, pinned)
         self._update(group, pinned.template, version, token(rollout, group.id, "update"))
 
     def hold(self, rollout: str, group: Group, pinned: GroupPin) -> None:

@@ -115,6 +115,29 @@ def test_beginning_twice_begins_once(at: Shop, effects: int) -> None:
     assert len(at.aws.calls("ec2", "CreateLaunchTemplateVersion", effect=True)) == 1
 
 
+@pytest.mark.parametrize(
+    "forged", [{"ImageId": "another"}, {"UserData": "IyEvYmluL3No"}, {"MetadataOptions": {"HttpTokens": "optional"}}],
+    ids=["image", "script", "metadata"],
+)  # fmt: skip
+def test_a_version_that_only_says_that_we_made_it_starts_nothing(at: Shop, forged: dict[str, Any]) -> None:
+    """Who may add versions could else have a rollout start members from one, by the description alone."""
+    groups = Groups(at)
+    pinned = groups.port.pin(groups.group)
+    with pytest.raises(Killed), killed_after(1):
+        groups.begin(pinned)
+    ours = {"LaunchTemplateId": groups.template, "Versions": ["2"]}
+    said = at.ec2.describe_launch_template_versions(**ours)["LaunchTemplateVersions"][0]["VersionDescription"]
+    at.ec2.delete_launch_template_versions(**ours)
+    data = {"ImageId": at.image(at.new), "MetadataOptions": {"HttpTokens": "required"}} | forged
+    data["ImageId"] = at.image(at.old) if data["ImageId"] == "another" else data["ImageId"]
+    at.ec2.create_launch_template_version(
+        LaunchTemplateId=groups.template, SourceVersion="1", VersionDescription=said, LaunchTemplateData=data
+    )
+    with pytest.raises(RefusedError, match=f"made it with other {next(iter(forged))}"):
+        groups.begin(pinned)
+    assert not at.aws.calls("autoscaling", "StartInstanceRefresh")
+
+
 @pytest.mark.usefixtures("at_once")
 def test_lost_answers_and_throttling_begin_once(at: Shop) -> None:
     """The service takes no token for a refresh: ours is known by its version."""

@@ -6,15 +6,18 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.cli.reap import reap
+from pipelines.fleet.ec2 import members
 from pipelines.fleet.ec2.instance_spec import kept_in
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.orphans import Ec2OrphanSource
+from pipelines.fleet.ec2.provenance import image_of
 from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 from pipelines.fleet.members import Key, ReplacementImage
 from pipelines.fleet.model import Method
@@ -344,6 +347,72 @@ def test_registrations_by_address_go_with_the_member(at: Shop) -> None:
     taken_back(port, key)
     at.aws.advance(400)
     assert serving(at, group) == {address: "healthy"}
+
+
+def test_a_tag_on_another_image_stops_no_rollout(at: Shop) -> None:
+    """The image that is what was signed is taken; where none is, the refusal tells why."""
+    tag = [{"Key": "dev.goldsmith.release", "Value": at.new.digest}]
+    at.ec2.create_tags(Resources=[at.image(at.old)], Tags=tag)
+    assert image_of(at.cloud, at.target, REGION) == at.image(at.new)
+    at.ec2.deregister_image(ImageId=at.image(at.new))
+    with pytest.raises(RefusedError, match=f"{at.image(at.old)} is not what was signed"):
+        image_of(at.cloud, at.target, REGION)
+
+
+def network(at: Shop, cidr: str) -> str:
+    """Another network, with one subnet that fills it."""
+    vpc = at.ec2.create_vpc(CidrBlock=cidr)["Vpc"]["VpcId"]
+    at.ec2.create_subnet(VpcId=vpc, CidrBlock=cidr, AvailabilityZone=ZONE)
+    return str(vpc)
+
+
+def test_a_member_that_another_network_reaches_by_its_address_is_refused(at: Shop) -> None:
+    """Its new instance would be in no target group there. An address of that network itself is somebody else's."""
+    address = at.shown(at.instance())["PrivateIpAddress"]
+
+    def registered(vpc: str, **where: str) -> None:
+        asked = {"Name": f"ip-{vpc}", "Protocol": "HTTP", "Port": 80, "VpcId": vpc, "TargetType": "ip"}
+        group = at.balancers.create_target_group(**asked)["TargetGroups"][0]["TargetGroupArn"]
+        at.balancers.register_targets(TargetGroupArn=group, Targets=[{"Id": address, **where}])
+
+    registered(network(at, "10.0.0.0/16"))
+    assert [port.describe()[0].cannot_roll for port in (anew(at), within(at))] == ["", ""]
+    peered = network(at, "10.7.0.0/16")
+    registered(peered, AvailabilityZone="all")
+    for port in (anew(at), within(at)):
+        said = port.describe()[0].cannot_roll
+        assert f"a target group of another network, targetgroup/ip-{peered}" in said
+        assert f"({peered})" in said
+
+
+def test_a_look_asks_the_target_groups_of_the_member_alone(at: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its network are asked once in a while: one that somebody else registered it in meanwhile is found then."""
+    old = at.instance()
+    at.register(old, "own")
+    for number in range(8):
+        asked = {"Name": f"other-{number}", "Protocol": "HTTP", "Port": 80, "VpcId": at.vpc, "TargetType": "instance"}
+        other = at.balancers.create_target_group(**asked)["TargetGroups"][0]["TargetGroupArn"]
+    at.settle()
+    port = anew(at)
+    key = in_place(port)
+
+    def asked_by_a_look() -> list[str]:
+        since = max(call["number"] for call in at.aws.calls())
+        assert port.read_old(key).good
+        return [call["operation"] for call in at.aws.calls("elbv2", since=since)]
+
+    walk = ["DescribeTargetGroups", *["DescribeTargetHealth"] * 9]
+    assert asked_by_a_look() == walk
+    assert asked_by_a_look() == asked_by_a_look() == ["DescribeTargetHealth"]
+    at.balancers.register_targets(TargetGroupArn=other, Targets=[{"Id": old}])
+    assert asked_by_a_look() == ["DescribeTargetHealth"]
+    port.create(key, at.target, at.cloud.now + EXPIRY)  # which writes down where the old one is registered
+    assert asked_by_a_look() == ["DescribeTargetHealth"] * 2
+    monkeypatch.setattr(members, "monotonic", lambda: monotonic() + members.ASKED_AGAIN.total_seconds())
+    assert asked_by_a_look() == walk
+    assert asked_by_a_look() == ["DescribeTargetHealth"] * 2
+    at.balancers.delete_target_group(TargetGroupArn=other)
+    assert asked_by_a_look() == ["DescribeTargetHealth"] * 2
 
 
 def test_a_root_volumes_member_leaves_a_group_of_addresses_meanwhile(at: Shop) -> None:
