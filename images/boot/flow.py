@@ -19,7 +19,7 @@ from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.process import dies_with_us, run, threads, which
 from hardening.render import Overlay
 from images.boot import observations, qemu
-from images.boot.guest import FW_CFG, Errand, credentials, live, parse, smbios_and_files, tail
+from images.boot.guest import AGAIN, BESIDE, FW_CFG, Errand, credentials, live, parse, smbios_and_files, tail
 from images.boot.observations import INSTANCE, Boot, BootReport, Level, limits
 from images.boot.qemu import Direct, Disk, VirtualMachine
 
@@ -77,7 +77,6 @@ def _reported(task: BootTask, listens: Sequence[str], *, twice: bool) -> BootRep
     ]
     boots = [first]
     if twice:
-        task = replace(task, errand=Errand(cloud_init=errand.cloud_init))
         result, more = _second(task, replace(kept, first=False), first)
         results.append(result)
         boots += more
@@ -92,12 +91,13 @@ def _second(task: BootTask, kept: Disk, first: Boot) -> tuple[CheckResult, list[
     if not first.stream.whole:
         return observations.no_second("the first boot gave no whole report"), []
     say("booting it a second time, and another one beside it")
-    again = replace(task, title="second boot", disk=kept)
+    again = replace(task, title="second boot", disk=kept, errand=Errand(asked=AGAIN))
     disk = task.disk
     if not disk.direct and disk.disk_format == RAW:
         with suppress(OutsideError):  # it has no unified kernel: as it is shipped, then
             disk = replace(disk, direct=direct(disk.path, task.work / "kernel"))
-    other = replace(task, title="first boot of another machine", disk=replace(disk, uuid=a_uuid()))
+    beside = replace(disk, uuid=a_uuid())
+    other = replace(task, title="first boot of another machine", disk=beside, errand=Errand(asked=BESIDE))
     # From here on with what has just worked: a boot that breaks off and is tried again would be no second one.
     with threads(2) as pool:
         boots = list(pool.map(run_boot, (again, other), [[first.accelerator]] * 2))

@@ -51,24 +51,28 @@ ExecStart=/bin/sh %d/{SCRIPT}
 StandardOutput=journal+console
 """
 LOOKS = ("completed", "failed-units", "listening", "identity")
+AGAIN, BESIDE = ("completed", "failed-units", "identity"), ("completed", "identity")
+"""What is judged of a second boot, and of another machine beside it."""
 
 
 @dataclass(frozen=True)
 class Errand:
     """What the script does in one boot: the checks, how long it waits for the boot's end, and how it turns off.
 
-    `gently`: stops every service first, as a machine does whose disk is used again.
+    `gently`: stops every service first, as a machine does whose disk is used again. `asked`: what it looks at before
+    the checks, but for cloud-init.
     """
 
     checks: tuple[Check, ...] = ()
     patience_seconds: int = 150
     cloud_init: bool = False
     gently: bool = False
+    asked: tuple[str, ...] = LOOKS
 
     @property
     def looks(self) -> tuple[str, ...]:
         """What the script looks at before it runs the checks; guest.sh has a function for each."""
-        return (*LOOKS, "cloud-init") if self.cloud_init else LOOKS
+        return (*self.asked, "cloud-init") if self.cloud_init else self.asked
 
     @property
     def expected(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import ip_address
@@ -165,6 +165,7 @@ def _is_loopback(address: str) -> bool:
 INSTANCE = "goldsmith-boot-gate"
 _TIMED_OUT = (124, 137)  # timeout(1): it ended the command, or had to kill it
 Judged = tuple[Outcome, str]
+Judge = Callable[[str], Judged]
 
 
 def live_results(checks: Sequence[Check], boot: Boot) -> tuple[CheckResult, ...]:
@@ -182,12 +183,18 @@ def _live(check: Check, record: Record) -> CheckResult:
 
 def observed(boot: Boot, listens: Sequence[str], *, cloud_init: bool) -> tuple[CheckResult, ...]:
     """The results of one first boot; `listens` are sockets that may be open, such as `22/tcp`."""
-    judges: dict[str, Callable[[str], Judged]] = {
-        "completed": lambda said: _completed(said, boot),
-        "failed-units": _failed_units,
+    return _judged(boot, {
+        **_came_up(boot),
         "listening": lambda said: judge_sockets(said, listens),
         **({"cloud-init": _cloud_init} if cloud_init else {}),
-    }
+    })  # fmt: skip
+
+
+def _came_up(boot: Boot) -> dict[str, Judge]:
+    return {"completed": lambda said: _completed(said, boot), "failed-units": _failed_units}
+
+
+def _judged(boot: Boot, judges: Mapping[str, Judge]) -> tuple[CheckResult, ...]:
     if not boot.stream.whole:
         return tuple(_without_report(name, boot) for name in judges)
     return tuple(_observation(name, boot.stream.records[f"observed.{name}"], judge) for name, judge in judges.items())
@@ -251,7 +258,7 @@ def _complaints(status: dict[str, Any]) -> Iterator[str]:
 
 
 def _not_good(again: Boot) -> list[str]:
-    results = observed(again, (), cloud_init=False)[:2]
+    results = _judged(again, _came_up(again))
     return [f"{again.title}: {result.evidence}" for result in results if result.outcome is not Outcome.PASS]
 
 
@@ -276,7 +283,7 @@ def _identity(boot: Boot) -> dict[str, str]:
     return {name: value for name, value in facts.items() if name != "boot"}
 
 
-def _observation(name: str, record: Record, judge: Callable[[str], Judged]) -> CheckResult:
+def _observation(name: str, record: Record, judge: Judge) -> CheckResult:
     if record.status or record.stderr.strip():
         said = f"the machine could not be asked (status {record.status})\n{record.stdout}{record.stderr}"
         return _result(f"boot-{name}", Outcome.ERROR, said)

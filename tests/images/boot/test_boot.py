@@ -471,6 +471,29 @@ def test_a_machine_can_report_that_it_is_stuck_before_it_is_ended(level: Level, 
     assert machine - patience >= 120
 
 
+def test_the_boots_after_the_first_are_asked_only_what_is_judged_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look takes an emulated machine seconds; and that little is enough to judge them by."""
+    asked: dict[str, tuple[str, ...]] = {}
+
+    def run_boot(task: flow.BootTask, _among: object) -> Boot:
+        asked[task.title] = task.errand.looks
+        identity = {"observed.identity": AGAIN if task.title == "second boot" else OTHER}
+        said = {name: {**GOOD, **identity}[name] for name in task.errand.expected}
+        return replace(booted(task.title), stream=parse(report(said), list(said)))
+
+    monkeypatch.setattr(flow, "run_boot", run_boot)
+    disk = replace(DISK, disk_format="qcow2")
+    errand = Errand((check("a", "x"),), cloud_init=True)
+    result, boots = flow._second(flow.BootTask("first boot", disk, Level.FULL, errand, tmp_path), disk, booted())
+    assert (result.outcome, len(boots)) == (Outcome.PASS, 2), result.evidence
+    assert asked == {
+        "second boot": ("completed", "failed-units", "identity"),
+        "first boot of another machine": ("completed", "identity"),
+    }
+
+
 def test_an_accelerator_that_was_at_fault_is_waited_for_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
