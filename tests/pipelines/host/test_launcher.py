@@ -109,6 +109,10 @@ def test_a_task_runs_after_setup_from_anywhere(ready: Checkout, tmp_path: Path) 
         ["engine.show"],
         ["feed.update"],
         ["image.affected", "CVE-2026-0001"],
+        ["control.show", "no-setuid"],
+        ["waiver.new", "web", "no-setuid"],
+        ["roll.status", "shop", "--watch"],
+        ["report"],
         ["teardown", "--apply"],
     ],
 )
