@@ -1070,6 +1070,8 @@ class _Program(Program):
     def print_task_help(self, name: str) -> None:
         """Invoke's own, with the words that stand without a flag, and folded."""
         context = self.parser.contexts[name]
+        for one in context.args.values():  # of a flag that may be repeated Invoke does not say that it takes a value
+            one.kind = str if one.kind is list else one.kind
         words = [one.name.upper() for one in context.positional_args]
         if name in UNFLAGGED:
             _, flag, most = UNFLAGGED[name]
@@ -1126,7 +1128,14 @@ def main(*arguments: str) -> None:
         arguments = (*before, name, *_each_named(*UNFLAGGED[name][:2], words, UNFLAGGED[name][2]))
     elif name in RENAMED:
         arguments = (*before, RENAMED[name], *words)
-    _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
+    try:
+        try:
+            _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads, such as `head`, has enough; what is still to be written goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from platform import machine
 
 import pytest
 
+from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT
 from tests.support.loop import CHILD, Answer, Goldsmith, definition
 
@@ -145,6 +147,18 @@ def test_help_says_what_stands_without_a_flag_and_fits_a_terminal(empty: Goldsmi
     told = empty.here("--help", task)
     assert (told.code, told.out.splitlines()[0]) == (0, f"Usage: ./goldsmith {usage}")
     assert max(map(len, told.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", ["--list", "image.list --json"])
+def test_a_reader_that_has_enough_leaves_no_traceback(arguments: str, tmp_path: Path) -> None:
+    """As `head` does; the exit code is 1, since not all was told."""
+    piped = f"{{ {sys.executable} tasks.py {arguments}; echo $? >&2; }} | true"
+    assert run(["sh", "-c", piped], cwd=ROOT, env={"GOLDSMITH_STATE": str(tmp_path)}).stderr == "1\n"
+
+
+def test_help_says_that_a_flag_which_may_be_repeated_takes_a_value(empty: Goldsmith) -> None:
+    """As it says of any other."""
+    assert "-a STRING, --adopt=STRING" in empty.here("--help", "roll.plan").out
 
 
 def test_a_process_ends_as_its_task_does(empty: Goldsmith) -> None:
