@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+from datetime import timedelta
 
+from hardening.foundation.asking import ask_within
+from hardening.foundation.errors import LateError
 from pipelines.fleet.members import Read
 from pipelines.fleet.model import Health
 
@@ -29,6 +32,14 @@ def _tcp(address: str, port: int, seconds: float) -> Read:
 
 
 def _http(url: str, seconds: float) -> Read:
+    whole = 2 * seconds  # for one whose headers come letter by letter
+    try:
+        return ask_within(lambda: _answered(url, seconds), timedelta(seconds=whole))
+    except LateError:
+        return Read(False, f"{url}: no whole answer within {whole:g} s")
+
+
+def _answered(url: str, seconds: float) -> Read:
     import requests
 
     session = requests.Session()

@@ -1,0 +1,61 @@
+"""One look at a member's health from this host: whatever answers there, it ends."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+from pipelines.fleet.health import ask
+from pipelines.fleet.model import Health
+from tests.support.hostile import Reply, endless, hostile
+
+QUICK = 0.2  # seconds
+
+
+def health(kind: str, port: int) -> Health:
+    return Health.model_validate({"kind": kind, "port": port, "timeout": timedelta(seconds=QUICK)})
+
+
+@contextmanager
+def dripping(seconds: float) -> Iterator[int]:
+    """A server whose one header comes letter by letter for so long, and then its end; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                until = time.monotonic() + seconds
+                while time.monotonic() < until:
+                    connection.sendall(b"x")
+                    time.sleep(QUICK / 4)
+                connection.sendall(b"\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+def test_an_answer_that_comes_letter_by_letter_is_no_good_health() -> None:
+    """In place, nobody serves while a new instance is looked at: a look that lasts for ever keeps the old one away."""
+    with dripping(4 * QUICK) as port:
+        seen = ask(health("http", port), "127.0.0.1")
+    assert (seen.good, seen.text) == (False, f"http://127.0.0.1:{port}/: no whole answer within 0.4 s")
+
+
+def test_the_status_is_the_answer_and_what_follows_is_not_read() -> None:
+    """Below 400 is good; a redirect is not followed."""
+    with hostile() as server:
+        port = int(server.address.rpartition(":")[2])
+        for reply, good in ((Reply(endless(b"x")), True), (Reply(status=302), True), (Reply(status=503), False)):
+            server.fallback = reply
+            assert ask(health("http", port), "127.0.0.1").good is good
+        assert ask(health("tcp", port), "127.0.0.1").good
+    for kind in ("http", "tcp"):
+        assert not ask(health(kind, port), "127.0.0.1").good
+    assert ask(health("tcp", 80), "").text == "it has no address that this host could ask"
