@@ -22,6 +22,7 @@ Given = ParamSpec("Given")
 ALL = 100  # percent
 ROLLED = 90  # percent, when all is new and only the bake is left
 BAKES_PER_DEADLINE = ALL - ROLLED  # each percent of the bake is progress
+MOST_BETWEEN_LOOKS = timedelta(minutes=1)  # a rollout looks twice in that time
 ATTEMPT = re.compile(rf"(-rest)?(-[1-9][0-9]?)?({BACK})*$")
 
 ROLL_ANYWAY = f"{OWN_LABELS}roll"
@@ -156,12 +157,24 @@ def _refuse_reach(desired: int, reach: Reach, words: StrategyWords, limits: Limi
         raise RefusedError(what, hint=f"{words.fewer_at_once}; or raise the limit")
 
 
+@dataclass(frozen=True)
+class _Baked:
+    """A group that is new and well `since` then, the last look at it, and how much of that time was watched."""
+
+    since: datetime
+    seen: datetime
+    watched: timedelta = timedelta()
+
+
 class Bakes:
-    """Since when all of a group is new and well, as this process has seen it: it starts over in another one."""
+    """For how long all of a group is new and well, as this process has seen it: it starts over in another one.
+
+    Time counts from look to look, so that a clock that jumps, or a machine that sleeps, bakes nothing.
+    """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._complete = dict[tuple[str, str], datetime]()
+        self._complete = dict[tuple[str, str], _Baked]()
 
     def forget(self, group: str, wanted: str) -> None:
         """Something else is asked of the group, or it is not whole."""
@@ -169,9 +182,12 @@ class Bakes:
 
     def look(self, group: str, wanted: str, bake_seconds: float, text: str) -> Watched:
         """How far the bake of a group is, all of which runs what is `wanted`."""
-        since = self._complete.setdefault((group, wanted), self._now())
-        lasted = (self._now() - since).total_seconds()
+        now = self._now()
+        known = self._complete.get((group, wanted), _Baked(now, now))
+        watched = known.watched + min(max(now - known.seen, timedelta()), MOST_BETWEEN_LOOKS)
+        self._complete[group, wanted] = _Baked(known.since, now, watched)
+        lasted = watched.total_seconds()
         if lasted >= bake_seconds:
-            return Watched(Progress.DONE, ALL, text, since)
+            return Watched(Progress.DONE, ALL, text, known.since)
         share = int((ALL - ROLLED) * lasted / bake_seconds)
-        return Watched(Progress.RUNNING, ROLLED + share, f"{text}; it bakes", since)
+        return Watched(Progress.RUNNING, ROLLED + share, f"{text}; it bakes", known.since)

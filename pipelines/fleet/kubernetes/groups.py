@@ -74,7 +74,8 @@ class WorkloadFleet:
     def begin(self, rollout: str, group: Group, target: ReplacementImage, pinned: GroupPin, pacing: Pacing) -> None:
         """Give the object the image, once; one that was held goes on.
 
-        Raises RefusedError where it no longer runs what was pinned, or is somebody else's to change by now.
+        Raises RefusedError where it no longer runs what was pinned, is somebody else's to change by now, or has a
+        strategy that breaks a limit.
         """
         bake = int(max(pacing.bake, pacing.warmup).total_seconds())
         note = RollNote(stem(rollout), target.reference, str(pinned.version), RollState.NEW, bake)
@@ -88,6 +89,9 @@ class WorkloadFleet:
             if work.image not in (pinned.template, pinned.version, note.new if known else ""):
                 why = f"{work.called} runs {work.image} by now, and {pinned.template} was pinned"
                 raise RefusedError(why, hint="somebody else has changed it: plan again")
+            if known is None:
+                present = replace(group, desired=work.desired)
+                pace_of(present, reach_of(work), _words(work), self.fleet.limits, work.desired)
             return note
 
         self._change(group, ask)

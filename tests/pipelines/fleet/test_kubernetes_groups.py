@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
+from pipelines.fleet.delegated import Bakes
 from pipelines.fleet.port import GroupPin, Progress
 from tests.strict_kube import Ill
 from tests.support.kube import OLD, ROLLOUT, Cluster, Killed, cluster, killed_after
@@ -106,6 +108,17 @@ def test_the_broken_pods_of_a_statefulset_are_ended_in_whichever_process(at: Clu
     at.port.roll_back(ROLLOUT, group, pinned)
     at.until(group, Progress.ROLLED_BACK)
     assert len([verb for verb, _ in at.kube.requests if verb == "DELETE"]) == 1
+
+
+def test_a_strategy_that_was_changed_since_the_plan_begins_nothing(at: Cluster) -> None:
+    """Days may lie between: by now it would let the controller take all of the pods at once."""
+    at.kube.add("Deployment", **SURGE)
+    group = at.group
+    pinned, pace = at.port.pin(group), at.port.pace(group, 3)
+    at.kube.objects["deployments", group.name]["spec"]["strategy"] = {"type": "Recreate"}
+    with pytest.raises(RefusedError, match=r"lets 3 be missing, and limits\.max_unavailable 1"):
+        at.port.begin(ROLLOUT, group, at.target, pinned, pace)
+    assert at.kube.patches == []
 
 
 def test_a_lost_answer_is_looked_for_and_found(at: Cluster) -> None:
@@ -326,6 +339,22 @@ def test_a_bake_that_a_pod_interrupts_begins_anew(at: Cluster) -> None:
     assert at.watch(group).percent < 90
     at.kube.pass_time(10)
     assert at.watch(group).percent == 90
+
+
+def test_a_clock_that_jumps_bakes_nothing() -> None:
+    """Nor does a machine that sleeps: what was not watched may have been ill."""
+    now = [datetime(2026, 3, 1, 12, tzinfo=UTC)]
+    bakes = Bakes(lambda: now[0])
+
+    def after(span: timedelta) -> tuple[Progress, int]:
+        now[0] += span
+        seen = bakes.look("a/deployment/web", "new", 300, "all serve")
+        return seen.progress, seen.percent
+
+    assert after(timedelta()) == (Progress.RUNNING, 90)
+    assert after(timedelta(hours=2)) == (Progress.RUNNING, 92)
+    assert after(timedelta(days=-1)) == (Progress.RUNNING, 92)
+    assert [after(timedelta(seconds=60))[0] for _ in range(4)] == [*[Progress.RUNNING] * 3, Progress.DONE]
 
 
 def test_the_pin_is_what_most_pods_run_under_a_tag_that_moved(at: Cluster) -> None:
