@@ -27,9 +27,9 @@ from pipelines.fleet.judged_state import JudgedMember, ViolationLine, judged_mem
 from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import Approval, Fleet
 from pipelines.fleet.violations import CheckedMember, Judged, PolicyState, checked, named
-from pipelines.rollout.plan import becoming, refuse_target, why_not
+from pipelines.rollout.plan import becoming, frozen, refuse_standstill, refuse_target, violating_in, why_not
 from pipelines.rollout.rollout_store import history
-from pipelines.rollout.schedule import may_act
+from pipelines.rollout.schedule import caps, may_act
 from pipelines.rollout.session import FleetSession, fleet_session
 from pipelines.wiring import image_context
 
@@ -153,7 +153,8 @@ def _left_alone(at: FleetSession, one: Judged) -> tuple[str, str]:
     try:
         target = becoming(one, at.origins().target())
         refuse_target(at.fleet, target, at.now())
-        name, asked = _as_planned(at, one, target)
+        hold = refuse_standstill(at.fleet, at.now())
+        name, asked = _as_planned(at, one, target, hold.until if hold and hold.until else at.now())
         why = asked(())
         adopted = asked((name,)) == "" if why else "unknown" in one.rules
     except GoldsmithError as error:
@@ -162,18 +163,21 @@ def _left_alone(at: FleetSession, one: Judged) -> tuple[str, str]:
 
 
 def _as_planned(
-    at: FleetSession, one: Judged, target: ReplacementImage
+    at: FleetSession, one: Judged, target: ReplacementImage, begins: datetime
 ) -> tuple[str, Callable[[Sequence[str]], str]]:  # fmt: skip
     """By which name a plan takes a member over: its own, or that of the group in which a service replaces it. And why
-    it would leave that alone where these names are adopted, empty where it would not.
+    it would leave that alone where these names are adopted, also for a budget of 0 when a rollout `begins`; empty where
+    it would not.
     """
-    groups = at.groups.groups() if at.groups and one.member.group else ()
+    groups, budgets = at.groups.groups() if at.groups and one.member.group else (), caps(at.fleet.limits, 1, begins)
     if group := next((group for group in groups if group.id == one.member.group), None):
         inside, cannot_roll = at.inside(group), group.cannot_roll
-        return group.name, lambda adopt: cannot_roll or at.why_not_group(inside, target, adopt)
+        none = frozen({rule for other in violating_in(inside) for rule in other.rules}, budgets)
+        return group.name, lambda adopt: cannot_roll or at.why_not_group(inside, target, adopt) or none
     changes = (at.members.changes(member, target) for member in [one.member])  # asked for only if a rule needs it
     (barred,) = at.breaks([one], changes)
-    return one.member.name, lambda adopt: why_not(at.fleet, one, target, at.now(), adopt) or "; ".join(barred)
+    left = "; ".join(barred) or frozen(one.rules, budgets)
+    return one.member.name, lambda adopt: why_not(at.fleet, one, target, at.now(), adopt) or left
 
 
 def _follows(one: Judged) -> str:

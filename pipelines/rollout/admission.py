@@ -12,7 +12,7 @@ from hardening.foundation.text import many
 from pipelines.durable.port import FencedError
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method
-from pipelines.rollout.schedule import Hold, caps, may_act
+from pipelines.rollout.schedule import Hold, Timeline, caps, may_act
 from pipelines.rollout.state import DesiredState, Event, MemberOrder, RolloutStage
 from pipelines.rollout.steps import Backoff, Rolling
 
@@ -47,6 +47,16 @@ def outlasts(limits: Limits, now: datetime, until: datetime) -> Hold | None:
     """What forbids to act at `now`, and still does at `until`."""
     hold = may_act(limits, now)
     return hold if hold and (hold.until is None or hold.until > until) else None
+
+
+def spent(limits: Limits, desired: int, rule: str, now: datetime, until: datetime) -> str:
+    """Until when budgets, windows and freezes let no member begin that is replaced for `rule`, in words; empty where
+    one may before `until`.
+    """
+    free = Timeline(limits, desired, now).free(now, rule)
+    if free is None:
+        return "and no end of that is in sight"
+    return f"until {free[0]:%Y-%m-%d %H:%M} UTC" if free[0] > until else ""
 
 
 def budgeted(limits: Limits, desired: int, orders: Sequence[MemberOrder], now: datetime) -> Admission:
@@ -127,7 +137,7 @@ async def admitted(rolling: Rolling, orders: Sequence[MemberOrder]) -> int:
 
     Raises StoppedError, AlarmError, and RefusedError, also when progress_deadline has passed without room.
     """
-    return await _admitted(rolling, lambda: _admission(rolling, orders))
+    return await _admitted(rolling, lambda: _admission(rolling, orders), orders[0].rule)
 
 
 async def group_admitted(rolling: Rolling) -> None:
@@ -135,13 +145,13 @@ async def group_admitted(rolling: Rolling) -> None:
     await _admitted(rolling, lambda: scheduled(rolling.order.limits, rolling.world.now()) or Admission(1))
 
 
-async def _admitted(rolling: Rolling, ask: Callable[[], Admission]) -> int:
+async def _admitted(rolling: Rolling, ask: Callable[[], Admission], rule: str = "") -> int:
     def asked() -> _Asked:
         desired_state = rolling.runner.desired_state()
         held = desired_state is DesiredState.PAUSE or rolling.runner.stops(desired_state)
         found = Admission(0, RolloutStage.PAUSED) if held else ask()
         if not found.room and found.stage is RolloutStage.WAITING:
-            _leave_open(rolling, found.why)
+            _leave_open(rolling, found.why, rule)
         return _Asked(desired_state, found)
 
     backoff = Backoff(rolling.runner.engine)
@@ -164,13 +174,20 @@ async def _admitted(rolling: Rolling, ask: Callable[[], Admission]) -> int:
             await backoff.next()
 
 
-def _leave_open(rolling: Rolling, why: str) -> None:
-    """Write down the wait and end this process's part where it does not wait so long; for use inside a step.
+def _leave_open(rolling: Rolling, why: str, rule: str) -> None:
+    """Write down the wait and end this process's part where it does not wait so long; for use inside a step. `rule`:
+    what the next member is replaced for, empty before a group.
 
     The step is not recorded, so whoever goes on asks again, also what people want. Raises FencedError.
     """
-    world, state = rolling.world, rolling.state
-    if world.until and not rolling.runner.back and outlasts(rolling.order.limits, world.now(), world.until):
+    world, state, order = rolling.world, rolling.state, rolling.order
+    if not world.until or rolling.runner.back:
+        return
+    now = world.now()
+    held = outlasts(order.limits, now, world.until) is not None
+    if not held and rule and (end := spent(order.limits, order.plan.desired, rule, now, world.until)):
+        held, why = True, f"{why}, {end}"
+    if held:
         world.journal.fence(state.id)
         world.journal.save(replace(state, stage=RolloutStage.WAITING, note=why))
         raise FencedError

@@ -89,11 +89,11 @@ def consented(
         ledger.audit(now, actor, AS_OWNER, rollout, "--approve-as-owner: no second person has approved")
     elif required:
         _require_approved(at.context, at.fleet.name, document, planned=planned)
-    if line := ledger.plan(digest(document)):
-        if not ledger.use_plan(line.digest, rollout):
-            refuse_used(at.context, document)
-        ledger.audit(now, actor, "begin by plan", rollout, told(line))
     try:
+        if line := ledger.plan(digest(document)):
+            if not ledger.use_plan(line.digest, rollout):
+                refuse_used(at.context, document)
+            ledger.audit(now, actor, "begin by plan", rollout, told(line))
         yield
     except BaseException:  # also where a person stops it
         if ledger.rollout(rollout) is None:

@@ -70,10 +70,15 @@ async def roll(world: World, engine: WorkflowEngine, order: Order) -> RolloutOut
     before = await count_at_first(rolling)
     if not rolling.order.back:
         await _all_parts(rolling)
-    if rolling.order.back or await _wants_back(rolling):
+    goes_back = bool(rolling.order.back) or await _wants_back(rolling)
+    if goes_back:
         await go_back(rolling)
     await refuse_fewer(rolling, before)
-    return await _end(rolling)
+    if not await _end(rolling, goes_back=goes_back):  # a person said so while it was counted who serves
+        await go_back(rolling)
+        await refuse_fewer(rolling, before)
+        await _end(rolling, goes_back=True)
+    return RolloutOutcome(rolling.state, tuple(rolling.members.values()))
 
 
 async def _all_parts(rolling: Rolling) -> None:
@@ -141,13 +146,14 @@ async def _wants_back(rolling: Rolling) -> bool:
     return DesiredState(desired_state) is DesiredState.ROLLBACK
 
 
-async def _end(rolling: Rolling) -> RolloutOutcome:
+async def _end(rolling: Rolling, *, goes_back: bool) -> bool:
+    """Write down that it is over; False where a rollback was asked for before that: it is over once all went back."""
     ended = await rolling.runner.engine.now()
-    members = tuple(rolling.members.values())
-    counts = Counter(member.phase for member in members)
+    counts = Counter(member.phase for member in rolling.members.values())
     many = ", ".join(f"{counts[phase]} {phase}" for phase in Phase if counts[phase])
-    await rolling.save(RolloutStage.ENDED, many, Event.FAILED if rolling.state.failure else Event.ENDED, ended_at=ended)
-    return RolloutOutcome(rolling.state, members)
+    event = Event.FAILED if rolling.state.failure else Event.ENDED
+    unless = None if goes_back else DesiredState.ROLLBACK
+    return await rolling.save(RolloutStage.ENDED, many, event, unless=unless, ended_at=ended)
 
 
 # -- starting the flows of members and groups --------------------------------------------------------------------------

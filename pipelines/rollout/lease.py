@@ -202,7 +202,10 @@ class Tenure:
             with repeated("lease", self._renew, RENEW_SECONDS):
                 yield
         finally:
-            self._ledger.release_lease(self.lease)
+            try:
+                self._ledger.release_lease(self.lease)
+            except OutsideError as error:  # what came of the rollout stands
+                say(f"the lease of {self.lease.fleet} could not be given back, and ends by itself: {error.message}")
 
     def _renew(self) -> None:
         try:

@@ -196,6 +196,7 @@ def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held 
     """Stop the old one; where that is not safe at this moment, or takes its time, say why and which of the two."""
     order, fleet = work.order, work.fleet
     if begun:
+        work.world.retiring.add(order.member)  # also in a process that goes on with it
         held = ""
     elif order.method is Method.IN_PLACE:
         held = _begin_to_retire(work)
@@ -238,7 +239,10 @@ async def _swap(work: MemberContext) -> None:
 async def finish_member(world: World, engine: WorkflowEngine, finish: Finish) -> MemberState:
     """Promote or restore a member whose new instance serves; the state that it reached."""
     work = MemberContext.of(world, engine, finish.order, finish.state)
-    return await (promote(work) if finish.verb is Verb.PROMOTE else restore(work, finish.note))
+    try:
+        return await (promote(work) if finish.verb is Verb.PROMOTE else restore(work, finish.note))
+    finally:
+        world.retiring.discard(finish.order.member)
 
 
 async def promote(work: MemberContext) -> MemberState:
@@ -390,15 +394,30 @@ def _revive_safely(work: MemberContext, ill: bool) -> _Kept | None:
 
     What holds it back, and how the new one looks: one bad read is no proof.
     """
-    order, fleet = work.order, work.fleet
-    if order.method is Method.IN_PLACE:
-        good = look(lambda: fleet.read(work.key)).good
-        left = sum(one.healthy for one in fleet.describe() if one.id != order.member)
-        if left < order.floor and not (ill and good is False):
-            leaves = f"would leave {many(left, 'member')} serving; the floor is {order.floor}"
-            return _Kept(f"stopping the new {order.name} now {leaves}", good)
-    fleet.revive(work.key)
+    if work.order.method is Method.IN_PLACE:
+        good = look(lambda: work.fleet.read(work.key)).good
+        if held := _begin_to_stop_new(work, good, ill):
+            return _Kept(held, good)
+    work.fleet.revive(work.key)
     return None
+
+
+def _begin_to_stop_new(work: MemberContext, good: bool | None, ill: bool) -> str:
+    """Why the new one must not stop now; empty where it may: the others count it as away from then on.
+
+    While it is held back and serves they count on it: of several that go back, those for whom there is room begin.
+    """
+    order, world = work.order, work.world
+    with world.exclusive:
+        gone = {*world.retiring, order.member}
+        left = sum(one.healthy for one in world.fleet.describe() if one.id not in gone)
+        if left < order.floor and not (ill and good is False):
+            if good:
+                world.retiring.discard(order.member)
+            leaves = f"would leave {many(left, 'member')} serving; the floor is {order.floor}"
+            return f"stopping the new {order.name} now {leaves}"
+        world.retiring.add(order.member)
+    return ""
 
 
 async def _serves(work: MemberContext, which: Literal["new", "old"]) -> bool | None:

@@ -115,7 +115,7 @@ def _kept(
     budgets = caps(fleet.limits, len(judged), begins)
     later = due_times(judged, fleet.limits, step_cost(fleet)[1].total_seconds(), now) if automated else {}
     return {
-        one.member.id: unfit.get(one.member.id) or frozen(one, budgets) or not_yet(fleet, later.get(one.member.id), now)
+        (key := one.member.id): unfit.get(key) or frozen(one.rules, budgets) or not_yet(fleet, later.get(key), now)
         for one in judged
         if one.violations
     }
@@ -130,9 +130,9 @@ def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:
     return hold
 
 
-def frozen(one: Judged, budgets: Sequence[Cap]) -> str:
-    """Why a budget of 0 leaves this member alone; empty when none binds it."""
-    rule = gravest(one.rules)
+def frozen(rules: Iterable[str], budgets: Sequence[Cap]) -> str:
+    """Why a budget of 0 leaves alone what violates these rules, a member or a group; empty when none binds it."""
+    rule = gravest(rules)
     cap = next((cap for cap in budgets if not cap.most and cap.binds(rule)), None)
     return f"{cap.name} allows no member that is {rule}" if cap else ""
 
@@ -321,20 +321,27 @@ def _another_golden(one: Judged, target: ReplacementImage, adopt: Sequence[str])
             f"an application image on {named(origin.base)}: its owner rebuilds it; give the fleet replacement.tag "
             "to roll it when its own tag has a newer digest"
         )
-    if origin.release and golden and origin.release.content == golden.content and not one.drifted:
+    same = origin.release and golden and origin.release.content == golden.content
+    if same and not (one.drifted or _comes_home(one, target)):
         return "the replacement has the same content: rolling would change nothing"
     if origin.release and golden and origin.release.name != golden.name and not _adopted(one, adopt):
         return f"it runs {origin.release.name}, not {golden.name}; --adopt takes it over on purpose"
     return ""
 
 
-def refuse_surge(fleet: Fleet, violating: Sequence[Judged], fates: Mapping[str, str]) -> None:
+def _comes_home(one: Judged, target: ReplacementImage) -> bool:
+    """Whether it violates by where its image was pulled from, and `target` is pulled from elsewhere; AMIs are not."""
+    minded = RunningRule.APPROVED_SOURCE in one.rules and "/" in target.reference
+    return minded and not one_repository(one.member.image, target.reference)
+
+
+def refuse_surge(fleet: Fleet, violating: Sequence[Judged], left: Mapping[str, str]) -> None:
     """Refuse a surge where all that is left to roll are members that hold what cannot exist twice, naming it.
 
-    `fates`: why each one is left alone, by id; empty for one that is rolled.
+    `left`: why each one is left alone, by id; empty for one that is rolled.
     """
-    forced = [one for one in violating if (why := _not_beside(fleet, one)) and fates[one.member.id] == why]
-    if forced and all(fates.values()):
+    forced = [one for one in violating if (why := _not_beside(fleet, one)) and left[one.member.id] == why]
+    if forced and all(left.values()):
         held = "\n".join(f"{one.member.name}: {what}" for one in forced for what in one.member.forced_in_place)
         hint = 'set limits.method = "in_place" and limits.max_unavailable to at least 1 (a short outage of each)'
         what = "method surge needs old and new side by side, and this cannot exist twice"

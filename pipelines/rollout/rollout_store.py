@@ -19,6 +19,7 @@ from pipelines.rollout.state import (
     MemberState,
     OperatorCommands,
     Order,
+    Phase,
     RolloutStage,
     RolloutState,
 )
@@ -176,8 +177,11 @@ def tell(context: Context, fleet: str, command: Command, reason: str = "") -> Vi
 
 
 def refuse_unasked(seen: View) -> None:
-    """Raise RefusedError where nothing bakes: an approval counts from then on, and an earlier one would be lost."""
+    """Raise RefusedError where nothing bakes: an approval counts from then on, and an earlier one would be lost. What
+    is paused may bake once a member is new.
+    """
     stage = seen.state.stage if seen.state else RolloutStage.ROLLING
-    if stage not in (RolloutStage.BAKING, RolloutStage.CANARY_APPROVAL, RolloutStage.PAUSED):
+    paused = stage is RolloutStage.PAUSED and any(one.phase in (Phase.SERVING, Phase.NEW) for one in seen.members)
+    if not paused and stage not in (RolloutStage.BAKING, RolloutStage.CANARY_APPROVAL):
         hint = f"./goldsmith roll.status {seen.row.fleet} --watch shows when its canary bakes"
         raise RefusedError(f"{seen.row.id} is {stage}: nothing of it waits for approval yet", hint=hint)

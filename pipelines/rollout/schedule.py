@@ -157,6 +157,7 @@ class Timeline:
         self._ahead = _stretches(limits, desired, start, self.end, rule)
         self._known: list[Stretch] = []
         self._begins: list[datetime] = []
+        self._opened: list[float] = []  # at the ends of those that are known
 
     def at(self, moment: datetime) -> Stretch | None:
         """What holds at `moment`; what is before the start counts as the start. None: it is beyond the end."""
@@ -183,12 +184,13 @@ class Timeline:
 
     def moment(self, opened: float) -> datetime:
         """When so many seconds have passed in which a rollout may act, and it still may; at most the end."""
-        at = self.start
-        while found := self.at(at):
-            if not found.held_by and opened < found.opened + (found.ends - found.begins).total_seconds():
-                return found.begins + timedelta(seconds=max(0.0, opened - found.opened))
-            at = found.ends
-        return self.end
+        opened = max(0.0, opened)
+        while not self._opened or self._opened[-1] <= opened:
+            if (self._known[-1].ends if self._known else self.start) >= self.end:
+                return self.end
+            self._read()
+        found = self._known[bisect_right(self._opened, opened)]
+        return found.begins + timedelta(seconds=opened - found.opened)
 
     def least(self, rule: str, until: datetime) -> int | None:
         """The smallest budget above 0 that binds members replaced for `rule` before `until`; None: none does."""
@@ -202,6 +204,8 @@ class Timeline:
         stretch = next(self._ahead)
         self._known.append(stretch)
         self._begins.append(stretch.begins)
+        lasts = (stretch.ends - stretch.begins).total_seconds()
+        self._opened.append(stretch.opened + (0.0 if stretch.held_by else lasts))
 
 
 class _Signal:

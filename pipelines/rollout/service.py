@@ -138,10 +138,15 @@ def refuse_no_way_back(at: FleetSession, order: Order) -> None:
         raise RefusedError("no group can go back to what it ran before", evidence="\n".join(reasons), hint=hint)
 
 
+SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # of systems other than Linux the latter does
+
+
 def steady_clock(start: datetime) -> Callable[[], datetime]:
-    """Real time that never jumps: it starts at the given moment and goes on with the machine's monotonic clock."""
-    began = time.monotonic()
-    return lambda: start + timedelta(seconds=time.monotonic() - began)
+    """Real time that never jumps: it starts at the given moment and goes on with the machine's clock since its boot,
+    which counts the time in which the machine is suspended.
+    """
+    began = time.clock_gettime(SINCE_BOOT)
+    return lambda: start + timedelta(seconds=time.clock_gettime(SINCE_BOOT) - began)
 
 
 class HeldBackError(RefusedError):
@@ -168,9 +173,15 @@ def execute(at: FleetSession, order: Order, until: datetime | None = None) -> Ro
             try:
                 answer = worker.execute(ROLLOUT, rollout, written)
             except LostError:
-                if until and (hold := outlasts(order.limits, now(), until)) and tenure.keeps():
-                    raise HeldBackError(f"{rollout} is left open: {_until(hold)}") from None
+                if until and tenure.keeps():  # it came to a wait that is too long, and has said so
+                    row = ledger.rollout(rollout)
+                    note = from_json(RolloutState, row.state).note if row and row.state else ""
+                    raise HeldBackError(f"{rollout} is left open: {note}") from None
                 raise tenure.lost() from None
+            except KeyboardInterrupt:
+                go = f"./goldsmith roll.start {at.fleet.name} --apply goes on with it"
+                say(f"interrupted, and {rollout} is not over: {go}")
+                raise
             except Exception as error:
                 if worker.broke_off(rollout):
                     raise _broken_off(at, rollout, error) from error

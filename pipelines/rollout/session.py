@@ -82,8 +82,8 @@ class FleetSession:
     `look` opens ledger, registry or cloud again; `seen` is all that the selector finds, with what services roll.
     `source` is where our own images come from. `groups` are those that a service rolls, None where the kind knows none.
     `firing` returns those of the named alarms that fire; `together` asks many members, at once where the kind bears it;
-    `observe` says how members run, by their ids, where the kind can tell. `instead`: what to merge for a group that is
-    left alone, since somebody else keeps it as a repository has it; by the reasons against it.
+    `observe` says how members run, by their ids, where the kind can tell. `instead`: for a group that is left alone,
+    since GitOps keeps it as a repository has it, what to merge there; by the reasons against it.
     """
 
     fleet: Fleet

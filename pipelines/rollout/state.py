@@ -373,8 +373,9 @@ class World:
 
     `together` asks many members at once, where the fleet bears that. `delegated`: the groups that a service rolls,
     None where the fleet's kind knows none. `until`: a rollout that may not act before this moment is left to a later
-    process; None where this one waits as long as it takes. `retiring`: the ids of members that are stopping in place;
-    who counts them and adds one is in `exclusive`, a lock where steps run in several threads.
+    process; None where this one waits as long as it takes. `retiring`: the ids of members that are stopping in place,
+    on their way there or back; who counts them and adds one is in `exclusive`, a lock where steps run in several
+    threads.
     """
 
     fleet: MemberFleet

@@ -295,17 +295,28 @@ class Rolling:
 
         await self.runner.note("begin", write)
 
-    async def save(self, stage: RolloutStage, note: str = "", event: Event | None = None, **changes: Any) -> None:
-        """Write down what the rollout does now; with `event` people are told."""
-        self.state = replace(self.state, stage=stage, note=note, **changes)
+    async def save(
+        self, stage: RolloutStage, note: str = "", event: Event | None = None, *, unless: DesiredState | None = None,
+        **changes: Any,
+    ) -> bool:  # fmt: skip
+        """Write down what the rollout does now; with `event` people are told. False, and nothing is written down,
+        where people want what `unless` says by now.
+        """
+        before, self.state = self.state, replace(self.state, stage=stage, note=note, **changes)
         journal = self.runner.journal
 
-        def write() -> None:
+        def write() -> bool:
+            if unless and self.runner.desired_state() is unless:
+                return True
             journal.save(self.state)
             if event:
                 journal.notify(self.state.id, event, note or self.state.failure or stage)
+            return False
 
-        await self.runner.note(f"{stage} {self.state.wave}", write)
+        if await self.runner.note(f"{stage} {self.state.wave}", write):
+            self.state = before
+            return False
+        return True
 
     async def mark(self, member: MemberState) -> MemberState:
         """Remember and write down how far a member is."""
@@ -328,8 +339,8 @@ class Rolling:
         return self._reached(self.order.plan.steps, Phase.SERVING)
 
     def _reached(self, steps: Sequence[Step], *phases: Phase) -> Pairs:
-        found = [(self.member_order(step), self.members[step.member.id]) for step in steps]
-        return [pair for pair in found if pair[1].phase in phases]
+        found = [(step, self.members[step.member.id]) for step in steps]
+        return [(self.member_order(step), member) for step, member in found if member.phase in phases]
 
     def member_order(self, step: Step) -> MemberOrder:
         """What the flow of one member is given."""

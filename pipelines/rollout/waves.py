@@ -127,6 +127,10 @@ class _Batch:
     caps: tuple[Cap, ...] = ()
     steps: list[Step] = field(default_factory=list)
     used: Counter[str] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)  # who serves meanwhile, by zone
+
+    def __post_init__(self) -> None:
+        self.left.update(self.room.by_zone)
 
     def take(self, step: Step) -> bool:
         """Whether the step has room beside the others; if so it is one of them."""
@@ -138,6 +142,7 @@ class _Batch:
         self.steps.append(step)
         for cap in bound:
             self.used[cap.name] += 1
+        self.left[step.member.zone] -= self._costs(step)
         self.serving = stays
         return True
 
@@ -162,10 +167,8 @@ class _Batch:
 
     def _empties_another_zone(self, step: Step) -> bool:
         """Whether the step takes the last that serves in its zone, and the others take that of another zone already."""
-        left = Counter(self.room.by_zone)
-        left.subtract(one.member.zone for one in self.steps if self._costs(one))
-        last = left[step.member.zone] == 1
-        return last and any(zone != step.member.zone and not left[zone] for zone in self.room.by_zone)
+        last = self.left[step.member.zone] == 1
+        return last and any(zone != step.member.zone and not self.left[zone] for zone in self.room.by_zone)
 
     def _beside(self, step: Step) -> bool:
         zones = self.room.limits.zones

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from hardening.foundation.errors import RefusedError
 from pipelines.fleet.port import DelegatedFleet, Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approved_plan import ApprovedPlan, refuse_repaced
-from pipelines.rollout.plan import in_group, refuse_plan, violating_in
+from pipelines.rollout.plan import frozen, in_group, refuse_plan, violating_in
 from pipelines.rollout.plan_model import GroupStep
-from pipelines.rollout.schedule import allowed
+from pipelines.rollout.schedule import allowed, caps
 from pipelines.rollout.session import FleetSession, check
 
 
@@ -68,11 +67,11 @@ def _step(
     when: datetime,
 ) -> GroupStep:  # fmt: skip
     """A group with its pace, and with why it is left alone."""
-    violating, target = violating_in(inside), document.plan.target
-    left = at.why_not_group(inside, target, document.adopt)
-    most = allowed(at.fleet.limits, group.desired, sorted({rule for one in violating for rule in one.rules}), when)
-    if not most and group.desired:
-        raise RefusedError(f"budget exhausted for {group.name}", hint="see limits.budgets")
+    limits, violating, target = at.fleet.limits, violating_in(inside), document.plan.target
+    rules = {rule for one in violating for rule in one.rules}
+    budgets = caps(limits, group.desired, when) if group.desired else ()
+    left = group.cannot_roll or at.why_not_group(inside, target, document.adopt) or frozen(rules, budgets)
     reasons = [reason.what for one in violating for reason in one.violations]
     merge = at.instead(group, target, reasons) if group.cannot_roll else ""
-    return GroupStep(replace(group, cannot_roll=group.cannot_roll or left, instead=merge), delegated.pace(group, most))
+    planned = replace(group, cannot_roll=left, instead=merge)
+    return GroupStep(planned, delegated.pace(planned, allowed(limits, group.desired, rules, when)))

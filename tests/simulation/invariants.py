@@ -14,7 +14,6 @@ from tests.simulation.stage import RENEW, TARGET, Simulation
 from tests.simulation.world import Box
 
 OWNED = (Phase.REPLACING, Phase.SERVING, Phase.NEW, Phase.OLD, Phase.FAILED)
-IN_TIME = 120.0
 ENDS_WITHIN = 3 * RENEW
 SPARE = timedelta(hours=1)  # people approve late, and steps take longer than at least
 
@@ -113,11 +112,8 @@ def _explained(stage: Simulation, outcome: RolloutOutcome) -> None:
 
 
 def _went_back(stage: Simulation, outcome: RolloutOutcome) -> None:
-    """Once a person has asked for a rollback in time, nobody is left on the new version without a word."""
-    at = stage.stopped_at
-    if stage.ledger.desired_state is not DesiredState.ROLLBACK or at is None or stage.ended_at - at < IN_TIME:
-        return
-    if outcome.state.failure.startswith(UNFINISHED):
+    """Once a person has asked for a rollback, however late, nobody is left on the new version without a word."""
+    if stage.ledger.desired_state is not DesiredState.ROLLBACK or outcome.state.failure.startswith(UNFINISHED):
         return
     silent = [one.name for one in outcome.members if one.phase is Phase.NEW and not one.note]
     if silent:

@@ -111,7 +111,6 @@ class Simulation:
         self.step = ""
         self.steps = 0
         self.events = 0
-        self.stopped_at: float | None = None
         self.ended_at = 0.0
         self.each_event: Callable[[], None] = lambda: None
         self.lapsed: dict[str, float] = {}
@@ -230,12 +229,11 @@ class Simulation:
     # -- people -------------------------------------------------------------------------------------------------------
 
     def command(self, desired_state: DesiredState) -> None:
-        """What a person says; abort and rollback are final."""
-        if self.ledger.desired_state in (DesiredState.GO, DesiredState.PAUSE):
+        """What a person says; abort and rollback are final. A rollout that is over is told nothing."""
+        over = self.ledger.state is not None and self.ledger.state.stage is RolloutStage.ENDED
+        if not over and self.ledger.desired_state in (DesiredState.GO, DesiredState.PAUSE):
             self.ledger.desired_state = desired_state
             self.witness.hears(desired_state)
-            if desired_state in (DesiredState.ABORT, DesiredState.ROLLBACK):
-                self.stopped_at = self.memory.time
         self.wake()
 
     def approve(self) -> None:

@@ -224,6 +224,7 @@ def waits_as_long_as_a_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
     """An automated run waits for the end of a freeze, and with it the night."""
     for module in (admission, loop_fleets):
         monkeypatch.setattr(module, "outlasts", lambda *_: None)
+    monkeypatch.setattr(admission, "spent", lambda *_: "")
 
 
 def a_missed_moment_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,7 +163,15 @@ def test_a_member_that_no_rollout_replaces_says_why_and_is_offered_none(office: 
     line, offered = said(protected, 2)
     assert (line[:50], offered) == ("no rollout replaces it: it asks not to be disrupte", [])
     assert said(foreign, 2) == ("", [f"./goldsmith roll.plan shop --adopt {foreign}"])
-    assert said(at.instance(), 2) == ("", ["./goldsmith roll.plan shop"])
+    old = at.instance()
+    assert said(old, 2) == ("", ["./goldsmith roll.plan shop"])
+    written = office.file.read_text()
+    for nodes, why in (
+        ('nodes = 0, reasons = ["superseded"]', "limits.budgets[0] allows no member that is superseded"),
+        ("nodes = 0", "limits.budgets[0] allows no member, and no end of that is in sight"),
+    ):
+        office.file.write_text(f"{written}\n[limits]\nbudgets = [{{ {nodes} }}]\n")
+        assert said(old, 2) == (f"no rollout replaces it: {why}", [])
 
 
 def scanned(office: Office, *findings: Finding) -> None:

@@ -74,3 +74,4 @@ def test_a_bug_is_named_and_stays_a_bug() -> None:
     back = recorded(KeyError("x"))
     assert isinstance(back, BugError)
     assert str(back) == "KeyError: 'x'"
+    assert str(recorded(back)) == str(back), "however many flows it goes through"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -33,10 +32,17 @@ def test_a_fleet_with_nothing_but_the_necessary_is_safe(tmp_path: Path) -> None:
     assert fleet.approval is Approval.REQUIRED
     assert fleet.limits.method is Method.SURGE
     assert fleet.limits.unavailable(10) == 0
-    assert fleet.limits.canary == 1
-    assert fleet.limits.bake_time == timedelta(minutes=5)
-    assert fleet.limits.min_remaining == timedelta(days=7)
     assert fleet.replacement.channel == "stable"
+    (budget,) = fleet.limits.budgets
+    assert (budget.nodes, budget.reasons, budget.windows, budget.schedule) == ("10%", (), (), None)
+    assert fleet.limits.model_dump(mode="json", exclude={"budgets", "do_not_disrupt"}) == {
+        "method": "surge", "max_unavailable": 0, "max_surge": 1, "max_parallel": 1, "zones": "one_by_one",
+        "windows": [], "freezes": [], "jitter": "50%", "drain": "30s", "before_drain": [], "after_drain": [],
+        "settle": "2s", "canary": 1, "min_healthy_time": "30s", "healthy_deadline": "5m", "progress_deadline": "30m",
+        "bake_time": "5m", "bake_between_waves": "0s", "auto_promote": True, "auto_rollback": True, "alarms": [],
+        "min_soak": "0s", "min_remaining": "7d", "max_violating_fraction": {"expired": 1.0, "unknown": 0.5},
+        "termination_grace": "1h", "rehearsal": True, "unwritten_mounts": [], "shared_mounts": [],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("most", "desired", "expected"), [("25%", 3, 0), ("25%", 4, 1), ("50%", 5, 2), (2, 5, 2)])

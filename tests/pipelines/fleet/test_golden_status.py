@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport
-from hardening.foundation.errors import ContentError
+from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.running import SHOWN
 from images.artifact import Artifact, Package, Release
 from images.context import Context
 from images.ledger import Move, ScanRecord
+from pipelines.fleet import golden_status
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Provenance
 from pipelines.fleet.model import Replacement
-from tests.support.fleets import NOW, fleet, release
+from tests.support.fleets import NOW, fleet, member, release
 
 DAY = timedelta(days=1)
 HOLE = Finding(
@@ -226,11 +227,16 @@ def test_an_image_is_judged_by_the_policy_that_it_was_published_by(context: Cont
 
 
 def test_a_replacement_is_forbidden_where_the_fleets_policy_enforces_it(context: Context) -> None:
-    """Where it only warns, it may become a member."""
+    """Where it only warns, also until the day from which it enforces, it may become a member."""
+    folder = context.settings.roots[-1] / "hardening/policies"
+    for name, days in (("begun", 0), ("coming", 1)):
+        from_then = f"{(folder / 'strict.toml').read_text()}from = {(NOW + days * DAY).date()}\n"
+        (folder / f"{name}.toml").write_text(from_then)
     golden = release(1, policy="strict")
     scanned(context, golden, HOLE)
     assert status(context, "strict").forbidden(golden) == status(context, "strict").refused(golden)[0] != ""
-    assert status(context, "warns").forbidden(golden) == ""
+    forbidden = [name for name in ("warns", "begun", "coming") if status(context, name).forbidden(golden)]
+    assert forbidden == ["begun"]
 
 
 def test_a_channel_left_a_content_when_it_first_moved_on_from_it(context: Context) -> None:
@@ -259,6 +265,129 @@ def test_a_channel_left_a_content_when_it_first_moved_on_from_it(context: Contex
     assert left() is None
     context.ledger.record_move(Move(newest.repository, "stable", "sha256:unknown", NOW - 3 * DAY, ""))
     assert left() == NOW - 3 * DAY
+
+
+@dataclass(frozen=True)
+class Kept(GoldenStatus):
+    """Whose channel names one thing after the other, the last for ever; `asked`: of which, and whether again."""
+
+    named: list[Release | None] = field(default_factory=list)
+    asked: list[tuple[str, bool]] = field(default_factory=list)
+
+    def pointed(self, name: str, *, again: bool = False) -> Release | None:
+        self.asked.append((name, again))
+        return self.named.pop(0) if self.named[1:] else self.named[0]
+
+
+def kept(context: Context, *named: Release | None, channel: str = "stable") -> Kept:
+    of = fleet(replacement={"definition": "nginx", "channel": channel}).model_copy(update={"policy": "strict"})
+    return Kept(of, context, (), NOW, list(named))
+
+
+WHERE = "r.example/nginx"
+ONCE, AGAIN = ("nginx", False), ("nginx", True)
+
+
+@pytest.mark.parametrize("channel", ["stable", "candidate"])
+def test_a_channel_is_what_whoever_keeps_it_says_but_for_a_step_back(context: Context, channel: str) -> None:
+    """One that was moved on while we asked is asked again; the ledger's own steps back, and none, are believed."""
+    old, new = release(1), release(2)
+    for one in (old, new):
+        context.ledger.record_release(one)
+    at = kept(context, old, channel=channel)
+    assert (at.channel("nginx", WHERE), at.asked) == (old, [ONCE]), "the ledger knows of no move"
+    context.ledger.record_move(Move(WHERE, channel, new.digest, NOW, ""))
+    for named, found, asked in (
+        ([new], new, [ONCE]), ([old, new], new, [ONCE, AGAIN]),
+        ([None], None, [ONCE]), ([old, None], None, [ONCE, AGAIN]),
+    ):  # fmt: skip
+        at = kept(context, *named, channel=channel)
+        assert (at.channel("nginx", WHERE), at.asked) == (found, asked)
+    said = rf"the channel {WHERE}:{channel} was moved back to nginx of .* was last moved to nginx of"
+    with pytest.raises(RefusedError, match=said):
+        kept(context, old, channel=channel).channel("nginx", WHERE)
+    context.ledger.record_release(replace(new, revoked_at=NOW, revoked_reason="a hole"))
+    at = kept(context, old, channel=channel)
+    assert (at.channel("nginx", WHERE), at.asked) == (old, [ONCE]), "it had to leave what is revoked"
+
+
+def test_a_channel_that_names_another_definitions_release_is_refused(context: Context) -> None:
+    """With what does: whoever may write there could let a fleet run anything of ours."""
+    with pytest.raises(RefusedError, match=f"what {WHERE}:stable points to calls itself httpd"):
+        kept(context, release(2, name="httpd")).channel("nginx", WHERE)
+
+
+def test_a_channel_that_cannot_be_believed_costs_its_members_alone(context: Context) -> None:
+    """Their image is unread, with the reason and what to do; a base's channel is asked as an own one's is."""
+    old, new = release(1, policy="strict"), release(2)
+    for one in (old, new):
+        context.ledger.record_release(one)
+    context.ledger.record_move(Move(WHERE, "stable", new.digest, NOW - DAY, ""))
+    for ours in ((old, None), (None, old)):
+        at = kept(context, new)
+        assert at.by_channel(*ours, WHERE) == Provenance(*ours, new, NOW - DAY)
+        assert at.asked == [ONCE]
+        found = kept(context, old).by_channel(*ours, WHERE)
+        assert (found.release, found.base, found.latest) == (*ours, None)
+        assert found.unread.startswith(f"the channel {WHERE}:stable was moved back to")
+        assert "; find out who can write to it; ./goldsmith image.promote nginx" in found.unread
+    at = kept(context, new)
+    assert (at.by_channel(None, None, WHERE), at.asked) == (Provenance(), [])
+
+
+def test_who_asks_nobody_knows_nothing(context: Context) -> None:
+    """A registry or a cloud tells where an image comes from, and what a channel names."""
+    assert status(context).unasked(member()) == Provenance()
+    assert status(context).channel("nginx", WHERE) is None
+
+
+def test_what_it_stands_on_revokes_a_golden_image(context: Context) -> None:
+    """As a revocation of itself, or of its content, does."""
+    base, golden = release(1, name="debian-base"), release(2)
+    for one in (base, golden):
+        context.ledger.record_release(one)
+    on_it = replace(golden, base_name=base.repository, base_digest=base.digest)
+    assert status(context).told(on_it) == on_it
+    context.ledger.record_release(replace(base, revoked_at=NOW, revoked_reason="a hole"))
+    assert status(context).told(on_it).revoked_reason == "its base debian-base was revoked: a hole"
+    assert status(context).told(golden) == golden
+
+
+def test_many_members_of_one_image_cost_one_look(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet of thousands runs a few images."""
+    golden, looks = release(1, policy="strict", name="shop"), list[str]()
+    scanned(context, golden, HOLE)
+    for name in ("scan", "checks", "moves"):
+        asks = getattr(context.ledger, name)
+        monkeypatch.setattr(context.ledger, name, lambda *of, asks=asks, name=name: looks.append(name) or asks(*of))
+    monkeypatch.setattr(golden_status, "find_content", lambda *_: looks.append("profile") or {})
+    at = status(context)
+    first = at.provenance(golden, None, release(2))
+    assert at.provenance(golden, None, release(2)) is first
+    assert sorted(looks) == ["checks", "moves", "profile", "scan"]
+    at.provenance(golden, None, None)
+    assert sorted(looks) == ["checks", "moves", "profile", "scan"], "of the same image nothing is judged again"
+    other = replace(golden, content="sha256:other")
+    scanned(context, other, HOLE)
+    assert at.refused(other)[0]
+    assert looks.count("profile") == 1
+    assert at.refused(replace(golden, policy="mild")) == ("", None)
+    assert at.refused(golden)[0]
+
+
+def test_of_the_fixes_that_are_not_in_it_the_first_due_is_first(context: Context) -> None:
+    """They have been known since the first was; what is accepted, or refused already, is not among them."""
+    golden = release(1, policy="strict")
+    ids = {"CVE-2026-0004": 0.5, "CVE-2026-0002": 0.25, "CVE-2026-0003": 0.25, "CVE-2026-0001": 9}
+    scanned(context, golden, *(replace(HOLE, id=one, fix_known_since=NOW - days * DAY) for one, days in ids.items()))
+    at = status(context)
+    assert [one.what[:13] for one in at.lacking(golden)] == ["CVE-2026-0004", "CVE-2026-0002", "CVE-2026-0003"]
+    found = at.provenance(golden, None, None)
+    assert [part[:13] for part in found.lacks.split("; ") if part.startswith("CVE")] == [
+        "CVE-2026-0004", "CVE-2026-0002", "CVE-2026-0003",
+    ]  # fmt: skip
+    assert (found.lacks_since, found.lacks_until) == (NOW - DAY / 2, NOW + DAY / 2)
+    assert found.refused_because.startswith("CVE-2026-0001")
 
 
 def test_where_an_image_comes_from_is_told_with_what_is_known_of_its_golden_image(context: Context) -> None:
@@ -291,6 +420,7 @@ def test_a_channel_without_a_release_is_told_with_what_would_fill_it(context: Co
     with pytest.raises(ContentError, match=r"replacement\.definition: debian-bsae is not a definition") as refused:
         at.required(None)
     assert "debian-base" in refused.value.hint
+    assert str(refused.value).startswith(f"pipelines/fleets/{at.fleet.name}.toml: ")
 
 
 STAGED = """

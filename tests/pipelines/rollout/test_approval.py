@@ -189,6 +189,24 @@ def test_a_rollout_that_never_began_leaves_the_plan_unused(ledger: Ledger, tmp_p
         pytest.fail("it began")
 
 
+def test_a_lost_answer_of_the_database_uses_up_no_plan(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had written down that the rollout uses it; that rollout never began, and the approval still stands."""
+    made, file = filed(ledger, tmp_path)
+    approve_plan(by(ledger, "bob@there"), "web", file)
+
+    def lost(*asked: str) -> bool:
+        assert Ledger.use_plan(ledger, *asked)
+        raise OutsideError("no answer came")
+
+    with monkeypatch.context() as away:
+        away.setattr(ledger, "use_plan", lost)
+        with pytest.raises(OutsideError, match="no answer came"):
+            begin(ledger, made, "r1")
+    begin(ledger, made, "r2")
+
+
 @pytest.mark.parametrize("apply", [True, False])
 def test_a_used_plan_is_called_used_and_not_outdated(ledger: Ledger, tmp_path: Path, apply: bool) -> None:
     """What has moved since is what its own rollout did."""

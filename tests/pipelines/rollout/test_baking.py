@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.members import Read
-from pipelines.rollout.baking import IllError, bake, bake_group, settle
+from pipelines.fleet.members import Member, Read
+from pipelines.fleet.port import Group, Progress, Watched
+from pipelines.rollout.baking import Census, IllError, bake, bake_group, refuse_fewer, settle
 from pipelines.rollout.plan import plan
 from pipelines.rollout.state import (
     DesiredState,
@@ -24,9 +27,9 @@ from pipelines.rollout.state import (
     RolloutState,
     World,
 )
-from pipelines.rollout.steps import Rolling, StoppedError
+from pipelines.rollout.steps import Rolling, StoppedError, UnhealthyError
 from tests.pipelines.rollout.test_steps import Clock
-from tests.support.fleets import NOW, fleet, judged, target
+from tests.support.fleets import NOW, fleet, judged, member, target
 
 MINUTE = timedelta(minutes=1)
 GO, PAUSE, ABORT, ROLLBACK = DesiredState
@@ -278,6 +281,73 @@ def test_the_canary_of_a_group_bakes_and_is_approved_by_its_name() -> None:
     revoked.judge.revoked = True
     with pytest.raises(RefusedError, match="revoked"):
         asyncio.run(bake_group(revoked.rolling, "shop"))
+
+
+def test_a_canary_that_is_the_whole_group_only_has_to_stay_well_until_a_person_approves() -> None:
+    """It has baked while it was rolled; the service says how all of it is, and what it says is told."""
+    group = Group("place/deployment/shop", "shop", 2, 2)
+
+    def waited(*seen: Watched) -> tuple[Bake, list[object]]:
+        made, left, asked = baking(bake_time="7m"), list(seen), list[object]()
+
+        def watch(*of: object) -> Watched:
+            asked.append(of)
+            return left.pop(0) if left[1:] else left[0]
+
+        port: Any = SimpleNamespace(watch=watch)
+        made.rolling.world = replace(made.rolling.world, delegated=port)
+        made.book.wanted = approved(100)
+        asyncio.run(bake_group(made.rolling, "shop", group))
+        return made, asked
+
+    made, asked = waited(Watched(Progress.DONE))
+    assert 100 <= made.waited < 200
+    assert set(asked) == {("r1", group)}
+    late, _ = waited(*[Watched(Progress.RUNNING, 90)] * 120, Watched(Progress.DONE))
+    assert late.waited > 200, "what is approved while it is not well waits until it is"
+    with pytest.raises(UnhealthyError, match="the canary of shop fell ill: the service reports failed: a pod crashed"):
+        waited(Watched(Progress.DONE), Watched(Progress.FAILED, 0, "a pod crashed"))
+
+
+def test_a_whole_canary_that_comes_no_nearer_to_being_well_is_not_waited_for() -> None:
+    """Longer than progress_deadline, counted anew from each progress."""
+    group = Group("place/deployment/shop", "shop", 2, 2)
+
+    def waited(percents: Callable[[float], int]) -> Bake:
+        made = baking(bake_time="7m")
+
+        def watch(*_: object) -> Watched:
+            percent = percents(made.waited)
+            return Watched(Progress.RUNNING if percent < 100 else Progress.DONE, percent)
+
+        port: Any = SimpleNamespace(watch=watch)
+        made.rolling.world, made.book.wanted = replace(made.rolling.world, delegated=port), approved(100)
+        with suppress(UnhealthyError):
+            asyncio.run(bake_group(made.rolling, "shop", group))
+            return made
+        assert 3600 <= made.waited < 3700
+        return made
+
+    assert waited(lambda now: 50 if now < 3000 else 60 if now < 6000 else 100).waited >= 6000
+    assert waited(lambda _now: 50).waited < 3700
+
+
+def test_a_fleet_that_ends_with_fewer_is_shown_so_after_three_looks() -> None:
+    """One that serves again by the third was late, and nobody is told of anything."""
+    before = Census({"id-1": "web-1"}, ("id-1",))
+    for back in (3, 4):
+        made, looks = baking(), list[int]()
+
+        def describe(looks: list[int] = looks, back: int = back) -> list[Member]:
+            looks.append(1)
+            return [replace(member("web-1"), id="id-1", healthy=len(looks) >= back)]
+
+        place: Any = SimpleNamespace(describe=describe)
+        made.rolling.world = replace(made.rolling.world, fleet=place)
+        asyncio.run(refuse_fewer(made.rolling, before))
+        why = "it began with 1 serving members and ends with 0; these serve no longer: web-1" if back == 4 else ""
+        assert (len(looks), made.rolling.state.failure) == (3, why)
+        assert made.stages() == ([(RolloutStage.RESTORING, why)] if why else [])
 
 
 def test_a_ledger_that_is_away_is_waited_for_longer_where_no_member_can_fall_ill_meanwhile() -> None:

@@ -40,6 +40,12 @@ def test_containers_cost_no_calls() -> None:
         (RUN, 105, 50),
         (LAUNCHED, 1010, 5),
         (OTHER, 1050, 200),
+        (DESCRIBE, 120, 1),
+        (DESCRIBE, 121, 2),
+        (TERMINATE, 105, 1),
+        (TERMINATE, 106, 2),
+        (TAG, 110, 1),
+        (TAG, 111, 2),
     ],
 )
 def test_a_full_bucket_is_spent_first_and_then_it_fills_steadily(bucket: Bucket, number: int, seconds: int) -> None:

@@ -100,6 +100,7 @@ def ended(pair: Pair, verb: Verb, note: str = "", **limits: Any) -> tuple[Member
     state = MemberState(ID, "web-1", Phase.NEW, "id-web-1", "r@sha256:1")
     found = asyncio.run(finish_member(world, engine, Finish(verb, order, state, note)))
     assert book.marked == [found], "what it answers is what it wrote down"
+    assert world.retiring == set(), "who is through counts as what the fleet shows"
     return found, book, clock
 
 
@@ -135,7 +136,7 @@ def test_a_new_one_that_is_ill_each_time_the_old_one_is_to_go_gives_it_back() ->
     assert (found.phase, found.note) == (Phase.OLD, "")
     assert "the new one was healthy, and not any more when the old one was to go, 3 times" in found.failure
     assert "health: new is ill" in found.failure
-    assert "log: last line" in found.failure
+    assert "\n  | health: new is ill\n  | log: first line\n  | log: last line\n" in found.failure
     assert "mend the image, or its health check; the old one serves" in found.failure
 
 
@@ -336,6 +337,14 @@ def test_a_failure_of_the_rollout_stays_its_failure_whatever_becomes_of_the_memb
     named, _, _ = ended(Pair(new=list(reads), fails={"revive": GoneError("gone")}), Verb.PROMOTE)
     assert (named.phase, named.note) == (Phase.NEW, "the old one vanished meanwhile")
     assert named.failure.startswith(ill)
+
+
+def test_an_old_one_that_is_to_serve_again_is_waited_for_whoever_stops_the_rollout() -> None:
+    """Half way nobody may be left."""
+    pair = Pair(old=[False, False, True])
+    found, _, clock = ended(pair, Verb.RESTORE, wanted=DesiredState.ABORT)
+    assert (found.phase, pair.done, len(clock.waited)) == (Phase.OLD, ["revive", "discard the new"], 2)
+    assert clock.steps.count("read the old web-1") == 3
 
 
 def test_a_rollback_stops_who_goes_forward_and_not_who_goes_back() -> None:

@@ -17,7 +17,7 @@ from pipelines.fleet.model import Limits
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.plan import due_times, plan
 from pipelines.rollout.schedule import LOOK_AHEAD, Timeline, caps, may_act
-from pipelines.rollout.waves import Forecast, Late, Room, Step, forecast, limit_keys, without
+from pipelines.rollout.waves import Forecast, Late, Room, Step, _Batch, forecast, limit_keys, without
 from tests.pipelines.rollout.test_schedule import MOMENTS, WINDOWS, ZONES
 from tests.support.fleets import NOW, fleet, judged, member, reason, target
 
@@ -67,6 +67,39 @@ def begun(found: Forecast) -> dict[str, datetime]:
 
 def ends(found: Forecast) -> dict[str, datetime]:
     return {one.member.name: one.ends_at for wave in found.waves for one in wave.steps if one.ends_at}
+
+
+# -- how long it takes to plan many members ----------------------------------------------------------------------------
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, kind: type, name: str) -> list[object]:
+    """Calls of a method, one after the other."""
+    calls, method = list[object](), getattr(kind, name)
+    monkeypatch.setattr(kind, name, lambda self, *given: calls.append(given) or method(self, *given))
+    return calls
+
+
+def test_a_turn_is_found_without_a_walk_through_the_time_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand members of a fleet with a budget that changes each few minutes took minutes of processor time."""
+    due, many = NOW + 30 * DAY, 50
+    why = reason("expired", since=NOW - HOUR, deadline=due)
+    aged = [replace(judged(f"web-{number:02}"), reasons=(why,)) for number in range(many)]
+    of = limits(budgets=[{"nodes": "50%"}, {"nodes": 1, "schedule": "*/10 * * * *", "duration": "4m"}])
+    looks = counted(monkeypatch, Timeline, "at")
+    turns = due_times(aged, of, TAKES, NOW)
+    assert len(set(turns.values())) == many
+    stretches = 2 * 30 * 24 * 6
+    assert len(looks) < stretches + 10 * many, "one look through all of it, for its least budget"
+
+
+def test_members_side_by_side_are_each_weighed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether another zone would be left without any hangs on all that go at once."""
+    steps = [step(number, zone="abc"[number % 3]) for number in range(60)]
+    of = limits(method="in_place", max_unavailable="50%", max_parallel=60)
+    weighed = counted(monkeypatch, _Batch, "_costs")
+    made = forecast(steps, Room(of, 60, 60, 0, {"a": 20, "b": 20, "c": 20}), NOW).waves
+    assert [len(wave.steps) for wave in made] == [30, 30]
+    assert len(weighed) <= 4 * len(steps)
 
 
 # -- the time ahead ----------------------------------------------------------------------------------------------------

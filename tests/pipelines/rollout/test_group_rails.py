@@ -11,6 +11,7 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from pipelines.cli.explain import story
+from pipelines.fleet.calendar import Budget, RunningRule
 from pipelines.fleet.ecs.members import ClusterReader
 from pipelines.rollout.plan_model import GroupStep
 from pipelines.rollout.session import FleetSession
@@ -228,6 +229,22 @@ def test_a_group_that_is_gone_at_its_turn_holds_up_no_other(services: test_roll_
         assert [one["params"]["serviceName"] for one in listed] == ["web-2"]
         with pytest.raises(OutsideError, match="not every member"):
             session.group_left_alone(first)
+
+
+def test_a_group_that_no_budget_lets_go_is_left_alone(at: Town) -> None:
+    """As a member is, with the budget by its key: it does not keep the plan from what may be rolled."""
+    publish(at, USER, USER)
+    runs(at)
+    with opened(at) as session:
+        limits = session.fleet.limits.model_copy(
+            update={"budgets": (Budget(nodes="100%"), Budget(nodes=0, reasons=(RunningRule.SUPERSEDED,)))}
+        )
+        spent = replace(session, fleet=session.fleet.model_copy(update={"limits": limits}))
+        (step,) = plan_all(spent).plan.groups
+        assert step.group.cannot_roll == "limits.budgets[1] allows no member that is superseded"
+        stories = [story(spent, one) for one in spent.seen().members if one.group]
+    told = {line.what for one in stories for line in one.next if "replaces it" in line.what}
+    assert told == {f"no rollout replaces it: {step.group.cannot_roll}"}
 
 
 def test_what_a_mesh_adds_to_pods_is_asked_as_well(town: test_roll_kubernetes.Town) -> None:  # noqa: F811

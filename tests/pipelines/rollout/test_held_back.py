@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipelines.fleet.model import Approval
 from pipelines.rollout import admission, service
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.plan import plan
-from pipelines.rollout.service import WAITS, HeldBackError, automated, execute
+from pipelines.rollout.service import WAITS, HeldBackError, automated, execute, steady_clock
 from pipelines.rollout.state import DesiredState, Order, RolloutOutcome, RolloutStage, RolloutState, World
 from tests.simulation.execution import Row
 from tests.simulation.ledger import Ledger, SimulatedJournal
@@ -62,6 +63,15 @@ def test_an_automated_run_begins_what_may_begin_within_a_day(
     assert late.outcome == "waits", "what the run has waited for other fleets is over"
 
 
+def test_the_clock_of_a_rollout_goes_on_while_its_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its window would be open for it as many hours too long, and a freeze begin too late."""
+    shown = {time.CLOCK_MONOTONIC: 5.0, time.CLOCK_BOOTTIME: 7.0}
+    monkeypatch.setattr(time, "clock_gettime", shown.__getitem__)
+    now = steady_clock(NOW)
+    shown[time.CLOCK_BOOTTIME] += HOUR
+    assert now() == NOW + timedelta(hours=1)
+
+
 @pytest.mark.slow
 def test_a_rollout_whose_window_is_shut_for_days_is_left_to_the_run_that_finds_it_open(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -87,7 +97,9 @@ def test_a_rollout_whose_window_is_shut_for_days_is_left_to_the_run_that_finds_i
 # -- the engine in memory: processes that go on with one rollout, one after the other ----------------------------------
 
 NOON = [{"days": ["sun"], "start": "11:00", "end": "13:00"}, *WEEKLY]
-SPENT = [{"nodes": 0, "reasons": ["expired"]}]
+SPENT = {"nodes": 0, "reasons": ["expired"]}
+BRIEFLY = [{**SPENT, "windows": [{"start": "12:00", "end": "12:50"}]}]
+FOR_A_MONTH = [{"nodes": "50%"}, {**SPENT, "schedule": "0 12 1 3 *", "duration": "31d"}]
 HOUR = 3600.0
 
 
@@ -145,16 +157,34 @@ def test_a_night_leaves_what_another_process_began_to_wait_for(successors: Succe
 
 
 def test_a_night_that_waits_for_a_budget_leaves_when_the_window_shuts(successors: Successors) -> None:
-    """It waits already, so its stage does not change."""
-    night, row = successors.begun({"windows": NOON, "budgets": SPENT}, NOW + WAITS)
+    """Such as while its machine slept. It waits already, so its stage does not change."""
+    night, row = successors.begun({"windows": NOON, "budgets": BRIEFLY}, NOW + WAITS)
     state = successors.ledger.state
     assert state
     assert (night.alive, state.stage, state.note) == (True, "waiting", "budget exhausted for reason expired")
+    successors.memory.jumped = timedelta(hours=1)
     successors.memory.run(math.inf, lambda: row.ended or not night.alive)
-    assert HOUR <= successors.memory.time < 2 * HOUR
+    assert successors.memory.time < HOUR
     assert successors.ledger.state
     assert "until 2026-03-07 22:00 UTC" in successors.ledger.state.note
     assert successors.members.effects == []
+
+
+def test_a_night_leaves_what_a_budget_for_its_reason_keeps_for_days(successors: Successors) -> None:
+    """Else it would last as long, and no other would begin; a person who rolls may wait."""
+    night, row = successors.begun({"budgets": FOR_A_MONTH}, NOW + WAITS)
+    state = successors.ledger.state
+    assert state
+    assert (night.alive, row.ended, state.stage) == (False, False, RolloutStage.WAITING)
+    assert state.note == "budget exhausted for reason expired, until 2026-04-01 12:00 UTC"
+    person = successors.process(None)
+    person.recover()
+    successors.memory.run(5 * WAITS.total_seconds())
+    assert (person.alive, row.ended, successors.members.effects) == (True, False, [])
+    successors.memory.time = timedelta(days=31).total_seconds()
+    successors.memory.kill(person)
+    successors.night()
+    assert from_json(RolloutOutcome, row.result).state.failure == ""
 
 
 def test_a_night_hears_who_ends_a_rollout_that_was_left_open(successors: Successors) -> None:

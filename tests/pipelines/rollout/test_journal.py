@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
+from hardening.foundation.errors import OutsideError
 from images.documents import from_json
 from images.ledger import CommandRow as Given
 from images.ledger import Holder, Ledger
 from pipelines.durable.port import FencedError
 from pipelines.fleet.members import ReplacementImage
-from pipelines.rollout.lease import LedgerJournal
+from pipelines.rollout.lease import LedgerJournal, Tenure
 from pipelines.rollout.notify import Message
 from pipelines.rollout.state import (
     DesiredState,
@@ -145,6 +147,22 @@ def test_who_lost_the_fleet_is_fenced(journal: LedgerJournal, ledger: Ledger) ->
     ledger.acquire_lease(replace(journal.lease, owner="host-b:2"), timedelta(days=1))
     with pytest.raises(FencedError):
         journal.fence("r1")
+
+
+def test_a_lease_that_cannot_be_given_back_costs_nobody_the_outcome(
+    journal: LedgerJournal, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A database that restarts just as a rollout has ended: the lease ends by itself."""
+
+    def away(_held: Holder) -> None:
+        raise OutsideError("the server is starting up")
+
+    monkeypatch.setattr(ledger, "release_lease", away)
+    claim: Any = None
+    with Tenure(ledger, claim, journal.lease).renewed():
+        ended = "what came of it"
+    assert ended
+    assert "could not be given back, and ends by itself: the server is starting up" in capsys.readouterr().err
 
 
 def test_a_lease_for_one_rollout_lets_nothing_of_another_be_done(journal: LedgerJournal) -> None:

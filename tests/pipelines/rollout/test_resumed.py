@@ -254,3 +254,21 @@ def test_a_rollback_that_leaves_somebody_on_the_new_version_exits_with_3(
     monkeypatch.setattr(rollout, "go_on", go_on)
     assert roll_back("web", "", apply=True, context=rolled_back.context) == 3
     assert "it failed: not all went back: web-1: it is away" in capsys.readouterr().err
+
+
+def test_who_interrupts_a_rollout_is_told_how_it_goes_on(
+    at: FleetSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Members may be half replaced at that moment."""
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    worker = SimpleNamespace(lose=lambda: None, execute=interrupted)
+    monkeypatch.setattr(service, "Worker", SimpleNamespace(launched=lambda *_, **__: nullcontext(worker)))
+    monkeypatch.setattr(service, "_flows", lambda *_: None)
+    with pytest.raises(KeyboardInterrupt):
+        service.execute(at, the_order())
+    assert (
+        "interrupted, and r1 is not over: ./goldsmith roll.start web --apply goes on with it" in capsys.readouterr().err
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -15,7 +15,7 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from images.ledger import Lease
-from pipelines.fleet.members import Key, Member
+from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Method
 from pipelines.fleet.port import InProgressError
 from pipelines.rollout import member as flow
@@ -47,6 +47,13 @@ class Place:
         self.retired.append(key.name)
         if self.fails:
             raise self.fails
+
+    def read(self, _key: Key) -> Read:
+        return Read(True, "serves")
+
+    def revive(self, key: Key) -> None:
+        """Its new one stops for that."""
+        self.retired.append(key.name)
 
 
 def order(name: str) -> MemberOrder:
@@ -89,7 +96,37 @@ def test_a_member_that_takes_its_time_to_stop_counts_as_away() -> None:
     assert "the floor is 3" in asked(world, "web-2")
 
 
-def test_of_two_members_that_ask_at_the_same_moment_one_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+def put_back(world: World, name: str) -> str:
+    """Why the member's new instance does not stop for the old one now; empty where it does."""
+    held = flow._revive_safely(work(world, name), ill=False)
+    return held.why if held else ""
+
+
+def test_a_process_that_goes_on_counts_who_was_stopping_already() -> None:
+    """Its own memory of that died with the process that began it."""
+    place: Any = Place(InProgressError("it to be drained"))
+    world = World(place, Book(), None, lambda: NOW)  # type: ignore[arg-type]
+    flow._retire_safely(work(world, "web-1"), DRAIN, begun=True)
+    assert "the floor is 3" in asked(world, "web-2")
+
+
+def test_of_members_that_go_back_at_once_no_more_stop_than_the_floor_lets() -> None:
+    """An abort wakes all of a batch: each new one serves until its old one takes over, and another member is ill."""
+    place: Any = Place()
+    world = World(place, Book(), None, lambda: NOW)  # type: ignore[arg-type]
+    world.retiring.update(order(name).member for name in ("web-1", "web-2"))  # since their old ones stopped
+    held = "stopping the new web-1 now would leave 2 members serving; the floor is 3"
+    assert (put_back(world, "web-1"), put_back(world, "web-2")) == (held, ""), "who is held back serves"
+    assert put_back(world, "web-1") == held
+    world.retiring.discard(order("web-2").member)  # it is through
+    assert put_back(world, "web-1") == ""
+    assert place.retired == ["web-2", "web-1"]
+
+
+@pytest.mark.parametrize("ask", [asked, put_back])
+def test_of_two_members_that_ask_at_the_same_moment_one_stops(
+    monkeypatch: pytest.MonkeyPatch, ask: Callable[[World, str], str]
+) -> None:
     """Steps run in threads of one process, which answers one after the other: neither sees the other as serving."""
     worlds = list[World]()
 
@@ -121,7 +158,7 @@ def test_of_two_members_that_ask_at_the_same_moment_one_stops(monkeypatch: pytes
     plan: Any = SimpleNamespace(limits=None, plan=SimpleNamespace(target=None))
     service._flows(at, plan, Lease("web", "ann", "r1", NOW), lambda: NOW, None)
     (world,) = worlds
-    threads = [Thread(target=asked, args=(world, name)) for name in ("web-1", "web-2")]
+    threads = [Thread(target=ask, args=(world, name)) for name in ("web-1", "web-2")]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -331,6 +331,17 @@ def test_the_same_content_is_not_rolled_onto_itself() -> None:
     assert "same content" in planned.skipped[0].why
 
 
+def test_the_same_content_of_another_registry_is_rolled_to_come_from_the_right_one() -> None:
+    """Where that is what is violated; once it comes from there, it is left alone whatever the policy approves."""
+    origin = Provenance(release=release(1, content="sha256:same"))
+    for rule, image, rolled in (
+        ("approved_source", "mirror.example/nginx:1", True), ("expired", "mirror.example/nginx:1", False),
+        ("approved_source", "r.example/nginx:1", False),
+    ):  # fmt: skip
+        one = judged("web-1", rule, origin=origin, image=image)
+        assert bool(plan(fleet(), [one], target(9, content="sha256:same"), NOW).steps) is rolled, (rule, image)
+
+
 def test_what_cannot_be_rolled_says_why() -> None:
     """A container that the engine would remove by itself is left alone."""
     planned = plan(fleet(), [judged("web-1", "expired", cannot_roll="it was started with --rm")], target(), NOW)

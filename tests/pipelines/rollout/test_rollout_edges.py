@@ -212,11 +212,13 @@ class Place:
 def test_in_place_the_old_one_comes_back_only_where_that_costs_nobody_anything(
     method: Method, others: int, ill: bool, good: bool, revived: int
 ) -> None:
-    """Enough others serve, or the new one is ill for certain and at this moment."""
+    """Enough others serve, or the new one is ill for certain and at this moment; then the others count it as away."""
     place = Place(good, others=others)
-    work: Any = SimpleNamespace(order=order(method=method, floor=2), fleet=place, key=None)
+    world = SimpleNamespace(fleet=place, retiring=set(), exclusive=nullcontext())
+    work: Any = SimpleNamespace(order=order(method=method, floor=2), fleet=place, key=None, world=world)
     member._revive_safely(work, ill)
     assert place.revived == revived
+    assert world.retiring == ({"id"} if revived and method is Method.IN_PLACE else set())
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,8 @@ def test_only_bad_reads_in_a_row_prove_that_the_new_one_is_ill() -> None:
 
     runner = SimpleNamespace(engine=SimpleNamespace(wait=wait))
     wanted = order(method=Method.IN_PLACE, floor=2)
-    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, act=act, runner=runner)
+    world = SimpleNamespace(fleet=place, retiring=set(), exclusive=nullcontext())
+    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, act=act, runner=runner, world=world)
     assert asyncio.run(member._revived(work)) == ""
     assert (place.revived, place.reads) == (1, [])
 

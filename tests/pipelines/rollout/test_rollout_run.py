@@ -426,6 +426,21 @@ def test_a_rollback_takes_promoted_members_to_what_was_pinned_before_their_first
     assert run.least == 10
 
 
+@pytest.mark.parametrize("at", ["look for a rollback", "count who serves", "ended 3"])
+def test_a_rollback_in_the_last_moment_is_heard(at: str) -> None:
+    """Until it is written down that the rollout is over a person is told that it goes back, so it does."""
+
+    class Late(Run):
+        def _fate(self, flow: str, name: str) -> Fate:
+            if name == at and {one.phase for one in self.ledger.members.values()} == {Phase.NEW}:
+                self.command(DesiredState.ROLLBACK)
+            return super()._fate(flow, name)
+
+    run = Late()
+    assert phases(run.play()) == [Phase.OLD] * 3
+    assert run.images() == run.pinned
+
+
 def test_a_rollback_that_cannot_go_on_leaves_nobody_half_way() -> None:
     """A member vanishes meanwhile, so that nobody more may be taken away: each of the others is old or new."""
     limits = WIDE | IN_PLACE | {"bake_time": "0s", "min_healthy_time": "10s"}

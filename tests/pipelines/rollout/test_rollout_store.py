@@ -67,16 +67,18 @@ def test_content_that_is_broken_keeps_nobody_from_a_rollout_under_way(tmp_path: 
         with pytest.raises(ContentError, match="not TOML"):
             require_known(context, "shpo")
         (fleets / "other.toml").unlink()
-        with pytest.raises(ContentError, match="no fleet is called shpo"):
+        with pytest.raises(ContentError, match="no fleet is named shpo"):
             require_known(context, "shpo")
 
 
+@pytest.mark.parametrize("phase", [Phase.REPLACING, Phase.SERVING, Phase.NEW])
 @pytest.mark.parametrize("stage", list(RolloutStage))
-def test_an_approval_is_taken_where_something_bakes_and_refused_elsewhere(stage: RolloutStage) -> None:
-    """Given before, it would be written down and have no effect."""
+def test_an_approval_is_taken_where_something_bakes_and_refused_elsewhere(stage: RolloutStage, phase: Phase) -> None:
+    """Given before, also in a pause before, it would be written down and have no effect."""
     state = RolloutState("r1", "shop", "shop:2", NOW, 1, stage)
-    seen: Any = SimpleNamespace(row=SimpleNamespace(id="r1", fleet="shop"), state=state)
-    if stage in ("baking", "approval", "paused"):
+    members = (MemberState("web-1", "web-1", phase), MemberState("web-2", "web-2"))
+    seen: Any = SimpleNamespace(row=SimpleNamespace(id="r1", fleet="shop"), state=state, members=members)
+    if stage in ("baking", "approval") or (stage == "paused" and phase != "replacing"):
         return refuse_unasked(seen)
     with pytest.raises(RefusedError, match=f"r1 is {stage}: nothing of it waits for approval yet"):
         refuse_unasked(seen)
