@@ -64,7 +64,7 @@ class AloneLocks:
 @contextmanager
 def alone(file: Path, *, wait_seconds: float = 0) -> Iterator[AloneLocks]:
     """Have the state in `file` to ourselves. Raises RefusedError while another process has it."""
-    what = "long work, which one process at a time carries,"
+    what = "long work, which one process at a time does,"
     with only_one(file.with_name(f"{file.name}.lock"), what, wait_seconds=wait_seconds):
         yield AloneLocks()
 

@@ -67,21 +67,21 @@ def owner_of(rollout: str) -> str:
 
 def decide(
     orphan: Orphan,
-    standing: Callable[[str], OwnerStatus],
+    status_of: Callable[[str], OwnerStatus],
     failed: Callable[[str], Collection[str]],
     now: datetime,
 ) -> Reaping | None:
     """Whether a thing may go; None where a rollout that is not over owns it.
 
-    `standing` asks the ledger for a rollout, `failed` for the ids and names of its members that need a person.
+    `status_of` asks the ledger for a rollout, `failed` for the ids and names of its members that need a person.
     """
     owners = dict.fromkeys((orphan.rollout.removesuffix(REHEARSAL), owner_of(orphan.rollout)))
-    said = {standing(rollout) for rollout in owners}
-    if OwnerStatus.OPEN in said:
+    found = {status_of(rollout) for rollout in owners}
+    if OwnerStatus.OPEN in found:
         return None
     if held := orphan.held or _needs_person(orphan, owners, failed):
         return Reaping(orphan, False, held)
-    if OwnerStatus.OVER not in said:
+    if OwnerStatus.OVER not in found:
         return Reaping(orphan, False, f"this ledger knows no rollout {orphan.rollout}: its tags may be anyone's")
     if orphan.expiry is None:
         return Reaping(orphan, False, f"{orphan.rollout} launched it, and its expiry is gone: remove it by hand")

@@ -90,7 +90,7 @@ class MemberFleet(Protocol):
         """What differs between old and new beyond the image; asked while both exist."""
 
     def downtime(self, key: Key) -> timedelta | None:  # noqa: ARG002 - for whoever knows
-        """How long neither instance ran, once the new one has started; None where nobody knows."""
+        """How long neither instance ran, once the new one has started; None where that is not known."""
         return None
 
     def log(self, key: Key) -> str:

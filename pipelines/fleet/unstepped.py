@@ -1,4 +1,7 @@
-"""Fleets whose members are not replaced one by one: their controllers replace them, and nothing replaces the others."""
+"""Fleets whose members are not replaced one by one: their controllers replace them, and nothing replaces the others.
+
+What such kinds share: members that no plan steps, the users that their images set, and where these images come from.
+"""
 
 from __future__ import annotations
 
