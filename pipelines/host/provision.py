@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Literal
 
 from hardening.foundation.console import say
 from hardening.foundation.content import read_toml
 from hardening.foundation.engine_address import without_password
-from hardening.foundation.errors import NOT_UNDERSTOOD, OutsideError
+from hardening.foundation.errors import NOT_UNDERSTOOD, LateError, OutsideError
+from hardening.foundation.limits import JSON_BYTES, read_all
 from hardening.foundation.process import ENGINE, NETWORK, Completed, run, which
 from hardening.foundation.settings import Settings
 from pipelines.host.private_engine import PrivateEngine
@@ -194,7 +198,40 @@ def _answering(host: str) -> Engine:
 def _info(host: str) -> Completed:
     argv = ["docker", "--host", host, "info", "--format", "{{json .}}"]
     hint = f"is the Docker Engine at {without_password(host)} healthy?"
+    # A socket is asked by ourselves: docker would start each of its plugins first, and ask it too.
+    if host.startswith("unix://") and (said := _said(host.removeprefix("unix://"), hint)):
+        return Completed(tuple(argv), 0, said, "")
     return run(argv, passes=ENGINE, ok=range(256), timeout=ASK_SECONDS, hint=hint)
+
+
+class _Local(HTTPConnection):
+    """HTTP over the socket at `path`."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("docker", timeout=ASK_SECONDS)
+        self.path = path
+
+    def connect(self) -> None:
+        """Connect to the path, and to no host of that name."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def _said(path: str, hint: str) -> str:
+    """What the engine behind a socket says of itself; empty where it says nothing, and docker may say why.
+
+    Raises LateError where it takes too long.
+    """
+    with closing(_Local(path)) as connection:
+        try:
+            connection.request("GET", "/info")
+            answer = connection.getresponse()
+            return read_all(answer, JSON_BYTES, path).decode() if answer.status == HTTPStatus.OK else ""
+        except TimeoutError:
+            raise LateError(f"{path} did not answer within {ASK_SECONDS} s", hint=hint) from None
+        except (OSError, HTTPException, ValueError, OutsideError):
+            return ""
 
 
 def _places(name: str) -> list[Path]:
