@@ -60,7 +60,7 @@ IMAGES: dict[str, tuple[Member, Provenance, Member, Provenance]] = {
                    Provenance(release=release(), latest=release(9, content=release().content))),
     "revoked": (member(), Provenance(release=release(revoked_at=NOW, revoked_reason="a key")), member(), good()),
     "refused": (member(), Provenance(release=release(), refused_because="CVE-2026-1", refused_since=NOW), member(),
-                Provenance(release=release(), refused_because="CVE-2026-1", refused_since=NOW + timedelta(days=1))),
+                good()),
     "unknown": (member(), Provenance(), member(), Provenance(base=release())),
     "max_age": (member(), Provenance(release=replace(OLD, expires_at=NOW + timedelta(days=9))), member(), good()),
     "approved_source": (member(image="r.example.evil/nginx:1"), good(), member(image="r.example/nginx:1"), good()),
