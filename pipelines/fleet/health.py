@@ -1,9 +1,10 @@
-"""Edge: one look at a member's health from this host, by tcp or http."""
+"""Edge: one look from this host, by tcp or http, at a member's health or at an alarm."""
 
 from __future__ import annotations
 
 import socket
 from datetime import timedelta
+from http import HTTPStatus
 
 from hardening.foundation.asking import ask_within
 from hardening.foundation.errors import LateError
@@ -11,6 +12,7 @@ from pipelines.fleet.members import Read
 from pipelines.fleet.model import Health
 
 BAD_STATUS = 400
+ALARM_SECONDS = 5.0
 
 
 def ask(health: Health, address: str) -> Read:
@@ -21,6 +23,22 @@ def ask(health: Health, address: str) -> Read:
     if health.kind == "tcp":
         return _tcp(address, health.port or 0, seconds)
     return _http(f"http://{address}:{health.port}{health.path}", seconds)
+
+
+def fires(address: str) -> bool:
+    """Whether an alarm that is asked by HTTP fires: it is quiet by an answer of 2xx alone, so not by one that leads
+    elsewhere, such as to a login, and not by one that does not come within 10 s.
+    """
+    import requests
+
+    def answered() -> bool:
+        with requests.get(address, timeout=ALARM_SECONDS, allow_redirects=False, stream=True) as answer:
+            return answer.status_code // 100 == HTTPStatus.OK // 100
+
+    try:
+        return not ask_within(answered, timedelta(seconds=2 * ALARM_SECONDS))
+    except (LateError, requests.exceptions.RequestException):
+        return True
 
 
 def _tcp(address: str, port: int, seconds: float) -> Read:

@@ -314,7 +314,7 @@ class Limits(Content):
     alarms: tuple[NonEmpty, ...] = Field(
         (),
         description="what pauses a rollout and rolls it back while it fires: CloudWatch alarms by name (at AWS), or "
-        "addresses (http://...) that answer with an error meanwhile",
+        "addresses (http://...) that answer with anything but a success meanwhile",
     )
     min_soak: Duration = _duration("0s", "a younger replacement is not rolled out")
     min_remaining: Duration = _duration("7d", "a replacement that expires sooner is refused")

@@ -9,8 +9,6 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Protocol, assert_never
 
-import requests
-
 from hardening.catalog import load_waivers
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import MalformedError, OutsideError
@@ -33,6 +31,7 @@ from pipelines.fleet.docker.inventory import together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.observing import observe
 from pipelines.fleet.docker.provenance import ProvenanceReader
+from pipelines.fleet.health import fires
 from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen, repository, require_read
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.port import DelegatedFleet, Group, MemberFleet, ProvenancePort
@@ -56,7 +55,6 @@ from pipelines.wiring import clock, fleet_host
 
 Now = Callable[[], datetime]
 Observe = Callable[[Sequence[Member]], Mapping[str, Observed]]
-ASK_SECONDS = 5
 LOOK_LASTS = timedelta(hours=1)  # for what is only recorded
 
 
@@ -280,20 +278,13 @@ class FleetSession:
         """Those of the alarms that are firing; one that cannot be asked fires."""
         named = [name for name in names if not name.startswith(ADDRESSES)]
         fired = self.firing(named) if named else ()
-        return tuple(name for name in names if (name in fired if name in named else _fires(name)))
+        return tuple(name for name in names if (name in fired if name in named else fires(name)))
 
 
 def _within(judged: Sequence[Judged]) -> str:
     """Why what is judged is no longer to be replaced."""
     waived = any(reason.waived_by for one in judged for reason in one.reasons)
     return "it is waived by now" if waived else "it no longer violates"
-
-
-def _fires(address: str) -> bool:
-    try:
-        return not requests.get(address, timeout=ASK_SECONDS).ok
-    except requests.RequestException:
-        return True
 
 
 @contextmanager

@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-from pipelines.fleet.health import ask
+import pytest
+
+from pipelines.fleet import health as looks
+from pipelines.fleet.health import ask, fires
 from pipelines.fleet.model import Health
 from tests.support.hostile import Reply, endless, hostile
 
 QUICK = 0.2  # seconds
+PATIENT = 60.0  # for what answers at once, however busy this host is
 
 
-def health(kind: str, port: int) -> Health:
-    return Health.model_validate({"kind": kind, "port": port, "timeout": timedelta(seconds=QUICK)})
+def health(kind: str, port: int, seconds: float = PATIENT) -> Health:
+    return Health.model_validate({"kind": kind, "port": port, "timeout": timedelta(seconds=seconds)})
 
 
 @contextmanager
@@ -44,7 +48,7 @@ def dripping(seconds: float) -> Iterator[int]:
 def test_an_answer_that_comes_letter_by_letter_is_no_good_health() -> None:
     """In place, nobody serves while a new instance is looked at: a look that lasts for ever keeps the old one away."""
     with dripping(4 * QUICK) as port:
-        seen = ask(health("http", port), "127.0.0.1")
+        seen = ask(health("http", port, QUICK), "127.0.0.1")
     assert (seen.good, seen.text) == (False, f"http://127.0.0.1:{port}/: no whole answer within 0.4 s")
 
 
@@ -59,3 +63,20 @@ def test_the_status_is_the_answer_and_what_follows_is_not_read() -> None:
     for kind in ("http", "tcp"):
         assert not ask(health(kind, port), "127.0.0.1").good
     assert ask(health("tcp", 80), "").text == "it has no address that this host could ask"
+
+
+def test_an_alarm_is_quiet_by_a_success_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that leads to a login, that does not end its answer, or that is not there has said nothing."""
+    monkeypatch.setattr(looks, "ALARM_SECONDS", PATIENT)
+    with hostile() as server:
+        address, server["/login"] = f"{server.address}/alarm", Reply()
+        for reply, quiet in (
+            (Reply(), True), (Reply(endless(b"x")), True), (Reply(status=204), True), (Reply(status=503), False),
+            (Reply(status=302, headers={"Location": f"{server.address}/login"}), False), (Reply(status=304), False),
+        ):  # fmt: skip
+            server["/alarm"] = reply
+            assert fires(address) is not quiet, reply.status
+    assert fires(address)
+    monkeypatch.setattr(looks, "ALARM_SECONDS", QUICK)
+    with dripping(4 * QUICK) as port:
+        assert fires(f"http://127.0.0.1:{port}/")
