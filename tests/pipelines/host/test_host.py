@@ -24,14 +24,23 @@ import pytest
 import requests
 
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.locks import is_held
+from hardening.foundation.locks import is_held, only_one
 from hardening.foundation.process import Completed, run
 from hardening.foundation.settings import Docker, Registry, Settings
 from images.registry.login import auth_config, login_file
 from pipelines.contract import DoctorLine
 from pipelines.host import doctor, embedded_registry, private_engine, provision
 from pipelines.host.daemon import Daemon
-from pipelines.host.private_engine import POOLS, PrivateEngine, daemon_config, free_pool, networks, rules
+from pipelines.host.private_engine import (
+    POOLS,
+    START_SECONDS,
+    TAKING,
+    PrivateEngine,
+    daemon_config,
+    free_pool,
+    networks,
+    rules,
+)
 from pipelines.host.provision import CONTAINERD_STORE, TOOLS, Engine, Tool
 from tests.support.engines import busybox_image
 from tests.support.loop import until
@@ -416,11 +425,13 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
     assert found.containerd_store
     assert provision.existing_engine(settings, for_builds=True) == found
     pool_of_addresses = engine.pool_file.read_text().strip()
-    engine.stop()
+    with only_one(TAKING, "keeping the addresses from other engines", wait_seconds=START_SECONDS):
+        engine.stop()
+        left = run(["iptables-save"]).stdout
     assert engine.daemon.pid() is None
     assert not engine.runtime.exists()
     assert engine.bridge not in run(["ip", "link"]).stdout
-    assert pool_of_addresses not in run(["iptables-save"]).stdout
+    assert pool_of_addresses not in left
     assert str(settings.state_dir) not in Path("/proc/mounts").read_text()
 
 
