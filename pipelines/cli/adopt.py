@@ -410,7 +410,7 @@ def _because(found: Unadopted, becomes: str, replacement: str, known: Mapping[st
     if follow:
         return f"As --follow says: it goes on running {found.called}, which others make."
     if becomes in known:
-        return f"It runs {found.called}, and {becomes} is the one definition that is called so."
+        return f"It runs {found.called}, and {becomes} is the one definition of that name."
     return f"It runs {found.called}, which no definition is called after."
 
 

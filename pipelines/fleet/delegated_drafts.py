@@ -52,7 +52,7 @@ def becomes_of(
     if golden:
         return golden, f"It runs {called}."
     if near := fitting(image, known):
-        return near, f"It runs {image}, and {near} is the one definition that is called so."
+        return near, f"It runs {image}, and {near} is the one definition of that name."
     if "@" not in image and ":" in image.rpartition("/")[2]:
         return image, f"It runs {image}, which no definition is called after: members become what that tag names."
     return slug(name), f"It runs {image}, which no definition is called after."

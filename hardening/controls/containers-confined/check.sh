@@ -11,7 +11,11 @@ fi
 
 # Names have no spaces; what else a container's owner chooses is JSON in one line, last, in which no quote stands alone.
 format='{{.Name}} {{.State.Pid}} {{.HostConfig.Privileged}} {{json .HostConfig.NetworkMode}} {{json .HostConfig.PidMode}} {{json .HostConfig.IpcMode}} {{json .HostConfig.UTSMode}} {{json .HostConfig.UsernsMode}} {{json .HostConfig.SecurityOpt}} {{json .Mounts}}'
-containers=$(docker ps --quiet --no-trunc 2>&1) || { echo "Docker does not answer: $containers"; exit 1; }
+containers=$(docker ps --quiet --no-trunc 2>&1) || {
+    echo "Docker did not answer, so that how containers run is not known: $containers"
+    echo "journalctl -u docker says why; systemctl start docker starts it"
+    exit 1
+}
 count=0
 bad=''
 for id in $containers; do

@@ -79,7 +79,7 @@ class ClusterReader(GroupReader):
         wanted = self.fleet.selector.items()
         ours = [self._service(one) for one in shown if wanted <= tags_of(one.get("tags")).items()]
         found = {self.group_id(one.name): one for one in ours}
-        unread = dict.fromkeys(missing, "no ECS service is called so")
+        unread = dict.fromkeys(missing, "no ECS service has this name")
         unread |= dict.fromkeys((str(one["serviceName"]) for one in shown), "it has not the tags of the selector")
         named = [one for one in names if one in self.fleet.ecs.services and self.group_id(one) not in found]
         return dict(sorted(found.items())), [Unread(self.group_id(one), unread[one]) for one in named]

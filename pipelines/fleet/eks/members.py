@@ -90,7 +90,7 @@ class NodeReader(GroupReader):
             for name in [only] if only else named or self.listed():
                 one = self._shown(name)
                 if one is None and name in named:
-                    found.unread.append(Unread(self.group_id(name), "no EKS node group is called so"))
+                    found.unread.append(Unread(self.group_id(name), "no EKS node group has this name"))
                 elif one and wanted <= one.tags.items():
                     self._read(found, one)
                 elif name in named:

@@ -94,7 +94,7 @@ def test_a_service_that_is_named_and_not_there_is_unread(at: Town) -> None:
     """Nothing of it is compliant: it may be written wrongly, or in another cluster."""
     at.add("other")
     seen = at.tasks.seen()
-    assert [(one.id.rpartition("/")[2], one.why) for one in seen.unread] == [("web", "no ECS service is called so")]
+    assert [(one.id.rpartition("/")[2], one.why) for one in seen.unread] == [("web", "no ECS service has this name")]
     at.add()
     at.client.delete_service(cluster="shop", service="web", force=True)
     assert len(at.tasks.seen().unread) == 1

@@ -200,7 +200,7 @@ def test_the_new_nodes_that_eks_starts_first_are_counted(config: dict[str, Any],
 
 def test_node_groups_are_selected_by_tags_in_pages_and_what_is_named_and_absent_is_unread(at: Cluster) -> None:
     """Members are their instances, judged and observed like machines."""
-    assert [one.why for one in at.nodes.seen().unread] == ["no EKS node group is called so"]
+    assert [one.why for one in at.nodes.seen().unread] == ["no EKS node group has this name"]
     one = {"minSize": 0, "maxSize": 2, "desiredSize": 1}
     for number in range(5):
         tags = {"app": "shop"} if number % 2 else {}
