@@ -20,7 +20,7 @@ from pipelines.fleet.calendar import RunningRule, share
 from pipelines.fleet.members import Changes, Member, ReplacementImage, repository
 from pipelines.fleet.model import Fleet, FleetKind, Limits, Method
 from pipelines.fleet.port import Group
-from pipelines.fleet.violations import Judged, named
+from pipelines.fleet.violations import BARE_ID, Judged, named
 from pipelines.rollout.cost import calls, step_cost
 from pipelines.rollout.plan_model import Calls, Plan, Skip
 from pipelines.rollout.schedule import AGES, LOOK_AHEAD, Cap, Hold, Timeline, caps, gravest, may_act
@@ -330,9 +330,13 @@ def _another_golden(one: Judged, target: ReplacementImage, adopt: Sequence[str])
 
 
 def _comes_home(one: Judged, target: ReplacementImage) -> bool:
-    """Whether it violates by where its image was pulled from, and `target` is pulled from elsewhere; AMIs are not."""
-    minded = RunningRule.APPROVED_SOURCE in one.rules and "/" in target.reference
-    return minded and not one_repository(one.member.image, target.reference)
+    """Whether it violates by where its image was pulled from, and `target` is pulled from elsewhere; AMIs are not.
+
+    What runs by its id alone stays: an engine that has the image of this digest starts the next one by its id, too.
+    """
+    image = one.member.image
+    minded = RunningRule.APPROVED_SOURCE in one.rules and "/" in target.reference and not BARE_ID.fullmatch(image)
+    return minded and not one_repository(image, target.reference)
 
 
 def refuse_surge(fleet: Fleet, violating: Sequence[Judged], left: Mapping[str, str]) -> None:

@@ -95,9 +95,19 @@ class Images:
         return None if found is None else dict(found.get("config") or {})
 
     def fetch(self, reference: str) -> None:
-        """Pull an image, unless it is here."""
-        if self.here(reference) is None:
+        """Pull an image, unless it is here by this name.
+
+        One that is here by its digest alone, as from a mirror, will do where it cannot be pulled.
+        """
+        found = self.here(reference)
+        if found and found["Called"] == reference:
+            return
+        try:
             self._api.pull(reference, auth_config=self._login(reference))
+        except docker.errors.APIError:
+            if found is None:
+                raise
+        self.forget(reference)
 
     def forget(self, reference: str) -> None:
         """Ask again for what was here: it may have been removed."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from threading import Barrier
-from typing import Any
+from typing import Any, ClassVar
 
 import docker.errors
 import pytest
@@ -246,6 +247,35 @@ def test_what_the_engine_forgot_is_asked_of_the_registry_once(api: Engine) -> No
     assert images.of(one)["RepoDigests"] == asked == ["r.example/web@sha256:2"]
     copy = {**one, "Config": {"Image": "mirror.example/web:1"}}
     assert images.of(copy)["RepoDigests"] == ["mirror.example/web@sha256:2"], "the same image from elsewhere"
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_what_is_here_from_a_mirror_is_pulled_by_the_name_that_is_wanted(reachable: bool) -> None:
+    """Else the new one would be started by an id, which does not say where it came from."""
+    wanted, digest = "r.example/web@sha256:2", "sha256:2"
+
+    class Store:
+        names: ClassVar[set[str]] = {digest}
+        pulled = 0
+
+        def inspect_image(self, reference: str) -> dict[str, Any]:
+            if reference not in self.names:
+                raise docker.errors.NotFound("no such image")
+            return {"Id": digest}
+
+        def pull(self, reference: str, **_: Any) -> None:
+            self.pulled += 1
+            if not reachable:
+                raise docker.errors.APIError("no such host")
+            self.names = {*self.names, reference}
+
+    store = Store()
+    images = Images(store, lambda _reference: None)
+    images.fetch(wanted)
+    images.fetch(wanted)
+    assert ((images.here(wanted) or {})["Called"], store.pulled) == ((wanted, 1) if reachable else (digest, 2))
+    with pytest.raises(docker.errors.APIError) if not reachable else nullcontext():
+        images.fetch("r.example/other@sha256:3")
 
 
 def test_a_registry_that_cannot_be_reached_is_asked_once_for_each_look(api: Engine) -> None:

@@ -336,7 +336,7 @@ def test_the_same_content_of_another_registry_is_rolled_to_come_from_the_right_o
     origin = Provenance(release=release(1, content="sha256:same"))
     for rule, image, rolled in (
         ("approved_source", "mirror.example/nginx:1", True), ("expired", "mirror.example/nginx:1", False),
-        ("approved_source", "r.example/nginx:1", False),
+        ("approved_source", "r.example/nginx:1", False), ("approved_source", f"sha256:{1:064x}", False),
     ):  # fmt: skip
         one = judged("web-1", rule, origin=origin, image=image)
         assert bool(plan(fleet(), [one], target(9, content="sha256:same"), NOW).steps) is rolled, (rule, image)
