@@ -1132,7 +1132,8 @@ def main(*arguments: str) -> None:
         try:
             _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
         finally:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is where who started us has closed it
+                sys.stdout.flush()
     except BrokenPipeError:  # whoever reads, such as `head`, has enough; what is still to be written goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

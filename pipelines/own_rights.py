@@ -32,8 +32,9 @@ def lacking(clients: Clients, region: str, statements: Iterable[Json]) -> tuple[
     iam = clients.client("iam", region)
 
     def denied(asked: Json) -> list[str]:
-        results = iam.call("SimulatePrincipalPolicy", PolicySourceArn=arn, **asked)["EvaluationResults"]
-        allowed = {one["EvalActionName"].lower() for one in results if _allows(one)}
+        results = iam.pages("SimulatePrincipalPolicy", "EvaluationResults", PolicySourceArn=arn, **asked)
+        answers = [(one["EvalActionName"].lower(), _allows(one)) for one in results]  # of an action maybe several
+        allowed = {name for name, _ in answers} - {name for name, allows in answers if not allows}
         return [name for name in asked["ActionNames"] if name.lower() not in allowed]
 
     with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:

@@ -25,31 +25,35 @@ def health(kind: str, port: int, seconds: float = PATIENT) -> Health:
 
 
 @contextmanager
-def dripping(seconds: float) -> Iterator[int]:
-    """A server whose one header comes letter by letter for so long, and then its end; its port."""
+def dripping() -> Iterator[int]:
+    """A server whose one header comes letter by letter while the block runs, and then its end; its port."""
+    over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             connection, _ = server.accept()
             with connection, suppress(OSError):
                 connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-                until = time.monotonic() + seconds
-                while time.monotonic() < until:
+                until = time.monotonic() + PATIENT  # for a look that would wait for ever
+                while time.monotonic() < until and not over.wait(QUICK / 4):
                     connection.sendall(b"x")
-                    time.sleep(QUICK / 4)
                 connection.sendall(b"\r\nContent-Length: 0\r\n\r\n")
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield server.getsockname()[1]
-        thread.join()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            over.set()
+            thread.join()
 
 
 def test_an_answer_that_comes_letter_by_letter_is_no_good_health() -> None:
     """In place, nobody serves while a new instance is looked at: a look that lasts for ever keeps the old one away."""
-    with dripping(4 * QUICK) as port:
+    with dripping() as port:
         seen = ask(health("http", port, QUICK), "127.0.0.1")
-    assert (seen.good, seen.text) == (False, f"http://127.0.0.1:{port}/: no whole answer within 0.4 s")
+    assert not seen.good
+    assert seen.text.startswith(f"http://127.0.0.1:{port}/: ")  # on a busy host one letter may be late by itself
 
 
 def test_the_status_is_the_answer_and_what_follows_is_not_read() -> None:
@@ -78,5 +82,5 @@ def test_an_alarm_is_quiet_by_a_success_alone(monkeypatch: pytest.MonkeyPatch) -
             assert fires(address) is not quiet, reply.status
     assert fires(address)
     monkeypatch.setattr(looks, "ALARM_SECONDS", QUICK)
-    with dripping(4 * QUICK) as port:
+    with dripping() as port:
         assert fires(f"http://127.0.0.1:{port}/")

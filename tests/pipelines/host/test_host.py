@@ -155,7 +155,7 @@ def test_an_engine_behind_a_socket_is_asked_without_a_program(
     monkeypatch.setattr(Says, "answer", answer)
     path = tmp_path / "a socket"
     with UnixStreamServer(str(path), Says) as server:
-        server.timeout = 10
+        server.timeout = 60
         thread = Thread(target=server.handle_request)
         thread.start()
         found = provision.probe(f"unix://{path}")
