@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
 
@@ -21,7 +22,7 @@ from pipelines.durable.dbos import Worker, engine_url
 from pipelines.durable.dbos.shared_status import Quarantined, SharedStatus, shared_status
 from pipelines.durable.roster import WorkRow
 from pipelines.host.capabilities import found, named, offer, shares
-from pipelines.nightly.model import OF_THE_NIGHT
+from pipelines.nightly.model import FLEET, OF_THE_NIGHT
 from pipelines.nightly.night_run import KIND
 from pipelines.shared_work import shared_flows
 from pipelines.wiring import image_context
@@ -72,6 +73,7 @@ def serve(capabilities: str = "", parallel: int = 0, *, drain: bool = False) -> 
     url = _shared_database(settings)
     context = image_context(settings)
     offered = offer(settings, named(capabilities) if capabilities else found(settings), _checked(parallel, settings))
+    offered = replace(offered, apart={FLEET: settings.nightly.parallel})
     flows = shared_flows(image_context)
     signals = Signals()
     worker = None

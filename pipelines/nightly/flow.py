@@ -2,7 +2,7 @@
 
 Each image that has work is a flow of its own. Its argument and answer are data: any worker that has its needs runs it.
 An image's flow begins when that of the image it stands on has ended well; its id is `<night>/image/<name>`. So has each
-fleet one, side by side with the others: one that bakes, or waits for its window, holds up nobody else's patch.
+fleet one, side by side with the others: one that bakes, or waits for its window, does not hold up the patch of another.
 """
 
 from __future__ import annotations

@@ -124,13 +124,14 @@ def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
     Who stops us (Ctrl-C) waits for no command: each is ended, also those that a step begins after that.
     """
     now, interrupted = steady_clock(context.now), threading.Event()
-    limit = {IMAGE: context.settings.parallel, FLEET: context.settings.nightly.parallel}
+    fleets = {FLEET: context.settings.nightly.parallel}
+    limit = {IMAGE: context.settings.parallel, **fleets}
 
     def stop() -> None:
         if interrupted.is_set():
             stop_running()
 
-    ours = offer_when_needed(context.settings) if shares(context.settings) else None
+    ours = replace(offer_when_needed(context.settings), apart=fleets) if shares(context.settings) else None
     launched = Worker.launched(
         claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit, offer=ours, only_asked=OF_THE_NIGHT
     )

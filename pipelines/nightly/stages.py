@@ -185,7 +185,7 @@ class WorldStages(NightStages):
         return part_of("prune", "releases", lambda: _pruned(self.at(order)))
 
     def fleets(self, order: NightOrder, images: tuple[str, ...]) -> tuple[str, ...]:
-        """Those first that may be rolled now: one that waits for its window, for up to a day, holds up all after it."""
+        """Those first that may be rolled now: one that waits for its window keeps its place for up to a day."""
         fleets, now = _alone(lambda: load_fleets(self.at(order).settings.roots)), clock()
         chosen = {name: one for name, one in fleets.items() if not images or one.replacement.definition in images}
         return tuple(sorted(chosen, key=lambda name: (_may_be_rolled_from(chosen[name], now), name)))

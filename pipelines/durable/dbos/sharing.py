@@ -6,9 +6,9 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
@@ -38,7 +38,8 @@ class Capacity:
 
     The capabilities are asked again while flows wait, since content changes; with `when_needed` not before any does.
     `on_host` places in the folder `places` are all that the machine has, for every process of it that names the same
-    folder. The flows' logs lie in the folder `logs`.
+    folder. Of flows in `apart`, which wait more than they work, so many of a name are taken beside these, without a
+    place. The flows' logs lie in the folder `logs`.
     """
 
     capabilities: Callable[[], frozenset[str]]
@@ -47,6 +48,7 @@ class Capacity:
     places: Path
     logs: Path
     when_needed: bool = False
+    apart: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -233,20 +235,25 @@ class Sharing:
 
     def _take(self) -> None:
         offer = self._offer
-        if not offer or not self._takes or len(self._taken) >= offer.parallel or not (waiting := self._known()):
+        if not offer or not self._takes or not any(self._has_room(offer, name) for name in self._queue.known):
+            return
+        if not (waiting := self._known()):
             return
         if time.monotonic() - self._asked_at >= TELL_SECONDS:
             self._ask(offer)
         for flow in waiting:
-            if len(self._taken) >= offer.parallel:
-                return
-            if not self._fits(flow) or not self._may_be_beside(flow):
+            if not self._has_room(offer, flow.name) or not self._fits(flow) or not self._may_be_beside(flow):
                 continue
-            give_back = one_of(offer.places, offer.on_host)
-            if give_back is None:
-                return
-            if not self._claim(flow, give_back, offer.logs):
+            give_back = one_of(offer.places, offer.on_host) if flow.name not in offer.apart else lambda: None
+            if give_back and not self._claim(flow, give_back, offer.logs):
                 give_back()
+
+    def _has_room(self, offer: Capacity, name: str) -> bool:
+        """Whether one more flow of this name may run here."""
+        names = [taken.name for taken in tuple(self._taken.values())]
+        if name in offer.apart:
+            return names.count(name) < offer.apart[name]
+        return sum(one not in offer.apart for one in names) < offer.parallel
 
     def _known(self) -> list[WorkflowStatus]:
         """What waits that we could execute, and do not."""

@@ -215,9 +215,9 @@ def test_a_worker_of_another_version_serves_nothing() -> None:
     """And one whose clock is ahead has not worked for less than no time."""
     row = WorkerRow("one", "builder", 4711, "6", ("docker",), 2, NOW)
     work = WorkRow("night/image/nginx", "one", "builder", "/logs/nginx.log", "build nginx", NOW + 5)
-    seen = SharedStatus((row,), {"one": (work,)}, {(("docker",), VERSION): (NOW,), (("docker",), "6"): (NOW,)}, ())
+    seen = SharedStatus((row,), {"one": (work,)}, {(("docker",), VERSION): (NOW,), (("docker",), "6"): (NOW, NOW)}, ())
     status = status_of(seen, EPOCH)
-    assert [queue.served for queue in status.queues] == [True, False]
+    assert {(queue.waiting, queue.served) for queue in status.queues} == {(1, False), (2, True)}
     assert status.workers[0].work[0].seconds == 0
 
 

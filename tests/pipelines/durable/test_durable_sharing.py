@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
@@ -23,6 +24,7 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.locks import one_of
 from pipelines.durable.dbos import Worker, abandon, claimed, engine_url, forget, is_carried, queue, sharing
 from pipelines.durable.dbos.system_database import SCHEMA, client_of, prepare
+from pipelines.durable.port import Json, WorkflowEngine
 from pipelines.durable.roster import KEEP_SECONDS, Roster, WorkerRow, WorkRow
 from pipelines.durable.transcript import Transcript, log_file
 from pipelines.durable.workers import session
@@ -88,6 +90,35 @@ def test_who_is_alone_takes_what_it_shares(url: str, world: World) -> None:
         assert worker.execute("share", "s1", jobs) == ["a", "b"]
     assert world.lines("effects") == ["build a", "build b"]
     assert world.lines("together") == ["1", "1"]
+
+
+def test_what_waits_more_than_it_works_takes_no_place(url: str, world: World) -> None:
+    """Two of three such flows run at a time, beside the one that has the only place."""
+    together, running, most, lock = threading.Event(), list[str](), list[int](), threading.Lock()
+
+    def act(name: str) -> None:
+        with lock:
+            running.append(name)
+            most.append(sum(one != "work" for one in running))
+            if "work" in running and most[-1] == 2:
+                together.set()
+        assert together.wait(60), running
+        with lock:
+            running.remove(name)
+
+    async def parent(engine: WorkflowEngine, _: Json) -> None:
+        names = {"w1": "wait", "w2": "wait", "w3": "wait", "work": "work"}
+        children = [await engine.child(one, flow, one, needs=["docker"]) for one, flow in names.items()]
+        for child in children:
+            await child.result()
+
+    async def one(engine: WorkflowEngine, name: Json) -> None:
+        await engine.step("acts", lambda: act(name))
+
+    offer = replace(offered(world.folder, "docker", parallel=1, on_host=1), apart={"wait": 2})
+    with Worker.launched(url, {"parent": parent, "wait": one, "work": one}, offer=offer) as worker:
+        worker.execute("parent", "p1", None)
+    assert max(most) == 2
 
 
 def test_what_is_said_in_a_step_is_kept_by_flow(url: str, world: World, roster_of: Rosters) -> None:
