@@ -49,9 +49,16 @@ PAGES = {
     "eks": ("maxResults", 100),
 }  # fmt: skip
 """The longest page of a listing, by service: what EC2 gives without a size comes from a smaller token bucket."""
-TOKENS = {**dict.fromkeys(IAM_NAMES, ("Marker", "NextMarker")), **dict.fromkeys(("ecs", "eks"), ("nextToken",) * 2)}
+TOKENS = {
+    **dict.fromkeys(IAM_NAMES, ("Marker", "NextMarker")), **dict.fromkeys(("ecs", "eks"), ("nextToken",) * 2),
+    "iam": ("Marker", "Marker"),
+}  # fmt: skip
 """What the token of the next page is called in a request and in an answer, where that is not NextToken."""
-SHORTER = {"DescribeLaunchTemplates": 200, "DescribeLaunchTemplateVersions": 200, "DescribeReplaceRootVolumeTasks": 50}
+SHORTER = {
+    "DescribeLaunchTemplates": 200, "DescribeLaunchTemplateVersions": 200, "DescribeReplaceRootVolumeTasks": 50,
+    **dict.fromkeys(("DescribeImageUsageReports", "DescribeImageUsageReportEntries"), 0),
+}  # fmt: skip
+"""Listings whose pages are shorter; 0: how long they may be is not documented, and is not asked for."""
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "UnauthorizedAccess", "AuthorizationError"}
 CREDENTIALS = {
     *("AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"),
@@ -182,7 +189,8 @@ class Client:
         asked, given = TOKENS.get(self.service, ("NextToken", "NextToken"))
         if self.service in PAGES:
             size, most = PAGES[self.service]
-            request = {size: SHORTER.get(operation, most)} | request
+            longest = SHORTER.get(operation, most)
+            request = ({size: longest} if longest else {}) | request
         token: str | None = None
         what, items = f"the answer of {self.service}:{operation} in {self.region}", 0
         for page in count(1):

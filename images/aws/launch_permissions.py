@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, RefusedError
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from images.aws import call_arguments, permissions
 from images.aws.amis import NO_SUCH_IMAGE
 from images.aws.client import Client
@@ -65,7 +65,7 @@ KINDS = {
 def share(cloud: Cloud, ami: Ami) -> None:
     """Let the settings' accounts and organisations launch an image, and its accounts copy the snapshots.
 
-    Raises RefusedError where the image or a snapshot is open to the public.
+    Raises RefusedError where the image or a snapshot is open to the public, OutsideError where one has gone.
     """
     ec2, wanted = cloud.client("ec2", ami.region), _wanted(cloud)
     named = [("image", ami.id), *(("snapshot", snapshot) for snapshot in ami.snapshots)]
@@ -79,7 +79,9 @@ def share(cloud: Cloud, ami: Ami) -> None:
         if missing := [one for one in wanted[kind] if one not in present[name]]:
             for line in lines:  # before the service is asked: a run that is killed in between has granted it
                 _keep(cloud, line, [*line.details.get(GRANTED, ()), *missing])
-            KINDS[kind].modify(ec2, name, "Add", missing)
+            if not KINDS[kind].modify(ec2, name, "Add", missing):
+                hint = "it was removed or disabled meanwhile: publish again"
+                raise OutsideError(f"{ami.region}/{name} cannot be shared any more", hint=hint)
         if strangers := [one for one in present[name] if one not in (*wanted[kind], *granted)]:
             say(
                 f"{ami.region}/{name} is open to {_named(strangers)}, whom the settings do not name and nothing here "

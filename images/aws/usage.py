@@ -36,8 +36,8 @@ def used_unseen(cloud: Cloud, region: str, image: str, where: Iterable[str], *, 
     """
     ec2, who = cloud.client("ec2", region), ", ".join(where)
     try:
-        reports = ec2.call("DescribeImageUsageReports", ImageIds=[image]).get("ImageUsageReports", ())
-        known = [one for one in reports if one["CreationTime"] > cloud.now - HOLDS_FOR and one["State"] != "error"]
+        reports = ec2.pages("DescribeImageUsageReports", "ImageUsageReports", ImageIds=[image])
+        known = [one for one in reports if _counts(one) and one["CreationTime"] > cloud.now - HOLDS_FOR]
         if not known and ask:
             ec2.call("CreateImageUsageReport", ImageId=image, ResourceTypes=list(COUNTED))
         newest = max(known, key=lambda one: one["CreationTime"], default={"State": ""})
@@ -49,15 +49,21 @@ def used_unseen(cloud: Cloud, region: str, image: str, where: Iterable[str], *, 
     return f"{who} may use it, where nobody can look; {what if known or ask else 'image.prune --apply asks EC2'}"
 
 
+def _counts(report: dict[str, Any]) -> bool:
+    """Whether a report is about all accounts and all that we ask for: somebody else may have asked for less."""
+    kinds = {one["ResourceType"] for one in report.get("ResourceTypes", ())}
+    return report["State"] != "error" and not report.get("AccountIds") and kinds >= NOUNS.keys()
+
+
 def _users(cloud: Cloud, ec2: Client, report: dict[str, Any]) -> str:
     """The accounts that a report names, but for those that were looked at themselves."""
-    answer = ec2.call("DescribeImageUsageReportEntries", ReportIds=[report["ReportId"]])
+    entries = ec2.pages("DescribeImageUsageReportEntries", "ImageUsageReportEntries", ReportIds=[report["ReportId"]])
     counted = defaultdict[str, list[str]](list)
-    for one in answer.get("ImageUsageReportEntries", ()):
+    for one in entries:
         if one["UsageCount"] and one["AccountId"] not in (cloud.aws.account, *cloud.aws.roles):
             kind = one["ResourceType"]
             counted[one["AccountId"]].append(f"{one['UsageCount']} {NOUNS.get(kind, kind)}")
     if not counted:
-        return "EC2's report is longer than one answer" if answer.get("NextToken") else ""
+        return ""
     users = "; ".join(f"{', '.join(kinds)} of account {account}" for account, kinds in sorted(counted.items()))
     return f"{users} use it, by EC2's report of {report['CreationTime']:%Y-%m-%d}"

@@ -274,7 +274,8 @@ def _not_itself(first: Boot, again: Boot) -> list[str]:
 
 def _not_unlike(first: Boot, other: Boot) -> list[str]:
     one, two = _identity(first), _identity(other)
-    return [f"the same in two machines: {name}" for name in sorted(one) if two.get(name) == one[name]]
+    same = [f"the same in two machines: {name}" for name in sorted(one) if two.get(name) == one[name]]
+    return [*same, *(f"not known of the other machine: {name}" for name in sorted(one.keys() - two.keys()))]
 
 
 def _identity(boot: Boot) -> dict[str, str]:

@@ -376,8 +376,8 @@ def _end_of(events: Sequence[Mapping[str, str]]) -> str:
     """The version that ends the last part of a range; empty where that has no end. Its events stand in any order."""
     said = [(kind, version) for one in events for kind, version in one.items()]
     end = _fixed_in([version for kind, version in said if kind == "fixed"])
-    begun = [version for kind, version in said if kind == "introduced" and version != "0"]
-    return end if all(VERSION.fullmatch(version) and is_before(version, end) for version in begun) else ""
+    affected = [version for kind, version in said if kind in ("introduced", "last_affected") and version != "0"]
+    return end if all(VERSION.fullmatch(version) and is_before(version, end) for version in affected) else ""
 
 
 def _fixed_in(fixes: Sequence[str]) -> str:

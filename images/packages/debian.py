@@ -43,6 +43,7 @@ KNOWN = {name.lower(): name for name in (*FIELDS, "Status")}  # dpkg and apt rea
 FIELD = re.compile(r"[!\"$-,.-9;-~][!-9;-~]*")  # begins with neither # nor -
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SHOWN = 120
+LONGEST_VALUE = 4096  # of os-release: in a longer one quotation marks are not read
 HINT = "the archive or image does not follow Debian's format: use another one"
 
 
@@ -63,8 +64,8 @@ def os_release(text: str) -> dict[str, str]:
     found = {}
     for line in text.split("\n"):
         if match := re.fullmatch(r"\s*([A-Za-z_][A-Za-z0-9_]*)=(.*)", line):
-            try:
-                words = shlex.split(match[2], comments=True)
+            try:  # shlex takes a time that grows with the square of a word's length
+                words = shlex.split(match[2], comments=True) if len(match[2]) <= LONGEST_VALUE else [match[2], ""]
             except ValueError:  # a quotation mark that is not closed
                 words = [match[2], ""]
             found[match[1]] = "".join(words) if len(words) <= 1 else match[2]  # more than one word is no value
@@ -235,9 +236,16 @@ def listed(text: str) -> Iterator[tuple[str, str, str]]:
             yield name, version, place.partition(" ")[0]
 
 
-CLEAR_SIGNED = re.compile(
-    r"(?sm)-----BEGIN PGP SIGNED MESSAGE-----[ \t\r]*\n.*?^[ \t\r]*\n(.*?)^-----BEGIN PGP SIGNATURE-----"
-)
+SIGNED_TEXT = re.compile(r"-----BEGIN PGP SIGNED MESSAGE-----[ \t\r]*\n")
+EMPTY_LINE, SIGNATURE = re.compile(r"(?m)^[ \t\r]*\n"), re.compile(r"(?m)^-----BEGIN PGP SIGNATURE-----")
+
+
+def _signed(release: str) -> str:
+    """The text of a release file that is signed inside; empty where it is cut short."""
+    begun = SIGNED_TEXT.match(release)
+    head = EMPTY_LINE.search(release, begun.end()) if begun else None
+    end = SIGNATURE.search(release, head.end()) if head else None
+    return release[head.end() : end.start()] if head and end else ""
 
 
 def date_of(release: str) -> str:
@@ -247,8 +255,7 @@ def date_of(release: str) -> str:
     it, and a mirror may write there what it likes. In the text it may put a dash before a line, as RFC 9580 has it.
     """
     if release.lstrip().startswith("-----BEGIN PGP"):
-        signed = CLEAR_SIGNED.match(release)
-        release = signed[1] if signed else ""
+        release = _signed(release)
     found = re.search(r"(?m)^(?:- )?Date: (.{1,64})$", release)
     return found[1].strip() if found else ""
 
@@ -280,7 +287,7 @@ def as_installed(stanza: str) -> str:
     """An index stanza as dpkg's status holds it once installed: without what only an archive knows."""
     archive_only = r"(?i)(Filename|Size|MD5sum|SHA1|SHA256|SHA512|Description-md5|Status|Tag):"
     kept = [field for field in re.split(r"\n(?![ \t])", stanza) if not re.match(archive_only, field)]
-    return "\n".join([kept[0], "Status: install ok installed", *kept[1:]])
+    return "\n".join([*kept[:1], "Status: install ok installed", *kept[1:]])
 
 
 GONE = ("not-installed", "config-files")

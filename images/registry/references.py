@@ -51,7 +51,7 @@ def qualified(reference: str) -> str:
     """A reference with the host and path that Docker reads into it: `nginx:1` is `docker.io/library/nginx:1`."""
     tagged = reference.partition("@")[0]
     host, name, _ = place_of(tagged)
-    return f"{HUB if host == HUB_HOST else _place(host)}/{name}{reference.removeprefix(split(tagged)[0])}"
+    return f"{_place(host)}/{name}{reference.removeprefix(split(tagged)[0])}"
 
 
 def one_repository(one: str, other: str) -> bool:
@@ -61,8 +61,11 @@ def one_repository(one: str, other: str) -> bool:
 
 
 def _place(host: str) -> str:
-    """A host with its port, written as one place always is: in small letters, and without the port that HTTPS has."""
-    return host.lower().removesuffix(":443")
+    """A host with its port, written as one place always is: in small letters, without the port that HTTPS has, and
+    Docker Hub by one of its names.
+    """
+    written = host.lower().removesuffix(":443")
+    return HUB if written in (HUB, HUB_HOST, OLD_HUB) else written
 
 
 def speaks_plain_http(settings: Settings, reference: str) -> bool:

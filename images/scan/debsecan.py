@@ -36,9 +36,13 @@ def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
 
 
 def files(_target: ScanTarget, inputs: ScanInputs) -> dict[str, str]:
-    """The image's dpkg status, where what has its files there is `installed`: debsecan passes over all other states."""
+    """The image's dpkg status, where what has its files there is `installed`: debsecan passes over all other states.
+
+    It passes over the source package, too, where that field's name is not written as Debian does.
+    """
     there = rf"(?im)^Status:(?!.*(?:{'|'.join(debian.GONE)})[ \t]*$).*$"
-    return {STATUS: re.sub(there, "Status: install ok installed", inputs.status)}
+    text = re.sub(there, "Status: install ok installed", inputs.status)
+    return {STATUS: re.sub(r"(?im)^(Package|Source|Version):", lambda name: f"{name[1].title()}:", text)}
 
 
 def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:

@@ -21,6 +21,7 @@ from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
 from hardening.foundation import process
 from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, traced
 from hardening.foundation.hashing import digest, digest_of
+from hardening.foundation.limits import SMALL_FILE, Meter
 from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
@@ -326,11 +327,19 @@ def dpkg_status(tree: Path) -> str:
 
 
 def _entries(tree: Path, pattern: str) -> list[str]:
-    """All entries of the files in a folder beside the dpkg status, in order of their names."""
+    """All entries of the files in a folder beside the dpkg status, in order of their names.
+
+    Raises OutsideError where they are over the limit of one such text: many names may lead to one large file.
+    """
     folder, _, names = pattern.partition("/")
     place = layers.inside(tree, f"{DPKG}/{folder}/any").parent
     files = sorted(path for path in place.glob(names) if path.suffix != ".md5sums")
-    return [stanza for path in files for stanza in debian.stanzas(layers.small_text(tree, path))]
+    found, meter = list[str](), Meter(SMALL_FILE, f"{DPKG}/{folder} of the image")
+    for path in files:
+        text = layers.small_text(tree, path)
+        meter.add(len(text))
+        found += debian.stanzas(text)
+    return found
 
 
 def _text(tree: Path, place: str) -> str:

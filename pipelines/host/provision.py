@@ -8,11 +8,13 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, Literal
 
+from hardening.foundation.asking import ask_within
 from hardening.foundation.console import say
 from hardening.foundation.content import read_toml
 from hardening.foundation.engine_address import without_password
@@ -221,15 +223,22 @@ class _Local(HTTPConnection):
 def _said(path: str, hint: str) -> str:
     """What the engine behind a socket says of itself; empty where it says nothing, and docker may say why.
 
-    Raises LateError where it takes too long.
+    Raises LateError where all of it takes too long, also where it comes letter by letter.
     """
+    try:
+        return ask_within(lambda: _answered(path), timedelta(seconds=ASK_SECONDS))
+    except (TimeoutError, LateError):
+        raise LateError(f"{path} did not answer within {ASK_SECONDS} s", hint=hint) from None
+
+
+def _answered(path: str) -> str:
     with closing(_Local(path)) as connection:
         try:
             connection.request("GET", "/info")
             answer = connection.getresponse()
             return read_all(answer, JSON_BYTES, path).decode() if answer.status == HTTPStatus.OK else ""
         except TimeoutError:
-            raise LateError(f"{path} did not answer within {ASK_SECONDS} s", hint=hint) from None
+            raise
         except (OSError, HTTPException, ValueError, OutsideError):
             return ""
 

@@ -23,7 +23,7 @@ def create(world: World, call: Call) -> dict[str, Any]:
         raise AwsError("InvalidParameterValue", f"'{wrong[0]}' is no resource type of a report")
     name, kinds = new_id("amiur"), {one["ResourceType"]: depth(one) for one in asked}
     shown = {"ImageId": image.id, "ReportId": name, "ResourceTypes": asked, "CreationTime": world.now(),
-             "ExpirationTime": world.now() + LASTS}  # fmt: skip
+             "ExpirationTime": world.now() + LASTS, "AccountIds": call.params.get("AccountIds", [])}  # fmt: skip
     world.reports[name] = {"shown": shown, "ready": world.ready_at(), "kinds": kinds, "owner": call.account}
     return {"ReportId": name}
 
@@ -73,7 +73,8 @@ def counted(report: dict[str, Any], region: str) -> Counter[tuple[str, str]]:
         for template in regions[region].launch_templates.values() if "ec2:LaunchTemplate" in kinds else ():
             newest = template.versions[-kinds["ec2:LaunchTemplate"] :]
             count[account, "ec2:LaunchTemplate"] += any(one.data.get("ImageId") == image for one in newest)
-    return +count
+    only = report["shown"]["AccountIds"]
+    return Counter({(account, kind): most for (account, kind), most in (+count).items() if not only or account in only})
 
 
 RULES = {

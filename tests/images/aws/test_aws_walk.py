@@ -17,6 +17,7 @@ from images.aws.cloud import Cloud
 from images.aws.reaping import reap
 from images.aws.release_store import AwsStore, channel_name
 from images.aws.retire import retire_images, uses_in
+from images.aws.usage import COUNTED
 from images.release.channels import revoke
 from images.release.retention import ANY, KeepRule
 from images.release.retention import RetirementAction as Action
@@ -304,6 +305,10 @@ def test_what_others_may_use_unseen_goes_only_once_ec2_says_that_nobody_does(aws
         assert reports(aws) == apply
     assert "a later image.prune --apply reads it" in decided(DISABLED, apply=False)[2]
     aws.advance(61)
+    narrower: tuple[dict[str, Any], ...] = ({"AccountIds": [cloud.aws.account]}, {"ResourceTypes": [COUNTED[0]]})
+    for asked in narrower:  # somebody else's, which say nothing of all that may use it
+        aws.client("ec2").create_image_usage_report(ImageId=image, **{"ResourceTypes": [*COUNTED], **asked})
+    aws.advance(61)
     named = f"not disabled: 1 launch template(s) of account {PARTNER} use it, by EC2's report of"
     assert named in decided(DISABLED)[2]
     theirs.delete_launch_template(LaunchTemplateName="theirs")
@@ -313,7 +318,7 @@ def test_what_others_may_use_unseen_goes_only_once_ec2_says_that_nobody_does(aws
         assert f"{may}, and EC2 does not say who does: AWS denies" in decided(DISABLED + 15)[2]
     assert aws.images()[image]["state"] == "available"
     assert decided(DISABLED + 15)[0] is Action.DISABLE
-    assert (aws.images()[image]["state"], reports(aws)) == ("disabled", 2)
+    assert (aws.images()[image]["state"], reports(aws)) == ("disabled", 2 + len(narrower))
     assert decided(REMOVED + 20)[0] is Action.REMOVE
 
 

@@ -382,6 +382,7 @@ def test_a_second_boot_keeps_what_makes_the_machine_itself() -> None:
         (FIRST, "boot 2\nmachine-id aa\n", OTHER, "not kept over a boot: /etc/ssh"),
         (FIRST, AGAIN, OTHER.replace("f2", "f1"), "the same in two machines: /etc/ssh"),
         (FIRST, AGAIN, OTHER.replace("bb", "aa"), "the same in two machines: machine-id"),
+        (FIRST, AGAIN, "boot 3\n", "not known of the other machine: machine-id"),
         (FIRST, FIRST, OTHER, "the first one's boot id"),
         ("boot 1\n", "boot 2\n", "boot 3\n", "no machine-id"),
     ],

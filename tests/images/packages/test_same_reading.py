@@ -121,6 +121,15 @@ def test_an_os_release_names_the_release_that_a_shell_finds_there(text: str, tmp
     assert debian.os_release(f"{text}\n").get("VERSION_CODENAME", "") == said
 
 
+def test_a_long_value_of_an_os_release_costs_little() -> None:
+    """Its quotation marks are not read: that takes a time which grows with the square of its length."""
+    value = f'"{"x" * debian.LONGEST_VALUE}"'
+    assert debian.os_release(f"NAME={value}\nVERSION_CODENAME=trixie\n") == {
+        "NAME": value,
+        "VERSION_CODENAME": "trixie",
+    }
+
+
 WORDS = ("", "yes", "No", "true", "FALSE", "with", "without", "on", "Off", "enable", "disable", "0", "1", "perhaps")
 
 

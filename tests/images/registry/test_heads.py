@@ -89,7 +89,10 @@ def test_references_are_read_as_docker_reads_them() -> None:
     assert place_of(f"quay.io/a@{DIGEST}") == ("quay.io", "a", DIGEST)
 
 
-HOSTS = ("debian:13", "index.docker.io/library/debian", "A.b/c", "team/app", "localhost/a", "a.b/c", "a:1/b")
+HOSTS = (
+    "debian:13", "index.docker.io/library/debian", "Registry-1.docker.io/library/debian", "A.b/c", "team/app",
+    "localhost/a", "a.b/c", "a:1/b",
+)  # fmt: skip
 
 
 @pytest.mark.needs("skopeo")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.limits import SMALL_FILE
 from images.build.config import image_config
 from images.packages import debian
 from images.scan import trivy
@@ -89,3 +90,11 @@ def test_packages_of_an_image_without_dpkg_are_seen(tmp_path: Path) -> None:
     dash = "Package: dash\nStatus: install ok unpacked\nVersion: 1\nArchitecture: all\n\n"
     (folder.parent / "status").write_text(dash)
     assert [package.name for package in debian.installed(dpkg_status(tmp_path))] == ["dash", "libc6", "tzdata"]
+    (folder / "odd").write_text("Size: 1\n")
+    with pytest.raises(OutsideError, match="a package's entry has no Package"):
+        debian.installed(dpkg_status(tmp_path))
+    (folder / "large").write_text("\n" * (SMALL_FILE.most // 2))
+    for name in "ab":
+        (folder / name).symlink_to("large")
+    with pytest.raises(OutsideError, match=r"var/lib/dpkg/status\.d of the image"):
+        dpkg_status(tmp_path)

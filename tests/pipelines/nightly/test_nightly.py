@@ -343,7 +343,8 @@ def test_stable_moves_to_what_has_soaked_and_is_healthy_where_a_fleet_runs_it(
     assert (answer.code, lines["fleet night-canary"]["status"]) == (3, "empty"), answer.err
     assert answer.json["published"] == answer.json["promoted"] == ["n-soaks"]
     assert lines["channel n-soaks"]["status"] == "promoted"
-    assert lines["channel n-soaks"]["detail"] == "at once, for it fixes CVE-2099-0001"
+    told = "at once, for it fixes CVE-2099-0001; no canary ran, for no member of the fleet night-canary is there"
+    assert lines["channel n-soaks"]["detail"] == told
 
 
 def test_a_night_near_the_expiry_gives_new_dates_and_builds_nothing(town: Town, url: str) -> None:
