@@ -22,7 +22,7 @@ def test_an_answer_that_is_not_understood_names_the_line_of_ours() -> None:
     )
     assert found, raised.value.message
     line = (ROOT / found[2]).read_text().splitlines()[int(found[3]) - 1]
-    assert "len(row)" in line
+    assert "map(str, row)" in line
     assert repr(raised.value.__cause__) == found[1]
     assert "report this line" in raised.value.hint
 
