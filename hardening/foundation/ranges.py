@@ -13,7 +13,7 @@ INSIDE = tuple(map(IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"
 
 @lru_cache(maxsize=4096)
 def is_everybody(text: str) -> bool:
-    """Whether a range has more addresses than one owner; False for what is no range, such as the name of a group."""
+    """Whether a range has more addresses than one owner; False for other text, such as the name of a group."""
     try:
         network = ip_network(text, strict=False)
     except ValueError:
@@ -24,7 +24,7 @@ def is_everybody(text: str) -> bool:
 @lru_cache(maxsize=4096)
 def reaches_inside(text: str) -> bool:
     """Whether a range may hold addresses of machines in a cloud: private ones of IPv4, or any of IPv6, where those of
-    machines are global. What is no range may.
+    machines are global. Other text may.
     """
     try:
         network = ip_network(text, strict=False)

@@ -85,7 +85,7 @@ REHEARSED_IMAGE, REHEARSED_SNAPSHOT = (
 )
 _PARTNERS = (("ForAllValues:StringEquals", "ec2:Add/userId", "{partners}"), absent("ec2:Add/group"))
 SHARED_SNAPSHOT = OWN_SNAPSHOT.where(*_PARTNERS)
-"""Sharing with the accounts of the settings alone, never with everybody; and taking that away, which adds nobody."""
+"""Sharing with the accounts of the settings alone, never with the public; and taking that away, which opens nothing."""
 PARAMETERS = ResourcePattern("arn:{partition}:ssm:*:{account}:parameter/*")
 OWN_PARAMETERS = ResourcePattern("arn:{partition}:ssm:*:{account}:parameter/{name_prefix}/*", each=HOME)
 PUBLIC_PARAMETERS = ResourcePattern("arn:{partition}:ssm:*::parameter/aws/service/*")

@@ -112,7 +112,7 @@ def _reaped_in(cloud: Cloud, region: str, *, ask: bool) -> list[AwsReaping]:
 
 
 def _unless_used(cloud: Cloud, reaping: AwsReaping, *, ask: bool) -> AwsReaping:
-    """An image that we opened to others stays until nobody of those may use it where nobody can look."""
+    """What we opened to accounts where no role leads stays until EC2 reports that none of them uses it."""
     where = unseen(cloud)
     if not reaping.remove or not where:
         return reaping

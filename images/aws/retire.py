@@ -91,7 +91,7 @@ def _decided_in(cloud: Cloud, region: str, rules: Rules, *, ask: bool) -> list[D
 def _decisions(cloud: Cloud, found: Iterable[Ami], uses: Uses, rules: Rules, *, ask: bool) -> list[Decision]:
     """The decisions over all images of ours in a region: the last ones can be told only among all.
 
-    One that would be disabled, and that others may use where nobody can look, is held back until EC2 says that none
+    One that would be disabled, and that others may use where no role leads, is held back until EC2 says that none
     does; with `ask` EC2 is asked for that.
     """
     told = [_known(cloud, ami) for ami in found]

@@ -31,8 +31,8 @@ NOUNS = {"ec2:Instance": "instance(s)", "ec2:LaunchTemplate": "launch template(s
 
 
 def used_unseen(cloud: Cloud, region: str, image: str, where: Iterable[str], *, ask: bool) -> str:
-    """What keeps an image that those of `where` may use, and nobody can look there; empty: a report of the last two
-    weeks says that no other account uses it. `ask` for one where there is none.
+    """What keeps an image that those of `where` may use, where no role leads; empty: a report of the last two weeks
+    says that no other account uses it. `ask` for one where there is none.
     """
     ec2, who = cloud.client("ec2", region), ", ".join(where)
     try:
@@ -46,7 +46,7 @@ def used_unseen(cloud: Cloud, region: str, image: str, where: Iterable[str], *, 
     except GoldsmithError as error:
         return f"{who} may use it, and EC2 does not say who does: {error.message}"
     what = "EC2 was asked for a report: a later image.prune --apply reads it"
-    return f"{who} may use it, where nobody can look; {what if known or ask else 'image.prune --apply asks EC2'}"
+    return f"{who} may use it, where no role leads; {what if known or ask else 'image.prune --apply asks EC2'}"
 
 
 def _counts(report: dict[str, Any]) -> bool:

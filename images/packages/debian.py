@@ -251,7 +251,7 @@ def _signed(release: str) -> str:
 def date_of(release: str) -> str:
     """The date of a release file as it stands there; empty where it has none.
 
-    Where it is signed inside, what stands before the first empty line and after the text is nobody's: apt passes over
+    Where it is signed inside, what stands before the first empty line and after the text is not signed: apt passes over
     it, and a mirror may write there what it likes. In the text it may put a dash before a line, as RFC 9580 has it.
     """
     if release.lstrip().startswith("-----BEGIN PGP"):

@@ -20,7 +20,6 @@ from hardening.model import Enforcement, Waiver
 from hardening.waivers import ASKED_FOR, NOT_IN_A_NAME, RUNNING, WAIVABLE, About, about_finding, about_rule, ending_soon
 from pipelines.cli.preview_output import PreviewOutput, terminal
 from pipelines.contract import Line
-from pipelines.fleet.judged_state import last_checks
 from pipelines.wiring import clock, image_context
 
 if TYPE_CHECKING:
@@ -97,6 +96,8 @@ def ending_text(waiver: Waiver, ends: str = "ends") -> str:
 
 def refused_now(context: Context) -> Iterator[Reason]:
     """What refuses the newest images by the last verdicts on them, and members by the last checks of their fleets."""
+    from pipelines.fleet.judged_state import last_checks
+
     ledger = context.ledger
     for name in sorted(context.definitions):
         artifact = ledger.latest_artifact(name, context.settings.platform)

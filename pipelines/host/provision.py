@@ -207,7 +207,7 @@ def _info(host: str) -> Completed:
 
 
 class _Local(HTTPConnection):
-    """HTTP over the socket at `path`."""
+    """HTTP over the socket at `path`. The package docker has that too; its import costs as much as `docker info`."""
 
     def __init__(self, path: str) -> None:
         super().__init__("docker", timeout=ASK_SECONDS)

@@ -173,11 +173,17 @@ async def _fleet_ended(name: str, child: Child | NightPart) -> NightPart:
     if isinstance(child, NightPart):
         return child
     try:
-        return from_json(NightPart, await child.result())
+        return from_json(NightPart, await _result(name, child))
     except GoldsmithError as error:  # it was given up: the fleet's own failure is in its answer
         return ended_with("fleet", name, error)
+
+
+async def _result(name: str, child: Child) -> Json:
+    """What the flow of an image or a fleet answered. Raises a GoldsmithError for a bug, too: it must not end others."""
+    try:
+        return await child.result()
     except BugError as error:
-        return ended_with("fleet", name, UsageError(f"{name}: {error}"))
+        raise UsageError(f"{name}: {error}") from error
 
 
 async def run_fleet(stages: NightStages, engine: WorkflowEngine, job: FleetJob) -> NightPart:
@@ -205,15 +211,13 @@ async def _started(engine: WorkflowEngine, job: ImageJob) -> Child:
 
 
 async def _ended(job: ImageJob, child: Child) -> Images:
-    """What became of an image and of those on it. A bug in one flow, or one that was given up, must not end others."""
+    """What became of an image and of those on it. A flow that was given up must not end others."""
     try:
-        found = await child.result()
+        found = await _result(job.name, child)
         return from_json(Images, found) if job.children else (from_json(ImageAnswer, found),)
     except GoldsmithError as error:
         failed = image_failed(job, error)
-    except BugError as error:
-        failed = image_failed(job, UsageError(f"{job.name}: {error}"))
-    return (failed, *stopped(job.children, failed))
+        return (failed, *stopped(job.children, failed))
 
 
 async def run_image(stages: NightStages, engine: WorkflowEngine, job: ImageJob) -> ImageAnswer:

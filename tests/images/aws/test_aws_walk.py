@@ -301,7 +301,7 @@ def test_what_others_may_use_unseen_goes_only_once_ec2_says_that_nobody_does(aws
     may = f"not disabled: {PARTNER} may use it"
     for apply, says in ((False, "image.prune --apply asks EC2"), (True, "a later image.prune --apply reads it")):
         action, held, why = decided(DISABLED, apply=apply)
-        assert (action, held, f"{may}, where nobody can look" in why, says in why) == (Action.KEEP, True, True, True)
+        assert (action, held, f"{may}, where no role leads" in why, says in why) == (Action.KEEP, True, True, True)
         assert reports(aws) == apply
     assert "a later image.prune --apply reads it" in decided(DISABLED, apply=False)[2]
     aws.advance(61)
@@ -474,7 +474,7 @@ def test_what_is_left_over_and_in_use_stays(aws: StrictAws, cloud: Cloud, monkey
 def test_what_a_killed_run_had_opened_to_others_goes_by_ec2s_report_alone(
     aws: StrictAws, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may run where nobody can look."""
+    """It may run where no role leads."""
     published = aws.images()
     killed(opened(cloud), monkeypatch, "Sign", 0)
     (left,) = aws.images().keys() - published.keys()

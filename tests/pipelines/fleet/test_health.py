@@ -56,6 +56,15 @@ def test_an_answer_that_comes_letter_by_letter_is_no_good_health() -> None:
     assert seen.text.startswith(f"http://127.0.0.1:{port}/: ")  # on a busy host one letter may be late by itself
 
 
+def test_an_answer_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the address, and how long it was waited for."""
+    over = threading.Event()
+    monkeypatch.setattr(looks, "_answered", lambda *_: over.wait(PATIENT))
+    seen = ask(health("http", 80, QUICK), "127.0.0.1")
+    over.set()
+    assert (seen.good, seen.text) == (False, "http://127.0.0.1:80/: no whole answer within 0.4 s")
+
+
 def test_the_status_is_the_answer_and_what_follows_is_not_read() -> None:
     """Below 400 is good; a redirect is not followed."""
     with hostile() as server:
