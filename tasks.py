@@ -816,7 +816,7 @@ def roll_rollback(
 @command
 def roll_auto(c: Context, name: Fleets, apply: Apply = False, json: Json = False) -> int:
     """Bring fleets back into policy as their files allow, or ask for the approval that they require."""
-    from pipelines.cli.rollout import AUTO_COLUMNS, auto_roll
+    from pipelines.cli.auto_roll import AUTO_COLUMNS, auto_roll
 
     return _show(*auto_roll(name, apply=apply), columns=AUTO_COLUMNS, as_json=json, long="detail")
 

@@ -16,7 +16,7 @@ from images.context import Context
 from images.documents import to_json
 from images.release.revocations import over, revoked
 from pipelines.cli.check_output import MemberLine, SeenLine, member_lines
-from pipelines.cli.image_output import ended_by, finish, told_of
+from pipelines.cli.image_output import finish, told_of
 from pipelines.cli.rollout_output import (
     GroupLine,
     RollbackLine,
@@ -40,7 +40,7 @@ from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.base_uptake import ONCE_MORE, UptakeLine, take_up
 from pipelines.rollout.plan import by_reason
 from pipelines.rollout.rollout_store import View, history, newest, require_known, tell
-from pipelines.rollout.service import WAITS, AutoLine, automated, back, can_go_back, go_on, order_back, start
+from pipelines.rollout.service import back, can_go_back, go_on, order_back, start
 from pipelines.rollout.session import check, fleet_session
 from pipelines.rollout.state import Command, DesiredState, MemberState, OperatorCommands
 from pipelines.rollout.whole_plan import plan_all
@@ -88,7 +88,6 @@ def show_fleets(
     return finish(errors) or max(codes)
 
 
-AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
 SEEN_COLUMNS = {"fleet": "fleet", "member": "name", "runs": "runs", "state": "stands"}
 
 
@@ -306,26 +305,6 @@ def _refuse_revoked(context: Context, seen: View, reason: str) -> None:
         refused = f"{len(gone)} member(s) of {fleet} would go back to what was revoked"
         hint = f'if it is better than what runs now: ./goldsmith roll.rollback {fleet} --reason "why" --apply'
         raise RefusedError(refused, evidence="\n".join(gone), hint=hint)
-
-
-def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], list[GoldsmithError]]:
-    """Bring the fleets that `name` means back into policy, as far as their files let an automated run.
-
-    One that fails stops no other. Raises ContentError where no fleet has this name.
-    """
-    context = context or image_context(looks=not apply)
-    lines: list[AutoLine] = []
-    failures: list[GoldsmithError] = []
-    until = context.now + WAITS  # for all of them together
-    for fleet in select(name, load_fleets(context.settings.roots), "fleet"):
-        try:
-            with fleet_session(fleet, context) as at:
-                lines.append(automated(at, apply=apply, until=until))
-            failures += [unjudged] if (unjudged := lines[-1].unjudged) else []
-        except GoldsmithError as error:
-            failures.append(error)
-            lines.append(AutoLine(fleet=fleet, outcome=ended_by(error), detail=error.message))
-    return lines, failures
 
 
 UPTAKE_COLUMNS = {

@@ -1,8 +1,8 @@
-"""A fleet's stage of the night. Its rollout has a flow of its own, which another process runs. Edge.
+"""A fleet's stage of a night or of `roll.auto`. Its rollout has a flow of its own, which another process runs. Edge.
 
 The workflow engine serves one process's flows from one place at a time: the night's lie in its own engine, and those of
 a fleet where `roll.status` and the next process look for them. So what has to be rolled is rolled by
-`python -m pipelines.nightly.fleet_stage FLEET UNTIL POLICY`, which ends with the night, however that ends.
+`python -m pipelines.nightly.fleet_stage FLEET UNTIL POLICY`, which ends with its caller, however that ends.
 
 Releases are dated by the night's own moment. Fleets live by the real clock: the windows, freezes, budgets and waivers
 of a night say nothing of the noon at which it goes on, where it lost its power meanwhile.
@@ -12,17 +12,30 @@ from __future__ import annotations
 
 import json
 import sys
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from hardening.foundation.process import run_ours
 from hardening.foundation.settings import ROOT
 from images.context import Context
 from images.documents import from_json, to_json
+from pipelines.fleet.model import Fleet
 from pipelines.nightly.model import Failure
+from pipelines.rollout.schedule import may_act
 from pipelines.rollout.service import WAITS, WORK, AutoLine, automated
 from pipelines.rollout.session import fleet_session
 from pipelines.wiring import clock
+
+
+def in_turn(fleets: Mapping[str, Fleet], now: datetime) -> list[str]:
+    """Their names, those first that may be rolled now: who waits for a window keeps a place for up to a day."""
+
+    def begins(name: str) -> datetime:
+        hold = may_act(fleets[name].limits, now)
+        return now if hold is None else hold.until or datetime.max.replace(tzinfo=UTC)
+
+    return sorted(fleets, key=lambda name: (begins(name), name))
 
 
 def bring_into_policy(context: Context, name: str) -> AutoLine:
@@ -30,7 +43,7 @@ def bring_into_policy(context: Context, name: str) -> AutoLine:
 
     Raises what the rollout raised: RefusedError where a limit forbids it or it failed, and OutsideError.
     """
-    until = context.now + WAITS  # of the whole night: each fleet's own day would make days of it
+    until = context.now + WAITS  # for all fleets together: each one's own day would make days of it
     if not context.ledger.open_rollouts(name):
         line = _automated(context, name, until, apply=False, tells=True)
         if line.outcome not in WORK:

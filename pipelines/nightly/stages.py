@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import TypeVar
 
 from hardening.catalog import load_waivers
@@ -37,9 +36,8 @@ from pipelines.cli.waiving import ending_text, refused_now
 from pipelines.contract import NightlyLine
 from pipelines.durable.port import FencedError
 from pipelines.fleet.catalog import load_fleet, load_fleets
-from pipelines.fleet.model import Fleet
 from pipelines.host.capabilities import needs_of_fleet, shares
-from pipelines.nightly.fleet_stage import bring_into_policy
+from pipelines.nightly.fleet_stage import bring_into_policy, in_turn
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
 from pipelines.nightly.model import (
     NOTHING_URGENT,
@@ -58,7 +56,6 @@ from pipelines.nightly.port import NightStages
 from pipelines.nightly.summary import image_line, output, shortly
 from pipelines.nightly.urgency import urgent_fixes
 from pipelines.rollout.notify import Message, tell
-from pipelines.rollout.schedule import may_act
 from pipelines.rollout.state import Event
 from pipelines.wiring import clock
 
@@ -185,10 +182,10 @@ class WorldStages(NightStages):
         return part_of("prune", "releases", lambda: _pruned(self.at(order)))
 
     def fleets(self, order: NightOrder, images: tuple[str, ...]) -> tuple[str, ...]:
-        """Those first that may be rolled now: one that waits for its window keeps its place for up to a day."""
-        fleets, now = _alone(lambda: load_fleets(self.at(order).settings.roots)), clock()
+        """Those first that may be rolled now."""
+        fleets = _alone(lambda: load_fleets(self.at(order).settings.roots))
         chosen = {name: one for name, one in fleets.items() if not images or one.replacement.definition in images}
-        return tuple(sorted(chosen, key=lambda name: (_may_be_rolled_from(chosen[name], now), name)))
+        return tuple(in_turn(chosen, clock()))
 
     def fleet_needs(self, order: NightOrder, name: str) -> tuple[str, ...]:
         """By its file."""
@@ -237,11 +234,6 @@ class WorldStages(NightStages):
         if not context.settings.digest.channels:
             return NightPart()
         return with_failure("digest", "channels", lambda: _digests(context.moved(clock())))
-
-
-def _may_be_rolled_from(fleet: Fleet, now: datetime) -> datetime:
-    hold = may_act(fleet.limits, now)
-    return now if hold is None else hold.until or datetime.max.replace(tzinfo=UTC)
 
 
 def here(context: Context) -> str:

@@ -17,7 +17,7 @@ from hardening.foundation.errors import MalformedError, RefusedError
 from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import to_json
-from pipelines.cli import rollout
+from pipelines.cli import auto_roll, rollout
 from pipelines.cli.check_output import MemberLine, member_lines
 from pipelines.cli.page import render_html
 from pipelines.cli.report import gather
@@ -167,10 +167,10 @@ def test_where_nothing_was_judged_no_command_ends_well(context: Context, monkeyp
     """
     check(session(context, "by-demo", [(member("web-1"), Provenance())], unread=False))
     running = context.ledger.running_digests()
-    for module in (fleet_stage, rollout):
+    for module in (fleet_stage, rollout, auto_roll):
         monkeypatch.setattr(module, "fleet_session", lambda name, at, **_: nullcontext(session(at, name, [], False)))
     assert rollout.show_fleets(rollout.check_fleets("by-demo", context=context), as_json=True) == 3
-    lines, errors = rollout.auto_roll("by-demo", apply=True, context=context)
+    lines, errors = auto_roll.auto_roll("by-demo", apply=True, context=context)
     assert ([one.outcome for one in lines], [error.exit_code for error in errors]) == (["empty"], [3])
     night = NightOrder("night-1", NOW)
     parts = [WorldStages(context).fleet(night, "by-demo"), *dry_run._fleets(context, set())]

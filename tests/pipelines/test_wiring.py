@@ -13,7 +13,7 @@ from hardening.foundation.locks import only_one
 from hardening.foundation.settings import REHEARSAL, Aws, Registry, Settings
 from images.ledger import Ledger
 from pipelines import wiring
-from pipelines.cli import image, rollout, rollout_watch
+from pipelines.cli import auto_roll, image, rollout, rollout_watch
 from pipelines.cli.signing import rotate_keys, show_keys
 from pipelines.cli.waiving import new_waiver
 from pipelines.nightly.night_run import run_nightly
@@ -101,7 +101,7 @@ ACTS: list[tuple[str, Callable[[], object]]] = [
     ("nightly", run_nightly),
     ("roll.start", lambda: rollout.roll_fleet("web", apply=True)),
     ("roll.rollback", lambda: rollout.roll_back("web", "why", apply=True)),
-    ("roll.auto", lambda: rollout.auto_roll("all", apply=True)),
+    ("roll.auto", lambda: auto_roll.auto_roll("all", apply=True)),
     ("roll.plan --output", lambda: rollout.plan_roll("web", output="plan.json")),
     ("roll.approve --plan", lambda: rollout.approve("web", "plan.json")),
     ("roll.approve", lambda: rollout_watch.command("web", Command.APPROVE)),

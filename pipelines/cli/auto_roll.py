@@ -1,0 +1,48 @@
+"""`roll.auto`: bring fleets back into policy, several side by side. Edge."""
+
+from __future__ import annotations
+
+from hardening.foundation.content import select
+from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.process import threads
+from images.context import Context
+from pipelines.cli.image_output import ended_by
+from pipelines.fleet.catalog import load_fleets
+from pipelines.nightly.fleet_stage import bring_into_policy, in_turn
+from pipelines.rollout.service import WAITS, AutoLine, automated
+from pipelines.rollout.session import fleet_session
+from pipelines.wiring import image_context
+
+AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
+
+
+def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], list[GoldsmithError]]:
+    """Bring the fleets that `name` means back into policy, as far as their files let an automated run.
+
+    One is rolled in this process. Several are looked at and rolled side by side, so many as `parallel` under
+    `[nightly]` says, each that is rolled in a process of its own. One that fails stops no other. Raises ContentError
+    where no fleet has this name.
+    """
+    context = context or image_context(looks=not apply)
+    fleets = load_fleets(context.settings.roots)
+    names = select(name, fleets, "fleet")
+    until = context.now + WAITS  # for all of them together
+
+    def alone(fleet: str) -> AutoLine:
+        with fleet_session(fleet, context) as at:
+            return automated(at, apply=apply, until=until)
+
+    def ended(fleet: str) -> tuple[AutoLine, GoldsmithError | None]:
+        try:
+            line = bring_into_policy(context, fleet) if apply and len(names) > 1 else alone(fleet)
+        except GoldsmithError as error:
+            return AutoLine(fleet=fleet, outcome=ended_by(error), detail=error.message), error
+        return line, line.unjudged
+
+    if len(names) == 1:
+        answers = [ended(names[0])]
+    else:
+        with threads(context.settings.nightly.parallel) as pool:
+            answers = [*pool.map(ended, in_turn({name: fleets[name] for name in names}, context.now))]
+    lines = sorted((line for line, _ in answers), key=lambda line: names.index(line.fleet))
+    return lines, [error for _, error in answers if error]
