@@ -22,6 +22,7 @@ from images.build.config import image_config, seconds
 from images.catalog import files_of, mode_of
 from images.model import Definition
 from images.packages import debian
+from images.packages.dpkg_tree import dpkg_status
 from images.store import layers, tars
 from images.store.oci import CONFIG, Store
 
@@ -206,7 +207,7 @@ def clean(tree: Path, epoch: int) -> None:
 
 def installed_in(tree: Path) -> tuple[Package, ...]:
     """What the dpkg status of a tree says is installed."""
-    return tuple(debian.installed(layers.small_text(tree, layers.inside(tree, "var/lib/dpkg/status"))))
+    return tuple(debian.installed(dpkg_status(tree)))
 
 
 def verified(job: BuildJob, base: Iterable[Package], tree: Path) -> tuple[Package, ...]:

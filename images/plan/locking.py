@@ -107,7 +107,7 @@ def closed_by(
     """
 
     def packages(of: str) -> tuple[Package, ...]:
-        return tuple(debian.installed(upstream.text(of, "var/lib/dpkg/status")))
+        return tuple(debian.installed(upstream.status(of)))
 
     bootstrap, old = upstream.bootstrap_of(content, reference), packages(content)
     there = {one.id for package in old for one in holes.open_in(bootstrap.suite, package)}

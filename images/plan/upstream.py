@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from stat import S_IMODE
@@ -17,8 +19,10 @@ from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from hardening.foundation.wording import matching
 from images.artifact import Package
+from images.documents import from_json, to_json
 from images.model import Bootstrap
 from images.packages import debian
+from images.packages.dpkg_tree import STATUS_PLACES, dpkg_status
 from images.packages.index import PackageIndex, write_atomically
 from images.registry.answers import Platform, parsed
 from images.registry.client import Manifest, RegistryClient
@@ -29,6 +33,8 @@ from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store
 from images.trust.verification import Fault, UntrustedError
 
+OS_RELEASE = "usr/lib/os-release"
+PLACES = (OS_RELEASE, *STATUS_PLACES)
 LOCK = Path("images/definitions/images.lock.toml")
 READABLE = 0o644
 Digest = Annotated[str, matching(DIGEST, "a digest: sha256: and 64 hexadecimal digits")]
@@ -45,6 +51,14 @@ class LockFile(Content):
     """The committed file of pins: tag → pin."""
 
     images: dict[str, Pin] = {}
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What an image says of itself: its os-release, and its dpkg status with what stands beside it."""
+
+    os_release: str
+    status: str
 
 
 class Upstream:
@@ -149,7 +163,7 @@ class Upstream:
 
     def bootstrap_of(self, digest: str, reference: str) -> Bootstrap:
         """The distribution of an image in the store, which `reference` names in errors; as `bootstrap`."""
-        release = debian.os_release(self.text(digest, "usr/lib/os-release"))
+        release = debian.os_release(self._texts(digest).os_release)
         if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
             raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
         return Bootstrap(family="debian", suite=debian.suite(release["VERSION_CODENAME"], reference))
@@ -158,7 +172,7 @@ class Upstream:
         """What is installed in the image, by its own dpkg status. Raises OutsideError where that is none."""
         digest = self.fetch(reference)
         try:
-            return self.index.told_by(digest, self.text(digest, "var/lib/dpkg/status"))
+            return self.index.told_by(digest, self.status(digest))
         except OutsideError as error:
             where = f"{reference}: var/lib/dpkg/status in the image: {error.message}"
             hint = "the image was made by something else than dpkg: build on another one"
@@ -200,18 +214,21 @@ class Upstream:
                 return root
         return self.settings.roots[0]
 
-    def text(self, digest: str, name: str) -> str:
-        """A text file of the image, kept beside the store once found; empty where there is none."""
-        kept = self.store.path / "texts" / digest.removeprefix("sha256:") / Path(name).name
+    def status(self, digest: str) -> str:
+        """The dpkg status of an image in the store, with what stands beside it; empty where there is none."""
+        return self._texts(digest).status
+
+    def _texts(self, digest: str) -> Texts:
+        """What the image says of itself, kept beside the store once found."""
+        kept = self.store.path / "texts" / f"{digest.removeprefix('sha256:')}.json"
         if not kept.exists():
-            found = [layers.read_file(self.store.blob(layer.digest), layer.media_type, name)
-                     for layer in self.store.layers_of(digest)]  # fmt: skip
-            texts = [text for text in found if text is not None]
-            try:
-                write_atomically(kept, texts[-1].decode() if texts else "")
-            except UnicodeDecodeError as error:
-                raise OutsideError(f"{name} of the image {digest} is not UTF-8 text: {error}") from None
-        return kept.read_bytes().decode()  # as it is: a carriage return ends no line for dpkg
+            with TemporaryDirectory(prefix="goldsmith-texts-") as folder:
+                tree = Path(folder, "tree")
+                for layer in self.store.layers_of(digest):
+                    layers.unpack(self.store.blob(layer.digest), layer.media_type, tree, only=PLACES)
+                found = Texts(layers.small_text(tree, tree / OS_RELEASE), dpkg_status(tree))
+            write_atomically(kept, json.dumps(to_json(found)))
+        return from_json(Texts, json.loads(kept.read_bytes()))
 
 
 def _load(file: Path) -> LockFile:

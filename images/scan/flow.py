@@ -21,7 +21,6 @@ from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
 from hardening.foundation import process
 from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, traced
 from hardening.foundation.hashing import digest, digest_of
-from hardening.foundation.limits import SMALL_FILE, Meter
 from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
 from hardening.model import Kind
@@ -29,6 +28,7 @@ from images import advisories, artifact, feeds
 from images.feeds import indexed
 from images.feeds.indexed import EPSS
 from images.packages import debian
+from images.packages.dpkg_tree import dpkg_status
 from images.scan import boot_state, chosen, docker_archive, openscap, reproduced, syft
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
@@ -38,8 +38,6 @@ from images.store import layers
 from images.store.oci import Store
 
 SBOM = "sbom"
-DPKG = "var/lib/dpkg"
-STATUS = f"{DPKG}/status"
 
 
 @dataclass(frozen=True)
@@ -315,31 +313,6 @@ def suite_of(tree: Path) -> str:
     if len(found) > 1:
         raise OutsideError(f"{' and '.join(places)} of the image name two releases: {', '.join(sorted(found))}")
     return "".join(found)
-
-
-def dpkg_status(tree: Path) -> str:
-    """The tree's dpkg status with what stands beside it: what dpkg has not written into it yet, and of images without
-    dpkg a file for each package, which says nothing of its state.
-    """
-    journal = _entries(tree, "updates/[0-9]*")
-    parts = [debian.as_installed(one) for one in _entries(tree, "status.d/*")]
-    return "\n\n".join([*debian.stanzas(_text(tree, STATUS)), *journal, *parts])
-
-
-def _entries(tree: Path, pattern: str) -> list[str]:
-    """All entries of the files in a folder beside the dpkg status, in order of their names.
-
-    Raises OutsideError where they are over the limit of one such text: many names may lead to one large file.
-    """
-    folder, _, names = pattern.partition("/")
-    place = layers.inside(tree, f"{DPKG}/{folder}/any").parent
-    files = sorted(path for path in place.glob(names) if path.suffix != ".md5sums")
-    found, meter = list[str](), Meter(SMALL_FILE, f"{DPKG}/{folder} of the image")
-    for path in files:
-        text = layers.small_text(tree, path)
-        meter.add(len(text))
-        found += debian.stanzas(text)
-    return found
 
 
 def _text(tree: Path, place: str) -> str:

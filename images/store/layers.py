@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -161,11 +161,14 @@ def reading(path: Path, media_type: str, allowance: Allowance | None = None) -> 
         yield tar
 
 
-def unpack(path: Path, media_type: str, root: Path, allowance: Allowance | None = None) -> None:
+def unpack(
+    path: Path, media_type: str, root: Path, allowance: Allowance | None = None, *, only: Sequence[str] = ()
+) -> None:
     """Apply a layer to `root` as engines on overlayfs do: unpacked by itself, and then laid over what is there.
 
-    So no link in it leads out of it, nor does one of a layer below lead into another place. Raises OutsideError for a
-    layer that is damaged, climbs out, says what engines differ in, or takes more than `allowance` has left.
+    So no link in it leads out of it, nor does one of a layer below lead into another place. With `only`, what stands at
+    one of these places, above or below it, which then are small files of ours. Raises OutsideError for a layer that is
+    damaged, climbs out, says what engines differ in, or takes more than `allowance` has left.
     """
     root.mkdir(parents=True, exist_ok=True)
     with reading(path, media_type, allowance) as tar, ExitStack() as stack:
@@ -174,12 +177,28 @@ def unpack(path: Path, media_type: str, root: Path, allowance: Allowance | None 
             upper = Path(stack.enter_context(TemporaryDirectory(dir=root.parent, prefix=f"{root.name}.layer-")))
         layer = _Layer(upper, marks=upper is not root)
         for info in tar:
-            layer.apply(tar, info)
+            if not only:
+                layer.apply(tar, info)
+            elif _concerns(info.name, only):
+                layer.apply(tar, _ours(info))
         if layer.marks:
             _lay(layer, upper, tree, root)
         for name, mtime in layer.folders.items():
             if tree.holds(root / name):
                 os.utime(root / name, (mtime, mtime))
+
+
+def _concerns(name: str, places: Sequence[str]) -> bool:
+    above, base = os.path.split(os.path.normpath(name).lstrip("/"))
+    at = above if base == OPAQUE else f"{above}/{base.removeprefix(WHITEOUT)}".lstrip("/")
+    return any(f"{place}/".startswith(f"{at}/") or at.startswith(f"{place}/") for place in places)
+
+
+def _ours(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A file that only is to be read. Raises OutsideError for one that is over the limit image.small-file."""
+    SMALL_FILE.require(info.size, f"{os.path.normpath(info.name)} of the image")
+    info.uid, info.gid, info.mode, info.pax_headers = os.geteuid(), os.getegid(), stat.S_IRWXU, {}
+    return info
 
 
 class _Layer:
@@ -304,20 +323,6 @@ def _create(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path) -> None:
             data = value.encode("utf-8", "surrogateescape")
             os.setxattr(target, key.removeprefix(ATTRIBUTE), data, follow_symlinks=False)
     os.utime(target, (info.mtime, info.mtime), follow_symlinks=False)
-
-
-def read_file(path: Path, media_type: str, name: str) -> bytes | None:
-    """The content of the regular file `name` in a layer; None where the layer does not hold it.
-
-    Of a name that stands twice, the later one counts, as it does for a container runtime.
-    """
-    found = None
-    with reading(path, media_type) as tar:
-        for info in tar:
-            if os.path.normpath(info.name).lstrip("/") == name:
-                content = tar.extractfile(info) if info.isreg() else None
-                found = read_all(content, SMALL_FILE, f"{name} in {tar.what}") if content else None
-    return found
 
 
 def small_text(tree: Path, path: Path) -> str:

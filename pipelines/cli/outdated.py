@@ -35,7 +35,7 @@ from pipelines.wiring import image_context
 
 OUTDATED, UNANSWERED, NAMED = 1, 4, 3
 ASK = "ask whoever makes the image"
-STATUS, DOCKERFILE = "var/lib/dpkg/status", "Dockerfile.j2"
+DOCKERFILE = "Dockerfile.j2"
 BASE = "org.opencontainers.image.base."
 
 
@@ -223,7 +223,7 @@ class FreshnessQuestion:
             self.unasked[f"what {loaded.name} holds beside its plan"] = "its content is no longer on this machine"
             return known
         try:
-            found = debian.installed(self.upstream.text(last.digest, STATUS))
+            found = debian.installed(self.upstream.status(last.digest))
         except GoldsmithError as error:
             self.unasked[f"what {loaded.name} holds beside its plan"] = error.message
             return known
@@ -244,7 +244,7 @@ class FreshnessQuestion:
             self.planner.bootstrap(loaded),
             [one for name, one in inside.items() if name not in resolved],
         )
-        status = self.upstream.text(last.digest, STATUS) if last and self.context.store.has(last.digest) else ""
+        status = self.upstream.status(last.digest) if last and self.context.store.has(last.digest) else ""
         return self._newer(loaded.name, bootstrap, others, status)
 
     def _newer(
@@ -382,7 +382,7 @@ class FreshnessQuestion:
         yield from self._of_base(reference)
         try:
             bootstrap = self.upstream.bootstrap_of(digest, reference)
-            status = self.upstream.text(digest, STATUS)
+            status = self.upstream.status(digest)
             packages = tuple(debian.installed(status))
         except GoldsmithError as error:
             self.unasked[f"the packages of {reference}"] = error.message

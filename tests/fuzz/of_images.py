@@ -14,6 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import zstandard
@@ -371,7 +372,10 @@ def _tar() -> bytes:
 def _layer(kind: str, pack: Callable[[bytes], bytes] = bytes) -> Callable[[bytes], object]:
     def look(file: Path) -> object:
         with layers.reading(file, kind) as tar:
-            return [(one.name, one.linkname, one.size) for one in tar], layers.read_file(file, kind, "etc/a")
+            members = [(one.name, one.linkname, one.size) for one in tar]
+        with TemporaryDirectory() as tree:
+            layers.unpack(file, kind, Path(tree), only=["etc/a"])
+        return members
 
     return lambda data: _in_file(look)(pack(data))
 

@@ -14,7 +14,7 @@ import pytest
 from hardening.foundation.errors import OutsideError
 from images.advisories import is_before
 from images.packages import debian
-from images.scan.flow import dpkg_status
+from images.packages.dpkg_tree import dpkg_status
 
 STATES = (
     "not-installed", "config-files", "half-installed", "unpacked", "half-configured", "triggers-awaited",

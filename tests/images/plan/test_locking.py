@@ -46,8 +46,11 @@ def distribution(folder: Path) -> Archive:
 class Tag:
     """A definition on a tag that is pinned, and that moves."""
 
-    def __init__(self, folder: Path, address: str, archive: Archive, **settings: object) -> None:
+    def __init__(
+        self, folder: Path, address: str, archive: Archive, *, without_dpkg: bool = False, **settings: object
+    ) -> None:
         self.folder, self.reference, self.pushed = folder, f"{address}/{folder.name}:13", 0
+        self.without_dpkg = without_dpkg
         self.catalog = Catalog(folder / "catalog", archive, **settings)
         self.catalog.define("web", f'image = "{self.reference}"')
         self.first = self.move()
@@ -58,6 +61,9 @@ class Tag:
         """Let the tag name another image, which claims to be of 2001; its digest."""
         self.pushed += 1
         files = debian(number=str(self.pushed)) | {"var/lib/dpkg/status": status}
+        if self.without_dpkg:
+            package, _, _ = files.pop("var/lib/dpkg/status").partition("\n\n")
+            files["var/lib/dpkg/status.d/libc6"] = package.replace("Status: install ok installed\n", "") + "\n"
         return publish(self.folder / str(self.pushed), self.reference, files, created="2001-01-01T00:00:00Z")
 
     def lock(self, after: timedelta = timedelta(0), because: str = "") -> tuple[str, str]:
@@ -87,8 +93,12 @@ def test_a_moved_tag_is_found_by_head_and_waits_although_it_is_backdated(tag: Ta
     assert second in (tag.catalog.root / LOCK).read_text()
 
 
-def test_a_fix_of_a_known_exploited_hole_does_not_wait(tag: Tag) -> None:
-    """It is looked into for that; one that leaves the hole open waits."""
+@pytest.mark.parametrize("without_dpkg", [False, True])
+def test_a_fix_of_a_known_exploited_hole_does_not_wait(
+    tmp_path: Path, registry: str, archive: Archive, without_dpkg: bool
+) -> None:
+    """It is looked into for that, also where each package has a file of its own; one that leaves the hole waits."""
+    tag = Tag(tmp_path, registry, archive, without_dpkg=without_dpkg)
     tag.catalog.tell({"glibc": {CVE: entry("2.41-13")}}, [CVE])
     tag.move()
     assert tag.lock(HOUR)[0] == "waits"

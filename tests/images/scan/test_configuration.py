@@ -11,8 +11,9 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import SMALL_FILE
 from images.build.config import image_config
 from images.packages import debian
+from images.packages.dpkg_tree import dpkg_status
 from images.scan import trivy
-from images.scan.flow import dpkg_status, suite_of
+from images.scan.flow import suite_of
 from tests.images.build.test_builders import GOLDEN
 from tests.support.building import definition
 

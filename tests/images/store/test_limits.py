@@ -137,10 +137,12 @@ def test_a_hostile_layer_is_refused_and_takes_little(way: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("way", ["a file of zeros", "a large header", "a sparse file"])
 def test_looking_into_a_hostile_layer_takes_little(way: str, tmp_path: Path) -> None:
-    """The same, where one text of a layer is read and nothing is unpacked."""
+    """The same, where one text of a layer is asked for."""
     path = tmp_path / "layer"
     path.write_bytes(LAYERS[way][2]())
-    code = f"from images.store import layers; layers.read_file(path, {LAYERS[way][1]!r}, 'usr/lib/os-release')"
+    code = (
+        f"from images.store import layers; layers.unpack(path, {LAYERS[way][1]!r}, into, only=['usr/lib/os-release'])"
+    )
     said, peak = measured(code, path, tmp_path)
     assert {"a file of zeros": "image.small-file"}.get(way, LAYERS[way][0]) in said
     assert peak < MOST_MEMORY
@@ -182,7 +184,8 @@ def test_the_later_of_two_files_of_a_name_counts(tmp_path: Path) -> None:
     path = tmp_path / "layer"
     for later in ("./etc/os-release", "/etc/os-release", "etc//./os-release"):
         path.write_bytes(h.tar_of(h.member("etc/os-release", b"seen"), h.member(later, b"run")))
-        assert layers.read_file(path, TAR, "etc/os-release") == b"run", later
+        layers.unpack(path, TAR, tmp_path / "tree", only=["etc/os-release"])
+        assert (tmp_path / "tree/etc/os-release").read_bytes() == b"run", later
 
 
 @pytest.mark.parametrize("kept", [False, True], ids=["unpacking", "merging"])

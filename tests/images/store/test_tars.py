@@ -6,14 +6,18 @@ import json
 import stat
 import tarfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest
 from hardening.foundation.process import run
 from images.store import layers
 from tests.images.build.test_dockerfile_guard import engine
+from tests.support import hostile
 
 __all__ = ["engine"]
 
@@ -219,3 +223,39 @@ def test_what_is_sound_is_unpacked(tmp_path: Path, form: int) -> None:
             tar.addfile(info)
     layers.unpack(tmp_path / "layer", TAR, tmp_path / "tree")
     assert (tmp_path / "tree" / f"{long[:-1]}l").readlink() == Path(long)
+
+
+PLACES = ("d/s", "d/s/x", "d/a")
+FILES = (*PLACES, "d", "e/a")
+MARKS = (".wh.d", "d/.wh.a", "d/.wh.s", "d/s/.wh.x", "d/.wh..wh..opq", "d/s/.wh..wh..opq", ".wh..wh..opq")
+ENTRIES = st.one_of(
+    st.tuples(st.sampled_from(FILES), st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])),
+    st.tuples(st.sampled_from(MARKS), st.just(tarfile.REGTYPE)),
+)
+
+
+@pytest.mark.needs("root")
+@given(st.lists(st.lists(ENTRIES, min_size=1, max_size=4), min_size=1, max_size=3))
+def test_files_are_those_that_the_unpacked_image_holds(plan: list[list[tuple[str, bytes]]]) -> None:
+    """Whatever later layers take away or replace: `layers.unpack` says what an engine shows in the end."""
+    with TemporaryDirectory() as folder:
+        paths = []
+        for number, entries in enumerate(plan):
+            members = [
+                hostile.member(
+                    name, str((number, place)).encode() if kind == tarfile.REGTYPE else b"", type=kind, linkname="e"
+                )
+                for place, (name, kind) in enumerate(entries)
+            ]
+            paths.append(Path(folder, str(number)))
+            paths[-1].write_bytes(hostile.tar_of(*members))
+        trees = Path(folder, "whole"), Path(folder, "part")
+        try:
+            for path in paths:
+                layers.unpack(path, TAR, trees[0])
+        except OutsideError:
+            return
+        for path in paths:
+            layers.unpack(path, TAR, trees[1], only=PLACES)
+        whole, part = ([layers.small_text(tree, tree / place) for place in PLACES] for tree in trees)
+        assert whole == part

@@ -117,7 +117,7 @@ def held_by(context: Context, digest: str | None) -> tuple[str, ...]:
     """The stanzas in an image of an earlier night."""
     from images.plan.planner import Planner
 
-    return (Planner(context).upstream.text(digest, "var/lib/dpkg/status"),) if digest else ()
+    return (Planner(context).upstream.status(digest),) if digest else ()
 
 
 def night(catalog: Catalog) -> NightRecord:
