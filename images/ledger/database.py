@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
@@ -123,11 +123,14 @@ class Database:
             return list(connection.execute(query))
 
     def _find(
-        self, kind: type[Value], table: Table, /, *order: ColumnElement[Any], limit: int | None = None, **same: Any
-    ) -> tuple[Value, ...]:
-        """The rows with the `same` columns, in that order, as values of the table's dataclass."""
-        where = [table.c[column] == value for column, value in same.items()]
-        query = _all_of(kind, table).where(*where).order_by(*order).limit(limit)  # type: ignore[arg-type]
+        self, kind: type[Value], table: Table, /, *order: ColumnElement[Any], limit: int | None = None,
+        where: Iterable[ColumnElement[bool]] = (), **same: Any,
+    ) -> tuple[Value, ...]:  # fmt: skip
+        """The rows with the `same` columns, and of which all of `where` holds, in that order, as values of the table's
+        dataclass.
+        """
+        equal = (table.c[column] == value for column, value in same.items())
+        query = _all_of(kind, table).where(*equal, *where).order_by(*order).limit(limit)  # type: ignore[arg-type]
         return tuple(kind(**row._mapping) for row in self._rows(query))
 
     def _change(self, change: UpdateBase) -> int:

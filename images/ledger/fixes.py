@@ -78,9 +78,7 @@ class Fixes(Database):
         table = t.member_runs
         which = (table.c.fleet == fleet, *([table.c.member == member] if member else []))
         newest = select(func.max(table.c.id)).where(*which).group_by(table.c.member)
-        columns = [table.c[name] for name in MemberRun.__dataclass_fields__]
-        rows = self._rows(select(*columns).where(table.c.id.in_(newest)))
-        return {row.member: MemberRun(**row._mapping) for row in rows}
+        return {run.member: run for run in self._find(MemberRun, table, where=[table.c.id.in_(newest)])}
 
     def _closed(self, **same: Any) -> tuple[ClosedFix, ...]:
         order = (t.closed_fixes.c.published_at, t.closed_fixes.c.vulnerability, t.closed_fixes.c.package)

@@ -55,9 +55,8 @@ class Fleets(Database):
 
     def fleet_days(self, since: datetime) -> tuple[FleetDay, ...]:
         """What the last check of each day counted, of every fleet, from a moment on, the oldest first."""
-        query = select(*(t.fleet_days.c[name] for name in FleetDay.__dataclass_fields__))
-        rows = self._rows(query.where(t.fleet_days.c.at >= since).order_by(t.fleet_days.c.at))
-        return tuple(FleetDay(**row._mapping) for row in rows)
+        at = t.fleet_days.c.at
+        return self._find(FleetDay, t.fleet_days, at, where=[at >= since])
 
     def state_stamp(self) -> str:
         """What is another after each check, rollout's step, judgement or release: whoever shows the state asks it."""
@@ -115,7 +114,7 @@ class Fleets(Database):
 
     def audit_lines(self, limit: int = 1000, subject: str = "") -> tuple[AuditLine, ...]:
         """The last things that were done (to one subject), the oldest first."""
-        same = {"subject": subject} if subject else {}
+        same: dict[str, Any] = {"subject": subject} if subject else {}
         return self._find(AuditLine, t.audit, t.audit.c.id.desc(), limit=limit, **same)[::-1]
 
     def begin_uptake(self, wanted: BaseUptake, most_tries: int) -> BaseUptake | None:

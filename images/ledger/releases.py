@@ -5,7 +5,7 @@ The last is written down before it is made: so nothing is made twice, and nothin
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -98,8 +98,7 @@ class Releases(Database):
         """The same of every repository and channel."""
         moves = t.channel_moves
         newest = select(func.max(moves.c.id)).group_by(moves.c.repository, moves.c.channel)
-        found = self._rows(select(*(moves.c[field.name] for field in fields(Move))).where(moves.c.id.in_(newest)))
-        return {(row.repository, row.channel): Move(**row._mapping) for row in found}
+        return {(one.repository, one.channel): one for one in self._find(Move, moves, where=[moves.c.id.in_(newest)])}
 
     def _releases(self, **same: Any) -> tuple[Release, ...]:
         return self._find(Release, t.releases, t.releases.c.published_at.desc(), t.releases.c.digest, **same)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -68,10 +68,7 @@ class Snapshots(Database):
         self._remove([_of(fleet, key) for key in gone])
 
     def _lines(self, fleet: str, which: ColumnElement[bool]) -> Iterable[MemberSnapshot]:
-        columns = t.member_snapshots.c
-        shown = [columns[field.name] for field in fields(MemberSnapshot)]
-        query = select(*shown).where(columns.fleet == fleet, which).order_by(columns.id)
-        return (MemberSnapshot(**row._mapping) for row in self._rows(query))
+        return self._find(MemberSnapshot, t.member_snapshots, t.member_snapshots.c.id, where=[which], fleet=fleet)
 
     def _remove(self, which: Sequence[tuple[ColumnElement[bool], ...]]) -> None:
         if which:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, update
 from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
@@ -38,5 +38,5 @@ class Triggers(Database):
 
     def last_triggers(self) -> dict[str, Trigger]:
         """By kind, the one whose work was done last."""
-        query = select(t.triggers).where(t.triggers.c.done_at.is_not(None)).order_by(t.triggers.c.done_at)
-        return {row.kind: Trigger(**row._mapping) for row in self._rows(query)}
+        at = t.triggers.c.done_at
+        return {one.kind: one for one in self._find(Trigger, t.triggers, at, where=[at.is_not(None)])}
