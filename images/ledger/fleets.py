@@ -185,10 +185,8 @@ class Plans(Database):
     def record_plan(self, line: ApprovedPlanRow) -> None:
         """Write down that a plan was made; what is already known of it stands."""
         if self.plan(line.digest) is None:
-            try:
+            with suppress(IntegrityError):  # another process has just written the same
                 self._insert(t.plans, asdict(line))
-            except IntegrityError:  # another process has just written the same
-                return
 
     def plan(self, digest: str) -> ApprovedPlanRow | None:
         """The plan with that digest."""
