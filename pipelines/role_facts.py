@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from hardening.foundation.asking import portions
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.aws.permissions import AUDITOR, HOME, PermissionCondition
@@ -128,9 +129,7 @@ def _selectors(fleets: Iterable[Fleet]) -> tuple[Fact, ...]:
         else:
             found.append(Fact(conditions=tuple(("StringEquals", *tag) for tag in tags)))
     for key, values in sorted(by_tag.items()):
-        every = sorted(values)
-        parts = (every[at : at + TOGETHER] for at in range(0, len(every), TOGETHER))
-        found += [Fact(conditions=(("StringEquals", key, tuple(some)),)) for some in parts]
+        found += [Fact(conditions=(("StringEquals", key, tuple(some)),)) for some in portions(values, TOGETHER)]
     return tuple(found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextvars import ContextVar
 from datetime import timedelta
@@ -59,6 +59,13 @@ def ask_within(ask: Callable[[], Answer], within: timedelta) -> Answer:
     if isinstance(found, GoldsmithError):
         raise found
     return found
+
+
+def portions(names: Iterable[str], at_once: int = 100) -> Iterator[list[str]]:
+    """As many names as one question takes, in order."""
+    found = sorted(names)
+    for start in range(0, len(found), at_once):
+        yield found[start : start + at_once]
 
 
 class Once(Generic[Answer]):

@@ -12,7 +12,7 @@ OutsideError
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -231,13 +231,6 @@ def _items(found: Any, key: str, what: str, operation: str) -> list[Any]:
         if not isinstance(one, dict | str):
             raise MalformedError(f"{what} is malformed: {key}[{at}] is not what {operation} shows")
     return found
-
-
-def portions(names: Iterable[str], at_once: int = 100) -> Iterator[list[str]]:
-    """As many names as one call takes, in order."""
-    found = sorted(names)
-    for start in range(0, len(found), at_once):
-        yield found[start : start + at_once]
 
 
 class Clients:

@@ -12,12 +12,13 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from hardening.foundation.asking import portions
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.settings import Aws
 from images.artifact import Release
 from images.aws import amis, tags
-from images.aws.client import Client, portions
+from images.aws.client import Client
 from images.aws.cloud import Cloud
 from images.aws.machine_evidence import remove_evidence
 from images.aws.model import Ami

@@ -35,6 +35,7 @@ from images.ledger import tables as t
 
 Value = TypeVar("Value")
 BUSY_SECONDS = 60
+BATCH = 500  # values that one statement names: SQLite takes 999 at the least
 # A process that is suspended between two statements must not lock others out of a row for as long as it sleeps.
 IDLE = "-c idle_in_transaction_session_timeout=30s"
 

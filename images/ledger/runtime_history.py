@@ -9,15 +9,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, select
 
+from hardening.foundation.asking import portions
 from images.ledger import tables as t
-from images.ledger.database import Database
+from images.ledger.database import BATCH, Database
 from images.ledger.fixes import GONE_FOR
 from images.ledger.tables import MemberSnapshot
 
 MOST_KEPT, FIRST_KEPT = 10, 2
 """Lines of one instance, and how many of its first ones stay: of the very first, something may be unread. One that
 changes at each look would fill the ledger."""
-AT_ONCE = 500  # handles that one query names
 Key = tuple[str, str]
 KnownLines = Mapping[Key, tuple[MemberSnapshot, ...]]
 
@@ -28,7 +28,7 @@ class Snapshots(Database):
     def snapshots(self, fleet: str, handles: Iterable[str]) -> dict[Key, tuple[MemberSnapshot, ...]]:
         """What is kept of these instances of a fleet, the oldest first."""
         found: dict[Key, list[MemberSnapshot]] = {}
-        for some in _portions(handles):
+        for some in portions(set(handles), BATCH):
             for one in self._lines(fleet, t.member_snapshots.c.handle.in_(some)):
                 found.setdefault((one.member, one.handle), []).append(one)
         return {key: tuple(lines) for key, lines in found.items()}
@@ -36,7 +36,7 @@ class Snapshots(Database):
     def last_snapshots(self, fleet: str, handles: Iterable[str]) -> dict[Key, MemberSnapshot]:
         """How these instances of a fleet were last seen to run."""
         columns, found = t.member_snapshots.c, dict[Key, MemberSnapshot]()
-        for some in _portions(handles):
+        for some in portions(set(handles), BATCH):
             newest = (
                 select(func.max(columns.id))
                 .where(columns.fleet == fleet, columns.handle.in_(some))
@@ -75,11 +75,6 @@ class Snapshots(Database):
             with self._begin() as connection:
                 for same in which:
                     connection.execute(delete(t.member_snapshots).where(*same))
-
-
-def _portions(handles: Iterable[str]) -> Iterable[list[str]]:
-    names = sorted(set(handles))
-    return (names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE))
 
 
 def _of(fleet: str, key: Key) -> tuple[ColumnElement[bool], ...]:

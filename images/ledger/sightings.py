@@ -9,12 +9,10 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.exc import IntegrityError
 
+from hardening.foundation.asking import portions
 from images.ledger import tables as t
-from images.ledger.database import Database
+from images.ledger.database import BATCH, Database
 from images.plan.cooldown import SOURCE, TAG, Sight, Sights, look, look_at_index
-
-BATCH = 500
-"""How many values one statement names: SQLite takes 999 at the least."""
 
 
 class Sightings(Database):
@@ -78,10 +76,10 @@ class Sightings(Database):
             if one.version not in same
         ]
         rows.sort(key=lambda row: str(row["version"]))  # in one order: two that write at once do not lock each other
-        gone = sorted((old.keys() - same) | {""})
+        gone = (old.keys() - same) | {""}
         with self._begin() as connection:
-            for start in range(0, len(gone), BATCH):
-                connection.execute(delete(table).where(*where, table.c.version.in_(gone[start : start + BATCH])))
+            for some in portions(gone, BATCH):
+                connection.execute(delete(table).where(*where, table.c.version.in_(some)))
             connection.execute(insert(table), rows)
 
 

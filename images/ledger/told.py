@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import asdict, replace
-from itertools import islice
 
 from sqlalchemy import delete, insert
 
+from hardening.foundation.asking import portions
 from images.ledger import tables as t
-from images.ledger.database import Database
-from images.ledger.sightings import BATCH
+from images.ledger.database import BATCH, Database
 from images.ledger.tables import AuditLine, Deployment, ToldPoint
 
 
@@ -26,10 +25,10 @@ class Telling(Database):
         self, target: str, told: Collection[ToldPoint], over: Collection[str], audit: AuditLine | None
     ) -> None:
         """Keep what a target was just told, and forget the subjects that are `over`; the audit says so too."""
-        table, gone = t.told_points, iter([*over, *(one.subject for one in told)])
+        table, gone = t.told_points, [*over, *(one.subject for one in told)]
         with self._begin() as connection:
-            for batch in _batches(gone):
-                connection.execute(delete(table).where(table.c.target == target, table.c.subject.in_(batch)))
+            for some in portions(gone, BATCH):
+                connection.execute(delete(table).where(table.c.target == target, table.c.subject.in_(some)))
             if told:
                 connection.execute(insert(table), [vars(one) for one in told])
             if audit:
@@ -43,8 +42,3 @@ class Telling(Database):
     def record_deployment(self, one: Deployment) -> None:
         """Keep a record's id and state in the place of what was known of it."""
         self._put(t.deployments, asdict(one), "rollout", "repository")
-
-
-def _batches(values: Iterator[str]) -> Iterator[list[str]]:
-    while batch := list(islice(values, BATCH)):
-        yield batch

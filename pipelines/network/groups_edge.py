@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hardening.foundation.asking import ask_each
+from hardening.foundation.asking import ask_each, portions
 from hardening.foundation.errors import ContentError, GoldsmithError, understood
 from images.aws.permissions import NETWORK, ResourcePattern, permit
 from pipelines.network.model import Network
@@ -102,8 +102,7 @@ def _ask_interfaces(client: Client, groups: list[str]) -> dict[str, SeenInterfac
 
 
 def _filters(groups: list[str]) -> Iterator[list[dict[str, Any]]]:
-    for start in range(0, len(groups), AT_ONCE):
-        yield [{"Name": "group-id", "Values": groups[start : start + AT_ONCE]}]
+    return ([{"Name": "group-id", "Values": some}] for some in portions(groups, AT_ONCE))
 
 
 def change_group(cloud: Cloud, step: GroupRuleStep) -> None:

@@ -11,12 +11,11 @@ from datetime import timedelta
 from functools import partial
 from time import monotonic
 
-from hardening.foundation.asking import Once, ask_each
+from hardening.foundation.asking import Once, ask_each, portions
 from hardening.foundation.errors import GoldsmithError, MalformedError, OutsideError, understood
 from hardening.runtime import Observed
 from images.aws.amis import ours_in
 from images.aws.call_arguments import BOOT
-from images.aws.client import portions
 from images.aws.cloud import Cloud
 from images.aws.model import Ami
 from images.aws.permissions import LOOKING, ROLLER, permit

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from hardening.foundation.asking import ask_each
+from hardening.foundation.asking import ask_each, portions
 from hardening.foundation.errors import GoldsmithError, MalformedError, understood
 from hardening.runtime import Observed
-from images.aws.client import portions
 from images.aws.cloud import Cloud
 from images.aws.permissions import LOOKING, permit
 from pipelines.fleet.ec2.instance_facts import GROUP, facts_of, group_ids, template_of

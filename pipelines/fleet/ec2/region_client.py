@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from hardening.foundation.asking import portions
 from hardening.foundation.errors import LateError, OutsideError, RefusedError
-from images.aws.client import AwsError, Clients, DeniedError, portions
+from images.aws.client import AwsError, Clients, DeniedError
 from images.aws.permissions import LOOKING, REAPER, ROLLER, permit, use_keys
 from images.aws.tags import as_list, moment_in
 from pipelines.fleet import rollout_targets

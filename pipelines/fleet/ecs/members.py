@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hardening.foundation.asking import ask_each
+from hardening.foundation.asking import ask_each, portions
 from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, traced
 from hardening.runtime import Observed
-from images.aws.client import portions
 from images.aws.cloud import Cloud
 from images.aws.permissions import LOOKING, ResourcePattern, permit
 from pipelines.fleet.delegated import GroupReader

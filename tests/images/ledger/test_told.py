@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from images.ledger import AuditLine, Deployment, Ledger, ToldPoint
-from images.ledger.sightings import BATCH
+from images.ledger.database import BATCH
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 TOLD = ToldPoint("web ann@example.com", "s", "shop", "expired", "web-1", "it has expired", NOW, NOW, NOW, ("shop-1",))
