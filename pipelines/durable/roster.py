@@ -5,6 +5,7 @@ A row says what a worker told of itself. Whether it lives, only its lock says (`
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -65,6 +66,17 @@ def _hashed(name: str) -> str:
     return f"(hashtext({name})::bigint & 4294967295)"
 
 
+@contextmanager
+def failing_as_outside(url: str) -> Iterator[None]:
+    """What the engine's database raises, as an OutsideError without its password."""
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error) as failure:
+        where = make_url(url).render_as_string(hide_password=True)
+        what = f"the engine's database at {where} failed: {getattr(failure, 'orig', None) or failure}"
+        raise OutsideError(what, hint="is its server up, its disk full, its folder writable?") from failure
+
+
 class Roster:
     """The rows in the engine's database at `url`, in `schema` where that is a PostgreSQL."""
 
@@ -75,7 +87,7 @@ class Roster:
             how: dict[str, Any] = {"pool_size": 2, "pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
         else:
             how = {"poolclass": NullPool, "connect_args": {"timeout": BUSY_SECONDS}}
-        self._shown = location.render_as_string(hide_password=True)
+        self._url = url
         self._engine = create_engine(location, **how)
         self._schema = schema if self._postgres else None
         tables = MetaData(schema=self._schema)
@@ -180,9 +192,5 @@ class Roster:
 
     @contextmanager
     def _begin(self) -> Iterator[Any]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except SQLAlchemyError as error:
-            what = f"the engine's database at {self._shown} failed: {getattr(error, 'orig', None) or error}"
-            raise OutsideError(what, hint="is its server up, its disk full, its folder writable?") from error
+        with failing_as_outside(self._url), self._engine.begin() as connection:
+            yield connection

@@ -15,7 +15,16 @@ from datetime import UTC, datetime
 from dbos import DBOS, WorkflowStatus
 
 from hardening.foundation.errors import RefusedError
-from pipelines.durable.dbos.system_database import ATTEMPTS, DEATHS, LACKING, QUARANTINED, STEP, within
+from pipelines.durable.dbos.system_database import (
+    ATTEMPTS,
+    DEATHS,
+    LACKING,
+    QUARANTINED,
+    STEP,
+    holder_of,
+    listed,
+    within,
+)
 from pipelines.durable.roster import KEEP_SECONDS, SHARED, Roster, WorkRow
 
 POLL_SECONDS = 0.5
@@ -58,7 +67,7 @@ class WorkQueue:
 
     def holders(self) -> set[str]:
         """Who has flows of our version that are not over and that we could go on with, dead or alive."""
-        return {_holder(flow) for flow in self._under_way() if self._is_heir_to(flow)} - {SHARED}
+        return {holder_of(flow) for flow in self._under_way() if self._is_heir_to(flow)} - {SHARED}
 
     def _is_heir_to(self, flow: WorkflowStatus) -> bool:
         return bool(needs_of(flow)) or (flow.name in self.known and flow.name not in self.only_asked)
@@ -74,7 +83,7 @@ class WorkQueue:
         lock, so that two living ones do not both take it.
         """
         for flow in self._under_way():
-            if _holder(flow) != dead:
+            if holder_of(flow) != dead:
                 continue
             if needs_of(flow):
                 self._put_back(flow)
@@ -89,7 +98,7 @@ class WorkQueue:
         """
         foreign = [flow for flow in self._under_way(flow_id) if not self._is_ours(flow) and not needs_of(flow)]
         asked = [flow for flow in foreign if flow.name in self.only_asked]
-        for holder in {_holder(flow) for flow in asked}:
+        for holder in {holder_of(flow) for flow in asked}:
             self._require_dead(holder, flow_id)
         for flow in asked:
             self._inherit(flow)
@@ -106,9 +115,7 @@ class WorkQueue:
 
     def waiting(self) -> list[WorkflowStatus]:
         """The shared flows that no worker has taken, the oldest first."""
-        found = DBOS.list_workflows(
-            status="ENQUEUED", queue_name=SHARED, app_version=self.version, load_input=False, load_output=False
-        )
+        found = listed(DBOS, status="ENQUEUED", queue_name=SHARED, app_version=self.version)
         return [flow for flow in found if needs_of(flow)]
 
     def requeue(self, flows: Collection[str]) -> None:
@@ -128,14 +135,7 @@ class WorkQueue:
             return
         old = datetime.fromtimestamp(time.time() - KEEP_SECONDS, UTC).isoformat()
         while True:
-            found = DBOS.list_workflows(
-                status=ENDED,
-                name=list(self.known),
-                completed_before=old,
-                limit=BATCH,
-                load_input=False,
-                load_output=False,
-            )
+            found = listed(DBOS, status=ENDED, name=list(self.known), completed_before=old, limit=BATCH)
             ours = [flow.workflow_id for flow in found if (flow.app_version or "").endswith(f" {kind}")]
             if ours:
                 DBOS.delete_workflows(ours)
@@ -144,7 +144,7 @@ class WorkQueue:
 
     def is_of_another_version(self, flow_id: str) -> bool:
         """Whether the flow is under way, and another version of ours began it."""
-        found = DBOS.list_workflows(workflow_ids=[flow_id], load_input=False, load_output=False)
+        found = listed(DBOS, workflow_ids=[flow_id])
         return any(one.status in OPEN and one.app_version != self.version for one in found)
 
     def abandon(self, flow_id: str) -> None:
@@ -152,7 +152,7 @@ class WorkQueue:
         DBOS.cancel_workflows([flow.workflow_id for flow in self._under_way(flow_id)])
 
     def _is_ours(self, flow: WorkflowStatus) -> bool:
-        return _holder(flow) == self.worker
+        return holder_of(flow) == self.worker
 
     def _inherit(self, flow: WorkflowStatus) -> None:
         deaths = (flow.attributes or {}).get(DEATHS, 0) + 1
@@ -182,9 +182,7 @@ class WorkQueue:
 
     def _under_way(self, stem: str | None = None) -> list[WorkflowStatus]:
         """Every flow of our version that is not over; of `stem`, it and all that it started."""
-        found = DBOS.list_workflows(
-            status=OPEN, app_version=self.version, workflow_id_prefix=stem, load_input=False, load_output=False
-        )
+        found = listed(DBOS, status=OPEN, app_version=self.version, workflow_id_prefix=stem)
         return [flow for flow in found if stem is None or within(flow.workflow_id, stem)]
 
 
@@ -196,8 +194,3 @@ def needs_of(flow: WorkflowStatus) -> tuple[str, ...]:
 def is_suspect(flow: WorkflowStatus) -> bool:
     """Whether a worker has died in a step of it."""
     return bool((flow.attributes or {}).get(DEATHS, 0))
-
-
-def _holder(flow: WorkflowStatus) -> str:
-    """The worker that runs it, or in whose queue it lies."""
-    return (flow.queue_name if flow.status == "ENQUEUED" else flow.executor_id) or ""

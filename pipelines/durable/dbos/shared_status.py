@@ -7,10 +7,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from dbos import DBOSClient, WorkflowStatus
+from dbos import WorkflowStatus
 
 from pipelines.durable.dbos.queue import OPEN, needs_of
-from pipelines.durable.dbos.system_database import DEATHS, QUARANTINED, SCHEMA, STEP, client_of
+from pipelines.durable.dbos.system_database import DEATHS, QUARANTINED, SCHEMA, STEP, client_of, listed
 from pipelines.durable.roster import KEEP_SECONDS, SHARED, Roster, WorkerRow, WorkRow
 
 
@@ -42,10 +42,10 @@ class SharedStatus:
 def shared_status(url: str) -> SharedStatus:
     """How the work stands in the engine's database at `url`. Raises OutsideError where that fails."""
     with client_of(url) as client, closing(Roster(url, SCHEMA)) as roster:
-        open_flows = [flow for flow in _listed(client, OPEN) if needs_of(flow)]
+        open_flows = [flow for flow in listed(client, status=OPEN) if needs_of(flow)]
         kept = datetime.fromtimestamp(time.time() - KEEP_SECONDS, UTC).isoformat()
         ended = [
-            flow for flow in _listed(client, ["CANCELLED"], completed_after=kept)
+            flow for flow in listed(client, status=["CANCELLED"], completed_after=kept)
             if QUARANTINED in (flow.attributes or {})
         ]  # fmt: skip
         rows = roster.work([flow.workflow_id for flow in (*open_flows, *ended)])
@@ -60,12 +60,6 @@ def shared_status(url: str) -> SharedStatus:
         elif row and row.worker in taken:
             taken[row.worker] = (*taken[row.worker], row)
     return SharedStatus(workers, taken, waiting, tuple(_quarantined(flow, rows) for flow in ended))
-
-
-def _listed(client: DBOSClient, status: list[str], completed_after: str | None = None) -> list[WorkflowStatus]:
-    return client.list_workflows(
-        status=status, completed_after=completed_after, load_input=False, load_output=False
-    )  # fmt: skip
 
 
 def _quarantined(flow: WorkflowStatus, rows: dict[str, WorkRow]) -> Quarantined:

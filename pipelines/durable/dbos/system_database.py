@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dbos import DBOS, DBOSClient, SendMessage, Serializer
+from dbos import DBOS, DBOSClient, SendMessage, Serializer, WorkflowStatus
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -25,6 +25,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import ROOM_HINT, OutsideError, RefusedError, UsageError
 from hardening.foundation.locks import only_one
 from pipelines.durable.port import decode, encode
+from pipelines.durable.roster import failing_as_outside
 from pipelines.durable.workers import LOOK_SECONDS, Locks, alone, session
 
 SCHEMA = "goldsmith_engine"  # of PostgreSQL, beside the ledger's tables
@@ -209,25 +210,13 @@ class RoomOnDisk:
         return OperationalError(context.statement, None, locked)
 
 
-@contextmanager
-def failing_as_outside(url: str) -> Iterator[None]:
-    """What the database raises, as an OutsideError without its password."""
-    try:
-        yield
-    except (SQLAlchemyError, sqlite3.Error) as failure:
-        where = make_url(url).render_as_string(hide_password=True)
-        what = f"the engine's database at {where} failed: {getattr(failure, 'orig', None) or failure}"
-        raise OutsideError(what, hint="is its server up, its disk full, its folder writable?") from failure
-
-
 def wake(url: str, flow_id: str) -> int:
     """Wake the flow and all that it started, as far as they are not over; how many that were.
 
     For a process that carries none. Raises OutsideError where the engine's database at `url` fails.
     """
     with client_of(url) as client:
-        found = client.list_workflows(workflow_id_prefix=flow_id, status=UNDER_WAY, load_input=False, load_output=False)
-        names = [one.workflow_id for one in found if within(one.workflow_id, flow_id)]
+        names = _under_way(client, flow_id)
         client.send_bulk([SendMessage(name, True, WAKE) for name in names])
         return len(names)
 
@@ -238,16 +227,20 @@ def abandon(url: str, flow_id: str) -> None:
     For a process that carries none. Raises OutsideError where the engine's database at `url` fails.
     """
     with client_of(url) as client:
-        found = client.list_workflows(workflow_id_prefix=flow_id, status=UNDER_WAY, load_input=False, load_output=False)
-        client.cancel_workflows([one.workflow_id for one in found if within(one.workflow_id, flow_id)])
+        client.cancel_workflows(_under_way(client, flow_id))
+
+
+def _under_way(client: DBOSClient, flow_id: str) -> list[str]:
+    found = listed(client, workflow_id_prefix=flow_id, status=UNDER_WAY)
+    return [one.workflow_id for one in found if within(one.workflow_id, flow_id)]
 
 
 def is_carried(claim: Claim, flow_id: str) -> bool:
     """Whether a living worker has the flow. Raises OutsideError where the engine's database fails."""
     with client_of(claim.url) as client:
-        found = client.list_workflows(workflow_ids=[flow_id], status=UNDER_WAY, load_input=False, load_output=False)
-    for holder in {(one.queue_name if one.status == "ENQUEUED" else one.executor_id) or "" for one in found}:
-        with claim.locks.dead(holder) as dead:
+        found = listed(client, workflow_ids=[flow_id], status=UNDER_WAY)
+    for worker in set(map(holder_of, found)):
+        with claim.locks.dead(worker) as dead:
             if not dead:
                 return True
     return False
@@ -260,7 +253,7 @@ def forget(url: str, flow_ids: Collection[str]) -> None:
     """
     with client_of(url) as client:
         stems = list(flow_ids)
-        found = client.list_workflows(workflow_id_prefix=stems, load_input=False, load_output=False)
+        found = listed(client, workflow_id_prefix=stems)
         names = [one.workflow_id for one in found if any(within(one.workflow_id, stem) for stem in stems)]
         client.delete_workflows(names)
 
@@ -277,6 +270,16 @@ def client_of(url: str) -> Iterator[DBOSClient]:
             yield client
         finally:
             client.destroy()
+
+
+def listed(where: type[DBOS] | DBOSClient, **which: Any) -> list[WorkflowStatus]:
+    """The flows that are so, without what they were given and answered."""
+    return where.list_workflows(**which, load_input=False, load_output=False)
+
+
+def holder_of(flow: WorkflowStatus) -> str:
+    """The worker that runs a flow, or in whose queue it lies."""
+    return (flow.queue_name if flow.status == "ENQUEUED" else flow.executor_id) or ""
 
 
 def within(flow_id: str, stem: str) -> bool:

@@ -26,12 +26,12 @@ from pipelines.durable.dbos.system_database import (
     RoomOnDisk,
     claimed,
     configured,
-    failing_as_outside,
     given_up,
+    listed,
     within,
 )
 from pipelines.durable.port import BugError, Child, FencedError, Flow, Json, WorkflowEngine, recorded
-from pipelines.durable.roster import SHARED, Roster
+from pipelines.durable.roster import SHARED, Roster, failing_as_outside
 from pipelines.durable.workers import LostError, Reaper
 
 T = TypeVar("T")
@@ -146,7 +146,7 @@ class Worker:
                 self.lose()
         self._work_queue.take(flow_id)
         try:
-            asyncio.run_coroutine_threadsafe(self.start(flow, flow_id, argument), self._loop).result()
+            self.begin(flow, flow_id, argument)
         except error.DBOSConflictingWorkflowError as conflict:
             raise UsageError(f"{flow_id} is the id of another flow", evidence=str(conflict)) from None
         answer = asyncio.run_coroutine_threadsafe(_answer(flow_id), self._loop)
@@ -155,8 +155,10 @@ class Worker:
             answer.cancel()
             self._lost.result()
             raise LostError(f"{flow_id} is no longer this process's: another one may carry it by now")
-        with _endings(flow_id):
+        try:
             return answer.result()
+        except error.DBOSAwaitedWorkflowCancelledError:
+            raise _why_given_up(flow_id) from None
 
     def begin(self, flow: str, flow_id: str, argument: Json) -> None:
         """Start a flow that nobody here waits for, or find it."""
@@ -183,7 +185,7 @@ class Worker:
 
     def broke_off(self, flow_id: str) -> bool:
         """Whether the flow has ended for good without an answer; what it had started then ends as well."""
-        found = DBOS.list_workflows(workflow_ids=[flow_id], load_input=False, load_output=False)
+        found = listed(DBOS, workflow_ids=[flow_id])
         broken = bool(found) and found[0].status in BROKEN
         if broken:
             self._work_queue.abandon(flow_id)
@@ -369,15 +371,6 @@ async def _answer(flow_id: str) -> Json:
     return await handle.get_result(polling_interval_sec=POLL_SECONDS)
 
 
-@contextmanager
-def _endings(flow_id: str) -> Iterator[None]:
-    """How DBOS says that a flow was cancelled, in words of ours."""
-    try:
-        yield
-    except error.DBOSAwaitedWorkflowCancelledError:
-        raise _why_given_up(flow_id) from None
-
-
 def _why_given_up(flow_id: str) -> OutsideError:
-    found = DBOS.list_workflows(workflow_ids=[flow_id], load_input=False, load_output=False)
+    found = listed(DBOS, workflow_ids=[flow_id])
     return given_up(flow_id, found[0].attributes if found else None)
