@@ -51,7 +51,7 @@ def attach_evidence(registry: RegistryClient, release: Release, linear: str, doc
     with workspace(registry.settings) as room:
         store = Store(room)
         store.put_bytes(NOTHING, EMPTY)
-        subject = store.put_json(manifest_of(release, linear, registry.settings.annotation_prefix), MANIFEST)
+        subject = store.put_json(manifest_of(release, linear, registry.prefix), MANIFEST)
         if dated_tag_of(registry, to) is None:
             registry.push_root(room, subject, f"{to.repository}:{lifecycle.dated_tag(to)}", index_only=False)
     attach_proof(registry, to, subject, documents)

@@ -94,7 +94,7 @@ def reproduce(context: Context, ref: str, policy: str = "") -> Reproduction:
     OutsideError where packages or the parent cannot be had, or a build fails.
     """
     reference = evidence_reference(context, ref)
-    release = release_at(context.registry, reference, context.settings.annotation_prefix)
+    release = release_at(context.registry, reference)
     artifact = _proved(context, release, policy)
     inputs = read_predicate(_Inputs, artifact.inputs, f"{PROVENANCE}, its inputs")
     definition = _definition(artifact, inputs)

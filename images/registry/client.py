@@ -82,6 +82,11 @@ class RegistryClient:
         self.settings = settings
         self._http = RegistryHttp(settings)
 
+    @property
+    def prefix(self) -> str:
+        """Our own annotations' prefix."""
+        return self.settings.annotation_prefix
+
     def repository(self, name: str) -> str:
         """The repository of a definition."""
         return f"{self.address}/{name}"

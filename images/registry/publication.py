@@ -32,11 +32,6 @@ class RegistryPublication(Publication):
     ledger: Ledger
     store: Store
 
-    @property
-    def prefix(self) -> str:
-        """Our own annotations' prefix."""
-        return self.registry.settings.annotation_prefix
-
     def with_digests(self, draft: Release, artifact: Artifact) -> Release:
         """The digest is the index's; the base's stands in the content's manifest."""
         based = lifecycle.based(draft, self._content(draft)[1])
@@ -50,7 +45,7 @@ class RegistryPublication(Publication):
         candidate = self.registry.find(f"{draft.repository}:candidate")
         if candidate and candidate.content(self.registry.settings.platform) == draft.content:
             with suppress(ContentError):
-                yield release_of(self.registry, draft.repository, candidate, self.prefix)
+                yield release_of(self.registry, draft.repository, candidate)
 
     def refuse_taken(self, chosen: Release) -> None:
         """Raise UsageError where the dated tag names another release."""
@@ -86,7 +81,7 @@ class RegistryPublication(Publication):
         """The release's index: one content, and the annotations."""
         system, _, architecture = platform.partition("/")
         child = {**as_json(self._content(chosen)[0]), "platform": {"os": system, "architecture": architecture}}
-        annotations = lifecycle.annotations(chosen, self.prefix)
+        annotations = lifecycle.annotations(chosen, self.registry.prefix)
         return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [child], "annotations": annotations}
 
     def _content(self, chosen: Release) -> tuple[Descriptor, dict[str, Any]]:

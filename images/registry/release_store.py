@@ -80,7 +80,7 @@ class RegistryStore(ReleaseStore):
     def find(self, repository: str, digest: str) -> Release | None:
         """A release as its index and the revocations attached to it tell of it."""
         found = self.registry.find(f"{repository}@{digest}")
-        return release_of(self.registry, repository, found, self.prefix) if found else None
+        return release_of(self.registry, repository, found) if found else None
 
     def meant(self, ref: str) -> Release:
         """The release at a reference as a person types it, or the one that has a digest."""
@@ -90,7 +90,7 @@ class RegistryStore(ReleaseStore):
             name = repository.rpartition("/")[2]
             hint = f"name it as AWS knows it: {name}:candidate, {name}:stable or {name}:DATE-DIGEST6"
             raise ContentError(f"{reference} is the evidence of a machine's release, which stands at AWS", hint=hint)
-        return release_of(self.registry, repository, manifest, self.prefix)
+        return release_of(self.registry, repository, manifest)
 
     def evidence(self, release: Release, policy: str = "") -> Verdict:
         """The verdict that a trusted key signed. Raises UntrustedError, and RefusedError where there is none.
@@ -124,7 +124,7 @@ class RegistryStore(ReleaseStore):
             ends = subject.digest == release.digest
             if attach_revocation(self.registry, release.repository, subject, reason, self.now, ends=ends):
                 self.note("revoke", f"{release.repository}@{subject.digest}", reason)
-        self.ledger.record_release(release_of(self.registry, release.repository, index, self.prefix))
+        self.ledger.record_release(release_of(self.registry, release.repository, index))
 
     def publication(self) -> Publication:
         """What pushes a release."""
@@ -139,7 +139,7 @@ class RegistryStore(ReleaseStore):
         """The decisions over the releases of `names`; what else the ledger ever knew is looked at, and stays."""
         every = sorted({*self.names, *(release.name for release in self.ledger.releases())})
         with ThreadPoolExecutor(READERS) as pool:
-            found = pool.map(lambda name: releases_in(self.registry, name, self.prefix), every)
+            found = pool.map(lambda name: releases_in(self.registry, name), every)
             releases = [said_by_ledger(self.ledger, release) for each in found for release in each]
             tags = list(pool.map(lambda name: channels_of(self.registry, self.repository(name)), every))
         decisions = plan(releases, self.ledger.running_digests(), _pointing(tags, releases), self.now, self.rules)
@@ -168,7 +168,7 @@ class RegistryStore(ReleaseStore):
         found, errors = list[Release](), list[GoldsmithError]()
         for name in self.names:
             try:
-                releases = releases_in(self.registry, name, self.prefix)
+                releases = releases_in(self.registry, name)
             except MalformedError as error:
                 say(f"{name} is passed over: {error.message}")
                 errors.append(error)
@@ -184,7 +184,7 @@ class RegistryStore(ReleaseStore):
 
     def show(self, ref: str) -> ShownImage:
         """What the registry says of `ref`."""
-        return show(self.registry, ref, self.prefix, self.now, self.names)
+        return show(self.registry, ref, self.now, self.names)
 
     def _located(self, digest: str) -> str:
         """The full reference of a release known only by its digest. Raises ContentError where there is none."""

@@ -46,24 +46,24 @@ def reference_of(registry: RegistryClient, ref: str, known: Collection[str] = ()
     raise NotFoundError(f"nothing is published as {repository}", hint=hint)
 
 
-def release_at(registry: RegistryClient, reference: str, prefix: str) -> Release:
+def release_at(registry: RegistryClient, reference: str) -> Release:
     """The release at a reference, with a revocation that its registry holds, of the release or of what is inside.
 
     Raises NotFoundError, ContentError for a stranger, and MalformedError for a revocation that cannot be read.
     """
-    return release_of(registry, split(reference)[0], registry.get(reference), prefix)
+    return release_of(registry, split(reference)[0], registry.get(reference))
 
 
-def release_of(registry: RegistryClient, repository: str, manifest: Manifest, prefix: str) -> Release:
+def release_of(registry: RegistryClient, repository: str, manifest: Manifest) -> Release:
     """The same, where its index was read already."""
     content = manifest.content(registry.settings.platform)
     if is_of_machine(manifest):  # it holds no disk, and only names the content
-        content = manifest.annotations.get(f"{prefix}content", content)
+        content = manifest.annotations.get(f"{registry.prefix}content", content)
     release = lifecycle.parse_annotations(
-        manifest.annotations, prefix, repository=repository, digest=manifest.digest, content=content
+        manifest.annotations, registry.prefix, repository=repository, digest=manifest.digest, content=content
     )
     for subject in dict.fromkeys((release.digest, release.content)):
-        if said := revocation_of(registry, repository, subject, prefix):
+        if said := revocation_of(registry, repository, subject):
             at, reason = said
             return replace(release, revoked_at=at, revoked_reason=reason)
     return release
@@ -83,14 +83,14 @@ def is_of_machine(manifest: Manifest) -> bool:
     return manifest.data.get("artifactType") == MACHINE_RELEASE
 
 
-def releases_in(registry: RegistryClient, name: str, prefix: str) -> tuple[Release, ...]:
+def releases_in(registry: RegistryClient, name: str) -> tuple[Release, ...]:
     """Every container's release that a repository holds, the newest first. What is not ours is passed over."""
     repository = registry.repository(name)
     tags = [tag for tag in registry.tags(repository) if DATED.fullmatch(tag) or tag.startswith(CHANNELS)]
     with ThreadPoolExecutor(READERS) as pool:
         tagged = pool.map(lambda tag: registry.find(f"{repository}:{tag}"), tags)
         unique = {manifest.digest: manifest for manifest in tagged if manifest}
-        found = pool.map(lambda one: _release_or_none(registry, repository, one, prefix), unique.values())
+        found = pool.map(lambda one: _release_or_none(registry, repository, one), unique.values())
         return lifecycle.newest_first(release for release in found if release)
 
 
@@ -110,18 +110,18 @@ def remove(registry: RegistryClient, release: Release, *, with_content: bool) ->
     registry.delete(release.repository, release.digest)
 
 
-def _release_or_none(registry: RegistryClient, repository: str, manifest: Manifest, prefix: str) -> Release | None:
+def _release_or_none(registry: RegistryClient, repository: str, manifest: Manifest) -> Release | None:
     """The release of a container; of a machine only the evidence stands here."""
     try:
-        return None if is_of_machine(manifest) else release_of(registry, repository, manifest, prefix)
+        return None if is_of_machine(manifest) else release_of(registry, repository, manifest)
     except ContentError:  # somebody else's tag
         return None
 
 
-def revocation_of(registry: RegistryClient, repository: str, subject: str, prefix: str) -> Told | None:
+def revocation_of(registry: RegistryClient, repository: str, subject: str) -> Told | None:
     """When and why what has the digest `subject` was revoked, as the repository tells it."""
     revocation = latest(attached(registry, repository, subject), REVOCATION)
-    return _told(revocation.annotations, prefix, f"{repository}@{subject}") if revocation else None
+    return _told(revocation.annotations, registry.prefix, f"{repository}@{subject}") if revocation else None
 
 
 def attach_revocation(
@@ -130,8 +130,7 @@ def attach_revocation(
     """Attach a revocation, with `ends` also the day as the end that other tools read; False where one is there."""
     if latest(attached(registry, repository, subject.digest), REVOCATION):
         return False
-    prefix = registry.settings.annotation_prefix
-    said = {f"{prefix}revoked-at": lifecycle.timestamp(at), f"{prefix}revoked-reason": reason}
+    said = {f"{registry.prefix}revoked-at": lifecycle.timestamp(at), f"{registry.prefix}revoked-reason": reason}
     ended = Document(LIFECYCLE, b"", {lifecycle.END_OF_LIFE: f"{at:%Y-%m-%d}"})
     revocation = Document(REVOCATION, b"", said)
     attach(registry, repository, subject.descriptor, (ended, revocation) if ends else (revocation,))
@@ -143,7 +142,7 @@ def revocations_in(registry: RegistryClient) -> Ask:
 
     def ask(repository: str, digest: str) -> Told | None:
         ours = repository.startswith(registry.repository(""))
-        return revocation_of(registry, repository, digest, registry.settings.annotation_prefix) if ours else None
+        return revocation_of(registry, repository, digest) if ours else None
 
     return ask
 

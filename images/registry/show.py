@@ -37,13 +37,13 @@ class ShownImage(ShownRelease):
     attestations: tuple[ShownAttestation, ...]
 
 
-def show(registry: RegistryClient, ref: str, prefix: str, now: datetime, known: Collection[str] = ()) -> ShownImage:
+def show(registry: RegistryClient, ref: str, now: datetime, known: Collection[str] = ()) -> ShownImage:
     """What the registry says of `ref`: a definition's name, `name:tag`, `name@digest`, or a full reference.
 
     Raises NotFoundError with the nearest tags, or names out of `known`; ContentError when it is no release of ours.
     """
     reference = reference_of(registry, ref, known)
-    release = release_at(registry, reference, prefix)
+    release = release_at(registry, reference)
     proof, untrusted = proof_or_why(lambda: proved(registry, release, now))
     found = evidence_of(proof.said)
     tags = sorted(tag for tag, digest in channels_of(registry, release.repository).items() if digest == release.digest)

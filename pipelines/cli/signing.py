@@ -113,7 +113,7 @@ def _release(context: Context, reference: str) -> Release | None:
     from images.release.revocations import revoked
 
     with suppress(ContentError):
-        told = release_at(context.registry, reference, context.settings.annotation_prefix)
+        told = release_at(context.registry, reference)
         return revoked(context.ledger, told, revocations_in(context.registry), read=True)
     return None
 

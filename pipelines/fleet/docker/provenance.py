@@ -113,8 +113,7 @@ class ProvenanceReader(GoldenStatus):
         if not dealt_with(self.registry, self.fleet, where):
             return None
         if (where, digest) not in self._revocations:
-            prefix = self.context.settings.annotation_prefix
-            self._revocations[where, digest] = revocation_of(self.registry, where, digest, prefix)
+            self._revocations[where, digest] = revocation_of(self.registry, where, digest)
         return self._revocations[where, digest]
 
     def _release(self, where: str, digest: str) -> Release | None:

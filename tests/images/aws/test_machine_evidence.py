@@ -78,7 +78,7 @@ def test_a_release_carries_what_a_containers_does(cloud: Cloud, tmp_path: Path) 
     reference = f"{where.repository}@{release.digest}"
     manifest = registry.get(reference)
     assert manifest.data["artifactType"] == MACHINE_RELEASE
-    told = release_at(registry, reference, cloud.prefix)
+    told = release_at(registry, reference)
     assert told == where  # as whoever has the registry alone reads it
     plain = ["--plain-http", "--distribution-spec", "v1.1-referrers-tag"]
     found = json.loads(run(["oras", "discover", *plain, "--format", "json", reference]).stdout)
@@ -190,7 +190,7 @@ def test_verify_trust_takes_a_machines_name(
     assert f"{NAME}:candidate is trusted" in capsys.readouterr().err
     revoke(AwsStore(cloud), release.digest, "a back door")
     registry = registry_of(cloud)
-    told = release_at(registry, f"{registry.repository(NAME)}@{release.digest}", cloud.prefix)
+    told = release_at(registry, f"{registry.repository(NAME)}@{release.digest}")
     assert told.revoked_reason == "a back door"
     with pytest.raises(UntrustedError, match="a back door"):
         signing.verify_trust(f"{NAME}:candidate", "")
@@ -221,7 +221,7 @@ def test_without_the_registry_it_is_revoked_all_the_same(cloud: Cloud, capfd: py
     again = at(cloud, later.now)
     revoke(AwsStore(again), one.digest, "a back door")
     registry = registry_of(cloud)
-    told = release_at(registry, f"{registry.repository(NAME)}@{one.digest}", cloud.prefix)
+    told = release_at(registry, f"{registry.repository(NAME)}@{one.digest}")
     assert told.revoked_reason == "a back door"
 
 

@@ -226,7 +226,7 @@ def test_a_digest_that_is_a_path_names_no_file(stage: Stage, path: str) -> None:
     for act in (store.blob, store.has, store.read_json, store.disk):
         refused(lambda act=act: act(path), "is not a digest")
     refused(lambda: stage.registry.find(f"{stage.repository}@{path}"), "is not a digest")
-    refused(lambda: release_at(stage.registry, stage.release(stage.child(path)), PREFIX), "malformed")
+    refused(lambda: release_at(stage.registry, stage.release(stage.child(path))), "malformed")
     stage.index(ZERO.replace(":", "-"), {"mediaType": MANIFEST, "digest": path, "size": 1})
     refused(lambda: attached(stage.registry, stage.repository, ZERO), r"(?s)web:sha256-0.* is malformed: manifests\.0")
     refused(lambda: detach_all(stage.registry, stage.repository, ZERO), "malformed")
@@ -359,7 +359,7 @@ def test_a_malformed_attestation_proves_nothing_and_show_says_so(stage: Stage, d
     """Whatever is attached as one."""
     reference = stage.release(stage.child(stage.image("content", stage.blob(b"layer"))))
     bundle(stage, reference.partition("@")[2], data)
-    shown = show(stage.registry, reference, PREFIX, NOW)
+    shown = show(stage.registry, reference, NOW)
     assert "is not trusted (malformed)" in shown.untrusted
     assert (shown.verdict, shown.attestations) == ("unknown", ())
 
@@ -498,17 +498,17 @@ def test_a_revocation_that_cannot_be_read_is_no_pass(stage: Stage, said: dict[st
     reference = stage.release(stage.child(stage.image("content", stage.blob(b"layer"))))
     line = {"mediaType": MANIFEST, "digest": ZERO, "size": 1, "artifactType": documents.REVOCATION, "annotations": said}
     stage.index(reference.partition("@")[2].replace(":", "-"), line)
-    refused(lambda: release_at(stage.registry, reference, PREFIX), "the revocation of .* is malformed")
+    refused(lambda: release_at(stage.registry, reference), "the revocation of .* is malformed")
 
 
 def test_an_index_with_a_choice_or_without_the_platform_is_no_release(stage: Stage) -> None:
     """The engine's choice is not ours to guess; a child for another platform changes nothing."""
     good, evil = stage.image("good", stage.blob(b"good")), stage.image("evil", stage.blob(b"evil"))
     fine = stage.release(stage.child(good, "linux/arm64"), stage.child(evil), stage.child(good, "unknown/unknown"))
-    assert release_at(stage.registry, fine, PREFIX).content == evil
+    assert release_at(stage.registry, fine).content == evil
     for children in ((), (stage.child(good, "linux/arm64"),), (stage.child(good), stage.child(evil)),
                      (stage.child(good), {**stage.child(evil), "platform": None})):  # fmt: skip
-        refused(lambda children=children: release_at(stage.registry, stage.release(*children), PREFIX), "linux/amd64")
+        refused(lambda children=children: release_at(stage.registry, stage.release(*children)), "linux/amd64")
 
 
 def test_what_stays_where_it_was_to_be_removed_is_one_error(stage: Stage) -> None:

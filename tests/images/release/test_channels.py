@@ -101,7 +101,7 @@ def test_promotion_moves_stable_to_the_candidate_and_once_is_enough(begin: Begin
     assert promote(to, "web", "default", gate()) == ChannelMove("web", "stable", "", one.digest, applied=True)
     assert promote(to, "web", "default", gate()).note == "already there"
     assert [line.action for line in to.ledger.audit_lines()].count("promote") == 1
-    assert show(to.registry, "web", to.prefix, NOW).channels == ("candidate", "stable")
+    assert show(to.registry, "web", NOW).channels == ("candidate", "stable")
 
 
 @needs_registry
@@ -159,10 +159,10 @@ def test_revoking_moves_every_channel_back_and_all_dates_of_the_content_go(begin
     changes = revoke(at(to, NOW + 3 * DAY), first, "leaked key")
     assert {change.channel: change.applied for change in changes} == {"candidate": True, "stable": True}
     assert pointing(to)["stable"] == pointing(to)["candidate"] == one.digest
-    again = release_at(to.registry, f"{redated.repository}@{redated.digest}", to.prefix)
+    again = release_at(to.registry, f"{redated.repository}@{redated.digest}")
     assert (again.revoked_reason, again.revoked_at) == ("leaked key", NOW + 3 * DAY)
     assert to.ledger.release(redated.digest) == again
-    assert show(to.registry, f"web@{redated.digest}", to.prefix, NOW).status is Status.REVOKED
+    assert show(to.registry, f"web@{redated.digest}", NOW).status is Status.REVOKED
     ends = [
         r for r in attached(to.registry, redated.repository, redated.digest) if r.artifact_type == documents.LIFECYCLE
     ]

@@ -83,7 +83,7 @@ def test_a_release_is_an_index_that_carries_the_dates(to: RegistryStore) -> None
     assert "2026" not in dump(to.store.read_json(artifact.digest)) + dump(to.store.config(artifact.digest))
     dated = f"20261125-{index.digest[7:13]}"
     assert {tag for tag in to.registry.tags(repository) if not tag.startswith("sha256-")} == {"candidate", dated}
-    assert release_at(to.registry, f"{repository}:{dated}", to.prefix) == done.release
+    assert release_at(to.registry, f"{repository}:{dated}") == done.release
     assert to.ledger.release(index.digest) == done.release
     assert to.ledger.open_publications(repository) == ()
 
@@ -306,7 +306,7 @@ def test_a_killed_publication_of_something_else_is_put_away(
     assert killed(shared_registry.address, tmp_path, call, True)
     to = publisher(shared_registry.address, tmp_path, NOW + DAY / 24)
     done = release(to, built(to.store, text="two"), definition(), judged()).release
-    shown = {r.digest for r in releases_in(to.registry, "web", to.prefix)}
+    shown = {r.digest for r in releases_in(to.registry, "web")}
     assert done.digest in shown
     assert to.ledger.open_publications(done.repository) == ()
     whole = {"manifests": 26, "tags": 5} if call == 5 else WHOLE  # the fifth write is the channel: all was there
@@ -346,8 +346,8 @@ def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> Non
     base = definition(base={"golden": "debian-base"})
     parent = f"sha256:{1:064x}"
     done = release(to, built(to.store, parent=parent), base, judged()).release
-    found = show(to.registry, "web", to.prefix, NOW + 24 * DAY)
-    assert found == show(to.registry, f"{done.repository}:candidate", to.prefix, NOW + 24 * DAY)
+    found = show(to.registry, "web", NOW + 24 * DAY)
+    assert found == show(to.registry, f"{done.repository}:candidate", NOW + 24 * DAY)
     assert (found.digest, found.content, found.expires_at) == (done.digest, done.content, done.expires_at)
     assert (found.status, found.days_left, found.channels) == (Status.WARN, 6, ("candidate",))
     assert (found.base_name, found.base_digest) == (to.registry.repository("debian-base"), parent)
@@ -355,7 +355,7 @@ def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> Non
     assert (found.findings, found.packages_count, found.checks) == ({"low": 1}, len(PACKAGES), {"pass": 1})
     assert {one.predicate_type for one in found.attestations} >= set(PREDICATES.values())
     assert found.untrusted == ""
-    by_digest = show(to.registry, f"web@{done.digest}", to.prefix, NOW)
+    by_digest = show(to.registry, f"web@{done.digest}", NOW)
     assert json.loads(by_digest.model_dump_json())["days_left"] == 30
 
 
@@ -363,14 +363,14 @@ def test_show_names_what_is_near_and_refuses_strangers(begin: Begin) -> None:
     """A typing error, a repository that is not there, and an image that is none of ours."""
     to, _ = begin(published, ONE)
     with pytest.raises(NotFoundError, match="did you mean candidate"):
-        show(to.registry, "web:candidat", to.prefix, NOW)
+        show(to.registry, "web:candidat", NOW)
     with pytest.raises(NotFoundError, match="nothing is published"):
-        show(to.registry, "webb", to.prefix, NOW)
+        show(to.registry, "webb", NOW)
     with pytest.raises(NotFoundError, match="did you mean web"):
-        show(to.registry, "webb", to.prefix, NOW, ["web", "app"])
+        show(to.registry, "webb", NOW, ["web", "app"])
     content = built(to.store).digest
     with pytest.raises(ContentError, match="not a release of ours"):
-        show(to.registry, f"web@{content}", to.prefix, NOW)
+        show(to.registry, f"web@{content}", NOW)
 
 
 def test_a_lost_ledger_comes_back_from_the_registry(begin: Begin, tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_what_nobody_signed_comes_into_no_ledger(begin: Begin, tmp_path: Path) -
     assert isinstance(error, UntrustedError)
     assert error.fault is Fault.UNKNOWN_KEY
     assert (other.ledger.releases(), other.ledger.artifact_over(made.content)) == ((), None)
-    assert show(other.registry, "web", to.prefix, NOW).untrusted == str(error)
+    assert show(other.registry, "web", NOW).untrusted == str(error)
     other.ledger.close()
 
 
@@ -410,5 +410,5 @@ def test_a_release_that_another_key_signed_is_signed_anew(begin: Begin, tmp_path
     second = release(other, artifact, definition(), judged()).release
     assert second == first
     for one in (to, other):
-        assert show(one.registry, "web", to.prefix, NOW).untrusted == ""
+        assert show(one.registry, "web", NOW).untrusted == ""
     other.ledger.close()

@@ -105,7 +105,7 @@ def test_children_of_a_revoked_base_go_with_it(begin: Begin) -> None:
     assert {change.name for change in changes} == {"base", "child", "leaf"}
     assert channels(to, "child")["stable"] == old.digest
     for one in (child, grandchild):
-        seen = release_at(to.registry, f"{one.repository}@{one.digest}", to.prefix)
+        seen = release_at(to.registry, f"{one.repository}@{one.digest}")
         assert seen.revoked_reason == "its base base was revoked: a back door"
         assert to.ledger.release(one.digest) == seen
     with pytest.raises(RefusedError, match="its base base was revoked: a back door"):
@@ -149,9 +149,9 @@ def test_what_is_inside_is_revoked_under_every_date_and_name(begin: Begin, elsew
     alias = put(one, "alias", 0, text="web0")
     assert redated.digest != first.digest
     revoke(at(one, NOW + 2 * DAY), f"{first.repository}@{first.digest}", "leaked key")
-    seen = release_at(two.registry, f"{redated.repository}@{redated.digest}", two.prefix)
+    seen = release_at(two.registry, f"{redated.repository}@{redated.digest}")
     assert seen.revoked_reason == "leaked key"
-    assert release_at(one.registry, f"{alias.repository}@{alias.digest}", one.prefix).revoked_reason == "leaked key"
+    assert release_at(one.registry, f"{alias.repository}@{alias.digest}").revoked_reason == "leaked key"
     with pytest.raises(RefusedError, match="was revoked: leaked key"):
         promote(two, "web", "default", gate())
     with pytest.raises(RefusedError, match="was revoked: leaked key; nothing was published"):
