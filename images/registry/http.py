@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from contextlib import suppress
+from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from hardening.foundation.addresses import is_loopback, is_safe
+from hardening.foundation.asking import ask_within
 from hardening.foundation.errors import LateError, MalformedError, OutsideError
 from hardening.foundation.limits import HEAD_SECONDS, MANIFEST_BYTES, TOKEN_BYTES, Limit, parse_json, read_all
 from hardening.foundation.settings import Settings
@@ -43,7 +43,7 @@ class RegistryHttp:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._failed: dict[str, tuple[float, str, type[OutsideError]]] = {}
+        self._failed: dict[str, tuple[float, str]] = {}
         self._sessions = {here: cache(partial(_session, trusting=not here)) for here in (True, False)}
         self._logins: dict[str, AuthBase] = {}
 
@@ -138,29 +138,22 @@ class RegistryHttp:
 
     def _require_well(self, host: str) -> None:
         """Raise OutsideError for a host that failed lately."""
-        at, told, kind = self._failed.get(host, (-AGAIN_SECONDS, "", OutsideError))
+        at, told = self._failed.get(host, (-AGAIN_SECONDS, ""))
         if time.monotonic() - at < AGAIN_SECONDS:
-            raise kind(told)
+            raise OutsideError(told)
 
     def _failure(self, host: str, told: str, kind: type[OutsideError] = OutsideError) -> OutsideError:
-        self._failed[host] = time.monotonic(), told, kind
+        self._failed[host] = time.monotonic(), told
         return kind(told)
 
     def _within(self, ask: Callable[[], Answer], reference: str) -> Answer:
         """What `ask` answers. Raises LateError for a host that sends its answer byte by byte, beyond HEAD_SECONDS."""
-        answer, host = Future[Answer](), place_of(reference)[0]
-
-        def run() -> None:
-            try:
-                answer.set_result(ask())
-            except BaseException as error:  # raised again by whoever waits
-                answer.set_exception(error)
-
+        host = place_of(reference)[0]
         self._require_well(host)
-        threading.Thread(target=run, name="registry question", daemon=True).start()
-        if not wait([answer], HEAD_SECONDS.most).done:
-            raise self._failure(host, f"{host} exceeds {HEAD_SECONDS}", LateError)
-        return answer.result()
+        try:
+            return ask_within(ask, timedelta(seconds=HEAD_SECONDS.most))
+        except LateError:
+            raise self._failure(host, f"{host} exceeds {HEAD_SECONDS}", LateError) from None
 
 
 def _session(*, trusting: bool) -> requests.Session:
