@@ -99,25 +99,20 @@ def _bundles(
 ) -> tuple[bytes, ...]:
     found = list[bytes]()
     for one in listed:
-        found.append(_bundle_or_nothing(read, f"{repository}@{one.digest}", one.digest, subject))
+        found.append(_bundle(read, one.digest, subject))
         _require(limits.ATTESTATION_BYTES, sum(map(len, found)), f"{repository}:{tag_of(subject)}")
     return tuple(found)
 
 
-def _bundle_or_nothing(read: Callable[[str], bytes], what: str, manifest_digest: str, subject: str) -> bytes:
-    try:
-        return _bundle(read, what, manifest_digest, subject)
-    except (MalformedError, FileNotFoundError, KeyError):
-        return b""
-
-
-def _bundle(read: Callable[[str], bytes], what: str, manifest_digest: str, subject: str) -> bytes:
-    """The one blob of an attached manifest, if it is one about `subject`. `read` gives what a digest names."""
-    raw = read(manifest_digest)
-    manifest = parsed(Attached, loaded(raw, what), what)
-    if manifest.subject is None or manifest.subject.digest != subject or len(manifest.layers) != 1:
-        raise MalformedError(f"{what} is listed as a document about {subject[:19]}, and is none")
-    data = read(manifest.layers[0].digest)
-    if digest(raw) != manifest_digest or digest(data) != manifest.layers[0].digest:
-        raise MalformedError(f"{what} holds other bytes than it says", hint="is something between us and the registry?")
-    return data
+def _bundle(read: Callable[[str], bytes], manifest_digest: str, subject: str) -> bytes:
+    """The one blob of an attached manifest that is about `subject`; nothing where there is none, or other bytes than it
+    says. `read` gives what a digest names.
+    """
+    with suppress(MalformedError, FileNotFoundError, KeyError):
+        raw = read(manifest_digest)
+        manifest = parsed(Attached, loaded(raw, manifest_digest), manifest_digest)
+        if manifest.subject and manifest.subject.digest == subject and len(manifest.layers) == 1:
+            data = read(manifest.layers[0].digest)
+            if digest(raw) == manifest_digest and digest(data) == manifest.layers[0].digest:
+                return data
+    return b""

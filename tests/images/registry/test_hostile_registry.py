@@ -31,7 +31,7 @@ from images.ledger import ScanRecord
 from images.plan.upstream import LOCK, Upstream
 from images.registry import client, http
 from images.registry.answers import loaded, read_as
-from images.registry.attestations import _bundle_or_nothing, bundles
+from images.registry.attestations import _bundle, bundles
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached, detach_all
 from images.registry.releases import release_at
@@ -480,13 +480,13 @@ def test_an_attestation_whose_bytes_are_others_on_our_disk_gives_nothing(tmp_pat
         return store.put_json({"schemaVersion": 2, "mediaType": MANIFEST, **parts}, MANIFEST)
 
     good = manifest(blob)
-    assert _bundle_or_nothing(lambda name: store.blob(name).read_bytes(), "it", good.digest, ZERO) == b"said"
+    assert _bundle(lambda name: store.blob(name).read_bytes(), good.digest, ZERO) == b"said"
     instead = {"manifest": (good, manifest(other)), "blob": (blob, other)}[changed]
     path, evil = (store.blob(one.digest) for one in instead)
     data = evil.read_bytes()
     path.unlink()
     path.write_bytes(data)
-    assert _bundle_or_nothing(lambda name: store.blob(name).read_bytes(), "it", good.digest, ZERO) == b""
+    assert _bundle(lambda name: store.blob(name).read_bytes(), good.digest, ZERO) == b""
 
 
 REVOCATIONS = {"no date": {}, "a day": {f"{PREFIX}revoked-at": "2026-11-25"}, "words": {f"{PREFIX}revoked-at": "now"}}
