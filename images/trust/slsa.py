@@ -16,6 +16,7 @@ from hardening.foundation.errors import MalformedError
 from hardening.foundation.hashing import DIGEST, digest_of
 from images.artifact import Artifact, Package, Release
 from images.packages.debian import NAME
+from images.registry.references import split
 from images.trust.statement import (
     GOLDSMITH_VERSION,
     NAMESPACE,
@@ -27,7 +28,6 @@ from images.trust.statement import (
     oci_purl,
     read_predicate,
     rfc3339,
-    without_tag,
 )
 
 BUILD_TYPE = f"{NAMESPACE}/build/v1"
@@ -91,7 +91,7 @@ def _materials(release: Release, artifact: Artifact) -> Iterator[dict[str, Any]]
     """
     inputs, own = artifact.inputs, f"{NAMESPACE}/content"
     if parent := str(inputs.get("parent", "")):
-        base = without_tag(release.base_name) or "parent"
+        base = split(release.base_name.partition("@")[0])[0] or "parent"
         yield {"name": "parent", "uri": oci_purl(base, parent), "digest": digest_set(parent)}
     if definition := inputs.get("definition"):
         told = {"name": "definition", "digest": digest_set(digest_of(definition))}

@@ -86,12 +86,6 @@ def oci_purl(repository: str, digest: str) -> str:
     return PackageURL("oci", None, name, digest, {"repository_url": repository}).to_string()
 
 
-def without_tag(reference: str) -> str:
-    """The repository of an image's name, without its tag and its digest."""
-    host, slash, name = reference.partition("@")[0].rpartition("/")
-    return f"{host}{slash}{name.partition(':')[0]}"
-
-
 def without_none(value: Any) -> Any:
     """JSON without the keys that have no value: what is optional is left out."""
     if isinstance(value, dict):
