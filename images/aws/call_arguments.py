@@ -96,11 +96,6 @@ def copy_image(
     return {**request, "Encrypted": True, "KmsKeyId": key} if key else request
 
 
-def share_image(image: str, accounts: Sequence[str], organizations: Sequence[str]) -> dict[str, Any]:
-    """Let accounts and organisations launch an image."""
-    return change_image(image, "Add", shared_with(accounts, organizations))
-
-
 def shared_with(accounts: Sequence[str], organizations: Sequence[str] = ()) -> list[dict[str, str]]:
     """Accounts and organisations as permissions name them. Never a group: that would be the public."""
     return [*({"UserId": account} for account in accounts), *map(_organization, organizations)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +18,6 @@ from hardening.foundation.wording import matching
 from hardening.model import Name, NonEmpty
 from pipelines.fleet.model import Region
 
-IpNetwork = IPv4Network | IPv6Network
 WORLD = "world"
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 LAST_PORT = 65535

@@ -24,7 +24,7 @@ from images.aws.call_arguments import (
     copy_image,
     put_parameter,
     register_image,
-    share_image,
+    shared_with,
     start_snapshot,
 )
 from images.aws.model import GIB, Ami, MachineImage, Parent, best_parent, blocks_on, digests_at
@@ -145,12 +145,8 @@ def test_a_volume_holds_the_whole_disk() -> None:
 
 def test_requests_that_lead_out_of_bounds_cannot_be_made() -> None:
     """Sharing knows accounts, organisations and units, no group; a copy without a key asks for no encryption."""
-    shared = share_image(
-        "ami-1", ("1",), ("arn:aws:organizations::1:organization/o-1", "arn:aws:organizations::1:ou/o-1/ou-1")
-    )
-    assert [set(each) for each in shared["LaunchPermission"]["Add"]] == [
-        {"UserId"}, {"OrganizationArn"}, {"OrganizationalUnitArn"},
-    ]  # fmt: skip
+    shared = shared_with(("1",), ("arn:aws:organizations::1:organization/o-1", "arn:aws:organizations::1:ou/o-1/ou-1"))
+    assert [set(each) for each in shared] == [{"UserId"}, {"OrganizationArn"}, {"OrganizationalUnitArn"}]
     assert "Encrypted" not in copy_image(ami(), "t", key="", image={}, snapshot={})
     assert "Encrypted" not in json.dumps(register_image(machine([1]), "n", "snap-1", {}))
     assert put_parameter("n", "x" * 4096, "", image=False)["Tier"] == "Standard"
