@@ -11,7 +11,7 @@ from operator import attrgetter
 from images.boot.observations import Listener, listener
 from pipelines.fleet.members import is_shared
 from pipelines.network.docker_networks import EngineNetwork, SeenContainer, SeenEngine
-from pipelines.network.model import EVERYWHERE, WORLD, Network, addresses_of, has_port, protocol_and_bounds
+from pipelines.network.model import EVERYWHERE, WORLD, Network, has_port, lets_in, may_ask, protocol_and_bounds
 from pipelines.network.nftables import SeenRules, read_ruleset
 from pipelines.network.openings import ANY, Opening, minus, told
 from pipelines.network.security_groups import GroupKey, GroupRule, Rules, SeenInterface
@@ -55,22 +55,14 @@ def compare_ruleset(network: Network, role: str, document: object, where: str) -
 
 
 def _into(network: Network, role: str) -> list[Opening]:
-    return [
-        Opening(address, role, *protocol_and_bounds(ports))
-        for placed, ports in network.into(role)
-        for address in addresses_of(network, placed.rule.source, placed, "from")
-    ]
+    return [Opening(address, role, *protocol_and_bounds(ports)) for ports, address in lets_in(network, role)]
 
 
 def _out_of(network: Network, role: str) -> list[Opening]:
     if network.roles[role].outgoing == "any":
         return [Opening(role, address, ANY) for address in EVERYWHERE]
     dhcp = [Opening(role, address, "udp", port, port) for address in EVERYWHERE for port in (67, 547)]
-    return dhcp + [
-        Opening(role, address, *protocol_and_bounds(ports))
-        for placed, ports in network.out_of(role)
-        for address in addresses_of(network, placed.rule.target, placed, "to")
-    ]
+    return dhcp + [Opening(role, address, *protocol_and_bounds(ports)) for ports, address in may_ask(network, role)]
 
 
 def compare_sockets(network: Network, role: str, said: str, where: str) -> Iterator[NetworkDifference]:

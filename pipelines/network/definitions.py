@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,7 @@ def _openings(params: Params, to_all: str, to_some: str) -> Iterator[tuple[str, 
         yield from ((address, protocol_and_bounds(ports)) for address in EVERYWHERE)
     for line in params.get(to_some, ()):
         ports, _, address = line.split(" ")
-        length = "" if "/" in address else "/128" if ":" in address else "/32"
-        yield f"{address}{length}", protocol_and_bounds(ports)
+        yield str(ip_network(address)), protocol_and_bounds(ports)
 
 
 def with_params(text: str, params: Params) -> str:

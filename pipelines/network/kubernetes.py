@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.network.model import EVERYWHERE, WORLD, Network, PlacedRule, Pods, addresses_of, bounds
@@ -22,8 +22,14 @@ def policies(network: Network) -> list[dict[str, Any]]:
 
 def _of_role(network: Network, name: str, pods: Pods) -> dict[str, Any]:
     outgoing = network.roles[name].outgoing
-    ingress = [{"from": peers, "ports": ports} for peers, ports in _grouped(network, network.into(name), "source")]
-    egress = [{"to": peers, "ports": ports} for peers, ports in _grouped(network, network.out_of(name), "target")]
+    ingress = [
+        {"from": [*_peers(network, one.rule.source, one, "from")], "ports": [*map(_ports, one.rule.ports)]}
+        for one in network.rules if one.rule.target == name
+    ]  # fmt: skip
+    egress = [
+        {"to": [*_peers(network, one.rule.target, one, "to")], "ports": [*map(_ports, one.rule.ports)]}
+        for one in network.rules if one.rule.source == name
+    ]  # fmt: skip
     rules = {"ingress": ingress, "egress": [{}] if outgoing == "any" else egress}
     return _policy(f"{PREFIX}{name}", pods.namespace, pods.labels, rules)
 
@@ -38,18 +44,7 @@ def _policy(name: str, namespace: str, labels: Mapping[str, str], rules: Mapping
     }
 
 
-def _grouped(
-    network: Network, found: Iterable[tuple[PlacedRule, str]], end: str
-) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    """The peers and ports of each rule, in the order of the files."""
-    rules: dict[int, tuple[PlacedRule, list[str]]] = {}
-    for placed, ports in found:
-        rules.setdefault(id(placed), (placed, []))[1].append(ports)
-    for placed, all_ports in rules.values():
-        yield [*_peers(network, getattr(placed.rule, end), placed, end)], [_ports(one) for one in all_ports]
-
-
-def _peers(network: Network, peer: str, placed: PlacedRule, end: str) -> Iterator[dict[str, Any]]:
+def _peers(network: Network, peer: str, placed: PlacedRule, key: str) -> Iterator[dict[str, Any]]:
     role = network.roles.get(peer)
     if role and role.pods:
         yield {
@@ -57,7 +52,6 @@ def _peers(network: Network, peer: str, placed: PlacedRule, end: str) -> Iterato
             "podSelector": {"matchLabels": dict(role.pods.labels)},
         }
     if peer == WORLD or role is None or role.addresses or not role.pods:
-        key = "from" if end == "source" else "to"
         addresses = EVERYWHERE if peer == WORLD else addresses_of(network, peer, placed, key)
         yield from ({"ipBlock": {"cidr": one}} for one in addresses)
 

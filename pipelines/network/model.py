@@ -304,6 +304,18 @@ def overdue_text(placed: PlacedRule, days: int) -> str:
     )
 
 
+def lets_in(network: Network, role: str) -> Iterator[tuple[str, str]]:
+    """The ports of a role, each with each address that it lets in to them. Raises ContentError as `addresses_of`."""
+    for placed, ports in network.into(role):
+        yield from ((ports, address) for address in addresses_of(network, placed.rule.source, placed, "from"))
+
+
+def may_ask(network: Network, role: str) -> Iterator[tuple[str, str]]:
+    """The ports that a role asks by its rules, each with each address that it asks. Raises ContentError as well."""
+    for placed, ports in network.out_of(role):
+        yield from ((ports, address) for address in addresses_of(network, placed.rule.target, placed, "to"))
+
+
 def addresses_of(network: Network, peer: str, placed: PlacedRule, key: str) -> Iterable[str]:
     """The addresses that a peer of a rule stands for. Raises ContentError for a role that has none."""
     if peer == WORLD:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network, summarize_address_range
 from typing import Any
 
 from hardening.foundation.errors import NOT_UNDERSTOOD, traced
-from pipelines.network.model import WORLD, Network, addresses_of
+from pipelines.network.model import EVERYWHERE, Network, bounds, lets_in, may_ask
 from pipelines.network.openings import ANY, Opening
 
 CONTROL = "firewall"
@@ -22,34 +22,21 @@ Params = dict[str, Any]
 
 def firewall_params(network: Network, role: str) -> Params:
     """The params of `firewall` for the machines of a role. Raises ContentError for a peer without addresses."""
-    opened = [
-        (ports, address)
-        for placed, ports in network.into(role)
-        for address in _addresses(network, placed.rule.source, placed, "from")
-    ]
-    asked = [
-        (ports, address)
-        for placed, ports in network.out_of(role)
-        for address in _addresses(network, placed.rule.target, placed, "to")
-    ]
+    opened, asked = [*lets_in(network, role)], [*may_ask(network, role)]
     params: Params = {
-        "ports": sorted({ports for ports, address in opened if address == WORLD}, key=_order),
+        "ports": sorted({ports for ports, address in opened if address in EVERYWHERE}, key=_order),
         "openings": _lines(opened, "from"),
     }
     if network.roles[role].outgoing == "listed":
-        to_all = {ports for ports, address in asked if address == WORLD}
+        to_all = {ports for ports, address in asked if address in EVERYWHERE}
         params |= {"output": "drop", "output_ports": sorted({*DHCP, *to_all}, key=_order)}
         params["output_openings"] = _lines(asked, "to")
     return params
 
 
-def _addresses(network: Network, peer: str, placed: Any, key: str) -> Iterable[str]:
-    return (WORLD,) if peer == WORLD else addresses_of(network, peer, placed, key)
-
-
 def _lines(found: Iterable[tuple[str, str]], word: str) -> list[str]:
     """Such as `5432/tcp from 10.1.0.0/24`; a single address stands without its length, as nft lists it."""
-    lines = {(ports, address) for ports, address in found if address != WORLD}
+    lines = {(ports, address) for ports, address in found if address not in EVERYWHERE}
     return [
         f"{ports} {word} {as_nft(address)}"
         for ports, address in sorted(lines, key=lambda one: (*_order(one[0]), one[1]))
@@ -57,7 +44,7 @@ def _lines(found: Iterable[tuple[str, str]], word: str) -> list[str]:
 
 
 def _order(ports: str) -> tuple[str, int, str]:
-    return ports.partition("/")[2], int(ports.partition("/")[0].partition("-")[0]), ports
+    return ports.partition("/")[2], bounds(ports)[0], ports
 
 
 def as_nft(address: str) -> str:
@@ -163,18 +150,12 @@ def _is_known_drop(fact: Fact, facts: list[Fact]) -> bool:
     if (what, key) == ("ct", "state"):
         return right == "invalid" and len(facts) == 1
     others = [one for one in facts if one is not fact]
-    of_own = all(one[0] in SOURCES and one[1] == "==" and _is_own(one[2]) for one in others)
+    of_own = all(one[0] in SOURCES and one[1] == "==" and _network(one[2]).is_loopback for one in others)
     outside = (what, key) in (("meta", "iif"), ("meta", "iifname")) and op == "!=" and right == "lo"
     return outside and len(others) == 1 and of_own
 
 
 SOURCES = (("ip", "saddr"), ("ip6", "saddr"))
-
-
-def _is_own(right: Any) -> bool:
-    """Whether an address, or a range of them, is loopback's."""
-    text = f"{right['prefix']['addr']}/{right['prefix']['len']}" if isinstance(right, dict) else right
-    return ip_network(text).is_loopback
 
 
 def _is_infrastructure(fact: Fact, facts: list[Fact]) -> bool:
@@ -221,14 +202,15 @@ def _values(right: Any) -> list[Any]:
 
 def _range(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping) and "range" in value:
-        from ipaddress import ip_address, summarize_address_range
-
         first, last = (ip_address(one) for one in value["range"])
         yield from (str(one) for one in summarize_address_range(first, last))
-    elif isinstance(value, Mapping):
-        yield str(ip_network(f"{value['prefix']['addr']}/{value['prefix']['len']}"))
     else:
-        yield str(ip_network(value))
+        yield str(_network(value))
+
+
+def _network(value: Any) -> IPv4Network | IPv6Network:
+    """An address, or a range of them by its prefix."""
+    return ip_network(f"{value['prefix']['addr']}/{value['prefix']['len']}" if isinstance(value, Mapping) else value)
 
 
 def _port(value: Any) -> tuple[int, int]:

@@ -55,6 +55,16 @@ def within(spot: str, where: str) -> bool:
     return address.version == found.version and address in found
 
 
+def test_a_single_address_of_a_definition_is_a_range_of_one() -> None:
+    """It stands without its length there, as nft lists it."""
+    params = {
+        "openings": ["22/tcp from 10.1.0.5", "22/tcp from fd00::5"],
+        "output": "drop", "output_openings": ["53/udp to 10.1.0.5"],
+    }  # fmt: skip
+    assert [one.source for one in opened(params, "web")] == ["10.1.0.5/32", "fd00::5/128"]
+    assert [one.target for one in asked(params, "web")] == ["10.1.0.5/32"]
+
+
 @given(st.lists(openings, max_size=4), st.lists(openings, max_size=4), st.integers(0, 17))
 def test_what_one_set_has_that_another_lacks_is_right_at_every_spot(
     left: list[Opening], right: list[Opening], port: int
