@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, literal, select, update
+from sqlalchemy import literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
@@ -62,7 +62,7 @@ class Artifacts(Database):
     def record_artifact(self, artifact: Artifact) -> None:
         """Keep a built artifact; the same name, platform and inputs replace the older line."""
         row = {**asdict(artifact), "packages": to_json(artifact.packages)}
-        self._put(t.artifacts, row, "name", "platform", "input_digest")
+        self._put(t.artifacts, row, keys=("name", "platform", "input_digest"))
 
     def artifact_by_input(self, name: str, platform: str, input_digest: str) -> Artifact | None:
         """The artifact that was built from exactly these inputs."""
@@ -136,7 +136,7 @@ class Artifacts(Database):
         """
         known = scripts or {}
         rows = [{**to_json(one), **({SCRIPT: known[one.control]} if one.control in known else {})} for one in checks]
-        self._judge(digest, f"{TOLD if told else ''}checks", at, rows)
+        self._put(t.judgements, _judged(digest, f"{TOLD if told else ''}checks", at, rows))
 
     def checks(self, digest: str) -> tuple[CheckResult, ...]:
         """The last results of the controls' checks; empty when there are none."""
@@ -149,7 +149,7 @@ class Artifacts(Database):
 
     def record_scan(self, digest: str, scan: ScanRecord, at: datetime) -> None:
         """Keep what the scanners said of a content."""
-        self._judge(digest, "scan", at, to_json(scan))
+        self._put(t.judgements, _judged(digest, "scan", at, to_json(scan)))
 
     def scan(self, digest: str) -> ScanRecord | None:
         """What the scanners last said of a content."""
@@ -157,20 +157,13 @@ class Artifacts(Database):
 
     def record_verdict(self, digest: str, verdict: Verdict, *, told: bool = False) -> None:
         """Keep the gate's answer about a content. `told`: as a registry tells it, which lets nothing through."""
-        self._judge(digest, f"{TOLD if told else ''}verdict", verdict.judged_at, to_json(verdict))
+        kind = f"{TOLD if told else ''}verdict"
+        self._put(t.judgements, _judged(digest, kind, verdict.judged_at, to_json(verdict)))
 
     def record_verdicts(self, verdicts: Mapping[str, Verdict]) -> None:
         """Keep the gate's answers about many contents, in one transaction."""
-        table, kind = t.judgements, "verdict"
-        rows = [
-            {"digest": digest, "kind": kind, "at": one.judged_at, "value": to_json(one)}
-            for digest, one in verdicts.items()
-        ]
-        with self._begin() as connection:
-            for row in rows:
-                connection.execute(delete(table).where(table.c.digest == row["digest"], table.c.kind == kind))
-            if rows:
-                connection.execute(insert(table), rows)
+        rows = (_judged(digest, "verdict", one.judged_at, to_json(one)) for digest, one in verdicts.items())
+        self._put(t.judgements, *rows)
 
     def verdict(self, digest: str, *, told: bool = False) -> Verdict | None:
         """The gate's last answer about a content, made on a machine of this ledger; or `told` by a registry."""
@@ -203,9 +196,6 @@ class Artifacts(Database):
         found = self._find(Artifact, t.artifacts, *newest, **same)
         return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
-    def _judge(self, digest: str, kind: str, at: datetime, value: Any) -> None:
-        self._put(t.judgements, {"digest": digest, "kind": kind, "at": at, "value": value}, "digest", "kind")
-
     def _judgement(self, of: type[Value], digest: str, kind: str) -> Value | None:
         table = t.judgements
         rows = self._rows(select(table.c.value).where(table.c.digest == digest, table.c.kind == kind))
@@ -213,6 +203,10 @@ class Artifacts(Database):
 
     def _seen(self) -> dict[tuple[str, str], datetime]:
         return {(row.vulnerability, row.package): row.at for row in self._rows(select(t.first_seen))}
+
+
+def _judged(digest: str, kind: str, at: datetime, value: Any) -> dict[str, Any]:
+    return {"digest": digest, "kind": kind, "at": at, "value": value}
 
 
 def _lacks_version(item: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
@@ -144,11 +144,14 @@ class Database:
             with self._begin() as connection:
                 connection.execute(insert(table), list(rows))
 
-    def _put(self, table: Table, row: dict[str, Any], *keys: str) -> None:
-        """Insert `row` in the place of the one with the same keys."""
+    def _put(self, table: Table, *rows: dict[str, Any], keys: Sequence[str] = ()) -> None:
+        """Insert rows, each in the place of the one with the same keys: by default those of the table."""
         with self._begin() as connection:
-            connection.execute(delete(table).where(*(table.c[key] == row[key] for key in keys)))
-            connection.execute(insert(table), row)
+            for row in rows:
+                same = (table.c[key] == row[key] for key in keys or table.primary_key.columns.keys())
+                connection.execute(delete(table).where(*same))
+            if rows:
+                connection.execute(insert(table), list(rows))
 
 
 def _close(_connection: Any, record: ConnectionPoolEntry) -> None:

@@ -47,11 +47,11 @@ class Fleets(Database):
 
     def record_check(self, check: FleetCheck) -> None:
         """Keep what was said of a fleet's members in the place of what was said before."""
-        self._put(t.fleet_checks, vars(check), "fleet")
+        self._put(t.fleet_checks, vars(check))
 
     def record_fleet_day(self, counted: FleetDay) -> None:
         """Keep what a check of a fleet counted, in the place of an earlier one of the same day."""
-        self._put(t.fleet_days, vars(counted), "fleet", "day")
+        self._put(t.fleet_days, vars(counted))
 
     def fleet_days(self, since: datetime) -> tuple[FleetDay, ...]:
         """What the last check of each day counted, of every fleet, from a moment on, the oldest first."""
@@ -82,7 +82,7 @@ class Fleets(Database):
 
     def save_member(self, rollout_id: str, member: str, state: Any) -> None:
         """Keep how far a member of a rollout is (JSON)."""
-        self._put(t.rollout_members, {"rollout": rollout_id, "member": member, "state": state}, "rollout", "member")
+        self._put(t.rollout_members, {"rollout": rollout_id, "member": member, "state": state})
 
     def rollout_members(self, rollout_id: str) -> dict[str, Any]:
         """How far the members of a rollout are, by id."""

@@ -31,7 +31,7 @@ class Releases(Database):
 
     def record_release(self, release: Release) -> None:
         """Keep a release; the same digest in the same repository replaces the older line."""
-        self._put(t.releases, asdict(release), "repository", "digest")
+        self._put(t.releases, asdict(release))
 
     def releases(self, name: str = "") -> tuple[Release, ...]:
         """All releases (of one definition) that were ever recorded, the newest first."""
@@ -112,7 +112,7 @@ class Clouds(Database):
 
     def record_made(self, made: Made) -> None:
         """Keep a line; the same account, region, kind and token replace the older one."""
-        self._put(t.cloud, asdict(made), "account", "region", "kind", "token")
+        self._put(t.cloud, asdict(made))
 
     def made(self, account: str, **wanted: str) -> tuple[Made, ...]:
         """The lines of an account whose columns are as `wanted`, the oldest first."""

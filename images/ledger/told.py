@@ -41,4 +41,4 @@ class Telling(Database):
 
     def record_deployment(self, one: Deployment) -> None:
         """Keep a record's id and state in the place of what was known of it."""
-        self._put(t.deployments, asdict(one), "rollout", "repository")
+        self._put(t.deployments, asdict(one))
