@@ -30,7 +30,6 @@ from images.trust.statement import (
     digest_set,
     read_predicate,
     rfc3339,
-    without_none,
 )
 
 CONTROL = f"{NAMESPACE}/content/hardening/controls/"
@@ -243,7 +242,7 @@ def vulnerability_attestations(
 
     `at` is when the scan was made, or found to stand still.
     """
-    known = {(finding.kind, finding.id, finding.package): finding for finding in findings}
+    known = {_key(finding): finding for finding in findings}
     for report in reports:
         judged = report.outcome in EVALUATED and report.kind not in NO_SCANNERS
         if judged or report.findings:
@@ -262,12 +261,12 @@ def _answer(report: ScanReport, known: Mapping[Key, Finding], at: str) -> dict[s
 
 
 def _result(finding: Finding, known: Mapping[Key, Finding]) -> dict[str, Any]:
-    merged = known.get((finding.kind, finding.id, finding.package), finding)
+    merged = known.get(_key(finding), finding)
     fields = {name: getattr(finding, name) for name in _Facts.model_fields}
     fields |= {name: getattr(merged, name) for name in MERGED}
-    facts = _Facts.model_construct(**fields).model_dump(mode="json", by_alias=True)
+    facts = _Facts.model_construct(**fields).model_dump(mode="json", by_alias=True, exclude_none=True)
     severity = [{"method": scanner, "score": word.value} for scanner, word in finding.scanners]
-    return {"id": finding.id, "severity": severity, "annotations": [without_none(facts)]}
+    return {"id": finding.id, "severity": severity, "annotations": [facts]}
 
 
 @dataclass(frozen=True)
@@ -404,7 +403,7 @@ def verdict_attestation(verdict: Verdict, policy_digest: str, reports: Sequence[
         "name": verdict.policy,
         "uri": f"{POLICY}{verdict.policy}.toml",
         **({"digest": digest_set(policy_digest)} if policy_digest else {}),
-        "annotations": without_none(_Judged(**fields).model_dump(mode="json", by_alias=True)),
+        "annotations": _Judged(**fields).model_dump(mode="json", by_alias=True, exclude_none=True),
     }
     told = {
         "verifier": {"id": GATE, "policies": [policy]},

@@ -84,10 +84,3 @@ def oci_purl(repository: str, digest: str) -> str:
     """The package URL of an image in a registry: https://github.com/package-url/purl-spec, type `oci`."""
     name = repository.rpartition("/")[2].lower()
     return PackageURL("oci", None, name, digest, {"repository_url": repository}).to_string()
-
-
-def without_none(value: Any) -> Any:
-    """JSON without the keys that have no value: what is optional is left out."""
-    if isinstance(value, dict):
-        return {key: without_none(item) for key, item in value.items() if item is not None}
-    return [without_none(item) for item in value] if isinstance(value, list) else value

@@ -379,6 +379,7 @@ def test_a_scan_names_the_date_of_its_data_and_the_opinion_of_the_scanner() -> N
     assert [one.id for one in told.result] == ["CVE-2026-0001", "CVE-2026-0002", "CVE-2026-0003"]
     assert {(said.method, said.score) for one in told.result for said in one.severity} == {("debsecan", "high")}
     assert told.result[1].annotations[0]["exploited"] is True
+    assert "null" not in debsecan + json.dumps(of(statement.VERDICT))  # what has no value is left out
     assert Vulnerabilities.model_validate_json(secrets).scanner.db is None  # its rules are built in
 
 
