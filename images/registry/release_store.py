@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
-from hardening.findings import Verdict
+from hardening.findings import Outcome, Reason, Verdict
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, nearest
 from hardening.foundation.hashing import DIGEST
@@ -25,20 +27,47 @@ from images.registry.releases import (
     channels_of,
     is_of_machine,
     reference_of,
+    release_at,
     release_of,
     releases_in,
     remove,
     revocations_in,
 )
-from images.registry.show import ShownImage, show
-from images.release.attested import attested_verdict, record_evidence
-from images.release.lifecycle import shown
+from images.release.attested import (
+    ShownAttestation,
+    attested_verdict,
+    proof_or_why,
+    record_evidence,
+    shown_attestations,
+)
+from images.release.lifecycle import dated_tag, shown
 from images.release.retention import REMOVE, KeepRule, RetirementDecision, plan
 from images.release.revocations import Ask, said_by_ledger
-from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement
+from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
 from images.store.oci import Store
+from images.trust.evidence import Evidence, evidence_of
 
 Decision = RetirementDecision[Release]
+
+
+class ShownImage(ShownRelease):
+    """A release as the registry knows it. `verdict` is `allowed`, `refused`, or `unknown`, as is all that it says of
+    itself, where `untrusted` says why none of it is believed.
+    """
+
+    channels: tuple[str, ...]
+    tag: str
+    verdict: str
+    judged_at: datetime | None
+    reasons: tuple[Reason, ...]
+    findings: dict[str, int]
+    findings_count: int
+    scanners: dict[str, Outcome]
+    checks: dict[str, int]
+    packages_count: int
+    size_bytes: int
+    untrusted: str
+    attestations: tuple[ShownAttestation, ...]
 
 
 @dataclass(frozen=True)
@@ -208,3 +237,49 @@ def _pointing(tags: Sequence[dict[str, str]], releases: Sequence[Release]) -> di
         if not (tag.endswith(PREVIOUS) and digest in revoked):
             found.setdefault(digest, []).append(tag)
     return found
+
+
+def show(registry: RegistryClient, ref: str, now: datetime, known: Collection[str] = ()) -> ShownImage:
+    """What the registry says of `ref`: a definition's name, `name:tag`, `name@digest`, or a full reference.
+
+    Raises NotFoundError with the nearest tags, or names out of `known`; ContentError when it is no release of ours.
+    """
+    reference = reference_of(registry, ref, known)
+    release = release_at(registry, reference)
+    proof, untrusted = proof_or_why(lambda: proved(registry, release, now))
+    found = evidence_of(proof.said)
+    tags = sorted(tag for tag, digest in channels_of(registry, release.repository).items() if digest == release.digest)
+    return ShownImage(
+        **as_shown(release, reference, now),
+        channels=tuple(tags),
+        tag=dated_tag(release),
+        untrusted=untrusted,
+        attestations=shown_attestations(proof),
+        **_judged(found),
+        **_built(found),
+    )
+
+
+def _judged(found: Evidence) -> dict[str, Any]:
+    verdict, scan = found.verdict, found.scan
+    findings = scan.findings if scan else ()
+    return {
+        "verdict": ("allowed" if verdict.allowed else "refused") if verdict else "unknown",
+        "judged_at": verdict.judged_at if verdict else None,
+        "reasons": verdict.reasons if verdict else (),
+        "findings": dict(Counter(finding.severity.value for finding in findings)),
+        "findings_count": len(findings),
+        "scanners": {report.scanner: report.outcome for report in (scan.reports if scan else ())},
+        "checks": dict(Counter(check.outcome.value for check in found.checks)),
+    }
+
+
+def _built(found: Evidence) -> dict[str, Any]:
+    artifact = found.artifact
+    components = (found.sbom or {}).get("components", ())
+    purls = [one.get("purl") for one in components if isinstance(one, dict)] if isinstance(components, list) else []
+    listed = sum(1 for purl in purls if str(purl).startswith("pkg:deb/"))
+    return {
+        "packages_count": len(artifact.packages) if artifact else listed,
+        "size_bytes": artifact.size_bytes if artifact else 0,
+    }

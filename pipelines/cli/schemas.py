@@ -19,7 +19,7 @@ from hardening.policy import Policy
 from hardening.runtime import Facts
 from images.aws.release_store import ShownMachine
 from images.model import Definition
-from images.registry.show import ShownImage
+from images.registry.release_store import ShownImage
 from images.release.channels import ChannelMove
 from pipelines import contract
 from pipelines.cli.adopt import AdoptLine

@@ -34,8 +34,8 @@ from images.registry.answers import loaded, read_as
 from images.registry.attestations import _bundle, bundles
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached, detach_all
+from images.registry.release_store import show
 from images.registry.releases import release_at
-from images.registry.show import show
 from images.store.oci import INDEX, MANIFEST, Store, as_json
 from images.trust.envelope import BUNDLE
 from images.trust.keys import signer

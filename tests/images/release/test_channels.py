@@ -20,9 +20,8 @@ from images.registry.answers import NotFoundError
 from images.registry.attestations import bundles
 from images.registry.client import Manifest, RegistryClient
 from images.registry.referrers import attach, attached, detach_all, tag_of
-from images.registry.release_store import RegistryStore
+from images.registry.release_store import RegistryStore, show
 from images.registry.releases import channels_of, release_at
-from images.registry.show import show
 from images.release.channels import ChannelMove, point, promote, rebuild, revoke, rollback
 from images.release.lifecycle import Status, before, below, trail
 from images.release.publish import release

@@ -27,10 +27,9 @@ from images.documents import Document
 from images.registry.answers import Listed, NotFoundError
 from images.registry.client import RegistryClient
 from images.registry.referrers import attach, attached
-from images.registry.release_store import RegistryStore
+from images.registry.release_store import RegistryStore, show
 from images.registry.release_trust import proved
 from images.registry.releases import channels_of, release_at, releases_in
-from images.registry.show import show
 from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
 from images.release.publish import LACKING, release, stands
