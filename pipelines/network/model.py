@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal
@@ -153,41 +153,12 @@ class PlacedRule:
 
 
 @dataclass(frozen=True)
-class Endpoint:
-    """One end of a connection: a member of a role, an address, or a member at an address."""
-
-    role: str = ""
-    address: str = ""
-
-
-@dataclass(frozen=True)
 class Network:
     """All files together: the roles by name, the rules, and the file of each role."""
 
     roles: Mapping[str, Role] = field(default_factory=dict)
     rules: tuple[PlacedRule, ...] = ()
     files: Mapping[str, Path | str] = field(default_factory=dict)
-
-    def allows(self, source: Endpoint, target: Endpoint, protocol: str, port: int) -> bool:
-        """Whether `source` may open a connection to that port of `target`: both ends have a say, each by its own rules.
-
-        A member of a role asks whom a rule from its role names, and is asked by whom a rule to its role names. So a
-        range of addresses opens no role that lies in it.
-        """
-        wanted = f"{port}/{protocol}"
-        asks = (
-            not source.role
-            or self.roles[source.role].outgoing == "any"
-            or any(
-                _covers(one.rule.target, target) and has_port(ports, wanted) for one, ports in self.out_of(source.role)
-            )
-        )
-        return asks and (
-            not target.role
-            or any(
-                _covers(one.rule.source, source) and has_port(ports, wanted) for one, ports in self.into(target.role)
-            )
-        )
 
     @property
     def groups(self) -> tuple[RoleGroup, ...]:
@@ -201,14 +172,6 @@ class Network:
     def out_of(self, role: str) -> Iterator[tuple[PlacedRule, str]]:
         """Each rule by which a role asks somebody, with each of its ports."""
         yield from ((one, ports) for one in self.rules if one.rule.source == role for ports in one.rule.ports)
-
-
-def _covers(peer: str, one: Endpoint) -> bool:
-    if peer == WORLD:
-        return bool(one.address)
-    if "/" not in peer:
-        return peer == one.role
-    return bool(one.address) and ip_address(one.address) in ip_network(peer)
 
 
 def combined(files: Mapping[Path | str, NetworkFile]) -> Network:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
 from hardening.foundation.content import parse
-from pipelines.network.model import WORLD, Endpoint, Network, NetworkFile, combined
+from pipelines.network.model import WORLD, Network, NetworkFile, combined, has_port
 
 HEAD = 'title = "The shop"\nowner = "shop"\nreview_by = 2027-05-31\n'
 SHOP = (
@@ -91,6 +93,42 @@ def networks(draw: st.DrawFn) -> Network:
         "roles": {name: role(name, how) for name, how in outgoing.items()},
     }  # fmt: skip
     return combined({"any.toml": parse(data, NetworkFile, "any.toml", name="any")})
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One end of a connection: a member of a role, an address, or a member at an address."""
+
+    role: str = ""
+    address: str = ""
+
+
+def allows(network: Network, source: Endpoint, target: Endpoint, protocol: str, port: int) -> bool:
+    """Whether `source` may open a connection to that port of `target`: both ends have a say, each by its own rules.
+
+    A member of a role asks whom a rule from its role names, and is asked by whom a rule to its role names. So a range
+    of addresses opens no role that lies in it. What is rendered for each kind is held against this.
+    """
+    wanted = f"{port}/{protocol}"
+    asks = (
+        not source.role
+        or network.roles[source.role].outgoing == "any"
+        or any(
+            _covers(one.rule.target, target) and has_port(ports, wanted) for one, ports in network.out_of(source.role)
+        )
+    )
+    return asks and (
+        not target.role
+        or any(_covers(one.rule.source, source) and has_port(ports, wanted) for one, ports in network.into(target.role))
+    )
+
+
+def _covers(peer: str, one: Endpoint) -> bool:
+    if peer == WORLD:
+        return bool(one.address)
+    if "/" not in peer:
+        return peer == one.role
+    return bool(one.address) and ip_address(one.address) in ip_network(peer)
 
 
 def member(name: str) -> Endpoint:

@@ -21,7 +21,7 @@ from pipelines.network.model import Network
 from pipelines.network.nftables import firewall_params
 from pipelines.network.openings import Opening, minus
 from pipelines.network.security_groups import GroupKey, GroupRule, Rules
-from tests.pipelines.network.sample import ADDRESS, GROUPS, PROBES, REGION, ROLES, SHOP, member, networks
+from tests.pipelines.network.sample import ADDRESS, GROUPS, PROBES, REGION, ROLES, SHOP, allows, member, networks
 from tests.pipelines.network.sample import network as network_of
 
 ACCOUNT = "111111111111"
@@ -93,7 +93,7 @@ def test_the_firewalls_of_machines_agree_with_the_model(network: Network) -> Non
         if source or target:
             out = not source or holds(asked(params[source], source), source, ADDRESS[target], protocol, port)
             into = not target or holds(opened(params[target], target), ADDRESS[source], target, protocol, port)
-            assert (out and into) == network.allows(member(source), member(target), protocol, port)
+            assert (out and into) == allows(network, member(source), member(target), protocol, port)
 
 
 def passes(found: Iterable[GroupRule], direction: str, other: str, protocol: str, port: int) -> bool:
@@ -122,7 +122,7 @@ def test_security_groups_agree_with_the_model(network: Network) -> None:
     rules = security_groups.wanted_rules(network, ACCOUNT)
     for source, target, (protocol, port) in product(EVERYBODY, EVERYBODY, PROBES):
         if source or target:
-            allowed = network.allows(member(source), member(target), protocol, port)
+            allowed = allows(network, member(source), member(target), protocol, port)
             assert reaches(rules, source, target, protocol, port) == allowed
 
 
@@ -142,7 +142,7 @@ def test_policies_of_a_cluster_agree_with_the_model(network: Network) -> None:
         if source or target:
             out = not source or admitted(found, source, target, "egress", "to", protocol, port)
             into = not target or admitted(found, target, source, "ingress", "from", protocol, port)
-            assert (out and into) == network.allows(member(source), member(target), protocol, port)
+            assert (out and into) == allows(network, member(source), member(target), protocol, port)
 
 
 def admitted(found: list[Any], mine: str, other: str, side: str, word: str, protocol: str, port: int) -> bool:
