@@ -36,6 +36,7 @@ RIGHTS = {
     "reaper": "image.prune and image.reap at AWS",
 }  # fmt: skip
 SHOWN = 3
+SAMPLE = "only the sample that ships"
 SCANNERS = {"trivy": "the scanner trivy", "syft": "software bills of materials", "hadolint": "checks of Dockerfiles"}
 
 
@@ -222,7 +223,7 @@ def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
     given = settings.feeds
     judges = [
         ("debsecan", *_debsecan(settings, bootstrap.suite)),
-        ("tracker", *_tracker_feed(settings)),
+        ("tracker", *_listed(settings, given.tracker, TRACKER_JSON, "tracker.json", SAMPLE)),
         ("trivy", *_trivy_feed(settings)),
     ]
     more = [
@@ -240,22 +241,15 @@ def _feed(settings: Settings, bootstrap: Bootstrap) -> DoctorLine:
 def _debsecan(settings: Settings, suite: str) -> tuple[bool, str]:
     place = settings.feeds.debsecan
     if place == NONE:
-        return False, "only the sample that ships"
+        return False, SAMPLE
     address = place if is_artifact(place) else f"{TRACKER if place == DEBIAN else place.rstrip('/')}/{suite}"
     return _had(settings, address, address)
 
 
-def _tracker_feed(settings: Settings) -> tuple[bool, str]:
-    place = settings.feeds.tracker
+def _listed(settings: Settings, place: str, default: str, name: str, lacks: str = "none") -> tuple[bool, str]:
+    """Whether a file can be had, which may also lie in a directory under this name; `lacks`: what there is without."""
     if place == NONE:
-        return False, "only the sample that ships"
-    return _listed(settings, place, TRACKER_JSON, "tracker.json")
-
-
-def _listed(settings: Settings, place: str, default: str, name: str) -> tuple[bool, str]:
-    """Whether a file can be had, which may also lie in a directory under this name."""
-    if place == NONE:
-        return False, "none"
+        return False, lacks
     address = default if place in (DEBIAN, DOWNLOAD) else place
     if any(path.is_file() for path in places_of(ROOT / address, name)):
         return True, address
