@@ -17,13 +17,13 @@ from images.build import PLATFORMS, require_platform
 from images.store.files import file_digest
 from pipelines.durable.port import CONTENT
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.host.provision import docker_host, lacking_for_machines
 from pipelines.revisions import ROOMS, content_digest
 
 if TYPE_CHECKING:
     from images.context import Context
     from pipelines.durable.dbos import Capacity
-    from pipelines.fleet.model import Fleet
 
 DOCKER, MACHINES, KVM, EMULATION = "docker", "machines", "kvm", "emulation"
 ARCH, REGION, HOST = "arch:", "region:", "host:"
@@ -143,8 +143,6 @@ def needs_of_fleet(fleet: Fleet, settings: Settings) -> tuple[str, ...]:
     A Docker Engine behind a socket is one machine's own, and so are a kubeconfig and the keys to hosts that a fleet
     names; one that is reached by an address is reached from here.
     """
-    from pipelines.fleet.model import FleetKind
-
     if not shares(settings):
         return ()
     if fleet.kind is FleetKind.DOCKER:
