@@ -39,12 +39,17 @@ def require_reference(text: str) -> None:
 def place_of(reference: str) -> tuple[str, str, str]:
     """Host, repository and tag (or digest) of a reference, as Docker reads it: without a host it is Docker Hub's."""
     repository, wanted = split(reference)
-    first, slash, rest = repository.partition("/")
-    is_host = slash and ("." in first or ":" in first or first == "localhost")
-    host, name = (first, rest) if is_host else (HUB, repository)
+    first, _, rest = repository.partition("/")
+    host, name = (first, rest) if has_host(repository) else (HUB, repository)
     if host in (HUB, OLD_HUB):
         return HUB_HOST, name if "/" in name else f"library/{name}", wanted or "latest"
     return host, name, wanted or "latest"
+
+
+def has_host(repository: str) -> bool:
+    """Whether it begins with a registry's address, as Docker tells that from the first part of a path."""
+    first, slash, _ = repository.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
 
 def qualified(reference: str) -> str:

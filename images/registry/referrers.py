@@ -131,12 +131,9 @@ def _write_index(
     with_documents: bool,
 ) -> None:
     """Push the index that lists what refers to `subject`, where `with_documents` with all that it lists."""
-    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": _lines(listed)}, INDEX)
+    lines = [referrer.model_dump(by_alias=True, exclude_defaults=True) for referrer in listed]
+    index = store.put_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": lines}, INDEX)
     registry.push_root(store.path, index, f"{repository}:{tag_of(subject)}", index_only=not with_documents)
-
-
-def _lines(listed: Sequence[Listed]) -> list[dict[str, Any]]:
-    return [referrer.model_dump(by_alias=True, exclude_defaults=True) for referrer in listed]
 
 
 def _settle(registry: RegistryClient) -> None:

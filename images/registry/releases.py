@@ -13,7 +13,7 @@ from images.artifact import Release
 from images.documents import LIFECYCLE, REVOCATION, Document
 from images.registry.answers import NotFoundError
 from images.registry.client import Manifest, RegistryClient
-from images.registry.references import split
+from images.registry.references import has_host, split
 from images.registry.referrers import attach, attached, detach_all, latest
 from images.release import lifecycle
 from images.release.revocations import Ask, Told
@@ -31,9 +31,7 @@ def reference_of(registry: RegistryClient, ref: str, known: Collection[str] = ()
     Raises NotFoundError where nothing is published under a name; of `known` it suggests the nearest.
     """
     repository, wanted = split(ref)
-    host = repository.partition("/")[0]
-    is_full = "/" in repository and ("." in host or ":" in host or host == "localhost")
-    if not is_full:
+    if not has_host(repository):
         repository = registry.repository(repository)
     if wanted:
         return f"{repository}{'@' if wanted.startswith('sha256:') else ':'}{wanted}"
