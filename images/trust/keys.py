@@ -42,7 +42,7 @@ def signer(settings: Settings, today: date) -> Signer:
     """
     asked = settings.signing
     if asked.command:
-        return ProgramSigner(asked.command, public_der(asked.public_key, "signing.public_key"))
+        return ProgramSigner(asked.command, public_der(asked.public_key))
     if asked.key:
         from images.aws.client import Clients
         from images.aws.kms import KmsSigner
@@ -90,8 +90,8 @@ def rotate(settings: Settings, today: date) -> tuple[TrustedKey, ...]:
     return own_keys(settings)
 
 
-def public_der(file: Path | None, key: str) -> bytes:
-    """The public key in a PEM file (DER). Raises ContentError that names the setting `key`."""
+def public_der(file: Path | None) -> bytes:
+    """The public key (DER) in the PEM file of `signing.public_key`. Raises ContentError."""
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
@@ -99,7 +99,8 @@ def public_der(file: Path | None, key: str) -> bytes:
             raise ValueError("none is named")
         return der_of(load_pem_public_key(file.read_bytes()))
     except (OSError, ValueError) as error:
-        raise ContentError(f"no public key can be read: {error}", file="goldsmith.toml", key=key) from None
+        what = f"no public key can be read: {error}"
+        raise ContentError(what, file="goldsmith.toml", key="signing.public_key") from None
 
 
 def pem_of(der: bytes) -> str:

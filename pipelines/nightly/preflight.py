@@ -69,7 +69,7 @@ def _signing(settings: Settings) -> Iterator[ContentError]:
     if not which(asked.command[0]):
         yield _wrong(f"no program is called {asked.command[0]}", "signing", "command")
     try:
-        public_der(asked.public_key, "signing.public_key")
+        public_der(asked.public_key)
     except ContentError as error:
         yield error
 
