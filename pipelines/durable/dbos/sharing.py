@@ -173,14 +173,16 @@ class Sharing:
         if any(row.version == self._queue.version for row in fitting):
             self._lacking.pop(needs, None)
             return
-        found = Lack(self._queue.alone, outdated=bool(fitting), other_content=bool(able))
+        told = partial(
+            lacking, needs=needs, alone=self._queue.alone, outdated=bool(fitting), other_content=bool(able)
+        )  # fmt: skip
         since = self._lacking.get(needs, time.monotonic())
         if needs not in self._lacking and flows:
             self._lacking[needs] = since
-            say(lacking(flows[0], needs, found))
+            say(told(flows[0]))
         elif time.monotonic() - since >= LACK_SECONDS:
             for flow in flows:
-                self._queue.give_up(flow, lacking(flow, needs, found))
+                self._queue.give_up(flow, told(flow))
 
     def _announce(self, capabilities: Iterable[str]) -> None:
         self._roster.announce(replace(self._row, capabilities=tuple(sorted(capabilities))))
@@ -301,23 +303,16 @@ def _but_content(needs: Iterable[str]) -> set[str]:
     return {need for need in needs if not need.startswith(CONTENT)}
 
 
-@dataclass(frozen=True)
-class Lack:
-    """Why no worker takes a flow: we are `alone`, or those that could are `outdated`, or have other content."""
-
-    alone: bool
-    outdated: bool
-    other_content: bool
-
-
-def lacking(flow: str, needs: Sequence[str], why: Lack) -> str:
-    """What is said when a flow waits for what no living worker of our version has; one of another may have it."""
+def lacking(flow: str, *, needs: Sequence[str], alone: bool, outdated: bool, other_content: bool) -> str:
+    """What is said when a flow waits for what no living worker of our version has: we are `alone`, or those that could
+    take it are `outdated`, or have other content.
+    """
     what = f"{flow} waits for a worker with {', '.join(needs)}"
-    if why.other_content and not why.outdated:
-        return f"{what}, and no worker has this content: bring the checkout of one to the same revision"
-    if why.outdated:
+    if outdated:
         return f"{what}: one that has that runs another version of Goldsmith; update it, and start it again"
+    if other_content:
+        return f"{what}, and no worker has this content: bring the checkout of one to the same revision"
     what = f"{what}, and none that lives has that: on a machine that does, "
-    if why.alone:
+    if alone:
         return f"{what}run this command; or set `database` to a PostgreSQL, which ./goldsmith worker there can share"
     return f"{what}./goldsmith worker with the same `database` adds one"
