@@ -141,7 +141,6 @@ class ClosedFix:
     published_at: datetime
 
 
-# What releases closed, and the moments of it that no other table tells. A line is never changed.
 closed_fixes = _table("closed_fixes", ClosedFix, keys=["vulnerability", "package", "image", "content"])
 
 
@@ -160,8 +159,6 @@ class MemberRun:
     at: datetime
 
 
-# What members run since when: a line for each change, in its order. A line is never changed; those of who is gone for
-# long are removed.
 member_runs = _table("member_runs", MemberRun, index=["fleet"])
 # When others' images and packages were first seen here, and last; a version that is empty: when somebody last looked.
 sights = _table(
@@ -251,7 +248,6 @@ class Lease(Holder):
     until: datetime
 
 
-# Who may act on a fleet, and until when nobody else may: one row a fleet.
 leases = _table("leases", Lease, keys=["fleet"])
 
 
@@ -265,7 +261,6 @@ class CommandRow:
     at: datetime
 
 
-# What people told a rollout to do; the newest line stands.
 commands = _table("commands", CommandRow, index=["rollout"])
 
 
@@ -282,7 +277,6 @@ class ApprovedPlanRow:
     rollout: str = ""
 
 
-# Plans of rollouts: who made each, who approved it, and the one rollout that used it.
 plans = _table("plans", ApprovedPlanRow, keys=["digest"], index=["rollout"])
 
 
@@ -326,7 +320,6 @@ class ToldPoint:
     acts: tuple[str, ...] = ()
 
 
-# What digests have told to whom, a line for each point that was open then; written once it was delivered.
 told_points = _table("told_points", ToldPoint, keys=["target", "subject"])
 
 
@@ -342,7 +335,6 @@ class Deployment:
     at: datetime
 
 
-# What rollouts left at a forge; another repository has records of its own.
 deployments = _table("deployments", Deployment, keys=["rollout", "repository"], index=["fleet"])
 
 

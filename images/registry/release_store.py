@@ -188,11 +188,8 @@ class RegistryStore(ReleaseStore):
             self.note("prune", f"{release.repository}@{release.digest}", why)
 
     def read_in(self) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:
-        """Read each definition's releases, and of each what a trusted key signed. One that proves nothing is said, and
-        stops no other.
-
-        What was judged and checked elsewhere is kept as told: it lets nothing through. Nothing takes the place of what
-        this ledger was told by a build or a scan of its own.
+        """Read each definition's releases, and of each what a trusted key signed (`record_evidence`). One that proves
+        nothing is said, and stops no other.
         """
         found, errors = list[Release](), list[GoldsmithError]()
         for name in self.names:
