@@ -11,8 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from hardening.foundation.errors import GoldsmithError, MalformedError, OutsideE
 from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from images.model import Base
+from images.packages.debian import dated
 from images.packages.index import write_atomically
 from images.registry.answers import NotFoundError
 from images.registry.http import NOT_FOUND, OK, UNAUTHORIZED, RegistryHttp
@@ -108,11 +108,8 @@ def rest_wanted(headers: Mapping[str, str], now: datetime) -> timedelta:
     said = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", said):
         return timedelta(seconds=int(said))
-    try:
-        at = parsedate_to_datetime(said)
-    except (ValueError, TypeError, OverflowError):
-        return timedelta(0)
-    return max((at if at.tzinfo else at.replace(tzinfo=UTC)) - now, timedelta(0))
+    at = dated(said)
+    return max(at - now, timedelta(0)) if at else timedelta(0)
 
 
 def spent(headers: Mapping[str, str]) -> timedelta:
