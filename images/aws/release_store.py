@@ -28,7 +28,7 @@ from images.release.attested import (
     ShownAttestation,
     attested_verdict,
     proof_or_why,
-    record_evidence,
+    read_in_proven,
     shown_attestations,
 )
 from images.release.lifecycle import newest_first, shown
@@ -212,7 +212,7 @@ class AwsStore(ReleaseStore):
         Read again, it changes nothing. What our key has not signed is not believed, and said; what a killed run left
         is the reaper's. A release whose evidence proves nothing is passed over, and said.
         """
-        cloud, found, errors = self.cloud, dict[str, Release](), list[GoldsmithError]()
+        cloud, found = self.cloud, dict[str, Release]()
         key = public_key(cloud)
         for ami in (ami for region in cloud.aws.all_regions for ami in ours_in(cloud, region)):
             if f"{cloud.prefix}{tags.REAP_AFTER}" in ami.tags:
@@ -222,14 +222,9 @@ class AwsStore(ReleaseStore):
             elif ami.release:
                 found[ami.release.digest] = ami.release
                 _record(cloud, ami, ami.release)
-        for release in newest_first(found.values())[::-1]:
-            try:
-                record_evidence(self.ledger, cloud.store, release, self._proved(release))
-            except GoldsmithError as error:
-                say(f"{shown(release)} is passed over: {error.message}")
-                errors.append(error)
-                del found[release.digest]
-        return newest_first(found.values()), tuple(errors)
+        oldest_first = reversed(newest_first(found.values()))
+        proven, errors = read_in_proven(self.ledger, cloud.store, oldest_first, self._proved)
+        return newest_first(proven), tuple(errors)
 
     def show(self, ref: str) -> ShownMachine:
         """What AWS says of `ref`: a name, `name:channel`, `name:date-digest`, or an image's id at home.

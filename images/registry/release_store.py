@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from hardening.findings import Outcome, Reason, Verdict
@@ -37,10 +38,10 @@ from images.release.attested import (
     ShownAttestation,
     attested_verdict,
     proof_or_why,
-    record_evidence,
+    read_in_proven,
     shown_attestations,
 )
-from images.release.lifecycle import dated_tag, shown
+from images.release.lifecycle import dated_tag
 from images.release.retention import REMOVE, KeepRule, RetirementDecision, plan
 from images.release.revocations import Ask, said_by_ledger
 from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
@@ -188,9 +189,7 @@ class RegistryStore(ReleaseStore):
             self.note("prune", f"{release.repository}@{release.digest}", why)
 
     def read_in(self) -> tuple[tuple[Release, ...], tuple[GoldsmithError, ...]]:
-        """Read each definition's releases, and of each what a trusted key signed (`record_evidence`). One that proves
-        nothing is said, and stops no other.
-        """
+        """Read each definition's releases, and of each what a trusted key signed."""
         found, errors = list[Release](), list[GoldsmithError]()
         for name in self.names:
             try:
@@ -199,13 +198,10 @@ class RegistryStore(ReleaseStore):
                 say(f"{name} is passed over: {error.message}")
                 errors.append(error)
                 continue
-            for release in reversed(releases):  # the oldest first: what was said last of a content stands
-                try:
-                    record_evidence(self.ledger, self.store, release, proved(self.registry, release, self.now))
-                    found.append(release)
-                except GoldsmithError as error:
-                    say(f"{shown(release)} is passed over: {error.message}")
-                    errors.append(error)
+            oldest_first, prove = reversed(releases), partial(proved, self.registry, now=self.now)
+            proven, failed = read_in_proven(self.ledger, self.store, oldest_first, prove)
+            found += proven
+            errors += failed
         return tuple(found), tuple(errors)
 
     def show(self, ref: str) -> ShownImage:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pydantic import BaseModel, ConfigDict
 
 from hardening.findings import Verdict
+from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedError
 from images.artifact import Artifact, Release
 from images.ledger import Ledger, ScanRecord
@@ -52,7 +53,25 @@ def attested_verdict(release: Release, proof: Attested) -> Verdict:
     return verdict
 
 
-def record_evidence(ledger: Ledger, store: Store, release: Release, proof: Attested) -> None:
+def read_in_proven(
+    ledger: Ledger, store: Store, releases: Iterable[Release], prove: Callable[[Release], Attested]
+) -> tuple[list[Release], list[GoldsmithError]]:
+    """Write releases into a lost ledger by what each proves, in their order: what is said last of a content stands.
+
+    Returns those that were read in, and what the others lack, which is said, and stops no other.
+    """
+    found, errors = list[Release](), list[GoldsmithError]()
+    for release in releases:
+        try:
+            _record(ledger, store, release, prove(release))
+            found.append(release)
+        except GoldsmithError as error:
+            say(f"{shown(release)} is passed over: {error.message}")
+            errors.append(error)
+    return found, errors
+
+
+def _record(ledger: Ledger, store: Store, release: Release, proof: Attested) -> None:
     """Write a release, the artifact behind it, and what was said of its content into a lost ledger.
 
     What was judged and checked elsewhere is kept as told: it lets nothing through. Nothing takes the place of what
