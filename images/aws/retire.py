@@ -26,7 +26,7 @@ from images.aws.permissions import OWN_IMAGE, OWN_PARAMETERS, PARAMETERS, PUBLIC
 from images.aws.usage import used_unseen
 from images.ledger import GONE, STANDING
 from images.release import lifecycle, retention
-from images.release.retention import DONE, KEEP, NO_RULE, KeepRule, NextAction, RetirementDecision
+from images.release.retention import DONE, KEEP, KeepRule, NextAction, RetirementDecision
 from images.release.store import PREVIOUS
 
 PERMISSIONS = (
@@ -42,6 +42,7 @@ PERMISSIONS = (
 Decision = RetirementDecision[Ami]
 Uses = dict[str, tuple[str, ...]]
 Rules = Mapping[str, KeepRule]
+NO_RULES: Rules = {}
 IMAGE_ID = re.compile(r"ami-[0-9a-f]{8,17}")
 NAMED_AT_ONCE = 10  # GetParameters' limit
 UNREAD = "unread"
@@ -50,18 +51,16 @@ SHOWN = 3
 ON_ITS_WAY = timedelta(minutes=5)  # deprecation is asked for a little ahead, since the past is refused
 
 
-def retire_images(cloud: Cloud, *, apply: bool, rules: Rules | None = None) -> tuple[Decision, ...]:
+def retire_images(cloud: Cloud, *, apply: bool, rules: Rules = NO_RULES) -> tuple[Decision, ...]:
     """Decide over every image of ours, and with `apply` take the actions that are due. `rules`: what is kept, by name.
 
     Who names the images of a region is read again right before any of them is touched.
     """
-    regions = {region: _decided_in(cloud, region, rules or {}, ask=apply) for region in cloud.regions(kind="image")}
+    regions = {region: _decided_in(cloud, region, rules, ask=apply) for region in cloud.regions(kind="image")}
     if not apply:
         return tuple(decision for decisions in regions.values() for decision in decisions)
     done = [
-        decision
-        for region, decisions in regions.items()
-        for decision in _take_all(cloud, region, decisions, rules or {})
+        decision for region, decisions in regions.items() for decision in _take_all(cloud, region, decisions, rules)
     ]
     blind = {decision.subject.region for decision in done if decision.subject.state == UNREAD}
     for region in regions.keys() - blind:
@@ -100,12 +99,10 @@ def _decisions(cloud: Cloud, found: Iterable[Ami], uses: Uses, rules: Rules, *, 
     where = unseen(cloud)
 
     def decided(ami: Ami, used: str = "") -> Decision:
-        if ami.release is None:
-            return RetirementDecision(ami, KEEP, UNKNOWN, held=True)
+        last = kept.get(ami.release, "") if ami.release else ""
         return decide_over(
             ami, _holding(ami, uses.get(ami.id, ())), cloud.aws, cloud.now, unseen=where,
-            disabled_at=tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}"),
-            rule=retention.rule_of(ami.release, rules), kept=kept.get(ami.release, "") or used,
+            disabled_at=tags.moment_in(ami.tags, f"{cloud.prefix}{tags.DISABLED_AT}"), rules=rules, kept=last or used,
         )  # fmt: skip
 
     decisions = [decided(ami) for ami in told]
@@ -126,20 +123,22 @@ def _known(cloud: Cloud, ami: Ami) -> Ami:
 
 def decide_over(
     ami: Ami, users: Sequence[str], aws: Aws, now: datetime, *, disabled_at: datetime | None, unseen: Sequence[str],
-    rule: KeepRule = NO_RULE, kept: str = "",
+    rules: Rules = NO_RULES, kept: str = "",
 ) -> Decision:  # fmt: skip
     """The action that is due for an image of ours: it is deprecated, then disabled, then removed, each after its grace.
 
     `users` is what names it; `disabled_at` when we disabled it; `unseen` whom it is shared with and where nobody could
-    look: a launch there within the grace holds it back too. `rule` says how long it stays once it is over, `kept`
+    look: a launch there within the grace holds it back too. `rules` say how long it stays once it is over, `kept`
     that it is one of the last.
     """
+    if ami.release is None:
+        return RetirementDecision(ami, KEEP, UNKNOWN, held=True)
     if ami.state == "disabled" and disabled_at:
         following = NextAction(retention.REMOVE, aws.deregister_after, disabled_at)
     elif ami.state != "disabled" and (ami.deprecated_at is None or ami.deprecated_at > now + ON_ITS_WAY):
         following = NextAction(retention.DEPRECATE, anyway=True)
     else:
-        stays = retention.grace_of(ami.release, rule) if ami.release else rule.for_
+        stays = retention.grace_of(ami.release, retention.rule_of(ami.release, rules))
         following = NextAction(retention.DISABLE, max(aws.disable_after, stays))
     launched = ""
     if unseen and ami.launched_at and ami.launched_at + following.grace > now:

@@ -70,7 +70,7 @@ class RetirementDecision(Generic[Subject]):
 
 
 def decide(
-    subject: Subject, release: Release | None, following: NextAction, needed: str, now: datetime, *,
+    subject: Subject, release: Release, following: NextAction, needed: str, now: datetime, *,
     newer: Sequence[Release] = (), held: str = "",
 ) -> RetirementDecision[Subject]:  # fmt: skip
     """The action that is due for a subject, as a `release` tells when it ends.
@@ -78,8 +78,6 @@ def decide(
     `needed` says who needs it, and `held` what else holds it back once an action is due; `newer` are the releases that
     may have taken its place.
     """
-    if release is None:
-        return RetirementDecision(subject, KEEP, "its tags do not tell when it ends")
     end, because = _end(release, newer, now)
     if following.disabled_at:
         end, because = following.disabled_at, f"disabled on {following.disabled_at:%Y-%m-%d}"

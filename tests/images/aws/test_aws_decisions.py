@@ -32,7 +32,7 @@ from images.aws.reaping import TaggedResource, decide_leftover
 from images.aws.retire import _holding, decide_over
 from images.aws.signed_statement import prove, statement
 from images.machine.blocks import ZERO, digest_of
-from images.release.retention import KeepRule
+from images.release.retention import ANY, KeepRule
 from images.release.retention import RetirementAction as Action
 from images.trust.envelope import enveloped
 from tests.images.ledger.test_ledger import ARTIFACT
@@ -209,10 +209,10 @@ def test_nothing_is_disabled_or_removed_too_early_or_under_anybody(
         assert "the instance i-1" in decision.why
 
 
-def test_an_image_that_does_not_say_when_it_ends_is_kept() -> None:
-    """Whoever took its tags away did not end it."""
+def test_an_image_that_the_ledger_does_not_know_is_kept() -> None:
+    """Nothing but the ledger says when one of ours ends."""
     decision = decide_over(ami(release=None), (), GRACE, NOW + 999 * DAY, disabled_at=None, unseen=())
-    assert (decision.action, "do not tell" in decision.why) == (Action.KEEP, True)
+    assert (decision.action, decision.held, "image.rebuild" in decision.why) == (Action.KEEP, True, True)
 
 
 def test_an_image_that_others_launched_lately_is_kept_where_nobody_can_look() -> None:
@@ -436,8 +436,8 @@ def test_the_last_images_stay_and_each_for_as_long_as_the_rule_says() -> None:
 
     def what(days: int, last: str = "", **rule: timedelta) -> str:
         decision = decide_over(
-            ami(), (), GRACE, RELEASE.expires_at + days * DAY, disabled_at=None, unseen=(), rule=KeepRule(**rule),
-            kept=last,
+            ami(), (), GRACE, RELEASE.expires_at + days * DAY, disabled_at=None, unseen=(),
+            rules={ANY: KeepRule(**rule)}, kept=last,
         )  # fmt: skip
         return f"{decision.action}: {decision.why}"
 
@@ -450,5 +450,7 @@ def test_the_last_images_stay_and_each_for_as_long_as_the_rule_says() -> None:
     kept = decide_over(new, (), GRACE, end, disabled_at=None, unseen=(), kept="the last one is kept")
     assert kept.action is Action.DEPRECATE
     bad = ami(release=replace(RELEASE, revoked_at=NOW, revoked_reason="bad"), deprecated_at=NOW)
-    rule = KeepRule(for_=90 * DAY)
-    assert decide_over(bad, (), GRACE, NOW + 14 * DAY, disabled_at=None, unseen=(), rule=rule).action is Action.DISABLE
+    rules = {ANY: KeepRule(for_=90 * DAY)}
+    assert (
+        decide_over(bad, (), GRACE, NOW + 14 * DAY, disabled_at=None, unseen=(), rules=rules).action is Action.DISABLE
+    )

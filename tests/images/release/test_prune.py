@@ -102,7 +102,6 @@ def test_a_releases_days_are_exact_to_the_moment() -> None:
     for days in (30, 43.99):
         assert at_days(days) == RetirementDecision("x", KEEP, "expired on 2026-12-25; to be disabled from 2027-01-08")
     assert at_days(44) == RetirementDecision("x", DISABLE, "expired on 2026-12-25")
-    assert decide("x", None, grace, "", NOW) == RetirementDecision("x", KEEP, "its tags do not tell when it ends")
 
 
 def test_who_needs_a_release_is_told_with_every_decision() -> None:
