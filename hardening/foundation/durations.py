@@ -1,9 +1,10 @@
-"""Durations as people write them in content: `30s`, `5m`, `12h`, `7d`."""
+"""Durations as people write them in content: `30s`, `5m`, `12h`, `7d`; and dates as headers write them."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainSerializer
@@ -50,6 +51,15 @@ def in_short(span: timedelta) -> str:
         if count or parts:
             parts.append(f"{count}{unit}" if count else "")
     return " ".join(filter(None, parts[:2])) or "0s"
+
+
+def header_date(text: str) -> datetime | None:
+    """A date as HTTP and Debian's release files have it (RFC 5322), in UTC; None where it is none."""
+    try:
+        found = parsedate_to_datetime(text)
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 Duration = Annotated[

@@ -21,12 +21,11 @@ from filelock import FileLock
 
 from hardening.foundation.addresses import is_safe
 from hardening.foundation.console import say
-from hardening.foundation.durations import shown
+from hardening.foundation.durations import header_date, shown
 from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.limits import CHUNK, FEED_BYTES, FEED_REDIRECTS, FEED_SECONDS, Limit, Meter
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
-from images.feeds import facts
 from images.feeds.facts import Facts, require_succession
 from images.feeds.oci_files import changed_artifact, is_artifact, made_at, write_file
 from images.scan.base import Feed
@@ -263,7 +262,7 @@ def _from_artifact(
 
 def _dated(own: datetime | None, answer: Answer, *, live: bool) -> datetime | None:
     """The date of data; `own` is the one inside."""
-    return own or facts.in_header(answer.modified) or (facts.in_header(answer.date) if live else None)
+    return own or header_date(answer.modified) or (header_date(answer.date) if live else None)
 
 
 def _text(date: datetime | None) -> str:

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +60,6 @@ def in_file(path: Path, key: str) -> datetime | None:
             return in_json(parse_json(read_all(file, JSON_BYTES, path.name), path.name), key)
     except (OSError, OutsideError):
         return None
-
-
-def in_header(text: str) -> datetime | None:
-    """The date of a Last-Modified header; None where there is none or it is no date."""
-    try:
-        dated = parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return dated.astimezone(UTC) if dated.tzinfo else dated.replace(tzinfo=UTC)
 
 
 EXPLOITED = "the list of exploited vulnerabilities"

@@ -11,8 +11,6 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
 
 from hardening.foundation.errors import OutsideError
@@ -258,15 +256,6 @@ def date_of(release: str) -> str:
         release = _signed(release)
     found = re.search(r"(?m)^(?:- )?Date: (.{1,64})$", release)
     return found[1].strip() if found else ""
-
-
-def dated(text: str) -> datetime | None:
-    """A date of a release file, as RFC 822 has them; None where it is none."""
-    try:
-        found = parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def package_of(stanza: str) -> Package:

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, cast
 
+from hardening.foundation.durations import header_date
 from hardening.foundation.errors import ContentError, OutsideError, nearest
 from hardening.foundation.hashing import DIGEST, digest_of
 from hardening.foundation.limits import Limit
@@ -141,7 +142,7 @@ class PackageIndex:
         return tuple(
             Offer(
                 **{key: said for key, said in one.items() if key != "signed"},
-                signed=debian.dated(one["signed"]) if dates else None,
+                signed=header_date(one["signed"]) if dates else None,
             )
             for one in told
         )

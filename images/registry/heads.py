@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hardening.foundation.addresses import is_loopback
+from hardening.foundation.durations import header_date
 from hardening.foundation.errors import GoldsmithError, MalformedError, OutsideError
 from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from images.model import Base
-from images.packages.debian import dated
 from images.packages.index import write_atomically
 from images.registry.answers import NotFoundError
 from images.registry.http import NOT_FOUND, OK, UNAUTHORIZED, RegistryHttp
@@ -108,7 +108,7 @@ def rest_wanted(headers: Mapping[str, str], now: datetime) -> timedelta:
     said = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}", said):
         return timedelta(seconds=int(said))
-    at = dated(said)
+    at = header_date(said)
     return max(at - now, timedelta(0)) if at else timedelta(0)
 
 

@@ -21,6 +21,7 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, derive_private_key
 
 from hardening.findings import Outcome, ScanReport, merge
+from hardening.foundation.durations import header_date
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import canonical
 from images.advisories import is_before
@@ -295,7 +296,7 @@ FEEDS = [
     Target("feed-debsecan", _of_text(facts.debsecan_facts, zlib.compress), lambda: [DEBSECAN], Form.TEXT),
     Target("feed-debsecan-bytes", _in_file(facts.debsecan_facts), lambda: [zlib.compress(DEBSECAN.encode())],
            Form.BYTES),
-    Target("header-date", facts.in_header, lambda: ["Wed, 21 Oct 2026 07:28:00 GMT"], Form.TEXT),
+    Target("header-date", header_date, lambda: ["Wed, 21 Oct 2026 07:28:00 GMT"], Form.TEXT),
 ]  # fmt: skip
 
 
@@ -345,7 +346,7 @@ def _told_by_apt(text: str) -> object:
 PACKAGES = [
     Target("package-entry", _entry, lambda: [ENTRY], Form.TEXT),
     Target("package-status", debian.installed, lambda: [f"{ENTRY}\n{ENTRY.replace('openssl', 'curl')}"], Form.TEXT),
-    Target("release-file", lambda text: debian.dated(debian.date_of(text)), lambda: [RELEASE_FILE], Form.TEXT),
+    Target("release-file", lambda text: header_date(debian.date_of(text)), lambda: [RELEASE_FILE], Form.TEXT),
     Target("sources", _sources, lambda: [SOURCES, "deb [signed-by=/k] http://deb.example trixie main\n"], Form.TEXT),
     Target("apt-answers", _told_by_apt, lambda: [APT], Form.TEXT),
     Target("versions", lambda text: [is_before(*text.partition("\n")[::2]), is_before("1", text)],

@@ -61,7 +61,9 @@ def refreshed(tmp_path: Path, server: h.Hostile, now: datetime = NOW) -> feeds.F
 # The date
 
 
-@pytest.mark.parametrize("header", [None, "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT", ""])
+@pytest.mark.parametrize(
+    "header", [None, "yesterday", "Thu, 99 Jan 2026 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -1400", ""]
+)
 def test_data_without_a_date_is_not_of_today(header: str | None, server: h.Hostile, tmp_path: Path) -> None:
     """A server that names no date, or none that can be read, vouches for nothing: policies refuse an unknown date."""
     server["/trixie"] = h.Reply(GOOD, headers={} if header is None else {"Last-Modified": header})
