@@ -14,6 +14,9 @@ from hardening.model import Kind, Severity
 from images.advisories import Advisories
 from images.artifact import Package
 
+NO_DATA, NO_PACKAGE = "it has no data", "the image's dpkg status lists no package"
+NOT_RECOGNISED = "it recognised no operating-system package in the image"
+
 
 @dataclass(frozen=True)
 class ScanTarget:
@@ -80,20 +83,21 @@ class ScanInputs:
     advisories: Advisories = field(default_factory=Advisories)
 
 
-def _always(_target: ScanTarget, _inputs: ScanInputs) -> str:
-    return ""
+def lacks_suite(_target: ScanTarget, inputs: ScanInputs) -> str:
+    """Why advisories over a suite's packages cannot be asked; empty where they can."""
+    return "" if inputs.suite else "the image names no Debian suite in os-release"
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """One scanner. `command` and `parse` are pure; `lacks` says why it cannot evaluate this target (empty: it can).
+    """One scanner. `command` and `parse` are pure; `lacks` says what else than its data is not there to evaluate.
 
     `kinds` are the images that it is for, and `spares` says why there is nothing of its kind in this one (no
     Dockerfile): not a gap, no finding. `ok` are the exit statuses that mean "it did its work". `answers` are the files
     of the work directory that it writes its answer to, where that is not its standard output; `files` are put there for
     it, by name, and the image as docker saves one under the name `archive`, if it has any. `environment` is all that it
-    sees beside where it is (`confinement`); `within` is the command that runs it, if one does. `feed` names the data of
-    another scanner that it judges by; `ignores`: see ScanReport.
+    sees beside where it is (`confinement`); `within` is the command that runs it, if one does. `feed` names the data
+    that it judges by, if it needs any; `ignores`: see ScanReport.
 
     Without a `program` it is a function of ours: `parse` gets an empty answer, and looks at what the inputs hold.
     """
@@ -103,7 +107,7 @@ class Scanner:
     program: str
     command: Callable[[ScanTarget, ScanInputs], list[str]]
     parse: Callable[[str, ScanTarget, ScanInputs], ScanReport]
-    lacks: Callable[[ScanTarget, ScanInputs], str] = _always
+    lacks: Callable[[ScanTarget, ScanInputs], str] = lambda _target, _inputs: ""
     kinds: tuple[Kind, ...] = (Kind.CONTAINER, Kind.MACHINE)
     spares: Callable[[ScanTarget], str] = lambda _target: ""
     ok: tuple[int, ...] = (0,)
@@ -115,10 +119,11 @@ class Scanner:
     archive: str = ""
     ignores: tuple[str, ...] = ()
 
-    @property
-    def data(self) -> str:
-        """The name of the data that it judges by."""
-        return self.feed or self.name
+    def cannot(self, target: ScanTarget, inputs: ScanInputs) -> str:
+        """Why this scanner cannot evaluate `target`; empty where it can."""
+        if lacks := self.lacks(target, inputs):
+            return lacks
+        return inputs.missing.get(self.feed, NO_DATA) if self.feed and self.feed not in inputs.feeds else ""
 
     def not_for(self, target: ScanTarget) -> str:
         """Why this scanner has nothing to look at in `target`; empty where it has."""

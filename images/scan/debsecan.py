@@ -8,7 +8,7 @@ from itertools import takewhile
 from hardening.disagreement import LANGUAGES, SIGNED_COPIES
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
 from images.packages import debian
-from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report, unevaluated
+from images.scan.base import NO_PACKAGE, ScanInputs, Scanner, ScanTarget, finding, lacks_suite, report, unevaluated
 
 NAME, STATUS = "debsecan", "status"
 
@@ -26,13 +26,9 @@ def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
     ]
 
 
-def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
-    """Why debsecan cannot evaluate this image; empty when it can."""
-    if not inputs.suite:
-        return "the image names no Debian suite in os-release"
-    if "status:" not in inputs.status.lower():
-        return "the image's dpkg status lists no package"
-    return inputs.missing.get(NAME, "") if NAME not in inputs.feeds else ""
+def lacks(target: ScanTarget, inputs: ScanInputs) -> str:
+    """What of this image debsecan cannot evaluate it without; empty when all is there."""
+    return lacks_suite(target, inputs) or ("" if "status:" in inputs.status.lower() else NO_PACKAGE)
 
 
 def files(_target: ScanTarget, inputs: ScanInputs) -> dict[str, str]:
@@ -53,9 +49,8 @@ def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
         # An answer we do not understand is no evaluation.
         return unevaluated(SCANNER, Outcome.ERROR, f"unknown output: {blocks[found.index(None)].strip()[:80]!r}")
     findings = [one for one in found if one]
-    evaluated = len(debian.installed(inputs.status))
-    nothing, expected = "the image's dpkg status lists no package", len(target.packages)
-    return report(NAME, SCANNER.kind, findings, evaluated, nothing, feed=inputs.feeds.get(NAME), expected=expected)
+    evaluated, expected = len(debian.installed(inputs.status)), len(target.packages)
+    return report(NAME, SCANNER.kind, findings, evaluated, NO_PACKAGE, feed=inputs.feeds.get(NAME), expected=expected)
 
 
 _HEAD = re.compile(r"(?P<id>(?:CVE|TEMP)-\S+)(?: \((?P<notes>[^)]*)\))?$")
@@ -88,5 +83,5 @@ def _nearest(version: str, fixes: list[str]) -> str:
 
 SCANNER = Scanner(
     NAME, FindingKind.VULNERABILITY, "debsecan", command, parse, lacks=lacks,
-    ignores=(LANGUAGES, SIGNED_COPIES, "undetermined"), files=files,
+    feed=NAME, ignores=(LANGUAGES, SIGNED_COPIES, "undetermined"), files=files,
 )  # fmt: skip

@@ -30,7 +30,7 @@ from images.feeds.indexed import EPSS
 from images.packages import debian
 from images.packages.dpkg_tree import dpkg_status
 from images.scan import boot_state, chosen, docker_archive, openscap, reproduced, syft
-from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
+from images.scan.base import NO_DATA, Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
 from images.scan.sandbox import read_answer, refuse_denied, run_confined
 from images.scan.syft import Bills
@@ -144,14 +144,14 @@ def at_best(settings: Settings, suite: str, now: datetime) -> tuple[ScanReport, 
     """
     data, missing = feeds.current(settings, suite, now)
     judges = [scanner for scanner in chosen(settings.scanners).values() if scanner.kind is FindingKind.VULNERABILITY]
-    return tuple(_at_best(scanner, data.get(scanner.data), missing) for scanner in judges)
+    return tuple(_at_best(scanner, data.get(scanner.feed), missing) for scanner in judges)
 
 
 def _at_best(scanner: Scanner, feed: Feed | None, missing: Mapping[str, str]) -> ScanReport:
     if scanner.program and process.which(scanner.program) is None:
         return unevaluated(scanner, Outcome.NOT_EVALUATED, f"{scanner.program} is not installed", feed)
     if feed is None:
-        return unevaluated(scanner, Outcome.NOT_EVALUATED, missing.get(scanner.data, "it has no data"))
+        return unevaluated(scanner, Outcome.NOT_EVALUATED, missing.get(scanner.feed, NO_DATA))
     return report(scanner.name, scanner.kind, [], 1, "", feed=feed)
 
 
@@ -214,13 +214,13 @@ def _inputs(target: ScanTarget, work: Path, suite: str, data: dict[str, Feed], m
 
 
 def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
-    feed = inputs.feeds.get(scanner.data)
+    feed = inputs.feeds.get(scanner.feed)
     if reason := scanner.not_for(target):
         return unevaluated(scanner, Outcome.NOT_APPLICABLE, reason)
     program = process.which(scanner.program) if scanner.program else None
     absent = f"{scanner.program} is not installed" if scanner.program and not program else ""
-    if lacks := scanner.lacks(target, inputs) or absent:
-        return unevaluated(scanner, Outcome.NOT_EVALUATED, lacks, feed)
+    if why := scanner.cannot(target, inputs) or absent:
+        return unevaluated(scanner, Outcome.NOT_EVALUATED, why, feed)
     inputs = replace(inputs, work=inputs.work / scanner.name)
     try:
         if program is None:
@@ -250,7 +250,7 @@ def reported(scanner: Scanner, said: str, target: ScanTarget, inputs: ScanInputs
     try:
         return replace(scanner.parse(said, target, inputs), ignores=scanner.ignores)
     except (*NOT_UNDERSTOOD, SyntaxError) as error:
-        feed = inputs.feeds.get(scanner.data)
+        feed = inputs.feeds.get(scanner.feed)
         return unevaluated(scanner, Outcome.ERROR, f"unknown output: {traced(error)}", feed)
 
 
@@ -330,7 +330,7 @@ def inputs_of(
     common = [subject, _own_code()]
     found = {
         name: digest_of(
-            [*common, name, _program(scanner.program), _data(data.get(scanner.data)), missing.get(scanner.data, "")]
+            [*common, name, _program(scanner.program), _data(data.get(scanner.feed)), missing.get(scanner.feed, "")]
         )
         for name, scanner in scanners.items()
     }

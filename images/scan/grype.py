@@ -14,7 +14,7 @@ from typing import Any
 
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
-from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, purl_type, report
+from images.scan.base import NOT_RECOGNISED, ScanInputs, Scanner, ScanTarget, finding, purl_type, report
 
 NAME = "grype"
 ANSWERS = ("matches.json", "packages.json")
@@ -42,20 +42,15 @@ def environment(_target: ScanTarget, inputs: ScanInputs) -> dict[str, str]:
     }
 
 
-def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
-    """Why it cannot evaluate vulnerabilities; empty where it can."""
-    return "" if NAME in inputs.feeds else inputs.missing.get(NAME, "feeds.grype names no database")
-
-
 def parse(answers: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     """Findings by package; evaluated is the number of Debian's packages that it lists."""
     matches, end = json.JSONDecoder().raw_decode(answers)
     components = json.loads(answers[end:]).get("components") or []
     seen = sum(purl_type(component.get("purl", "")) == "deb" for component in components)
     findings = [_finding(match) for match in matches["matches"]]
-    nothing, version = "it recognised no operating-system package in the image", matches["descriptor"]["version"]
+    version = matches["descriptor"]["version"]
     return report(
-        NAME, SCANNER.kind, findings, seen, nothing, feed=inputs.feeds.get(NAME), expected=len(target.packages),
+        NAME, SCANNER.kind, findings, seen, NOT_RECOGNISED, feed=inputs.feeds.get(NAME), expected=len(target.packages),
         version=version,
     )  # fmt: skip
 
@@ -77,7 +72,7 @@ SCANNER = Scanner(
     "grype",
     command,
     parse,
-    lacks=lacks,
+    feed=NAME,
     answers=ANSWERS,
     files=lambda _target, _inputs: {CONFIG: ""},
     environment=environment,

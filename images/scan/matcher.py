@@ -10,17 +10,9 @@ from hardening.findings import Finding, FindingKind, ScanReport
 from images.advisories import Advisory, match
 from images.artifact import Package
 from images.packages import debian
-from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report
+from images.scan.base import NO_PACKAGE, ScanInputs, Scanner, ScanTarget, finding, lacks_suite, report
 
 NAME, DATA = "matcher", "tracker"
-NOTHING = "the image's dpkg status lists no package"
-
-
-def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
-    """Why the matcher cannot evaluate this image; empty when it can."""
-    if not inputs.suite:
-        return "the image names no Debian suite in os-release"
-    return inputs.missing.get(DATA, "it has no data") if DATA not in inputs.feeds else ""
 
 
 def parse(_stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
@@ -30,7 +22,7 @@ def parse(_stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
         as_finding(package, one) for package, found in match(packages, inputs.advisories).items() for one in found
     ]
     feed, expected = inputs.feeds.get(DATA), len(target.packages)
-    return report(NAME, SCANNER.kind, findings, len(packages), NOTHING, feed=feed, expected=expected)
+    return report(NAME, SCANNER.kind, findings, len(packages), NO_PACKAGE, feed=feed, expected=expected)
 
 
 def as_finding(package: Package, said: Advisory) -> Finding:
@@ -47,6 +39,6 @@ def as_finding(package: Package, said: Advisory) -> Finding:
 
 
 SCANNER = Scanner(
-    NAME, FindingKind.VULNERABILITY, "", lambda _target, _inputs: [], parse, lacks=lacks, feed=DATA,
-    ignores=(LANGUAGES,),
+    NAME, FindingKind.VULNERABILITY, "", lambda _target, _inputs: [], parse, lacks=lacks_suite,
+    feed=DATA, ignores=(LANGUAGES,),
 )  # fmt: skip

@@ -50,9 +50,7 @@ def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
     """Why OpenSCAP cannot evaluate this tree; empty when it can."""
     if inputs.mounts:
         return "a /proc is mounted in the tree: the host's mounts would be judged, not the image's"
-    if inputs.suite not in STREAMS:
-        return f"there is no benchmark content for {inputs.suite or 'an unknown suite'}"
-    return "" if NAME in inputs.feeds else inputs.missing.get(NAME, "there is no benchmark content")
+    return "" if inputs.suite in STREAMS else f"there is no benchmark content for {inputs.suite or 'an unknown suite'}"
 
 
 def parse(answer: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
@@ -102,6 +100,7 @@ SCANNER = Scanner(
     command,
     parse,
     lacks=lacks,
+    feed=NAME,
     kinds=(Kind.MACHINE,),
     spares=lambda target: "" if target.benchmark else "its policy asks for no benchmark",
     ok=(0, 2),  # 2: at least one rule does not hold

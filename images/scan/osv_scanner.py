@@ -13,7 +13,7 @@ from typing import Any
 
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
-from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, report
+from images.scan.base import NOT_RECOGNISED, ScanInputs, Scanner, ScanTarget, finding, report
 
 NAME = "osv-scanner"
 CONFIG = "osv-scanner.toml"
@@ -29,18 +29,12 @@ def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
     ]  # fmt: skip
 
 
-def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
-    """Why it cannot evaluate vulnerabilities; empty where it can."""
-    return "" if NAME in inputs.feeds else inputs.missing.get(NAME, "feeds.osv_scanner names no database")
-
-
 def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     """Findings by binary package; evaluated is the number of Debian's packages that it lists."""
     found = [package for result in json.loads(stdout)["results"] for package in result["packages"]]
     seen = sum(_is_debian(entry["package"]) for entry in found)
-    nothing = "it recognised no operating-system package in the image"
     return report(
-        NAME, SCANNER.kind, [one for entry in found for one in _findings(entry)], seen, nothing,
+        NAME, SCANNER.kind, [one for entry in found for one in _findings(entry)], seen, NOT_RECOGNISED,
         feed=inputs.feeds.get(NAME), expected=len(target.packages),
     )  # fmt: skip
 
@@ -98,7 +92,7 @@ SCANNER = Scanner(
     "osv-scanner",
     command,
     parse,
-    lacks=lacks,
+    feed=NAME,
     kinds=(Kind.CONTAINER,),
     ok=(0, 1),  # 1: it found vulnerabilities
     files=lambda _target, _inputs: {CONFIG: ""},

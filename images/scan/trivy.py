@@ -25,7 +25,7 @@ from hardening.disagreement import SIGNED_COPIES
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
 from images.build.config import require_lines
-from images.scan.base import ScanInputs, Scanner, ScanTarget, finding, purl_type, report
+from images.scan.base import NOT_RECOGNISED, ScanInputs, Scanner, ScanTarget, finding, purl_type, report
 
 NAME, DISK, SECRET, CONFIG = "trivy", "trivy-disk", "trivy-secret", "trivy-config"
 NO_LAYER = "it opened no layer of the image"
@@ -78,11 +78,6 @@ def config_command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
     return ["trivy", "config", cache, *EVERYTHING, "--skip-check-update", str(inputs.work / "Dockerfile")]
 
 
-def lacks(_target: ScanTarget, inputs: ScanInputs) -> str:
-    """Why trivy cannot evaluate vulnerabilities; empty when it can."""
-    return inputs.missing.get(NAME, "") if NAME not in inputs.feeds else ""
-
-
 def dockerfile(image_config: Mapping[str, Any]) -> str:
     """The Dockerfile that an OCI image configuration amounts to; no value can break out of its line.
 
@@ -118,10 +113,9 @@ def results(stdout: str) -> tuple[list[dict[str, Any]], str]:
 def parse(name: str, stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     """Findings by binary package; evaluated are the operating-system packages that it lists."""
     found, version = results(stdout)
-    nothing = "it recognised no operating-system package in the image"
     return report(
         name, FindingKind.VULNERABILITY, _every(found, "Vulnerabilities", partial(_vulnerability, name)),
-        _packages_seen(found, target), nothing, feed=inputs.feeds.get(NAME), expected=len(target.packages),
+        _packages_seen(found, target), NOT_RECOGNISED, feed=inputs.feeds.get(NAME), expected=len(target.packages),
         version=version,
     )  # fmt: skip
 
@@ -196,12 +190,12 @@ def _misconfiguration(_result: Item, item: Item) -> Finding:
 
 
 SCANNER = Scanner(
-    NAME, FindingKind.VULNERABILITY, "trivy", command, partial(parse, NAME), lacks=lacks, ignores=IGNORES
+    NAME, FindingKind.VULNERABILITY, "trivy", command, partial(parse, NAME), feed=NAME, ignores=IGNORES
 )  # fmt: skip
 DISK_SCANNER = Scanner(
     DISK, FindingKind.VULNERABILITY, "trivy", disk_command, partial(parse, DISK), kinds=(Kind.MACHINE,), feed=NAME,
     ignores=IGNORES,
-    lacks=lambda target, inputs: lacks(target, inputs) or ("" if target.disk else "the raw disk is not there"),
+    lacks=lambda target, _inputs: "" if target.disk else "the raw disk is not there",
 )  # fmt: skip
 SECRET_SCANNER = Scanner(SECRET, FindingKind.SECRET, "trivy", secret_command, parse_secrets)
 CONFIG_SCANNER = Scanner(

@@ -362,9 +362,9 @@ def test_the_matcher_judges_the_packages_of_the_image_itself() -> None:
 def test_the_matcher_that_has_no_data_or_sees_too_little_evaluated_nothing() -> None:
     """Nothing evaluated is never a pass."""
     target, none = inputs(feeds={}, missing={"tracker": "it does not answer"})
-    assert MATCHER.lacks(target, none) == "it does not answer"
-    assert MATCHER.lacks(target, replace(none, suite="")) == "the image names no Debian suite in os-release"
-    assert MATCHER.lacks(*inputs()) == ""
+    assert MATCHER.cannot(target, none) == "it does not answer"
+    assert MATCHER.cannot(target, replace(none, suite="")) == "the image names no Debian suite in os-release"
+    assert MATCHER.cannot(*inputs()) == ""
     target, known = inputs()
     assert MATCHER.parse("", target, replace(known, status="")).outcome is Outcome.NOT_EVALUATED
     more = replace(target, packages=(*target.packages, OPENSSL))

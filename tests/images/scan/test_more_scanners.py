@@ -62,6 +62,6 @@ def test_lynis_judges_the_tree_and_not_the_host(tmp_path: Path) -> None:
 
 def test_one_that_is_named_and_not_installed_is_not_evaluated(tmp_path: Path) -> None:
     """And no judge: the same as for the default ones."""
-    absent = replace(MORE["grype"], program="no-such-grype", lacks=lambda *_: "")
+    absent = replace(MORE["grype"], program="no-such-grype", feed="")
     report = by(absent, make_target(tmp_path), tmp_path)
     assert (report.outcome, report.reason) == (Outcome.NOT_EVALUATED, "no-such-grype is not installed")

@@ -62,7 +62,7 @@ def test_another_image_reason_or_program_is_another_scan(tmp_path: Path, monkeyp
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    mine = {"mine": replace(ONE["debsecan"], name="mine", program="my-scanner")}
+    mine = {"mine": replace(ONE["debsecan"], name="mine", program="my-scanner", feed="mine")}
     seen = [inputs_of("image", mine, {}, {})["mine"]]
     assert inputs_of("image", mine, {}, {})["mine"] == seen[0]
     seen.append(inputs_of("image 2", mine, {}, {})["mine"])
@@ -181,7 +181,7 @@ class Clinic:
             found = Finding(FindingKind.VULNERABILITY, "CVE-2026-0001", "openssl", "1", "", Severity.LOW, opinion)
             return report(name, FindingKind.VULNERABILITY, [found], 1, "", feed=inputs.feeds.get(name))
 
-        return Scanner(name, FindingKind.VULNERABILITY, "true", command, parse)
+        return Scanner(name, FindingKind.VULNERABILITY, "true", command, parse, feed=name if name == "debsecan" else "")
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_debsecan_argv_takes_data_suite_and_status_of_the_image():
 )
 def test_debsecan_says_what_it_lacks(inputs, reason):
     """No suite, no packages or no data: not evaluated, with the reason."""
-    assert reason in SCANNERS["debsecan"].lacks(TARGET, inputs)
+    assert reason in SCANNERS["debsecan"].cannot(TARGET, inputs)
 
 
 def test_debsecan_counts_only_installed_packages():
@@ -386,13 +386,13 @@ def test_an_error_of_a_rule_is_no_pass():
         (replace(AT_MACHINE, suite="sid"), "no benchmark content for sid"),
         (replace(AT_MACHINE, suite=""), "no benchmark content for an unknown suite"),
         (replace(AT_MACHINE, feeds={}, missing={"openscap": "no such package"}), "no such package"),
-        (replace(AT_MACHINE, feeds={}), "there is no benchmark content"),
+        (replace(AT_MACHINE, feeds={}), "it has no data"),
     ],
 )
 def test_openscap_says_what_it_lacks(inputs, reason):
     """A tree that shows the host, a release that nobody wrote rules for, content that cannot be had: not evaluated."""
-    assert not SCANNERS["openscap"].lacks(MACHINE, AT_MACHINE)
-    assert reason in SCANNERS["openscap"].lacks(MACHINE, inputs)
+    assert not SCANNERS["openscap"].cannot(MACHINE, AT_MACHINE)
+    assert reason in SCANNERS["openscap"].cannot(MACHINE, inputs)
 
 
 def test_openscap_judges_the_tree_by_the_content_of_its_release_and_changes_nothing():
@@ -419,14 +419,14 @@ def test_a_service_that_systemd_passed_over_was_not_analysed():
     text, cut = sample("systemd-analyze"), "-> Overall exposure level for systemd-resolved"
     report = SCANNERS["systemd-analyze"].parse(text[: text.index(cut)], MACHINE, AT_MACHINE)
     assert (report.outcome, report.reason) == (Outcome.NOT_EVALUATED, "it saw 2 of the image's 3 services")
-    assert SCANNERS["systemd-analyze"].lacks(MACHINE, INPUTS) == "no service of the tree starts at boot"
+    assert SCANNERS["systemd-analyze"].cannot(MACHINE, INPUTS) == "no service of the tree starts at boot"
 
 
 def test_a_disk_that_trivy_cannot_read_is_not_evaluated_whatever_its_status():
     """The recorded answer over a disk whose partition has a name that trivy does not know: no result, status 0."""
     report = SCANNERS["trivy-disk"].parse(EMPTY["trivy-disk"], MACHINE, AT_MACHINE)
     assert report.outcome is Outcome.NOT_EVALUATED
-    assert SCANNERS["trivy-disk"].lacks(replace(MACHINE, disk=None), AT_MACHINE) == "the raw disk is not there"
+    assert SCANNERS["trivy-disk"].cannot(replace(MACHINE, disk=None), AT_MACHINE) == "the raw disk is not there"
 
 
 def test_a_secret_in_a_machines_tree_is_found_by_its_path():
@@ -514,7 +514,7 @@ def test_grype_argv_takes_the_layout_and_downloads_nothing() -> None:
         "GRYPE_DB_CACHE_DIR": "/data", "GRYPE_DB_AUTO_UPDATE": "false", "GRYPE_DB_VALIDATE_AGE": "false",
         "GRYPE_CHECK_FOR_APP_UPDATE": "false",
     }  # fmt: skip
-    assert MORE["grype"].lacks(TARGET, replace(INPUTS, feeds={})) == "feeds.grype names no database"
+    assert MORE["grype"].cannot(TARGET, replace(INPUTS, feeds={})) == "it has no data"
 
 
 def test_grype_tells_whose_severity_it_is_and_what_debian_will_not_fix() -> None:
