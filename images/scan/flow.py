@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hardening import findings
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
@@ -81,20 +81,8 @@ def scan(
     return _result([*reports, *reproduced.reports(settings, bills.cyclonedx, now)], exploited, bills, suite, entered)
 
 
-class FeedSource(Protocol):
-    """What gives the data that scanners and the gate judge by: `images.feeds`."""
-
-    def current(
-        self, settings: Settings, suite: str, now: datetime, *, benchmark: bool = False
-    ) -> tuple[dict[str, Feed], dict[str, str]]:
-        """The data by scanner, and for scanners without data the reason."""
-
-    def exploitation(self, settings: Settings, now: datetime) -> feeds.Exploited:
-        """What is known to be exploited, and how likely the rest is to be."""
-
-
 @dataclass
-class FeedsOnce(FeedSource):
+class FeedsOnce:
     """The feeds, each asked once: for many images of one moment."""
 
     _data: dict[tuple[str, bool], tuple[dict[str, Feed], dict[str, str]]] = field(default_factory=dict)
@@ -103,27 +91,27 @@ class FeedsOnce(FeedSource):
     def current(
         self, settings: Settings, suite: str, now: datetime, *, benchmark: bool = False
     ) -> tuple[dict[str, Feed], dict[str, str]]:
-        """Of a suite."""
+        """`feeds.current` of a suite."""
         if (suite, benchmark) not in self._data:
             self._data[suite, benchmark] = feeds.current(settings, suite, now, benchmark=benchmark)
         return self._data[suite, benchmark]
 
     def exploitation(self, settings: Settings, now: datetime) -> feeds.Exploited:
-        """Of all suites."""
+        """`feeds.exploitation`, which is of all suites."""
         self._exploited = self._exploited or feeds.exploitation(settings, now)
         return self._exploited
 
 
 def unchanged(
     known: ScanResult, subject: str, settings: Settings, scanners: Mapping[str, Scanner] | None = None, *,
-    now: datetime, benchmark: bool = False, source: FeedSource = feeds,
+    now: datetime, benchmark: bool = False, source: FeedsOnce | None = None,
 ) -> ScanResult | None:  # fmt: skip
     """The scan of `subject` without a look at the image, where all of an earlier one still stands; else None.
 
-    `benchmark`: its policy measures it by one; `source` gives the data of feeds.
+    `benchmark`: its policy measures it by one; `source` has the data of feeds for several such questions.
     Raises OutsideError where the list of exploited vulnerabilities is set and cannot be had.
     """
-    scanners = chosen(settings.scanners) if scanners is None else scanners
+    scanners, source = chosen(settings.scanners) if scanners is None else scanners, source or FeedsOnce()
     data, missing = source.current(settings, known.suite, now, benchmark=benchmark)
     entered = inputs_of(subject, scanners, data, missing)
     still, bill_stands = _still(known, entered)

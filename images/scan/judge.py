@@ -169,7 +169,8 @@ def scan_subject(context: Context, artifact: Artifact, policy: Policy | None, *,
     """What stands for all that scanners get to see of an artifact, and the benchmark that a machine is measured by."""
     reason = context.definitions[artifact.name].definition.healthcheck.none_because
     benchmark = policy.image.benchmark.profile if disk and policy and policy.image.benchmark else ""
-    return _subject(artifact, reason, benchmark), benchmark
+    seen = [artifact.name, artifact.digest, artifact.dockerfile, to_json(artifact.packages), reason]
+    return digest_of([*seen, benchmark] if benchmark else seen), benchmark
 
 
 def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: bool = False) -> ScanResult:
@@ -231,8 +232,7 @@ def scan_content(
     """
     reason = context.definitions[artifact.name].definition.healthcheck.none_because if artifact else ""
     disk, config = context.store.disk_of(digest), context.store.config(digest)
-    benchmark = policy.image.benchmark.profile if disk and policy and policy.image.benchmark else ""
-    subject = _subject(artifact, reason, benchmark) if artifact else ""
+    subject, benchmark = scan_subject(context, artifact, policy, disk=disk is not None) if artifact else ("", "")
     now, settings = context.now, context.settings
     if known and subject and (still := unchanged(known, subject, settings, now=now, benchmark=bool(benchmark))):
         return still
@@ -246,12 +246,6 @@ def scan_content(
             created=config["created"] if disk else config.get("created", ""), benchmark=benchmark,
         )  # fmt: skip
         return scan(target, settings, now=now, known=known)
-
-
-def _subject(artifact: Artifact, reason: str, benchmark: str) -> str:
-    """What stands for everything about an artifact that scanners get to see; `reason`: why it has no health check."""
-    more = [benchmark] if benchmark else []
-    return digest_of([artifact.name, artifact.digest, artifact.dockerfile, to_json(artifact.packages), reason, *more])
 
 
 def _last_scan(context: Context, artifact: Artifact) -> ScanResult | None:
@@ -282,19 +276,19 @@ def _dated(context: Context, findings: tuple[Finding, ...]) -> tuple[Finding, ..
     return tuple(replace(f, fix_known_since=seen.get((f.id, f.package), f.fix_known_since)) for f in findings)
 
 
-def _at_best(context: Context, name: str, suite: str) -> tuple[ScanReport, ...]:
-    """What the judges of images of its kind could say at best of the image `name` of `suite`."""
+def _judges_at_best(context: Context, name: str, suite: str) -> tuple[Policy, tuple[ScanReport, ...], bool]:
+    """The policy of the image `name` of `suite`, what judges of its kind could say at best, and whether one counts."""
+    policy = load_policy(context.settings.roots, context.policy_of(name))
     scanners, kind = chosen(context.settings.scanners), context.definitions[name].definition.kind
     reports = at_best(context.settings, suite, context.now)
-    return tuple(report for report in reports if kind in scanners[report.scanner].kinds)
+    mine = tuple(report for report in reports if kind in scanners[report.scanner].kinds)
+    return policy, mine, any(counts(policy.image.judges, report, context.now) for report in mine)
 
 
 def silent_judges(context: Context, name: str, suite: str) -> str:
     """Why no scanner here could judge the image `name` of `suite`, whatever is in it; empty where one can."""
-    rule = load_policy(context.settings.roots, context.policy_of(name)).image.judges
-    reports = _at_best(context, name, suite)
-    able = any(counts(rule, report, context.now) for report in reports)
-    return "" if able else silence(rule, reports, context.now)
+    policy, reports, able = _judges_at_best(context, name, suite)
+    return "" if able else silence(policy.image.judges, reports, context.now)
 
 
 def without_judges(context: Context, name: str, suite: str) -> RefusedError | None:
@@ -302,13 +296,12 @@ def without_judges(context: Context, name: str, suite: str) -> RefusedError | No
 
     Asked before hours are spent on an image that nobody here has the data to judge.
     """
-    policy = load_policy(context.settings.roots, context.policy_of(name))
-    reports, rule = _at_best(context, name, suite), policy.image.judges
-    if any(counts(rule, report, context.now) for report in reports):
+    policy, reports, able = _judges_at_best(context, name, suite)
+    if able:
         return None
-    reasons = tuple(judges(rule, name, reports, context.now))
     return GateError(
-        f"{name} would be refused by the policy {policy.name} whatever is in it, so it was not built", reasons,
+        f"{name} would be refused by the policy {policy.name} whatever is in it, so it was not built",
+        tuple(judges(policy.image.judges, name, reports, context.now)),
         hint=f"the reason says what to do about it; to try Goldsmith without: {TRIAL.format('image.build', name)}",
     )  # fmt: skip
 
