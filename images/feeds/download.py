@@ -9,7 +9,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -20,6 +20,7 @@ from urllib.parse import urljoin
 from filelock import FileLock
 
 from hardening.foundation.addresses import is_safe
+from hardening.foundation.asking import ask_within, require_wanted
 from hardening.foundation.console import say
 from hardening.foundation.durations import header_date, shown
 from hardening.foundation.errors import LateError, OutsideError
@@ -40,7 +41,6 @@ CONNECT_SECONDS, READ_SECONDS = 5, 60
 wait. FEED_SECONDS limits the whole.
 """
 OK = 200
-NAME = "feed transfer"
 OURS = {"User-Agent": "goldsmith", "Accept-Encoding": "identity"}
 """Who asks, as debsecan says it too: those who run public services may turn away what names only a library."""
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -65,31 +65,23 @@ def transfer(
 
     At most `most` bytes, else FEED_BYTES. `packed`: the server may pack it by gzip, and it is written as it comes.
 
-    The transfer has a thread of its own, which is left alone once it is late: a read that waits cannot be ended. `file`
-    is its owner's: what a late thread still brings goes into a file that has no name any more.
+    `file` is its owner's: what a late thread still brings goes into a file that has no name any more.
     """
     require_safe(address)
-    late, answer = threading.Event(), Future[Answer]()
-
-    def run() -> None:
-        try:
-            own = {**OURS, **({"Accept-Encoding": "gzip"} if packed else {}), **headers}
-            answer.set_result(_get(address, own, file, late, most or FEED_BYTES))
-        except BaseException as error:  # raised again by whoever waits
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name=NAME, daemon=True).start()
-    done = wait([answer], min(CONNECT_SECONDS, FEED_SECONDS.most)).done
-    if not done:
-        say(f"waiting for {address}")
-        done = wait([answer], max(0, FEED_SECONDS.most - CONNECT_SECONDS)).done
-    if not done:
-        late.set()
-        raise LateError(f"{address} exceeds {FEED_SECONDS}")
-    return answer.result()
+    own = {**OURS, **({"Accept-Encoding": "gzip"} if packed else {}), **headers}
+    ask = partial(_get, address, own, file, most or FEED_BYTES)
+    waits = threading.Timer(CONNECT_SECONDS, copy_context().run, (say, f"waiting for {address}"))
+    waits.daemon = True
+    waits.start()
+    try:
+        return ask_within(ask, timedelta(seconds=FEED_SECONDS.most))
+    except LateError:
+        raise LateError(f"{address} exceeds {FEED_SECONDS}") from None
+    finally:
+        waits.cancel()
 
 
-def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.Event, most: Limit) -> Answer:
+def _get(asked: str, headers: dict[str, str], file: IO[bytes], most: Limit) -> Answer:
     """What `asked` answers, wherever it leads on to."""
     import requests
     from urllib3.exceptions import HTTPError
@@ -101,7 +93,7 @@ def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.E
                 address, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True, allow_redirects=False
             ) as answer:
                 if answer.status_code not in REDIRECTS:
-                    return _take(asked, answer, file, late, most)
+                    return _take(asked, answer, file, most)
                 target = urljoin(address, answer.headers.get("Location", ""))
             require_safe(target, came_from=address)
             address = target
@@ -112,7 +104,7 @@ def _get(asked: str, headers: dict[str, str], file: IO[bytes], late: threading.E
     raise FEED_REDIRECTS.exceeded(asked)
 
 
-def _take(asked: str, answer: requests.Response, file: IO[bytes], late: threading.Event, most: Limit) -> Answer:
+def _take(asked: str, answer: requests.Response, file: IO[bytes], most: Limit) -> Answer:
     """Write what a good answer carries; of any other only its status counts."""
     etag, modified, date = (answer.headers.get(name, "") for name in ("ETag", "Last-Modified", "Date"))
     if answer.status_code != OK:
@@ -125,8 +117,7 @@ def _take(asked: str, answer: requests.Response, file: IO[bytes], late: threadin
     packed = packing != "identity"  # and stays so: whoever reads the copy unpacks it within limits
     for part in answer.raw.stream(CHUNK, decode_content=False) if packed else answer.iter_content(CHUNK):
         meter.add(len(part))
-        if late.is_set():
-            break
+        require_wanted()
         seen.update(part)
         file.write(part)
     return Answer(OK, etag, modified, f"sha256:{seen.hexdigest()}", date)

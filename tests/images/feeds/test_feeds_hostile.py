@@ -370,7 +370,7 @@ def test_a_slow_answer_ends_at_the_deadline_of_the_whole(
     assert "exceeds the limit feed.seconds" in feed.note
     assert (feed.date, feed.sha256) == (good.date, good.sha256)
     server.close()
-    for thread in [thread for thread in threading.enumerate() if thread.name == download.NAME]:
+    for thread in [thread for thread in threading.enumerate() if thread.name == "question"]:
         thread.join()
     assert sorted(path.name for path in feed.directory.iterdir()) == [".trixie.lock", "trixie", "trixie.kept.json"]
     assert (feed.directory / "trixie").read_bytes() == GOOD
