@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -32,7 +32,7 @@ from hardening.foundation.limits import FEED_BYTES, TRIVY_FILE
 from hardening.foundation.process import REGISTRY, run, threads, which
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
-from images.feeds import download, facts, scanner_data
+from images.feeds import download, facts
 from images.feeds.facts import Facts
 from images.feeds.indexed import CHECK_AFTER, SAMPLE, Likelihoods, likelihoods, require_suite, tracker
 from images.feeds.indexed import is_address as _is_address
@@ -66,7 +66,7 @@ def current(
         "tracker": lambda: tracker(settings, suite, now, after),
         "trivy": lambda: _trivy(settings, now, after),
         **({"openscap": lambda: benchmark_content(settings, suite)} if benchmark else {}),
-        **scanner_data.takes(settings),
+        **{name: partial(_directory, settings, name) for name in DIRECTORIES if name in settings.scanners},
     }
     with threads() as pool:  # where no address answers, all of them are waited for at once
         running = {name: pool.submit(take) for name, take in takes.items()}
@@ -124,7 +124,29 @@ def _trivy(settings: Settings, now: datetime, after: timedelta) -> Feed:
     dated = _facts(directory).date
     source = "downloaded by trivy" if place == DOWNLOAD else f"directory {directory}"
     databases = [file for part in ("db", "java-db") for file in (directory / part).glob("*")]
-    return Feed(directory, dated, source, note=note, stamps=scanner_data.stamps(databases))
+    return Feed(directory, dated, source, note=note, stamps=_stamps(databases))
+
+
+DIRECTORIES = {"grype": "grype", "osv-scanner": "osv_scanner"}
+"""Scanners whose data they alone read, each with its setting of `feeds`: a directory."""
+
+
+def _directory(settings: Settings, scanner: str) -> Feed:
+    """What the directory of the settings holds; its date is that of its newest file."""
+    setting = DIRECTORIES[scanner]
+    place = getattr(settings.feeds, setting)
+    if not place:
+        raise OutsideError(f"feeds.{setting} names no directory with {scanner}'s data")
+    files = [file for file in sorted((ROOT / place).rglob("*")) if file.is_file()]
+    if not files:
+        raise OutsideError(f"feeds.{setting}: there is no data in {ROOT / place}")
+    return Feed(ROOT / place, max(map(_modified, files)), f"directory {ROOT / place}", stamps=_stamps(files))
+
+
+def _stamps(files: Iterable[Path]) -> tuple[str, ...]:
+    """Files that hold gigabytes, each with its size and time: what tells that one was replaced."""
+    found = [(file, file.stat()) for file in sorted(files)]
+    return tuple(f"{file.name} {status.st_size} {status.st_mtime_ns}" for file, status in found)
 
 
 NOT_ASKED = Likelihoods()

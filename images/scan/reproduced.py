@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
@@ -30,6 +30,7 @@ from hardening.foundation.limits import (
 from hardening.foundation.settings import ROOT, Settings
 from images.feeds import download
 from images.feeds.facts import Facts
+from images.feeds.indexed import modified
 from images.scan.base import Feed
 from images.store.files import file_digest
 
@@ -100,7 +101,7 @@ def _data(settings: Settings, now: datetime) -> tuple[Feed, list[Path]]:
         files = [ROOT / place / f"{name}.json" for name in lists]
         if lost := next((file for file in files if not file.is_file()), None):
             raise OutsideError(f"feeds.reproduced: there is no {lost}")
-        oldest = min(datetime.fromtimestamp(file.stat().st_mtime, UTC) for file in files)
+        oldest = min(map(modified, files))
         named = digest_of([file_digest(file) for file in files])
         return Feed(ROOT / place, oldest, f"directory {ROOT / place}", named), files
     files = [settings.state_dir / "feeds" / NAME / f"{name}.json" for name in lists]

@@ -15,7 +15,7 @@ from images import feeds
 from images.advisories import FeedChange, changes, standing
 from images.context import Context
 from images.documents import to_json
-from images.feeds import indexed, scanner_data
+from images.feeds import indexed
 from images.ledger.artifacts import PackageList
 from images.scan.base import Feed
 from pipelines.cli.affected import holders_of
@@ -137,7 +137,7 @@ def _setting(context: Context, name: str) -> str:
 
 
 def _key(name: str) -> str:
-    return scanner_data.DIRECTORIES.get(name, name)
+    return feeds.DIRECTORIES.get(name, name)
 
 
 def _changes(

@@ -17,8 +17,7 @@ from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.context import Context
-from images.feeds import indexed
-from images.feeds.scanner_data import DIRECTORIES
+from images.feeds import DIRECTORIES, indexed
 from images.ledger import FleetCheck, Move, ScanRecord, tables
 from images.scan import MORE, sandbox
 from pipelines.cli.affected import show_affected, who_is_affected
