@@ -33,12 +33,13 @@ from images.boot import Level
 from images.build import build as build_image
 from images.build import require_platform, require_tools
 from images.build.build_steps import BuildJob, Built
-from images.build.elsewhere import brought
 from images.build.workspace import sweep, workspace
 from images.context import Context
 from images.machine.trees import private_mounts
 from images.plan.build_plan import Action, BuildPlan, sorter, with_ancestors
 from images.plan.planner import Planner
+from images.plan.upstream import Upstream
+from images.registry.answers import NotFoundError
 from images.registry.releases import revocations_in
 from images.release.revocations import revoked_base
 from images.scan.judge import judge, only_check, refusal, without_judges
@@ -267,6 +268,28 @@ class _Builder:
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),
             hint=f"{why}; where that cannot be, {asking}",
         )
+
+
+def brought(context: Context, upstream: Upstream, plan: BuildPlan) -> bool:
+    """Whether the content that `plan` would build was brought here from the registry, where another machine that built
+    it of the same inputs published it, so that nothing has to be built.
+
+    So a child can be built where its parent was not. Machines are built again: their trees are in no registry; and so
+    is what a Dockerfile made, whose text is scanned too. Where the registry lacks it or fails, it is built as well.
+    """
+    address = context.settings.registry.address.rstrip("/")
+    if plan.artifact or not address or not plan.input_digest or context.definitions[plan.name].definition.is_machine:
+        return False
+    known = context.ledger.artifact_by_input(plan.name, plan.platform, plan.input_digest)
+    if known is None or known.dockerfile or context.store.has(known.digest):
+        return False
+    try:
+        upstream.bring_exactly(f"{address}/{plan.name}:published", known.digest)
+    except (OutsideError, NotFoundError) as error:
+        say(f"{plan.name}: another machine built it, and its content is not to be had: {error.message}")
+        return False
+    say(f"{plan.name}: brought from {address}, where another machine published it")
+    return True
 
 
 def job_for(

@@ -17,7 +17,7 @@ from hardening.foundation.content import load_toml, read_toml
 from hardening.foundation.errors import ContentError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Registry, Settings
-from images.build.elsewhere import brought
+from images.build.flow import brought
 from images.model import Definition
 from images.plan.upstream import LOCK, Pin, Upstream, render_lock
 from images.store.oci import Store
