@@ -84,29 +84,26 @@ class Context:
 
     def over(self, store: Store) -> Context:
         """The same context on another store, such as that of a build which is not adopted yet."""
-        other = copy(self)
-        other.__dict__["store"] = store
-        return other
+        return self._with(store=store)
 
     def by_policy(self, policy: Policy, instead_of: str) -> Context:
         """The same context where `policy` stands in the place of the one of that name."""
-        other = copy(self)
-        other.__dict__["changed"] = {**self.changed, instead_of: policy}
-        return other
+        return self._with(changed={**self.changed, instead_of: policy})
 
     def moved(self, now: datetime) -> Context:
         """The same context at another moment."""
-        other = copy(self)
-        other.__dict__["now"] = now
-        other.__dict__.pop("cloud", None)
-        return other
+        return self._with("cloud", now=now)
 
     def over_content(self, roots: tuple[Path, ...]) -> Context:
         """The same context over the content of other roots, one for each; store, ledger and registry stay."""
+        return self._with("controls", "definitions", "parents", "_sound", settings=self.settings.over(roots))
+
+    def _with(self, *without: str, **changed: object) -> Context:
+        """The same context with what was opened already, but for what is `changed`, and opened anew: `without`."""
         other = copy(self)
-        other.__dict__["settings"] = self.settings.over(roots)
-        for known in ("controls", "definitions", "parents", "_sound"):
+        for known in without:
             other.__dict__.pop(known, None)
+        other.__dict__.update(changed)
         return other
 
     def policy_named(self, name: str) -> Policy:
