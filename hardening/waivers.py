@@ -15,15 +15,15 @@ from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Waiver
 from hardening.policy import RunningRules
 
-BOOT_TITLES = {
+STARTS = "container-starts"
+TITLES = {
     "boot-completed": "The machine boots to its default target",
     "boot-failed-units": "No unit has failed after the boot",
     "boot-listening": "Nothing listens but what the definition names",
     "boot-cloud-init": "cloud-init ends without an error",
     "boot-second": "A second boot is as good, and what makes a machine itself is made once for each",
+    STARTS: "The container gets healthy as it is shipped",
 }
-STARTS = "container-starts"
-TITLES = {**BOOT_TITLES, STARTS: "The container gets healthy as it is shipped"}
 # Goldsmith's own rules, beside controls, findings and benchmarks.
 RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
 # Whatever is not listed cannot be waived: that something was evaluated at all, what a policy must hold, a revocation.

@@ -89,7 +89,7 @@ def _second(task: BootTask, kept: Disk, first: Boot) -> tuple[CheckResult, list[
     That one is asked for nothing but what it makes for itself, so it starts without firmware where that can be.
     """
     if not first.stream.whole:
-        return observations.no_second("the first boot gave no whole report"), []
+        return observations.no_second(), []
     say("booting it a second time, and another one beside it")
     again = replace(task, title="second boot", disk=kept, errand=Errand(asked=AGAIN))
     disk = task.disk

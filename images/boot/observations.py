@@ -13,7 +13,7 @@ from hardening.findings import LIVE_LIMIT_SECONDS, CheckResult, Outcome, nothing
 from hardening.foundation.errors import NOT_UNDERSTOOD
 from hardening.model import Enforcement, Severity
 from hardening.render import Check
-from hardening.waivers import BOOT_TITLES
+from hardening.waivers import TITLES
 from images.boot.guest import GuestRecords, Record, plain, tail
 
 
@@ -200,9 +200,9 @@ def _judged(boot: Boot, judges: Mapping[str, Judge]) -> tuple[CheckResult, ...]:
     return tuple(_observation(name, boot.stream.records[f"observed.{name}"], judge) for name, judge in judges.items())
 
 
-def no_second(why: str) -> CheckResult:
+def no_second() -> CheckResult:
     """The result where there was no first boot to come after."""
-    return nothing_to_look_at(_check("boot-second"), why)
+    return nothing_to_look_at(_check("boot-second"), "the first boot gave no whole report")
 
 
 def second(first: Boot, again: Boot, other: Boot) -> CheckResult:
@@ -211,9 +211,9 @@ def second(first: Boot, again: Boot, other: Boot) -> CheckResult:
     dark = [f"{one.title}: {one.stream.problem}\n{tail(one.console)}" for one in (again, other) if not one.stream.whole]
     wrong = [*late, *dark] or [*_not_good(again), *_not_itself(first, again), *_not_unlike(first, other)]
     if wrong:
-        return _result("boot-second", Outcome.FAIL, "\n".join(wrong))
+        return own_result("boot-second", Outcome.FAIL, "\n".join(wrong))
     kept = ", ".join(sorted(_identity(first)))
-    return _result("boot-second", Outcome.PASS, f"came up again without a failed unit; kept, and its own: {kept}")
+    return own_result("boot-second", Outcome.PASS, f"came up again without a failed unit; kept, and its own: {kept}")
 
 
 def _completed(said: str, boot: Boot) -> Judged:
@@ -287,8 +287,8 @@ def _identity(boot: Boot) -> dict[str, str]:
 def _observation(name: str, record: Record, judge: Judge) -> CheckResult:
     if record.status or record.stderr.strip():
         said = f"the machine could not be asked (status {record.status})\n{record.stdout}{record.stderr}"
-        return _result(f"boot-{name}", Outcome.ERROR, said)
-    return _result(f"boot-{name}", *judge(record.stdout))
+        return own_result(f"boot-{name}", Outcome.ERROR, said)
+    return own_result(f"boot-{name}", *judge(record.stdout))
 
 
 def _without_report(name: str, boot: Boot) -> CheckResult:
@@ -297,12 +297,13 @@ def _without_report(name: str, boot: Boot) -> CheckResult:
         return nothing_to_look_at(_check(f"boot-{name}"), boot.stream.problem)
     ended = f", and did not end within {boot.seconds:.0f} s" if boot.late else f", and ended after {boot.seconds:.0f} s"
     said = f"{boot.stream.problem}{ended} ({boot.accelerator}); the console's last lines:\n{tail(boot.console)}"
-    return _result("boot-completed", Outcome.FAIL, said)
+    return own_result("boot-completed", Outcome.FAIL, said)
 
 
-def _result(control: str, outcome: Outcome, evidence: str) -> CheckResult:
+def own_result(control: str, outcome: Outcome, evidence: str) -> CheckResult:
+    """The result of what a boot or a start itself showed, which `TITLES` names."""
     return result_of(_check(control), outcome, evidence.strip())
 
 
 def _check(control: str) -> Check:
-    return Check(control, BOOT_TITLES[control], Severity.HIGH, Enforcement.ENFORCE, "", {})
+    return Check(control, TITLES[control], Severity.HIGH, Enforcement.ENFORCE, "", {})

@@ -17,10 +17,11 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import pipe_from
 from hardening.foundation.timing import step
 from hardening.gate import enforced_as
-from hardening.model import Enforcement, Severity, Waiver
-from hardening.render import Check, Overlay
-from hardening.waivers import STARTS, TITLES, about_check, waived_by
+from hardening.model import Enforcement, Waiver
+from hardening.render import Overlay
+from hardening.waivers import STARTS, about_check, waived_by
 from images.boot import Level, boot, merge_live
+from images.boot.observations import own_result
 from images.build.workspace import TRIAL, WORK_LABEL
 from images.engine import engine
 from images.model import Definition
@@ -228,9 +229,9 @@ def _start(client: DockerClient, tag: str, definition: Definition, config: dict[
     """Start the image by its own entrypoint, and ask its own health check until that is content, or time is over."""
     asked = ((config.get("config") or {}).get("Healthcheck") or {}).get("Test") or ["NONE"]
     if asked[0] == "NONE":
-        return _starts(Outcome.FAIL, NOTHING_TO_ASK)
+        return own_result(STARTS, Outcome.FAIL, NOTHING_TO_ASK)
     with _created(client, tag, definition, work_id, healthcheck={"interval": ASKED_EACH}) as container:
-        return _starts(*until_healthy(client, container, START_SECONDS))
+        return own_result(STARTS, *until_healthy(client, container, START_SECONDS))
 
 
 def until_healthy(client: DockerClient, container: Container, seconds: float) -> tuple[Outcome, str]:
@@ -249,11 +250,6 @@ def until_healthy(client: DockerClient, container: Container, seconds: float) ->
     last = (health.get("Log") or [{}])[-1].get("Output", "").strip() or "nothing"
     said = f"its health check did not pass within {seconds:g} s, and said last: {last}"
     return Outcome.FAIL, f"{said}\n{_logs(container)}"
-
-
-def _starts(outcome: Outcome, evidence: str) -> CheckResult:
-    check = Check(STARTS, TITLES[STARTS], Severity.HIGH, Enforcement.ENFORCE, "", {})
-    return result_of(check, outcome, evidence.strip())
 
 
 def as_meant(definition: Definition) -> dict[str, Any]:
