@@ -45,12 +45,12 @@ def require_succession(good: Facts, fresh: Facts, now: datetime) -> None:
 
 
 def in_json(value: Any, key: str) -> datetime | None:
-    """The date (ISO 8601; UTC where it names no zone) at `key` of a JSON value, or None where there is none."""
+    """The date (ISO 8601; UTC where it names no zone) at `key` of a JSON value, in UTC; None where there is none."""
     try:
         dated = datetime.fromisoformat(value[key])
-    except (ValueError, KeyError, TypeError):
+        return dated.astimezone(UTC) if dated.tzinfo else dated.replace(tzinfo=UTC)
+    except (ValueError, KeyError, TypeError, OverflowError):
         return None
-    return dated if dated.tzinfo else dated.replace(tzinfo=UTC)
 
 
 def in_file(path: Path, key: str) -> datetime | None:

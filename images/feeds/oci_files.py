@@ -6,7 +6,7 @@ artifact, never as its arrival: what is old stays old.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from email.utils import format_datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import hex_of
 from hardening.foundation.limits import CHUNK, FEED_ARTIFACT, Limit
 from hardening.foundation.settings import Settings
+from images.feeds.facts import in_json
 from images.store.files import file_digest
 
 if TYPE_CHECKING:
@@ -76,12 +77,11 @@ def write_file(settings: Settings, place: str, found: Manifest, name: str, sink:
 
 def made_at(found: Manifest, place: str) -> str:
     """When an artifact was made, as HTTP's `Last-Modified` says it. Raises OutsideError where it does not tell."""
-    try:
-        at = datetime.fromisoformat(found.annotations[CREATED])
-    except (KeyError, ValueError):
+    at = in_json(found.annotations, CREATED)
+    if at is None:
         why = f"{place} does not say when it was made ({CREATED}): its data could be of any day"
-        raise OutsideError(why, hint="oras push writes it") from None
-    return format_datetime((at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC), usegmt=True)
+        raise OutsideError(why, hint="oras push writes it")
+    return format_datetime(at, usegmt=True)
 
 
 def registry_of(settings: Settings, place: str) -> RegistryClient:

@@ -146,7 +146,9 @@ def test_what_is_worse_does_not_take_the_place_of_the_good_copy(shelf: Shelf, lo
     assert "last good copy" in found.feed.note
 
 
-@pytest.mark.parametrize("said", [{}, {MADE: "yesterday"}], ids=["none", "no date"])
+@pytest.mark.parametrize(
+    "said", [{}, {MADE: "yesterday"}, {MADE: "9999-12-31T23:59:59-14:00"}], ids=["none", "no date", "after all years"]
+)
 def test_an_artifact_of_no_day_is_refused(shelf: Shelf, said: dict[str, str]) -> None:
     """Else old data would pass for new."""
     shelf.push_by_hand(said, kev("CVE-2026-0001"))
