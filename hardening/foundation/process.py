@@ -213,8 +213,6 @@ def stop_running() -> None:
 
 def which(program: str) -> Path | None:
     """Where `program` is: beside our own interpreter, on PATH, or in sbin, which a user's PATH often lacks."""
-    import sys
-
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     found = shutil.which(program, path=path)
     return Path(found) if found else None

@@ -217,7 +217,7 @@ def second(first: Boot, again: Boot, other: Boot) -> CheckResult:
 
 
 def _completed(said: str, boot: Boot) -> Judged:
-    facts = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
+    facts = _facts(said)
     state, (target, *active) = facts.get("state", "unknown"), facts.get("target", "unknown").split()
     if state in {"running", "degraded"} and active == ["active"]:
         return Outcome.PASS, f"{target} reached after {facts.get('uptime', '?')} s ({boot.accelerator}); state {state}"
@@ -237,7 +237,7 @@ def _failed_units(said: str) -> Judged:
 def _cloud_init(said: str) -> Judged:
     if said.strip() == "absent":
         return Outcome.NOT_APPLICABLE, "the image has no cloud-init"
-    facts = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
+    facts = _facts(said)
     try:
         result, status = (json.loads(facts[name])["v1"] for name in ("result", "status"))
         wrong = [str(one) for one in (*result.get("errors", ()), *_complaints(status))]
@@ -279,9 +279,13 @@ def _not_unlike(first: Boot, other: Boot) -> list[str]:
 
 
 def _identity(boot: Boot) -> dict[str, str]:
-    lines = boot.stream.records["observed.identity"].stdout.splitlines()
-    facts = dict(line.split(" ", 1) for line in lines if " " in line)
+    facts = _facts(boot.stream.records["observed.identity"].stdout)
     return {name: value for name, value in facts.items() if name != "boot"}
+
+
+def _facts(said: str) -> dict[str, str]:
+    """What the machine said, a name and its value in each line."""
+    return dict(line.split(" ", 1) for line in said.splitlines() if " " in line)
 
 
 def _observation(name: str, record: Record, judge: Judge) -> CheckResult:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -12,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from hardening.foundation.errors import ROOM_HINT, OutsideError
+from hardening.foundation.errors import FULL, ROOM_HINT, OutsideError
 
-FULL = ("No space left on device", "You don't have enough free space")  # the kernel's words, and apt's
+FULL_IN_WORDS = ("No space left on device", "You don't have enough free space")  # the kernel's words, and apt's
 
 MEMORY = Path("/proc/meminfo")
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
@@ -26,11 +25,11 @@ def room_on(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno not in FULL:
             raise
         raise _full(directory, str(error)) from None
     except OutsideError as error:
-        if not any(words in error.evidence for words in FULL):
+        if not any(words in error.evidence for words in FULL_IN_WORDS):
             raise
         raise _full(directory, error.evidence) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, cast
 
-from hardening.foundation.errors import OutsideError
+from hardening.foundation.errors import FULL, OutsideError
 from hardening.foundation.limits import LAYER_WINDOW, SMALL_FILE, Counted, read_all
 from images.store.tars import ATTRIBUTE, BUFFER, Allowance, Tar, Within, ratio
 
@@ -291,7 +290,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, *damage) as error:
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if isinstance(error, OSError) and error.errno in FULL:
             raise
         raise OutsideError(f"the layer {path.name[:12]} cannot be unpacked: {error}") from None
 
