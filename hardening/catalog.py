@@ -24,9 +24,7 @@ def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
 
     Raises ContentError for unknown keys, missing parts, undeclared files, and an id that stands in two roots.
     """
-    found = find_content(roots, "hardening/controls", "*/")
-    functions = find_content(roots, "hardening/functions", "*.sh")
-    return {name: load_control(name, folder, functions) for name, folder in found.items()}
+    return dict(ControlsOnDemand(roots))
 
 
 class ControlsOnDemand(Mapping[str, LoadedControl]):
