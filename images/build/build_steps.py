@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -173,10 +173,12 @@ def render(path: Path, values: dict[str, Any]) -> str:
         raise ContentError(f"{line}{error.message}", file=path, hint=f"values: {', '.join(sorted(values))}") from None
 
 
-def copy_folder(folder: Path, target: Path) -> Path:
-    """Copy what is in the definition's folder: links as links, modes as the input digest knows them."""
+def copy_folder(folder: Path, target: Path, names: Collection[str] | None = None) -> Path:
+    """Copy what is in the definition's folder, or these files of it: links as links, modes as the input digest knows
+    them.
+    """
     target.mkdir(parents=True)
-    for name, path in files_of(folder).items():
+    for name, path in ((name, path) for name, path in files_of(folder).items() if names is None or name in names):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copyfile(path, target / name, follow_symlinks=False)
         if not copy.is_symlink():

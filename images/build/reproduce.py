@@ -7,7 +7,6 @@ the registry by its digest.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,10 +22,10 @@ from hardening.foundation.settings import Settings
 from hardening.model import Kind
 from hardening.render import Overlay
 from images.artifact import Artifact, Package, Release
-from images.build import build, builder_of, builder_version, require_platform, require_tools
+from images.build import build, build_steps, builder_of, builder_version, require_platform, require_tools
 from images.build.build_steps import BuildJob
 from images.build.workspace import sweep, workspace
-from images.catalog import LoadedDefinition, file_digests, mode_of
+from images.catalog import LoadedDefinition, file_digests
 from images.context import Context
 from images.machine.trees import private_mounts
 from images.model import CONTAINER_ONLY, Bootstrap, Definition
@@ -180,13 +179,9 @@ def _folder(roots: tuple[Path, ...], artifact: Artifact, inputs: _Inputs, target
         f"images/definitions/{artifact.name}/{name}" for name in inputs.files if known.get(name) != inputs.files[name]
     ]
     _require_content(artifact, wrong)
+    if here:
+        return build_steps.copy_folder(here, target, inputs.files)
     target.mkdir()
-    for name in inputs.files if here else ():
-        source, copy = Path(here or "") / name, target / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, copy, follow_symlinks=False)
-        if not copy.is_symlink():
-            copy.chmod(mode_of(source))
     return target
 
 
