@@ -29,7 +29,7 @@ from images.feeds import indexed
 from images.feeds.indexed import EPSS
 from images.packages import debian
 from images.packages.dpkg_tree import dpkg_status
-from images.scan import boot_state, chosen, docker_archive, openscap, reproduced, syft
+from images.scan import boot_state, chosen, openscap, reproduced, syft
 from images.scan.base import NO_DATA, Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
 from images.scan.sandbox import read_answer, refuse_denied, run_confined
@@ -218,7 +218,7 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
         for name, text in scanner.files(target, inputs).items():
             (inputs.work / name).write_text(text)
         if scanner.archive and target.layout:
-            docker_archive.write(target.layout, inputs.work / scanner.archive)
+            Store(target.layout).save_as_docker(target.digest, inputs.work / scanner.archive)
         if scanner.name == openscap.NAME:
             boot_state.write(target.tree, inputs.work / openscap.PROC)
         said = run_confined(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
+import tarfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -204,6 +207,20 @@ class Store:
                 link_or_copy(self.blob(name), directory / "blobs" / "sha256" / hex_of(name))
             root = Descriptor(manifest.get("mediaType", MANIFEST), digest, self.blob(digest).stat().st_size)
             return as_layout(directory, root, annotations)
+
+    def save_as_docker(self, digest: str, archive: Path) -> None:
+        """Write the image to `archive` in the form of `docker save`, for tools that read nothing else."""
+        manifest = self.read_json(digest)
+        config, *others = (blob["digest"] for blob in (manifest["config"], *manifest["layers"]))
+        names = {blob: f"blobs/{blob.replace(':', '/')}" for blob in (config, *others)}
+        listed = [{"Config": names[config], "RepoTags": None, "Layers": [names[layer] for layer in others]}]
+        with tarfile.open(archive, "w") as tar:
+            text = json.dumps(listed).encode()
+            described = tarfile.TarInfo("manifest.json")
+            described.size = len(text)
+            tar.addfile(described, io.BytesIO(text))
+            for blob, name in names.items():
+                tar.add(self.blob(blob), name, recursive=False)
 
     @image_modes()
     def unpack(self, digest: str, directory: Path) -> Path:

@@ -18,8 +18,8 @@ from hardening.foundation.process import run
 from hardening.foundation.settings import Settings
 from images.documents import from_json
 from images.feeds import debsecan_format
-from images.scan import docker_archive
 from images.scan.flow import image_config
+from images.store.oci import Store
 from pipelines.cli import scanning
 from pipelines.contract import ScanOutput
 from pipelines.host import embedded_registry
@@ -124,6 +124,7 @@ def test_a_layout_as_docker_saves_it_is_read_by_others(tmp_path: Path) -> None:
     """By skopeo, with the same configuration: osv-scanner reads nothing but such archives."""
     target = make_target(tmp_path)
     assert target.layout
-    docker_archive.write(target.layout, tmp_path / "image.tar")
+    config, digest = image_config(target.layout)
+    Store(target.layout).save_as_docker(digest, tmp_path / "image.tar")
     said = run(["skopeo", "inspect", "--config", "--raw", f"docker-archive:{tmp_path / 'image.tar'}"]).stdout
-    assert json.loads(said) == image_config(target.layout)[0]
+    assert json.loads(said) == config
