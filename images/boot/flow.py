@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from hardening.findings import CheckResult
 from hardening.foundation.console import say
-from hardening.foundation.errors import LateError, OutsideError
+from hardening.foundation.errors import ROOM_HINT, LateError, OutsideError
 from hardening.foundation.process import dies_with_us, run, threads, which
 from hardening.render import Overlay
 from images.boot import observations, qemu
@@ -109,8 +109,7 @@ def _require_room(work: Path) -> None:
     free = shutil.disk_usage(work).free
     if free < ROOM_BYTES:
         why = f"a machine needs {ROOM_BYTES >> 20} MiB to write to while it boots, and {work} has {free >> 20} MiB"
-        hint = "free some space (./goldsmith image.prune helps), or move `state` in goldsmith.toml to a larger disk"
-        raise OutsideError(why, hint=hint)
+        raise OutsideError(why, hint=ROOM_HINT)
 
 
 def _format(disk: Path) -> str:
