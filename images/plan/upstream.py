@@ -81,7 +81,7 @@ class Upstream:
         if not self._require_trusted(reference, found.digest):
             say(f"{reference}: trusted on first use, for no rule in trust.upstream of the policy says who signs it")
         pin = Pin(digest=found.digest, platforms=self._platforms(reference, found))
-        file = (root or self._root_of(reference)) / LOCK
+        file = root / LOCK if root else self._found(reference)[0]
         pins = {**_load(file).images, reference: pin} if file.exists() else {reference: pin}
         mode = S_IMODE(file.stat().st_mode) if file.exists() else READABLE
         write_atomically(file, render_lock(pins))
@@ -90,18 +90,16 @@ class Upstream:
 
     def locked(self, reference: str) -> str:
         """The pinned digest of `reference` for the platform of the settings, without any network."""
-        return self._of_platform(reference, self._pin(reference).platforms, self._root_of(reference) / LOCK)
+        return self._of_platform(reference, self._pin(reference).platforms, self._found(reference)[0])
 
     def pinned(self, reference: str) -> str:
         """The digest that `reference` is pinned to, of all platforms; empty where nothing is pinned."""
-        file = self._root_of(reference) / LOCK
-        pin = _load(file).images.get(reference) if file.exists() else None
+        _, pin = self._found(reference)
         return pin.digest if pin else ""
 
     def _pin(self, reference: str) -> Pin:
         """What is pinned. Raises ContentError where nothing is."""
-        file = self._root_of(reference) / LOCK
-        pin = _load(file).images.get(reference) if file.exists() else None
+        file, pin = self._found(reference)
         if pin is None:
             raise ContentError(f"{reference} is not pinned", file=file, hint="./goldsmith image.lock NAME pins it")
         return pin
@@ -207,12 +205,12 @@ class Upstream:
     def _registry(self, reference: str) -> RegistryClient:
         return RegistryClient(split(reference)[0].rpartition("/")[0], self.settings)
 
-    def _root_of(self, reference: str) -> Path:
-        """The content root whose lock file pins `reference`; the checkout where none does."""
-        for root in self.settings.roots:
-            if (root / LOCK).exists() and reference in _load(root / LOCK).images:
-                return root
-        return self.settings.roots[0]
+    def _found(self, reference: str) -> tuple[Path, Pin | None]:
+        """The lock file that pins `reference`, and the pin; the checkout's, and no pin, where none does."""
+        for file in (root / LOCK for root in self.settings.roots):
+            if file.exists() and (pin := _load(file).images.get(reference)):
+                return file, pin
+        return self.settings.roots[0] / LOCK, None
 
     def status(self, digest: str) -> str:
         """The dpkg status of an image in the store, with what stands beside it; empty where there is none."""
