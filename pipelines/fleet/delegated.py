@@ -158,6 +158,26 @@ def _refuse_reach(desired: int, reach: Reach, words: StrategyWords, limits: Limi
 
 
 @dataclass(frozen=True)
+class RollingState:
+    """One look at how far a group is with what it goes to, and why waiting for the rest is of no use."""
+
+    done: bool
+    percent: int
+    text: str
+    failed: str = ""
+
+    @property
+    def back(self) -> Progress:
+        """How it stands where what it goes to is what it ran before."""
+        return Progress.ROLLED_BACK if self.done else Progress.FAILED if self.failed else Progress.ROLLING_BACK
+
+
+def rolled_percent(new: int, desired: int) -> int:
+    """How many percent of its rolling a group has behind it that is to have so many members, of which these are new."""
+    return min(ROLLED, ROLLED * new // desired) if desired else ROLLED
+
+
+@dataclass(frozen=True)
 class _Baked:
     """A group that is new and well `since` then, the last look at it, and how much of that time was watched."""
 

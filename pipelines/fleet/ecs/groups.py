@@ -9,10 +9,9 @@ from hardening.foundation.errors import RefusedError
 from images.aws.client import Clients
 from images.aws.cloud import Cloud
 from images.aws.permissions import ROLLER, permit
-from pipelines.fleet.delegated import Bakes, StrategyWords, pace_of, understood
+from pipelines.fleet.delegated import Bakes, RollingState, StrategyWords, pace_of, understood
 from pipelines.fleet.ecs.members import ClusterReader
 from pipelines.fleet.ecs.services import (
-    Deploying,
     Revision,
     Service,
     deploying,
@@ -139,13 +138,12 @@ class ServiceFleet:
         seen = deploying(service)
         if service.runs == group.runs or service.revision.is_earlier(rollout, group.id):
             said = service.primary.get("rolloutStateReason") or seen.text
-            back = Progress.ROLLED_BACK if seen.done else Progress.FAILED if seen.failed else Progress.ROLLING_BACK
-            return Watched(back, seen.percent, seen.failed or str(said), service.since)
+            return Watched(seen.back, seen.percent, seen.failed or str(said), service.since)
         if not self._ours(service, rollout, group):
             return Watched(Progress.FAILED, 0, f"somebody else has deployed {service.runs}")
         return self._baked(group, service, seen)
 
-    def _baked(self, group: Group, service: Service, seen: Deploying) -> Watched:
+    def _baked(self, group: Group, service: Service, seen: RollingState) -> Watched:
         """How far the bake is. It starts over when a task does not run, and in a process that goes on with it."""
         if seen.failed:
             return Watched(Progress.FAILED, seen.percent, seen.failed, service.since)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipelines.fleet.delegated import ALL, ROLLED, Reach, owner_of, stem
+from pipelines.fleet.delegated import ALL, Reach, RollingState, owner_of, rolled_percent, stem
 from pipelines.fleet.members import BACK, MEMBER, ROLLOUT
 
 Json = dict[str, Any]
@@ -246,29 +246,19 @@ def guarded(service: Service, *, rollback: bool) -> Json:
 # -- how far it is -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Deploying:
-    """One look at how far a service is with what it goes to, and why waiting for the rest is of no use."""
-
-    done: bool
-    percent: int
-    text: str
-    failed: str = ""
-
-
-def deploying(service: Service) -> Deploying:
+def deploying(service: Service) -> RollingState:
     """How far it is: done when the deployment is completed, nothing of an earlier one runs, and all tasks do."""
     primary, desired = service.primary, service.desired
     running = int(primary.get("runningCount") or 0)
-    percent = min(ROLLED, ROLLED * running // desired) if desired else ROLLED
+    percent = rolled_percent(running, desired)
     text = f"{running} of {desired} tasks run {service.runs}"
     said = str(primary.get("rolloutStateReason") or "")
     if primary.get("rolloutState") == "FAILED":
-        return Deploying(done=False, percent=percent, text=text, failed=f"{text}: {said or 'the deployment failed'}")
+        return RollingState(done=False, percent=percent, text=text, failed=f"{text}: {said or 'the deployment failed'}")
     complete = primary.get("rolloutState") == "COMPLETED" and len(service.deployments) == 1
     done = complete and running >= desired and service.running == desired
     failed = int(primary.get("failedTasks") or 0)
-    return Deploying(done, percent, f"{text}, {failed} failed" if failed else text)
+    return RollingState(done, percent, f"{text}, {failed} failed" if failed else text)
 
 
 def ill(revision: str, stopped: Sequence[Json]) -> str:

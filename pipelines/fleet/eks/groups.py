@@ -7,7 +7,7 @@ from datetime import datetime
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.permissions import ROLLER, permit
-from pipelines.fleet.delegated import ROLLED, Bakes, StrategyWords, pace_of, understood
+from pipelines.fleet.delegated import Bakes, StrategyWords, pace_of, rolled_percent, understood
 from pipelines.fleet.ec2.instance_spec import token
 from pipelines.fleet.eks.members import NodeReader
 from pipelines.fleet.eks.node_groups import DONE, GOES_ON, NodeGroup, NodeUpdate, newest_of, obstacle, reach_of
@@ -119,7 +119,7 @@ class NodeGroupFleet:
         images, wanted = self.reader.images(node), self._image(node, newest.version)
         count = sum(one == wanted for one in images)
         text = f"{count} of {node.desired} nodes run version {newest.version}"
-        percent = min(ROLLED, ROLLED * count // node.desired) if node.desired else ROLLED
+        percent = rolled_percent(count, node.desired)
         if newest.status == GOES_ON:
             return Watched(Progress.ROLLING_BACK if back else Progress.RUNNING, percent, text, newest.created)
         if newest.status != DONE:

@@ -7,14 +7,13 @@ from dataclasses import replace
 from datetime import datetime
 
 from hardening.foundation.errors import OutsideError, RefusedError
-from pipelines.fleet.delegated import Bakes, StrategyWords, pace_of, stem, understood
+from pipelines.fleet.delegated import Bakes, RollingState, StrategyWords, pace_of, stem, understood
 from pipelines.fleet.kubernetes.cluster_client import CONFLICT, ClusterError
 from pipelines.fleet.kubernetes.gitops import gitops_owner, instead
 from pipelines.fleet.kubernetes.members import NamespaceReader
 from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of
 from pipelines.fleet.kubernetes.workloads import (
     KINDS,
-    RollingState,
     RollNote,
     RollState,
     Workload,
@@ -112,8 +111,7 @@ class WorkloadFleet:
         seen = rolling(work, pods, note, self._now(), self.fleet.limits.healthy_deadline)
         if note.state is RollState.NEW and not seen.failed:
             return self._baked(group, note, seen)
-        back = Progress.ROLLED_BACK if seen.done else Progress.FAILED if seen.failed else Progress.ROLLING_BACK
-        progress = {RollState.HELD: Progress.CANCELLED, RollState.BACK: back}.get(note.state, Progress.FAILED)
+        progress = {RollState.HELD: Progress.CANCELLED, RollState.BACK: seen.back}.get(note.state, Progress.FAILED)
         stuck = bool(in_the_way(work, pods, note)) and not seen.done
         return Watched(progress, seen.percent, seen.failed or seen.text, stuck=stuck)
 

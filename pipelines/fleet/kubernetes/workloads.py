@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from hardening.foundation.durations import shown
 from images.documents import from_json, to_json
-from pipelines.fleet.delegated import ALL, ROLLED, Reach, stem
+from pipelines.fleet.delegated import ALL, Reach, RollingState, rolled_percent, stem
 from pipelines.fleet.kubernetes.gitops import gitops_owner
 from pipelines.fleet.kubernetes.pod_facts import PodContainer, controller, moment
 from pipelines.fleet.members import OWN_LABELS
@@ -61,16 +61,6 @@ class RollNote:
     def text(self) -> str:
         """It as the annotation has it."""
         return json.dumps(to_json(self), sort_keys=True)
-
-
-@dataclass(frozen=True)
-class RollingState:
-    """One look at a workload that rolls: how much is new and available, and why waiting for the rest is of no use."""
-
-    done: bool
-    percent: int
-    text: str
-    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -264,7 +254,7 @@ def rolling(
         return RollingState(done=False, percent=0, text="its controller has not seen the change yet")
     new = [one for one in pods if runs_image(one, note.wanted)]
     ready, desired = sum(one.ready for one in new), work.desired
-    percent = min(ROLLED, ROLLED * ready // desired) if desired else ROLLED
+    percent = rolled_percent(ready, desired)
     text = f"{ready} of {desired} pods run {note.wanted} and are ready"
     done = _complete(work) and ready >= desired
     failed = next(filter(None, (_ill(one, note, now, deadline) for one in new)), "") or _given_up(work)

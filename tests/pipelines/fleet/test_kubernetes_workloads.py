@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from pipelines.fleet.delegated import RollingState
 from pipelines.fleet.kubernetes.pod_facts import PodContainer
 from pipelines.fleet.kubernetes.workloads import (
     HOPELESS,
     MOST_RESTARTS,
-    RollingState,
     RollNote,
     RollState,
     Workload,
