@@ -14,7 +14,7 @@ from hardening.runtime import Observed
 from pipelines.fleet.docker.inventory import container_name, together
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.observing import observe
-from pipelines.fleet.members import Changes, Key, Member, ReplacementImage, Seen, Unread
+from pipelines.fleet.members import Changes, Key, Member, ReplacementImage, Seen, Unread, require_read
 from pipelines.fleet.model import Fleet
 
 Answer = TypeVar("Answer")
@@ -85,15 +85,13 @@ class HostsFleet:
     def describe(self) -> tuple[Member, ...]:
         """Every member that runs now. Raises OutsideError, which names the hosts, where not all can be read."""
         seen = self.seen()
-        if seen.unread:
-            shown = "\n".join(f"{one.id}: {one.why}" for one in seen.unread)
-            raise OutsideError("not every host of the fleet can be read", evidence=shown)
+        require_read(seen.unread, "host")
         return seen.members
 
     def observe(self, members: Sequence[Member]) -> dict[str, Observed]:
         """How members run, by their ids; those of a host that does not answer are unread."""
         by = {label: [one for one in members if self._label(one.id) == label] for label in self._hosts}
-        answers = self._ask({label: partial(_observed, members=some) for label, some in by.items() if some})
+        answers = self._ask({label: partial(observe, members=some) for label, some in by.items() if some})
         found = dict[str, Observed]()
         for label, answer in answers.items():
             if isinstance(answer, GoldsmithError):
@@ -145,7 +143,3 @@ class HostsFleet:
     differences = _there(DockerFleet.differences)
     downtime = _there(DockerFleet.downtime)
     log = _there(DockerFleet.log)
-
-
-def _observed(host: DockerFleet, members: Sequence[Member]) -> dict[str, Observed]:
-    return observe(host, members)
