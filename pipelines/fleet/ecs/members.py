@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hardening.foundation.asking import ask_each, portions
-from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, traced
-from hardening.runtime import Observed
+from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws.cloud import Cloud
 from images.aws.permissions import LOOKING, ResourcePattern, permit
 from pipelines.fleet.delegated import GroupReader
 from pipelines.fleet.docker.images import Configuration
 from pipelines.fleet.ecs.services import Json, Revision, Service, short, tags_of
 from pipelines.fleet.ecs.task_facts import TaskContainer, facts_of
-from pipelines.fleet.members import Changes, Member, ReplacementImage, Seen, Unread, protection
+from pipelines.fleet.members import Member, Seen, Unread, protection
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.rollout_targets import SERVICES_OF_CLUSTER, ecs
-from pipelines.fleet.unstepped import FOREVER, ImageUsers, UnsteppedMembers, user_changed
+from pipelines.fleet.unstepped import FOREVER, ContainerMembers
 
 PERMISSIONS = (
     permit(
@@ -33,7 +32,6 @@ SERVICES, TASKS = 10, 100  # as many as one call describes
 GONE = "MISSING"
 ADDED = "AWS adds it to the task, and rolls it"
 BESIDE = "the fleet rolls the container {0} of its task: whoever keeps this one rolls it"
-UNNAMED = "AWS has added it: no task definition says how it runs"
 
 
 @dataclass
@@ -190,13 +188,12 @@ def _missing(answer: Json, asked: Sequence[str], key: str, shown: Sequence[Json]
     return missing
 
 
-class TaskFleet(UnsteppedMembers):
+class TaskFleet(ContainerMembers[TaskContainer]):
     """The tasks of a fleet's services. None of them is stepped: ECS replaces them."""
 
     def __init__(self, reader: ClusterReader, configuration: Configuration) -> None:
+        super().__init__(configuration, facts_of, "the answer of ECS")
         self.reader = reader
-        self._last = dict[str, TaskContainer]()
-        self._users = ImageUsers(configuration)
 
     def seen(self, group: str = "") -> Seen:
         """All containers of the tasks, or those of one service. A cluster that cannot be read, or not within
@@ -209,18 +206,3 @@ class TaskFleet(UnsteppedMembers):
             return Seen((), (Unread(at.where, found.message),))
         self._last.update(found.containers)
         return Seen(tuple(sorted(found.members, key=lambda one: one.id)), tuple(found.unread))
-
-    def changes(self, member: Member, target: ReplacementImage) -> Changes:
-        """As whom the container would run of the target's image."""
-        return user_changed(self._observed(member, target.reference), target)
-
-    def observe(self, members: Sequence[Member]) -> Mapping[str, Observed]:
-        """How members run, by their ids, as they were last listed; registries tell the users of their images."""
-        return {one.id: self._observed(one, one.exact or one.image) for one in members if one.id in self._last}
-
-    def _observed(self, member: Member, image: str) -> Observed:
-        try:
-            facts = facts_of(self._last[member.id], self._users.of(image))
-        except NOT_UNDERSTOOD as error:
-            return Observed("container", None, unread=f"the answer of ECS is not understood: {traced(error)}")
-        return Observed("container", facts, unread="" if facts else UNNAMED)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from hardening.foundation.errors import NOT_UNDERSTOOD, traced
-from hardening.runtime import Observed
 from pipelines.fleet.delegated import GroupReader
 from pipelines.fleet.docker.images import Configuration
 from pipelines.fleet.kubernetes.cluster_client import ClusterClient, Json
 from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of, controller, facts_of, labelled, runs
 from pipelines.fleet.kubernetes.workloads import KINDS, Workload
-from pipelines.fleet.members import Changes, Member, ReplacementImage, Seen, protection
+from pipelines.fleet.members import Member, Seen, protection
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.unstepped import FOREVER, ImageUsers, UnsteppedMembers, user_changed
+from pipelines.fleet.unstepped import FOREVER, ContainerMembers
 
 APPS = "/apis/apps/v1/namespaces"
 BESIDE = "the fleet rolls the container {0} of its pod: whoever keeps this one rolls it"
@@ -57,8 +55,12 @@ class NamespaceReader(GroupReader):
             return self._workload(kind, self.client.get(self.path(kind, name)))
 
     def _workload(self, kind: str, shown: Json) -> Workload:
-        names = [str(one["name"]) for one in shown["spec"]["template"]["spec"]["containers"]]
-        return Workload(kind, shown, self.fleet.kubernetes.container or (names[0] if len(names) == 1 else ""))
+        return Workload(kind, shown, self._rolled(shown["spec"]["template"]["spec"]))
+
+    def _rolled(self, spec: Json) -> str:
+        """The container of such pods that is rolled: the named one, or the only one; empty where that is not clear."""
+        names = [str(one["name"]) for one in spec["containers"]]
+        return self.fleet.kubernetes.container or (names[0] if len(names) == 1 else "")
 
     def workloads(self) -> dict[str, Workload]:
         """The objects whose pods carry the fleet's labels, by group id."""
@@ -108,19 +110,13 @@ class NamespaceReader(GroupReader):
         for pod in pods:
             group = keeper(pod)
             work = found.workloads.get(group)
-            rolled = (
-                work.container if work else self._rolled(pod)
-            )  # a pod may have more than its template: a mesh's proxy
+            # A pod may have more than its template: a mesh's proxy.
+            rolled = work.container if work else self._rolled(pod["spec"])
             for one in containers_of(pod):
                 member = self._member(one, group if work else "", rolled)
                 found.containers[member.id] = one
                 (found.members if member.group or rolled not in ("", one.name) else found.alone).append(member)
         return found
-
-    def _rolled(self, pod: Json) -> str:
-        """The container of a pod without a template that the fleet is about; empty where that is not clear."""
-        names = [str(one["name"]) for one in pod["spec"]["containers"]]
-        return self.fleet.kubernetes.container or (names[0] if len(names) == 1 else "")
 
     def _member(self, one: PodContainer, group: str, rolled: str) -> Member:
         pod, ours = one.pod["metadata"], rolled in ("", one.name)  # where none is named, the object says so itself
@@ -146,13 +142,12 @@ class NamespaceReader(GroupReader):
         )
 
 
-class PodFleet(UnsteppedMembers):
+class PodFleet(ContainerMembers[PodContainer]):
     """The pods of a fleet. None of them is stepped: what keeps them replaces them, and nothing replaces the others."""
 
     def __init__(self, reader: NamespaceReader, configuration: Configuration) -> None:
+        super().__init__(configuration, facts_of, "the API's answer")
         self.reader = reader
-        self._last = dict[str, PodContainer]()
-        self._users = ImageUsers(configuration)
 
     def describe(self) -> tuple[Member, ...]:
         """The pods that nothing keeps, which are left alone."""
@@ -167,20 +162,6 @@ class PodFleet(UnsteppedMembers):
         found = self.reader.inventory()
         self._last.update(found.containers)
         return found
-
-    def changes(self, member: Member, target: ReplacementImage) -> Changes:
-        """As whom the container would run of the target's image."""
-        return user_changed(self._observed(member, target.reference), target)
-
-    def observe(self, members: Sequence[Member]) -> Mapping[str, Observed]:
-        """How members run, by their ids, as they were last listed; registries tell the users of their images."""
-        return {one.id: self._observed(one, one.exact or one.image) for one in members if one.id in self._last}
-
-    def _observed(self, member: Member, image: str) -> Observed:
-        try:
-            return Observed("container", facts_of(self._last[member.id], self._users.of(image)))
-        except NOT_UNDERSTOOD as error:
-            return Observed("container", None, unread=f"the API's answer is not understood: {traced(error)}")
 
 
 def _named(group: str) -> str:
