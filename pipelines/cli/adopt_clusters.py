@@ -13,13 +13,17 @@ from images.model import Definition
 from pipelines.cli.adopt import AdoptLine, FoundLine, root_for
 from pipelines.cli.adopt_clouds import definitions, fleet_as_read, golden_of, only_place, told, written
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.delegated_drafts import (
+    UnadoptedNodeGroup,
+    UnadoptedService,
+    node_fleet_draft,
+    service_fleet_draft,
+)
 from pipelines.fleet.docker.images import registered
 from pipelines.fleet.drafting import Draft, slug
 from pipelines.fleet.ec2.provenance import AmiProvenance
-from pipelines.fleet.ecs.drafts import UnadoptedService, service_fleet_draft
 from pipelines.fleet.ecs.members import ClusterReader, TaskFleet
 from pipelines.fleet.ecs.services import Service
-from pipelines.fleet.eks.drafts import UnadoptedNodeGroup, node_fleet_draft
 from pipelines.fleet.eks.groups import NodeGroupFleet
 from pipelines.fleet.eks.members import NodeFleet, NodeReader
 from pipelines.fleet.eks.node_groups import NodeGroup

@@ -11,14 +11,14 @@ from images.context import Context
 from pipelines.cli.adopt import KUBERNETES, AdoptLine, FoundLine, root_for
 from pipelines.cli.adopt_clouds import definitions, fleet_as_read, golden_of, told, written
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.delegated_drafts import UnadoptedWorkload, workload_fleet_draft
 from pipelines.fleet.docker.images import registered
 from pipelines.fleet.drafting import slug
 from pipelines.fleet.kubernetes.cluster_client import ClusterClient
-from pipelines.fleet.kubernetes.drafts import UnadoptedWorkload, workload_fleet_draft
 from pipelines.fleet.kubernetes.kubeconfig import access_of
 from pipelines.fleet.kubernetes.members import NamespaceReader, PodFleet
 from pipelines.fleet.kubernetes.pod_facts import labelled
-from pipelines.fleet.kubernetes.workloads import Workload, obstacle
+from pipelines.fleet.kubernetes.workloads import Workload
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.unstepped import RemoteProvenance
@@ -92,20 +92,19 @@ def _described(work: Workload, client: ClusterClient, place: dict[str, str], con
 
 def _called(found: Sequence[Found]) -> Iterator[tuple[str, Found]]:
     """Each with the name of its fleet, which has the kind where two objects are called alike."""
-    names = [slug(each.work.name) for each, _ in found]
+    names = [slug(each.group.name) for each, _ in found]
     for name, one in zip(names, found, strict=True):
-        yield (f"{name}-{one[0].work.kind.lower()}" if names.count(name) > 1 else name), one
+        yield (f"{name}-{one[0].group.kind.lower()}" if names.count(name) > 1 else name), one
 
 
 def _drafted(one: Found, context: Context, root: Path, name: str, replacement: str) -> AdoptLine:
     """What is told, with the text of the file."""
     found, members = one
-    place, work = f"{found.place.context}/{found.place.namespace}", found.work
     line = FoundLine(
-        member=f"{work.kind} {work.name}",
-        place=place,
+        member=f"{found.group.kind} {found.group.name}",
+        place=f"{found.place.context}/{found.place.namespace}",
         runs=found.called or f"{found.image} (unknown)",
-        left_alone=obstacle(Workload(work.kind, work.shown, found.container)),
+        left_alone=found.left_alone,
     )
     drafted = workload_fleet_draft(found, person(context.actor), replacement, definitions(context))
     return told(

@@ -1,23 +1,34 @@
-"""Shared by the drafts of fleets whose services replace members by their own strategy. Pure."""
+"""The drafts of the files of Kubernetes, ECS and EKS fleets, from what keeps members there already. Pure.
+
+Each choice has a comment that says from what it was derived.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from images.model import Definition
 from pipelines.fleet.delegated import Reach
 from pipelines.fleet.docker.drafts import fitting
-from pipelines.fleet.drafting import Draft, slug
+from pipelines.fleet.drafting import Draft, lacking, slug
+from pipelines.fleet.ecs import services
 from pipelines.fleet.ecs.services import Service
+from pipelines.fleet.eks import node_groups
 from pipelines.fleet.eks.node_groups import NodeGroup
-from pipelines.fleet.model import Ecs, Eks
+from pipelines.fleet.kubernetes import workloads
+from pipelines.fleet.kubernetes.workloads import Workload
+from pipelines.fleet.model import Ecs, Eks, Kubernetes
+
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"  # which kubectl itself goes by
+Drafted = tuple[Draft, str]
+"""The file of a fleet, and what its members become."""
 
 
 @dataclass(frozen=True)
 class UnadoptedInCluster:
-    """A service or node group that runs at AWS. `golden`: the definition whose release its members run, empty where
-    none is known here; `called` is the release as people call it. `home`: the account and region of the settings.
+    """A service or node group at AWS that is in no fleet. `golden`: the definition whose release its members run, empty
+    where none is known here; `called` is the release as people call it. `home`: the account and region of the settings.
     """
 
     group: Service | NodeGroup
@@ -41,24 +52,162 @@ class UnadoptedInCluster:
             draft.set("region", self.place.region)
 
 
-def becomes_of(
-    name: str, image: str, golden: str, called: str, replacement: str, known: Mapping[str, Definition]
+@dataclass(frozen=True)
+class UnadoptedService(UnadoptedInCluster):
+    """A service of ECS."""
+
+    group: Service
+
+    @property
+    def container(self) -> str:
+        """The container that is meant: the only one, or the first that its task cannot do without."""
+        containers = self.group.revision.containers
+        essential = (name for name, one in containers.items() if one.get("essential", True))
+        return next(essential, next(iter(containers), ""))
+
+    @property
+    def image(self) -> str:
+        """What that one is started from."""
+        return self.group.revision.image(self.container)
+
+    @property
+    def left_alone(self) -> str:
+        """Why a rollout would leave it alone; empty where it would not."""
+        return services.forbids(replace(self.group, container=self.container))
+
+
+@dataclass(frozen=True)
+class UnadoptedNodeGroup(UnadoptedInCluster):
+    """A managed node group. `left_alone`: why a rollout would leave it alone."""
+
+    group: NodeGroup
+    left_alone: str = ""
+
+    @property
+    def image(self) -> str:
+        """What its nodes are started from."""
+        return self.group.runs
+
+
+@dataclass(frozen=True)
+class UnadoptedWorkload:
+    """An object of Kubernetes that keeps pods and is in no fleet. `golden` and `called` as of an UnadoptedInCluster."""
+
+    group: Workload
+    place: Kubernetes
+    golden: str = ""
+    called: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where it was found."""
+        return f"{self.group.called} of the namespace {self.place.namespace}"
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """What its own controller tells its pods by; what they carry, where that is no list of labels."""
+        return dict((self.group.spec.get("selector") or {}).get("matchLabels") or self.group.labels)
+
+    @property
+    def container(self) -> str:
+        """The container that is meant: the only one, the one that kubectl would take, or the first."""
+        annotations = (self.group.spec["template"].get("metadata") or {}).get("annotations") or {}
+        named = str(annotations.get(DEFAULT_CONTAINER) or "")
+        return named if named in self.group.containers else next(iter(self.group.containers), "")
+
+    @property
+    def image(self) -> str:
+        """What that one is started from."""
+        return self.group.containers.get(self.container, "")
+
+    @property
+    def left_alone(self) -> str:
+        """Why a rollout would leave it alone; empty where it would not."""
+        return workloads.obstacle(replace(self.group, container=self.container))
+
+
+def service_fleet_draft(
+    found: UnadoptedService, owner: str, replacement: str, known: Mapping[str, Definition]
+) -> Drafted:
+    """The fleet of a service, whose tasks become `replacement`, the definition that they run, or their tag."""
+    service, draft = found.group, Draft()
+    becomes, because = _becomes(found, replacement, known)
+    definition = known.get(becomes)
+    draft.begin_fleet(found.source, service.name, "ecs", owner)
+    draft.set_replacement(becomes, because, definition, lacks=lacking(becomes, definition))
+    found.set_place(draft, "ecs", "services", "services")
+    _set_container(draft, found.container, service.revision.containers, "tasks")
+    many = f"{service.desired} tasks"
+    _limit_as(draft, service.called, many, services.reach_of(service), "raise minimumHealthyPercent")
+    _tell_left_alone(draft, found)
+    return draft, becomes
+
+
+def workload_fleet_draft(
+    found: UnadoptedWorkload, owner: str, replacement: str, known: Mapping[str, Definition]
+) -> Drafted:
+    """The fleet of an object, whose pods become `replacement`, the definition that they run, or their tag."""
+    work, place, draft = found.group, found.place, Draft()
+    becomes, because = _becomes(found, replacement, known)
+    definition = known.get(becomes)
+    draft.begin_fleet(found.source, work.name, "kubernetes", owner)
+    draft.set("selector", found.selector, "What its own controller tells its pods by.")
+    draft.set_replacement(becomes, because, definition, lacks=lacking(becomes, definition))
+    draft.table("kubernetes")
+    draft.set("kubeconfig", place.kubeconfig)
+    draft.set("context", place.context)
+    draft.set("namespace", place.namespace)
+    _set_container(draft, found.container, work.containers, "pods")
+    _limit_as(draft, work.called, f"{work.desired} pods", workloads.reach_of(work), "lower maxUnavailable")
+    _tell_left_alone(draft, found)
+    return draft, becomes
+
+
+def node_fleet_draft(
+    found: UnadoptedNodeGroup, owner: str, replacement: str, known: Mapping[str, Definition]
+) -> Drafted:
+    """The fleet of a node group, whose nodes become the definition `replacement`, or what they run."""
+    node, draft = found.group, Draft()
+    becomes = replacement or found.golden or slug(node.name)
+    runs = f"Its nodes run {found.called}." if found.golden else "Its nodes run no release that is known here."
+    definition = known.get(becomes)
+    defined = definition is not None and definition.is_machine
+    draft.begin_fleet(found.source, node.name, "eks", owner)
+    draft.set_replacement(
+        becomes, "As --replacement says." if replacement else runs, definition,
+        lacks="" if defined else f"no machine is defined as {becomes}",
+    )  # fmt: skip
+    found.set_place(draft, "eks", "node_groups", "node groups")
+    lower = "lower maxUnavailable in its updateConfig"
+    _limit_as(draft, node.called, f"{node.desired} nodes", node_groups.reach_of(node), lower)
+    _tell_left_alone(draft, found)
+    return draft, becomes
+
+
+def _becomes(
+    found: UnadoptedService | UnadoptedWorkload, replacement: str, known: Mapping[str, Definition]
 ) -> tuple[str, str]:
-    """What members that run `image` become, and why: `replacement`, the definition `golden` whose release they run, or
-    their tag. `called` is the release as people call it.
-    """
+    """What members become, and why: `replacement`, the definition whose release they run, or their tag."""
+    image = found.image
     if replacement:
         return replacement, "As --replacement says."
-    if golden:
-        return golden, f"It runs {called}."
+    if found.golden:
+        return found.golden, f"It runs {found.called}."
     if near := fitting(image, known):
         return near, f"It runs {image}, and {near} is the one definition of that name."
     if "@" not in image and ":" in image.rpartition("/")[2]:
         return image, f"It runs {image}, which no definition is called after: members become what that tag names."
-    return slug(name), f"It runs {image}, which no definition is called after."
+    return slug(found.group.name), f"It runs {image}, which no definition is called after."
 
 
-def limit_as(draft: Draft, called: str, many: str, reach: Reach, lower: str) -> None:
+def _set_container(draft: Draft, chosen: str, containers: Mapping[str, object], members: str) -> None:
+    """Which of the containers is rolled, where `members` have several."""
+    if also := ", ".join(name for name in containers if name != chosen):
+        draft.set("container", chosen, f"Its {members} also have {also}: those are judged, not rolled.")
+        draft.todo.append(f"is {chosen} the container that becomes another? {also} stay")
+
+
+def _limit_as(draft: Draft, called: str, many: str, reach: Reach, lower: str) -> None:
     """What the strategy of a group of so `many` does today, so that a plan is not refused for it; said, where that
     takes members away. `lower` says how it would take fewer.
     """
@@ -75,9 +224,6 @@ def limit_as(draft: Draft, called: str, many: str, reach: Reach, lower: str) -> 
         draft.say("One new one beside the old ones at a time: the defaults fit its strategy.")
 
 
-def set_container(draft: Draft, chosen: str, others: list[str], members: str) -> None:
-    """Which container is rolled, where `members` have several."""
-    if others:
-        also = ", ".join(others)
-        draft.set("container", chosen, f"Its {members} also have {also}: those are judged, not rolled.")
-        draft.todo.append(f"is {chosen} the container that becomes another? {also} stay")
+def _tell_left_alone(draft: Draft, found: UnadoptedService | UnadoptedWorkload | UnadoptedNodeGroup) -> None:
+    if found.left_alone:
+        draft.todo.append(f"{found.group.called} will be left alone: {found.left_alone}")
