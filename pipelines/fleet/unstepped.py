@@ -16,16 +16,15 @@ from images.artifact import Release
 from pipelines.fleet.docker.images import Configuration
 from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, repository
+from pipelines.fleet.port import MemberFleet
 
 Container = TypeVar("Container")
 FOREVER = datetime.max.replace(tzinfo=UTC)
 UNNAMED = "AWS has added it: no task definition says how it runs"
 
 
-class UnsteppedMembers:
-    """A MemberFleet whose members no plan steps. Each kind lists its own members."""
-
-    rehearses = False
+class UnsteppedMembers(MemberFleet):
+    """Members that no plan steps. Each kind lists its own."""
 
     def describe(self) -> tuple[Member, ...]:
         """The members that nothing keeps, which are left alone."""
@@ -34,13 +33,6 @@ class UnsteppedMembers:
     def find(self, member: str) -> Member | None:
         """The member with this id, if it runs now."""
         return next((one for one in self.describe() if one.id == member), None)
-
-    def changes(self, _member: Member, _target: ReplacementImage) -> Changes:
-        """Nothing that is known."""
-        return Changes()
-
-    def downtime(self, _key: Any) -> None:
-        """It is not known."""
 
     def _unstepped(self, *_: Any, **__: Any) -> Any:
         """Refuse to step a member, which no plan asks for."""

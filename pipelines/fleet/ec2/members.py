@@ -38,19 +38,9 @@ from pipelines.fleet.ec2.obstacles import cannot_roll, forced_in_place
 from pipelines.fleet.ec2.provenance import image_of, is_image
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.health import ask
-from pipelines.fleet.members import (
-    MEMBER,
-    Changes,
-    Key,
-    Member,
-    Read,
-    ReplacementImage,
-    Seen,
-    Unread,
-    protection,
-    require_read,
-)
+from pipelines.fleet.members import MEMBER, Key, Member, Read, ReplacementImage, Seen, Unread, protection, require_read
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.rollout_targets import ALARMS, MACHINES, OF_TEMPLATES
 
 PERMISSIONS = (
@@ -79,10 +69,8 @@ class Inventory:
         return self
 
 
-class Ec2Members:
+class Ec2Members(MemberFleet):
     """The standalone instances of `fleet`, in every region and account that it names."""
-
-    rehearses = False
 
     def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
         self.fleet = fleet
@@ -158,14 +146,6 @@ class Ec2Members:
         security groups and templates.
         """
         return look_at(self.cloud, {one.id: self._last[one.id] for one in members if one.id in self._last})
-
-    def changes(self, _member: Member, _target: ReplacementImage) -> Changes:
-        """Nothing that is known: a machine's settings are in its image."""
-        return Changes()
-
-    def downtime(self, _: Key) -> timedelta | None:
-        """Nobody knows: an instance says when it was launched, and not when it ended."""
-        return None
 
     @understood("EC2")
     def prepare(self, target: ReplacementImage, member: str = "") -> None:
