@@ -292,6 +292,11 @@ class Budget(Content):
             raise ValueError("duration must be longer than nothing and at most a year")
         return self
 
+    @property
+    def freezes(self) -> bool:
+        """Whether it is an explicit 0 for everybody."""
+        return self.nodes in (0, "0%") and not self.reasons
+
 
 def _utc(day: date, at: time, zone: str) -> datetime:
     """A local time in UTC."""

@@ -89,7 +89,7 @@ def _held(limits: Limits, at: datetime) -> Hold | None:
     if limits.windows and not _open(limits.windows, at):
         return Hold(_opening(limits.windows, at), "no window of limits.windows is open")
     for number, budget in enumerate(limits.budgets):
-        if budget.nodes in (0, "0%") and not budget.reasons and (span := _budget_span(budget, at)):
+        if budget.freezes and (span := _budget_span(budget, at)):
             until = None if span[1] == _NEVER else span[1]
             return Hold(until, f"limits.budgets[{number}] allows no member")
     return None
@@ -236,19 +236,18 @@ def _stretches(limits: Limits, desired: int, start: datetime, end: datetime, rul
     while at < end:
         frozen, window, held = ([one.at(at) for one in signals] for signals in (freezes, [windows], budgets))
         until = min(end, *(moment for _, moment in (*frozen, *window, *held)))
-        caps = tuple(cap for cap, (holds, _) in zip(every, held, strict=True) if holds)
+        binding = [number for number, (holds, _) in enumerate(held) if holds]
+        caps = tuple(every[number] for number in binding)
         forbids = [f"limits.freezes[{number}]" for number, (holds, _) in enumerate(frozen) if holds]
         forbids += [] if window[0][0] else ["limits.windows"]
-        forbids += [cap.name for cap in caps if _of_nobody(limits, cap) or (rule and not cap.most and cap.binds(rule))]
+        forbids += [
+            every[number].name
+            for number in binding
+            if limits.budgets[number].freezes or (rule and not every[number].most and every[number].binds(rule))
+        ]
         yield Stretch(at, until, forbids[0] if forbids else "", caps, opened)
         opened += 0.0 if forbids else (until - at).total_seconds()
         at = until
-
-
-def _of_nobody(limits: Limits, cap: Cap) -> bool:
-    """Whether it is an explicit 0 for everybody."""
-    number = int(cap.name.removeprefix("limits.budgets[").removesuffix("]"))
-    return not cap.reasons and limits.budgets[number].nodes in (0, "0%")
 
 
 def _holding(budget: Budget, start: datetime, end: datetime) -> Iterable[Span]:
