@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from functools import lru_cache, partial
 
-from hardening.foundation.asking import ask_each
-from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.asking import ask_within
+from hardening.foundation.errors import OutsideError, RefusedError
 from images.aws.client import Clients
 from images.aws.cloud import Cloud
 from images.aws.permissions import LOOKING, REAPER, ResourcePattern, permit
@@ -34,12 +34,11 @@ def accounts_of(fleet: Fleet, cloud: Cloud) -> tuple[str, ...]:
 @lru_cache(maxsize=2)
 def _organization(clients: Clients, region: str) -> tuple[str, ...]:
     """The active accounts, sorted; asked once by one process: an account that joins meanwhile is found by the next."""
-    (answer,) = ask_each({region: partial(_active, clients, region)}, clients.settings.read_within).values()
-    if isinstance(answer, RefusedError | OutsideError):
-        why = f"the accounts of the organisation cannot be found: {answer.message}"
-        raise OutsideError(why, hint=NAME_THEM, evidence=answer.evidence)
-    if isinstance(answer, GoldsmithError):
-        raise answer
+    try:
+        answer = ask_within(partial(_active, clients, region), clients.settings.read_within)
+    except (RefusedError, OutsideError) as error:
+        why = f"the accounts of the organisation cannot be found: {error.message}"
+        raise OutsideError(why, hint=NAME_THEM, evidence=error.evidence) from None
     if len(answer) > MOST_ACCOUNTS:
         why = f"the organisation has more than {MOST_ACCOUNTS} active accounts, which are not all asked for one fleet"
         raise RefusedError(why, hint="name those of the fleet: ec2.accounts")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hardening.foundation.asking import ask_each, portions
+from hardening.foundation.asking import ask_within, portions
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from images.aws.cloud import Cloud
 from images.aws.permissions import LOOKING, ResourcePattern, permit
@@ -201,8 +201,9 @@ class TaskFleet(ContainerMembers[TaskContainer]):
         """
         at = self.reader
         asked = partial(at.inventory, group.removeprefix(f"{at.where}/"))
-        (found,) = ask_each({at.where: asked}, at.cloud.aws.read_within).values()
-        if isinstance(found, GoldsmithError):
-            return Seen((), (Unread(at.where, found.message),))
+        try:
+            found = ask_within(asked, at.cloud.aws.read_within)
+        except GoldsmithError as error:
+            return Seen((), (Unread(at.where, error.message),))
         self._last.update(found.containers)
         return Seen(tuple(sorted(found.members, key=lambda one: one.id)), tuple(found.unread))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hardening.foundation.asking import ask_each
+from hardening.foundation.asking import ask_within
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.runtime import Observed
 from images.aws.cloud import Cloud
@@ -142,9 +142,10 @@ class NodeFleet(UnsteppedMembers):
         """
         at, members = self.reader, list[Member]()
         asked = partial(at.inventory, group.removeprefix(f"{at.where}/"))
-        (found,) = ask_each({at.where: asked}, at.cloud.aws.read_within).values()
-        if isinstance(found, GoldsmithError):
-            return Seen((), (Unread(at.where, found.message),))
+        try:
+            found = ask_within(asked, at.cloud.aws.read_within)
+        except GoldsmithError as error:
+            return Seen((), (Unread(at.where, error.message),))
         for name, instances in found.instances.items():
             why = f"{found.groups[name].called} rolls it"
             for one in instances:
