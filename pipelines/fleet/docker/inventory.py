@@ -113,17 +113,8 @@ class ContainerList:
                 self._listed = self._api.containers(all=True, filters={"label": [ROLLOUT, MEMBER]})
                 self._until = time.monotonic() + MOMENT
             listed = self._listed
-        wanted = (key.rollout, key.member)
-        return next((one for one in listed if _made_for(one) == wanted and one["Id"] != key.old), None)
-
-
-def _made_for(listed: Json) -> tuple[str, str]:
-    return listed["Labels"].get(ROLLOUT, ""), listed["Labels"].get(MEMBER, "")
-
-
-def member_name(container: str, host: str) -> str:
-    """What a container of a host is called in a fleet; of the only host, as it is called there."""
-    return f"{container}{AT}{host}" if host else container
+        wanted = {ROLLOUT: key.rollout, MEMBER: key.member}.items()
+        return next((one for one in listed if wanted <= one["Labels"].items() and one["Id"] != key.old), None)
 
 
 def container_name(member: str) -> str:
@@ -194,8 +185,9 @@ class ContainerInventory:
         return failed and (policy == "on-failure" or self._name(found) in self._recorded())
 
     def _name(self, container: Json) -> str:
-        """What a member is called."""
-        return member_name(container_spec.name(container), self._host)
+        """What a member is called: a container of one of several hosts, with that host."""
+        name = container_spec.name(container)
+        return f"{name}{AT}{self._host}" if self._host else name
 
     def _member(self, container: Json, everything: list[Json]) -> Member:
         named, labels = self._name(container), container_spec.labels_of(container)

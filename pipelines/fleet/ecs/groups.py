@@ -49,7 +49,8 @@ class ServiceFleet:
     def __init__(self, fleet: Fleet, reader: ClusterReader, cloud: Cloud, now: Callable[[], datetime]) -> None:
         self.fleet = fleet
         self.reader = reader
-        self._once = _asking_once(cloud).client("ecs", reader.region, reader.account)
+        once = Clients(cloud.aws.model_copy(update={"attempts": 1}), pause=cloud.clients.pause)
+        self._once = once.client("ecs", reader.region, reader.account)  # which repeats no failed call
         self._bakes = Bakes(now)
 
     @understood
@@ -262,8 +263,3 @@ def _name(pinned: GroupPin) -> str:
 def _digest(pinned: GroupPin) -> str:
     """The image by digest that a pin names because its revision names a tag; else empty."""
     return pinned.version if isinstance(pinned.version, str) else ""
-
-
-def _asking_once(cloud: Cloud) -> Clients:
-    """Clients that do not repeat a failed call."""
-    return Clients(cloud.aws.model_copy(update={"attempts": 1}), pause=cloud.clients.pause)

@@ -67,7 +67,7 @@ class ClusterAccess:
 def access_of(place: Kubernetes) -> ClusterAccess:
     """How the cluster of a fleet is reached. Raises ContentError with file and key for what is wrong or refused."""
     file, wanted = _path(str(place.kubeconfig)), str(place.context)
-    document = loaded(_text(file), file)
+    document = loaded(_read(file, KUBECONFIG_BYTES, file, ""), file)
     if not isinstance(document, dict):
         raise ContentError("is not a kubeconfig", file=file)
     context = _named(document, "contexts", "context", wanted, file)
@@ -103,10 +103,6 @@ def _path(named: str) -> Path:
         why = "names several files" if said else "is not set"
         raise ContentError(f"the environment variable {named} {why}", key="kubernetes.kubeconfig", hint="name one file")
     return Path(said)
-
-
-def _text(file: Path) -> str:
-    return _read(file, KUBECONFIG_BYTES, file, "")
 
 
 def _read(path: Path, limit: Limit, file: Path, key: str) -> str:
