@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -12,23 +11,12 @@ from hardening.model import Enforcement
 from hardening.policy import Policy
 from hardening.runtime import NAMES, ContainerFacts, Facts, InstanceFacts
 from images.documents import from_json
+from images.ledger import MemberSnapshot
 
 KINDS: dict[str, type[ContainerFacts] | type[InstanceFacts]] = {"container": ContainerFacts, "instance": InstanceFacts}
 
 
-class Kept(Protocol):
-    """A line of the ledger."""
-
-    @property
-    def at(self) -> datetime:
-        """From when on it was so."""
-
-    @property
-    def facts(self) -> dict[str, object]:
-        """How it ran (JSON)."""
-
-
-def history_of(lines: Iterable[Kept]) -> tuple[tuple[datetime, Facts], ...]:
+def history_of(lines: Iterable[MemberSnapshot]) -> tuple[tuple[datetime, Facts], ...]:
     """What earlier looks kept of one instance; what another version wrote, and this one cannot read, is left out."""
     read = ((line.at, facts_in(line.facts)) for line in lines)
     return tuple((at, facts) for at, facts in read if facts is not None)
