@@ -8,17 +8,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, TypeVar, cast
 
 from hardening.foundation import errors
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
 from pipelines.fleet.members import BACK, OWN_LABELS
-from pipelines.fleet.model import ADDRESSES, Limits
+from pipelines.fleet.model import Limits
 from pipelines.fleet.port import Group, Pacing, Progress, Watched
 
-Answer = TypeVar("Answer")
-Given = ParamSpec("Given")
+Step = TypeVar("Step", bound=Callable[..., Any])
 ALL = 100  # percent
 ROLLED = 90  # percent, when all is new and only the bake is left
 BAKES_PER_DEADLINE = ALL - ROLLED  # each percent of the bake is progress
@@ -26,12 +25,9 @@ MOST_BETWEEN_LOOKS = timedelta(minutes=1)  # a rollout looks twice in that time
 ATTEMPT = re.compile(rf"(-rest)?(-[1-9][0-9]?)?({BACK})*$")
 
 ROLL_ANYWAY = f"{OWN_LABELS}roll"
-OWNERS = {
-    "CloudFormation": ("aws:cloudformation:stack-.*", ".*"),
-    "Terraform or its like": (
-        "(?i)(managed|created)[-_ ]?by|provisioner", "(?i).*(terraform|opentofu|pulumi|crossplane).*",
-    ),
-}  # fmt: skip
+STACK = "aws:cloudformation:stack-.*"
+TOOL, TOOLS = "(?i)(managed|created)[-_ ]?by|provisioner", "(?i).*(terraform|opentofu|pulumi|crossplane).*"
+OWNERS = {"CloudFormation": (STACK, ".*"), "Terraform or its like": (TOOL, TOOLS)}
 """Other tools that set what a group runs: the key and the value of the tag that they leave."""
 
 
@@ -66,25 +62,15 @@ class GroupReader:
         return errors.understood(self.api)
 
 
-class _Reading(Protocol):
-    @property
-    def reader(self) -> GroupReader: ...
-
-
-Fleet = TypeVar("Fleet", bound=_Reading)
-
-
-def understood(
-    step: Callable[Concatenate[Fleet, Given], Answer],
-) -> Callable[Concatenate[Fleet, Given], Answer]:
-    """A step of a fleet, in which an answer of another form than its API's is an error of the outside."""
+def understood(step: Step) -> Step:
+    """A step of a fleet with a `reader`, in which an answer of another form than its API's is an error of the outside."""
 
     @wraps(step)
-    def reading(fleet: Fleet, /, *args: Given.args, **named: Given.kwargs) -> Answer:
+    def reading(fleet: Any, /, *args: Any, **named: Any) -> Any:
         with fleet.reader.understood():
             return step(fleet, *args, **named)
 
-    return reading
+    return cast("Step", reading)
 
 
 @dataclass(frozen=True)
@@ -135,7 +121,7 @@ def pace_of(group: Group, reach: Reach, words: StrategyWords, limits: Limits, al
         checkpoint_delay=timedelta(),
         warmup=limits.min_healthy_time,
         bake=limits.bake_time,
-        alarms=tuple(one for one in limits.alarms if not one.startswith(ADDRESSES)),
+        alarms=limits.named_alarms,
         auto_rollback=limits.auto_rollback,
     )
 

@@ -33,10 +33,6 @@ def _engine(text: str) -> str:
 EngineHost = Annotated[str, AfterValidator(_engine)]
 
 
-def _is_address(alarm: str) -> bool:
-    return alarm.startswith(ADDRESSES)
-
-
 def _duration(default: str, description: str) -> Any:
     """A field for a duration, whose default is written as people write it."""
     return Field(default, validate_default=True, description=description)
@@ -349,6 +345,11 @@ class Limits(Content):
             raise ValueError('max_surge 0 lets method "surge" replace no member: raise it, or set method = "in_place"')
         return self
 
+    @property
+    def named_alarms(self) -> tuple[str, ...]:
+        """Those of CloudWatch, which are no addresses."""
+        return tuple(one for one in self.alarms if not one.startswith(ADDRESSES))
+
     def unavailable(self, desired: int) -> int:
         """How many of `desired` members may be unavailable at once."""
         return at_most(self.max_unavailable, desired)
@@ -396,7 +397,7 @@ class Fleet(Content):
         for kind in FleetKind:
             if self.kind is not kind and kind in self.model_fields_set:
                 raise ValueError(f'the table [{kind}] belongs to a fleet of kind "{kind}"')
-        if self.kind not in AT_AWS and (names := [one for one in self.limits.alarms if not _is_address(one)]):
+        if self.kind not in AT_AWS and (names := self.limits.named_alarms):
             raise ValueError(f"limits.alarms: {names[0]} is not an address: only ec2, ecs and eks have alarms by name")
         if self.health.kind not in HEALTH[self.kind]:
             raise ValueError(f"health.kind {self.health.kind} does not fit a fleet of kind {self.kind}")

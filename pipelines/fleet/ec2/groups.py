@@ -11,11 +11,12 @@ from images.aws.client import AwsError
 from images.aws.cloud import Cloud
 from images.aws.permissions import ROLLER, permit
 from images.aws.tags import as_dict
+from pipelines.fleet.delegated import ALL, ROLL_ANYWAY, STACK, TOOL, TOOLS
 from pipelines.fleet.ec2.instance_spec import Json
 from pipelines.fleet.ec2.members import Inventory, group_id, read_fleet, specification
 from pipelines.fleet.ec2.pacing import pacing, preferences
 from pipelines.fleet.ec2.templates import LaunchTemplates
-from pipelines.fleet.members import OWN_LABELS, ReplacementImage
+from pipelines.fleet.members import ReplacementImage
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.port import Group, GroupPin, InProgressError, Pacing, Progress, UnseenError, Watched
 from pipelines.fleet.rollout_targets import GROUP, MACHINES, launch_from_template
@@ -29,9 +30,7 @@ PERMISSIONS = (
 
 SYMBOLIC = ("$Latest", "$Default")
 GOES_ON = ("Pending", "InProgress", "Baking")
-ALL = 100  # percent
 OVER = {"ActiveInstanceRefreshNotFound", "IrreversibleInstanceRefresh"}
-ROLL_ANYWAY = f"{OWN_LABELS}roll"
 YIELD = f"or let it ignore the group's template, and tag the group {ROLL_ANYWAY}=yes"
 
 
@@ -60,13 +59,13 @@ OWNERS = (
     ),
     Owner("Elastic Beanstalk", "elasticbeanstalk:environment-.*", "set the environment's option ImageId", yields=False),
     Owner(
-        "CloudFormation", "aws:cloudformation:stack-.*",
+        "CloudFormation", STACK,
         "let the stack take the image from the channel's parameter, and update it",
     ),
     Owner(
-        "{value}", "(?i)(managed|created)[-_ ]?by|provisioner",
+        "{value}", TOOL,
         "let it take the image from the channel's parameter, and apply it",
-        value="(?i).*(terraform|opentofu|pulumi|crossplane).*",
+        value=TOOLS,
     ),
 )  # fmt: skip
 

@@ -10,13 +10,12 @@ from datetime import timedelta
 from typing import Any
 
 from hardening.foundation.errors import RefusedError
+from pipelines.fleet.delegated import ALL
 from pipelines.fleet.model import Limits, Method
 from pipelines.fleet.port import Pacing
 
-ALL = 100  # percent
 LONGEST = timedelta(hours=48)  # of a checkpoint and of a bake
 ALARMS_AT_MOST = 10
-ADDRESSES = ("http://", "https://")
 
 
 def pacing(limits: Limits, desired: int, allowed: int) -> Pacing:
@@ -36,7 +35,7 @@ def pacing(limits: Limits, desired: int, allowed: int) -> Pacing:
         checkpoint_delay=min(limits.bake_time, LONGEST) if stops else timedelta(),
         warmup=limits.min_healthy_time,
         bake=min(limits.bake_between_waves if stops else limits.bake_time, LONGEST),
-        alarms=tuple(one for one in limits.alarms if not one.startswith(ADDRESSES)),
+        alarms=limits.named_alarms,
         auto_rollback=limits.auto_rollback,
     )
 
