@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from images.model import Definition
 from pipelines.fleet.delegated import Reach
 from pipelines.fleet.docker.drafts import fitting
-from pipelines.fleet.drafting import Draft, lacking, slug
+from pipelines.fleet.drafting import Draft, lacking, lacking_machine, slug
 from pipelines.fleet.ecs import services
 from pipelines.fleet.ecs.services import Service
 from pipelines.fleet.eks import node_groups
@@ -171,12 +171,9 @@ def node_fleet_draft(
     becomes = replacement or found.golden or slug(node.name)
     runs = f"Its nodes run {found.called}." if found.golden else "Its nodes run no release that is known here."
     definition = known.get(becomes)
-    defined = definition is not None and definition.is_machine
     draft.begin_fleet(found.source, node.name, "eks", owner)
-    draft.set_replacement(
-        becomes, "As --replacement says." if replacement else runs, definition,
-        lacks="" if defined else f"no machine is defined as {becomes}",
-    )  # fmt: skip
+    because = "As --replacement says." if replacement else runs
+    draft.set_replacement(becomes, because, definition, lacks=lacking_machine(becomes, definition))
     found.set_place(draft, "eks", "node_groups", "node groups")
     lower = "lower maxUnavailable in its updateConfig"
     _limit_as(draft, node.called, f"{node.desired} nodes", node_groups.reach_of(node), lower)

@@ -75,6 +75,19 @@ class Draft:
             'The default: another person approves each plan. "none": anybody begins, the night too.',
         )  # fmt: skip
 
+    def set_method(self, forced: str, swapped: str) -> None:
+        """The way of replacing, in the table of limits: in place, so that each is down while it is `swapped`, where
+        things are `forced` to it that cannot exist twice.
+        """
+        self.table("limits")
+        if forced:
+            self.say(f"Old and new cannot stand side by side: {forced}.")
+            self.set("method", "in_place")
+            self.set("max_unavailable", 1, f"So each is down while it is {swapped}, one at a time.")
+        else:
+            self.say("Nothing of it cannot exist twice: the new one serves before the old one stops.")
+            self.set("method", "surge")
+
     @property
     def text(self) -> str:
         """The whole file."""
@@ -101,6 +114,11 @@ def _bare(key: str) -> str:
 def lacking(becomes: str, definition: Definition | None) -> str:
     """What is missing where members become what is neither a definition nor a tag."""
     return "" if definition or is_tag(becomes) else f"no definition is named {becomes}"
+
+
+def lacking_machine(becomes: str, definition: Definition | None) -> str:
+    """What is missing where members become what is defined as no machine."""
+    return "" if definition and definition.is_machine else f"no machine is defined as {becomes}"
 
 
 def is_tag(becomes: str) -> bool:

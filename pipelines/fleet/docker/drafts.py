@@ -208,15 +208,8 @@ def _in_words(test: Sequence[str]) -> str:
 
 def _limit(draft: Draft, found: Unadopted) -> None:
     """The way of replacing, by what cannot exist twice; and the times that its own are longer than."""
-    draft.table("limits")
     forced = dict.fromkeys(why for one in found.containers for why in container_spec.forced_in_place(one, ()))
-    if forced:
-        draft.say(f"Old and new cannot stand side by side: {'; '.join(forced)}.")
-        draft.set("method", "in_place")
-        draft.set("max_unavailable", 1, "So each is down while it is swapped, one at a time.")
-    else:
-        draft.say("Nothing of it cannot exist twice: the new one serves before the old one stops.")
-        draft.set("method", "surge")
+    draft.set_method("; ".join(forced), "swapped")
     configs, defaults = [one["Config"] for one in found.containers], Limits()
     if (stop := timedelta(seconds=max(one.get("StopTimeout") or 0 for one in configs))) > defaults.drain:
         draft.set("drain", shown(stop), "Its own stop timeout.")

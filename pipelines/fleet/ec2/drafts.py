@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hardening.foundation.text import UNSEEN
 from images.model import Definition
-from pipelines.fleet.drafting import USUAL_LABELS, Draft
+from pipelines.fleet.drafting import USUAL_LABELS, Draft, lacking_machine
 from pipelines.fleet.ec2.instance_facts import OWNERS
 from pipelines.fleet.members import OWN_LABELS
 from pipelines.fleet.model import Limits, ReplacementStrategy
@@ -117,8 +117,7 @@ def machine_fleet_draft(
         draft.ask(f"tag {found.source} and its instances {_said(found.selector)}: it has no tag to select it by")
         draft.set("selector", dict(found.selector))
     definition = known.get(becomes)
-    defined = definition is not None and definition.is_machine
-    draft.set_replacement(becomes, because, definition, lacks="" if defined else f"no machine is defined as {becomes}")
+    draft.set_replacement(becomes, because, definition, lacks=lacking_machine(becomes, definition))
     _ask_health(draft, found)
     _set_places(draft, found)
     _limit(draft, found)
@@ -174,16 +173,9 @@ def _set_places(draft: Draft, found: UnadoptedMachines) -> None:
 
 
 def _limit(draft: Draft, found: UnadoptedMachines) -> None:
-    draft.table("limits")
     forced = list(dict.fromkeys(why for one in found.alone for why in one.forced[found.way]))
-    if forced:
-        more = f"; and {len(forced) - 3} more" if forced[3:] else ""
-        draft.say(f"Old and new cannot stand side by side: {'; '.join(forced[:3])}{more}.")
-        draft.set("method", "in_place")
-        draft.set("max_unavailable", 1, "So each is down while it is replaced, one at a time.")
-    else:
-        draft.say("Nothing of it cannot exist twice: the new one serves before the old one stops.")
-        draft.set("method", "surge")
+    more = f"; and {len(forced) - 3} more" if forced[3:] else ""
+    draft.set_method("; ".join(forced[:3]) + more, "replaced")
 
 
 def _left_alone(found: UnadoptedMachines) -> Iterator[str]:
