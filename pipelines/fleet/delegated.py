@@ -63,7 +63,7 @@ class GroupReader:
 
 
 def understood(step: Step) -> Step:
-    """A step of a fleet with a `reader`, in which an answer of another form than its API's is an error of the outside."""
+    """A step of a fleet, to whose `reader` an answer of another form than its API's is an error of the outside."""
 
     @wraps(step)
     def reading(fleet: Any, /, *args: Any, **named: Any) -> Any:

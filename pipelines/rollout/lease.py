@@ -20,6 +20,7 @@ from pipelines.durable.port import FencedError
 from pipelines.durable.workers import LostError, repeated
 from pipelines.fleet.members import BACK, ReplacementImage
 from pipelines.rollout.notify import Message
+from pipelines.rollout.rollout_store import commands_of
 from pipelines.rollout.state import STEP, Event, MemberState, OperatorCommands, Phase, RolloutStage, RolloutState, doing
 
 # -- the lease: its owner may act on the fleet; the next owner gets it when this one gives it back or dies -------------
@@ -100,7 +101,7 @@ class LedgerJournal:
 
     def orders(self, rollout: str) -> OperatorCommands:
         """What people have asked of the rollout."""
-        return OperatorCommands.given([given.command for given in _patiently(lambda: self.ledger.commands(rollout))])
+        return _patiently(lambda: commands_of(self.ledger, rollout))
 
     def begin(self, state: RolloutState, members: Sequence[MemberState]) -> None:
         """Write down a rollout with all its members."""

@@ -204,7 +204,7 @@ def refuse_implausible(fleet: Fleet, judged: Sequence[Judged], adopt: Sequence[s
     for rule, most, adopted, hint in (
         ("expired", fraction.expired, (), "is the inventory right?"), ("unknown", fraction.unknown, adopt, take_over),
     ):  # fmt: skip
-        broken = [one for one in judged if rule in one.rules and not _adopted(one, adopted)]
+        broken = [one for one in judged if rule in one.rules and not _adopted(one.member, adopted)]
         if len(broken) > most * len(judged):
             are = f"{len(broken)} of {many(len(judged), 'member')} {'is' if len(broken) == 1 else 'are'}"
             what = f"{are} {rule}, more than max_violating_fraction.{rule}"
@@ -220,12 +220,8 @@ def refuse_unmatched(adopt: Sequence[str], names: Sequence[str]) -> None:
             raise RefusedError(f"--adopt {glob}: no member matches", hint=hint)
 
 
-def _adopted(one: Judged, adopt: Sequence[str]) -> bool:
-    return _named(one.member.name, adopt)
-
-
-def _named(member: str, adopt: Sequence[str]) -> bool:
-    return any(glob == "all" or fnmatchcase(member, glob) for glob in adopt)
+def _adopted(member: Member, adopt: Sequence[str]) -> bool:
+    return any(glob == "all" or fnmatchcase(member.name, glob) for glob in adopt)
 
 
 def adoptions(made: Plan, adopt: Sequence[str]) -> dict[str, str]:
@@ -234,7 +230,7 @@ def adoptions(made: Plan, adopt: Sequence[str]) -> dict[str, str]:
     return {
         one.id: f"{one.name}: {one.image.partition('@')[0]}@{one.exact.rpartition('@')[2]} → {new}"
         for one in (step.member for step in made.steps)
-        if _named(one.name, adopt) and not one_repository(one.image, new)
+        if _adopted(one, adopt) and not one_repository(one.image, new)
     }
 
 
@@ -308,7 +304,7 @@ def _another_image(one: Judged, target: ReplacementImage, adopt: Sequence[str]) 
     if target.digest in member.known_by and not one.drifted:
         who = "its maker rebuilds it" if target.followed else "its owner rebuilds it on the newer base"
         return f"{target.reference} has no newer digest yet: {who}"
-    if not _adopted(one, adopt) and not one_repository(member.image, target.reference):
+    if not _adopted(member, adopt) and not one_repository(member.image, target.reference):
         return f"it runs another image than {repository(target.reference)}; --adopt takes it over on purpose"
     return ""
 
@@ -324,7 +320,7 @@ def _another_golden(one: Judged, target: ReplacementImage, adopt: Sequence[str])
     same = origin.release and golden and origin.release.content == golden.content
     if same and not (one.drifted or _comes_home(one, target)):
         return "the replacement has the same content: rolling would change nothing"
-    if origin.release and golden and origin.release.name != golden.name and not _adopted(one, adopt):
+    if origin.release and golden and origin.release.name != golden.name and not _adopted(one.member, adopt):
         return f"it runs {origin.release.name}, not {golden.name}; --adopt takes it over on purpose"
     return ""
 

@@ -123,7 +123,7 @@ def why_not_again(ledger: Ledger, fleet: str, target: ReplacementImage) -> str:
         if state.target.rpartition("@")[2] != target.digest:
             continue
         again = f"./goldsmith roll.start {fleet} takes it all the same"
-        if state.id.endswith(BACK) or _went_back(ledger, state.id):
+        if state.id.endswith(BACK) or commands_of(ledger, state.id).desired_state is DesiredState.ROLLBACK:
             return f"{state.id} took it back; {again}"
         if not state.failure:
             return ""
@@ -133,9 +133,9 @@ def why_not_again(ledger: Ledger, fleet: str, target: ReplacementImage) -> str:
     return ""
 
 
-def _went_back(ledger: Ledger, rollout: str) -> bool:
-    asked = OperatorCommands.given([one.command for one in ledger.commands(rollout)])
-    return asked.desired_state is DesiredState.ROLLBACK
+def commands_of(ledger: Ledger, rollout: str) -> OperatorCommands:
+    """What people have asked of a rollout."""
+    return OperatorCommands.given([one.command for one in ledger.commands(rollout)])
 
 
 def history(context: Context, fleet: str) -> tuple[View, ...]:
@@ -163,8 +163,7 @@ def tell(context: Context, fleet: str, command: Command, reason: str = "") -> Vi
         hint = f"./goldsmith roll.history {fleet} shows those that are over"
         raise RefusedError(f"no rollout of {fleet} is under way", hint=hint)
     rollout = rows[0].id
-    commands = [given.command for given in context.ledger.commands(rollout)]
-    desired_state = OperatorCommands.given(commands).desired_state
+    desired_state = commands_of(context.ledger, rollout).desired_state
     if desired_state in FINAL.values():
         raise RefusedError(f"{rollout} was already told to {desired_state}", hint=f"./goldsmith roll.status {fleet}")
     if command is Command.APPROVE:

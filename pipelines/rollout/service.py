@@ -33,14 +33,13 @@ from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import adoptions, by_reason
 from pipelines.rollout.plan_model import Plan
-from pipelines.rollout.rollout_store import View, view
+from pipelines.rollout.rollout_store import View, commands_of, view
 from pipelines.rollout.schedule import Hold
 from pipelines.rollout.session import FleetSession, check
 from pipelines.rollout.state import (
     FINAL,
     Event,
     MemberState,
-    OperatorCommands,
     Order,
     Phase,
     RolloutOutcome,
@@ -235,8 +234,8 @@ def go_on(at: FleetSession, until: datetime | None = None) -> tuple[Resumed, ...
         say(f"{at.fleet.name}: the rollout {row.id} is not over; going on with it")
         order = Order.read(row.order)
         outcome = execute(at, order, until)
-        said = OperatorCommands.given([given.command for given in at.context.ledger.commands(row.id)])
-        ended.append(Resumed(order, outcome, said.desired_state in FINAL.values()))
+        said = commands_of(at.context.ledger, row.id).desired_state
+        ended.append(Resumed(order, outcome, said in FINAL.values()))
         say(f"{row.id} is over: {outcome.state.failure or outcome.state.note}")
     return tuple(ended)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from hardening.catalog import load_waivers
 from hardening.foundation.content import find_content
@@ -58,13 +58,6 @@ Observe = Callable[[Sequence[Member]], Mapping[str, Observed]]
 LOOK_LASTS = timedelta(hours=1)  # for what is only recorded
 
 
-class SeeMembers(Protocol):
-    """What lists the members of a fleet."""
-
-    def __call__(self, group: str = "", /) -> Seen:
-        """All that the selector finds; or, by a group's id, at least what that group's service replaces."""
-
-
 def _nothing_instead(_group: Group, _target: ReplacementImage, _reasons: Sequence[str]) -> str:
     return ""
 
@@ -77,7 +70,8 @@ def _nothing_observed(_members: Sequence[Member]) -> Mapping[str, Observed]:
 class FleetSession:
     """What the flows over one fleet work with. `now` gives the date by which members are judged.
 
-    `look` opens ledger, registry or cloud again; `seen` is all that the selector finds, with what services roll.
+    `look` opens ledger, registry or cloud again; `seen` is all that the selector finds, with what services roll; by a
+    group's id, at least what that group's service replaces.
     `source` is where our own images come from. `groups` are those that a service rolls, None where the kind knows none.
     `firing` returns those of the named alarms that fire; `together` asks many members, at once where the kind bears it;
     `observe` says how members run, by their ids, where the kind can tell. `instead`: for a group that is left alone,
@@ -90,7 +84,7 @@ class FleetSession:
     now: Now
     source: str
     look: Callable[[tuple[Waiver, ...], datetime], ProvenancePort]
-    seen: SeeMembers
+    seen: Callable[..., Seen]
     groups: DelegatedFleet | None = None
     firing: Callable[[Sequence[str]], tuple[str, ...]] = tuple
     together: Together = one_by_one
