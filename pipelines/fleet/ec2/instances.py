@@ -168,7 +168,7 @@ class Ec2Fleet(Ec2Members):
         if hung.volumes:
             place.end_volumes(new.id, hung.volumes)
         if gone:
-            self._forget(place, new, TAKES)
+            place.forget(new, TAKES)
 
     @understood("EC2")
     def remove_old(self, key: Key) -> None:
@@ -176,11 +176,7 @@ class Ec2Fleet(Ec2Members):
         place = self.place(key)
         place.terminate(key.old)
         if new := self._new(key):
-            self._forget(place, new, TAKES)
-
-    def _forget(self, place: RegionClient, instance: InstanceDescription, begins: str) -> None:
-        """Take off an instance the tags that begin so."""
-        place.untag([instance.id], [tag for tag in instance.tags if tag.startswith(begins)])
+            place.forget(new, TAKES)
 
     @understood("EC2")
     def revive(self, key: Key) -> None:
@@ -231,7 +227,7 @@ class Ec2Fleet(Ec2Members):
                 place.end_volumes(new.id, {new.root: (new.instance["RootDeviceName"], True)})
             place.terminate(new.id)
         if old:
-            self._forget(place, old, KEPT)
+            place.forget(old, KEPT)
 
     @understood("EC2")
     def differences(self, key: Key) -> tuple[str, ...]:

@@ -222,6 +222,10 @@ class RegionClient:
         if named := [{"Key": key} for key in sorted(keys)]:
             self.ec2.call("DeleteTags", Resources=list(resources), Tags=named)
 
+    def forget(self, instance: InstanceDescription, *begins: str) -> None:
+        """Take off an instance the tags whose keys begin so."""
+        self.untag([instance.id], [tag for tag in instance.tags if tag.startswith(begins)])
+
     def registered(self, vpcs: Collection[str]) -> Iterator[Registered]:
         """Who is registered in some target group of these networks; those that are on their way out are not.
 

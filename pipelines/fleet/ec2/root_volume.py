@@ -177,7 +177,7 @@ class RootVolumeFleet(Ec2Members):
             if volume == found.root:
                 raise OutsideError(f"{volume} is the root volume of {key.old} still, and not removed")
             place.delete_volume(volume)
-        self._forget(place, found, KEPT)
+        place.forget(found, KEPT)
 
     @understood("EC2")
     def revive(self, key: Key) -> None:
@@ -248,7 +248,7 @@ class RootVolumeFleet(Ec2Members):
             if volume in ours and volume not in old:
                 place.delete_volume(volume)
         place.untag(old, [ROLLOUT, MEMBER, EXPIRY, KEPT_FOR])
-        self._forget(place, found, KEPT, ROLLOUT, MEMBER)
+        place.forget(found, KEPT, ROLLOUT, MEMBER)
 
     @understood("EC2")
     def differences(self, key: Key) -> tuple[str, ...]:
@@ -265,7 +265,3 @@ class RootVolumeFleet(Ec2Members):
         """The last lines of the instance's console."""
         place = self.place(key)
         return place.console(key.old) if place.find(key.old) else ""
-
-    def _forget(self, place: RegionClient, instance: InstanceDescription, *begins: str) -> None:
-        """Take off an instance what was written onto it."""
-        place.untag([instance.id], [tag for tag in instance.tags if tag.startswith(begins)])
