@@ -100,9 +100,9 @@ def eks(pattern: str) -> ResourcePattern:
 SERVICES_OF_CLUSTER = ecs("service/{cluster}/*")
 
 
-def passed(service: str, each: str = "passed_roles") -> ResourcePattern:
+def passed(service: str) -> ResourcePattern:
     """The roles that the settings name, handed to one service of AWS."""
-    return ResourcePattern("{role}", (("StringEquals", "iam:PassedToService", service),), each)
+    return ResourcePattern("{role}", (("StringEquals", "iam:PassedToService", service),), "passed_roles")
 
 
 def launch_from_template(by: str) -> tuple[Permission, ...]:

@@ -50,8 +50,8 @@ WHY = {
 class ClusterError(OutsideError):
     """The API server answered with an error; `status` is its HTTP status."""
 
-    def __init__(self, status: int, message: str, *, hint: str = "", evidence: str = "") -> None:
-        super().__init__(message, hint=hint, evidence=evidence)
+    def __init__(self, status: int, message: str, *, hint: str) -> None:
+        super().__init__(message, hint=hint)
         self.status = status
 
 
