@@ -67,14 +67,6 @@ class Judged:
         return self.origin.release is None and self.origin.base is not None
 
 
-def judge(
-    fleet: str, policy: Policy, member: Member, origin: Provenance, waivers: Sequence[Waiver], now: datetime,
-    own_registry: str = "",
-) -> Judged:  # fmt: skip
-    """A member of `fleet` judged at `now`; one without an origin is unknown. Many: FleetJudge."""
-    return FleetJudge(fleet, policy, waivers, now, own_registry).judge(member, origin)
-
-
 class FleetJudge:
     """Judges the members of a fleet at one moment. Members of one image share what is known of it."""
 
@@ -130,18 +122,15 @@ def facts(member: Member, origin: Provenance, own_registry: str = "") -> Running
     """What the policy needs to know of the image that a member runs."""
     image, source, golden = _called(member, origin), _source(member, origin), origin.golden
     in_full = source if source.startswith("ami-") or BARE_ID.fullmatch(source) else qualified(source)
+    unknown = RunningFacts(False, image, source, own_registry, source_in_full=in_full, unread=bool(origin.unread))
     if golden is None:
-        nothing = RunningFacts(False, image, source, own_registry, source_in_full=in_full, unread=bool(origin.unread))
-        return _of_others(origin.followed, nothing)
+        return _of_others(origin.followed, unknown)
     since, by = superseded(origin, golden)
     if since is None and origin.followed:
         since, by = origin.followed.newer_since, _newer(origin.followed)
-    return RunningFacts(
+    return replace(
+        unknown,
         known=True,
-        image=image,
-        source=source,
-        own_registry=own_registry,
-        source_in_full=in_full,
         published_at=golden.published_at,
         expires_at=golden.expires_at,
         revoked_at=golden.revoked_at,
@@ -154,7 +143,6 @@ def facts(member: Member, origin: Provenance, own_registry: str = "") -> Running
         lacks_since=origin.lacks_since,
         lacks_until=origin.lacks_until,
         application=origin.release is None,
-        unread=bool(origin.unread),
     )
 
 

@@ -17,7 +17,7 @@ from pipelines.durable.port import FencedError
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, ReplacementImage
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.violations import Judged, in_words, judge, verdict_of
+from pipelines.fleet.violations import Judged, in_words, verdict_of
 from pipelines.rollout.admission import outlasts
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.plan import plan
@@ -30,6 +30,7 @@ from tests.simulation.memory import Process
 from tests.simulation.observer import Observer
 from tests.simulation.stage import LEAVE
 from tests.simulation.world import ID, Box, SimulatedWorld
+from tests.support.fleets import judge
 
 if TYPE_CHECKING:
     from tests.simulation.loop import Loop

@@ -18,7 +18,7 @@ from images.artifact import Release
 from pipelines.fleet.members import Key, Member, Provenance, ReplacementImage
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError, MemberFleet
-from pipelines.fleet.violations import Judged
+from pipelines.fleet.violations import FleetJudge, Judged
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -68,6 +68,14 @@ def member(name: str = "web-1", **more: Any) -> Member:
     """A member that runs release 1."""
     ours = Member(f"host/local/docker/{name}", name, f"id-{name}", "r.example/nginx:stable", (release().digest,))
     return replace(ours, **more)
+
+
+def judge(
+    fleet: str, policy: Policy, member: Member, origin: Provenance, waivers: Sequence[Waiver], now: datetime,
+    own_registry: str = "",
+) -> Judged:  # fmt: skip
+    """A member judged by itself, as FleetJudge judges many."""
+    return FleetJudge(fleet, policy, waivers, now, own_registry).judge(member, origin)
 
 
 def judge_member(

@@ -30,7 +30,7 @@ from pipelines.fleet.docker import following
 from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Changes, Followed, Member, Provenance, ReplacementImage, Seen
 from pipelines.fleet.model import Fleet
-from pipelines.fleet.violations import Judged, facts, judge
+from pipelines.fleet.violations import Judged, facts
 from pipelines.rollout import rollout_store
 from pipelines.rollout.plan import plan, refuse_target
 from pipelines.rollout.session import FleetSession, check
@@ -40,7 +40,7 @@ from tests.images.plan.test_upstream import STATUS, debian, publish
 from tests.support.archive import Archive
 from tests.support.catalogs import NOW, Catalog, entry
 from tests.support.fleets import fleet as fleet_of
-from tests.support.fleets import reason, release
+from tests.support.fleets import judge, reason, release
 from tests.support.signing import sign_release
 
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)

@@ -18,12 +18,12 @@ from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.observing import observe
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.members import Member, Provenance
-from pipelines.fleet.violations import FleetJudge, Judged, judge
+from pipelines.fleet.violations import FleetJudge, Judged
 from tests.pipelines.fleet.planted import CONFIG, CONTAINERS, HARDENED, INSTANCES, Planted
 from tests.strict_aws import Fault, StrictAws
 from tests.support import ec2 as clouds
 from tests.support.ec2 import Shop, shop
-from tests.support.fleets import NOW, member, release
+from tests.support.fleets import NOW, judge, member, release
 from tests.support.yards import Yard, fleet
 
 RUNTIME = {name: {"enforcement": "enforce"} for name in sorted(NAMES)}

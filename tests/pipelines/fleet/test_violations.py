@@ -26,12 +26,11 @@ from pipelines.fleet.violations import (
     checked,
     facts,
     in_words,
-    judge,
     named,
     verdict_of,
 )
 from pipelines.rollout.session import FleetSession
-from tests.support.fleets import NOW, fleet, member, reason, release
+from tests.support.fleets import NOW, fleet, judge, member, reason, release
 
 POLICY = Policy(
     name="default", title="t", owner="o", rationale="r", review_by=date(2027, 1, 1), exception_contact="security"
