@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from hardening.foundation.hashing import DIGEST
 from hardening.runtime import ContainerFacts, Mount
 from pipelines.fleet.ecs.services import Revision, short
 from pipelines.fleet.members import repository
@@ -64,7 +65,7 @@ class TaskContainer:
     def digests(self) -> tuple[str, ...]:
         """All that it is known by: what ECS tells, which may be that of one platform, and what it was started by."""
         said = (str(self.shown.get("imageDigest") or ""), self.image.partition("@")[2])
-        return tuple(dict.fromkeys(one for one in said if re.fullmatch(r"sha256:[0-9a-f]{64}", one)))
+        return tuple(dict.fromkeys(one for one in said if re.fullmatch(DIGEST, one)))
 
     @property
     def exact(self) -> str:

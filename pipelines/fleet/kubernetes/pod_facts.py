@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from hardening.foundation.hashing import DIGEST
 from hardening.runtime import ContainerFacts, Mount, is_root, secrets_in
 
 Json = dict[str, Any]
@@ -50,7 +51,7 @@ class PodContainer:
     def digest(self) -> str:
         """The digest by which the node runs its image; empty where it tells none."""
         said = str(self.status.get("imageID") or "").rpartition("@")[2].rpartition("//")[2]
-        return said if re.fullmatch(r"sha256:[0-9a-f]{64}", said) else ""
+        return said if re.fullmatch(DIGEST, said) else ""
 
     @property
     def exact(self) -> str:
