@@ -53,7 +53,9 @@ def stem(rollout: str) -> str:
 
 
 class GroupReader:
-    """What reads the groups and members of a fleet. `api`: what answers it, as people call it."""
+    """What reads the groups and members of a fleet; who asks it for one group is inside of `understood` already. `api`:
+    what answers it, as people call it.
+    """
 
     api: str
 

@@ -63,11 +63,10 @@ class ClusterReader(GroupReader):
 
     def service(self, name: str) -> Service:
         """One service as it is now. Raises OutsideError where it is gone."""
-        with self.understood():
-            found, missing = self._described([name])
-            if missing:
-                raise OutsideError(f"the ECS service {name} is gone from the cluster {self.cluster}")
-            return self._service(found[0])
+        found, missing = self._described([name])
+        if missing:
+            raise OutsideError(f"the ECS service {name} is gone from the cluster {self.cluster}")
+        return self._service(found[0])
 
     def services(self, only: str = "") -> tuple[dict[str, Service], list[Unread]]:
         """The services of the fleet by group id, or that one alone; and those that it names and that are not there."""

@@ -113,10 +113,9 @@ class NodeReader(GroupReader):
 
     def updates(self, name: str) -> list[NodeUpdate]:
         """The updates of a node group to versions of its launch template. What has ended is asked for once."""
-        with self.understood():
-            asked = {"name": self.cluster, "nodegroupName": name}
-            found = (self._update(name, str(one)) for one in self.eks.pages("ListUpdates", "updateIds", **asked))
-            return [one for one in found if one]
+        asked = {"name": self.cluster, "nodegroupName": name}
+        found = (self._update(name, str(one)) for one in self.eks.pages("ListUpdates", "updateIds", **asked))
+        return [one for one in found if one]
 
     def _update(self, name: str, update: str) -> NodeUpdate | None:
         if update not in self._ended:

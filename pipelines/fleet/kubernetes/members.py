@@ -51,8 +51,7 @@ class NamespaceReader(GroupReader):
 
     def workload(self, kind: str, name: str) -> Workload:
         """One object as it is now."""
-        with self.understood():
-            return self._workload(kind, self.client.get(self.path(kind, name)))
+        return self._workload(kind, self.client.get(self.path(kind, name)))
 
     def _workload(self, kind: str, shown: Json) -> Workload:
         return Workload(kind, shown, self._rolled(shown["spec"]["template"]["spec"]))
