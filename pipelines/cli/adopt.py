@@ -437,8 +437,7 @@ def _parsed(drafted: Draft, root: Path, name: str) -> Definition:
 def _refuse_member(found: Unadopted, settings: Settings) -> None:
     """Raise RefusedError where a fleet selects the service already."""
     for fleet in load_fleets(settings.roots).values():
-        wanted = fleet.selector.items()
-        taken = [one for one in found.containers if wanted <= container_spec.labels_of(one).items()]
+        taken = [one for one in found.containers if fleet.selects(container_spec.labels_of(one))]
         if fleet.kind is FleetKind.DOCKER and taken:
             which = ", ".join(map(container_spec.name, taken)) if found.runs else found.source
             raise RefusedError(

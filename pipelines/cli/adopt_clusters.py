@@ -101,7 +101,7 @@ def _owner(kind: ClusterKind, group: Group, at: ClusterReader | NodeReader, cont
         place, names = kind.place(fleet)
         there = place.account or context.cloud.aws.account, place.region or context.cloud.home, place.cluster
         meant = not names or group.name in names
-        if there == (at.account, at.region, at.cluster) and meant and fleet.selector.items() <= group.tags.items():
+        if there == (at.account, at.region, at.cluster) and meant and fleet.selects(group.tags):
             return fleet.name
     return ""
 

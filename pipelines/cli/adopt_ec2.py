@@ -204,7 +204,7 @@ def _refuse_member(found: UnadoptedMachines, context: Context) -> None:
         seen = [(one.id, one.place, one.tags) for one in found.instances]
         seen += [(f"the Auto Scaling group {one.name}", one.place, one.tags) for one in found.groups]
         for called, place, tags in seen:
-            if place in places and fleet.selector.items() <= tags.items():
+            if place in places and fleet.selects(tags):
                 raise RefusedError(
                     f"the fleet {fleet.name} selects {called} already",
                     hint=f"./goldsmith fleet.check {fleet.name} shows it",

@@ -17,7 +17,6 @@ from pipelines.fleet.drafting import slug
 from pipelines.fleet.kubernetes.cluster_client import ClusterClient
 from pipelines.fleet.kubernetes.kubeconfig import access_of
 from pipelines.fleet.kubernetes.members import NamespaceReader, PodFleet
-from pipelines.fleet.kubernetes.pod_facts import labelled
 from pipelines.fleet.kubernetes.workloads import Workload
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Fleet, FleetKind
@@ -76,7 +75,7 @@ def _owner(work: Workload, there: Fleet, context: Context) -> str:
     same = (
         one for one in fleets if one.kind is FleetKind.KUBERNETES and one.kubernetes.place == there.kubernetes.place
     )
-    return next((one.name for one in same if labelled(work.labels, one.selector)), "")
+    return next((one.name for one in same if one.selects(work.labels)), "")
 
 
 def _described(work: Workload, client: ClusterClient, place: dict[str, str], context: Context) -> Found:

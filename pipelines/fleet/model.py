@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, assert_never
@@ -426,6 +427,10 @@ class Fleet(Content):
             case _:
                 assert_never(self.kind)
         return self
+
+    def selects(self, labels: Mapping[str, str] | None) -> bool:
+        """Whether something carries all of the selector's labels, or tags."""
+        return self.selector.items() <= (labels or {}).items()
 
     @property
     def named_regions(self) -> tuple[str, ...]:

@@ -165,7 +165,7 @@ class ContainerInventory:
         labels, name = container_spec.labels_of(container), container_spec.name(container)
         rollout = labels.get(ROLLOUT)
         preparing = rollout is not None and name.endswith(f".{rollout}")
-        if preparing or any(labels.get(key) != value for key, value in self._fleet.selector.items()):
+        if preparing or not self._fleet.selects(labels):
             return False
         status = container["State"]["Status"]
         return status in container_spec.RUNNING or (status in ENDED and OLD not in name and self._should_run(container))

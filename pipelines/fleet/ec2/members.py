@@ -342,16 +342,13 @@ class _RegionReading:
     def _selected(self) -> list[Json]:
         return [{"Name": f"tag:{key}", "Values": [value]} for key, value in sorted(self.fleet.selector.items())]
 
-    def _exactly(self, one: Json) -> bool:
-        """Whether the tags are the selector's to the letter: in a filter, EC2 reads * and ? as wildcards."""
-        tags = as_dict(one.get("Tags", ()))
-        return all(tags.get(key) == value for key, value in self.fleet.selector.items())
-
     def instances(self) -> dict[str, Json]:
-        """The instances of the selector that run, by their ids."""
+        """The instances of the selector, to the letter, that run, by their ids: in a filter, EC2 reads * and ? as
+        wildcards.
+        """
         running = {"Name": "instance-state-name", "Values": list(RUNNING)}
         pages = self.place.ec2.instances(Filters=[*self._selected(), running])
-        return {str(one["InstanceId"]): one for one in pages if self._exactly(one)}
+        return {str(one["InstanceId"]): one for one in pages if self.fleet.selects(as_dict(one.get("Tags")))}
 
     def groups(self) -> Iterator[Json]:
         """The Auto Scaling groups of the selector."""

@@ -72,8 +72,7 @@ class ClusterReader(GroupReader):
         """The services of the fleet by group id, or that one alone; and those that it names and that are not there."""
         names = [only] if only else list(self.fleet.ecs.services) or [short(str(one)) for one in self.listed()]
         shown, missing = self._described(names)
-        wanted = self.fleet.selector.items()
-        ours = [self._service(one) for one in shown if wanted <= tags_of(one.get("tags")).items()]
+        ours = [self._service(one) for one in shown if self.fleet.selects(tags_of(one.get("tags")))]
         found = {self.group_id(one.name): one for one in ours}
         unread = dict.fromkeys(missing, "no ECS service has this name")
         unread |= dict.fromkeys((str(one["serviceName"]) for one in shown), "it has not the tags of the selector")

@@ -84,14 +84,14 @@ class NodeReader(GroupReader):
 
     def inventory(self, only: str = "") -> NodeInventory:
         """All of it, or what one node group runs."""
-        found, wanted = NodeInventory(), self.fleet.selector.items()
+        found = NodeInventory()
         with self.understood():
             named = self.fleet.eks.node_groups
             for name in [only] if only else named or self.listed():
                 one = self._shown(name)
                 if one is None and name in named:
                     found.unread.append(Unread(self.group_id(name), "no EKS node group has this name"))
-                elif one and wanted <= one.tags.items():
+                elif one and self.fleet.selects(one.tags):
                     self._read(found, one)
                 elif name in named:
                     found.unread.append(Unread(self.group_id(name), "it has not the tags of the selector"))

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from pipelines.fleet.delegated import GroupReader
 from pipelines.fleet.docker.images import Configuration
 from pipelines.fleet.kubernetes.cluster_client import ClusterClient, Json
-from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of, controller, facts_of, labelled, runs
+from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of, controller, facts_of, runs
 from pipelines.fleet.kubernetes.workloads import KINDS, Workload
 from pipelines.fleet.members import Member, Seen, protection
 from pipelines.fleet.model import Fleet
@@ -63,7 +63,7 @@ class NamespaceReader(GroupReader):
 
     def workloads(self) -> dict[str, Workload]:
         """The objects whose pods carry the fleet's labels, by group id."""
-        return {name: one for name, one in self.everything().items() if labelled(one.labels, self.fleet.selector)}
+        return {name: one for name, one in self.everything().items() if self.fleet.selects(one.labels)}
 
     def everything(self) -> dict[str, Workload]:
         """All objects of the namespace that keep pods, by group id."""
@@ -81,7 +81,7 @@ class NamespaceReader(GroupReader):
     def pods(self) -> list[Json]:
         """The pods that run with the fleet's labels."""
         pods = self.client.pages(self.pod_path(), labelSelector=self._selector)
-        return [one for one in pods if runs(one) and labelled(one["metadata"].get("labels"), self.fleet.selector)]
+        return [one for one in pods if runs(one) and self.fleet.selects(one["metadata"].get("labels"))]
 
     def keepers(self, pods: Iterable[Json]) -> Callable[[Json], str]:
         """Answers with the group that keeps a pod; a Deployment does so through a ReplicaSet."""

@@ -6,7 +6,7 @@ What the API does not tell is unread, never compliant: what changed in a contain
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -188,8 +188,3 @@ def quantity(text: object) -> float:
     """A quantity as Kubernetes writes it (500m, 128Mi, 1e3), in its unit; 0 where there is none that is one."""
     found = QUANTITY.fullmatch(str(text)) if isinstance(text, str | int | float) else None
     return float(found[1]) * SUFFIXES[found[2] or ""] if found else 0.0
-
-
-def labelled(labels: Mapping[str, str] | None, selector: Mapping[str, str]) -> bool:
-    """Whether something carries all labels of a selector."""
-    return selector.items() <= (labels or {}).items()
