@@ -146,12 +146,11 @@ def _carries(container: Json, labels: Mapping[str, str]) -> bool:
 def _ask_health(draft: Draft, found: Unadopted, definition: Definition | None, known: Mapping[str, Definition]) -> None:
     """How a member shows that it serves: its health check, the next image's, a port; else it is asked."""
     config, after = found.one["Config"], _check_of(definition, known)
-    test = (config.get("Healthcheck") or {}).get("Test") or ["NONE"]
+    test, published = shows = _shows(found.one)
     given = "Healthcheck" in container_spec.explicit(found.one, found.image)
     own, new = _in_words(test), _in_words(["CMD", *after])
     serves = _ports_of(definition, known)
-    published = _tcp(found.one["HostConfig"].get("PortBindings"))
-    if others := [container_spec.name(one) for one in found.containers if _shows(one) != _shows(found.one)]:
+    if others := [container_spec.name(one) for one in found.containers if _shows(one) != shows]:
         draft.todo.append(
             f"health is drafted from {container_spec.name(found.one)}, and {', '.join(others)} has another health "
             "check or publishes other ports: see that it fits each, or adopt them as fleets of their own"
