@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pipelines.fleet.calendar import Budget, Freeze, Window, cron
 from pipelines.fleet.model import Limits
-from pipelines.rollout.schedule import allowed, caps, gravest, may_act
+from pipelines.rollout.schedule import Timeline, allowed, caps, gravest, may_act
 from tests.support.fleets import NOW, fleet
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -123,6 +123,15 @@ def test_a_budget_of_nobody_without_an_end_is_told_as_such() -> None:
     assert held is not None
     assert held.until is None
     assert "budgets[0]" in held.why
+
+
+def test_a_budget_of_nobody_for_one_rule_freezes_nobody_else() -> None:
+    """Windows do not close for it; only who is replaced for that rule waits."""
+    of, now = limits(budgets=[{"nodes": 0, "reasons": ["expired"]}]), datetime(2027, 1, 1, tzinfo=UTC)
+    assert may_act(of, now) is None
+    assert [Timeline(of, 4, now, rule=rule).free(now, rule) is None for rule in ("expired", "revoked")] == [True, False]
+    ahead = [Timeline(one, 4, now).at(now) for one in (of, limits(budgets=[{"nodes": 0}]))]
+    assert [one.held_by for one in ahead if one] == ["", "limits.budgets[0]"]
 
 
 def test_windows_and_budgets_that_never_leave_a_moment_are_told_as_without_end() -> None:
