@@ -29,7 +29,7 @@ def pacing(limits: Limits, desired: int, allowed: int) -> Pacing:
     missing = 0 if surge else min(at_once, limits.unavailable(desired))
     stops = _canary(limits, desired)
     return Pacing(
-        min_healthy_percent=_at_least(desired, missing, "max_unavailable") if not surge else ALL,
+        min_healthy_percent=_at_least(desired, missing) if not surge else ALL,
         max_healthy_percent=ALL + _at_most(desired, beside),
         checkpoint_percents=stops,
         checkpoint_delay=min(limits.bake_time, LONGEST) if stops else timedelta(),
@@ -40,15 +40,15 @@ def pacing(limits: Limits, desired: int, allowed: int) -> Pacing:
     )
 
 
-def _at_least(desired: int, missing: int, limit: str) -> int:
+def _at_least(desired: int, missing: int) -> int:
     """The healthy percentage at which `missing` members of `desired` may be away, never more."""
     if not missing or not desired:
-        hint = f'raise limits.{limit}, or set limits.method = "surge"'
-        raise RefusedError(f"method in_place takes members away, and {limit} lets nobody be away", hint=hint)
+        hint = 'raise limits.max_unavailable, or set limits.method = "surge"'
+        raise RefusedError("method in_place takes members away, and max_unavailable lets nobody be away", hint=hint)
     exact = ALL * (desired - missing) / desired
     percent = int(exact) if desired <= ALL else -int(-exact // 1)
     if percent >= ALL:
-        hint = f"raise limits.{limit} to at least 1%"
+        hint = "raise limits.max_unavailable to at least 1%"
         raise RefusedError(f"{missing} of {desired} is less than one percent, which Auto Scaling cannot say", hint=hint)
     return percent
 
