@@ -78,7 +78,7 @@ def world() -> Any:
     from pipelines.blast_radius.account import read_account
     from pipelines.blast_radius.gathering import load_ways
     from pipelines.blast_radius.member_steps import FleetMember
-    from pipelines.blast_radius.radius import HostFacts, KnownFacts
+    from pipelines.blast_radius.radius import KnownFacts
 
     groups = [
         SecurityGroup(f"sg-{n}", f"g{n}", (f"tcp 443 from sg-{n * 7 % GROUPS}", f"tcp 5432 from sg-{n * 3 % GROUPS}",
@@ -99,7 +99,7 @@ def world() -> Any:
         ) for n in range(half)
     ]  # fmt: skip
     account = read_account(ACCOUNT, {"RoleDetailList": [role(number) for number in range(ROLES)]})
-    hosts = tuple(HostFacts(f"engine-{n}/local", ACCOUNT, instance=f"i-{n}") for n in range(ENGINES))
+    hosts = {f"engine-{n}/local": f"i-{n}" for n in range(ENGINES)}
     return KnownFacts(tuple(members), (account,), load_ways(), hosts)
 
 

@@ -18,7 +18,7 @@ from images.aws.permissions import AUDITOR, permit
 from pipelines.blast_radius.account import Account, read_account
 from pipelines.blast_radius.escalation import Ways
 from pipelines.blast_radius.member_steps import FleetMember
-from pipelines.blast_radius.radius import HostFacts, KnownFacts
+from pipelines.blast_radius.radius import KnownFacts
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.judged_state import last_checks
 from pipelines.fleet.model import Fleet, FleetKind
@@ -104,16 +104,13 @@ def _places(fleet: str, known: Iterable[CheckedMember]) -> list[str]:
     ]  # fmt: skip
 
 
-def _hosts(
-    context: Context, members: Iterable[FleetMember], fleets: Mapping[str, Fleet]
-) -> tuple[HostFacts, ...]:  # fmt: skip
+def _hosts(context: Context, members: Iterable[FleetMember], fleets: Mapping[str, Fleet]) -> dict[str, str]:
     """The engine's host, of which the settings say which instance it is; not those that fleets name themselves."""
     said = context.settings.docker.instance
     if not said:
-        return ()
-    account, _, rest = said.partition("/")
+        return {}
     hosts = {one.host for one in members if one.host and one.sure_host and not fleets[one.fleet].docker.hosts}
-    return tuple(HostFacts(host, account, instance=rest.rpartition("/")[2]) for host in sorted(hosts))
+    return dict.fromkeys(sorted(hosts), said.rpartition("/")[2])
 
 
 def read_accounts(context: Context, accounts: Iterable[str]) -> tuple[tuple[Account, ...], list[str]]:

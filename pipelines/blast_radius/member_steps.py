@@ -247,16 +247,9 @@ def group_steps(place: str, group: SecurityGroup) -> Iterator[Edge]:
     for line in group.lets_in:
         origin, into = line.partition(" from ")[2], f"in:{place}/{group.id}"
         cut = frozenset((Cut("close-rule", into, line),))
-        if origin.startswith("sg-"):
-            yield Edge(
-                f"out:{place}/{origin}",
-                f"in:{place}/{group.id}",
-                Strength.EXPOSED,
-                (f"{group.id} lets in {line}",),
-                cut,
-            )
-        elif reaches_inside(origin):
-            yield Edge(f"out:{place}", f"in:{place}/{group.id}", Strength.EXPOSED, (f"{group.id} lets in {line}",), cut)
+        if reaches_inside(origin):
+            source = f"out:{place}/{origin}" if origin.startswith("sg-") else f"out:{place}"
+            yield Edge(source, into, Strength.EXPOSED, (f"{group.id} lets in {line}",), cut)
 
 
 # -- changes -----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,6 @@ from pipelines.blast_radius.member_steps import (
     metadata_steps,
     outgoing_steps,
     process_steps,
-    profile_node,
     steps,
 )
 
@@ -38,26 +37,17 @@ UNSEEN_RULES = {
 
 
 @dataclass(frozen=True)
-class HostFacts:
-    """What an engine's host is: the instance of a fleet, by its id, or the instance profile that it has."""
-
-    id: str
-    account: str
-    instance: str = ""
-    profile: str = ""
-
-
-@dataclass(frozen=True)
 class KnownFacts:
     """All that is known. `unread`: what could not be read, a line each; `unseen`: what is never asked for.
 
-    `seen_at`: when each fleet was last looked at. `made` keeps the steps of what did not change.
+    `hosts`: by the host of an engine, the instance of a fleet that it is. `seen_at`: when each fleet was last looked
+    at. `made` keeps the steps of what did not change.
     """
 
     members: tuple[FleetMember, ...]
     accounts: tuple[Account, ...]
     ways: Ways
-    hosts: tuple[HostFacts, ...] = ()
+    hosts: Mapping[str, str] = field(default_factory=dict)
     workloads: tuple[RunningService, ...] = ()
     unread: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
@@ -92,7 +82,7 @@ class KnownFacts:
             edges += found.of_account()
             for actor in account.principals:
                 edges += self._kept(actor.arn, actor, partial(found.of, actor))
-        edges += (edge for host in self.hosts for edge in self._of_host(host))
+        edges += (edge for host, instance in self.hosts.items() for edge in self._of_host(host, instance))
         edges += process_steps(self.members)
         return Graph(edges)
 
@@ -112,17 +102,13 @@ class KnownFacts:
                 found[one.account].append(ProfiledInstance(arn, one.node, profile))
         return found
 
-    def _of_host(self, host: HostFacts) -> Iterable[Edge]:
-        on = f"host:{host.id}"
-        cut = frozenset((Cut("detach-profile", on),))
-        if host.profile:
-            yield Edge(on, profile_node(host.account, host.profile), Strength.CERTAIN,
-                       ("its metadata gives the keys of its instance profile",), cut)  # fmt: skip
-        for one in self.instances.get(host.instance, ()) if host.instance else ():
+    def _of_host(self, host: str, instance: str) -> Iterable[Edge]:
+        on = f"host:{host}"
+        for one in self.instances.get(instance, ()):
             yield Edge(on, one.node, Strength.CERTAIN, ("it is that instance",))
             yield Edge(one.node, on, Strength.CERTAIN, ("it is that instance",))
-            yield from metadata_steps(host.id, one)
-            yield from outgoing_steps(host.id, one)
+            yield from metadata_steps(host, one)
+            yield from outgoing_steps(host, one)
 
     @cached_property
     def instances(self) -> dict[str, list[FleetMember]]:
@@ -141,9 +127,6 @@ class KnownFacts:
                 return replace(after, accounts=tuple(_denied(one, cut) for one in self.accounts))
             case "close-rule":
                 return replace(after, members=tuple(_closed(one, cut) for one in self.members))
-            case "detach-profile" if cut.subject.startswith("host:"):
-                hosts = (replace(one, profile="") if f"host:{one.id}" == cut.subject else one for one in self.hosts)
-                return replace(after, hosts=tuple(hosts))
             case _:
                 return replace(
                     after, members=tuple(changed(one, cut) if _about(one, cut) else one for one in self.members)
@@ -265,10 +248,10 @@ def unseen(world: KnownFacts, reach: Reached, sources: Collection[str]) -> tuple
         if one.node in touched:
             unread += _unread(one, read)
     hosts = {one.host for one in world.members if one.host and (one.node in touched or f"host:{one.host}" in touched)}
-    said = {one.id: one.instance for one in world.hosts}
-    known = {one.id for one in world.hosts if one.profile or one.instance in world.instances}
+    known = {host for host, instance in world.hosts.items() if instance in world.instances}
     limits += [
-        f"host {name}: the instance {said[name]} that it is stands in no fleet that was checked" if said.get(name)
+        f"host {name}: the instance {world.hosts[name]} that it is stands in no fleet that was checked"
+        if world.hosts.get(name)
         else f"host {name}: whether it is an instance with a profile is not known"
         for name in sorted(hosts - known)
     ]  # fmt: skip

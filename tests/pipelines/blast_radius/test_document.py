@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hardening.foundation.settings import ROOT as CHECKOUT
 from pipelines.blast_radius.account import Account, read_account
-from pipelines.blast_radius.radius import HostFacts, radius
+from pipelines.blast_radius.radius import radius
 from pipelines.cli.blast_radius_output import of_radius, screen
 from tests.pipelines.blast_radius.planted import ACCOUNT, ARN, PLANTED, policy
 from tests.pipelines.blast_radius.test_member_steps import GOOD, ROOT, container, instance, world
@@ -44,7 +44,7 @@ def test_the_example_is_what_is_printed() -> None:
         container("cache-1", replace(GOOD, networks=("back",))),
         instance("i-0abc", profile="engine"),
     )
-    known = world(*members, accounts=(account(),), hosts=(HostFacts("engine/local", ACCOUNT, instance="i-0abc"),))
+    known = world(*members, accounts=(account(),), hosts={"engine/local": "i-0abc"})
     lines = "\n".join(screen(of_radius("shop/web-1", radius(known, [web.node]))))
     shown = re.search(r"```text\n(.*?)```", DOCUMENT, re.DOTALL)
     assert shown

@@ -12,7 +12,7 @@ from pipelines.blast_radius.account import read_account
 from pipelines.blast_radius.gathering import load_ways
 from pipelines.blast_radius.graph import Reached
 from pipelines.blast_radius.member_steps import FleetMember
-from pipelines.blast_radius.radius import HostFacts, KnownFacts, radius
+from pipelines.blast_radius.radius import KnownFacts, radius
 from tests.pipelines.blast_radius.planted import ACCOUNT, EVERYTHING, policy
 
 WAYS = load_ways()
@@ -163,7 +163,7 @@ def test_without_a_network_nothing_is_asked_and_nobody_asks() -> None:
     """The engine shows it as a network of the name none."""
     alone, other = (container(name, replace(GOOD, networks=("none",))) for name in ("web", "other"))
     open_to_all = container("open", replace(GOOD, published=("0.0.0.0:8080 to 80/tcp",)))
-    hosts = (HostFacts("engine/local", ACCOUNT, instance="i-1"),)
+    hosts = {"engine/local": "i-1"}
     machine = instance("i-1", profile="admin")
     machine = replace(machine, facts=replace(machine.facts, hop_limit=2))  # type: ignore[arg-type]
     assert not reach(alone, other, open_to_all, machine, accounts=(admin_account(),), hosts=hosts).all
@@ -201,7 +201,7 @@ def test_containers_of_one_process_namespace_may_take_each_other() -> None:
 def test_a_container_talks_to_instances_by_the_address_of_its_host() -> None:
     """To whom the groups of its host's instance lead; one without a network does not."""
     web, store = SecurityGroup("sg-web", "web"), SecurityGroup("sg-data", "data", ("tcp 5432 from sg-web",))
-    hosts = (HostFacts("engine/local", ACCOUNT, instance="i-1"),)
+    hosts = {"engine/local": "i-1"}
     around = (instance("i-1", web), instance("i-2", store), instance("i-3", web))
     assert reach(container("app", GOOD), *around, hosts=hosts).exposed == {"member:vm/i-2"}
     assert not reach(container("app", replace(GOOD, networks=())), *around, hosts=hosts).all
@@ -271,9 +271,9 @@ def test_an_instance_has_the_rights_of_its_profile() -> None:
 
 def test_an_escape_goes_on_from_the_host_to_its_profile() -> None:
     """Where the settings say which instance the engine runs on."""
-    host = HostFacts("engine/local", ACCOUNT, instance="i-1")
+    hosts = {"engine/local": "i-1"}
     escaped = container("web", replace(ROOT, privileged=True))
-    found = reach(escaped, instance("i-1", profile="admin"), accounts=(admin_account(),), hosts=(host,))
+    found = reach(escaped, instance("i-1", profile="admin"), accounts=(admin_account(),), hosts=hosts)
     assert {"host:engine/local", "member:vm/i-1", f"account:{ACCOUNT}"} <= found.certain
 
 
@@ -305,7 +305,7 @@ def test_a_container_asks_the_metadata_of_its_host(
     """Without any escape, where it answers; and one change takes that away."""
     machine = instance("i-1", profile="admin")
     machine = replace(machine, facts=replace(machine.facts, **of_instance))  # type: ignore[arg-type]
-    web, hosts = container("web", replace(GOOD, **of_container)), (HostFacts("engine/local", ACCOUNT, instance="i-1"),)
+    web, hosts = container("web", replace(GOOD, **of_container)), {"engine/local": "i-1"}
     found = radius(world(web, machine, accounts=(admin_account(),), hosts=hosts), [web.node])
     assert (f"account:{ACCOUNT}" in found.reach.certain) is takes
     if takes:
@@ -342,7 +342,7 @@ def test_what_was_not_read_falls_with_its_host_and_its_account() -> None:
 def test_an_engine_on_an_instance_of_no_fleet_is_told() -> None:
     """What its profile may do is not known."""
     web = container("web", replace(ROOT, privileged=True))
-    hosts = (HostFacts("engine/local", ACCOUNT, instance="i-1"),)
+    hosts = {"engine/local": "i-1"}
     found = radius(world(web, hosts=hosts), [web.node])
     assert [line for line in found.unseen if "i-1" in line and "engine/local" in line]
     assert not radius(world(web, instance("i-1"), hosts=hosts), [web.node]).unseen

@@ -21,7 +21,7 @@ from images.documents import to_json
 from images.ledger import Ledger
 from pipelines.blast_radius import gathering
 from pipelines.blast_radius.descriptions import graphviz
-from pipelines.blast_radius.radius import HostFacts, radius
+from pipelines.blast_radius.radius import radius
 from pipelines.fleet.model import FleetKind
 from pipelines.fleet.violations import CheckedMember
 from tests.pipelines.blast_radius.test_member_steps import ROOT, bind, container, world
@@ -92,7 +92,7 @@ def test_the_settings_say_which_instance_an_engine_runs_on() -> None:
     instance is refused.
     """
     pod = replace(container("pod", ROOT, "cluster"), sure_host=False)
-    for said, expected in ((INSTANCE, (HostFacts("engine/local", "123456789012", "i-0123456789abcdef0"),)), ("", ())):
+    for said, expected in ((INSTANCE, {"engine/local": "i-0123456789abcdef0"}), ("", {})):
         context: Any = SimpleNamespace(settings=parse({"docker": {"instance": said}}, Settings, "goldsmith.toml"))
         far = replace(container("web", ROOT, "web-2/local"), fleet="far")
         fleets: Any = {"shop": of_kind("docker"), "far": of_kind("docker", "ssh://ops@web-2")}

@@ -11,7 +11,7 @@ from hardening.runtime import ContainerFacts, InstanceFacts, SecurityGroup
 from pipelines.blast_radius.account import read_account
 from pipelines.blast_radius.graph import RELAY, Edge, Graph, Strength
 from pipelines.blast_radius.member_steps import FleetMember
-from pipelines.blast_radius.radius import HostFacts, KnownFacts, fleet_radius, radius, ranked
+from pipelines.blast_radius.radius import KnownFacts, fleet_radius, radius, ranked
 from tests.pipelines.blast_radius.planted import ACCOUNT, ARN, policy
 from tests.pipelines.blast_radius.test_member_steps import GOOD, ROOT, bind, container, instance, world
 
@@ -131,8 +131,12 @@ def worlds(draw: st.DrawFn) -> KnownFacts:
         }
         for number in range(3)
     ]
-    host = HostFacts("engine-0/local", ACCOUNT, instance="i-0")
-    return world(*containers, *instances, accounts=(read_account(ACCOUNT, {"RoleDetailList": roles}),), hosts=(host,))
+    return world(
+        *containers,
+        *instances,
+        accounts=(read_account(ACCOUNT, {"RoleDetailList": roles}),),
+        hosts={"engine-0/local": "i-0"},
+    )
 
 
 @given(worlds())
