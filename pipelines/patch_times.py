@@ -15,6 +15,7 @@ from enum import StrEnum
 from functools import cached_property
 from math import ceil
 
+from hardening.foundation.grouping import by_key
 from images.ledger.tables import ClosedFix, MemberRun
 
 
@@ -68,9 +69,7 @@ class PatchHistory:
     @cached_property
     def by_fleet(self) -> dict[str, tuple[Alike, ...]]:
         """What members have run, by fleet: those that ran the same contents one after the other together."""
-        members: dict[tuple[str, str], list[MemberRun]] = {}
-        for run in sorted(self.runs, key=lambda one: one.at):
-            members.setdefault((run.fleet, run.member), []).append(run)
+        members = by_key(((run.fleet, run.member), run) for run in sorted(self.runs, key=lambda one: one.at))
         groups: dict[str, dict[tuple[tuple[str, bool], ...], list[list[MemberRun]]]] = {}
         for (fleet, _), runs in members.items():
             ran = tuple((run.content, run.gone) for run in runs)
@@ -268,9 +267,7 @@ class Measured:
 
 def measured(found: Iterable[Patch], now: datetime) -> list[Measured]:
     """The distribution of each image and fleet, images first."""
-    groups: dict[tuple[bool, str, str], list[Patch]] = {}
-    for one in found:
-        groups.setdefault((one.kind == "fleet", one.kind, one.name), []).append(one)
+    groups = by_key(((one.kind == "fleet", one.kind, one.name), one) for one in found)
     return [_measured(kind, name, group, now) for (_, kind, name), group in sorted(groups.items())]
 
 

@@ -27,6 +27,7 @@ PURE = {
     "hardening.foundation.durations",
     "hardening.foundation.engine_address",
     "hardening.foundation.errors",
+    "hardening.foundation.grouping",
     "hardening.foundation.hashing",
     "hardening.foundation.limits",
     "hardening.foundation.ranges",

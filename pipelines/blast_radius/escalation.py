@@ -6,12 +6,12 @@ resource that is not known: that a role may be what something of a service runs 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from hardening.foundation.grouping import by_key
 from pipelines.blast_radius.account import EVERYBODY, Account, Principal, PrincipalKind, bounded_arn, freed_arn
 from pipelines.blast_radius.graph import Cut, Edge, Strength, merged
 from pipelines.blast_radius.iam_policy import Decision, Rights, Statement, common, is_about
@@ -122,10 +122,7 @@ class AccountSteps:
 
     @cached_property
     def _running(self) -> dict[tuple[str, str], list[str]]:
-        known: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-        for one in self.workloads:
-            known[one.service, one.role].append(one.arn)
-        return known
+        return by_key(((one.service, one.role), one.arn) for one in self.workloads)
 
     def of_account(self) -> list[Edge]:
         """What a principal with all rights reaches: all principals, and the roles of instance profiles."""
@@ -268,11 +265,7 @@ class AccountSteps:
     @cached_property
     def _letting_in(self) -> dict[str, list[Principal]]:
         """The roles by the names that their trust policies let in."""
-        found: defaultdict[str, list[Principal]] = defaultdict(list)
-        for role in self._roles:
-            for name in role.lets_in:
-                found[name].append(role)
-        return found
+        return by_key((name, role) for role in self._roles for name in role.lets_in)
 
     def _assumable(self, actor: Principal) -> list[Principal]:
         """The roles whose trust policies may let it in, which are few of many."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property, partial
 
+from hardening.foundation.grouping import by_key
 from hardening.runtime import InstanceFacts, SecurityGroup
 from pipelines.blast_radius.account import Account, Principal
 from pipelines.blast_radius.escalation import AccountSteps, ProfiledInstance, RunningService, Ways
@@ -113,11 +114,7 @@ class KnownFacts:
     @cached_property
     def instances(self) -> dict[str, list[FleetMember]]:
         """The members that are instances, by their ids."""
-        found: defaultdict[str, list[FleetMember]] = defaultdict(list)
-        for one in self.members:
-            if one.instance:
-                found[one.instance].append(one)
-        return found
+        return by_key((one.instance, one) for one in self.members if one.instance)
 
     def without(self, cut: Cut) -> KnownFacts:
         """The world after a change. The steps of what it leaves as it is are taken over."""
@@ -309,9 +306,7 @@ def _total(sizes: Iterable[tuple[int, int]]) -> int:
 
 def _shared(world: KnownFacts, sizes: Mapping[str, tuple[int, int]]) -> list[Cut]:
     """Changes to try on all members: those on which the most stands, of reaches that are common and great."""
-    alike: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
-    for name, size in sizes.items():
-        alike[size].append(name)
+    alike = by_key((size, name) for name, size in sizes.items())
     greatest = sorted(alike.items(), key=lambda pair: -len(pair[1]) * _total([pair[0]]))[:SAMPLES]
     weights: Counter[Cut] = Counter()
     for _, names in greatest:

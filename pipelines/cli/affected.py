@@ -12,6 +12,7 @@ from hardening.catalog import load_policies, load_waivers
 from hardening.findings import BaseImage, Finding, Reason, merge, worst
 from hardening.foundation.console import Cell, print_json, print_table, print_text
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.grouping import by_key
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
@@ -304,10 +305,7 @@ def holders_of(context: Context) -> Iterator[ImageHolder]:
         first[release.content] = release.published_at
     for name in sorted({*context.definitions, *(release.name for release in releases.values())}):
         pointed = dict(zip(("candidate", "stable"), channels.get(name, NOWHERE), strict=True))
-        shown: dict[str, list[str]] = {}
-        for channel, there in pointed.items():
-            if there and not there.pruned_at:
-                shown.setdefault(there.digest, []).append(channel)
+        shown = by_key((there.digest, channel) for channel, there in pointed.items() if there and not there.pruned_at)
         for digest, names in shown.items():
             content = releases[digest].content
             yield ImageHolder("release", name, name, digest, content, tuple(names), first[content])
@@ -459,10 +457,7 @@ def _about(found: AffectedOutput) -> Iterator[str]:
 
 def _alike(lines: Iterable[AffectedLine]) -> Iterable[list[AffectedLine]]:
     """The lines that differ only in who has it, such as the members of a fleet, together."""
-    groups: dict[str, list[AffectedLine]] = {}
-    for line in lines:
-        groups.setdefault(line.model_copy(update={"name": ""}).model_dump_json(), []).append(line)
-    return groups.values()
+    return by_key((line.model_copy(update={"name": ""}).model_dump_json(), line) for line in lines).values()
 
 
 def _row(lines: Sequence[AffectedLine], todo: Sequence[str]) -> list[Cell]:

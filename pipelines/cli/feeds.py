@@ -10,6 +10,7 @@ from typing import Literal
 
 from hardening.foundation.console import Cell, print_json, print_table, print_text, say
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.grouping import by_key
 from hardening.foundation.settings import NONE
 from images import feeds
 from images.advisories import FeedChange, changes, standing
@@ -146,7 +147,7 @@ def _changes(
     """What changed for the images, the same in many of them as one; and whether there was nothing to compare with."""
     found: dict[tuple[FeedChange, str, str, str], set[str]] = {}
     first = True
-    for suite, held in _by_suite(images).items():
+    for suite, held in by_key((image.suite, image) for image in images if image.suite).items():
         packages = tuple({package for image in held for package in image.packages})
         before, known = indexed.reported(context.settings, suite, packages)
         feed = data.get(suite, {}).get("tracker")
@@ -167,14 +168,6 @@ def _changes(
         for (change, vulnerability, source, fixed), names in found.items()
     ]  # fmt: skip
     return lines, first
-
-
-def _by_suite(images: Iterable[PackageList]) -> dict[str, list[PackageList]]:
-    found: dict[str, list[PackageList]] = {}
-    for image in images:
-        if image.suite:
-            found.setdefault(image.suite, []).append(image)
-    return found
 
 
 def _order(line: FeedChangeLine) -> tuple[bool, int, float, str, str]:

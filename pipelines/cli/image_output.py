@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text, say
 from hardening.foundation.errors import GoldsmithError, RefusedError, UsageError, machine_error
+from hardening.foundation.grouping import by_key
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
@@ -118,10 +118,8 @@ def channels_of(context: Context, name: str) -> Pointed:
 
 def all_channels(context: Context) -> Mapping[str, Pointed]:
     """The same of every definition that has releases, of which the ledger is asked at once; of others: NOWHERE."""
-    found: defaultdict[str, list[Release]] = defaultdict(list)
     moves = context.ledger.last_moves()
-    for release in context.ledger.releases():
-        found[release.name].append(release)
+    found = by_key((release.name, release) for release in context.ledger.releases())
     return {name: _pointed(of_it, moves.get) for name, of_it in found.items()}
 
 

@@ -12,6 +12,7 @@ from hardening.findings import Finding, FindingKind
 from hardening.foundation.console import Cell, print_json, print_table, print_text, say
 from hardening.foundation.durations import duration, in_short
 from hardening.foundation.errors import OutsideError, UsageError
+from hardening.foundation.grouping import by_key
 from hardening.gate import fix_due
 from hardening.model import Severity
 from hardening.policy import Policy
@@ -174,9 +175,7 @@ def _in_use(releases: Iterable[Release], stable: Mapping[str, Sequence[Pointed]]
 
 def _unreleased(context: Context, history: PatchHistory, contents: Iterable[str]) -> dict[ClosedFix, tuple[str, ...]]:
     """What scanners last found in the contents, with a fix that no release of the image has closed there."""
-    closed: dict[tuple[str, str, str], list[ClosedFix]] = {}
-    for fix in history.fixes:
-        closed.setdefault((fix.vulnerability, fix.package, fix.image), []).append(fix)
+    closed = by_key(((fix.vulnerability, fix.package, fix.image), fix) for fix in history.fixes)
     found: dict[tuple[str, str, str], tuple[ClosedFix, tuple[str, ...]]] = {}
     for content in sorted(contents & history.published.keys()):
         scan, (image, _) = context.ledger.scan(content), history.published[content]
@@ -356,10 +355,8 @@ def _rest(found: LatencyOutput) -> Iterator[str]:
 
 def _alike(lines: Iterable[PatchLine]) -> Iterable[list[PatchLine]]:
     """The lines of one fix that one act of one person takes further, together."""
-    groups: dict[tuple[str, ...], list[PatchLine]] = {}
-    for line in lines:
-        groups.setdefault((line.vulnerability, line.package, line.image, line.acts, line.todo), []).append(line)
-    return groups.values()
+    keyed = (((line.vulnerability, line.package, line.image, line.acts, line.todo), line) for line in lines)
+    return by_key(keyed).values()
 
 
 def _held(line: PatchLine) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from hardening.foundation.grouping import by_key
 from pipelines.contract import Line
-from pipelines.fleet.judged_state import JudgedState, ViolationLine
+from pipelines.fleet.judged_state import JudgedState
 
 SOME = 3
 STALE = timedelta(days=2)
@@ -60,9 +61,7 @@ def open_points(fixes: Iterable[OpenFix], state: JudgedState) -> tuple[OpenPoint
 
 
 def _from_fixes(fixes: Iterable[OpenFix]) -> Iterator[OpenPoint]:
-    groups: dict[tuple[str, str, str, str], list[OpenFix]] = {}
-    for one in fixes:
-        groups.setdefault((one.kind, one.name, one.package, one.waits_for), []).append(one)
+    groups = by_key(((one.kind, one.name, one.package, one.waits_for), one) for one in fixes)
     for (_, name, package, _), same in groups.items():
         first = same[0]
         yield OpenPoint(
@@ -75,12 +74,13 @@ def _from_fixes(fixes: Iterable[OpenFix]) -> Iterator[OpenPoint]:
 
 def _from_violations(state: JudgedState, known: set[str]) -> Iterator[OpenPoint]:
     """`known`: the fleets whose open fixes stand there already."""
-    groups: dict[tuple[str, str, str], list[tuple[str, ViolationLine]]] = {}
-    for fleet in state.fleets:
-        for member in fleet.members:
-            for one in member.standing:
-                if one.rule != FIXES or fleet.name not in known:
-                    groups.setdefault((fleet.name, one.rule, one.acts), []).append((member.name, one))
+    groups = by_key(
+        ((fleet.name, one.rule, one.acts), (member.name, one))
+        for fleet in state.fleets
+        for member in fleet.members
+        for one in member.standing
+        if one.rule != FIXES or fleet.name not in known
+    )
     for (fleet_name, rule, acts), found in groups.items():
         members = list(dict.fromkeys(name for name, _ in found))
         first = found[0][1]

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from hardening.foundation.console import Cell, print_json, print_table, print_text, say
 from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.grouping import by_key
 from images.artifact import Artifact, Package
 from images.catalog import LoadedDefinition
 from images.context import Context
@@ -465,10 +466,8 @@ def show_outdated(found: OutdatedOutput, errors: Errors = (), *, as_json: bool) 
 
 def _alike(lines: Iterable[OutdatedLine]) -> Iterable[list[OutdatedLine]]:
     """The lines of an image that are of one kind and urgency, and of one origin, together."""
-    groups: dict[tuple[object, ...], list[OutdatedLine]] = {}
-    for line in lines:
-        groups.setdefault((line.image, line.urgency, line.kind, line.comes_from, line.todo), []).append(line)
-    return groups.values()
+    keyed = (((line.image, line.urgency, line.kind, line.comes_from, line.todo), line) for line in lines)
+    return by_key(keyed).values()
 
 
 def _row(lines: Sequence[OutdatedLine], todo: Sequence[str]) -> list[Cell]:

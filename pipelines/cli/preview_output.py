@@ -9,6 +9,7 @@ from typing import Literal
 
 from hardening.findings import Reason
 from hardening.foundation import text
+from hardening.foundation.grouping import by_key
 from hardening.foundation.text import one_line
 from pipelines.contract import Line
 
@@ -185,10 +186,7 @@ def _by_rule(lines: Iterable[PreviewLine], change: str) -> list[tuple[str, list[
 
 
 def _by_controls(lines: Iterable[UnknownLine]) -> dict[tuple[str, ...], list[UnknownLine]]:
-    found: dict[tuple[str, ...], list[UnknownLine]] = {}
-    for line in lines:
-        found.setdefault(line.controls, []).append(line)
-    return found
+    return by_key((line.controls, line) for line in lines)
 
 
 # -- for a pull request ------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
 from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.grouping import by_key
 from images.context import Context
 from images.documents import from_json
 from images.ledger import Ledger
@@ -55,10 +55,8 @@ OpenSource = Callable[[], OrphanSource]
 
 def orphan_sources(context: Context) -> tuple[tuple[str, OpenSource], ...]:
     """Every place where the fleets of this installation are, by name, and what opens it."""
-    fleets: dict[FleetKind, list[Fleet]] = defaultdict(list)
-    for fleet in load_fleets(context.settings.roots).values():
-        fleets[fleet.kind].append(fleet)
-    return tuple(source for kind in FleetKind if fleets[kind] for source in _sources(kind, fleets[kind], context))
+    fleets = by_key((fleet.kind, fleet) for fleet in load_fleets(context.settings.roots).values())
+    return tuple(source for kind in FleetKind if kind in fleets for source in _sources(kind, fleets[kind], context))
 
 
 def _sources(kind: FleetKind, fleets: Sequence[Fleet], context: Context) -> Iterator[tuple[str, OpenSource]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, time, timedelta
 from itertools import chain
-from typing import TypeVar
 
 from hardening.foundation.durations import in_short
+from hardening.foundation.grouping import by_key
 from hardening.model import Enforcement, Waiver
 from hardening.waivers import SOON
 from pipelines.cli.open_points import STALE, listed
@@ -25,7 +25,6 @@ from pipelines.contract import NightlyOutput
 from pipelines.nightly.duties import OWNED, who
 from pipelines.rollout.state import Phase
 
-What = TypeVar("What")
 IMAGE, FLEET = "image", "fleet"
 REFUSED, KEPT = "refused", "kept"
 NEVER = datetime.min.replace(tzinfo=UTC)
@@ -66,7 +65,8 @@ def _action(owner: str, what: str, todo: str) -> ActionReport:
 
 def _about_definitions(images: Iterable[ImageReport]) -> Iterator[ActionReport]:
     """What does not load, once for all that it keeps from being built."""
-    for (problem, owner), names in _by_what(((one.problem, one.owner), one.name) for one in images if one.problem):
+    wrong = by_key(((one.problem, one.owner), one.name) for one in images if one.problem)
+    for (problem, owner), names in wrong.items():
         yield _action(owner, f"{listed(names)} cannot be built: {problem}", MEND)
 
 
@@ -77,12 +77,12 @@ def _refusals(report: ReportOutput) -> Iterator[SharedReport]:
 def _about_images(
     report: ReportOutput, owners: Mapping[str, str], stopped: Mapping[str, Sequence[str]]
 ) -> Iterator[ActionReport]:
-    refused = _by_what(
+    refused = by_key(
         ((owners.get(one.brought_by, ""), one.what, one.todo), name)
         for one in _refusals(report)
         for name in one.subjects
     )
-    for (owner, what, todo), names in refused:
+    for (owner, what, todo), names in refused.items():
         yield _action(owner, f"{', '.join(names)} refused: {what}{_below(names, stopped)}", todo)
     for image in report.images:
         if image.status in ("expired", "revoked"):
@@ -142,14 +142,14 @@ def _about_night(
     judged = {one.name: one.judged_at for one in report.images if one.judged_at and one.name in refused}
     unsound = {image.name for image in report.images if image.problem}
     below = {name for names in stopped.values() for name in names}
-    same = _by_what(
+    same = by_key(
         ((one.at, one.kind, one.status, one.detail, one.exit_code, owners.get(_about(one), {}).get(one.name, "")),
          one.name)
         for one in report.night_failures
         if one.kind != IMAGE
         or not (one.name in unsound | below or (one.status == REFUSED and judged.get(one.name, NEVER) >= one.at))
     )  # fmt: skip
-    for (at, kind, status, detail, code, owner), names in same:
+    for (at, kind, status, detail, code, owner), names in same.items():
         called = ", ".join(names) if kind in (IMAGE, FLEET) else f"{kind} {', '.join(names)}"
         ended = "kept old data" if status == KEPT else status
         what = f"{called} {ended} in the night of {at:%Y-%m-%d %H:%M} UTC: {detail}{_below(names, stopped)}"
@@ -178,14 +178,6 @@ def _stopped(failures: Iterable[NightFailure]) -> dict[str, list[str]]:
 def _below(names: Iterable[str], stopped: Mapping[str, Sequence[str]]) -> str:
     below = [name for one in names for name in stopped.get(one, ())]
     return f"; nothing was done for what stands on it: {listed(below)}" if below else ""
-
-
-def _by_what(pairs: Iterable[tuple[What, str]]) -> Iterable[tuple[What, list[str]]]:
-    """What is said, in the order in which it was first, with all of which it is."""
-    found: dict[What, list[str]] = {}
-    for what, name in pairs:
-        found.setdefault(what, []).append(name)
-    return found.items()
 
 
 # -- fleets and rollouts -----------------------------------------------------------------------------------------------

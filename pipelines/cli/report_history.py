@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
 
+from hardening.foundation.grouping import by_key
 from images.artifact import Release
 from images.ledger.tables import FleetDay, MemberRun
 from pipelines.contract import Line
@@ -63,11 +64,9 @@ def by_day(
     releases: Iterable[Release], runs: Sequence[MemberRun], checks: Iterable[FleetDay], now: datetime
 ) -> tuple[DayLine, ...]:
     """The last 90 days on which anything ran or was judged, today last. `runs` in the order in which it was told."""
-    dated: dict[str, list[Release]] = {}
-    for release in releases:
-        dated.setdefault(release.content, []).append(release)
+    dated = by_key((release.content, release) for release in releases)
     ordered = sorted(runs, key=lambda run: run.at)
-    judged = _judged_by_day(checks)
+    judged = by_key((one.fleet, one) for one in sorted(checks, key=lambda check: check.at))
     running, counts = dict[tuple[str, str], str](), Counter[str]()
     lines, at = list[DayLine](), 0
     for back in range(DAYS - 1, -1, -1):
@@ -106,16 +105,11 @@ def in_date(releases: Iterable[Release], at: datetime) -> bool:
     )
 
 
-def _judged_by_day(checks: Iterable[FleetDay]) -> dict[str, list[FleetDay]]:
-    """By fleet, what each day's last check counted, the first day first."""
-    found: dict[str, list[FleetDay]] = {}
-    for one in sorted(checks, key=lambda check: check.at):
-        found.setdefault(one.fleet, []).append(one)
-    return found
-
-
 def _as_of(judged: Mapping[str, Sequence[FleetDay]], day: date) -> tuple[int, int]:
-    """How many members were judged by the last check of each fleet up to a day, and how many of them within policy."""
+    """How many members were judged by the last check of each fleet up to a day, and how many of them within policy.
+
+    `judged`: by fleet, what each day's last check counted, the first day first.
+    """
     last = [
         checks[number - 1]
         for checks in judged.values()
@@ -129,10 +123,11 @@ def by_week(closed: Iterable[tuple[Literal["image", "fleet"], datetime, float]],
 
     A week in which none was closed has no line.
     """
-    spans: dict[tuple[date, Literal["image", "fleet"]], list[timedelta]] = {}
-    for kind, at, seconds in closed:
-        if now - DAYS * DAY <= at <= now:
-            spans.setdefault((at.date() - at.weekday() * DAY, kind), []).append(timedelta(seconds=seconds))
+    spans = by_key(
+        ((at.date() - at.weekday() * DAY, kind), timedelta(seconds=seconds))
+        for kind, at, seconds in closed
+        if now - DAYS * DAY <= at <= now
+    )
     lines = list[WeekLine]()
     for (monday, kind), found in sorted(spans.items()):
         if spread := Spread.of(found):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
+from hardening.foundation.grouping import by_key
 from hardening.gate import brought_by, shared
 from hardening.model import WORST_FIRST, Enforcement, Waiver
 from pipelines.cli.blast_radius_output import CutLine, MemberSizeLine
@@ -283,10 +284,7 @@ def findings_of(images: Sequence[ImageReport]) -> tuple[FindingReport, ...]:
     for image in images:
         for one in image.findings:
             having.setdefault((one.kind, one.id, one.package), {})[image.name] = one
-    found: dict[tuple[tuple[str, str, str], str], list[str]] = {}
-    for key, names in having.items():
-        for name in names:
-            found.setdefault((key, brought_by(name, names, parents)), []).append(name)
+    found = by_key(((key, brought_by(name, names, parents)), name) for key, names in having.items() for name in names)
     rows = [
         FindingReport(
             finding=having[key][root], brought_by=root, images=(root, *(name for name in names if name != root)),

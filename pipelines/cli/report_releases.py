@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 
 from hardening.findings import Outcome
+from hardening.foundation.grouping import by_key
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.ledger import ClosedFix, Ledger
@@ -32,12 +32,11 @@ def releases_of(
     """The newest releases of each image, the newest first. `running`: members by a release's digest; `channels`: by
     image, where each channel points; `said`: of their contents.
     """
-    closed, releases = defaultdict[str, list[ClosedFix]](list), defaultdict[str, list[Release]](list)
-    for fix in context.ledger.closed_fixes():
-        closed[fix.content].append(fix)
-    for release in context.ledger.releases():
-        releases[release.name].append(release)
-    lines = (_of_image(context, releases[name], running, closed, channels.get(name, {}), said) for name in names)
+    closed = by_key((fix.content, fix) for fix in context.ledger.closed_fixes())
+    releases = by_key((release.name, release) for release in context.ledger.releases())
+    lines = (
+        _of_image(context, releases.get(name, ()), running, closed, channels.get(name, {}), said) for name in names
+    )
     return tuple(chain.from_iterable(lines))
 
 

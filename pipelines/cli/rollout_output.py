@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from hardening.foundation import text
 from hardening.foundation.durations import in_short
+from hardening.foundation.grouping import by_key
 from hardening.foundation.text import many
 from pipelines.cli.deadlines_output import LateLine, deadlines
 from pipelines.contract import Line
@@ -228,9 +229,7 @@ def heading(roll: RollOutput) -> list[str]:
 
 def again(roll: RollOutput) -> list[str]:
     """Who is rolled onto the image that it runs already, a line for each image."""
-    members: dict[str, list[str]] = {}
-    for step in roll.steps:
-        members.setdefault(step.replacement, []).append(step.member.rpartition("/")[2])
+    members = by_key((step.replacement, step.member.rpartition("/")[2]) for step in roll.steps)
     return [
         f"{_some(names)}: onto the image that {'they run' if names[1:] else 'it runs'}, {text.short_digests(image)}"
         for image, names in members.items()
@@ -269,9 +268,7 @@ def _once(rows: list[list[str]], at: int) -> list[list[str]]:
 
 def changed(roll: RollOutput) -> list[str]:
     """What the new image changes in members beside its files; what many share stands once, under their names."""
-    members: dict[tuple[str, ...], list[str]] = {}
-    for step in roll.steps:
-        members.setdefault(step.changes, []).append(step.member.rpartition("/")[2])
+    members = by_key((step.changes, step.member.rpartition("/")[2]) for step in roll.steps)
     of_members = [
         line
         for changes, names in members.items()
