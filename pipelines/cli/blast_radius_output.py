@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Literal
 
-from hardening.foundation.text import many
+from hardening.foundation.text import listed, many
 from pipelines.blast_radius.descriptions import path_words, sentence, short, told
 from pipelines.blast_radius.graph import Cut, Reached
 from pipelines.blast_radius.radius import FleetRadius, Radius
@@ -140,7 +140,7 @@ def screen(output: BlastRadiusOutput) -> Iterator[str]:
     elif not output.members:
         yield "no member of a fleet is known: ./goldsmith fleet.scan all finds them"
     elif not output.reached:
-        yield f"{_named(output)}: nothing else is reached, as far as it could be seen"
+        yield f"{listed(output.members)}: nothing else is reached, as far as it could be seen"
     else:
         yield from _reached(output)
     yield from _cuts(output)
@@ -159,14 +159,9 @@ def screen(output: BlastRadiusOutput) -> Iterator[str]:
         yield f"drawn: {output.drawn}"
 
 
-def _named(output: BlastRadiusOutput) -> str:
-    few = ", ".join(output.members[:3])
-    return few if not output.members[3:] else f"{few} and {len(output.members) - 3} more"
-
-
 def _reached(output: BlastRadiusOutput) -> Iterator[str]:
     are = "is" if len(output.reached) == 1 else "are"
-    yield f"{_named(output)}: if taken, {many(len(output.reached), 'thing')} {are} reached"
+    yield f"{listed(output.members)}: if taken, {many(len(output.reached), 'thing')} {are} reached"
     for sure, meaning in MEANING.items():
         lines = [one for one in output.reached if one.sure == sure]
         if not lines:
@@ -190,8 +185,7 @@ def _cuts(output: BlastRadiusOutput) -> Iterator[str]:
         yield f"  -{one.saves:<6} {one.what}"
         for word, names in (("spares", one.spares), ("less sure then:", one.weakens)):
             if names:
-                more = f" and {len(names) - 3} more" if names[3:] else ""
-                yield f"          {word} {', '.join(names[:3])}{more}"
+                yield f"          {word} {listed(names)}"
 
 
 def _more(number: int) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 
+from hardening.foundation.text import listed
 from pipelines.contract import Line
 
 SHOWN = 5  # by name; --json has all
@@ -31,9 +32,8 @@ def deadlines(ends_at: datetime | None, met: int, overdue: int, late: Sequence[L
         lines.append(f"deadlines: {told}")
     for (_, hint), alike in groupby(sorted(late, key=_cause), key=_cause):
         members = list(alike)
-        names = ", ".join(one.member.rpartition("/")[2] for one in members[:SHOWN])
-        more = f" and {len(members) - SHOWN:,} more" if members[SHOWN:] else ""
-        lines.append(f"too late for {min(one.deadline for one in members):%Y-%m-%d %H:%M} UTC: {names}{more}: {hint}")
+        names = listed([one.member.rpartition("/")[2] for one in members], SHOWN)
+        lines.append(f"too late for {min(one.deadline for one in members):%Y-%m-%d %H:%M} UTC: {names}: {hint}")
     return lines
 
 

@@ -9,9 +9,8 @@ from html import escape
 from typing import Literal
 
 from hardening.foundation.durations import in_short
-from hardening.foundation.text import one_line, short_digests
+from hardening.foundation.text import listed, one_line, short_digests
 from pipelines.cli.digest_points import OVERDUE, DigestStage, News
-from pipelines.cli.open_points import listed
 from pipelines.contract import Line
 
 MOST_LINES = 15  # what is read in ten seconds; the next digest has the rest

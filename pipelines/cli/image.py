@@ -13,6 +13,7 @@ from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
+from hardening.foundation.text import listed
 from hardening.model import Kind, Waiver
 from hardening.running import UNREAD
 from images.artifact import Release
@@ -347,8 +348,7 @@ def _unread(judged: Iterable[Judged]) -> str:
     from pipelines.rollout.plan import by_reason
 
     reasons = ((one.member.id, reason.what) for one in judged for reason in one.violations if reason.rule == UNREAD)
-    told = ((why, ", ".join(who[:3]), len(who) - 3) for why, who in by_reason(reasons).items())
-    return "\n".join(f"{some}{f' and {more} more' if more > 0 else ''}: {why}" for why, some, more in told)
+    return "\n".join(f"{listed(who)}: {why}" for why, who in by_reason(reasons).items())
 
 
 def lock_upstreams(pattern: str, *, now: bool = False, reason: str = "") -> tuple[list[LockLine], Errors]:

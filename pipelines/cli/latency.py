@@ -13,6 +13,7 @@ from hardening.foundation.console import Cell, print_json, print_table, print_te
 from hardening.foundation.durations import duration, in_short
 from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.grouping import by_key
+from hardening.foundation.text import listed
 from hardening.gate import fix_due
 from hardening.model import Severity
 from hardening.policy import Policy
@@ -41,7 +42,7 @@ from pipelines.wiring import image_context
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-WORST, NAMED = 5, 3
+WORST = 5
 NONE_YET = "no release has closed a vulnerability with a known fix yet, and none is open, as far as this ledger knows"
 
 
@@ -308,7 +309,7 @@ def _image_row(line: LatencyLine) -> list[Cell]:
 
 
 def _fleet_row(line: LatencyLine) -> list[Cell]:
-    unknown = _names(line.unknown) if line.unknown else "-"
+    unknown = listed(line.unknown) if line.unknown else "-"
     return [line.name, str(line.fixes), _shown(line.closed), _share(line), _opened(line), unknown]
 
 
@@ -327,11 +328,6 @@ def _share(line: LatencyLine) -> str:
 
 def _opened(line: LatencyLine) -> str:
     return f"{line.open}, {_briefly(line.oldest_seconds)}" if line.oldest_seconds is not None else "-"
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if names[NAMED:] else ""
-    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def _rest(found: LatencyOutput) -> Iterator[str]:
@@ -360,7 +356,7 @@ def _alike(lines: Iterable[PatchLine]) -> Iterable[list[PatchLine]]:
 
 
 def _held(line: PatchLine) -> str:
-    left = f" ({_names(line.left)})" if line.left else ""
+    left = f" ({listed(line.left)})" if line.left else ""
     return f"{line.kind} {line.name}{left}"
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from hardening.foundation.grouping import by_key
+from hardening.foundation.text import listed
 from pipelines.contract import Line
 from pipelines.fleet.judged_state import JudgedState
 
-SOME = 3
 STALE = timedelta(days=2)
 """A fleet that was not checked for so long is somebody's to check, and none of its points counts as ended."""
 NEVER = datetime.max.replace(tzinfo=UTC)
@@ -90,9 +90,3 @@ def _from_violations(state: JudgedState, known: set[str]) -> Iterator[OpenPoint]
             members=len(members), since=min((one.since for _, one in found if one.since), default=None),
             due=min((one.deadline for _, one in found if one.deadline), default=None), acts=acts, todo=first.todo,
         )  # fmt: skip
-
-
-def listed(names: Sequence[str], most: int = SOME) -> str:
-    """The first of some names, and how many more there are."""
-    more = f" and {len(names) - most} more" if names[most:] else ""
-    return f"{', '.join(names[:most])}{more}"

@@ -11,6 +11,7 @@ from functools import cached_property
 from hardening.foundation.console import Cell, print_json, print_table, print_text, say
 from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.grouping import by_key
+from hardening.foundation.text import listed
 from images.artifact import Artifact, Package
 from images.catalog import LoadedDefinition
 from images.context import Context
@@ -442,8 +443,7 @@ class FreshnessQuestion:
 
 def _closes(fixes: Sequence[str]) -> str:
     """What a newer version closes, at the end of a sentence; the first few by name."""
-    more = f" and {len(fixes) - NAMED} more" if fixes[NAMED:] else ""
-    return f"; closes {', '.join(fixes[:NAMED])}{more}" if fixes else ""
+    return f"; closes {listed(fixes)}" if fixes else ""
 
 
 # -- for people --------------------------------------------------------------------------------------------------------

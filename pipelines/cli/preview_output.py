@@ -151,7 +151,7 @@ def many(lines: Sequence[PreviewLine], change: str) -> str:
     """How many images and members change in that way."""
     kinds = [line.kind for line in lines if line.change == change]
     counted = ((kinds.count(kind), kind) for kind in KINDS)
-    return " and ".join(f"{number} {kind}{'' if number == 1 else 's'}" for number, kind in counted if number) or "none"
+    return " and ".join(text.many(number, kind) for number, kind in counted if number) or "none"
 
 
 def told_reasons(line: PreviewLine) -> tuple[Reason, ...]:
@@ -165,7 +165,7 @@ def _rules(line: PreviewLine) -> str:
 
 def few(names: Sequence[str], shown: Callable[[str], str] = str) -> str:
     """The first names, and how many more there are."""
-    return ", ".join(map(shown, names[:NAMED])) + (f" and {len(names) - NAMED} more" if names[NAMED:] else "")
+    return text.listed([*map(shown, names)], NAMED)
 
 
 def _names(lines: Iterable[PreviewLine | UnknownLine]) -> Iterator[str]:

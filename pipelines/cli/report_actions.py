@@ -8,9 +8,10 @@ from itertools import chain
 
 from hardening.foundation.durations import in_short
 from hardening.foundation.grouping import by_key
+from hardening.foundation.text import listed
 from hardening.model import Enforcement, Waiver
 from hardening.waivers import SOON
-from pipelines.cli.open_points import STALE, listed
+from pipelines.cli.open_points import STALE
 from pipelines.cli.report_output import (
     ActionReport,
     EndingReport,

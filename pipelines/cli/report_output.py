@@ -7,6 +7,7 @@ from datetime import datetime
 
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation.grouping import by_key
+from hardening.foundation.text import listed
 from hardening.gate import brought_by, shared
 from hardening.model import WORST_FIRST, Enforcement, Waiver
 from pipelines.cli.blast_radius_output import CutLine, MemberSizeLine
@@ -379,8 +380,7 @@ def _findings_changed(before: ReportOutput, now: ReportOutput) -> Iterator[str]:
     was, found = _finding_names(before), _finding_names(now)
     for word, names in (("new", sorted(found - was)), ("gone", sorted(was - found))):
         if names:
-            more = f" and {len(names) - SOME} more" if names[SOME:] else ""
-            yield f"{len(names)} finding(s) {word}: {', '.join(names[:SOME])}{more}"
+            yield f"{len(names)} finding(s) {word}: {listed(names, SOME)}"
 
 
 def _finding_names(report: ReportOutput) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, Literal
@@ -169,11 +169,6 @@ def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SOME:,} more" if names[SOME:] else ""
-    return ", ".join(names[:SOME]) + more
-
-
 def _afterwards(plan: Plan) -> tuple[str, ...]:
     """What else defines the members that are replaced, and must name the new image."""
     defined = sorted({step.member.defined_in for step in plan.steps if not step.target} - {""})
@@ -231,7 +226,8 @@ def again(roll: RollOutput) -> list[str]:
     """Who is rolled onto the image that it runs already, a line for each image."""
     members = by_key((step.replacement, step.member.rpartition("/")[2]) for step in roll.steps)
     return [
-        f"{_some(names)}: onto the image that {'they run' if names[1:] else 'it runs'}, {text.short_digests(image)}"
+        f"{text.listed(names, SOME)}: onto the image that {'they run' if names[1:] else 'it runs'}, "
+        f"{text.short_digests(image)}"
         for image, names in members.items()
         if image
     ]
