@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from importlib import import_module
-from pathlib import Path
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import UsageError, nearest
 from hardening.foundation.settings import load_settings
 from images.aws.permissions import NETWORK, REAPER, ROLES, Permission
-from pipelines.cli.rendering import RenderedLine, written_files
+from pipelines.cli.rendering import RenderedLine, rendered_lines
 from pipelines.fleet.catalog import load_fleets
 from pipelines.network.catalog import load_network
 from pipelines.role_facts import installation
@@ -41,10 +40,7 @@ def render_policies(role: str, *, form: str, account: str, output: str, force: b
         say(f"the {role} asks nothing of AWS there: it needs no policy")
         return []
     files = {name: f"{json.dumps(document, indent=2)}\n" for name, document in FORMS[form](found).items()}
-    paths = written_files(files, Path(output), force=force) if output else {}
-    return [
-        RenderedLine(target=form, file=name, path=str(paths.get(name, "")), text=text) for name, text in files.items()
-    ]
+    return rendered_lines({form: files}, output, force=force)
 
 
 def permissions() -> list[Permission]:

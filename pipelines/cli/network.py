@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.console import say
@@ -14,7 +13,7 @@ from hardening.foundation.locks import only_one
 from images.catalog import LoadedDefinition
 from images.context import Context
 from pipelines.cli.image_output import finish, show
-from pipelines.cli.rendering import RenderedLine, written_files
+from pipelines.cli.rendering import RenderedLine, rendered_lines
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.network import comparing, definitions, docker_networks, kubernetes, security_groups
@@ -95,14 +94,7 @@ def render_network(kind: str, *, output: str, force: bool, context: Context | No
         "nftables": lambda: _nftables(network, context), "security-groups": lambda: _security_groups(network, context),
         "docker": lambda: _docker(network), "kubernetes": lambda: _kubernetes(network),
     }  # fmt: skip
-    files = {(one, name): text for one in chosen(kind, network) for name, text in renderers[one]().items()}
-    paths = (
-        written_files({name: text for (_, name), text in files.items()}, Path(output), force=force) if output else {}
-    )
-    return [
-        RenderedLine(target=one, file=name, path=str(paths.get(name, "")), text=text)
-        for (one, name), text in files.items()
-    ]
+    return rendered_lines({one: renderers[one]() for one in chosen(kind, network)}, output, force=force)
 
 
 def _nftables(network: Network, context: Context) -> dict[str, str]:

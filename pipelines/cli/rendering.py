@@ -83,11 +83,10 @@ def render_schedule(
         Schedule.of(settings.serve)  # else the unit is found to end when it starts
     folder, state = _plain(ROOT), _plain(settings.state_dir)
     run = ScheduledRun(words, _time(at), _zone(zone), _limit(limit), folder, state, _image(target, image))
-    files = rendered(target, run)
-    paths = written_files(files, Path(output), force=force) if output else {}
+    lines = rendered_lines({target: rendered(target, run)}, output, force=force)
     if target in OF_IMAGE and words[0] == "nightly":
         say(f"note: {BUILDS}")
-    return [RenderedLine(target=target, file=name, path=str(paths.get(name, "")), text=files[name]) for name in files]
+    return lines
 
 
 def render_manifests(name: str, *, output: str, force: bool) -> list[RenderedLine]:
@@ -103,11 +102,8 @@ def render_manifests(name: str, *, output: str, force: bool) -> list[RenderedLin
     fleet = load_fleet(settings.roots, name)
     if fleet.kind is not FleetKind.KUBERNETES:
         raise UsageError(f"{name} is a fleet of kind {fleet.kind}", hint="only a Kubernetes fleet needs manifests")
-    trust, address, definition = (
-        trust_of(settings, fleet.policy),
-        settings.registry.address,
-        fleet.replacement.definition,
-    )
+    trust, address = trust_of(settings, fleet.policy), settings.registry.address
+    definition = fleet.replacement.definition
     keys = [key.public for key in trust.keys or own_keys(settings) if not key.revoked]
     repository = f"{address}/{definition}" if address and definition else ""
     if not repository or not keys:
@@ -117,11 +113,7 @@ def render_manifests(name: str, *, output: str, force: bool) -> list[RenderedLin
         )  # fmt: skip
         say(f"note: no policy for Kyverno: {why}")
     files = fleet_manifests(fleet, repository, keys, trust.required)
-    paths = written_files(files, Path(output), force=force) if output else {}
-    return [
-        RenderedLine(target="kubernetes", file=file, path=str(paths.get(file, "")), text=text)
-        for file, text in files.items()
-    ]
+    return rendered_lines({"kubernetes": files}, output, force=force)
 
 
 def show_rendered(lines: Sequence[RenderedLine], *, as_json: bool) -> None:
@@ -217,24 +209,32 @@ def _stable_own() -> str:
     return f"{stable.repository}@{stable.digest}"
 
 
-def written_files(files: Mapping[str, str], folder: Path, *, force: bool) -> dict[str, Path]:
-    """Write all files into `folder`, none where one is there already unless `force`; their paths.
+def rendered_lines(found: Mapping[str, Mapping[str, str]], output: str, *, force: bool) -> list[RenderedLine]:
+    """A line for each file of each target. With `output` all are written into that folder, none where one is there
+    already unless `force`. Raises UsageError and OutsideError.
 
     The folder is made, but not what it stands in: that would be a slip.
     """
+    folder = Path(output)
+    lines = [
+        RenderedLine(target=target, file=name, path=str(folder / name) if output else "", text=text)
+        for target, files in found.items()
+        for name, text in files.items()
+    ]
+    if not output:
+        return lines
     if not folder.absolute().parent.is_dir():
         hint = f"mkdir -p {shlex.quote(str(folder))} makes it"
         raise UsageError(f"--output: {folder} would stand in a folder that is not there", hint=hint)
-    paths = {name: folder / name for name in files}
-    for path in paths.values():
+    for path in (Path(line.path) for line in lines):
         if path.is_dir():
             raise UsageError(f"--output: {path} is a folder")
         if path.is_symlink() or (path.exists() and not force):
             raise UsageError(f"--output: {path} is there already", hint="--force puts the new one in its place")
     try:
         folder.mkdir(exist_ok=True)
-        for name, path in paths.items():
-            path.write_text(files[name])
+        for line in lines:
+            Path(line.path).write_text(line.text)
     except OSError as error:
         raise OutsideError(f"{folder} cannot be written: {error.strerror}") from None
-    return paths
+    return lines
