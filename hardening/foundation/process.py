@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
+from types import FrameType
 from typing import IO, cast
 
 from hardening.foundation.console import listener
@@ -199,6 +200,17 @@ def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
                     pool.shutdown()
                     break
             raise
+
+
+@contextmanager
+def stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Give SIGTERM and Ctrl-C to `handler` for the block; afterwards to whom they went before."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, other in before.items():
+            signal.signal(number, other)
 
 
 def stop_running() -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import threading
-import time
 from base64 import b64decode
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,6 +18,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.limits import SERVE_CALLS
 from hardening.foundation.locks import is_held, only_one
+from hardening.foundation.process import stop_signals
 from hardening.foundation.settings import Serve
 from images.context import Context
 from pipelines.cli.latency import metrics_of, patch_latency
@@ -31,7 +30,7 @@ from pipelines.nightly.model import NIGHT_LOCK
 from pipelines.nightly.preflight import require_workable
 from pipelines.rollout.notify import unreachable, unreadable
 from pipelines.serve.app import Answers, application
-from pipelines.serve.live import LivePage
+from pipelines.serve.live import KeptAnswer, LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule
 from pipelines.serve.runner import STOP_SECONDS, Runner
@@ -58,7 +57,7 @@ def serve(policy: str = "", context: Context | None = None) -> int:
     ):
         busy = partial(is_held, context.settings.state_dir / NIGHT_LOCK)
         runner = Runner(context.ledger, schedule, clock, busy=busy, policy=context.policy)
-        judged = OnceAMinute(partial(_judged_metrics, context.policy))
+        judged = KeptAnswer(partial(_judged_metrics, context.policy), MINUTE)
 
         def told() -> str:
             return metrics(context.ledger, runner) + judged()
@@ -86,22 +85,6 @@ def _require_settings(context: Context) -> None:
         say(f"note: no image can be published: none names a policy of judging.policies ({may}); a trial needs --policy")
 
 
-class OnceAMinute:
-    """What `ask` answers, worked out at most once a minute and by one at a time: whoever can reach us may want it."""
-
-    def __init__(self, ask: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
-        self._ask, self._clock, self._alone = ask, clock, threading.Lock()
-        self._answer, self._until = "", float("-inf")
-
-    def __call__(self) -> str:
-        """The answer of this minute. Raises what `ask` raises; that is not kept."""
-        with self._alone:
-            if self._clock() >= self._until:
-                self._answer = self._ask()
-                self._until = self._clock() + MINUTE
-            return self._answer
-
-
 @contextmanager
 def _stopped_by_signals(server: uvicorn.Server, leaving: threading.Event) -> Iterator[None]:
     """Let SIGTERM and SIGINT end the server for the block, and nothing else.
@@ -114,12 +97,8 @@ def _stopped_by_signals(server: uvicorn.Server, leaving: threading.Event) -> Ite
         server.should_exit = True
         leaving.set()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with stop_signals(stop):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -6,15 +6,13 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
 
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.errors import UsageError
-from hardening.foundation.process import stop_running
+from hardening.foundation.process import stop_running, stop_signals
 from hardening.foundation.settings import Settings, load_settings
 from images.documents import to_json
 from pipelines.contract import Line
@@ -49,16 +47,6 @@ class Signals:
             self._worker.hurry()
         self.told.set()
 
-    @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Receive SIGTERM and Ctrl-C for the block."""
-        before = {number: signal.signal(number, self.receive) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
 
 class ToldToStopError(Exception):
     """A signal ends the worker's block: what it has begun ends, what it has not goes back."""
@@ -77,7 +65,7 @@ def serve(capabilities: str = "", parallel: int = 0, *, drain: bool = False) -> 
     flows = shared_flows(image_context)
     signals = Signals()
     worker = None
-    with signals.heard():
+    with stop_signals(signals.receive):
         try:
             with Worker.launched(url, flows, kind=KIND, offer=offered, only_asked=OF_THE_NIGHT) as worker:
                 signals.attach(worker)

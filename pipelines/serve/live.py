@@ -19,10 +19,26 @@ class ShownPage:
     stamp: str
 
 
+class KeptAnswer:
+    """What `ask` answers, worked out by one at a time and kept for some seconds: whoever can reach us may ask."""
+
+    def __init__(self, ask: Callable[[], str], seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ask, self._seconds, self._clock = ask, seconds, clock
+        self._alone, self._answer, self._until = threading.Lock(), "", float("-inf")
+
+    def __call__(self) -> str:
+        """The answer of now. Raises what `ask` raises; that is not kept."""
+        with self._alone:
+            if self._clock() >= self._until:
+                self._answer = self._ask()
+                self._until = self._clock() + self._seconds
+            return self._answer
+
+
 class LivePage:
     """The page of the state as it is. `ask` answers with the ledger's stamp, `make` with the page of a stamp.
 
-    It is made by one at a time, and kept until the stamp is another. `policy` is the Content-Security-Policy that goes
+    It is made by one at a time, and kept until `stamp` is another. `policy` is the Content-Security-Policy that goes
     with it.
     """
 
@@ -31,18 +47,9 @@ class LivePage:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.policy = policy
-        self._ask, self._make, self._clock = ask, make, clock
-        self._asking, self._making = threading.Lock(), threading.Lock()
-        self._stamp, self._asked_at = "", float("-inf")
+        self.stamp = KeptAnswer(lambda: f"{ask()}@{clock() // AGES_SECONDS:.0f}", LOOK_SECONDS, clock)
+        self._make, self._making = make, threading.Lock()
         self._shown: ShownPage | None = None
-
-    def stamp(self) -> str:
-        """What is another as soon as the page would be. Raises what `ask` raises."""
-        with self._asking:
-            now = self._clock()
-            if now >= self._asked_at + LOOK_SECONDS:
-                self._stamp, self._asked_at = f"{self._ask()}@{now // AGES_SECONDS:.0f}", now
-            return self._stamp
 
     def page(self) -> ShownPage:
         """The page of now. Raises what `make` raises; that is not kept."""

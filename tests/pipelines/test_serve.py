@@ -36,11 +36,11 @@ from hardening.foundation.telling import Github
 from images.context import Context
 from images.ledger import Ledger, Trigger
 from pipelines.cli import serve as serving
-from pipelines.cli.serve import OnceAMinute, _config, _webhook
+from pipelines.cli.serve import _config, _webhook
 from pipelines.serve import app as serving_app
 from pipelines.serve import live as serving_live
 from pipelines.serve.app import HEADERS, Answers, OwnHosts
-from pipelines.serve.live import LivePage
+from pipelines.serve.live import KeptAnswer, LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule, TriggerKind, command
 from pipelines.serve.runner import LOOK_SECONDS, Runner
@@ -161,10 +161,10 @@ def test_a_trial_that_is_served_without_its_policy_is_told_so(
         assert ("note: no image can be published" in capsys.readouterr().err) == note
 
 
-def test_what_anybody_may_ask_is_worked_out_once_a_minute() -> None:
+def test_what_anybody_may_ask_is_kept_for_a_while() -> None:
     """However many ask at once; a failure is not kept."""
     answers, at = iter(("one", "two")), [0.0]
-    told = OnceAMinute(lambda: next(answers), lambda: at[0])
+    told = KeptAnswer(lambda: next(answers), 60, lambda: at[0])
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(lambda _: told(), range(32))) == {"one"}
     at[0] = 61.0
