@@ -24,7 +24,7 @@ from images.context import Context
 from images.documents import to_json
 from images.packages.index import write_atomically
 from images.release.lifecycle import status
-from pipelines.cli.blast_radius_report import recorded_radius
+from pipelines.cli.blast_radius import recorded_radius
 from pipelines.cli.image_output import NOWHERE, Pointed, all_channels, finish, form_named, write_out
 from pipelines.cli.latency import PatchLine, patch_latency
 from pipelines.cli.open_points import OpenFix, open_points

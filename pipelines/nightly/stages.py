@@ -26,7 +26,7 @@ from images.release import retention
 from images.release.lifecycle import before, newest_first
 from images.release.store import CHANNELS, PREVIOUS
 from images.release.stores import keep_rules
-from pipelines.cli.blast_radius_report import record_radius
+from pipelines.cli.blast_radius import record_radius
 from pipelines.cli.digest import ONE_TARGET, in_words, send_digests
 from pipelines.cli.digest_text import DigestOutput
 from pipelines.cli.feeds import OF_ALL, changes_told, failing, of_suite, update_feeds

@@ -19,9 +19,8 @@ from images.aws.client import Client
 from images.documents import to_json
 from pipelines.blast_radius import gathering
 from pipelines.blast_radius.gathering import gather
-from pipelines.cli.blast_radius import blast_radius, show_radius
+from pipelines.cli.blast_radius import blast_radius, recorded_radius, show_radius
 from pipelines.cli.blast_radius_output import screen
-from pipelines.cli.blast_radius_report import recorded_radius
 from pipelines.cli.page import render_html
 from pipelines.cli.report import gather_all as gather_report
 from tests.pipelines.fleet.test_ec2_check import Office, office

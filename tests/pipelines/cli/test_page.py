@@ -14,7 +14,7 @@ import pytest
 from hardening.foundation.process import which
 from hardening.foundation.settings import Settings
 from images.context import Context
-from pipelines.cli.blast_radius_report import record_radius
+from pipelines.cli.blast_radius import record_radius
 from pipelines.cli.page import ROWS, render_html
 from pipelines.cli.report import gather_all
 from tests.support.watched import NOW, PLANTED, watched

@@ -12,8 +12,8 @@ import pytest
 
 from hardening.foundation.durations import in_short
 from images.ledger import FleetDay, Ledger, MemberRun
-from pipelines.cli import blast_radius_report
-from pipelines.cli.blast_radius_report import record_radius, recorded_radius, svg_of
+from pipelines.cli import blast_radius
+from pipelines.cli.blast_radius import record_radius, recorded_radius, svg_of
 from pipelines.cli.charts import bars, graph
 from pipelines.cli.member_rows import member_rows
 from pipelines.cli.open_points import OpenFix, open_points
@@ -190,7 +190,7 @@ def test_charts_hold_no_style_script_or_link(found: tuple[ReportOutput, JudgedSt
 
 def test_the_graph_is_of_the_first_member_of_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where several reach as much: its caption names that one."""
-    monkeypatch.setattr(blast_radius_report, "svg_of", lambda dot: dot)
+    monkeypatch.setattr(blast_radius, "svg_of", lambda dot: dot)
     context = watched(tmp_path, 4)
     record_radius(context)
     kept = recorded_radius(context)
