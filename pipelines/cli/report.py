@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, time
+from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from hardening.catalog import load_policies, load_waivers
-from hardening.findings import Verdict
+from hardening.findings import Outcome, Verdict
 from hardening.foundation.bulk import no_collection
 from hardening.foundation.console import out, print_json
 from hardening.foundation.content import find_content, read_toml
 from hardening.foundation.errors import ContentError
+from hardening.foundation.grouping import by_key
 from hardening.foundation.settings import pretended
 from images.artifact import Artifact, Release
 from images.context import Context
 from images.documents import to_json
+from images.ledger import ClosedFix, Ledger
 from images.packages.index import write_atomically
 from images.release.lifecycle import status
 from pipelines.cli.blast_radius import recorded_radius
@@ -46,7 +49,6 @@ from pipelines.cli.report_output import (
     fleet_report,
     reasons_of,
 )
-from pipelines.cli.report_releases import ContentRecords, in_trial, releases_of
 from pipelines.cli.rollout_output import FINISHED, MEANING
 from pipelines.contract import AuditReport, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
@@ -63,6 +65,14 @@ FORMS = ("html", "csv", "sarif", "prometheus")
 ENDINGS = {".html": "html", ".csv": "csv", ".sarif": "sarif", ".sarif.json": "sarif", ".prom": "prometheus"}
 EXPORTS = {"csv": as_csv, "sarif": as_sarif, "prometheus": as_metrics}
 KEPT = 90  # pages; those before are removed as the next is written
+NEWEST = 6  # releases of one image that are told of in full
+
+
+class ContentRecords:
+    """What the ledger keeps of contents; each is read once."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.scan, self.verdict, self.checks = cache(ledger.scan), cache(ledger.verdict), cache(ledger.checks)
 
 
 def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput:
@@ -107,7 +117,7 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
         reasons=reasons_of(images),
         open_points=open_points((_open(one) for one in fixes if one.waits_for), state),
         history=_history(context, fixes, state),
-        releases=_releases(context, images, state, said),
+        releases=tuple(_releases(context, images, state, said)),
         blast_radius=recorded_radius(context),
     )
     reviews = {name: (datetime.combine(p.review_by, time(), UTC), p.owner) for name, p in policies.items()}
@@ -143,10 +153,66 @@ def _history(context: Context, fixes: Iterable[PatchLine], state: JudgedState) -
 
 def _releases(
     context: Context, images: Iterable[ImageReport], state: JudgedState, said: ContentRecords
-) -> tuple[ReleaseReport, ...]:
+) -> Iterator[ReleaseReport]:
+    """The newest releases of each image, the newest first."""
     running = Counter(one.release for fleet in state.fleets for one in fleet.members)
-    channels = {one.name: {"candidate": one.candidate, "stable": one.stable} for one in images}
-    return releases_of(context, channels, running, channels, said)
+    closed = by_key((fix.content, fix) for fix in context.ledger.closed_fixes())
+    releases = by_key((release.name, release) for release in context.ledger.releases())
+    for image in images:
+        yield from _releases_of(context, image, releases.get(image.name, ()), running, closed, said)
+
+
+def _releases_of(
+    context: Context, image: ImageReport, releases: Sequence[Release], running: Mapping[str, int],
+    closed: Mapping[str, Sequence[ClosedFix]], said: ContentRecords,
+) -> Iterator[ReleaseReport]:  # fmt: skip
+    """`running`: members by a release's digest; `closed`: by content, what it was the first to be without."""
+    channels = {"candidate": image.candidate, "stable": image.stable}
+    built = {one.content: context.ledger.artifact_over(one.content) for one in releases[: NEWEST + 1]}
+    for number, release in enumerate(releases[:NEWEST]):
+        before = next((one for one in releases[number + 1 :] if one.content != release.content), None)
+        new, old = built[release.content], built.get(before.content) if before else None
+        yield ReleaseReport(
+            image=release.name, digest=release.digest, content=release.content, status=status(release, context.now),
+            published_at=release.published_at, expires_at=release.expires_at,
+            channels=tuple(channel for channel, digest in channels.items() if digest == release.digest),
+            members=running.get(release.digest, 0), packages=len(new.packages) if new else 0,
+            changes=tuple(_changed_packages(old, new)) if old and new else (),
+            closed=tuple(f"{one.vulnerability} in {one.package}" for one in closed.get(release.content, ())),
+            evidence=tuple(_evidence(context, said, release)),
+        )  # fmt: skip
+
+
+def _changed_packages(old: Artifact, new: Artifact) -> Iterator[str]:
+    """Which packages an artifact has otherwise than one before it, a line for each."""
+    before = {(one.name, one.architecture): one.version for one in old.packages}
+    after = {(one.name, one.architecture): one.version for one in new.packages}
+    for key in sorted(before.keys() | after.keys()):
+        was, now = before.get(key), after.get(key)
+        if was != now:
+            yield f"{key[0]} {was or 'not there'} → {now or 'gone'}"
+
+
+def _evidence(context: Context, said: ContentRecords, release: Release) -> Iterator[str]:
+    """A line for each thing that is known of a release."""
+    content = release.content
+    if verdict := said.verdict(content) or said.verdict(content, told=True):
+        answer = "allowed" if verdict.allowed else "refused"
+        trial = ""
+        if _in_trial(context, release.name, verdict.policy):
+            trial = f"; a trial, its definition names {context.definitions[release.name].definition.policy}"
+        yield f"{answer} by the policy {verdict.policy} on {verdict.judged_at:%Y-%m-%d %H:%M} UTC{trial}"
+    if checks := said.checks(content):
+        hold = sum(check.outcome is Outcome.PASS for check in checks)
+        yield f"{hold} of {len(checks)} controls hold"
+    if scan := said.scan(content):
+        looked = [one.scanner for one in scan.reports if one.outcome in (Outcome.PASS, Outcome.FAIL)]
+        sample = "; vulnerabilities by a sample" if any(one.sample for one in scan.reports) else ""
+        yield f"{len(scan.findings)} finding(s) by {', '.join(looked) or 'no scanner'}{sample}"
+    if release.base_name:
+        yield f"stands on {release.base_name} {release.base_digest}"
+    if release.revoked_at:
+        yield f"revoked on {release.revoked_at:%Y-%m-%d %H:%M} UTC: {release.revoked_reason}"
 
 
 def _names(context: Context) -> list[str]:
@@ -203,9 +269,18 @@ def _image(
         candidate=candidate.digest if candidate else "",
         stable=stable.digest if stable else "",
         ill=tuple(member.member for member in mine if member.digest == tried and not member.healthy),
-        trial=own is not None and in_trial(context, name, own.policy),
+        trial=own is not None and _in_trial(context, name, own.policy),
         problem=unsound.message if unsound else "",
     )
+
+
+def _in_trial(context: Context, name: str, policy: str) -> bool:
+    """Whether an image that `policy` judged was only tried: by neither its own one nor, where a floor holds for that,
+    the one of nights.
+    """
+    settings, loaded = context.settings, context.definitions.get(name)
+    usual = {settings.nightly.policy} if settings.judging.floor else set()
+    return loaded is not None and policy not in {loaded.definition.policy, *usual}
 
 
 def _owner_of_unsound(context: Context, name: str) -> str:
