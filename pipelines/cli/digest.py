@@ -43,8 +43,7 @@ from pipelines.cli.digest_text import (
     subject_of,
 )
 from pipelines.cli.image_output import finish
-from pipelines.cli.latency import patch_latency
-from pipelines.cli.open_points import OpenFix
+from pipelines.cli.latency import open_fixes, patch_latency
 from pipelines.cli.rollout_output import FINISHED
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.judged_state import judged_state
@@ -98,11 +97,7 @@ def send_digests(context: Context, *, dry: bool = False) -> tuple[DigestOutput, 
 
 def open_now(context: Context) -> OpenPoints:
     """What is open by content and ledger, and what Goldsmith does about it by itself; the world is not asked."""
-    fixes = [
-        OpenFix.of(one, since=one.started_at, members=len(one.left))
-        for one in patch_latency(OPEN_FOR, context).patches
-        if one.waits_for
-    ]
+    fixes = open_fixes(patch_latency(OPEN_FOR, context).patches)
     return points_of(fixes, judged_state(context), _automation(context))
 
 

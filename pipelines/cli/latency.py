@@ -22,6 +22,7 @@ from images.context import Context
 from images.documents import to_json
 from images.ledger import ClosedFix
 from images.ledger.artifacts import ScanRecord
+from pipelines.cli.open_points import OpenFix
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet
@@ -128,6 +129,11 @@ def patch_latency(since: str = "", context: Context | None = None) -> LatencyOut
     lines += [_line(_nothing(name), names) for name, names in sorted(unknown.items()) if name not in told]
     told_of = (_patch_line(context, fleets, one, now) for one in sorted(found, key=_worst_first))
     return LatencyOutput(at=now, since=begin, lines=tuple(lines), patches=tuple(told_of))
+
+
+def open_fixes(patches: Iterable[PatchLine]) -> list[OpenFix]:
+    """Those that are not everywhere yet."""
+    return [OpenFix.of(one, since=one.started_at, members=len(one.left)) for one in patches if one.waits_for]
 
 
 def beginning(text: str, now: datetime) -> datetime | None:

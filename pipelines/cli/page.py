@@ -10,9 +10,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from hardening.foundation.durations import in_short
 from hardening.foundation.text import short_digests, visible
 from pipelines.blast_radius.descriptions import COLOURS
+from pipelines.cli.charts import bars, graph, over_time
 from pipelines.cli.member_rows import in_order, judged_by_name, member_rows
 from pipelines.cli.open_points import STALE
 from pipelines.cli.report_history import UNKNOWN, HistoryReport, WeekLine
@@ -22,7 +25,6 @@ from pipelines.fleet.violations import PolicyState
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from markupsafe import Markup
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 STYLE = Path(__file__).with_name("report.css")
@@ -39,8 +41,6 @@ SURE = {colour: word for word, colour in COLOURS.items()}
 
 def render_html(report: ReportOutput, state: JudgedState | None = None, stamp: str = "") -> str:
     """The page as text. Pure but for reading its files. `stamp`: which state it shows; `serve` tells it of others."""
-    from markupsafe import Markup
-
     template = environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
     judged = judged_by_name(state)
     return template.render(
@@ -89,8 +89,6 @@ def environment() -> Environment:
 
 def style() -> Markup:
     """The style sheet of our pages, which stands within each."""
-    from markupsafe import Markup
-
     return Markup(STYLE.read_text(encoding="utf-8"))  # noqa: S704 - our own file
 
 
@@ -109,23 +107,17 @@ def charts_of(report: ReportOutput) -> dict[str, Any]:
     if any(line.members for line in report.history.ages):
         found["ages"] = _ages(report.history)
     if expiring := sorted((one.expires_at, one.name) for one in report.images if one.release and one.expires_at):
-        from pipelines.cli.charts import bars
-
         first = expiring[:MOST_BARS]
         days = [max(0.0, round((at - report.made_at) / timedelta(days=1), 1)) for at, _ in first]
         names = [visible(name) for _, name in first]
         found["expiring"] = bars("Days until the releases expire", names[::-1], days[::-1], " d", lying=True)
     if (reach := report.blast_radius) and reach.drawing:
-        from pipelines.cli.charts import graph
-
         with suppress(ValueError):  # the tables say the same
             found["reach"] = graph(reach.drawing, f"What is reached from {visible(reach.sizes[0].member)}", SURE)
     return found
 
 
 def _compliance(history: HistoryReport) -> Markup:
-    from pipelines.cli.charts import over_time
-
     lines = {
         "in date": [_percent(one.in_date, one.members) for one in history.days],
         "within policy": [_percent(one.within, one.judged) for one in history.days],
@@ -139,8 +131,6 @@ def _percent(part: int, whole: int) -> float | None:
 
 
 def _latency(weeks: tuple[WeekLine, ...]) -> Markup:
-    from pipelines.cli.charts import over_time
-
     mondays = sorted({week.monday for week in weeks})
     days = {(str(week.kind), week.monday): round(week.median / 86400, 1) for week in weeks}
     lines = {
@@ -152,8 +142,6 @@ def _latency(weeks: tuple[WeekLine, ...]) -> Markup:
 
 
 def _ages(history: HistoryReport) -> Markup:
-    from pipelines.cli.charts import bars
-
     known = [one for one in history.ages if one.members or one.age != UNKNOWN]
     names = [one.age for one in known][::-1]
     return bars("Members by the age of their release", names, [one.members for one in known][::-1], lying=True)

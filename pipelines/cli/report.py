@@ -29,8 +29,8 @@ from images.packages.index import write_atomically
 from images.release.lifecycle import status
 from pipelines.cli.blast_radius import recorded_radius
 from pipelines.cli.image_output import NOWHERE, Pointed, all_channels, finish, form_named, write_out
-from pipelines.cli.latency import PatchLine, patch_latency
-from pipelines.cli.open_points import OpenFix, open_points
+from pipelines.cli.latency import PatchLine, open_fixes, patch_latency
+from pipelines.cli.open_points import open_points
 from pipelines.cli.page import render_html
 from pipelines.cli.report_actions import actions_of, ending_of, night_failures
 from pipelines.cli.report_exports import as_csv, as_metrics, as_sarif
@@ -115,7 +115,7 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
         fleets=tuple(_fleet(fleet, known, members) for _, fleet in sorted(load_fleets(roots).items())),
         findings=findings_of(images),
         reasons=reasons_of(images),
-        open_points=open_points((_open(one) for one in fixes if one.waits_for), state),
+        open_points=open_points(open_fixes(fixes), state),
         history=_history(context, fixes, state),
         releases=tuple(_releases(context, images, state, said)),
         blast_radius=recorded_radius(context),
@@ -133,10 +133,6 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
         }
     )
     return told, state
-
-
-def _open(one: PatchLine) -> OpenFix:
-    return OpenFix.of(one, since=one.started_at, members=len(one.left))
 
 
 def _history(context: Context, fixes: Iterable[PatchLine], state: JudgedState) -> HistoryReport:
