@@ -84,7 +84,7 @@ def show_fleets(
     for fleet, lines in found.items():
         if len(found) + len(errors) > 1 and not as_json:
             print_rule(fleet)
-        codes.append(exit_code(lines) if as_json else show_members(lines, as_json=False, everyone=everyone))
+        codes.append(exit_code(lines) if as_json else show_members(lines, everyone=everyone))
     return finish(errors) or max(codes)
 
 
@@ -128,17 +128,15 @@ def scan_exit_code(lines: Sequence[SeenLine]) -> int:
     return OutsideError.exit_code if any(line.state == UNREAD for line in lines) else 0
 
 
-def show_members(lines: Sequence[MemberLine], *, as_json: bool, everyone: bool = False) -> int:
+def show_members(lines: Sequence[MemberLine], *, everyone: bool = False) -> int:
     """Print the members with their violations, and how many have none, or with `everyone` those too.
 
     The exit code is that of `exit_code`.
     """
-    if as_json:
-        print_json(to_json(tuple(lines)))
-    elif not lines:
-        say("no member runs: nothing was judged; do the fleet's selector and labels match?")
-    else:
+    if lines:
         _print_members(lines, everyone=everyone)
+    else:
+        say("no member runs: nothing was judged; do the fleet's selector and labels match?")
     return exit_code(lines)
 
 

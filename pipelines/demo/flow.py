@@ -62,7 +62,7 @@ def _loop(base: Settings, *, keep: bool) -> DemoOutput:
             _publish(replace(today, now=today.now - AGO))
             url = _start(today)
         with _part(2, "find", f"Today: a service runs on it at {url}, and time has passed"):
-            show_members(check_fleet("demo", today), as_json=False)
+            show_members(check_fleet("demo", today))
         with _part(3, "second release", "The page has changed: a new release; what has not changed is re-dated"):
             (settings.state_dir / "content" / PAGE).write_text("<!doctype html><title>demo</title>release two\n")
             today = image_context(settings, policy="demo")

@@ -137,7 +137,7 @@ def test_every_screen_says_the_same_of_a_fleet(
     bad = [line for line in lines if line.violations]
     assert f"{len(bad)}</b>members out of policy" in page
     unseen = any(line.state == "unread" for line in lines)
-    assert rollout.show_members(lines, as_json=False) == (4 if unseen else 3 if bad or not lines else 0)
+    assert rollout.show_members(lines) == (4 if unseen else 3 if bad or not lines else 0)
     seen = {line.name: line.policy for line in (rollout._seen(fleet, one) for one in judged)}
     assert seen == {line.name: line.verdict.text for line in lines}
     if unread and not running:

@@ -45,10 +45,10 @@ def test_what_is_only_recorded_of_how_a_member_runs_is_for_who_asks(capsys: pyte
     well = replace(judged("web-1"), reasons=(recorded,))
     bad = replace(judged("web-2", "expired"), reasons=(reason("expired"), recorded))
     lines = member_lines([well, bad])
-    assert (show_members(lines[:1], as_json=False), show_members(lines, as_json=False)) == (0, 3)
+    assert (show_members(lines[:1]), show_members(lines)) == (0, 3)
     printed = capsys.readouterr().out
     assert ("expired" in printed, "privileged" in printed, "only records" in printed) == (True, False, False)
-    show_members(lines, as_json=False, everyone=True)
+    show_members(lines, everyone=True)
     assert "it is privileged" in capsys.readouterr().out
 
 
@@ -316,7 +316,7 @@ def test_members_that_are_left_alone_for_one_reason_share_a_line(capsys: pytest.
 def checked(found: list[Any], capsys: pytest.CaptureFixture[str], **how: bool) -> list[str]:
     """What `fleet.check` prints of judged members, in 80 columns."""
     out.cache_clear()
-    show_members(member_lines(found), as_json=False, **how)
+    show_members(member_lines(found), **how)
     out.cache_clear()
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= 80

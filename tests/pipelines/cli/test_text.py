@@ -150,7 +150,7 @@ def test_the_members_of_a_fleet_are_shown_one_to_a_line(printed: io.StringIO) ->
         member="1", name=FORGED, image=f"img{CLEARS}", release="", base="", expires_at=None, healthy=True,
         violations=("expired",), deadline=None, reasons=(),
     )  # fmt: skip
-    rollout.show_members([line], as_json=False)
+    rollout.show_members([line])
     assert not SEEN.search(printed.getvalue())
     assert not [line for line in printed.getvalue().splitlines() if line.startswith("other-member")]
 

@@ -92,7 +92,7 @@ def test_a_dead_member_counts_for_the_floor_and_is_told_of() -> None:
 def test_a_member_that_is_not_healthy_is_shown_so(capsys: pytest.CaptureFixture[str]) -> None:
     """Within policy is not all that a person wants to know."""
     lines = member_lines([judged("web-1"), judged("web-2", healthy=False)])
-    assert show_members(lines, as_json=False) == 0
+    assert show_members(lines) == 0
     shown = capsys.readouterr().out
     assert re.search(r"^web-2 +not healthy ", shown, re.MULTILINE)
     assert "web-1" not in shown
