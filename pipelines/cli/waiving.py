@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
@@ -144,6 +143,8 @@ def new_waiver(
     Packages, versions and paths that are not given are those in which the last scans found it. Raises UsageError for
     what is missing, ContentError for a subject or rule that does not exist, before anything is written.
     """
+    import tomlkit
+
     from hardening.catalog import require_known
     from pipelines.cli.preview import judge_all, preview_of
     from pipelines.lint import require_subjects
@@ -162,7 +163,7 @@ def new_waiver(
         "reason": reason, "owner": owner, "approver": approver, "created": today, "expires": last,
     }  # fmt: skip
     name = name or NOT_IN_A_NAME.sub("-", f"{subject}-{rule}".lower()).strip("-")
-    file, text = _root(context.settings, content) / "hardening/waivers" / f"{name}.toml", _toml(data)
+    file, text = _root(context.settings, content) / "hardening/waivers" / f"{name}.toml", tomlkit.dumps(data)
     waiver = parse(tomllib.loads(text), Waiver, file, id=name)
     require_known(file, waiver, find_content(roots, "hardening/controls", "*/"))
     definitions, fleets = (find_content(roots, *where) for where in (("images/definitions", "*/"), FLEETS))
@@ -277,17 +278,6 @@ def _root(settings: Settings, content: str) -> Path:
             hint=f"give one of {', '.join(sorted(map(str, allowed)))}",
         )  # fmt: skip
     return root
-
-
-def _toml(data: dict[str, Any]) -> str:
-    """The waiver as a file. JSON's quoting of a text is TOML's, as long as nothing becomes a surrogate pair."""
-
-    def value(given: Any) -> str:
-        return (
-            str(given) if isinstance(given, date) else json.dumps(given, ensure_ascii=False).replace("\x7f", "\\u007f")
-        )
-
-    return "".join(f"{key} = {value(given)}\n" for key, given in data.items())
 
 
 def _write(file: Path, text: str) -> None:
