@@ -440,10 +440,12 @@ def _refuse_member(found: Unadopted, settings: Settings) -> None:
         taken = [one for one in found.containers if fleet.selects(container_spec.labels_of(one))]
         if fleet.kind is FleetKind.DOCKER and taken:
             which = ", ".join(map(container_spec.name, taken)) if found.runs else found.source
-            raise RefusedError(
-                f"the fleet {fleet.name} selects {which} already",
-                hint=f"./goldsmith fleet.check {fleet.name} shows it",
-            )
+            raise selected(fleet.name, which)
+
+
+def selected(fleet: str, what: str) -> RefusedError:
+    """The refusal of what is in a fleet already."""
+    return RefusedError(f"the fleet {fleet} selects {what} already", hint=f"./goldsmith fleet.check {fleet} shows it")
 
 
 def settings_todo(settings: Settings, root: Path) -> list[str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError, nearest
+from hardening.foundation.errors import ContentError, OutsideError, UsageError, nearest
 from images.context import Context
 from images.model import Definition
-from pipelines.cli.adopt import AdoptLine, FoundLine, root_for
+from pipelines.cli.adopt import AdoptLine, FoundLine, root_for, selected
 from pipelines.cli.adopt_clouds import definitions, fleet_as_read, golden_of, only_place, told, written
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.delegated_drafts import (
@@ -88,8 +88,7 @@ def _found(kind: ClusterKind, context: Context, place: Mapping[str, str], wanted
             raise ContentError(f"{what} is in the cluster {place['cluster']}", hint=nearest(wanted, names))
         owners = [_owner(kind, one, every, context) for one in chosen]
         if all(owners):
-            hint = f"./goldsmith fleet.check {owners[0]} shows it"
-            raise RefusedError(f"the fleet {owners[0]} selects {chosen[0].called} already", hint=hint)
+            raise selected(owners[0], chosen[0].called)
         return [kind.described(one, place, context) for one, owner in zip(chosen, owners, strict=True) if not owner]
 
 

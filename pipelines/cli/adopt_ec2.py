@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from hardening.foundation.asking import ask_each
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError, understood
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, UsageError, understood
 from images.aws.cloud import Cloud
 from images.aws.permissions import AUDITOR, permit
 from images.aws.tags import as_dict
 from images.context import Context
-from pipelines.cli.adopt import GROUP, TAGS, AdoptLine, FoundLine, root_for
+from pipelines.cli.adopt import GROUP, TAGS, AdoptLine, FoundLine, root_for, selected
 from pipelines.cli.adopt_clouds import definitions, fleet_as_read, told, written
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.drafting import USUAL_LABELS, slug
@@ -205,10 +205,7 @@ def _refuse_member(found: UnadoptedMachines, context: Context) -> None:
         seen += [(f"the Auto Scaling group {one.name}", one.place, one.tags) for one in found.groups]
         for called, place, tags in seen:
             if place in places and fleet.selects(tags):
-                raise RefusedError(
-                    f"the fleet {fleet.name} selects {called} already",
-                    hint=f"./goldsmith fleet.check {fleet.name} shows it",
-                )
+                raise selected(fleet.name, called)
 
 
 def _drafted(found: UnadoptedMachines, context: Context, root: Path, replacement: str) -> AdoptLine:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from hardening.foundation.errors import ContentError, RefusedError, UsageError, nearest
+from hardening.foundation.errors import ContentError, UsageError, nearest
 from images.context import Context
-from pipelines.cli.adopt import KUBERNETES, AdoptLine, FoundLine, root_for
+from pipelines.cli.adopt import KUBERNETES, AdoptLine, FoundLine, root_for, selected
 from pipelines.cli.adopt_clouds import definitions, fleet_as_read, golden_of, told, written
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.delegated_drafts import UnadoptedWorkload, workload_fleet_draft
@@ -63,9 +63,7 @@ def _found(context: Context, place: dict[str, str], wanted: str) -> list[Found]:
             raise ContentError(f"{what} is in the namespace {place['namespace']}", hint=nearest(wanted, known))
         free = [one for one in works if not _owner(one, fleet, context)]
         if not free:
-            owner = _owner(works[0], fleet, context)
-            hint = f"./goldsmith fleet.check {owner} shows it"
-            raise RefusedError(f"the fleet {owner} selects {works[0].called} already", hint=hint)
+            raise selected(_owner(works[0], fleet, context), works[0].called)
         return [_described(one, client, place, context) for one in free]
 
 
