@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from hardening.foundation.errors import ContentError, GoldsmithError, OutsideErr
 from hardening.foundation.locks import only_one
 from images.catalog import LoadedDefinition
 from images.context import Context
-from pipelines.cli.image_output import finish, show
+from pipelines.cli.image_output import show
 from pipelines.cli.rendering import RenderedLine, rendered_lines
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
@@ -188,13 +189,13 @@ def apply_network(
     if not kinds:
         hint = "./goldsmith network.render shows what the network means to each kind"
         raise UsageError("no role has members that are changed from here", hint=hint)
-    lines, errors = list[NetworkStepLine](), list[GoldsmithError]()
-    if not apply:
-        _run(kinds, network, context, lines, errors, apply=False)
-        return lines, errors
-    with only_one(context.settings.state_dir / "locks" / "network.lock", "a change of the network"):
-        _run(kinds, network, context, lines, errors, apply=True)
-    return lines, errors
+    with changing_network(context) if apply else nullcontext():
+        return _run(kinds, network, context, apply=apply)
+
+
+def changing_network(context: Context) -> AbstractContextManager[None]:
+    """Let nobody else change the network meanwhile. Raises RefusedError while somebody does."""
+    return only_one(context.settings.state_dir / "locks" / "network.lock", "a change of the network")
 
 
 def show_steps(lines: Sequence[NetworkStepLine], errors: Sequence[GoldsmithError], *, as_json: bool) -> int:
@@ -204,10 +205,10 @@ def show_steps(lines: Sequence[NetworkStepLine], errors: Sequence[GoldsmithError
 
 
 def _run(
-    kinds: Sequence[str], network: Network, context: Context, lines: list[NetworkStepLine],
-    errors: list[GoldsmithError], *, apply: bool,
-) -> None:  # fmt: skip
+    kinds: Sequence[str], network: Network, context: Context, *, apply: bool
+) -> tuple[list[NetworkStepLine], list[GoldsmithError]]:
     """Plan each kind, and act. What one kind lacks stops no other."""
+    lines, errors = list[NetworkStepLine](), list[GoldsmithError]()
     for kind in kinds:
         try:
             if apply:
@@ -218,6 +219,7 @@ def _run(
                 ]
         except GoldsmithError as error:
             errors.append(error)
+    return lines, errors
 
 
 def _planned(kind: str, network: Network, context: Context, tell: _Tell = say) -> Sequence[_Step]:
@@ -274,11 +276,11 @@ def _plan_groups(network: Network, context: Context, tell: _Tell) -> Sequence[_S
     from pipelines.network.groups_edge import change_group, read_groups
 
     wanted = _wanted_groups(network, context, tell)
-    seen, before = read_groups(context.cloud, wanted), dict[Any, Any]()
+    seen = read_groups(context.cloud, wanted)
     unread = [f"{'/'.join(key)}: {found}" for key, found in seen.items() if isinstance(found, str)]
     if unread:
         raise OutsideError("not every security group could be read: none is changed", evidence="\n".join(unread))
-    before.update(seen)
+    before: dict[Any, Any] = {**seen}
     return [
         (
             {"where": "/".join(one.group), "action": one.action, "what": _rules_told(one)},
@@ -424,4 +426,7 @@ def show_differences(lines: Sequence[NetworkDifferenceLine], *, as_json: bool) -
     """Print the differences; the exit code: 4 where something could not be read, 3 where something differs."""
     empty = "nothing differs from the network"
     show(lines, columns=DIFFERENCE_COLUMNS, as_json=as_json, empty=empty, long="what")
-    return comparing.worst([NetworkDifference(one.where, one.verdict, one.what) for one in lines]) or finish(())
+    verdicts = {one.verdict for one in lines}
+    if Openness.UNKNOWN in verdicts:
+        return OutsideError.exit_code
+    return RefusedError.exit_code if verdicts - {Openness.OVERDUE} else 0

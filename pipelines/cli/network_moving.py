@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from hardening.foundation.console import print_json, print_text
 from hardening.foundation.content import parse, read_small
 from hardening.foundation.errors import ContentError, UsageError, nearest
-from hardening.foundation.locks import only_one
 from hardening.model import Name
 from images.context import Context
 from images.documents import to_json
+from pipelines.cli.network import changing_network
 from pipelines.contract import Line
 from pipelines.network import definitions
 from pipelines.network.catalog import network_files
@@ -46,10 +47,8 @@ def refactor(old: str, new: str, *, apply: bool, context: Context | None = None)
     """
     context = context or image_context(looks=not apply)
     old, new = _pair(old, new)
-    if not apply:
-        return _refactored(old, new, context, apply=False)
-    with only_one(context.settings.state_dir / "locks" / "network.lock", "a change of the network"):
-        return _refactored(old, new, context, apply=True)
+    with changing_network(context) if apply else nullcontext():
+        return _refactored(old, new, context, apply=apply)
 
 
 def _pair(old: str, new: str) -> tuple[str, str]:

@@ -208,11 +208,3 @@ def _published(network: Network, one: SeenContainer, where: str) -> Iterator[Net
 
 def _is_outside(network: Network, peer: str) -> bool:
     return peer == WORLD or "/" in peer or not network.roles[peer].containers
-
-
-def worst(differences: Sequence[NetworkDifference]) -> int:
-    """The exit code: 4 where something could not be read, 3 where something differs, else 0."""
-    verdicts = {one.verdict for one in differences}
-    if Openness.UNKNOWN in verdicts:
-        return 4
-    return 3 if verdicts - {Openness.OVERDUE} else 0
