@@ -187,6 +187,10 @@ class AffectedQuestion:
         """Whether a content has it."""
         return bool(self.matches(content))
 
+    def lacks(self, content: str) -> bool:
+        """Whether a content is known not to have it."""
+        return self.answers_fully(content) and not self.has(content)
+
     def matches(self, content: str) -> dict[Package, tuple[Advisory, ...]]:
         """The packages of a content that have it, each with the advisory that says so."""
         held = self.lists[content]
@@ -400,19 +404,14 @@ def _who_acts(question: AffectedQuestion, holder: ImageHolder, brought_by: str, 
     """Who has to do what next, so that the holder no longer has it."""
     context, image = question.context, question.lists[holder.content].name
     candidate, stable = question.channels(image)
-    if (
-        holder.kind == "member"
-        and stable
-        and question.answers_fully(stable.content)
-        and not question.has(stable.content)
-    ):
+    if holder.kind == "member" and stable and question.lacks(stable.content):
         fleet = holder.name.partition("/")[0]
         first = f"build its image on the newest {image}, then " if holder.on_base else ""
         return question.fleet_owner(fleet), f"{first}./goldsmith roll.start {fleet}"
-    if candidate and question.answers_fully(candidate.content) and not question.has(candidate.content):
+    if candidate and question.lacks(candidate.content):
         return question.image_owner(image), f"./goldsmith image.promote {image}"
     below = context.ledger.latest_artifact(brought_by, context.settings.platform)
-    if below and brought_by != image and question.answers_fully(below.digest) and not question.has(below.digest):
+    if below and brought_by != image and question.lacks(below.digest):
         return question.image_owner(image), f"./goldsmith image.publish {image}"
     owner = question.image_owner(brought_by)
     if fixed:
