@@ -29,7 +29,6 @@ from pipelines.cli.digest_points import (
     News,
     OpenPoints,
     OpenRollout,
-    Pace,
     news_for,
     points_of,
 )
@@ -170,10 +169,8 @@ def _news(
     context: Context, target: DigestTarget, found: OpenPoints
 ) -> tuple[TargetDigest, tuple[News, ...], tuple[str, ...]]:
     """What a target would be told; of which points; and what it no longer cares for."""
-    settings = context.settings.digest
     known = context.ledger.told_points(target.key)
-    pace = Pace(settings.remind_after, settings.near)
-    news, others = news_for(target.key, target.owners, found, known, context.now, pace)
+    news, others = news_for(target.key, target.owners, found, known, context.now, context.settings.digest)
     lines = grouped(news, context.now)
     told = tuple(one for _, same in lines[:MOST_LINES] for one in same)
     outcome: Literal["planned", "nothing"] = "planned" if told else "nothing"

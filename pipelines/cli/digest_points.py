@@ -13,6 +13,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from hardening.findings import Repair
+from hardening.foundation.telling import DigestSettings
 from hardening.running import UNREAD
 from images.ledger.tables import ToldPoint
 from pipelines.cli.open_points import FIXES, STALE, OpenFix
@@ -89,14 +90,6 @@ class OpenPoints:
     blind: frozenset[str] = frozenset()
     elsewhere: frozenset[str] = frozenset()
     fleets: frozenset[str] | None = None
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How often the same is told: again after that long, and once it is due within `near`."""
-
-    remind_after: timedelta
-    near: timedelta
 
 
 @dataclass(frozen=True)
@@ -195,8 +188,9 @@ def _unjudged(fleet: JudgedFleet, now: datetime) -> str:
 
 
 def news_for(
-    target: str, owners: Iterable[str], found: OpenPoints, told: Mapping[str, ToldPoint], now: datetime, pace: Pace
-) -> tuple[tuple[News, ...], tuple[str, ...]]:
+    target: str, owners: Iterable[str], found: OpenPoints, told: Mapping[str, ToldPoint], now: datetime,
+    pace: DigestSettings,
+) -> tuple[tuple[News, ...], tuple[str, ...]]:  # fmt: skip
     """What is to be told to a target that cares for some owners (globs), the most pressing first, after what it was
     told; and the subjects that are not its own any more, of which nothing is said.
     """
@@ -209,7 +203,7 @@ def news_for(
     return tuple(sorted(news, key=_pressing)), tuple(one.subject for one in gone if one.subject in still)
 
 
-def _news(target: str, point: Point, told: ToldPoint | None, now: datetime, pace: Pace) -> News | None:
+def _news(target: str, point: Point, told: ToldPoint | None, now: datetime, pace: DigestSettings) -> News | None:
     act = point.act or (OVERDUE if point.due and point.due <= now else "")
     if (stage := _stage(point, act, told, now, pace)) is None:
         return None
@@ -221,7 +215,7 @@ def _news(target: str, point: Point, told: ToldPoint | None, now: datetime, pace
     return News(stage, point, marked, kept)
 
 
-def _stage(point: Point, act: str, told: ToldPoint | None, now: datetime, pace: Pace) -> DigestStage | None:
+def _stage(point: Point, act: str, told: ToldPoint | None, now: datetime, pace: DigestSettings) -> DigestStage | None:
     if act and (told is None or act not in told.acts):
         return DigestStage.ACT
     if told is None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hardening.findings import Repair, Side
 from hardening.foundation.settings import ROOT
+from hardening.foundation.telling import DigestSettings
 from hardening.model import Enforcement
 from images.ledger import ToldPoint
 from pipelines.cli.digest_points import (
@@ -23,7 +24,6 @@ from pipelines.cli.digest_points import (
     News,
     OpenPoints,
     OpenRollout,
-    Pace,
     Point,
     news_for,
     points_of,
@@ -36,7 +36,7 @@ from pipelines.fleet.violations import PolicyState
 from tests.support.fleets import NOW
 
 DAY = timedelta(days=1)
-PACE = Pace(7 * DAY, 2 * DAY)
+PACE = DigestSettings(remind_after=7 * DAY, near=2 * DAY)
 POINT = Point(
     "fleet shop web-1 expired", "shop", "expired", "web-1", "its image has expired", NOW - DAY, NOW + 30 * DAY,
     ("web team",), "web team", "./goldsmith roll.start shop",
