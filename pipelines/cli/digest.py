@@ -50,8 +50,9 @@ from pipelines.fleet.model import Approval, Fleet
 from pipelines.rollout.exclusive import alone
 from pipelines.rollout.mail import WITHIN, Mail, send
 from pipelines.rollout.notify import post
+from pipelines.rollout.rollout_store import members_of
 from pipelines.rollout.schedule import may_act
-from pipelines.rollout.state import MemberState, Order, RolloutState, doing
+from pipelines.rollout.state import Order, RolloutState, doing
 
 OPEN_FOR = "90d"
 ONE_TARGET = timedelta(minutes=5)  # more than all tries of one delivery take
@@ -123,8 +124,7 @@ def _next(fleet: Fleet, now: datetime) -> str:
 
 def _rolling(context: Context, row: Rollout) -> OpenRollout:
     order, state = Order.read(row.order), from_json(RolloutState, row.state) if row.state else None
-    saved = {key: from_json(MemberState, one) for key, one in context.ledger.rollout_members(row.id).items()}
-    left = {name for key, name in order.plan.names.items() if key not in saved or saved[key].phase not in FINISHED}
+    left = {one.name for one in members_of(context.ledger, row.id, order) if one.phase not in FINISHED}
     waves = order.plan.parts
     does = doing(state.stage, state.wave, waves, "") if state else doing("begun", 0, waves, "")
     return OpenRollout(row.id, does, frozenset(left), everyone=bool(order.plan.groups))

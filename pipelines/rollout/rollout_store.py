@@ -61,12 +61,7 @@ class View:
 def view(context: Context, row: Rollout) -> View:
     """The rollout with all that the ledger knows of it, its members in the order of their waves."""
     order = Order.read(row.order)
-    saved = context.ledger.rollout_members(row.id)
-    names = _names(order)
-    members = tuple(
-        from_json(MemberState, saved[member]) if member in saved else MemberState(member, name)
-        for member, name in names.items()
-    )
+    members = members_of(context.ledger, row.id, order)
     state = from_json(RolloutState, row.state) if row.state else None
     lease = context.ledger.lease(row.fleet)
     carried = lease is not None and lease.rollout == row.id and _lives(context, lease)
@@ -87,10 +82,14 @@ def _lives(context: Context, lease: Lease) -> bool:
     return lease.until > context.ledger.now() if lives is None else lives
 
 
-def _names(order: Order) -> dict[str, str]:
-    """Members and groups by id, in the order of their waves; of a way back those that go it."""
-    going = {one.id for one in order.back}
-    return {member: name for member, name in order.plan.names.items() if member in going or not going}
+def members_of(ledger: Ledger, rollout: str, order: Order) -> tuple[MemberState, ...]:
+    """How far members and groups are, in the order of their waves; of a way back those that go it."""
+    saved, going = ledger.rollout_members(rollout), {one.id for one in order.back}
+    return tuple(
+        from_json(MemberState, saved[member]) if member in saved else MemberState(member, name)
+        for member, name in order.plan.names.items()
+        if member in going or not going
+    )
 
 
 def require_known(context: Context, fleet: str) -> None:

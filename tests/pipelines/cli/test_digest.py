@@ -32,6 +32,9 @@ from pipelines.nightly.model import NightOrder
 from pipelines.nightly.stages import WorldStages
 from pipelines.rollout import notify
 from pipelines.rollout.mail import WITHIN
+from pipelines.rollout.plan import plan
+from pipelines.rollout.state import MemberState, Order
+from tests.support.fleets import fleet, judged, target
 from tests.support.hostile import Asked, Hostile, Reply, hostile, redirect
 from tests.support.mail_server import MailServer, mail_server
 from tests.support.watched import DAY, NOW, PLANTED, watched
@@ -344,6 +347,18 @@ def test_people_read_what_each_target_is_told(
     assert "- shop: web-00000: its image has expired" in said
     planned = [(line.kind, line.status, line.detail) for part in dry_run._told(context) for line in part.lines]
     assert planned[-1] == ("digest", "planned", "to all: ./goldsmith digest --dry-run shows what")
+
+
+def test_a_way_back_rolls_those_alone_that_go_it(tmp_path: Path) -> None:
+    """Whom the rollout before it has not replaced waits for nothing of it."""
+    context = Context(Settings(state=tmp_path), NOW, lambda: "", lambda: "")
+    found = [judged("web-1", "expired"), judged("web-2", "expired")]
+    planned = plan(fleet(), found, target(expires_at=NOW + 60 * DAY), NOW)
+    back = (MemberState(found[0].member.id, "web-1"),)
+    order = Order("shop-1-back", planned, fleet().limits, back=back)
+    context.ledger.begin_rollout("shop-1-back", "shop", "here:1", to_json(order), NOW)
+    (row,) = context.ledger.open_rollouts()
+    assert digest._rolling(context, row).members == {"web-1"}
 
 
 def test_without_a_channel_there_is_nothing_to_do(fleets: Context) -> None:
