@@ -70,9 +70,9 @@ class KnownFacts:
         """The graph of all steps."""
         edges: list[Edge] = []
         for one in self.members:
-            edges += self._kept(one.node, one, partial(_steps_of, one))
+            edges += self._kept(one.node, one, partial(merged, steps(one)))
         for name, pair in self.groups.items():
-            edges += self._kept(name, pair, partial(_steps_into, pair))
+            edges += self._kept(name, pair, partial(merged, group_steps(*pair)))
         partitions = {one.id: one.partition for one in self.accounts}
         machines = self._machines(partitions)
         for account in self.accounts:
@@ -128,14 +128,6 @@ class KnownFacts:
                 return replace(
                     after, members=tuple(changed(one, cut) if _about(one, cut) else one for one in self.members)
                 )
-
-
-def _steps_of(member: FleetMember) -> list[Edge]:
-    return merged(steps(member))
-
-
-def _steps_into(group: tuple[str, SecurityGroup]) -> list[Edge]:
-    return merged(group_steps(*group))
 
 
 def _about(member: FleetMember, cut: Cut) -> bool:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from hardening.foundation.console import out, print_json, print_text
+from hardening.foundation.console import print_json, print_text
 from hardening.foundation.errors import ContentError, OutsideError, UsageError, nearest
 from hardening.foundation.process import run
-from hardening.foundation.text import one_line, visible
+from hardening.foundation.text import visible
 from images.context import Context
 from images.documents import to_json
 from images.packages.index import write_atomically
@@ -108,8 +108,7 @@ def show_radius(output: BlastRadiusOutput, *, as_json: bool) -> int:
     if as_json:
         print_json(to_json(output))
     else:
-        for line in screen(output):
-            print_text(one_line(line)) if line else out().print()
+        print_text(screen(output))
     return 4 if output.unread else 0
 
 

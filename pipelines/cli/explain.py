@@ -10,9 +10,9 @@ from typing import Any
 
 from hardening.catalog import load_waivers
 from hardening.findings import Repair
-from hardening.foundation.console import out, print_json, print_text
+from hardening.foundation.console import print_json, print_text
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError, nearest
-from hardening.foundation.text import one_line, short_digests
+from hardening.foundation.text import short_digests
 from hardening.model import Enforcement
 from hardening.policy import Policy
 from hardening.running import UNREAD
@@ -297,8 +297,7 @@ def show_story(told: MemberStory, *, as_json: bool) -> int:
     if as_json:
         print_json(to_json(told))
     else:
-        for line in screen(told):
-            print_text(one_line(line)) if line else out().print()
+        print_text(screen(told))
     if any(found.rule == UNREAD for found in told.member.standing):
         return OutsideError.exit_code
     return 0 if told.member.state is PolicyState.WITHIN else RefusedError.exit_code

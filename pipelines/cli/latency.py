@@ -22,7 +22,7 @@ from images.context import Context
 from images.documents import to_json
 from images.ledger import ClosedFix
 from images.ledger.artifacts import ScanRecord
-from pipelines.cli.open_points import OpenFix
+from pipelines.cli.open_points import NEVER, OpenFix
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet
@@ -229,8 +229,7 @@ def _by_the_rules(policies: Mapping[str, Policy], fleets: Mapping[str, Fleet], o
 
 def _worst_first(one: Patch) -> tuple[bool, bool, datetime, datetime, str, str, str]:
     """What is open first, and of that what is due first; then the oldest."""
-    never = datetime.max.replace(tzinfo=UTC)
-    return not one.open, one.due is None, one.due or never, one.started_at, one.fix.vulnerability, one.kind, one.name
+    return not one.open, one.due is None, one.due or NEVER, one.started_at, one.fix.vulnerability, one.kind, one.name
 
 
 def _who_acts(context: Context, fleets: Mapping[str, Fleet], one: Patch) -> tuple[str, str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from hardening.foundation.text import short_digests, visible
+from pipelines.cli.open_points import NEVER
 from pipelines.cli.report_output import MemberReport, ReportOutput
 from pipelines.fleet.judged_state import JudgedMember, JudgedState, ViolationLine
 
-NEVER = datetime.max.replace(tzinfo=UTC)
 MARKUP = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 GOOD = "within policy"
 
@@ -97,9 +97,7 @@ def judged_by_name(state: JudgedState | None) -> Mapping[str, JudgedMember]:
 
 def in_order(members: tuple[MemberReport, ...]) -> list[MemberReport]:
     """Who needs somebody first: not within policy, then not healthy, each by its deadline."""
-    return sorted(
-        members, key=lambda one: (one.state == GOOD, one.healthy, one.deadline or NEVER, one.member)
-    )  # fmt: skip
+    return sorted(members, key=lambda one: (one.state == GOOD, one.healthy, one.deadline or NEVER, one.member))
 
 
 def _seconds(at: datetime | None) -> int:
