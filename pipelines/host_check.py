@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from hardening.findings import LIVE_LIMIT_SECONDS, CheckResult, Outcome, outcome_of, result_of
+from hardening.findings import LIVE_LIMIT_SECONDS, CheckResult, Outcome, result_of
 from hardening.foundation.engine_address import EngineAddress, engine_address
 from hardening.foundation.errors import LateError, OutsideError, UsageError
 from hardening.foundation.limits import CHUNK, HOST_ANSWER, HOST_SECONDS
@@ -23,13 +23,12 @@ from hardening.foundation.ssh import PASSES, ssh_command
 from hardening.model import LoadedControl
 from hardening.render import Check
 from images.boot.guest import Record, parse
-from images.boot.observations import merge_live
+from images.boot.observations import live_result, merge_live
 
 LOCAL = "this host"
 PRELUDE = Path(__file__).with_name("host-check.sh")
 SHELL = '[ "$(id -u)" = 0 ] || by=sudo; exec ${by:+sudo -n} unshare --mount --propagation private sh -s'
 WHERE = "running", "its files"  # as evidence names what a live check saw, and the other
-TIMED_OUT = (124, 137)  # timeout(1): it ended the command, or had to kill it
 NO_FACTS = {"IMAGE_CONFIG": "/dev/null", "IMAGE_HISTORY": "/dev/null", "RUN_LOG": "/dev/null"}  # of no image
 BEFORE_BOOT = "it is about an image before its first boot, and this host runs"
 WAYS = "log in as root, or as somebody whom sudo lets run commands without a password (ssh://ops@web-2)"
@@ -144,14 +143,8 @@ def results(
     """A result for each check, by what the host told; the worse of files and of what runs. Pure."""
     static, live = list[CheckResult](), list[CheckResult]()
     for one in asked:
-        (live if one.live else static).append(_result(one.check, records[one.name]))
+        (live if one.live else static).append(live_result(one.check, records[one.name]))
     known = {result.control for result in (*static, *live)}
     left = [result_of(check, Outcome.NOT_APPLICABLE, BEFORE_BOOT) for check in checks if check.control not in known]
     found = {result.control: result for result in (*merge_live(static, live, WHERE), *left)}
     return tuple(found[check.control] for check in checks)
-
-
-def _result(check: Check, record: Record) -> CheckResult:
-    if record.status in TIMED_OUT:
-        return result_of(check, Outcome.ERROR, f"the check did not finish within {LIVE_LIMIT_SECONDS} s")
-    return result_of(check, *outcome_of(record.status, record.stdout, record.stderr))

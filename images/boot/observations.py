@@ -172,10 +172,11 @@ def live_results(checks: Sequence[Check], boot: Boot) -> tuple[CheckResult, ...]
     """What each of `checks` said in the machine. Without the whole report there was nothing to look at."""
     if not boot.stream.whole:
         return tuple(nothing_to_look_at(check, boot.stream.problem) for check in checks)
-    return tuple(_live(check, boot.stream.records[check.control]) for check in checks)
+    return tuple(live_result(check, boot.stream.records[check.control]) for check in checks)
 
 
-def _live(check: Check, record: Record) -> CheckResult:
+def live_result(check: Check, record: Record) -> CheckResult:
+    """What a check said where it ran, which is an error where it was ended."""
     if record.status in _TIMED_OUT:
         return result_of(check, Outcome.ERROR, f"the check did not finish within {LIVE_LIMIT_SECONDS} s")
     return result_of(check, *outcome_of(record.status, record.stdout, record.stderr))
