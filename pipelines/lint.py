@@ -200,7 +200,7 @@ def check_hardening(roots: Sequence[Path], today: date, problems: Problems) -> N
         whole = profile and len(problems.found) == told and all(entry.control in controls for entry in profile.controls)
         sound |= {name: profile} if profile and whole else {}
     for name, cases in proofs.items():
-        problems.of(_require_rendered, controls[name], cases, sound, controls, today)
+        problems.of(raise_all, _unproved(controls[name], cases, sound, controls, today))
     for name, file in find_content(roots, "hardening/policies", "*.toml").items():
         if policy := problems.of(load_policy, roots, name):
             problems.of(_require_window, file, policy)
@@ -281,20 +281,13 @@ def _require_cases(folder: Path, params: Mapping[str, Param] | None, profiles: d
     return cases
 
 
-def _require_rendered(
-    loaded: LoadedControl, cases: Cases, profiles: Mapping[str, Profile], controls: Mapping[str, LoadedControl],
-    today: date,
-) -> None:  # fmt: skip
-    """Raises ContentError where `control.test` would fail before it breaks any tree: by the kind of a profile, by a
-    template and its values, or by a file that no case shows as it is. Of `profiles` only sound ones are there.
-    """
-    raise_all(_unproved(loaded, cases, profiles, controls, today))
-
-
 def _unproved(
     loaded: LoadedControl, cases: Cases, profiles: Mapping[str, Profile], controls: Mapping[str, LoadedControl],
     today: date,
 ) -> Iterator[ContentError]:  # fmt: skip
+    """Why `control.test` would fail before it breaks any tree, which is raised or given: by the kind of a profile, by a
+    template and its values, or by a file that no case shows as it is. Of `profiles` only sound ones are there.
+    """
     named = dict.fromkeys([cases.profile, *(proof.profile or cases.profile for proof in cases.proof)])
     on = {name: with_control(profiles[name], loaded) for name in named if name in profiles}
     for profile in on.values():
