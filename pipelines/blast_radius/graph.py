@@ -109,11 +109,13 @@ class Graph:
         first = dict.fromkeys(sorted(sources))  # in order, as all below: the same world is always told the same way
         certain = self._spread(first, Strength.CERTAIN, through, without)
         possible = self._spread(first | certain, Strength.POSSIBLE, through, without)
-        met = self._talk(first | certain | possible, through, without)
+        met = self._spread(first | certain | possible, Strength.EXPOSED, through, without)
         return Reached(_things(certain), _things(possible), _things(met), through)
 
     def _spread(self, begun: Nodes, least: Strength, through: dict[str, Edge], without: Cut | None) -> Nodes:
-        """All that is taken from `begun` by steps of at least that strength, breadth first."""
+        """All that is met from `begun` by steps of at least that strength, breadth first. What is taken leads on; what
+        can only be talked to does where it is a relay.
+        """
         found, queue = Nodes(), list(begun)
         for node in queue:
             for edge in self.steps.get(node, ()):
@@ -122,20 +124,7 @@ class Graph:
                     continue
                 found[target] = None
                 through[target] = edge
-                queue.append(target)
-        return found
-
-    def _talk(self, taken: Nodes, through: dict[str, Edge], without: Cut | None) -> Nodes:
-        """All that can be talked to from what is taken, through relays."""
-        found, queue = Nodes(), list(taken)
-        for node in queue:
-            for edge in self.steps.get(node, ()):
-                target = edge.target
-                if target in taken or target in found or without in edge.cuts:
-                    continue
-                found[target] = None
-                through[target] = edge
-                if target.startswith(RELAY):
+                if least > Strength.EXPOSED or target.startswith(RELAY):
                     queue.append(target)
         return found
 
