@@ -19,7 +19,7 @@ from images.registry.releases import release_at
 from images.release.stores import evidence_reference
 from images.trust.evidence import line
 from images.trust.keys import make, own_keys, rotate
-from images.trust.verification import Attested, require_alive, verify
+from images.trust.verification import require_alive, verify
 from pipelines.contract import Line
 from pipelines.wiring import image_context
 
@@ -75,7 +75,10 @@ def verify_trust(ref: str, policy: str) -> list[TrustLine]:
     signed_at = release.published_at if release else None
     proof = verify(ref, (digest,), attached, trust, own, signed_at=signed_at, now=context.now)
     say(f"{ref} is trusted: {digest} is signed by {', '.join(proof.keys)}")
-    return _lines(ref, digest, proof)
+    return [
+        TrustLine(ref=ref, digest=digest, attestation=one.said.predicate_type, key=one.key, says=line(one.said))
+        for one in proof.verified
+    ]
 
 
 def ensure_key(settings: Settings) -> None:
@@ -116,16 +119,3 @@ def _release(context: Context, reference: str) -> Release | None:
         told = release_at(context.registry, reference)
         return revoked(context.ledger, told, revocations_in(context.registry), read=True)
     return None
-
-
-def _lines(ref: str, digest: str, proof: Attested) -> list[TrustLine]:
-    return [
-        TrustLine(
-            ref=ref,
-            digest=digest,
-            attestation=one.said.predicate_type,
-            key=one.key,
-            says=line(one.said),
-        )
-        for one in proof.verified
-    ]
