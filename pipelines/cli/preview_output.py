@@ -165,7 +165,7 @@ def _rules(line: PreviewLine) -> str:
 
 def few(names: Sequence[str], shown: Callable[[str], str] = str) -> str:
     """The first names, and how many more there are."""
-    return text.listed([*map(shown, names)], NAMED)
+    return text.listed([*map(shown, names[:NAMED]), *names[NAMED:]], NAMED)
 
 
 def _names(lines: Iterable[PreviewLine | UnknownLine]) -> Iterator[str]:
