@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from hardening.foundation.console import print_json, print_text, say
 from hardening.foundation.errors import GoldsmithError, OutsideError, UsageError
 from hardening.foundation.hashing import digest_of, hex_of
 from hardening.foundation.settings import rehearsing
-from hardening.foundation.telling import Channel, DigestSettings
+from hardening.foundation.telling import DigestSettings
 from hardening.foundation.text import chat
 from images.context import Context
 from images.documents import from_json, to_json
@@ -149,18 +150,16 @@ def _targets(settings: DigestSettings, now: datetime) -> Iterator[DigestTarget]:
         for address in channel.mail:
             yield DigestTarget(name, address, channel.owners, partial(by_mail, address))
         if channel.webhook_file:
-            yield DigestTarget(name, "webhook", channel.owners, _by_webhook(name, channel, now))
+            yield DigestTarget(name, "webhook", channel.owners, _by_webhook(name, channel.webhook_file, now))
 
 
-def _by_webhook(name: str, channel: Channel, now: datetime) -> Callable[[TargetDigest, str], None]:
+def _by_webhook(name: str, file: Path, now: datetime) -> Callable[[TargetDigest, str], None]:
     def deliver(told: TargetDigest, key: str) -> None:
         message = {
             "event": "digest", "channel": name, "key": key, "text": chat(as_text(told)),
             "at": now.astimezone(UTC).isoformat(),
         }  # fmt: skip
-        if channel.webhook_file:
-            where = f"digest.channels.{name}.webhook_file"
-            post(channel.webhook_file, where, json.dumps(message), POST_SECONDS, safe=True)
+        post(file, f"digest.channels.{name}.webhook_file", json.dumps(message), POST_SECONDS, safe=True)
 
     return deliver
 
