@@ -19,6 +19,7 @@ from pipelines.fleet.kubernetes.workloads import (
     obstacle,
     rolling,
 )
+from pipelines.fleet.port import Progress
 
 Json = dict[str, Any]
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -64,6 +65,12 @@ def test_all_of_it_is_new_and_serves(kind: str) -> None:
     )
     assert not seen(work(kind), pod(), pod(), pod(OLD)).done, "one is of another image"
     assert not seen(work(kind), pod(), pod(), pod(ready=False)).done, "one does not serve"
+
+
+def test_a_way_back_ends_with_all_of_it_or_with_what_is_ill() -> None:
+    """Until then it goes on."""
+    looks = [RollingState(done, 0, "", failed) for done, failed in ((True, ""), (False, "ill"), (False, ""))]
+    assert [one.back for one in looks] == [Progress.ROLLED_BACK, Progress.FAILED, Progress.ROLLING_BACK]
 
 
 LACKS: list[tuple[str, Json]] = [
