@@ -57,9 +57,20 @@ active() {
     answers "$@" | sed '/ is active$/d'
 }
 
-# inactive UNIT …: says which of the units runs, or why systemd does not say so. Only where it booted.
+# inactive UNIT …: says which of the units runs, or why systemd does not say so. Only where it booted. It lists what it has
+# loaded under each unit's own name alone, so that it is asked again for those that are links.
 inactive() {
-    answers "$@" | sed -n -E -e '/^systemd does not answer/p' -e 's/ is (active|reloading|refreshing)$/ runs/p'
+    systemctl list-units --all --full --plain --no-legend 2>&1 | UNITS=$* awk '
+        BEGIN { count = split(ENVIRON["UNITS"], units, " "); for (i = 1; i <= count; i++) asked[units[i]] = 1 }
+        $1 !~ /\.[a-z]+$/ || NF < 4 { print "systemd does not answer: " ($0 == "" ? "an empty line" : $0); exit }
+        $1 in asked && $3 ~ /^(active|reloading|refreshing)$/ { print $1 " runs" }
+        END { if (NR == 0) print "systemd does not answer: it says nothing of " ENVIRON["UNITS"] }'
+    links=$(for unit; do
+        for folder in etc run usr/local/lib usr/lib; do
+            [ ! -L "${ROOT%/}/$folder/systemd/system/$unit" ] || { echo "$unit" && break; }
+        done
+    done)
+    [ -z "$links" ] || answers $links | sed -n -E -e '/^systemd does not answer/p' -e 's/ is (active|reloading|refreshing)$/ runs/p'
 }
 
 # enable UNIT …: makes units start by themselves, masked or not. Changes nothing where they do.

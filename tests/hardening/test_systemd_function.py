@@ -49,19 +49,42 @@ EXCUSE = "System has not been booted with systemd as init system (PID 1)."
 
 
 @pytest.mark.parametrize(
-    ("call", "answer", "said"),
+    ("answer", "said"),
     [
-        ("active", "active\nactive", ""),
-        ("active", "active\ninactive", "b.service is inactive"),
-        ("active", "failed\nunknown", "a.service is failed\nb.service is unknown"),
-        ("inactive", "inactive\nunknown", ""),
-        ("inactive", "inactive\nactive", "b.service runs"),
-        ("inactive", "reloading\nfailed", "a.service runs"),
+        ("active\nactive", ""),
+        ("active\ninactive", "b.service is inactive"),
+        ("failed\nunknown", "a.service is failed\nb.service is unknown"),
     ],
 )
-def test_each_unit_is_told_by_its_own_answer(tmp_path: Path, call: str, answer: str, said: str) -> None:
-    """What runs and should not, or does not and should."""
-    assert of_two_units(tmp_path, call, answer) == said
+def test_each_unit_is_told_by_its_own_answer(tmp_path: Path, answer: str, said: str) -> None:
+    """What does not run, and should."""
+    assert of_two_units(tmp_path, "active", answer) == said
+
+
+@pytest.mark.parametrize(
+    ("units", "said"),
+    [
+        ({}, ""),
+        ({"a.service": "inactive", "b.service": "failed"}, ""),
+        ({"a.service": "reloading", "b.service": "inactive"}, "a.service runs"),
+        ({"b.service": "active"}, "b.service runs"),
+    ],
+)
+def test_a_unit_that_runs_is_told_by_its_line(tmp_path: Path, units: dict[str, str], said: str) -> None:
+    """Among all that systemd has loaded; one that it has not does not run."""
+    lines = [f"{unit} loaded {state} x Of a test" for unit, state in {"-.mount": "active", **units}.items()]
+    assert of_two_units(tmp_path, "inactive", "\n".join(lines)) == said
+
+
+def test_a_unit_that_is_another_ones_name_is_asked_for_by_itself(tmp_path: Path) -> None:
+    """systemd lists a unit by its own name, and not by the links to it."""
+    folder = tmp_path / "run/systemd/system"
+    folder.mkdir(parents=True)
+    (folder / "b.service").symlink_to("/opt/other.service")
+    answer = (
+        "case $1 in is-active) shift; for _; do echo active; done ;; *) echo other.service loaded active x y ;; esac"
+    )
+    assert of_two_units(tmp_path, "inactive", None, answer) == "b.service runs"
 
 
 @pytest.mark.parametrize("call", ["active", "inactive"])
@@ -78,15 +101,15 @@ def test_what_systemd_does_not_say_is_told_once(tmp_path: Path, call: str, answe
     assert of_two_units(tmp_path, call, answer) == said
 
 
-@pytest.mark.parametrize(("call", "answer"), [("active", "active"), ("inactive", "inactive")])
-def test_each_unit_needs_an_answer(tmp_path: Path, call: str, answer: str) -> None:
+def test_each_unit_needs_an_answer(tmp_path: Path) -> None:
     """The first one's is not the second one's."""
-    assert of_two_units(tmp_path, call, answer) == f"{SILENT} b.service"
+    assert of_two_units(tmp_path, "active", "active") == f"{SILENT} b.service"
 
 
-def of_two_units(folder: Path, call: str, answer: str | None) -> str:
-    """What a call says of `a.service` and `b.service` where systemctl answers these lines, or none."""
+def of_two_units(folder: Path, call: str, answer: str | None, script: str = "") -> str:
+    """What a call says of `a.service` and `b.service` where systemctl answers these lines, or none, or is `script`."""
     program = folder / "systemctl"
-    program.write_text("#!/bin/sh\n" + (f"printf '%s\\n' '{answer}'\n" if answer is not None else "") + "exit 1\n")
+    printed = f"printf '%s\\n' '{answer}'\n" if answer is not None else f"{script}\n"
+    program.write_text(f"#!/bin/sh\n{printed}exit 1\n")
     program.chmod(0o755)
     return told(folder, f"{call} a.service b.service", f"{folder}:/usr/bin:/bin")
