@@ -1,6 +1,15 @@
 set -eu
 cd "$ROOT"
-may_run() { printf '%s\n' "$PARAM_EXECUTABLE" | grep -qx "$1"; }
+line='
+'
+may_run() { case "$line$PARAM_EXECUTABLE$line" in *"$line$1$line"*) ;; *) return 1 ;; esac; }
+
+# mounted FOLDER: the options of what is mounted there, last.
+mounted() {
+    options=''
+    while read -r _ place _ all _; do [ "$place" != "$1" ] || options=$all; done </proc/self/mounts
+    printf %s "$options"
+}
 
 # lacks FOLDER OPTIONS: says which of the options that the folder needs are not among these.
 lacks() {
@@ -15,12 +24,12 @@ lacks() {
 
 bad=$(
     for folder in /tmp /var/tmp /dev/shm /home; do
-        unit=$(printf %s "${folder#/}" | tr / -).mount
         if [ "$LIVE" = 1 ]; then
-            lacks "$folder" "$(findmnt -n -o OPTIONS -M "$folder" | tail -n 1)"
+            lacks "$folder" "$(mounted "$folder")"
         elif [ "$folder" = /dev/shm ]; then
             lacks "$folder" "$(awk '$1 !~ /^#/ && $2 ~ "^/+dev/+shm/*$" {options = $4} END {print options}' etc/fstab)"
         else
+            unit=$(printf %s "${folder#/}" | tr / -).mount
             enabled "$unit"
             lacks "$folder" "$(setting "system/$unit" Mount Options)"
         fi

@@ -14,17 +14,29 @@ paths() {
 }
 found=$(paths)
 [ -n "$found" ] || fail "no PATH is set for root anywhere: nothing to look at"
-bad=$(printf '%s\n' "$found" | sort -u | while IFS= read -r path; do
-    case ":$path:" in *::*) echo "an empty folder, which means the present one, in $path" ;; esac
-    printf '%s\n' "$path" | tr ':' '\n' | while IFS= read -r folder; do
+line='
+'
+bad=''
+set --
+while IFS= read -r path; do
+    case ":$path:" in *::*) bad="${bad}an empty folder, which means the present one, in $path$line" ;; esac
+    rest=$path:
+    while [ -n "$rest" ]; do
+        folder=${rest%%:*} rest=${rest#*:}
         # /usr/games is for people, and what other variables hold is looked at where they are set.
-        case $folder in '' | '$PATH' | /*games) continue ;; esac
-        case $folder in /*) ;; *) echo "$folder in $path does not begin with /" && continue ;; esac
-        case $(readlink -- ".$folder" || true) in /*) echo "$folder leads elsewhere" && continue ;; esac
-        [ -d ".$folder" ] || { echo "$folder in $path is no folder"; continue; }
-        find ".$folder/" -maxdepth 0 \( ! -uid 0 -o -perm /0022 \) -printf "$folder has mode and owner %m %U:%G\n"
+        case $folder in '' | '$PATH' | /*games) continue ;; /*) ;; *) bad="$bad$folder in $path does not begin with /$line" && continue ;; esac
+        if [ -L ".$folder" ]; then case $(readlink -- ".$folder") in /*) bad="$bad$folder leads elsewhere$line" && continue ;; esac; fi
+        if [ -d ".$folder" ]; then set -- "$@" ".$folder"; else bad="$bad$folder in $path is no folder$line"; fi
     done
-done | sort -u)
+done <<END
+$found
+END
+bad=$(
+    {
+        printf %s "$bad"
+        [ $# = 0 ] || find -H "$@" -maxdepth 0 \( ! -uid 0 -o -perm /0022 \) -printf '%p has mode and owner %m %U:%G\n' | sed 's/^\.//'
+    } | sort -u
+)
 [ -z "$bad" ] || fail "$bad"
 mask=$(masks root/.bashrc root/.profile root/.bash_profile root/.bash_login | grep -vE '^0?[0-7]?[2367]7$' || true)
 [ -z "$mask" ] || fail "root's own start-up files set umask $mask"
