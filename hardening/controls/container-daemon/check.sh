@@ -86,23 +86,30 @@ started_as() {
     tr '\0' ' ' <"proc/$process/cmdline" | sed 's/ $//'
 }
 
-# What `docker info` says of it only where it is otherwise than the packages have it, a line each.
-otherwise='{{if ne .DefaultRuntime "runc"}}containers run by {{.DefaultRuntime}}, not by runc
+# What `docker info` is to say, all at once since each start of docker takes its time: how it runs, whether it is in a swarm,
+# what is otherwise than the packages have it, a line each, and its warnings.
+line='
+'
+told='{{.LiveRestoreEnabled}} {{.LoggingDriver}} {{.SecurityOptions}}
+{{.Swarm.LocalNodeState}}
+{{if ne .DefaultRuntime "runc"}}containers run by {{.DefaultRuntime}}, not by runc
 {{end}}{{if .ExperimentalBuild}}experimental features are on
 {{end}}{{if .Debug}}log-level is debug, not info
 {{end}}{{range .RegistryConfig.IndexConfigs}}{{if not .Secure}}the registry {{.Name}} is believed without TLS
 {{end}}{{end}}{{range .RegistryConfig.InsecureRegistryCIDRs}}{{if and (ne (print .) "127.0.0.0/8") (ne (print .) "::1/128")}}registries in {{.}} are believed without TLS
-{{end}}{{end}}'
+{{end}}{{end}}warnings
+{{range .Warnings}}{{println .}}{{end}}'
 
 live() {
     active docker.service
     # `docker info` ends with 0 without a daemon, and shows a template of nothing; `docker version` does not.
     if ! answer=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null &&
-        docker info --format '{{.LiveRestoreEnabled}} {{.LoggingDriver}} {{.SecurityOptions}}' 2>&1); then
+        docker info --format "$told" 2>&1); then
         echo "Docker did not answer, so that how it runs is not known: $(printf %s "$answer" | tr -s ' \n' ' ')"
         echo "journalctl -u docker says why; systemctl start docker starts it"
         return
     fi
+    more=${answer#*"$line"} answer=${answer%%"$line"*}
     started=$(started_as)
     if [ -z "$started" ]; then
         echo "how the running daemon was started is not known: neither docker.service nor /run/docker.pid names a dockerd"
@@ -117,9 +124,8 @@ live() {
     if [ "$PARAM_USERNS_REMAP" != off ]; then
         case $answer in *name=userns* | *name=rootless*) ;; *) echo "root of a container is root of this host: no user namespace" ;; esac
     fi
-    docker info --format "$otherwise" 2>&1 | sed '/^$/d'
-    docker info --format '{{range .Warnings}}{{println .}}{{end}}' 2>&1 | grep -F 'API is accessible' || true
-    swarm=$(docker info --format '{{.Swarm.LocalNodeState}}' 2>&1) || true
+    swarm=${more%%"$line"*}
+    printf '%s\n' "$more" | awk 'NR == 1 { next } $0 == "warnings" { warned = 1; next } warned ? /API is accessible/ : NF'
     [ "$swarm" = inactive ] || echo "swarm mode is $swarm"
     icc=$(docker network inspect --format '{{index .Options "com.docker.network.bridge.enable_icc"}}' bridge 2>&1) || true
     [ "$icc" = false ] || echo "containers reach each other through the default bridge: $icc"
