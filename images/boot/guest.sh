@@ -6,7 +6,7 @@ export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 exec </dev/null
 port=/dev/virtio-ports/goldsmith
 results=/run/goldsmith-boot
-most_bytes=65536
+most_encoded=87380 # characters of base64, which are 65,535 bytes
 count=0
 mkdir -m 700 "$results" && [ -c "$port" ] && exec 3>"$port" || {
     echo "goldsmith: no way to report"
@@ -21,10 +21,14 @@ capture() { # NAME COMMAND…: its status and words, kept in files
     echo $? >"$results/$name.status"
 }
 
+encoded() { # FILE
+    [ ! -s "$1" ] || base64 -w0 "$1"
+}
+
 report() { # NAME: send what was captured
-    printf 'record %s %s out=%s err=%s\n' "$1" "$(cat "$results/$1.status")" \
-        "$(head -c "$most_bytes" "$results/$1.out" | base64 -w0)" \
-        "$(head -c "$most_bytes" "$results/$1.err" | base64 -w0)" >&3
+    read -r status <"$results/$1.status"
+    printf "record %s %s out=%.${most_encoded}s err=%.${most_encoded}s\n" "$1" "$status" \
+        "$(encoded "$results/$1.out")" "$(encoded "$results/$1.err")" >&3
     count=$((count + 1))
 }
 
@@ -34,24 +38,33 @@ observe() { # NAME FUNCTION…
 }
 
 check() { # CONTROL SECONDS SCRIPT [NAME=VALUE…]: one control's check, as on a tree, but of what runs
-    control=$1 seconds=$2 script=$3
-    shift 3
-    capture "$control" env "$@" ROOT=/ LIVE=1 LC_ALL=C timeout --kill-after=5 "$seconds" sh -c "$script" "$control"
+    capture "$1" asked "$@"
 }
 
+asked() ( # the same, in a shell of its own
+    control=$1 seconds=$2 script=$3
+    shift 3
+    export "$@" ROOT=/ LIVE=1 LC_ALL=C
+    exec timeout --kill-after=5 "$seconds" sh -c "$script" "$control"
+)
+
 completed() { # SECONDS: wait for the end of the boot; state, default target, and what is still waited for
-    echo "state $(timeout "$1" systemctl is-system-running --wait)"
+    state=$(timeout "$1" systemctl is-system-running --wait)
+    echo "state $state"
     target=$(systemctl get-default) || return
-    echo "target $target $(systemctl is-active "$target")"
+    active=$(systemctl is-active "$target")
+    echo "target $target $active"
     read -r uptime _ </proc/uptime
     echo "uptime $uptime"
+    case "$state $active" in 'running active' | 'degraded active') return ;; esac
     systemctl list-jobs --no-legend --plain | sed 's/^/waiting /'
 }
 
 failed_units() { # how many units there are; which failed or were started again and again, and their last words
-    echo "units $(systemctl list-units --all --no-legend --plain | wc -l)"
+    systemctl list-units --all --no-legend --plain --full >"$results/units"
+    echo "units $(wc -l <"$results/units")"
     {
-        systemctl list-units --state=failed,auto-restart --no-legend --plain --full | awk '{ print $1, $4 }'
+        awk '$3 == "failed" || $4 == "failed" || $4 == "auto-restart" { print $1, $4 }' "$results/units"
         systemctl show '*.service' --property=Id,NRestarts | awk -F= '
             function told() { if (again > 0) print id, "restarted " again " times"; again = 0 }
             $1 == "Id" { id = $2 }

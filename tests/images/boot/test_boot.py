@@ -7,6 +7,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from uuid import UUID
 
 import pytest
@@ -272,6 +273,44 @@ def test_a_look_that_failed_is_an_error() -> None:
         data += line("observed.listening", f"kernel 0\n{SS}", status, complaint) + f"end {len(records)}\n"
         boot = replace(booted(), stream=parse(data.encode(), NAMES))
         assert outcomes(observations.observed(boot, ["22/tcp"], cloud_init=False))["boot-listening"] is Outcome.ERROR
+
+
+# Units
+
+
+def test_a_unit_that_failed_or_was_started_again_is_told(tmp_path: Path) -> None:
+    """With its last words; all units are counted, and each is told once."""
+    units = {"a.service": "active running", "b.service": "failed failed", "c.service": "activating auto-restart"}
+    listed = "\n".join(f"{unit} loaded {state} Of a test" for unit, state in units.items())
+    shown = "\n\n".join(f"Id={unit}\nNRestarts={count}" for count, unit in enumerate(["b.service", "d.service"]))
+    functions = GUEST[GUEST.index("failed_units() {") : GUEST.index("listening() {")]
+    told = (
+        f"systemctl() {{ case $1 in list-units) echo '{listed}' ;; *) echo '{shown}' ;; esac; }}\n"
+        f"journalctl() {{ echo words; }}\nresults=$PWD\n{functions}\nfailed_units"
+    )
+    done = subprocess.run(["sh", "-c", told], capture_output=True, check=True, text=True, cwd=tmp_path)
+    assert done.stdout.splitlines() == [
+        "units 3", "failed b.service failed", "log words", "failed c.service auto-restart", "log words",
+        "failed d.service restarted 1 times", "log words",
+    ]  # fmt: skip
+
+
+def test_what_a_check_says_arrives_whole_or_cut_at_64_kib(tmp_path: Path) -> None:
+    """Any bytes, its status and its complaints; its parameters are its own, and so is what it sets."""
+    port, functions = tmp_path / "port", GUEST[GUEST.index("capture() {") : GUEST.index("completed() {")]
+    script_ = """printf "$PARAM_A\\377 $LIVE $ROOT $0"; head -c 99999 /dev/zero; echo 'no "good' >&2; exit 7"""
+    told = (
+        f"results={tmp_path}\ncount=0\nmost_encoded=87380\n{functions}\nexec 3>{port}\n"
+        f"check one 5 {quote(script_)} 'PARAM_A=two\nlines'\ncheck two 5 'echo ${{PARAM_A-none}}'\n"
+        "report one\nreport two\necho end $count >&3"
+    )
+    subprocess.run(["sh", "-c", told], capture_output=True, check=True, cwd=tmp_path)
+    read = parse(port.read_bytes(), ["one", "two"])
+    one, two = (read.records[name] for name in ("one", "two"))
+    assert (read.problem, one.status, one.stderr) == ("", 7, 'no "good\n')
+    assert one.stdout.startswith("two\nlines\N{REPLACEMENT CHARACTER} 1 / one\0")
+    assert len(one.stdout) == 65535
+    assert (two.status, two.stdout, two.stderr) == (0, "none\n", "")
 
 
 # Sockets
