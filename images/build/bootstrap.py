@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from images.build import build_steps
 from images.build.build_steps import BuildJob, Built
+from images.machine.kernel import SYSTEM_PATH
 from images.packages import debian
 from images.packages.pool import write_repository
 from images.store.files import fits_in_memory, room_on
@@ -27,7 +29,9 @@ def make_tree(job: BuildJob, tree: Path, epoch: int, options: Sequence[str] = ()
     repository, room = job.work / "debs", job.work / "room"
     write_repository(repository, job.suite, job.debs, job.stanzas)
     room.mkdir()
-    env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room)}
+    # mmtarfilter is a Python program, and started for each essential package: by the system's interpreter.
+    path = f"{SYSTEM_PATH}:{os.environ.get('PATH', '')}"
+    env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room), "PATH": path}
     argv = command(job, tree, repository, options)
     if fits_in_memory(_room_needed(job)):
         inner = command(job, room / "tree", repository, options)

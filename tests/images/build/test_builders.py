@@ -18,7 +18,7 @@ from hardening.foundation.limits import Limit
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Packages, Settings
 from images import build as builders
-from images.build import BuildJob, Built, build, build_steps, buildkit, dockerfile
+from images.build import BuildJob, Built, bootstrap, build, build_steps, buildkit, dockerfile
 from images.build.config import image_config, seconds, stamp
 from images.packages import debian
 from images.packages.index import PackageIndex
@@ -207,6 +207,24 @@ def static_job(own: PackageIndex, tmp_path: Path, more: str = "", work: str = "w
     folder = tmp_path / "folder"
     folder.mkdir(parents=True, exist_ok=True)
     return job(own, Store(tmp_path / "store"), wanted, folder, tmp_path / work)
+
+
+@pytest.mark.needs("root", "apt-get", "gpg")
+def test_what_bootstraps_meets_the_systems_python_before_any_other(
+    own: PackageIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mmdebstrap starts a filter in Python for each package that it unpacks itself, which any other may break."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/python3").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "bin/python3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    tree = tmp_path / "tree"
+    told = ["sh", "-c", 'mkdir -p "$0/etc"; command -v python3 >"$0/etc/python"']
+    monkeypatch.setattr(bootstrap, "command", lambda _job, place, *_: [*told, str(place)])
+    static = static_job(own, tmp_path)
+    static.work.mkdir(exist_ok=True)
+    bootstrap.make_tree(static, tree, 1)
+    assert (tree / "etc/python").read_text() == "/usr/bin/python3\n"
 
 
 @pytest.mark.needs("root", "apt-get", "gpg")
