@@ -91,8 +91,8 @@ def test_the_command_boots_what_ships_and_changes_nothing() -> None:
     """The firmware, the disk with writes thrown away, a network that leads nowhere, no defaults, no second try."""
     argv = qemu.command(replace(MACHINE, smbios=("a=b",), files={"opt/x": Path("/w/x")}))
     assert " ".join(argv) == (
-        "qemu-system-x86_64 -machine q35,sata=off,smbus=off -accel tcg -cpu qemu64,-svm -smp 1 -m 1024 "
-        "-nodefaults -no-user-config -no-reboot -display none -uuid u-u-i-d "
+        "qemu-system-x86_64 -machine q35,sata=off,smbus=off,i8042=off,vmport=off -accel tcg -cpu qemu64,-svm -smp 1 "
+        "-m 1024 -nodefaults -no-user-config -no-reboot -display none -uuid u-u-i-d "
         "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny "
         "-chardev file,id=console,path=/w/console -serial chardev:console "
         "-device virtio-serial-pci -chardev file,id=report,path=/w/report "
