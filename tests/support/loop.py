@@ -35,6 +35,8 @@ from tests.support.scanning import NO_FEEDS
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
 HEARS = ("env", "--default-signal=INT")  # Ctrl-C too, which what stands in a shell's background ignores
+# For every program that is started, the clock is a day on; the times of files are what they are.
+TOMORROW = ("env", "NO_FAKE_STAT=1", "FAKE_UTIME=0", "faketime", "-f", "+1d")
 DONE = "built"  # stands in a state that a fixture has built whole
 _SILENT = HEAD + 'user = "65532:65532"\nsmoke = ["true"]\n[base]\ngolden = "debian-base"\n'
 NONE_BECAUSE = 'healthcheck = { none_because = "a test runs nothing by itself" }\n'

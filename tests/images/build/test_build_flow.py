@@ -14,14 +14,12 @@ from typing import Any
 import pytest
 
 from tests.support.archive import Archive
-from tests.support.loop import CHILD, HEAD, Goldsmith, definition, kill_when, on_engine, processes, until
+from tests.support.loop import CHILD, HEAD, TOMORROW, Goldsmith, definition, kill_when, on_engine, processes, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mmdebstrap", "mirror")]
 
 ALL = {"debian-base", "debian-static", "nginx-unprivileged", "node-runtime", "python-runtime"}
 ON_BASE = ALL - {"debian-static"}
-# For every program that is started, the clock is a day on; the times of files are what they are.
-TOMORROW = ("env", "NO_FAKE_STAT=1", "FAKE_UTIME=0", "faketime", "-f", "+1d")
 
 
 def digests(lines: list[dict[str, Any]]) -> dict[str, str]:
@@ -51,8 +49,8 @@ class Killed:
 
 @pytest.mark.needs("faketime")
 def test_the_same_inputs_give_the_same_content_on_any_day_and_after_a_kill(house: Goldsmith, tmp_path: Path) -> None:
-    """Base, static and children, built again from nothing but their inputs, today and with the clock a day on; one was
-    killed inside mmdebstrap before, of which nothing is left.
+    """A static one and children, built again from nothing but their inputs, with the clock a day on, after a build was
+    killed inside mmdebstrap, of which nothing is left; `test_reproduce.py` does so with the base and the other child.
     """
     first = digests(house("image.build", "all", "--json").json)
     again = house.fork(tmp_path / "again")
@@ -60,12 +58,13 @@ def test_the_same_inputs_give_the_same_content_on_any_day_and_after_a_kill(house
     work = killed.work
     killed.at("debian-base", lambda: work.exists() and processes("mmdebstrap", str(work), "dpkg"), "mmdebstrap")
     assert not [*work.glob("*/store/blobs/sha256/*")]
-    later = again("image.build", "all", "--no-cache", "--json", prefix=TOMORROW)
+    later = again("image.build", "*ti*", "--no-cache", "--json", prefix=TOMORROW)
     assert later.code == 0, later.err
     built = max(artifact.built_at for artifact in again.ledger.artifacts())
     assert built > datetime.now(UTC) + timedelta(hours=23), "the clock was not moved"
-    assert actions(later.json) == dict.fromkeys(ALL, "built")
-    assert digests(later.json) == first
+    on_tomorrow = {"debian-static", "node-runtime", "python-runtime"}
+    assert actions(later.json) == {"debian-base": "unchanged", **dict.fromkeys(on_tomorrow, "built")}
+    assert digests(later.json).items() <= first.items()
     assert again.blobs() == blobs
     assert again.leftovers() == []
 

@@ -6,7 +6,7 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from images.trust.keys import own_keys
 from images.trust.slsa import provenance
 from images.trust.verification import Attested, Fault, UntrustedError, Verified
 from tests.support.archive import Archive
-from tests.support.loop import Goldsmith, kill_when
+from tests.support.loop import TOMORROW, Goldsmith, kill_when
 from tests.support.publishing import NOW, judged, running_registry
 
 DEFINITION = """
@@ -338,9 +338,11 @@ def built_last(house: Goldsmith, name: str) -> Artifact:
 
 
 @pytest.mark.slow
-@pytest.mark.needs("root", "docker", "mmdebstrap", "mirror", "docker-registry", "skopeo")
+@pytest.mark.needs("root", "docker", "mmdebstrap", "mirror", "docker-registry", "skopeo", "faketime")
 def test_a_clone_that_never_saw_the_ledger_rebuilds_the_catalog(house: Goldsmith, tmp_path: Path) -> None:
-    """By the command line: a base, a static one, and a child with files and steps of its own; killed first."""
+    """By the command line, with the clock a day on: a base, a static one, and a child with files and steps of its own;
+    killed first. `test_build_flow.py` builds the others on another day.
+    """
     names = ("debian-static", "debian-base", "nginx-unprivileged")
     ours = house.fork(tmp_path / "ours")
     (tmp_path / "content").mkdir()
@@ -358,10 +360,12 @@ def test_a_clone_that_never_saw_the_ledger_rebuilds_the_catalog(house: Goldsmith
         killed = clone.start("image.reproduce", names[0], "--policy", "strangers")
         kill_when(killed, lambda: any(clone.state.glob("work/*/build/tree")), "a tree is made")
         for name in names:
-            found = clone("image.reproduce", name, "--policy", "strangers", "--json")
+            found = clone("image.reproduce", name, "--policy", "strangers", "--json", prefix=TOMORROW)
             assert found.code == 0, found.err
             assert found.json["same"]
             assert found.json["rebuilt"] == made[name].content
+        tomorrow = datetime.now(UTC) + timedelta(hours=23)
+        assert min(line.at for line in clone.ledger.audit_lines()) > tomorrow, "the clock was not moved"
         assert clone.leftovers() == []
         assert clone.ledger.artifacts() == ()
 
