@@ -15,6 +15,7 @@ import pytest
 import requests
 
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.process import run
 from hardening.foundation.settings import Docker, Settings
 from images.context import Context
 from images.documents import from_json, to_json
@@ -31,6 +32,7 @@ from pipelines.rollout.session import check, fleet_session
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutOutcome
 from pipelines.wiring import image_context
 from tests.pipelines.fleet.test_ec2_places import late
+from tests.support.engines import KEPT
 from tests.support.fleets import keeps_its_word
 from tests.support.hosts import KEYS, SshHost, TlsEngine, certificates, free_port, sshd
 from tests.support.rolling import READ_WITHIN, carried, carry_and_die, docker_host, outcome_after_deaths
@@ -60,12 +62,16 @@ def far_engine(tmp_path_factory: pytest.TempPathFactory, keys: tuple[Path, Path]
 
 @pytest.fixture
 def far(yard: Yard, far_engine: TlsEngine, tmp_path: Path) -> Iterator[Yard]:
-    """What tests start on it, by its socket, from the very images of the first engine."""
-    archive = str(tmp_path / "images.tar")
-    yard.docker("save", "--output", archive, *(f"fleet-test:{name}" for name in yard.images))
+    """What tests start on it, by its socket, from the very images of the first engine, which are brought there once."""
+    tags = [tag for image in yard.images.values() for tag in yard.api.inspect_image(image)["RepoTags"]]
+    kept = [tag for tag in tags if tag.startswith(f"{KEPT}:")]
+    theirs = ("docker", "-H", far_engine.host)
+    if not run([*theirs, "images", "--quiet", kept[0]]).stdout:
+        archive = str(tmp_path / "images.tar")
+        yard.docker("save", "--output", archive, *kept)
+        run([*theirs, "load", "--input", archive])
     for made in yards(far_engine.host, tmp_path):
-        made.docker("load", "--input", archive)
-        made.images = yard.images
+        assert made.images == yard.images
         yield made
 
 
