@@ -23,12 +23,11 @@ from images.plan.planner import Planner
 from images.release.publish import release
 from images.trust.keys import own_keys
 from tests.images.aws.test_aws_publish import image_of, last_call, put_blocks, snapshot_of, tags_of
-from tests.images.build.test_build_flow import TOMORROW
 from tests.images.build.test_machine_build import CHILD, NEEDS, content_of
 from tests.images.build.test_reproduce import POLICY
 from tests.strict_aws import StrictAws
 from tests.support.cloud import HOME, OTHER, THIRD, cloud_for, settings_at
-from tests.support.loop import Goldsmith, definition
+from tests.support.loop import TOMORROW, Goldsmith, definition
 from tests.support.publishing import judged, running_registry
 from tests.support.servers import NO_ENGINE, Workshop
 
