@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from pipelines.fleet.judged_state import JudgedState
 from pipelines.fleet.violations import PolicyState
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Template
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 STYLE = Path(__file__).with_name("report.css")
@@ -41,9 +42,8 @@ SURE = {colour: word for word, colour in COLOURS.items()}
 
 def render_html(report: ReportOutput, state: JudgedState | None = None, stamp: str = "") -> str:
     """The page as text. Pure but for reading its files. `stamp`: which state it shows; `serve` tells it of others."""
-    template = environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
     judged = judged_by_name(state)
-    return template.render(
+    return compiled(TEMPLATE).render(
         report=report, stale=STALE, style=style(), script=Markup(SCRIPT.read_text(encoding="utf-8")),  # noqa: S704
         policy=content_policy(live=bool(stamp)), stamp=stamp, shown=SHOWN, bars=MOST_BARS, judged=judged,
         first=in_order(report.members)[:ROWS], rows=Markup(member_rows(report, state)),  # noqa: S704 - escaped there
@@ -78,13 +78,17 @@ def _hash(text: str) -> str:
     return f"sha256-{b64encode(sha256(text.encode()).digest()).decode()}"
 
 
-def environment() -> Environment:
-    """What renders our pages: all that is put in is escaped, and invisible characters of strangers are shown."""
+@cache
+def compiled(template: Path) -> Template:
+    """What renders one of our pages: all that is put in is escaped, and invisible characters of strangers are shown.
+
+    Compiled once a process, which takes longer than to render: `serve` renders its page again and again.
+    """
     from jinja2 import Environment, StrictUndefined
 
     made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_seen)
     made.filters |= {"short": short_digests, "disputed": disputed, "ago": in_short}
-    return made
+    return made.from_string(template.read_text(encoding="utf-8"))
 
 
 def style() -> Markup:

@@ -22,7 +22,7 @@ from images.scan.formats import ScannedImage, cyclonedx, sarif
 from images.scan.judge import judge, latest, scan_content
 from pipelines.cli.image import means_several, named
 from pipelines.cli.image_output import finish, form_named, require_place, write_out
-from pipelines.cli.page import environment, style
+from pipelines.cli.page import compiled, style
 from pipelines.contract import ScanOutput
 from pipelines.wiring import image_context
 
@@ -143,8 +143,7 @@ def _texts(waived: Mapping[tuple[str, str], Waiver]) -> dict[tuple[str, str], st
 def html(scan: Scan) -> str:
     """One page with all of a scan; nothing is fetched, and all in it is escaped and visible."""
     output, _, waived = scan
-    template = environment().from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return compiled(TEMPLATE).render(
         scan=output, waived=_texts(waived), style=style(), unexplained=DisagreementCause.UNEXPLAINED,
         judged=_judged(output), agreement=_agreement(output),
     )  # fmt: skip
