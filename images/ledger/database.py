@@ -22,6 +22,7 @@ from sqlalchemy import (
     delete,
     event,
     insert,
+    inspect,
     select,
 )
 from sqlalchemy.engine import make_url
@@ -92,10 +93,14 @@ class Database:
 
     def _prepare(self) -> None:
         with self._begin() as connection:
-            t.metadata.create_all(connection)
-        if not self._versions():
+            if t.metadata.tables.keys() - inspect(connection).get_table_names():  # one question, not one for each table
+                if connection.dialect.name == "sqlite":  # which would else write each table to the disk by itself
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                t.metadata.create_all(connection)
+        if not (found := self._versions()):
             self._insert(t.versions, {"version": t.VERSION})
-        if (found := self._versions()) != [t.VERSION]:
+            found = self._versions()
+        if found != [t.VERSION]:
             raise UsageError(
                 f"the ledger was written by another version of Goldsmith ({found}, this one writes {t.VERSION})",
                 hint="point `database` at a new one and fill it from the registry with ./goldsmith image.rebuild",

@@ -11,9 +11,10 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
@@ -406,6 +407,36 @@ def test_a_ledger_of_before_fleets_were_kept_as_judged_opens(tmp_path: Path) -> 
         ledger.record_check(FleetCheck("shop", NOW + DAY, [{"name": "b"}]))
         assert ledger.fleet_checks() == {"shop": FleetCheck("shop", NOW + DAY, [{"name": "b"}])}
         assert ledger.running_digests() == {"sha256:r1": ("shop/a",)}
+
+
+def test_a_ledger_file_whose_making_broke_off_holds_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tables and their indexes are made in one transaction: whoever opens it next makes all of them."""
+    make = metadata.create_all
+
+    def broken(connection: Connection) -> None:
+        make(connection)
+        raise InterruptedError
+
+    monkeypatch.setattr(metadata, "create_all", broken)
+    with pytest.raises(InterruptedError):
+        Ledger.open(f"sqlite:///{tmp_path / 'ledger'}")
+    with closing(sqlite3.connect(tmp_path / "ledger")) as file:
+        assert file.execute("SELECT name FROM sqlite_master").fetchall() == []
+    monkeypatch.undo()
+    Ledger.open(f"sqlite:///{tmp_path / 'ledger'}").close()
+
+
+def test_a_ledger_that_is_there_is_opened_without_asking_for_each_table(database: str) -> None:
+    """Every command opens it, and a server may be far."""
+    Ledger.open(database).close()
+    asked: list[str] = []
+    note: Any = lambda _connection, _cursor, statement, *_: asked.append(statement)  # noqa: E731
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        Ledger.open(database).close()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert 0 < len(asked) < len(metadata.tables) / 2, asked
 
 
 def test_a_changed_table_has_another_version_or_a_way_from_the_old_one() -> None:
