@@ -152,10 +152,10 @@ def recorded_edges() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def quick_files() -> Iterator[None]:
     """Ledgers in files cost little."""
-    from tests.support.ledgers import unsynced, worded_once
+    from tests.support.ledgers import compiled_once, unsynced, worded_once
 
     unsynced()
-    with worded_once():
+    with worded_once(), compiled_once():
         yield
 
 

@@ -29,6 +29,31 @@ def _unsynced(connection: Any, _record: object) -> None:
             connection.execute("PRAGMA synchronous = OFF")
 
 
+class _Statements(dict[Any, Any]):
+    """Compiled statements, found by the name of a dialect in the place of an engine's own object of it."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get((key[0].name, *key[1:]), default)
+
+    def __setitem__(self, key: Any, compiled: Any) -> None:
+        super().__setitem__((key[0].name, *key[1:]), compiled)
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Within it an engine finds what others have compiled, as in a process that lives with one: each test has engines
+    of its own, and to compile a statement takes SQLAlchemy longer than to execute it.
+    """
+    begin, statements = Engine.__init__, _Statements()
+
+    def begin_with_all(engine: Engine, *args: Any, **named: Any) -> None:
+        begin(engine, *args, **named)
+        engine._compiled_cache = statements
+
+    with patch.object(Engine, "__init__", begin_with_all):
+        yield
+
+
 @contextmanager
 def worded_once() -> Iterator[None]:
     """Within it the tables of a new file are made by the statements that made those of the first one: to word them
