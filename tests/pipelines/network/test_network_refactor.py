@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -25,6 +25,7 @@ from pipelines.lint import content_problems
 from pipelines.network.catalog import load_network
 from pipelines.network.renaming import changed, move
 from tests.pipelines.network.sample import HEAD, SHOP, network
+from tests.support.forked import call_forked
 
 OFFICE = "10.9.0.0/24"
 MORE = (
@@ -159,25 +160,18 @@ def test_definitions_that_follow_the_network_move_with_it(at: Context) -> None:
     assert content_problems(at.settings.roots, at.now.date()) == ()
 
 
-DYING = """
-import os, signal, sys
-from pathlib import Path
-from pipelines.cli.network_moving import refactor
-from tests.pipelines.network.test_network_refactor import closing_context
+def refactored_and_killed(root: Path, state: Path, old: str, new: str, left: int) -> None:
+    """In a process of its own: killed as it puts the next file in its place, of which `left` stand there already."""
+    real, done = Path.replace, list[Path]()
 
-root, state, old, new, left = sys.argv[1:]
-real, done = Path.replace, []
+    def dying(self: Path, target: Path) -> Path:
+        if len(done) == left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        done.append(target)
+        return real(self, target)
 
-def dying(self, target):
-    if len(done) == int(left):
-        os.kill(os.getpid(), signal.SIGKILL)
-    done.append(target)
-    return real(self, target)
-
-Path.replace = dying
-with closing_context(Path(root), Path(state)) as context:
-    refactor(old, new, apply=True, context=context)
-"""
+    with patch.object(Path, "replace", dying), closing_context(root, state) as context:
+        refactor(old, new, apply=True, context=context)
 
 
 MOVES = (("web", "frontend", 2), ("web", "mail", 4), (OFFICE, "10.12.0.0/24", 4))
@@ -199,9 +193,7 @@ def test_what_a_killed_run_left_half_done_the_same_command_ends(
     with closing_context(tmp_path / "whole", tmp_path / "other") as whole:
         assert (old, new, len(refactor(old, new, apply=True, context=whole).files)) in MOVES
         wanted = texts(whole)
-    command = [sys.executable, "-c", DYING, str(root), str(tmp_path / "state"), old, new, str(killed)]
-    ended = subprocess.run(command, cwd=ROOT, check=False).returncode
-    assert ended == -signal.SIGKILL
+    assert call_forked(refactored_and_killed, root, tmp_path / "state", old, new, killed) == -signal.SIGKILL
     assert texts(at) != wanted
     assert refactor(old, new, apply=True, context=fresh(at)).applied
     assert texts(at) == wanted

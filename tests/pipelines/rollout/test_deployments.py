@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from hardening.foundation.process import run
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import to_json
 from images.ledger import Ledger
@@ -27,6 +26,7 @@ from pipelines.rollout.service import execute
 from pipelines.rollout.state import Event, MemberState, Order, Phase, RolloutStage, RolloutState
 from tests.support.fleets import NOW, fleet, judged, target
 from tests.support.forge import TOKEN, Forge, forge, problem
+from tests.support.forked import call_forked
 from tests.support.hostile import Asked, Reply, redirect, slowly
 from tests.support.sleeping import NAMES, FileFleet, desk_on
 
@@ -174,16 +174,11 @@ def test_an_answer_that_was_lost_makes_no_second_deployment(
     assert github.states("r1") == ["in_progress"]
 
 
-DIES = """
-import sys
-from datetime import UTC, datetime, timedelta
-from hardening.foundation.settings import load_settings
-from images.ledger import Ledger
-from pipelines.rollout import deployments
-deployments.WITHIN = timedelta()
-settings = load_settings()
-deployments.record(settings, Ledger.open(sys.argv[1]), "web", "r1", datetime.now(UTC))
-"""
+def recorded_and_killed(settings: Settings, url: str, pid: Path) -> None:
+    """In a process of its own: tells who it is, and records a rollout until the repository kills it."""
+    pid.write_text(str(os.getpid()))
+    with patch.object(deployments, "WITHIN", timedelta()):
+        record(settings, Ledger.open(url), "web", "r1", datetime.now(UTC))
 
 
 @pytest.mark.parametrize("moment", [1, 2, 3])
@@ -202,11 +197,7 @@ def test_a_process_that_is_killed_at_any_request_leaves_one_deployment(
         return None
 
     setattr(github, when, kill)
-    env = {f"GOLDSMITH_GITHUB__{name.upper()}": str(value) for name, value in github.settings.items()}
-    env["GOLDSMITH_GITHUB__TOKEN_FILE"] = str(tmp_path / "token")
-    script = f"import os; open({str(pids)!r}, 'w').write(str(os.getpid())){DIES}"
-    done = run([sys.executable, "-c", script, f"sqlite:///{tmp_path}/ledger.sqlite"], cwd=ROOT, env=env, ok=[-9])
-    assert done.status == -9
+    assert call_forked(recorded_and_killed, settings, f"sqlite:///{tmp_path}/ledger.sqlite", pids) == -signal.SIGKILL
     setattr(github, when, lambda _: None)
     record(settings, ledger, "web", "r1", NOW)
     assert len(github.deployments) == 1
