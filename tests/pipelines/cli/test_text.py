@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import re
 from dataclasses import replace
@@ -16,7 +15,6 @@ from hardening.disagreement import disagreements
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation import console, text
 from hardening.foundation.errors import OutsideError
-from hardening.foundation.settings import ROOT
 from hardening.gate import explain
 from hardening.model import Enforcement, Severity
 from pipelines.cli import image, image_output, rollout
@@ -228,18 +226,6 @@ def test_the_plan_in_markdown_cannot_be_written_by_labels() -> None:
     assert not re.search(r"(?<!\\)\]\(|(?<![\\`x])https://", re.sub(r"`[^`\n]*`", "", shown))
     [first] = [line for line in shown.splitlines() if line.startswith("To `")]
     assert first.count("`") - first.count("\\`") == 2
-
-
-def test_no_console_is_made_elsewhere() -> None:
-    """What is printed goes through the careful consoles, whose switches stay as they are."""
-    for room in ("tasks.py", "hardening/**/*.py", "images/**/*.py", "pipelines/**/*.py"):
-        for file in ROOT.glob(room):
-            tree = ast.parse(file.read_text())
-            calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
-            assert "Console" not in [call.rpartition(".")[2] for call in calls], file
-            keywords = [k for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords]
-            switched = [k.value for k in keywords if k.arg in {"markup", "emoji"}]
-            assert all(ast.unparse(value) == "False" for value in switched), file
 
 
 @pytest.mark.parametrize(
