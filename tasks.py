@@ -1034,12 +1034,11 @@ def test(c: Context, path: TestPath = "", only: TestNames = "", fast: Fast = Fal
     if path:
         return run_checks([tests])
     with ThreadPoolExecutor(max_workers=2) as pool:
-        linted = pool.submit(run_checks, LINT)
+        linted, compiled = pool.submit(run_checks, LINT), pool.submit(compile_tests)
         if not fast:
-            compiled = pool.submit(compile_tests)
             _setup(for_tests=True)
-            compiled.result()
-        return max(lint_content(), run_checks([tests if fast else in_memory(tests)]), linted.result())
+        compiled.result()
+        return max(lint_content(), run_checks([in_memory(tests)]), linted.result())
 
 
 # --- the program ----------------------------------------------------------------------------------------------------

@@ -361,8 +361,9 @@ def in_memory(command: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def compile_tests() -> None:
-    """Collect all tests once, which keeps them compiled: in a fresh clone each worker would compile all of them."""
-    run([str(Path(sys.executable).parent / "pytest"), "--collect-only", "-q"], cwd=ROOT, ok=range(-64, 256))
+    """In a fresh clone, collect all tests once, which keeps them compiled: else each worker would compile all."""
+    if not (ROOT / "tests/__pycache__").exists():
+        run([str(Path(sys.executable).parent / "pytest"), "--collect-only", "-q"], cwd=ROOT, ok=range(-64, 256))
 
 
 def run_checks(commands: Iterable[tuple[str, ...]]) -> int:
