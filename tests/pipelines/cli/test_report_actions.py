@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +12,7 @@ import pytest
 
 from hardening.findings import FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
-from hardening.foundation.process import run
-from hardening.foundation.settings import ROOT, Nightly, Settings
+from hardening.foundation.settings import Nightly, Settings
 from hardening.model import Enforcement
 from images.context import Context
 from images.ledger import FleetCheck, ScanRecord
@@ -28,6 +25,7 @@ from pipelines.nightly.model import ImageJob, NightOrder, NightRecord, ended_wit
 from pipelines.nightly.summary import output
 from tests.pipelines.cli.test_report import Page, image, report, scanner
 from tests.support.fleets import release
+from tests.support.loop import Goldsmith
 from tests.support.publishing import built
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -235,19 +233,17 @@ def test_a_definition_that_does_not_load_is_named_beside_all_others(tmp_path: Pa
 def test_report_reports_the_rest_and_ends_with_2(form: str, tmp_path: Path) -> None:
     """One slip in one file must not hide what all others need; nor may it pass."""
     broken(tmp_path)
-    env = {
-        **os.environ,
-        "GOLDSMITH_STATE": str(tmp_path / "state"), "GOLDSMITH_CONTENT": json.dumps([str(tmp_path / "content")]),
-    }  # fmt: skip
-    done = run([sys.executable, str(ROOT / "tasks.py"), "report", *([form] if form else [])], env=env, ok=(2,))
-    assert "shop-broken/image.toml: kind: must be" in done.stderr
+    goldsmith = Goldsmith(tmp_path / "state", "unix:///nonexistent/docker.sock", (tmp_path / "content",))
+    done = goldsmith.here("report", *([form] if form else []))
+    assert done.code == 2
+    assert "shop-broken/image.toml: kind: must be" in done.err
     match form:
         case "--json":
-            assert "debian-base" in {one["name"] for one in json.loads(done.stdout)["images"]}
+            assert "debian-base" in {one["name"] for one in json.loads(done.out)["images"]}
         case "":
-            assert "shop-broken" in Path(done.stdout.strip()).read_text()
+            assert "shop-broken" in Path(done.out.strip()).read_text()
         case _:
-            assert done.stdout.startswith("fleet,owner,member")
+            assert done.out.startswith("fleet,owner,member")
 
 
 def test_a_trial_is_told_from_what_the_definition_asks_for(tmp_path: Path) -> None:
