@@ -42,7 +42,10 @@ settings.register_profile(
 POSTGRES = "/usr/lib/postgresql/*/bin/postgres"
 AT_ONE_SERVER = ("test_machine_build", "test_machine_booted", "test_machine_published", "test_machine_export")
 LONG_AND_FAST = frozenset(
-    {"test_leases_real", "test_loop", "test_night_killed", "test_one_truth", "test_rollout_groups", "test_simulation"}
+    {
+        *("test_architecture", "test_leases_real", "test_lint_content", "test_loop", "test_night_killed"),
+        *("test_one_truth", "test_role_policies", "test_rollout_groups", "test_rollout_run", "test_simulation"),
+    }
 )
 """Files that take longest where those that need Docker or a build are left out."""
 HEAVY = frozenset({"aws", "cloud", "database", "docker_host", "house", "layers", "own_engine", "server", "yard"})
