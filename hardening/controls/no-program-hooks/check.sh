@@ -12,7 +12,7 @@ find var/lib/dpkg/info -maxdepth 1 -type f -name '*.list' -exec cat -- {} + 2>/d
 not_packaged() {
     what=$1
     shift
-    find "$@" -xdev ! -type d -size +0 -printf '%p\n' 2>/dev/null | sort -u | grep -vxF -f "$folder/packaged" | sed "s#^.*\$#/&: $what#" || true
+    find "$@" -xdev ! -type d -size +0 -printf '%p\n' 2>/dev/null | sort -u | comm -23 - "$folder/packaged" | sed "s#^.*\$#/&: $what#" || true
 }
 
 # lines WHAT PATTERN PLACE…: lines of these places that match, in any case of letters, but for comments.
@@ -53,7 +53,7 @@ found=$(
     not_packaged "runs when certificates are joined" etc/ca-certificates/update.d
     not_packaged "is a module that logins load" usr/lib/security usr/lib/x86_64-linux-gnu/security usr/lib/aarch64-linux-gnu/security
     find usr/lib usr/local/lib opt -xdev \( -path '*/python*/*.pth' -o -name sitecustomize.py -o -name usercustomize.py -o -name 'sitecustomize.p[lm]' \) \
-        -size +0 -printf '%p\n' 2>/dev/null | sort -u | grep -vxF -f "$folder/packaged" | while IFS= read -r file; do
+        -size +0 -printf '%p\n' 2>/dev/null | sort -u | comm -23 - "$folder/packaged" | while IFS= read -r file; do
         case $file in *.pth) grep -qE '^[[:space:]]*import[[:space:]]' -- "$file" || continue ;; esac
         echo "/$file: runs with every program of that language"
     done
@@ -72,7 +72,7 @@ found=$(
         etc/update-motd.d etc/kernel/postinst.d etc/initramfs-tools/hooks etc/initramfs-tools/scripts
     # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
     find etc/ld.so.conf etc/pam.d etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d etc/modprobe.d etc/ssh/ssh_config etc/ssh/ssh_config.d etc/gitconfig \
-        -xdev -type l -printf '%p\n' 2>/dev/null | sort -u | grep -vxF -f "$folder/packaged" | sed 's#^.*$#/&: is a link, and may say anything#' || true
+        -xdev -type l -printf '%p\n' 2>/dev/null | sort -u | comm -23 - "$folder/packaged" | sed 's#^.*$#/&: is a link, and may say anything#' || true
     lines "runs a program in the place of a connection" '^[[:space:]]*"?((ProxyCommand|LocalCommand|KnownHostsCommand|PKCS11Provider|SecurityKeyProvider)["[:space:]=]|Match["[:space:]=].*exec)' etc/ssh/ssh_config etc/ssh/ssh_config.d
     find etc/ssh/ssh_config etc/ssh/ssh_config.d -xdev -type f -exec grep -HiE '^[[:space:]]*"?Include["[:space:]=]' -- {} + 2>/dev/null |
         grep -viE ':[[:space:]]*Include[[:space:]]+/etc/ssh/ssh_config\.d/\*\.conf[[:space:]]*$' | sed 's#^\([^:]*\):.*$#/\1: reads settings of another place#' || true

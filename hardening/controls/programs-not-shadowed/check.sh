@@ -18,7 +18,7 @@ bad=$(
             /usr/local/* | /tmp/* | /var/* | /home/* | /root/* | /opt/* | /srv/* | /dev/* | /run/* | */../* | [!/]*) echo "/$name: leads to $target, which no package brought" ;;
         esac
     done
-    find usr/bin usr/sbin -xdev ! -type d -printf '/%p\n' 2>/dev/null | sort | grep -vxF -f "$folder/listed" | while IFS= read -r file; do
+    find usr/bin usr/sbin -xdev ! -type d -printf '/%p\n' 2>/dev/null | sort -u | comm -23 - "$folder/listed" | while IFS= read -r file; do
         # What maintainer scripts make: links to what is packaged, in /etc/alternatives or beside it.
         if [ -L ".$file" ]; then
             case $(readlink -- ".$file") in /etc/alternatives/*/* | [!/]*/*) ;; /etc/alternatives/* | [!/]*) continue ;; esac
