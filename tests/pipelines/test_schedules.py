@@ -17,7 +17,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from botocore.session import get_session
@@ -35,6 +34,7 @@ from pipelines import own_image
 from pipelines.cli.rendering import RenderedLine, render_schedule
 from pipelines.host import embedded_registry
 from pipelines.schedules import OF_IMAGE, TARGETS
+from tests.strict_kube.schemas import require_valid
 from tests.support.loop import Goldsmith
 from tests.support.scanning import NO_FEEDS
 
@@ -279,8 +279,7 @@ def test_a_word_that_ends_in_a_colon_stays_a_word(target: str, key: str) -> None
 def test_kubernetes_takes_the_cron_job_and_gives_it_little(command: str) -> None:
     """By the strict schema of the newest version; and what the Pod Security Standard `restricted` asks for."""
     job = document("kubernetes", command)
-    newest = kubernetes_validate.latest_version()
-    kubernetes_validate.validate(job, newest, strict=True)
+    require_valid(job)
     spec = job["spec"]
     assert (spec["schedule"], spec["timeZone"], spec["concurrencyPolicy"]) == ("17 2 * * *", "Europe/Berlin", "Forbid")
     assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] == 10800

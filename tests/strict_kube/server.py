@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import kubernetes_validate
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from kubernetes_validate import ValidationError
 
 from tests.strict_kube.controllers import Controllers, Json, serving, stamp
+from tests.strict_kube.schemas import require_valid
 
 NAMESPACE, TOKEN = "shop", "a.service-account.token"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -274,14 +275,9 @@ def defaulted(made: Json) -> Json:
 
 def _validate(made: Json) -> None:
     try:
-        kubernetes_validate.validate(made, _newest(), strict=True)
-    except kubernetes_validate.ValidationError as error:
+        require_valid(made)
+    except ValidationError as error:
         raise Refusal(422, "Invalid", f"{made['kind']} is invalid: {error.message}") from None
-
-
-@cache
-def _newest() -> str:
-    return str(kubernetes_validate.latest_version())
 
 
 @cache

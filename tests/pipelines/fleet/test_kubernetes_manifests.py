@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml  # type: ignore[import-untyped]
 
@@ -17,6 +16,7 @@ from pipelines.fleet.kubernetes.manifests import fleet_manifests
 from pipelines.fleet.port import Progress
 from tests.pipelines.fleet.test_kubernetes_groups import KINDS, LIMITS, SURGE
 from tests.strict_kube import Ill
+from tests.strict_kube.schemas import require_valid
 from tests.support.kube import ROLLOUT, Cluster, cluster
 
 KEY = "-----BEGIN PUBLIC KEY-----\nAAAA\nBBBB\n-----END PUBLIC KEY-----\n"
@@ -65,7 +65,7 @@ def test_the_roles_are_what_the_api_knows(at: Cluster) -> None:
     files = documents(at)
     objects = [*files["read.yaml"], *files["roll.yaml"]]
     for one in objects:
-        kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
+        require_valid(one)
     assert {one["metadata"]["namespace"] for one in objects} == {"shop"}
     accounts = {one["metadata"]["name"] for one in objects if one["kind"] == "ServiceAccount"}
     assert accounts == {each["name"] for one in objects for each in one.get("subjects", [])} == {"goldsmith-web"}

@@ -8,7 +8,6 @@ from ipaddress import ip_address, ip_network
 from itertools import product
 from typing import Any
 
-import kubernetes_validate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,11 +22,11 @@ from pipelines.network.openings import Opening, minus
 from pipelines.network.security_groups import GroupKey, GroupRule, Rules
 from tests.pipelines.network.sample import ADDRESS, GROUPS, PROBES, REGION, ROLES, SHOP, allows, member, networks
 from tests.pipelines.network.sample import network as network_of
+from tests.strict_kube.schemas import require_valid
 
 ACCOUNT = "111111111111"
 TEXT = (ROOT / "docs/network.md").read_text()
 EVERYBODY = (*ROLES, "")
-VERSION = kubernetes_validate.latest_version()
 
 ends = st.sampled_from(("10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "0.0.0.0/0", "fd00::/8", "web"))
 openings = st.builds(
@@ -131,7 +130,7 @@ def test_security_groups_agree_with_the_model(network: Network) -> None:
 def test_policies_are_what_the_api_takes(network: Network) -> None:
     """By the schema of Kubernetes itself."""
     for one in kubernetes.policies(network):
-        kubernetes_validate.validate(one, VERSION, strict=True)
+        require_valid(one)
 
 
 @given(networks())
