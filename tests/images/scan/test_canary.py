@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.needs("trivy", "debsecan")]
 DATA_DATE = datetime(2026, 8, 21, tzinfo=UTC)
 NOW = DATA_DATE + timedelta(days=1)
 JUDGES = ("debsecan", "matcher", "trivy")
-SETTINGS = {name: SCANNERS[name].data for name in JUDGES}
+SETTINGS = {name: SCANNERS[name].feed for name in JUDGES}
 """By judge, the setting that says where its data is."""
 MORE = (("libpng16-16t64", "libpng1.6", "1.6.48-1"), ("libtiff6", "tiff", "4.7.0-3"))
 MORE += (("libgnutls30t64", "gnutls28", "3.8.9-3"),)

@@ -27,7 +27,7 @@ from images.ledger import ScanRecord
 from images.plan.planner import Planner
 from images.scan import chosen
 from images.scan.flow import inputs_of
-from images.scan.judge import _subject, judge
+from images.scan.judge import judge, scan_subject
 from pipelines import revisions
 from pipelines.cli.preview import moment, preview, show_preview
 from pipelines.cli.preview_output import PreviewLine, PreviewOutput, UnknownLine, markdown
@@ -142,8 +142,8 @@ class House:
             for scanner, one in sorted(scanners.items())
         )  # fmt: skip
         data, missing = feeds.current(self.settings, "trixie", NOW)
-        reason = context.definitions[name].definition.healthcheck.none_because
-        inputs = inputs_of(_subject(artifact, reason, ""), scanners, data, missing)
+        subject, _ = scan_subject(context, artifact, None, disk=False)
+        inputs = inputs_of(subject, scanners, data, missing)
         sbom = store.put_bytes(b"{}", "application/json")
         record = ScanRecord(reports, found, sbom.digest, "trixie", inputs, sbom.digest)
         ledger.record_scan(artifact.digest, record, NOW)
