@@ -88,6 +88,8 @@ AWS_PAGES = Limit("aws.pages", 2_000, "pages of one list")
 AWS_ITEMS = Limit("aws.items", 2_000_000, "items of one list")
 CONTAINER_ANSWER = Limit("container.answer", 2 * MIB, "bytes of what an engine tells of its files or processes")
 
+BOOT_OUTPUT = Limit("boot.output", 64 * MIB, "bytes of what a machine that is tried says")
+
 HOST_ANSWER = Limit("host.answer", 16 * MIB, "bytes of what a host tells that is checked")
 HOST_SECONDS = Limit("host.seconds", 1800, "seconds for all checks of a host")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from uuid import UUID
@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from hardening.findings import CheckResult, Outcome
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.limits import Limit
+from hardening.foundation.process import Completed
 from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
 from images.boot import flow, observations, qemu
@@ -556,3 +558,37 @@ def test_an_accelerator_that_was_at_fault_is_waited_for_no_more(
         backoff.append(asked.copy())
         asked.clear()
     assert backoff == [["kvm", "tcg"], ["kvm", "tcg"], ["tcg"]]
+
+
+@dataclass
+class Machines:
+    """In the place of QEMU: each machine says the next of these on its console, and reports nothing."""
+
+    consoles: list[str]
+
+    def __call__(self, argv: list[str], **_: object) -> Completed:
+        """Write it where QEMU is told to."""
+        console = next(part for part in argv if part.startswith("file,id=console")).partition("path=")[2]
+        Path(console).write_text(self.consoles.pop(0))
+        return Completed(tuple(argv), 0, "", "")
+
+
+def test_a_kernel_without_a_timer_tells_nothing_of_its_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a crowded host QEMU may give it none: it begins once more, and twice in a row is no result of the image."""
+    panic = "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug"
+    machines = Machines([panic, "up", panic, panic])
+    monkeypatch.setattr(flow, "run", machines)
+    task = flow.BootTask("boot", DISK, Level.QUICK, Errand(), tmp_path)
+    assert flow._attempt_again(task, tmp_path / "one", "tcg").console == "up"
+    with pytest.raises(OutsideError, match="gave its kernel no timer") as error:
+        flow._attempt_again(task, tmp_path / "two", "tcg")
+    assert "IO-APIC + timer" in error.value.evidence
+    assert machines.consoles == []
+
+
+def test_what_a_machine_says_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger's machine may write for as long as it is let run."""
+    monkeypatch.setattr(flow, "run", Machines(["x" * 100]))
+    monkeypatch.setattr(flow, "BOOT_OUTPUT", Limit("boot.output", 99))
+    with pytest.raises(OutsideError, match=r"the console of a machine that was tried exceeds the limit boot\.output"):
+        flow._attempt(flow.BootTask("boot", DISK, Level.QUICK, Errand(), tmp_path), tmp_path / "one", "tcg")
