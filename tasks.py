@@ -9,6 +9,7 @@ import gc
 import inspect
 import os
 import re
+import select
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -1134,8 +1135,17 @@ def main(*arguments: str) -> None:
             if sys.stdout is not None:  # as it is where who started us has closed it
                 sys.stdout.flush()
     except BrokenPipeError:  # whoever reads, such as `head`, has enough; what is still to be written goes nowhere
+        if sys.stdout is None or not _is_left(sys.stdout.fileno()):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+
+
+def _is_left(pipe: int) -> bool:
+    """Whether the reader of a pipe has closed it."""
+    left = select.poll()
+    left.register(pipe, 0)
+    return any(event & select.POLLERR for _, event in left.poll(0))
 
 
 if __name__ == "__main__":

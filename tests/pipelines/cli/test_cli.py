@@ -158,6 +158,14 @@ def test_a_reader_that_has_enough_leaves_no_traceback(arguments: str, tmp_path: 
     assert run(["sh", "-c", gone], cwd=ROOT, env={"GOLDSMITH_STATE": str(tmp_path / "state")}).stderr == "1\n"
 
 
+def test_another_pipe_that_breaks_is_no_reader_that_has_enough(tmp_path: Path) -> None:
+    """Our output is still read: what broke is said, and not passed over in silence."""
+    code = "import tasks\ndef broken(*_): raise BrokenPipeError('another')\ntasks._Program.run = broken\ntasks.main()"
+    argv = [sys.executable, "-c", code]
+    done = run(argv, cwd=ROOT, env={"GOLDSMITH_STATE": str(tmp_path / "state")}, ok=range(256))
+    assert "BrokenPipeError: another" in done.stderr
+
+
 def test_help_says_that_a_flag_which_may_be_repeated_takes_a_value(empty: Goldsmith) -> None:
     """As it says of any other."""
     assert "-a STRING, --adopt=STRING" in empty.here("--help", "roll.plan").out
