@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -42,9 +42,9 @@ def late(*stuck: object) -> Iterator[None]:
     hangs, now = dict[Future[Any], bool](), [0.0]
     begin = asking._begun
 
-    def begun(ask: partial[Any], given_up: Event) -> Future[Any]:
+    def begun(ask: Callable[[], Any], given_up: Event) -> Future[Any]:
         answer = begin(ask, given_up)
-        hangs[answer] = any(place in ask.args for place in stuck)
+        hangs[answer] = isinstance(ask, partial) and any(place in ask.args for place in stuck)
         return answer
 
     def waited(running: Mapping[Future[Any], Any], seconds: float, when: str) -> Any:
