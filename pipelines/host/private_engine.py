@@ -142,9 +142,14 @@ class PrivateEngine:
         return [IPv4Network(self.pool_file.read_text().strip())] if self.pool_file.exists() else []
 
     def _disconnect(self, pool: IPv4Network, links: list[dict[str, Any]]) -> None:
-        """Take away the rules of the pool and every bridge with an address of it: ours and those of user networks."""
+        """Take away the rules of the pool and every bridge with an address of it: ours and those of user networks.
+
+        A rule may stand there more than once: an engine of this pool that was killed took none away.
+        """
         for rule in rules(pool):
-            run(["iptables", "-w", *("-D" if part == "-I" else part for part in rule)], ok=range(256))
+            without = ["iptables", "-w", *("-D" if part == "-I" else part for part in rule)]
+            while run(without, ok=range(256)).status == 0:
+                pass
         for link in links:
             if _within(link, pool):
                 run(["ip", "link", "delete", link["ifname"]], ok=range(256))

@@ -425,6 +425,8 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
     assert found.containerd_store
     assert provision.existing_engine(settings, for_builds=True) == found
     pool_of_addresses = engine.pool_file.read_text().strip()
+    for rule in private_engine.rules(IPv4Network(pool_of_addresses)):  # as an engine leaves them that was killed
+        run(["iptables", "-w", *rule])
     with only_one(TAKING, "keeping the addresses from other engines", wait_seconds=START_SECONDS):
         engine.stop()
         left = run(["iptables-save"]).stdout
