@@ -25,7 +25,8 @@ encoded() { # FILE
     [ ! -s "$1" ] || base64 -w0 "$1"
 }
 
-report() { # NAME: send what was captured
+report() { # NAME: send what was captured; what did not come to its end has no status, which breaks the report
+    status=''
     read -r status <"$results/$1.status"
     printf "record %s %s out=%.${most_encoded}s err=%.${most_encoded}s\n" "$1" "$status" \
         "$(encoded "$results/$1.out")" "$(encoded "$results/$1.err")" >&3

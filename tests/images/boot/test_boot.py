@@ -315,6 +315,19 @@ def test_what_a_check_says_arrives_whole_or_cut_at_64_kib(tmp_path: Path) -> Non
     assert (two.status, two.stdout, two.stderr) == (0, "none\n", "")
 
 
+def test_a_check_that_did_not_come_to_its_end_breaks_the_report(tmp_path: Path) -> None:
+    """A lane of checks may be killed, as where memory is short: none of them passed by the status of the one before."""
+    port, functions = tmp_path / "port", GUEST[GUEST.index("capture() {") : GUEST.index("completed() {")]
+    kill = "echo looked; read -r _ _ _ lane _ </proc/$PPID/stat; kill -9 $lane; exit 1"
+    told = (
+        f"results={tmp_path}\ncount=0\nmost_encoded=87380\n{functions}\nexec 3>{port}\n"
+        f"check one 5 'echo fine'\n{{ check two 5 '{kill}'; check three 5 'exit 1'; }} &\nwait\n"
+        "report one\nreport two\nreport three\necho end $count >&3"
+    )
+    subprocess.run(["sh", "-c", told], capture_output=True, check=True, cwd=tmp_path)
+    assert parse(port.read_bytes(), ["one", "two", "three"]).problem.startswith("the machine's report is damaged")
+
+
 # Sockets
 
 
