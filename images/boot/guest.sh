@@ -46,6 +46,7 @@ asked() ( # the same, in a shell of its own
     control=$1 seconds=$2 script=$3
     shift 3
     export "$@" ROOT=/ LIVE=1 LC_ALL=C
+    ulimit -f 32768 # 16 MiB: to report what it said, a shell holds all of it
     exec timeout --kill-after=5 "$seconds" sh -c "$script" "$control"
 )
 

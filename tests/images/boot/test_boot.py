@@ -304,15 +304,16 @@ def test_what_a_check_says_arrives_whole_or_cut_at_64_kib(tmp_path: Path) -> Non
     told = (
         f"results={tmp_path}\ncount=0\nmost_encoded=87380\n{functions}\nexec 3>{port}\n"
         f"check one 5 {quote(script_)} 'PARAM_A=two\nlines'\ncheck two 5 'echo ${{PARAM_A-none}}'\n"
-        "report one\nreport two\necho end $count >&3"
+        "check three 5 'exec cat /dev/zero'\nreport one\nreport two\nreport three\necho end $count >&3"
     )
     subprocess.run(["sh", "-c", told], capture_output=True, check=True, cwd=tmp_path)
-    read = parse(port.read_bytes(), ["one", "two"])
-    one, two = (read.records[name] for name in ("one", "two"))
+    read = parse(port.read_bytes(), ["one", "two", "three"])
+    one, two, three = read.records.values()
     assert (read.problem, one.status, one.stderr) == ("", 7, 'no "good\n')
     assert one.stdout.startswith("two\nlines\N{REPLACEMENT CHARACTER} 1 / one\0")
     assert len(one.stdout) == 65535
     assert (two.status, two.stdout, two.stderr) == (0, "none\n", "")
+    assert three.status > 2, "one that says more than a shell can hold is ended"
 
 
 def test_a_check_that_did_not_come_to_its_end_breaks_the_report(tmp_path: Path) -> None:
