@@ -66,8 +66,9 @@ inactive() {
         $1 in asked && $3 ~ /^(active|reloading|refreshing)$/ { print $1 " runs" }
         END { if (NR == 0) print "systemd does not answer: it says nothing of " ENVIRON["UNITS"] }'
     links=$(for unit; do
-        for folder in etc run usr/local/lib usr/lib; do
-            [ ! -L "${ROOT%/}/$folder/systemd/system/$unit" ] || { echo "$unit" && break; }
+        for folder in etc/systemd/system run/systemd/system run/systemd/generator run/systemd/generator.early \
+            run/systemd/generator.late usr/local/lib/systemd/system usr/lib/systemd/system; do
+            [ ! -L "${ROOT%/}/$folder/$unit" ] || { echo "$unit" && break; }
         done
     done)
     [ -z "$links" ] || answers $links | sed -n -E -e '/^systemd does not answer/p' -e 's/ is (active|reloading|refreshing)$/ runs/p'

@@ -76,11 +76,13 @@ def test_a_unit_that_runs_is_told_by_its_line(tmp_path: Path, units: dict[str, s
     assert of_two_units(tmp_path, "inactive", "\n".join(lines)) == said
 
 
-def test_a_unit_that_is_another_ones_name_is_asked_for_by_itself(tmp_path: Path) -> None:
-    """systemd lists a unit by its own name, and not by the links to it."""
-    folder = tmp_path / "run/systemd/system"
-    folder.mkdir(parents=True)
-    (folder / "b.service").symlink_to("/opt/other.service")
+@pytest.mark.parametrize("folder", ["run/systemd/system", "run/systemd/generator.late"])
+def test_a_unit_that_is_another_ones_name_is_asked_for_by_itself(tmp_path: Path, folder: str) -> None:
+    """systemd lists a unit by its own name, and not by the links to it, which it also makes for what an old script
+    says that it provides.
+    """
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "b.service").symlink_to("/opt/other.service")
     answer = (
         "case $1 in is-active) shift; for _; do echo active; done ;; *) echo other.service loaded active x y ;; esac"
     )
