@@ -31,6 +31,7 @@ from images.registry.release_trust import require_upstream_trusted
 from images.store import layers
 from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store
+from images.store.tars import Allowance
 from images.trust.verification import Fault, UntrustedError
 
 OS_RELEASE = "usr/lib/os-release"
@@ -220,10 +221,10 @@ class Upstream:
         """What the image says of itself, kept beside the store once found."""
         kept = self.store.path / "texts" / f"{digest.removeprefix('sha256:')}.json"
         if not kept.exists():
-            with TemporaryDirectory(prefix="goldsmith-texts-") as folder:
-                tree = Path(folder, "tree")
+            with room_on(self.store.path), TemporaryDirectory(dir=self.store.path) as folder:
+                tree, allowance = Path(folder, "tree"), Allowance(f"the image {digest}")
                 for layer in self.store.layers_of(digest):
-                    layers.unpack(self.store.blob(layer.digest), layer.media_type, tree, only=PLACES)
+                    layers.unpack(self.store.blob(layer.digest), layer.media_type, tree, allowance, only=PLACES)
                 found = Texts(layers.small_text(tree, tree / OS_RELEASE), dpkg_status(tree))
             write_atomically(kept, json.dumps(to_json(found)))
         return from_json(Texts, json.loads(kept.read_bytes()))

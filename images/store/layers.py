@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any, cast
 
 from hardening.foundation.errors import FULL, OutsideError
-from hardening.foundation.limits import LAYER_WINDOW, SMALL_FILE, Counted, read_all
+from hardening.foundation.limits import LAYER_WINDOW, SMALL_FILE, Counted, Meter, read_all
 from images.store.tars import ATTRIBUTE, BUFFER, Allowance, Tar, Within, ratio
 
 # Level and threads decide the bytes, as the library's version does, which pyproject.toml pins.
@@ -166,19 +166,21 @@ def unpack(
     """Apply a layer to `root` as engines on overlayfs do: unpacked by itself, and then laid over what is there.
 
     So no link in it leads out of it, nor does one of a layer below lead into another place. With `only`, what stands at
-    one of these places, above or below it, which then are small files of ours. Raises OutsideError for a layer that is
-    damaged, climbs out, says what engines differ in, or takes more than `allowance` has left.
+    one of these places, above or below it, which then are small files of ours, no more of them together than one such
+    file may hold. Raises OutsideError for a layer that is damaged, climbs out, says what engines differ in, or takes
+    more than `allowance` has left.
     """
     root.mkdir(parents=True, exist_ok=True)
     with reading(path, media_type, allowance) as tar, ExitStack() as stack:
         upper, tree = root, Within(root)
         if any(root.iterdir()):
             upper = Path(stack.enter_context(TemporaryDirectory(dir=root.parent, prefix=f"{root.name}.layer-")))
-        layer = _Layer(upper, marks=upper is not root)
+        layer, small = _Layer(upper, marks=upper is not root), Meter(SMALL_FILE, f"what {tar.what} says of the image")
         for info in tar:
             if not only:
                 layer.apply(tar, info)
             elif _concerns(info.name, only):
+                small.add(info.size)
                 layer.apply(tar, _ours(info))
         if layer.marks:
             _lay(layer, upper, tree, root)
@@ -194,8 +196,7 @@ def _concerns(name: str, places: Sequence[str]) -> bool:
 
 
 def _ours(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """A file that only is to be read. Raises OutsideError for one that is over the limit image.small-file."""
-    SMALL_FILE.require(info.size, f"{os.path.normpath(info.name)} of the image")
+    """A file that only is to be read."""
     info.uid, info.gid, info.mode, info.pax_headers = os.geteuid(), os.getegid(), stat.S_IRWXU, {}
     return info
 

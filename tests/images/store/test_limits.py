@@ -148,6 +148,15 @@ def test_looking_into_a_hostile_layer_takes_little(way: str, tmp_path: Path) -> 
     assert peak < MOST_MEMORY
 
 
+def test_looking_into_a_layer_of_many_texts_takes_no_more_than_one_may_have(tmp_path: Path) -> None:
+    """Each of them is small; together they would fill the disk."""
+    path, text = tmp_path / "layer", bytes(limits.SMALL_FILE.most // 3)
+    path.write_bytes(packed(h.tar_of(*(h.member(f"var/lib/dpkg/status.d/{number}", text) for number in range(9)))))
+    with pytest.raises(OutsideError, match=r"image\.small-file"):
+        layers.unpack(path, LAYER, tmp_path / "tree", only=["var/lib/dpkg/status.d"])
+    assert sum(file.stat().st_size for file in (tmp_path / "tree").rglob("?")) <= limits.SMALL_FILE.most
+
+
 @pytest.mark.parametrize(
     ("place", "code"),
     [
