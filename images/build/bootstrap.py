@@ -30,7 +30,7 @@ def make_tree(job: BuildJob, tree: Path, epoch: int, options: Sequence[str] = ()
     write_repository(repository, job.suite, job.debs, job.stanzas)
     room.mkdir()
     # mmtarfilter is a Python program, and started for each essential package: by the system's interpreter.
-    path = f"{SYSTEM_PATH}:{os.environ.get('PATH', '')}"
+    path = f"{SYSTEM_PATH}:{os.environ.get('PATH', SYSTEM_PATH)}"  # an empty folder would be the present one
     env = {"SOURCE_DATE_EPOCH": str(epoch), "TMPDIR": str(room), "PATH": path}
     argv = command(job, tree, repository, options)
     if fits_in_memory(_room_needed(job)):
