@@ -60,7 +60,7 @@ active() {
 # inactive UNIT …: says which of the units runs, or why systemd does not say so. Only where it booted. It lists what it has
 # loaded under each unit's own name alone, so that it is asked again for those that are links.
 inactive() {
-    systemctl list-units --all --full --plain --no-legend 2>&1 | UNITS=$* awk '
+    { systemctl list-units --all --full --plain --no-legend 2>&1 || echo "systemctl ended with $?"; } | UNITS=$* awk '
         BEGIN { count = split(ENVIRON["UNITS"], units, " "); for (i = 1; i <= count; i++) asked[units[i]] = 1 }
         $1 !~ /\.[a-z]+$/ || NF < 4 { print "systemd does not answer: " ($0 == "" ? "an empty line" : $0); exit }
         $1 in asked && $3 ~ /^(active|reloading|refreshing)$/ { print $1 " runs" }

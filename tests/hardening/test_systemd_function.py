@@ -104,14 +104,16 @@ def test_what_systemd_does_not_say_is_told_once(tmp_path: Path, call: str, answe
 
 
 def test_each_unit_needs_an_answer(tmp_path: Path) -> None:
-    """The first one's is not the second one's."""
+    """The first one's is not the second one's, and half a list says nothing of what it lacks."""
     assert of_two_units(tmp_path, "active", "active") == f"{SILENT} b.service"
+    half = of_two_units(tmp_path, "inactive", None, "echo a.service loaded inactive dead x\nexit 1")
+    assert half == "systemd does not answer: systemctl ended with 1"
 
 
 def of_two_units(folder: Path, call: str, answer: str | None, script: str = "") -> str:
     """What a call says of `a.service` and `b.service` where systemctl answers these lines, or none, or is `script`."""
     program = folder / "systemctl"
     printed = f"printf '%s\\n' '{answer}'\n" if answer is not None else f"{script}\n"
-    program.write_text(f"#!/bin/sh\n{printed}exit 1\n")
+    program.write_text(f'#!/bin/sh\n{printed}[ "$1" = list-units ]\n')
     program.chmod(0o755)
     return told(folder, f"{call} a.service b.service", f"{folder}:/usr/bin:/bin")
