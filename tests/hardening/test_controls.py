@@ -356,3 +356,14 @@ def test_a_docker_that_does_not_answer_is_said_to_be_silent_and_nothing_else_of_
     assert "Docker did not answer, so that how it runs is not known: Cannot connect to the Docker daemon" in done.stdout
     assert "systemctl start docker starts it" in done.stdout
     assert not re.search("template|live-restore|AppArmor|swarm", done.stdout)
+
+
+def test_what_is_mounted_is_found_where_a_link_leads(tmp_path: Path) -> None:
+    """As of /home on another disk; a folder on which nothing is mounted has no options of its own."""
+    (tmp_path / "link").symlink_to("/proc")
+    check = CONTROLS["mount-options"].check
+    function = check[check.index("# mounted") : check.index("# lacks")]
+    asked = f"{function}\nmounted /proc; echo; mounted {tmp_path}/link; echo; mounted {tmp_path}; echo"
+    real, linked, none, _ = run(["sh", "-euc", asked]).stdout.split("\n")
+    assert "rw" in real.split(",")
+    assert (linked, none) == (real, "")

@@ -4,9 +4,10 @@ line='
 '
 may_run() { case "$line$PARAM_EXECUTABLE$line" in *"$line$1$line"*) ;; *) return 1 ;; esac; }
 
-# mounted FOLDER: the options of what is mounted there, last.
+# mounted FOLDER: the options of what is mounted there, last; where it is a link, of what is mounted where that leads.
 mounted() {
     options=''
+    if [ -L "$1" ]; then set -- "$(readlink -f -- "$1")"; fi
     while read -r _ place _ all _; do [ "$place" != "$1" ] || options=$all; done </proc/self/mounts
     printf %s "$options"
 }
