@@ -62,6 +62,7 @@ DYING = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", 'test "$PPID" = "$0" && e
 CLOSED = Path(__file__).with_name("closed.py")
 _running: set[subprocess.Popen[str]] = set()
 _stopped: set[subprocess.Popen[str]] = set()
+_told_to_stop = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,15 @@ def follow(argv: Sequence[str], *, cwd: Path) -> int:
 
 def run_ours(argv: Sequence[str], *, cwd: Path) -> Completed:
     """Run a command of Goldsmith's own in another process, which sees our whole environment and says what it says where
-    we do. It ends with us, however that is.
+    we do. It ends with us, however that is, and at once in a thread of `threads` once somebody has told us to stop.
     """
     child = subprocess.Popen(
         dies_with_us(argv), cwd=cwd, text=True, errors="replace", start_new_session=True, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
     )  # fmt: skip
     _running.add(child)
+    if _told_to_stop.is_set():
+        _stop(child)
     stdout, _ = _ended(child, None, None, "")
     return Completed(tuple(argv), child.returncode, stdout, "")
 
@@ -187,7 +190,8 @@ def dies_with_us(argv: Sequence[str]) -> list[str]:
 @contextmanager
 def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """Threads for work that runs commands. Whoever tells us to stop (Ctrl-C) does not wait for these commands: each is
-    ended, which in its thread is a KeyboardInterrupt too, and what is cleaned up after it runs undisturbed.
+    ended, which in its thread is a KeyboardInterrupt too, and what is cleaned up after it runs undisturbed. What
+    `run_ours` would begin after that is ended as well: it is work, and cleans nothing up.
     """
     with ThreadPoolExecutor(most, initializer=listener.set, initargs=(listener.get(),)) as pool:
         try:
@@ -195,9 +199,11 @@ def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
             while threading.current_thread() is threading.main_thread():
+                _told_to_stop.set()
                 stop_running()
                 with suppress(KeyboardInterrupt):  # said again: what runs by now ends too
                     pool.shutdown()
+                    _told_to_stop.clear()
                     break
             raise
 
@@ -216,11 +222,14 @@ def stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[N
 def stop_running() -> None:
     """End every command that runs at this moment."""
     for child in tuple(_running):
-        if child.returncode is not None:
-            continue
-        _stopped.add(child)
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+        if child.returncode is None:
+            _stop(child)
+
+
+def _stop(child: subprocess.Popen[str]) -> None:
+    _stopped.add(child)
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def which(program: str) -> Path | None:

@@ -175,6 +175,33 @@ with threads(1) as pool:
     assert [path.name for path in tmp_path.iterdir()] == ["cleaned1"]
 
 
+def test_who_tells_us_to_stop_while_a_thread_looks_is_not_followed_by_what_it_would_begin(tmp_path: Path) -> None:
+    """Ctrl-C: a thread that runs no command at that moment goes on, and its work of hours must not begin then."""
+    looks, told, begun = (tmp_path / name for name in ("looks", "told", "begun"))
+    program = f"""
+import time
+from pathlib import Path
+from hardening.foundation.process import run_ours, threads
+def work():
+    Path("{looks}").touch()
+    while not Path("{told}").exists(): time.sleep(0.01)
+    time.sleep(0.5)
+    run_ours(["sh", "-c", "sleep 1; touch {begun}"], cwd=Path("/"))
+with threads(1) as pool:
+    try:
+        pool.submit(work).result()
+    except KeyboardInterrupt:
+        Path("{told}").touch()
+        raise
+"""
+    running = subprocess.Popen([*HEARS, sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
+    until(looks.exists, "its start")
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate()
+    assert b"KeyboardInterrupt" in said
+    assert not begun.exists()
+
+
 @pytest.mark.needs("root")
 @pytest.mark.parametrize("below", ["/tmp", "/var/tmp"])
 def test_what_is_closed_in_changes_its_own_root_alone(below: str) -> None:
