@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
+from hardening.foundation.console import say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.process import threads
@@ -43,6 +46,11 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
         answers = [ended(names[0])]
     else:
         with threads(context.settings.nightly.parallel) as pool:
-            answers = [*pool.map(ended, in_turn({name: fleets[name] for name in names}, context.now))]
+            try:
+                answers = [*pool.map(ended, in_turn({name: fleets[name] for name in names}, context.now))]
+            except KeyboardInterrupt:
+                if apply:
+                    say(f"interrupted: ./goldsmith roll.auto {quote(name)} --apply goes on with what is not over")
+                raise
     lines = sorted((line for line, _ in answers), key=lambda line: names.index(line.fleet))
     return lines, [error for _, error in answers if error]

@@ -55,7 +55,7 @@ def bring_into_policy(context: Context, name: str) -> AutoLine:
         answer = json.loads(done.stdout)
     except ValueError:
         said = f"the process that rolls {name} ended with status {done.status}"
-        hint = f"./goldsmith roll.status {name} shows how far it is; the next nightly goes on"
+        hint = f"./goldsmith roll.status {name} shows how far it is; the next nightly or roll.auto goes on"
         raise OutsideError(said, hint=hint) from None
     if "failure" in answer:
         raise from_json(Failure, answer["failure"]).error

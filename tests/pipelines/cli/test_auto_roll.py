@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
-from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.settings import Nightly, Settings
 from images.context import Context
 from pipelines.cli import auto_roll
@@ -28,14 +30,18 @@ FROZEN = '[[limits.freezes]]\nfirst_day = 2026-01-01\nlast_day = 2027-01-01\nrea
 class Rolled:
     """In the place of what rolls one fleet: it waits for others, and may fail."""
 
-    together: Barrier
-    fails: dict[str, GoldsmithError] = field(default_factory=dict)
+    wait: Callable[[], object]
+    fails: dict[str, BaseException] = field(default_factory=dict)
     began: list[str] = field(default_factory=list)
+    over: int = 0
+    most: int = 0
 
     def __call__(self, _context: Context, name: str) -> AutoLine:
         """Begin, wait for the others, and end."""
         self.began.append(name)
-        self.together.wait(60)
+        self.most = max(self.most, len(self.began) - self.over)
+        self.wait()
+        self.over += 1
         if name in self.fails:
             raise self.fails[name]
         return AutoLine(fleet=name, outcome="empty" if name == "shop" else "rolled", detail="")
@@ -55,8 +61,8 @@ def test_fleets_are_rolled_side_by_side_and_one_that_fails_stops_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All are under way at one moment; lines come in the fleets' order, and each thing that is wrong is an error."""
-    ill = RefusedError("too many are ill")
-    rolled = Rolled(Barrier(3), {"tools": ill})
+    ill, together = RefusedError("too many are ill"), Barrier(3)
+    rolled = Rolled(lambda: together.wait(60), {"tools": ill})
     monkeypatch.setattr(auto_roll, "bring_into_policy", rolled)
     lines, errors = auto_roll.auto_roll("all", apply=True, context=world(tmp_path, 3))
     ends = [("shop", "empty", ""), ("tools", "refused", "too many are ill"), ("web", "rolled", "")]
@@ -70,9 +76,19 @@ def test_so_many_at_a_time_as_the_settings_say_and_who_must_wait_comes_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fleet that is frozen would keep its place for a day."""
-    rolled = Rolled(Barrier(1), {"web": OutsideError("no engine")})
+    rolled = Rolled(lambda: time.sleep(0.1), {"web": OutsideError("no engine")})
     monkeypatch.setattr(auto_roll, "bring_into_policy", rolled)
     lines, errors = auto_roll.auto_roll("*", apply=True, context=world(tmp_path, 1))
-    assert rolled.began == ["tools", "web", "shop"]
+    assert (rolled.began, rolled.most) == (["tools", "web", "shop"], 1)
     assert [(one.fleet, one.outcome) for one in lines] == [("shop", "empty"), ("tools", "rolled"), ("web", "failed")]
     assert len(errors) == 2
+
+
+def test_who_stops_it_is_told_what_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends the processes that roll, which cannot say so themselves."""
+    monkeypatch.setattr(auto_roll, "bring_into_policy", Rolled(lambda: None, {"tools": KeyboardInterrupt()}))
+    with pytest.raises(KeyboardInterrupt):
+        auto_roll.auto_roll("*", apply=True, context=world(tmp_path, 1))
+    assert "./goldsmith roll.auto '*' --apply goes on with what is not over" in capsys.readouterr().err
