@@ -6,14 +6,18 @@ from collections.abc import Iterable
 from functools import cache
 from ipaddress import ip_address, ip_network
 from itertools import product
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardening.foundation.settings import ROOT
+from hardening.model import Kind
 from pipelines.network import docker_networks, kubernetes, security_groups
-from pipelines.network.definitions import asked, opened
+from pipelines.network.comparing import Openness
+from pipelines.network.definitions import asked, differences, opened
 from pipelines.network.docker_networks import EngineNetwork, EngineStep, SeenContainer, SeenEngine
 from pipelines.network.engine_edge import _seen
 from pipelines.network.model import Network
@@ -62,6 +66,18 @@ def test_a_single_address_of_a_definition_is_a_range_of_one() -> None:
     }  # fmt: skip
     assert [one.source for one in opened(params, "web")] == ["10.1.0.5/32", "fd00::5/128"]
     assert [one.target for one in asked(params, "web")] == ["10.1.0.5/32"]
+
+
+@pytest.mark.parametrize("address", ["10.1.0.5/24", "10.1.0.1-10.1.0.9", "web"])
+def test_what_is_no_range_of_addresses_in_a_definition_is_unknown(address: str) -> None:
+    """nft may take it, as a range with the bits of a host: what it opens is not compared, and so not right."""
+    params = {"firewall": {"openings": [f"5432/tcp from {address}"]}}
+    definition = SimpleNamespace(kind=Kind.MACHINE, profile_params=params)
+    machine: Any = SimpleNamespace(name="debian-server", definition=definition)
+    shop = network_of(SHOP.replace('containers = { app = "shop", part = "db" }', 'definitions = ["debian-server"]'))
+    (found,) = differences(shop, {"debian-server": machine})
+    assert found.verdict is Openness.UNKNOWN
+    assert "was not understood: ValueError" in found.what
 
 
 @given(st.lists(openings, max_size=4), st.lists(openings, max_size=4), st.integers(0, 17))
