@@ -31,7 +31,6 @@ from images.registry.release_trust import require_upstream_trusted
 from images.store import layers
 from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store
-from images.store.tars import Allowance
 from images.trust.verification import Fault, UntrustedError
 
 OS_RELEASE = "usr/lib/os-release"
@@ -222,9 +221,9 @@ class Upstream:
         kept = self.store.path / "texts" / f"{digest.removeprefix('sha256:')}.json"
         if not kept.exists():
             with room_on(self.store.path), TemporaryDirectory(dir=self.store.path) as folder:
-                tree, allowance = Path(folder, "tree"), Allowance(f"the image {digest}")
-                for layer in self.store.layers_of(digest):
-                    layers.unpack(self.store.blob(layer.digest), layer.media_type, tree, allowance, only=PLACES)
+                tree = Path(folder, "tree")
+                image = [(self.store.blob(one.digest), one.media_type) for one in self.store.layers_of(digest)]
+                layers.unpack_places(image, f"the image {digest}", tree, PLACES)
                 found = Texts(layers.small_text(tree, tree / OS_RELEASE), dpkg_status(tree))
             write_atomically(kept, json.dumps(to_json(found)))
         return from_json(Texts, json.loads(kept.read_bytes()))

@@ -22,6 +22,7 @@ from images.store.tars import ATTRIBUTE, BUFFER, Allowance, Tar, Within, ratio
 LEVEL, THREADS = 3, 2
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
+LOOKS = 5  # at an image of which some places are asked for: a link to another folder takes one more
 
 # An entry of a layer, and how to open its content if it has any.
 Entry = tuple[tarfile.TarInfo, Callable[[], IO[bytes]] | None]
@@ -187,6 +188,22 @@ def unpack(
         for name, mtime in layer.folders.items():
             if tree.holds(root / name):
                 os.utime(root / name, (mtime, mtime))
+
+
+def unpack_places(image: Sequence[tuple[Path, str]], what: str, root: Path, places: Sequence[str]) -> None:
+    """Unpack of an image (`what`), each layer with its media type, the lowest first, what stands at some places,
+    wherever links lead from there. Raises OutsideError as `unpack`, and for links that lead on and on.
+    """
+    for _ in range(LOOKS):
+        shutil.rmtree(root, ignore_errors=True)
+        allowance = Allowance(what)
+        for path, media_type in image:
+            unpack(path, media_type, root, allowance, only=places)
+        lead_to = [str(inside(root, f"{place}/any").parent.relative_to(root)) for place in places]
+        if set(lead_to) <= set(places):
+            return
+        places = list(dict.fromkeys([*places, *lead_to]))
+    raise OutsideError(f"{what} holds links that lead on more than {LOOKS} times: {places[-1]} is the last")
 
 
 def _concerns(name: str, places: Sequence[str]) -> bool:

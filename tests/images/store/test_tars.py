@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hardening.foundation.errors import OutsideError
@@ -236,8 +236,10 @@ ENTRIES = st.one_of(
 
 @pytest.mark.needs("root")
 @given(st.lists(st.lists(ENTRIES, min_size=1, max_size=4), min_size=1, max_size=3))
+@example([[("d", tarfile.SYMTYPE), ("e/a", tarfile.REGTYPE)]])
+@example([[("e/a", tarfile.SYMTYPE), ("e/e", tarfile.REGTYPE)], [("d", tarfile.SYMTYPE)]])
 def test_files_are_those_that_the_unpacked_image_holds(plan: list[list[tuple[str, bytes]]]) -> None:
-    """Whatever later layers take away or replace: `layers.unpack` says what an engine shows in the end."""
+    """Whatever later layers take away or replace, and wherever links lead: what an engine shows in the end."""
     with TemporaryDirectory() as folder:
         paths = []
         for number, entries in enumerate(plan):
@@ -255,7 +257,14 @@ def test_files_are_those_that_the_unpacked_image_holds(plan: list[list[tuple[str
                 layers.unpack(path, TAR, trees[0])
         except OutsideError:
             return
-        for path in paths:
-            layers.unpack(path, TAR, trees[1], only=PLACES)
+        layers.unpack_places([(path, TAR) for path in paths], "it", trees[1], PLACES)
         whole, part = ([layers.small_text(tree, tree / place) for place in PLACES] for tree in trees)
         assert whole == part
+
+
+def test_links_that_lead_on_and_on_are_not_followed(tmp_path: Path) -> None:
+    """Each of them takes one more look at all layers."""
+    links = [hostile.member(f"d{n}", type=tarfile.SYMTYPE, linkname=f"d{n + 1}") for n in range(layers.LOOKS)]
+    (tmp_path / "layer").write_bytes(hostile.tar_of(*links))
+    with pytest.raises(OutsideError, match="holds links that lead on more than 5 times"):
+        layers.unpack_places([(tmp_path / "layer", TAR)], "it", tmp_path / "tree", ["d0/a"])
