@@ -195,7 +195,8 @@ def unpack_places(image: Sequence[tuple[Path, str]], what: str, root: Path, plac
     wherever links lead from there. Raises OutsideError as `unpack`, and for links that lead on and on.
     """
     for _ in range(LOOKS):
-        shutil.rmtree(root, ignore_errors=True)
+        if root.exists():
+            shutil.rmtree(root)
         allowance = Allowance(what)
         for path, media_type in image:
             unpack(path, media_type, root, allowance, only=places)

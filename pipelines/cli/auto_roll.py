@@ -52,5 +52,5 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
                 if apply:
                     say(f"interrupted: ./goldsmith roll.auto {quote(name)} --apply goes on with what is not over")
                 raise
-    lines = sorted((line for line, _ in answers), key=lambda line: names.index(line.fleet))
-    return lines, [error for _, error in answers if error]
+    answers.sort(key=lambda answer: answer[0].fleet)
+    return [line for line, _ in answers], [error for _, error in answers if error]
