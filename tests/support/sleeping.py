@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from hardening.foundation.errors import GoldsmithError
 from hardening.foundation.settings import Settings
@@ -61,6 +61,14 @@ class FileFleet(MemberFleet):
         """What was done, in order."""
         file = self.folder / "effects"
         return file.read_text().splitlines() if file.exists() else []
+
+    def is_unlocked(self) -> bool:
+        """Whether no process is in the middle of an effect, such as one that is suspended."""
+        try:
+            with FileLock(self.folder / "lock", timeout=0):
+                return True
+        except Timeout:
+            return False
 
     @contextmanager
     def _changed(self, effect: str, key: Key) -> Iterator[dict[str, str]]:

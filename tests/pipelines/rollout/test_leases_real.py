@@ -56,11 +56,11 @@ class Place:
         return process
 
     def suspend(self, process: BaseProcess) -> None:
-        """Suspend a process between two transactions: one that sleeps in the middle of one keeps the file."""
+        """Suspend a process between two transactions and two effects: one that sleeps in one keeps its file."""
         while True:
             send(process, signal.SIGSTOP)
             until(lambda: "State:\tT" in Path(f"/proc/{process.pid}/status").read_text(), "its sleep")
-            if self._writable():
+            if self.fleet.is_unlocked() and self._writable():
                 return
             send(process, signal.SIGCONT)
 
