@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from hardening.foundation.errors import OutsideError
+from images.ledger.database import IDLE
 from pipelines.durable.workers import SPACE
 
 KEEP_SECONDS = 30 * 86400  # how long the rows and logs of what is over are kept
@@ -84,7 +85,8 @@ class Roster:
         location = make_url(url)
         self._postgres = location.get_backend_name() != "sqlite"
         if self._postgres:  # a few connections are kept: marks come often, and one that a restart broke is replaced
-            how: dict[str, Any] = {"pool_size": 2, "pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+            asked = {"connect_timeout": 5, "options": IDLE}
+            how: dict[str, Any] = {"pool_size": 2, "pool_pre_ping": True, "connect_args": asked}
         else:
             how = {"poolclass": NullPool, "connect_args": {"timeout": BUSY_SECONDS}}
         self._url = url

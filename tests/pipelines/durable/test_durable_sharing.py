@@ -541,6 +541,17 @@ def test_a_dead_workers_flow_is_taken_in_less_than_ten_seconds(
     ended(second)
 
 
+@pytest.mark.needs(POSTGRES)
+def test_a_worker_that_is_suspended_in_a_transaction_locks_nobody_out_for_long(
+    running_postgres: Server, roster_of: Rosters
+) -> None:
+    """The server ends the session of one that says nothing more in the middle of a transaction."""
+    url = engine_url(running_postgres.new_database())
+    prepare(url)
+    with roster_of(url)._begin() as connection:
+        assert connection.exec_driver_sql("show idle_in_transaction_session_timeout").scalar() == "30s"
+
+
 def test_a_machine_has_so_many_places(tmp_path: Path) -> None:
     """Whoever asks; what is given back is free again."""
     first, second = one_of(tmp_path, 2), one_of(tmp_path, 2)
