@@ -1,4 +1,4 @@
-"""The example of docs/blast-radius.md is what is printed of these facts, and its table of ways is complete."""
+"""The example of docs/blast-radius.md is what is printed of these facts, and it says how many escalation paths there are."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def test_the_example_is_what_is_printed() -> None:
     assert lines.strip() == shown[1].strip()
 
 
-def test_the_document_says_how_many_ways_there_are() -> None:
+def test_the_document_says_how_many_escalation_paths_there_are() -> None:
     """The number of the list that is tested."""
-    assert f"{len(PLANTED)} ways" in DOCUMENT
+    assert f"{len(PLANTED)} escalation paths" in DOCUMENT
