@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 usage error or broken invariant, 2 content wrong, 3 refused by policy or gate, 4 the outside world
 failed.
-Imports stand inside the tasks, so that listing them is quick.
+Imports are inside the tasks, so that listing them is quick.
 """
 
 import gc
@@ -23,7 +23,7 @@ _YAML = "invoke.vendor.yaml"
 
 
 def _spare(module: str, **names: Any) -> None:
-    """Let `module` stand empty but for `names` while Invoke is imported: it needs it for its own tests or settings."""
+    """Replace `module` by an empty one with `names` while Invoke is imported: it needs it for tests or settings."""
     if module not in sys.modules:
         sys.modules[module] = ModuleType(module)
         sys.modules[module].__dict__.update(names, _spared=True)
@@ -45,148 +45,148 @@ from invoke import Collection, Context, Exit, ParseError, Program, task  # noqa:
 if hasattr(sys.modules["unittest.mock"], "_spared"):
     del sys.modules["unittest.mock"]  # whoever wants it gets the real one
 
-# What stands on the command line, each with its help.
+# The arguments of commands, each with its help.
 Names = Annotated[str, "a name, a glob, or `all`"]
 DefinitionName = Annotated[str, "a definition's name"]
 MachineName = Annotated[str, "a machine's name"]
 Reference = Annotated[str, "a definition's name, name:tag, registry/name:tag, or the beginning of a digest"]
-ReleaseDigest = Annotated[str, "a digest, the beginning of one, or name:tag: whatever tables print"]
+ReleaseDigest = Annotated[str, "a digest, the beginning of one, or name:tag, as tables print it"]
 Scanned = Annotated[str, "a definition's name, a glob, or `all`; or registry/name:tag or @digest"]
 Vulnerability = Annotated[str, "a vulnerability's id, such as CVE-2026-0001"]
 Controls = Annotated[str, "a control's id, a glob, or `all`"]
 ChangedPolicy = Annotated[str, "a changed policy, or a new one; without it, all content here is compared"]
-InsteadOf = Annotated[str, "the policy whose place it would take; by default the one of the file's name"]
-Against = Annotated[str, "the revision of git, or the directory, to compare with; else the last commit"]
-At = Annotated[str, "judge as of this day, or moment; such as 2027-01-31"]
+InsteadOf = Annotated[str, "the policy that it would replace; by default the one with the file's name"]
+Against = Annotated[str, "the git revision or directory to compare with; default: the last commit"]
+At = Annotated[str, "judge as of this day or moment, such as 2027-01-31"]
 ForPullRequest = Annotated[bool, "print it as a comment on a pull request"]
-Waived = Annotated[str, "whom: a definition's name, fleet/member, or a glob over these"]
-WaivedRule = Annotated[str, "what: a vulnerability, a control, a rule or a finding, as a refusal names it"]
+Waived = Annotated[str, "a definition's name, fleet/member, or a glob over these"]
+WaivedRule = Annotated[str, "a vulnerability, a control, a rule or a finding, as a refusal names it"]
 WaiverReason = Annotated[str, "why it is acceptable until then"]
-WaiverOwner = Annotated[str, "who mends it; else the owner of whom it is about"]
+WaiverOwner = Annotated[str, "who fixes it; default: the owner of the subject"]
 Approver = Annotated[str, "who accepts it: a second person"]
-WaivedPackage = Annotated[list[str], "of a vulnerability: the package; else what was found; repeatable"]
-WaivedVersion = Annotated[list[str], "of these packages: the version; else what was found; repeatable"]
-WaivedPath = Annotated[list[str], "of a secret: where it is; else what was found; repeatable"]
-Expires = Annotated[str, "its last day, such as 2027-01-31; else 30 days from now"]
-Inherited = Annotated[bool, "also in images built on it, of what they have from it"]
+WaivedPackage = Annotated[list[str], "the package of a vulnerability; default: the packages found; repeatable"]
+WaivedVersion = Annotated[list[str], "the version of these packages; default: the versions found; repeatable"]
+WaivedPath = Annotated[list[str], "the path of a secret; default: the paths found; repeatable"]
+Expires = Annotated[str, "its last day, such as 2027-01-31; default: 30 days from now"]
+Inherited = Annotated[bool, "also in images built on it, for what they inherit from it"]
 Justified = Annotated[str, "why the vulnerability does not affect it, in OpenVEX's words"]
-WaiverName = Annotated[str, "the name of its file; else it is made of whom and what"]
-IntoRoot = Annotated[str, "the content root to write into; else the checkout"]
+WaiverName = Annotated[str, "the name of its file; default: made from subject and rule"]
+IntoRoot = Annotated[str, "the content root to write into; default: the checkout"]
 FleetPolicy = Annotated[str, "judge by this policy instead of the fleets' own"]
 ContainerImage = Annotated[str, "a container image's name"]
 ControlName = Annotated[str, "a control's id"]
 Checked = Annotated[str, "image or directory; none with --host"]
 FleetName = Annotated[str, "a fleet's name"]
-Since = Annotated[str, "what was closed since then: a span such as 30d, or a day such as 2026-11-01"]
-MetricsFile = Annotated[str, "also write it into this file, in Prometheus' text format"]
+Since = Annotated[str, "only fixes closed since then: a span such as 30d, or a day such as 2026-11-01"]
+MetricsFile = Annotated[str, "also write this file, in Prometheus' text format"]
 Fleets = Annotated[str, "a fleet's name, a glob, or `all`"]
 
 NetworkKind = Annotated[str, "nftables, security-groups, docker or kubernetes; or all"]
-NetworkRole = Annotated[str, "a role of the network: check one machine of it, else this one"]
-RulesetFile = Annotated[str, "what `nft -j list ruleset` said there, in a file"]
-SocketsFile = Annotated[str, "what `ss -Hltnup` said there, in a file"]
+NetworkRole = Annotated[str, "a role of the network: check a machine of this role, by default this machine"]
+RulesetFile = Annotated[str, "a file with that machine's output of `nft -j list ruleset`"]
+SocketsFile = Annotated[str, "a file with that machine's output of `ss -Hltnup`"]
 OldPeer = Annotated[str, "a role, or a range of addresses such as 10.1.0.0/16"]
-NewPeer = Annotated[str, "what stands in its place then; rules move to a role that is there already"]
-TakenOver = Annotated[str | None, "FLEET/MEMBER, an image's name or digest, or a CVE; else all members"]
+NewPeer = Annotated[str, "its new name or range; if the role exists already, the rules move to it"]
+TakenOver = Annotated[str | None, "FLEET/MEMBER, an image's name or digest, or a CVE; default: all members"]
 Graph = Annotated[str, "also draw the graph into this file, .svg (by Graphviz) or .dot"]
-MemberName = Annotated[str, "FLEET/MEMBER, or a member's name or id where one fleet has it"]
-Everyone = Annotated[bool, "also list the members within policy, which are only counted else"]
+MemberName = Annotated[str, "FLEET/MEMBER, or a member's name or id if only one fleet has it"]
+Everyone = Annotated[bool, "also list the members within policy, which are otherwise only counted"]
 Json = Annotated[bool, "print JSON on standard output, for other programs"]
-Refresh = Annotated[bool, "ask the mirror for its package index first, as every night does"]
+Refresh = Annotated[bool, "fetch the mirror's package index first, as every night does"]
 NoCache = Annotated[bool, "build even what has not changed"]
-TrustPolicy = Annotated[str, "by the keys of this policy; else by the floor's"]
+TrustPolicy = Annotated[str, "use the keys of this policy; default: the floor's"]
 PolicyName = Annotated[str, "judge by this policy instead of the definitions' own"]
-JudgedBy = Annotated[str, "the policy that judged it, where that is not the definition's own"]
+JudgedBy = Annotated[str, "the policy that judged it, if that is not the definition's own"]
 Stop = Annotated[bool, "remove the container instead"]
-Quick = Annotated[bool, "without firmware, for whoever edits controls"]
+Quick = Annotated[bool, "without firmware, to try a control while you edit it"]
 Full = Annotated[bool, "with a cloud's answer for cloud-init too"]
-Live = Annotated[str, "ask only this control, and what every boot shows"]
-OnlyControl = Annotated[str, "only this control; of a directory or a host, a glob too"]
-ProfileName = Annotated[str, "for a directory or a host: the profile to check by; for a host else container-host"]
-OR_NOTHING = "its flag may stand without a value, which is True then"
+Live = Annotated[str, "run only this control, and the checks of every boot"]
+OnlyControl = Annotated[str, "only this control; for a directory or a host, a glob too"]
+ProfileName = Annotated[str, "for a directory or a host: the profile to check by; default for a host: container-host"]
+OR_NOTHING = "its flag may be given without a value, which then is True"
 HostAddress = Annotated[
-    str | bool, "check a host that runs: this one, or that at an address such as ssh://ops@web-2", OR_NOTHING
+    str | bool, "check a running host: this one, or one at an address such as ssh://ops@web-2", OR_NOTHING
 ]
 Output = Annotated[str, "the file to write"]
 Format = Annotated[str, "raw or qcow2"]
-Force = Annotated[bool, "also where the file is there already, in its place"]
-ScanForm = Annotated[str, "table, json, sarif, cyclonedx or html; by default as the ending of --output says"]
-ReportForm = Annotated[str, "html, csv, sarif or prometheus; by default as the ending of --output says"]
+Force = Annotated[bool, "overwrite an existing file"]
+ScanForm = Annotated[str, "table, json, sarif, cyclonedx or html; default: by the ending of --output"]
+ReportForm = Annotated[str, "html, csv, sarif or prometheus; default: by the ending of --output"]
 WaiverForm = Annotated[str, "openvex or trivyignore"]
-WhyOver = Annotated[str, "why, where that release is expired or revoked"]
-TakeNow = Annotated[bool, "take what the tags name now, whatever its cooldown; with --reason"]
-WhyRevoked = Annotated[str, "why, for everyone who meets it"]
+WhyOver = Annotated[str, "why, if that release is expired or revoked"]
+TakeNow = Annotated[bool, "pin what the tags name now, whatever its cooldown; needs --reason"]
+WhyRevoked = Annotated[str, "why, shown to everyone who uses it"]
 
 Adoptable = Annotated[
     list[str],
-    "a container's name or a glob, a compose file, a Dockerfile; several may follow; or ec2:TAG=VALUE,…, or asg:NAME, "
-    "or ecs:CLUSTER, eks:CLUSTER or kubernetes:NAMESPACE, or one thing of these, as ecs:CLUSTER/SERVICE",
+    "one or more containers (names or globs), compose files or Dockerfiles; or ec2:TAG=VALUE,…, asg:NAME, "
+    "ecs:CLUSTER, eks:CLUSTER or kubernetes:NAMESPACE, or one item of these, such as ecs:CLUSTER/SERVICE",
 ]
-Kubeconfig = Annotated[str, "the file that leads to the cluster of a namespace"]
+Kubeconfig = Annotated[str, "the kubeconfig file for the cluster of a namespace"]
 ClusterContext = Annotated[str, "which of its contexts"]
-InRegions = Annotated[str, "the regions to look in, separated by commas; else those of [aws]"]
-InAccounts = Annotated[str, "the accounts to look in; else that of [aws], and those with a role there"]
-NewFleet = Annotated[str, "what the fleet is called; else it is called after the service"]
+InRegions = Annotated[str, "the regions to look in, separated by commas; default: those of [aws]"]
+InAccounts = Annotated[str, "the accounts to look in; default: that of [aws], and those with a role there"]
+NewFleet = Annotated[str, "the fleet's name; default: the service's name"]
 Becomes = Annotated[str, "the definition, or the tag of an application image, that its members become"]
 AlsoDefinition = Annotated[bool, "draft the definition of its image too"]
-Follow = Annotated[bool, "keep running the image of others, and take what its tag names once that is old enough"]
-DraftsInto = Annotated[str, "the content root to draft into; else your first one, or the checkout"]
-OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; else that of the fleets"]
+Follow = Annotated[bool, "keep running somebody else's image, and follow its tag after the cooldown"]
+DraftsInto = Annotated[str, "the content root to draft into; default: your first one, or the checkout"]
+OtherEngine = Annotated[str, "the engine that runs it, as DOCKER_HOST; default: that of the fleets"]
 
 ScheduleTarget = Annotated[str, "cron, systemd, github, gitlab, kubernetes or eventbridge"]
 Scheduled = Annotated[
     str,
-    "nightly or fleet.check with arguments, for systemd serve or worker; else nightly, and in an image fleet.check all",
+    "nightly or fleet.check with arguments, for systemd serve or worker; default: nightly, in an image fleet.check all",
 ]
-TimeOfDay = Annotated[str, "when, as 02:17"]
-Zone = Annotated[str, "the time zone of that, such as Europe/Berlin"]
+TimeOfDay = Annotated[str, "the time of day, such as 02:17"]
+Zone = Annotated[str, "its time zone, such as Europe/Berlin"]
 Limit = Annotated[str, "how long a run may take"]
-OwnImage = Annotated[str, "Goldsmith's image for kubernetes and eventbridge; else what `stable` names of `goldsmith`"]
-ContentRoot = Annotated[str, "a folder of your own, which `content` in the settings names"]
-IntoFolder = Annotated[str, "the folder to write the files to; else they are printed"]
+OwnImage = Annotated[str, "Goldsmith's image for kubernetes and eventbridge; default: `stable` of `goldsmith`"]
+ContentRoot = Annotated[str, "your own folder, which `content` in the settings names"]
+IntoFolder = Annotated[str, "the folder to write the files to; default: print them"]
 
 Apply = Annotated[bool, "act; without it the plan is shown and nothing happens"]
 Adopt = Annotated[list[str], "take over the unknown member of this name, a glob, or `all`; repeatable"]
 AuditReason = Annotated[str, "why, for the audit"]
 PlanOutput = Annotated[str, "write the plan to this file, for `roll.start --plan`"]
-Markdown = Annotated[bool, "print it as whoever approves it reads it"]
-ExactPlan = Annotated[str, "carry out exactly the plan in this file, or refuse where the world has moved"]
+Markdown = Annotated[bool, "print it as Markdown, for the person who approves it"]
+ExactPlan = Annotated[str, "execute exactly the plan in this file, or refuse if anything has changed"]
 PlanOfOthers = Annotated[str, "approve the plan in this file, which somebody else made"]
 AsOwner = Annotated[bool, "do without a second person's approval, which the audit shows"]
-Watch = Annotated[bool, "until it is over, live in a terminal"]
-RolloutId = Annotated[str, "what was done in this one, step by step"]
+Watch = Annotated[bool, "watch until it is over, live in a terminal"]
+RolloutId = Annotated[str, "show the steps of this rollout"]
 Seeds = Annotated[int, "how many rollouts"]
-Seed = Annotated[int, "the first seed; each stands for one rollout"]
+Seed = Annotated[int, "the first seed; each seed is one rollout"]
 
 OnlyUrgent = Annotated[
-    bool, "only images of which an exploited or critical hole can be fixed now; ends at once without any"
+    bool, "only images with an exploited or critical vulnerability that can be fixed now; ends at once without any"
 ]
 DryRun = Annotated[bool, "show what every stage would do, and do nothing"]
-DigestDryRun = Annotated[bool, "show what would be told to whom; nothing is sent or written"]
-OnlyImages = Annotated[str, "only these images (a glob) and what they stand on; fleets are checked always"]
-Capabilities = Annotated[str, "what it takes on, with commas, such as docker,arch:amd64; else all that is found"]
-WorkerParallel = Annotated[int, "how many flows at a time; else as many as the setting `parallel` says"]
-Drain = Annotated[bool, "end as soon as nothing waits that it could do"]
-Keep = Annotated[bool, "leave what it made running, to look at"]
+DigestDryRun = Annotated[bool, "show what would be sent to whom; nothing is sent or written"]
+OnlyImages = Annotated[str, "only these images (a glob) and their bases; fleets are always checked"]
+Capabilities = Annotated[str, "what it offers, with commas, such as docker,arch:amd64; default: all that is found"]
+WorkerParallel = Annotated[int, "how many flows at a time; default: the setting `parallel`"]
+Drain = Annotated[bool, "end as soon as nothing is left that it could do"]
+Keep = Annotated[bool, "leave everything running, to look at"]
 Machines = Annotated[bool, "also what machine images need: QEMU, firmware, disk tools"]
-TestPath = Annotated[str, "a test file or folder: only its tests, at once, without lint and setup"]
+TestPath = Annotated[str, "a test file or folder: run only its tests, without lint and setup"]
 TestNames = Annotated[str, "only tests whose names match, as pytest's -k"]
 ContentOnly = Annotated[bool, "only the content, in a second: no linters, no types"]
 Fast = Annotated[bool, "only tests that need no Docker, QEMU, network or build"]
 
 OwnRole = Annotated[str, "builder, publisher, scanner, roller, reaper, auditor or network"]
 PolicyForm = Annotated[str, "json, terraform or cloudformation"]
-OfAccount = Annotated[str, "the account that the role is in; by default the one that owns the images"]
+OfAccount = Annotated[str, "the account that the role is in; default: the one that owns the images"]
 
 namespace = Collection()
 _BY_ROOM_ALONE = {"worker_run"}  # `worker` runs it: Invoke lets no task and no collection share a name
 
 
 def command(body: Callable[..., Any]) -> Any:
-    """An invoke task whose failures become one clear message and the exit code of their family.
+    """Make an invoke task whose failures become one clear message and the exit code of their family.
 
     The function `image_build` becomes `image.build`. Its arguments are annotated with their help; those without a
-    default stand without a flag, but for lists, whose flag is repeated. A task may return its exit code.
+    default are positional, except for lists, whose flag is repeated. A task may return its exit code.
     """
 
     @wraps(body)
@@ -232,7 +232,7 @@ def _show(lines: Sequence[Any], errors: Iterable[Any] = (), **how: Any) -> int:
 
 @command
 def image_list(c: Context, json: Json = False) -> int:
-    """Every definition: what was built last, and where its channels point."""
+    """List the definitions: what was built last, and where their channels point."""
     from dataclasses import replace
 
     from pipelines.cli.image_output import DEFINITION_COLUMNS, definition_lines
@@ -249,7 +249,7 @@ def image_list(c: Context, json: Json = False) -> int:
 
 @command
 def image_plan(c: Context, name: Names, refresh: Refresh = False, json: Json = False) -> int:
-    """What a build would do, and why. Builds nothing."""
+    """Show what a build would do, and why. Builds nothing."""
     from pipelines.cli.image import PLAN_COLUMNS, plan_images
 
     return _show(*plan_images(name, refresh=refresh), columns=PLAN_COLUMNS, as_json=json)
@@ -264,7 +264,7 @@ def image_build(
     refresh: Refresh = False,
     json: Json = False,
 ) -> int:
-    """Build and verify what changed, and whatever it stands on; machines are booted, scanned and judged too."""
+    """Build and verify what changed, and its parents; machines are booted, scanned and gated too."""
     from pipelines.cli.image import BUILD_COLUMNS, build_images
 
     outcomes = build_images(name, no_cache=no_cache, refresh=refresh, policy=policy)
@@ -284,7 +284,7 @@ def image_verify(c: Context, name: Names, json: Json = False) -> int:
 def image_boot(
     c: Context, name: MachineName, quick: Quick = False, full: Full = False, control: Live = "", json: Json = False
 ) -> int:
-    """Boot a machine as it stands now, built for this boot where it changed, and run its live checks in it."""
+    """Boot a machine's current definition, built for this boot if it changed, and run its live checks in it."""
     from pipelines.cli.export import boot_image
     from pipelines.cli.image_output import show_checks
 
@@ -295,7 +295,7 @@ def image_boot(
 def image_export(
     c: Context, name: MachineName, output: Output = "", form: Format = "raw", force: Force = False, json: Json = False
 ) -> int:
-    """Write a machine's disk to a file that is not there yet, for private clouds and hypervisors."""
+    """Write a machine's disk to a new file, for private clouds and hypervisors."""
     from pipelines.cli.export import EXPORT_COLUMNS, export_image
 
     return _show(export_image(name, form, output, force=force), columns=EXPORT_COLUMNS, as_json=json)
@@ -305,7 +305,7 @@ def image_export(
 def image_scan(
     c: Context, ref: Scanned, policy: PolicyName = "", form: ScanForm = "", output: Output = "", json: Json = False
 ) -> int:
-    """Scan images, ours or anybody's, with every scanner, and say what the gate would answer."""
+    """Scan any image with every scanner, and show what the gate would decide."""
     from pipelines.cli.scanning import form_of, require_one, scan_images, show_scans
 
     chosen = "json" if json else form_of(form, output)
@@ -315,7 +315,7 @@ def image_scan(
 
 @command
 def image_publish(c: Context, name: Names, policy: PolicyName = "", json: Json = False) -> int:
-    """Build, scan, judge and publish to the candidate channel; re-date what nears its expiry."""
+    """Build, scan, gate and publish to the candidate channel; re-date what is near its expiry."""
     from pipelines.cli.image import PUBLISH_COLUMNS, publish_images
 
     return _show(*publish_images(name, policy), columns=PUBLISH_COLUMNS, as_json=json)
@@ -331,7 +331,7 @@ def image_promote(c: Context, name: Names, policy: JudgedBy = "", json: Json = F
 
 @command
 def image_rollback(c: Context, name: DefinitionName, reason: WhyOver = "", json: Json = False) -> int:
-    """Move `stable` back to the release it pointed to before."""
+    """Move `stable` back to the release that it pointed to before."""
     from pipelines.cli.image import CHANNEL_COLUMNS, rollback_image
 
     return _show(rollback_image(name, reason), columns=CHANNEL_COLUMNS, as_json=json)
@@ -339,16 +339,16 @@ def image_rollback(c: Context, name: DefinitionName, reason: WhyOver = "", json:
 
 @command
 def image_revoke(c: Context, digest: ReleaseDigest, reason: WhyRevoked = "", json: Json = False) -> int:
-    """Take a release out of policy at once, everywhere, with all that is built on it. Nothing takes that back."""
+    """Revoke a release and everything built on it, everywhere and at once. This cannot be undone."""
     from pipelines.cli.image import CHANNEL_COLUMNS, revoke_release
 
     moved = revoke_release(digest, reason)
-    return _show(moved, columns=CHANNEL_COLUMNS, as_json=json, empty="no channel points to what is revoked")
+    return _show(moved, columns=CHANNEL_COLUMNS, as_json=json, empty="no channel points to a revoked release")
 
 
 @command
 def image_verify_trust(c: Context, ref: Reference, policy: TrustPolicy = "", json: Json = False) -> int:
-    """What an image proves by signatures, anybody's too; or the first thing that is wrong with it."""
+    """Verify the signatures of any image; show what they prove, or the first problem."""
     from pipelines.cli.signing import TRUST_COLUMNS, verify_trust
 
     return _show(verify_trust(ref, policy), columns=TRUST_COLUMNS, as_json=json)
@@ -364,7 +364,7 @@ def image_reproduce(c: Context, ref: Reference, policy: TrustPolicy = "", json: 
 
 @command
 def image_show(c: Context, ref: Reference, json: Json = False) -> None:
-    """Everything about a published image, from the registry alone."""
+    """Show everything about a published image, from the registry alone."""
     from pipelines.cli.image import print_release, show_release
 
     print_release(show_release(ref), as_json=json)
@@ -372,7 +372,7 @@ def image_show(c: Context, ref: Reference, json: Json = False) -> None:
 
 @command
 def image_why(c: Context, name: DefinitionName, json: Json = False) -> None:
-    """Which input changed since the last artifact, packages old → new."""
+    """Show which input changed since the last artifact, packages old → new."""
     from pipelines.cli.image import show_why, why_image
 
     show_why(why_image(name), as_json=json)
@@ -380,7 +380,7 @@ def image_why(c: Context, name: DefinitionName, json: Json = False) -> None:
 
 @command
 def image_outdated(c: Context, ref: Scanned, policy: PolicyName = "", json: Json = False) -> int:
-    """What in the world is newer than an image, with reason and urgency. Builds nothing."""
+    """Show what is newer than an image outside, with reason and urgency. Builds nothing."""
     from pipelines.cli.outdated import show_outdated, what_is_outdated
 
     return show_outdated(*what_is_outdated(ref, policy=policy), as_json=json)
@@ -388,7 +388,7 @@ def image_outdated(c: Context, ref: Scanned, policy: PolicyName = "", json: Json
 
 @command
 def image_affected(c: Context, vulnerability: Vulnerability, json: Json = False) -> int:
-    """Who has a vulnerability: releases and running members, since when, fixed where, due when, who acts."""
+    """Find the releases and running members with a vulnerability: since when, the fix, the deadline, who acts."""
     from pipelines.cli.affected import show_affected, who_is_affected
 
     return show_affected(who_is_affected(vulnerability), as_json=json)
@@ -396,7 +396,7 @@ def image_affected(c: Context, vulnerability: Vulnerability, json: Json = False)
 
 @command
 def image_prune(c: Context, apply: Apply = False, json: Json = False) -> int:
-    """Remove expired and superseded releases that nothing uses, with all that is attached to them."""
+    """Remove expired and superseded releases that nothing uses, with everything attached to them."""
     from pipelines.cli.image import PRUNE_COLUMNS, prune_images
 
     empty = "nothing to remove"
@@ -405,7 +405,7 @@ def image_prune(c: Context, apply: Apply = False, json: Json = False) -> int:
 
 @command
 def image_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
-    """Find at AWS what killed runs left and no line of the ledger owns; remove what is due."""
+    """Find orphans of killed runs at AWS that no line of the ledger owns; remove those that are due."""
     from pipelines.cli.reap import REAP_COLUMNS, reap_images
 
     return _show(reap_images(apply=apply), columns=REAP_COLUMNS, as_json=json, empty="no orphan was found")
@@ -415,16 +415,16 @@ def image_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
 def image_lock(
     c: Context, name: Names, now: TakeNow = False, reason: AuditReason = "", json: Json = False
 ) -> int:  # fmt: skip
-    """Move the pinned digests of upstream bases, in images.lock.toml, to the newest that waited out its cooldown."""
+    """Move the pinned digests of upstream bases, in images.lock.toml, to the newest past their cooldown."""
     from pipelines.cli.image import LOCK_COLUMNS, lock_upstreams
 
-    empty = "nothing to move: no definition among these stands on an upstream image"
+    empty = "nothing to move: none of these definitions is based on an upstream image"
     return _show(*lock_upstreams(name, now=now, reason=reason), columns=LOCK_COLUMNS, as_json=json, empty=empty)
 
 
 @command
 def image_run(c: Context, name: ContainerImage, stop: Stop = False, json: Json = False) -> int:
-    """Run an image as its definition means it: read-only, no capabilities, its tmpfs and user, ports on loopback."""
+    """Run an image as its definition says: read-only, no capabilities, its tmpfs and user, ports on loopback."""
     from pipelines.cli.containers import run_image, show_run
 
     return show_run(run_image(name, stop=stop), as_json=json)
@@ -432,7 +432,7 @@ def image_run(c: Context, name: ContainerImage, stop: Stop = False, json: Json =
 
 @command
 def image_rebuild(c: Context, json: Json = False) -> int:
-    """Fill the ledger again from the registry, which is the truth about what was published."""
+    """Rebuild the ledger from the registry, which is authoritative for what was published."""
     from pipelines.cli.image import RELEASE_COLUMNS, rebuild_ledger
 
     empty = "no release was found there"
@@ -444,7 +444,7 @@ def image_rebuild(c: Context, json: Json = False) -> int:
 
 @command
 def feed_update(c: Context, json: Json = False) -> int:
-    """Ask every feed for newer data, and tell what it changes for the images that the ledger knows."""
+    """Fetch newer data from every feed, and show what it changes for the images that the ledger knows."""
     from pipelines.cli.feeds import show_update, update_feeds
 
     return show_update(update_feeds(), as_json=json)
@@ -455,7 +455,7 @@ def feed_update(c: Context, json: Json = False) -> int:
 
 @command
 def key_show(c: Context, json: Json = False) -> int:
-    """The keys that sign releases here, as a policy of somebody else names them."""
+    """Show this installation's signing keys, in the form that another policy takes."""
     from pipelines.cli.signing import KEY_COLUMNS, show_keys
 
     return _show(show_keys(), columns=KEY_COLUMNS, as_json=json)
@@ -463,7 +463,7 @@ def key_show(c: Context, json: Json = False) -> int:
 
 @command
 def key_rotate(c: Context, json: Json = False) -> int:
-    """Sign with a new key from now on. What the old one signed stays trusted; its private half is removed."""
+    """Sign with a new key from now on. Signatures of the old key stay trusted; its private half is removed."""
     from pipelines.cli.signing import KEY_COLUMNS, rotate_keys
 
     return _show(rotate_keys(), columns=KEY_COLUMNS, as_json=json)
@@ -471,7 +471,7 @@ def key_rotate(c: Context, json: Json = False) -> int:
 
 @command
 def control_list(c: Context, json: Json = False) -> int:
-    """Every control, and the profiles it stands in."""
+    """List the controls, and the profiles that use them."""
     from pipelines.cli.controls import CONTROL_COLUMNS, control_rows
 
     return _show(control_rows(), columns=CONTROL_COLUMNS, as_json=json)
@@ -479,7 +479,7 @@ def control_list(c: Context, json: Json = False) -> int:
 
 @command
 def control_show(c: Context, name: ControlName, json: Json = False) -> None:
-    """One control: its reason, its cost, its parameters, its check."""
+    """Show one control: its reason, its cost, its parameters, its check."""
     from pipelines.cli.controls import show_control_of
 
     show_control_of(name, as_json=json)
@@ -492,8 +492,8 @@ def control_check(
 ) -> int:  # fmt: skip
     """Check an image's newest artifact, a filesystem in a directory by --profile, or a host, against controls.
 
-    `./goldsmith control.check debian-server` is about an image, `control.check /mnt/disk --profile cis-level1` about a
-    directory, `control.check --host ssh://ops@web-2` about a host: nothing is installed or changed there.
+    `./goldsmith control.check debian-server` checks an image, `control.check /mnt/disk --profile cis-level1` a
+    directory, `control.check --host ssh://ops@web-2` a host: nothing is installed or changed there.
     """
     from pipelines.cli.controls import check_a_host, check_directory, means_folder, require_one_subject
     from pipelines.cli.image import verify_images
@@ -509,7 +509,7 @@ def control_check(
 
 @command
 def control_test(c: Context, name: Controls, json: Json = False) -> int:
-    """Prove a control by its cases.toml: its check fails where it is broken, and holds where it was applied."""
+    """Prove a control by its cases.toml: its check must fail on the broken tree and pass where it was applied."""
     from pipelines.cli.controls import prove_controls, show_proofs
 
     return show_proofs(prove_controls(name), as_json=json)
@@ -517,7 +517,7 @@ def control_test(c: Context, name: Controls, json: Json = False) -> int:
 
 @command
 def policy_show(c: Context, name: Names, json: Json = False) -> None:
-    """What a policy asks of images and instances, and when it must be reviewed."""
+    """Show what a policy requires of images and members, and when it must be reviewed."""
     from pipelines.cli.controls import show_policies
 
     show_policies(name, as_json=json)
@@ -528,10 +528,10 @@ def policy_preview(
     c: Context, file: ChangedPolicy = "", instead_of: InsteadOf = "", against: Against = "", at: At = "",
     markdown: ForPullRequest = False, json: Json = False,
 ) -> int:  # fmt: skip
-    """Whom changed policies, profiles, controls or waivers newly refuse or free: images here, and all fleets' members.
+    """Show which images and members changed policies, profiles, controls or waivers would newly refuse or allow.
 
-    `./goldsmith policy.preview` compares what stands here with the last commit, `--against origin/main` with a branch,
-    and a FILE, as the policy of its name, with the one in force.
+    `./goldsmith policy.preview` compares the checkout with the last commit, `--against origin/main` with a branch,
+    and a FILE with the policy of its name.
     """
     from pipelines.cli.preview import preview, show_preview
 
@@ -540,7 +540,7 @@ def policy_preview(
 
 @command
 def waiver_list(c: Context, json: Json = False) -> int:
-    """Every waiver, whom it covers and when it ends."""
+    """List the waivers, what they cover and when they end."""
     from pipelines.cli.waiving import show_waivers, waiver_lines
 
     return show_waivers(waiver_lines(), as_json=json)
@@ -553,7 +553,7 @@ def waiver_new(
     inherited: Inherited = False, justification: Justified = "", name: WaiverName = "", content: IntoRoot = "",
     json: Json = False,
 ) -> int:  # fmt: skip
-    """Write a waiver for SUBJECT and RULE that is not there yet, and say whom it frees."""
+    """Write a new waiver for SUBJECT and RULE, and show what it allows."""
     from pipelines.cli.waiving import new_waiver, show_new
 
     made = new_waiver(
@@ -565,7 +565,7 @@ def waiver_new(
 
 @command
 def waiver_export(c: Context, image: DefinitionName, form: WaiverForm = "openvex") -> None:
-    """The waivers in force for an image in a form that other scanners read."""
+    """Print an image's waivers in force, in a form that other scanners read."""
     from hardening.foundation.console import out
     from pipelines.cli.waiving import export_waivers
 
@@ -577,16 +577,16 @@ def waiver_export(c: Context, image: DefinitionName, form: WaiverForm = "openvex
 
 @command
 def fleet_list(c: Context, json: Json = False) -> int:
-    """Every fleet."""
+    """List the fleets."""
     from pipelines.cli.controls import FLEET_COLUMNS, fleet_lines
 
-    empty = "no fleet is defined; ./goldsmith adopt drafts one of what runs, CONTRIBUTING.md shows how to write one"
+    empty = "no fleet is defined; ./goldsmith adopt drafts one from a service, CONTRIBUTING.md shows how to write one"
     return _show(fleet_lines(), columns=FLEET_COLUMNS, as_json=json, empty=empty)
 
 
 @command
 def fleet_scan(c: Context, name: Names, json: Json = False) -> int:
-    """Find what the fleets run, over hosts and regions, and write it into the ledger; exit code 4: not all was read."""
+    """Record what the fleets run, on all hosts and in all regions; exit code 4: something was not read."""
     from pipelines.cli.rollout import SEEN_COLUMNS, scan_exit_code, scan_fleets
 
     lines, errors = scan_fleets(name)
@@ -606,7 +606,7 @@ def fleet_check(
 
 @command
 def fleet_explain(c: Context, member: MemberName, json: Json = False) -> int:
-    """The story of one member: its image, what the policy says since when, what happens next, what its owner can do."""
+    """Explain one member: its image, its violations and since when, what happens next, what its owner can do."""
     from pipelines.cli.explain import explain_member, show_story
 
     return show_story(explain_member(member), as_json=json)
@@ -614,11 +614,11 @@ def fleet_explain(c: Context, member: MemberName, json: Json = False) -> int:
 
 @command
 def fleet_blast_radius(c: Context, taken: TakenOver = None, output: Graph = "", json: Json = False) -> int:
-    """What an attacker reaches from a member, and which single changes shrink that.
+    """Show what an attacker reaches from a member, and which single changes shrink that.
 
-    `./goldsmith fleet.blast-radius shop/web-1` is about one member, `nginx` in its place about all that run an image,
-    `CVE-2026-0001` about all that have that vulnerability; without a name every member is compared.
-    Exit code 4: a fleet was never checked, or the last check or IAM could not read something; it is named.
+    `./goldsmith fleet.blast-radius shop/web-1` evaluates one member, `nginx` instead all members with that image,
+    `CVE-2026-0001` all with that vulnerability; without a name every member is compared.
+    Exit code 4: a fleet was never checked, or the last check or IAM could not read something, which is named.
     """
     from pipelines.cli.blast_radius import blast_radius, show_radius
 
@@ -629,7 +629,7 @@ def fleet_blast_radius(c: Context, taken: TakenOver = None, output: Graph = "", 
 def fleet_render(
     c: Context, fleet: FleetName, output: IntoFolder = "", force: Force = False, json: Json = False
 ) -> None:
-    """What a cluster is given for a Kubernetes fleet: roles that read and roll, a policy that verifies signatures."""
+    """Render manifests for a Kubernetes fleet: roles to read and roll it, a policy that verifies signatures."""
     from pipelines.cli.rendering import render_manifests, show_rendered
 
     show_rendered(render_manifests(fleet, output=output, force=force), as_json=json)
@@ -642,7 +642,7 @@ def fleet_render(
 def network_render(
     c: Context, kind: NetworkKind, output: IntoFolder = "", force: Force = False, json: Json = False
 ) -> None:
-    """What the network means to nftables, security-groups, docker or kubernetes; or all of them. Changes nothing."""
+    """Render the network for nftables, security-groups, docker, kubernetes, or all of them. Changes nothing."""
     from pipelines.cli.network import render_network
     from pipelines.cli.rendering import show_rendered
 
@@ -651,7 +651,7 @@ def network_render(
 
 @command
 def network_apply(c: Context, kind: NetworkKind, apply: Apply = False, json: Json = False) -> int:
-    """What has to change until definitions, security groups and the engine's networks are as the network says."""
+    """Show or make the changes that bring definitions, groups and Docker networks in line with the network."""
     from pipelines.cli.network import apply_network, show_steps
 
     return show_steps(*apply_network(kind, apply=apply), as_json=json)
@@ -662,10 +662,10 @@ def network_check(
     c: Context, kind: NetworkKind = "all", role: NetworkRole = "", ruleset: RulesetFile = "", sockets: SocketsFile = "",
     json: Json = False,
 ) -> int:  # fmt: skip
-    """What is more or less open than the network says, and what is unknown; exit code 3: it differs, 4: unread.
+    """Show what is more or less open than the network says, or unknown; exit code 3: it differs, 4: unread.
 
-    `./goldsmith network.check --role db` is about the machine it runs on, as one of the role db; with --ruleset and
-    --sockets about the one that said so.
+    `./goldsmith network.check --role db` checks the machine it runs on, as one of the role db; with --ruleset and
+    --sockets it checks the machine that these files come from.
     """
     from pipelines.cli.network import check_network, show_differences
 
@@ -674,7 +674,7 @@ def network_check(
 
 @command
 def network_refactor(c: Context, old: OldPeer, new: NewPeer, apply: Apply = False, json: Json = False) -> int:
-    """Another name or range in the place of one, everywhere it stands: who gains and who loses which way; or do it."""
+    """Rename a role or range everywhere it is used: show who gains and loses access, or do it."""
     from pipelines.cli.network_moving import refactor, show_move
 
     return show_move(refactor(old, new, apply=apply), as_json=json)
@@ -685,7 +685,7 @@ def network_refactor(c: Context, old: OldPeer, new: NewPeer, apply: Apply = Fals
 
 @command
 def fleet_rebuild(c: Context, name: Fleets, apply: Apply = False, json: Json = False) -> int:
-    """Find application images whose golden base has a newer release; tell their owners, and ask for a new build."""
+    """Find application images whose golden base has a newer release; tell their owners and request new builds."""
     from pipelines.cli.rollout import NO_UPTAKE, UPTAKE_COLUMNS, rebuild_applications
 
     return _show(*rebuild_applications(name, apply=apply), columns=UPTAKE_COLUMNS, as_json=json, empty=NO_UPTAKE)
@@ -698,7 +698,7 @@ def adopt(
     kubeconfig: Kubeconfig = "", context: ClusterContext = "", follow: Follow = False, apply: Apply = False,
     json: Json = False,
 ) -> None:  # fmt: skip
-    """Draft fleets of CONTAINER…, compose.yaml, Dockerfile, ec2:TAG=VALUE, asg:, ecs:, eks: or kubernetes:NAME."""
+    """Draft fleets from CONTAINER…, compose.yaml, Dockerfile, ec2:TAG=VALUE, asg:, ecs:, eks: or kubernetes:NAME."""
     from pipelines.cli.adopt import ECS, EKS, KUBERNETES, adopt, in_cloud, show_adopted
 
     cloud = in_cloud(what, definition=definition, engine=engine, follow=follow)
@@ -728,7 +728,7 @@ def adopt(
 def roll_plan(
     c: Context, fleet: FleetName, adopt: Adopt, output: PlanOutput = "", markdown: Markdown = False, json: Json = False
 ) -> None:
-    """What a rollout of the fleet would do: waves, steps, time, calls; or why it is refused."""
+    """Show what a rollout of the fleet would do: waves, steps, time, calls; or why it is refused."""
     from pipelines.cli.rollout import plan_roll, show_plan
 
     show_plan(plan_roll(fleet, adopt, output), as_json=json, as_markdown=markdown, file=output)
@@ -744,7 +744,7 @@ def roll_start(
     apply: Apply = False,
     json: Json = False,
 ) -> int:
-    """Replace the violating members wave by wave, healthy before the old one goes, or roll back."""
+    """Replace the violating members wave by wave; each new one must be healthy before the old one goes."""
     from pipelines.cli.rollout import roll_fleet, show_roll
 
     roll = roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner)
@@ -753,7 +753,7 @@ def roll_start(
 
 @command
 def roll_status(c: Context, fleet: FleetName, watch: Watch = False, json: Json = False) -> int:
-    """How the fleet's rollout stands: wave, members, what it waits for, which process executes it."""
+    """Show the fleet's rollout: wave, members, what it waits for, which process executes it."""
     from pipelines.cli.rollout_watch import show_status
 
     return show_status(fleet, watch=watch, as_json=json)
@@ -761,14 +761,14 @@ def roll_status(c: Context, fleet: FleetName, watch: Watch = False, json: Json =
 
 @command
 def roll_history(c: Context, fleet: FleetName, rollout: RolloutId = "", json: Json = False) -> None:
-    """The fleet's rollouts, the newest first."""
+    """List the fleet's rollouts, the newest first."""
     from pipelines.cli.rollout_watch import show_history
 
     show_history(fleet, rollout, as_json=json)
 
 
 def _tell(fleet: str, what: str, reason: str) -> None:
-    """Tell the fleet's rollout that is under way to pause, resume, approve or abort."""
+    """Tell the fleet's current rollout to pause, resume, approve or abort."""
     from pipelines.cli.rollout_watch import command
     from pipelines.rollout.state import Command
 
@@ -777,19 +777,19 @@ def _tell(fleet: str, what: str, reason: str) -> None:
 
 @command
 def roll_pause(c: Context, fleet: FleetName, reason: AuditReason = "") -> None:
-    """Let the rollout begin nothing more until it is resumed; in-progress replacements reach a safe point."""
+    """Pause the rollout; in-progress replacements continue to a safe point."""
     _tell(fleet, "pause", reason)
 
 
 @command
 def roll_resume(c: Context, fleet: FleetName, reason: AuditReason = "") -> None:
-    """Let a paused rollout go on."""
+    """Resume a paused rollout."""
     _tell(fleet, "resume", reason)
 
 
 @command
 def roll_approve(c: Context, fleet: FleetName, plan: PlanOfOthers = "", reason: AuditReason = "") -> None:
-    """End the bake now, and promote its wave; with --plan, approve a plan that is not begun yet."""
+    """End the bake now, and promote its wave; with --plan, approve a plan that has not begun."""
     if not plan:
         _tell(fleet, "approve", reason)
         return
@@ -800,7 +800,7 @@ def roll_approve(c: Context, fleet: FleetName, plan: PlanOfOthers = "", reason: 
 
 @command
 def roll_abort(c: Context, fleet: FleetName, reason: AuditReason = "") -> None:
-    """End the rollout: the wave under way is put back, what was promoted stays."""
+    """End the rollout: roll the current wave back; promoted members stay."""
     _tell(fleet, "abort", reason)
 
 
@@ -816,7 +816,7 @@ def roll_rollback(
 
 @command
 def roll_auto(c: Context, name: Fleets, apply: Apply = False, json: Json = False) -> int:
-    """Bring fleets back into policy as their files allow, or ask for the approval that they require."""
+    """Bring fleets back into policy as far as their files allow, or request the approval that they require."""
     from pipelines.cli.auto_roll import AUTO_COLUMNS, auto_roll
 
     return _show(*auto_roll(name, apply=apply), columns=AUTO_COLUMNS, as_json=json, long="detail")
@@ -824,7 +824,7 @@ def roll_auto(c: Context, name: Fleets, apply: Apply = False, json: Json = False
 
 @command
 def roll_simulate(c: Context, seeds: Seeds = 1000, seed: Seed = 0, json: Json = False) -> int:
-    """Roll a fleet that does not exist, under faults drawn from seeds; exit code 1 where a promise is broken."""
+    """Roll simulated fleets under faults drawn from seeds; exit code 1: an invariant is broken."""
     from pipelines.cli.simulate import show_simulation, simulate_rollouts
 
     return show_simulation(simulate_rollouts(seeds, seed), as_json=json)
@@ -847,7 +847,7 @@ def nightly(
     c: Context, policy: PolicyName = "", only: OnlyImages = "all", only_urgent: OnlyUrgent = False,
     dry_run: DryRun = False, json: Json = False,
 ) -> int:  # fmt: skip
-    """Refresh, rebuild, judge, publish, roll, report; an interrupted night goes on. Exit code: who must act."""
+    """Refresh, rebuild, gate, publish, roll, report; completes an interrupted night. Exit code: who must act."""
     from pipelines.nightly.night_run import run_nightly, show_nightly
 
     return show_nightly(run_nightly(policy, only, urgent=only_urgent, dry=dry_run), as_json=json)
@@ -855,7 +855,7 @@ def nightly(
 
 @command
 def serve(c: Context, policy: PolicyName = "") -> int:
-    """Stay, and run the night by a schedule, urgent fixes at once and what webhooks ask for; health and metrics."""
+    """Keep running: nights by a schedule, urgent fixes, webhooks; serves the report, health and metrics."""
     from pipelines.cli.serve import serve
 
     return serve(policy)
@@ -863,7 +863,7 @@ def serve(c: Context, policy: PolicyName = "") -> int:
 
 @command
 def report(c: Context, form: ReportForm = "", output: Output = "", json: Json = False) -> int:
-    """Write the page on what lacks a fix, since when, due when and who acts; or the judged members in another form."""
+    """Write a page with what lacks a fix, since when, due when and who acts; or the judged members in another form."""
     from pipelines.cli.report import make_report
 
     return make_report(form, output, as_json=json)
@@ -871,7 +871,7 @@ def report(c: Context, form: ReportForm = "", output: Output = "", json: Json = 
 
 @command
 def digest(c: Context, dry_run: DigestDryRun = False, json: Json = False) -> int:
-    """Tell the channels of [digest], by mail and chat, what is newly out of policy, still open, acted on, and over."""
+    """Send the channels of [digest], by mail and chat, what is new, still open, acted on and ended."""
     from pipelines.cli.digest import run_digest
     from pipelines.wiring import image_context
 
@@ -880,7 +880,7 @@ def digest(c: Context, dry_run: DigestDryRun = False, json: Json = False) -> int
 
 @command
 def latency(c: Context, since: Since = "", metrics: MetricsFile = "", json: Json = False) -> int:
-    """How long fixes took from the fixed package to the last member, against the policy's windows; what is open."""
+    """Show how long fixes took from the fixed package to the last member, and which are still open."""
     from pipelines.cli.latency import patch_latency, show_latency
 
     return show_latency(patch_latency(since), metrics=metrics, as_json=json)
@@ -888,7 +888,7 @@ def latency(c: Context, since: Since = "", metrics: MetricsFile = "", json: Json
 
 @command
 def demo(c: Context, keep: Keep = False, json: Json = False) -> int:
-    """The whole loop on this machine: build, publish, run, find out of policy, replace without a lost request."""
+    """Run the whole loop on this machine: build, publish, run, find violations, replace without a lost request."""
     from pipelines.demo.flow import demo
 
     return demo(keep=keep, as_json=json)
@@ -899,7 +899,7 @@ def iam_policy(
     c: Context, role: OwnRole, form: PolicyForm = "json", account: OfAccount = "", output: IntoFolder = "",
     force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """The least that AWS must allow one of our roles, such as roller, auditor or network."""
+    """Render the least-privilege IAM policy of one of our roles, such as roller, auditor or network."""
     from pipelines.cli.iam import render_policies
     from pipelines.cli.rendering import show_rendered
 
@@ -907,7 +907,7 @@ def iam_policy(
 
 
 def _require_task(words: Sequence[str]) -> None:
-    """Raises UsageError for words that are no task with its arguments."""
+    """Raise UsageError for words that are not a task with its arguments."""
     from invoke.parser import Parser
 
     from hardening.foundation.errors import UsageError
@@ -923,7 +923,7 @@ def pipeline_render(
     c: Context, target: ScheduleTarget, run: Scheduled = "", at: TimeOfDay = "02:17", zone: Zone = "UTC",
     limit: Limit = "3h", image: OwnImage = "", output: IntoFolder = "", force: Force = False, json: Json = False,
 ) -> None:  # fmt: skip
-    """A schedule for what keeps yours: cron, systemd, GitHub, GitLab, Kubernetes or EventBridge. Holds no secret."""
+    """Render a schedule for cron, systemd, GitHub, GitLab, Kubernetes or EventBridge. It contains no secrets."""
     from pipelines.cli.rendering import render_schedule, show_rendered
 
     lines = render_schedule(
@@ -945,7 +945,7 @@ def pipeline_image(c: Context, output: ContentRoot, force: Force = False, json: 
 
 @command
 def worker_run(c: Context, capabilities: Capabilities = "", parallel: WorkerParallel = 0, drain: Drain = False) -> int:
-    """Do the work that nights share over a PostgreSQL, until SIGTERM; on as many machines as you like."""
+    """Do shared work of nights over PostgreSQL, until SIGTERM; on as many machines as you like."""
     from pipelines.cli.work_sharing import serve
 
     return serve(capabilities, parallel, drain=drain)
@@ -953,7 +953,7 @@ def worker_run(c: Context, capabilities: Capabilities = "", parallel: WorkerPara
 
 @command
 def worker_status(c: Context, json: Json = False) -> None:
-    """The workers that live, what each does, what waits for whom, and what is quarantined with its log."""
+    """Show live workers, what each does, what waits for what, and quarantined flows with their logs."""
     from pipelines.cli.work_sharing import show_workers, worker_status
 
     show_workers(worker_status(), as_json=json)
@@ -977,13 +977,13 @@ def _setup(**wanted: bool) -> None:
 
 @command
 def setup(c: Context, machines: Machines = False) -> None:
-    """Install what this machine lacks, each package named before, and see that a Docker Engine runs."""
+    """Install the packages that this machine lacks, named first, and make sure that a Docker Engine runs."""
     _setup(for_machines=machines)
 
 
 @command
 def engine_show(c: Context, json: Json = False) -> None:
-    """Which Docker Engine is used, as a line for the shell: eval "$(./goldsmith engine.show)". Starts none."""
+    """Print which Docker Engine is used, for the shell: eval "$(./goldsmith engine.show)". Starts none."""
     from pipelines.cli.containers import show_engines
 
     show_engines(as_json=json)
@@ -999,7 +999,7 @@ def teardown(c: Context, apply: Apply = False, json: Json = False) -> int:
 
 @command
 def doctor(c: Context, json: Json = False) -> int:
-    """What this machine has, what it lacks, and what each lack costs. Changes nothing."""
+    """Show what this machine has, what it lacks, and what does not work without it. Changes nothing."""
     from hardening.foundation.settings import load_settings
     from pipelines.host.doctor import examine, show
 
@@ -1018,7 +1018,7 @@ def schema(c: Context) -> None:
 
 @command
 def lint(c: Context, content: ContentOnly = False) -> int:
-    """All content cross-checked; linter, formatter and type checker over the whole checkout."""
+    """Cross-check all content; run linter, formatter and type checker over the whole checkout."""
     from pipelines.lint import LINT, lint_content, run_checks
 
     return lint_content() if content else max(lint_content(), run_checks(LINT))
@@ -1026,7 +1026,7 @@ def lint(c: Context, content: ContentOnly = False) -> int:
 
 @command
 def test(c: Context, path: TestPath = "", only: TestNames = "", fast: Fast = False) -> int:
-    """All that `lint` does, and every test. The linters run beside `setup`, which mostly waits, or beside the tests."""
+    """Run `lint` and every test. The linters run beside `setup`, which mostly waits, or beside the tests."""
     from concurrent.futures import ThreadPoolExecutor
 
     from pipelines.lint import LINT, compile_tests, in_memory, lint_content, pytest_command, run_checks
@@ -1065,7 +1065,7 @@ class _Program(Program):
             said = re.sub(r"^Flag <Argument: ([\w-]+).*> needed value and .*", r"--\1 needs a value", str(error))
             raise ParseError(visible(f"{said}\n  hint: {hint}"), error.context) from None
         except ValueError as error:  # what Invoke makes a number of
-            raise ParseError(visible(f"no whole number: {str(error).rpartition(': ')[2]}"), None) from None
+            raise ParseError(visible(f"not a whole number: {str(error).rpartition(': ')[2]}"), None) from None
 
     def print_task_help(self, name: str) -> None:
         """Invoke's own, with the words that stand without a flag, and folded."""

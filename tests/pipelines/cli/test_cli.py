@@ -111,7 +111,7 @@ def test_a_circle_is_shown(empty: Goldsmith, tmp_path: Path) -> None:
         (("image.plan", "all", "--jsno"), "No idea what '--jsno' is!\n  hint: did you mean --json"),
         (("image.plan",), "hint: ./goldsmith image.plan --help shows"),
         (("fleet.check",), "hint: ./goldsmith fleet.check --help shows"),
-        (("roll.simulate", "--seeds", "many"), "no whole number: 'many'"),
+        (("roll.simulate", "--seeds", "many"), "not a whole number: 'many'"),
         (("xyzzy",), "hint: ./goldsmith --list shows"),
         (("image.plan", "--name"), "--name needs a value\n  hint: ./goldsmith image.plan --help shows"),
         (("image.export", "debian-server"), "--output says which file to write\n  hint: --output debian-server.raw"),
