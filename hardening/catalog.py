@@ -86,7 +86,7 @@ def load_policy(roots: Sequence[Path], name: str) -> Policy:
 
     files = find_content(roots, "hardening/policies", "*.toml")
     if name not in files:
-        raise ContentError(f"no policy is named {name}", hint=nearest(name, files))
+        raise ContentError(f"unknown policy: {name}", hint=nearest(name, files))
     return load_toml(files[name], Policy, name=name)
 
 
@@ -104,7 +104,7 @@ def require_judging(roots: Sequence[Path], judging: Judging) -> None:
     named |= {"judging.floor": judging.floor} if judging.floor else {}
     raise_all(
         ContentError(
-            f"no policy is named {name}",
+            f"unknown policy: {name}",
             file=place_of(*key.partition("[")[0].split(".")),
             key=key,
             hint=nearest(name, files),
@@ -127,14 +127,14 @@ def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, toda
         load_policy(roots, name)  # raises: to allow a missing policy in the settings would not help
     if name not in judging.policies:
         raise RefusedError(
-            f"the policy {name} may judge, but not publish: judging.policies names {', '.join(judging.policies)}",
-            hint="give --policy one of those that it names, or set `policy` under [nightly]; or, for a trial with a "
+            f"the policy {name} may not publish: judging.policies allows only {', '.join(judging.policies)}",
+            hint="use one of those with --policy or `policy` under [nightly]; or, for a trial with a "
             "registry of its own, set "
             f'policies = ["{name}"] and floor = "" under [judging] in goldsmith.toml, and give --policy {name}',
         )
     floor = load_policy(roots, judging.floor) if judging.floor else None
     if weak := weaknesses(load_policy(roots, name), floor, today):
-        than = f"weaker than the policy {floor.name}, which is judging.floor" if floor else "not enough to publish by"
+        than = f"weaker than the policy {floor.name}, which is judging.floor" if floor else "too weak to publish with"
         raise RefusedError(f"the policy {name} is {than}", evidence="\n".join(weak), hint=f"see {file}")
 
 
@@ -235,7 +235,7 @@ def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -
         raise ContentError(f"profiles extend each other in a circle: {' → '.join((*seen, name))}", file=files[name])
     if name not in files:
         file, key = (files[seen[-1]], "extends") if seen else ("", "")
-        raise ContentError(f"no profile is named {name}", file=file, key=key, hint=nearest(name, files))
+        raise ContentError(f"unknown profile: {name}", file=file, key=key, hint=nearest(name, files))
     own = load_toml(files[name], Profile, name=name)
     own = own.model_copy(update={"controls": tuple(entry.of(files[name]) for entry in own.controls)})
     named = Counter(entry.control for entry in own.controls)
@@ -249,7 +249,7 @@ def _resolve_profile(name: str, files: dict[str, Path], seen: tuple[str, ...]) -
         own = own.model_copy(update={"controls": _merged(base, own, files[name])})
     if not own.controls:  # an image that nothing is asked of would pass as a hardened one
         hint = "list controls, or extend a profile that has some"
-        raise ContentError("holds no control", file=files[name], key="controls", hint=hint)
+        raise ContentError("contains no control", file=files[name], key="controls", hint=hint)
     return own
 
 

@@ -35,7 +35,7 @@ def _inside(files: Path, path: str) -> Path:
     place = os.path.normpath(path.lstrip("/"))
     if place.partition("/")[0] in {".", ".."}:
         hint = "a path in the image has no `..`"
-        raise ContentError(f"a control installs {path}, which is no file in the image", key="files.path", hint=hint)
+        raise ContentError(f"a control installs {path}, which is not a file in the image", key="files.path", hint=hint)
     return files / place
 
 

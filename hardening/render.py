@@ -124,7 +124,7 @@ def require_sound(entry: ProfileEntry, controls: Mapping[str, LoadedControl]) ->
 def _find(entry: ProfileEntry, controls: Mapping[str, LoadedControl], facts: Mapping[str, Any]) -> LoadedControl:
     if entry.control not in controls:
         hint = nearest(entry.control, controls)
-        raise ContentError(f"no control is named {entry.control}", file=entry.file, key="controls", hint=hint)
+        raise ContentError(f"unknown control: {entry.control}", file=entry.file, key="controls", hint=hint)
     loaded = controls[entry.control]
     kind = facts.get("kind")
     if kind is not None and kind not in loaded.control.applies_to:

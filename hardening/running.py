@@ -220,7 +220,7 @@ class MemberJudge:
         evidence = tuple(f"{name}: {why}" for name, why in unread.items())
         what = f"how it runs could not be read: {'; '.join(dict.fromkeys(unread.values()))}"
         remedy = Remedy((Repair.CONFIGURE,), Side.YOURS, Actor.HOST, evidence)
-        why, todo = "what cannot be read is not known to be good", "mend the way to it, and check again"
+        why, todo = "what cannot be read is not known to be good", "fix the access to it, and check again"
         now = self._now
         due = now if strictest is Enforcement.ENFORCE else None
         yield Reason(UNREAD, subject, strictest, what, why, todo, since=now, deadline=due, remedy=remedy)

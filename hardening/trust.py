@@ -50,7 +50,7 @@ class TrustedKey(Content):
         try:
             key = load_pem_public_key(pem.encode())
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise ValueError(f"no public key (PEM, BEGIN PUBLIC KEY): {error}") from None
+            raise ValueError(f"not a public key (PEM, BEGIN PUBLIC KEY): {error}") from None
         try:
             SSlibKey.from_crypto(key)
         except ValueError:
@@ -60,7 +60,7 @@ class TrustedKey(Content):
     @model_validator(mode="after")
     def _has_days(self) -> TrustedKey:
         if self.until < self.since:
-            raise ValueError(f"it ends on {self.until}, before it begins on {self.since}")
+            raise ValueError(f"its end {self.until} is before its begin {self.since}")
         return self
 
     @property

@@ -66,7 +66,7 @@ def host_address(text: str) -> EngineAddress | None:
     except ValueError as error:
         raise UsageError(f"--host: {error}", hint="such as ssh://ops@web-2; without an address: this host") from None
     if address.scheme != "ssh":
-        raise UsageError(f"--host: {text} is no way to a shell", hint="such as ssh://ops@web-2")
+        raise UsageError(f"--host: {text} is not a host with a shell", hint="such as ssh://ops@web-2")
     return address
 
 

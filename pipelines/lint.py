@@ -122,7 +122,7 @@ def require_policy(fleet: Fleet, file: Path, policies: Collection[str]) -> None:
     """Raises ContentError where a fleet's policy is none."""
     if fleet.policy not in policies:
         hint = nearest(fleet.policy, policies)
-        raise ContentError(f"no policy is named {fleet.policy}", file=file, key="policy", hint=hint)
+        raise ContentError(f"unknown policy: {fleet.policy}", file=file, key="policy", hint=hint)
 
 
 def _require_apart(fleet: Fleet, file: Path, others: Iterable[Fleet]) -> None:
@@ -164,7 +164,7 @@ def _strangers(
         if not meant and not any(_may_be_member(subject, fleet) for fleet in theirs):
             where = "" if reach is None else " of this content root, whose waivers reach no other's"
             yield ContentError(
-                f"{subject} is no definition and no member of a fleet (fleet/member){where}", file=file,
+                f"{subject} is neither a definition nor a member of a fleet (fleet/member){where}", file=file,
                 key=f"subjects[{number}]", hint=nearest(subject.partition("/")[0], [*ours, *theirs]),
             )  # fmt: skip
 
@@ -307,7 +307,7 @@ def _wrong_cases(
     named |= {f"proof[{number}].profile": one.profile for number, one in enumerate(cases.proof) if one.profile}
     for key, profile in named.items():
         if profile not in profiles:
-            yield ContentError(f"no profile is named {profile}", file=file, key=key, hint=nearest(profile, profiles))
+            yield ContentError(f"unknown profile: {profile}", file=file, key=key, hint=nearest(profile, profiles))
     given = [(f"render[{number}]", case.params) for number, case in enumerate(cases.render)]
     given += [(f"proof[{number}]", proof.params) for number, proof in enumerate(cases.proof)]
     for place, values in given if params is not None else ():

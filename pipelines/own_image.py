@@ -40,7 +40,7 @@ def write_definition(root: Path, *, force: bool = False) -> tuple[str, Path]:
     """
     folder = root / "images/definitions" / NAME
     if folder.exists() and not force:
-        raise UsageError(f"{folder} is there already", hint="--force replaces it")
+        raise UsageError(f"{folder} exists already", hint="--force replaces it")
     commit = run(["git", "rev-parse", "HEAD"], cwd=ROOT, hint=CLONE).stdout.strip()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{NAME}-", dir=root) as made:

@@ -56,7 +56,7 @@ def without_login(address: str) -> str:
 def plain(address: str) -> str:
     """`address`, which is empty or one word without a login. Raises MisplacedError, which shows no password."""
     if has_login(address):
-        raise MisplacedError(f"an address with a login in it: {without_login(address)}", LOGIN_HINT)
+        raise MisplacedError(f"the address contains a login: {without_login(address)}", LOGIN_HINT)
     if address and not ONE_WORD.fullmatch(address):
         raise ValueError(f"must be an address such as https://mirror.example.com/debian, not {address!r}")
     return address

@@ -20,7 +20,9 @@ def canonical(value: Any) -> bytes:
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise MalformedError("a text holds half of a character, \\ud800 to \\udfff", hint="who sent it?") from None
+        raise MalformedError(
+            "a text holds half of a character, \\ud800 to \\udfff", hint="which program sent it?"
+        ) from None
 
 
 def digest(data: bytes | str) -> str:
@@ -36,6 +38,6 @@ def digest_of(value: Any) -> str:
 def hex_of(digest: str) -> str:
     """The hex of a digest, which may then name a file. Raises MalformedError for anything else, such as a path."""
     if not re.fullmatch(DIGEST, digest):
-        hint = "a digest is sha256: and 64 hexadecimal digits; who sent it?"
+        hint = "a digest is sha256: and 64 hexadecimal digits; which program sent it?"
         raise MalformedError(f"{digest[:100]!r} is not a digest", hint=hint)
     return digest.removeprefix("sha256:")

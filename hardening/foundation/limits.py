@@ -39,7 +39,7 @@ class Limit:
         """The error for `what`, which is over the limit."""
         return OutsideError(
             f"{what} exceeds {self}",
-            hint="use another source; where it is right as it is, raise the limit in hardening/foundation/limits.py",
+            hint="use another source; if it is valid, raise the limit in hardening/foundation/limits.py",
         )
 
 
@@ -208,7 +208,7 @@ def _keys_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"the key {name!r} stands twice")
+            raise ValueError(f"duplicate key: {name!r}")
         found[name] = value
     return found
 

@@ -103,7 +103,7 @@ class Docker(Content):
         if host and "://" not in host:
             raise ValueError(f"{host} has no scheme: a socket is named unix://{host}, a machine ssh://USER@HOST")
         if (shown := without_password(host)) != host:
-            raise ValueError(f"{shown} holds a password: ssh asks its agent or keys, tcp:// shows a certificate")
+            raise ValueError(f"{shown} contains a password: ssh uses its agent or keys, tcp:// shows a certificate")
         return host
 
 
@@ -222,7 +222,7 @@ class Signing(Content):
     @classmethod
     def _known(cls, key: str) -> str:
         if key and not key.startswith("awskms:arn:"):
-            raise ValueError(f"{key} is no awskms:arn:…; for other clouds and devices name a program in `command`")
+            raise ValueError(f"{key} is not awskms:arn:…; for other clouds and devices name a program in `command`")
         return key
 
 
@@ -277,10 +277,10 @@ class Aws(Content):
         for key in keys.values():
             if key.endswith("alias/aws/ebs"):
                 raise ValueError(
-                    f"{key} is the account's default key: what it encrypts cannot be shared; make your own"
+                    f"{key} is the account's default key: data that it encrypts cannot be shared; create your own"
                 )
             if not key.startswith("arn:"):
-                raise ValueError(f"{key} is no ARN: name the key in full, so that no other is meant elsewhere")
+                raise ValueError(f"{key} is not an ARN: give the key's full ARN, so that it is the same key everywhere")
         return keys
 
     @field_validator("share_organizations")
@@ -288,7 +288,7 @@ class Aws(Content):
     def _organizations(cls, arns: tuple[str, ...]) -> tuple[str, ...]:
         for arn in arns:
             if not re.fullmatch(r"arn:[a-z-]+:organizations::[0-9]{12}:(organization|ou)/[a-z0-9/-]+", arn):
-                raise ValueError(f"{arn} is no ARN of an organisation or one of its units")
+                raise ValueError(f"{arn} is not the ARN of an organisation or one of its units")
         return arns
 
     @property

@@ -44,7 +44,7 @@ class Smtp(Content):
         if self.server and self.sender is None:
             raise ValueError("server needs a sender")
         if self.server and self.tls == "none" and not is_loopback(self.server):
-            raise ValueError('tls = "none" sends mail to this machine alone: set "starttls" or "implicit"')
+            raise ValueError('tls = "none" is only for mail to this machine: set "starttls" or "implicit"')
         return self
 
 
@@ -81,7 +81,7 @@ class DigestSettings(Content):
     @classmethod
     def _not_always(cls, span: Duration) -> Duration:
         if span < duration("1h"):
-            raise ValueError("must be at least 1h: sooner it is not a digest")
+            raise ValueError("must be at least 1h")
         return span
 
     @model_validator(mode="after")
@@ -116,5 +116,5 @@ class Github(Content):
     @model_validator(mode="after")
     def _both(self) -> Github:
         if bool(self.repository) != (self.token_file is not None):
-            raise ValueError("repository and token_file are given together")
+            raise ValueError("repository and token_file must be given together")
         return self

@@ -262,7 +262,7 @@ class Clients:
         waited, pause = 0.0, 0.2
         while not (found := done()):
             if waited > (within or self.settings.wait_for).total_seconds():
-                hint = "the next run goes on where this one stopped"
+                hint = "the next run continues where this one stopped"
                 raise LateError(f"{what} did not come to its end", hint=hint)
             self.pause(pause)
             waited, pause = waited + pause, min(pause * 1.5, LONGEST_PAUSE)

@@ -84,8 +84,8 @@ def share(cloud: Cloud, ami: Ami) -> None:
                 raise OutsideError(f"{ami.region}/{name} cannot be shared any more", hint=hint)
         if strangers := [one for one in present[name] if one not in (*wanted[kind], *granted)]:
             say(
-                f"{ami.region}/{name} is open to {_named(strangers)}, whom the settings do not name and nothing here "
-                "says that we let in: take it away by hand if nobody needs it; docs/aws.md"
+                f"{ami.region}/{name} is shared with {_named(strangers)}, whom neither settings nor ledger name: "
+                "remove that by hand if nobody needs it; docs/aws.md"
             )
 
 

@@ -66,7 +66,7 @@ def decide_leftover(found: TaggedResource, state: str, users: Sequence[str], now
         return AwsReaping(found, False, "it has our tags and no line in this ledger: remove it by hand if it is yours")
     if now < found.reap_after:
         until = f"{found.reap_after:%Y-%m-%d %H:%M} UTC"
-        return AwsReaping(found, False, f"a run began it: the next one may go on with it; to be removed from {until}")
+        return AwsReaping(found, False, f"a run began it: the next one may continue it; to be removed from {until}")
     if users:
         return AwsReaping(found, False, f"{users[0]} still names it")
     return AwsReaping(found, True, "a killed run left it")

@@ -154,7 +154,7 @@ def _file_of(folder: Path, source: str) -> Path:
     path = (folder / source).resolve()
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
         raise ContentError(
-            f"{source} is no file of the definition's folder", file=folder / "image.toml", key="files.source",
+            f"{source} is not a file in the definition's folder", file=folder / "image.toml", key="files.source",
             hint=nearest(source, files_of(folder)),
         )  # fmt: skip
     return path

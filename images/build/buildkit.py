@@ -56,7 +56,7 @@ def _require_shell(job: BuildJob, tree: Path) -> None:
             "its base has no shell to run any step",
             file=job.definition_folder / "image.toml",
             key="base",
-            hint="stand it on another base, or make it a bootstrap of variant static with packages of its own",
+            hint="use another base, or make it a bootstrap of variant static with its own packages",
         )
 
 

@@ -120,8 +120,8 @@ def as_ours(name: str, error: Exception) -> GoldsmithError:
     if isinstance(error, OSError):
         return OutsideError(f"{name} could not be built: {error}", evidence=evidence)
     return UsageError(
-        f"{name} could not be built, by a mistake in Goldsmith: {type(error).__name__}: {error}",
-        evidence=evidence, hint="report this with the lines above; other images are not concerned",
+        f"{name} could not be built, because of a bug in Goldsmith: {type(error).__name__}: {error}",
+        evidence=evidence, hint="report this with the lines above; other images are not affected",
     )  # fmt: skip
 
 
@@ -255,18 +255,18 @@ class _Builder:
         first = refused[0].control
         why = f"./goldsmith control.show {first} says why it matters and what to do"
         if first == STARTS:
-            why = "what it printed stands beside it"
+            why = "see its output"
             if "Read-only file system" in refused[0].evidence:
                 why = "its root is read-only; `tmpfs` in image.toml, which no base passes on, names where it may write"
         elif first in TITLES:
-            why = f"{console_log(self.context.store, name)} holds what the machine said"
+            why = f"{console_log(self.context.store, name)} has the machine's output"
         asking = how_to_ask(
             about_check(first, bases, refused[0].evidence), name, policy.exception_contact, self.context.now.date()
         )
         return RefusedError(
             f"{name} breaks {', '.join(r.control for r in refused)}",
             evidence="\n".join(f"{r.control}: {r.title}: {' '.join(r.evidence.split())}" for r in refused),
-            hint=f"{why}; where that cannot be, {asking}",
+            hint=f"{why}; or {asking}",
         )
 
 
@@ -381,4 +381,4 @@ def _require_built(name: str, below: list[BuildPlan]) -> None:
     for plan in below:
         if plan.action is Action.BUILD:
             hint = f"./goldsmith image.build {plan.name}, then try {name} again"
-            raise ContentError(f"{name} stands on {plan.name}, which has changed too: {plan.why[0]}", hint=hint)
+            raise ContentError(f"{name} is based on {plan.name}, which has changed too: {plan.why[0]}", hint=hint)

@@ -116,7 +116,7 @@ def _proved(context: Context, release: Release, policy: str) -> Artifact:
     said = proved(context.registry, release, context.now, policy).said
     artifact = evidence_of(said).artifact
     if artifact is None:
-        raise MalformedError(f"{release.name} {release.digest[:19]} carries no provenance", hint="publish it again")
+        raise MalformedError(f"{release.name} {release.digest[:19]} has no provenance", hint="publish it again")
     if artifact.digest != release.content or digest_of(artifact.inputs) != artifact.input_digest:
         raise MalformedError(f"{PROVENANCE} is of other content or other inputs than it says")
     if artifact.platform != context.settings.platform:
@@ -205,7 +205,7 @@ def _require_content(artifact: Artifact, wrong: Iterable[str], where: str = "") 
     """Raises ContentError that names all files which are not as they were."""
     if evidence := "\n".join(wrong):
         raise ContentError(
-            f"{artifact.name} was built from other files than the content roots hold{where}", evidence=evidence,
+            f"{artifact.name} was built from files that differ from the content roots{where}", evidence=evidence,
             hint=f"check out the content as it was when it was built, on {artifact.built_at:%Y-%m-%d}",
         )  # fmt: skip
 
@@ -250,7 +250,7 @@ def _collected(
     if lost := [f"{one.name} {one.version} {one.architecture}" for one in packages if one not in found]:
         hint = "packages.snapshot in goldsmith.toml names an archive that keeps old versions"
         raise OutsideError(
-            f"{len(lost)} packages cannot be had any more in the version of the provenance", evidence="\n".join(lost),
+            f"{len(lost)} packages are no longer available in the version of the provenance", evidence="\n".join(lost),
             hint="the archive of packages.snapshot does not have them either" if past else hint,
         )  # fmt: skip
     return {debian.package_of(found[package][1]): found[package] for package in packages}

@@ -84,4 +84,4 @@ def _sweep_engine(docker_host: str, work_id: str) -> None:
             for tag in image["RepoTags"] or []:
                 api.remove_image(tag, force=True)
     except DockerException as error:
-        raise OutsideError("the engine could not be swept", evidence=str(error)) from None
+        raise OutsideError("the engine could not be cleaned up", evidence=str(error)) from None

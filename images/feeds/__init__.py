@@ -311,7 +311,7 @@ def _download_trivy(fresh: Path) -> None:
         if any(file.stat().st_size >= TRIVY_FILE.most for file in fresh.rglob("*") if file.is_file()):
             raise TRIVY_FILE.exceeded(f"what {trivy_place()} gives") from None
         why = error.message.replace(limited[0], program.name, 1)
-        raise OutsideError(f"{trivy_place()} cannot be had: {why}", evidence=error.evidence, hint=hint) from None
+        raise OutsideError(f"{trivy_place()} is unavailable: {why}", evidence=error.evidence, hint=hint) from None
     shutil.rmtree(scratch)
     if not (fresh / "db" / "trivy.db").is_file():
         raise OutsideError("trivy downloaded no database")

@@ -330,7 +330,7 @@ def osv_rows(data: Path) -> Iterator[tuple[str, str, list[Row]]]:
                     value = parse_json(read_all(cast(IO[bytes], Counted(member, meter)), JSON_BYTES, name), name)
                 yield from _osv(value, name)
     except NOT_ZIPPED as error:
-        raise OutsideError(f"{OSV} is no zip archive, or cut short: {error}") from None
+        raise OutsideError(f"{OSV} is not a zip archive, or is cut short: {error}") from None
 
 
 def _osv(value: Any, name: str) -> Iterator[tuple[str, str, list[Row]]]:

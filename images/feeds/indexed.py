@@ -39,7 +39,7 @@ BIG_AFTER = timedelta(hours=6)
 def require_suite(suite: str) -> None:
     """Raises OutsideError for what is no name of a suite: it becomes part of addresses and file names."""
     if not SUITE.fullmatch(suite):
-        raise OutsideError(f"there is no data for {suite!r}, which is no name of a suite")
+        raise OutsideError(f"no data for {suite!r}, which is not the name of a suite")
 
 
 def is_address(place: str) -> bool:

@@ -23,7 +23,7 @@ def digest_of(block: bytes) -> bytes:
 def split(digests: bytes) -> list[bytes]:
     """The digest of each block. Raises ValueError for what is no list of digests."""
     if len(digests) % SIZE or not digests:
-        raise ValueError(f"{len(digests)} bytes are no list of block digests of {SIZE} bytes each")
+        raise ValueError(f"{len(digests)} bytes are not a list of block digests of {SIZE} bytes each")
     return [digests[start : start + SIZE] for start in range(0, len(digests), SIZE)]
 
 

@@ -74,7 +74,7 @@ def suite(name: str, where: str) -> str:
     """The VERSION_CODENAME `name`, which an os-release at `where` holds. Raises OutsideError where it is no name."""
     if not re.fullmatch(SUITE, name):
         raise OutsideError(
-            f"{where}: VERSION_CODENAME in its os-release is no name of a release: {name[:SHOWN]!r}", hint=HINT
+            f"{where}: VERSION_CODENAME in its os-release is not the name of a release: {name[:SHOWN]!r}", hint=HINT
         )
     return name
 
@@ -126,7 +126,7 @@ def fields(stanza: str) -> dict[str, str]:
         key, colon, value = line.partition(":")
         if not colon or not FIELD.fullmatch(key):
             raise OutsideError(
-                f"an entry holds a line that is no field: {line[:200]!r}", evidence=_shown(stanza), hint=HINT
+                f"an entry has a line that is not a field: {line[:200]!r}", evidence=_shown(stanza), hint=HINT
             )
         if key.lower() in seen:
             raise OutsideError(f"an entry says {key} twice", evidence=_shown(stanza), hint=HINT)
@@ -204,7 +204,9 @@ def parse_uris(text: str) -> dict[str, str]:
         match = re.match(r"'[^']+' (\S+?)_(\S+)_([a-z0-9-]+)\.deb \d+ SHA256:(\S+)", line)
         version = unquote(match[2]) if match else ""
         if match is None or not re.fullmatch(VERSION, version):
-            raise OutsideError(f"apt names a file that is no package of Debian's form: {line[:400]!r}", hint=HINT)
+            raise OutsideError(
+                f"apt names a file whose name is not that of a Debian package: {line[:400]!r}", hint=HINT
+            )
         wanted[f"{match[1]}={version}"] = match[4]
     return wanted
 

@@ -30,7 +30,7 @@ def sorter(parents: Parents) -> TopologicalSorter[str]:
     except CycleError as error:
         circle = list(reversed(error.args[1]))
         raise ContentError(
-            f"definitions stand on each other in a circle: {' → '.join(circle)}",
+            f"definitions are based on each other in a circle: {' → '.join(circle)}",
             file=f"images/definitions/{circle[0]}/image.toml", key="base.golden",
             hint="one of them needs another base",
         ) from None  # fmt: skip

@@ -163,7 +163,7 @@ class Upstream:
         """The distribution of an image in the store, which `reference` names in errors; as `bootstrap`."""
         release = debian.os_release(self._texts(digest).os_release)
         if release.get("ID") != "debian" or "VERSION_CODENAME" not in release:
-            raise ContentError(f"{reference} is no Debian, and packages for other distributions are not known here")
+            raise ContentError(f"{reference} is not Debian, and other distributions are not supported")
         return Bootstrap(family="debian", suite=debian.suite(release["VERSION_CODENAME"], reference))
 
     def packages(self, reference: str) -> tuple[Package, ...]:

@@ -65,7 +65,7 @@ class DefinitionValidator:
     def _require_policy(self, loaded: LoadedDefinition) -> None:
         wanted = loaded.definition.policy
         if wanted not in self._policies:
-            raise _wrong(loaded, "policy", f"no policy is named {wanted}", nearest(wanted, self._policies))
+            raise _wrong(loaded, "policy", f"unknown policy: {wanted}", nearest(wanted, self._policies))
 
     def _require_base(self, loaded: LoadedDefinition) -> None:
         golden = loaded.definition.base.golden
@@ -84,7 +84,7 @@ class DefinitionValidator:
             hint = 'give it an mkosi.conf of its own, or let the base be of builder = "packages"'
             raise _wrong(loaded, "base.golden", f"mkosi builds {golden}: nobody knows beforehand what is in it", hint)
         if builder_of(self.definitions[golden].definition) == "static":
-            hint = "stand it on another base, or give it its own bootstrap of variant static, with packages of its own"
+            hint = "use another base, or give it its own bootstrap of variant static, with its own packages"
             raise _wrong(loaded, "base.golden", f"{golden} is static: it has no shell to run any step", hint)
 
     def _require_steps(self, loaded: LoadedDefinition) -> None:

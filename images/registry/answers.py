@@ -231,7 +231,7 @@ ANSWERS = (
     (
         STRANGER,
         "{} answers 404, and not in a registry's words",
-        "is registry.address right? What answers there, such as a proxy or a website, is no registry",
+        "is registry.address right? The server there is not a registry; perhaps it is a proxy or a website",
     ),
 )
 UNREACHABLE = [

@@ -61,7 +61,7 @@ class Heads:
     def _asked(self, reference: str) -> str:
         host = place_of(reference)[0]
         if not self.at_once and (quiet := self._quiet().get(host)):
-            raise OutsideError(f"{host} asks to be left alone until {quiet:%Y-%m-%d %H:%M} UTC", hint="ask again then")
+            raise OutsideError(f"{host} asks not to be queried until {quiet:%Y-%m-%d %H:%M} UTC", hint="ask again then")
         answer = self._http.head(reference)
         self._mind(host, answer.headers, answer.status_code)
         return _digest_in(answer, reference, host)

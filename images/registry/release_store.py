@@ -119,7 +119,7 @@ class RegistryStore(ReleaseStore):
         if is_of_machine(manifest):
             name = repository.rpartition("/")[2]
             hint = f"name it as AWS knows it: {name}:candidate, {name}:stable or {name}:DATE-DIGEST6"
-            raise ContentError(f"{reference} is the evidence of a machine's release, which stands at AWS", hint=hint)
+            raise ContentError(f"{reference} is the evidence of a machine's release, which is at AWS", hint=hint)
         return release_of(self.registry, repository, manifest)
 
     def evidence(self, release: Release, policy: str = "") -> Verdict:
@@ -212,7 +212,7 @@ class RegistryStore(ReleaseStore):
         """The full reference of a release known only by its digest. Raises ContentError where there is none."""
         if not re.fullmatch(DIGEST, digest):
             hint = "sha256: and 64 hexadecimal digits, as ./goldsmith image.show prints it"
-            raise ContentError(f"{digest} is no digest", hint=hint)
+            raise ContentError(f"{digest} is not a digest", hint=hint)
         if known := self.ledger.release(digest):
             return f"{known.repository}@{digest}"
         for name in self.names:

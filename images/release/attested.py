@@ -49,7 +49,7 @@ def attested_verdict(release: Release, proof: Attested) -> Verdict:
     verdict = evidence_of(proof.said).verdict
     if verdict is None:
         hint = f"./goldsmith image.publish {release.name} judges it"
-        raise RefusedError(f"{shown(release)} carries no verdict: it was never judged", hint=hint)
+        raise RefusedError(f"{shown(release)} has no verdict: it was never judged", hint=hint)
     return verdict
 
 

@@ -134,7 +134,7 @@ def moved_back(channel: str, found: Release, newer: Release) -> RefusedError:
     on = f"./goldsmith image.{'promote' if stable else 'publish'} {found.name} moves it on again"
     back = f"; after that, ./goldsmith image.rollback {found.name} moves it back on purpose" if stable else ""
     return RefusedError(
-        f"the channel {channel} was moved back to {_dated(found)}, which the ledger does not know of: by it, the "
+        f"the channel {channel} was moved back to {_dated(found)}, which the ledger does not know: by it, the "
         f"channel was last moved to {_dated(newer)}",
         hint=f"find out who can write to it; {on}{back}",
     )
@@ -220,7 +220,7 @@ def _leave(to: ReleaseStore, name: str, repository: str, channel: str, gone: Col
         return None
     earlier = (one for one in _earlier(to, repository, channel, found[0], gone) if not one.revoked_at)
     note = (
-        "no earlier release to go back to: it still points to the revoked one; mend it, then "
+        "no earlier release to return to: it still points to the revoked one; fix it, then "
         f"./goldsmith image.publish {name}{f' and ./goldsmith image.promote {name}' if channel == 'stable' else ''}"
     )
     try:

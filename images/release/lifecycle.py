@@ -102,7 +102,7 @@ def parse_annotations(found: Mapping[str, str], prefix: str, *, repository: str,
         said |= {"name": found[keys["name"]], **{field: moment(found[keys[field]]) for field in MOMENTS}}
         return Release(repository=repository, digest=digest, content=content, **said)
     except (KeyError, ValueError) as error:
-        hint = f"releases carry {prefix}expires-at on their index; another annotation_prefix in goldsmith.toml?"
+        hint = f"releases have {prefix}expires-at on their index; another annotation_prefix in goldsmith.toml?"
         raise ContentError(f"{repository}@{digest} is not a release of ours: {error}", hint=hint) from None
 
 
@@ -153,10 +153,10 @@ def chosen_back(earlier: Sequence[Release], name: str, channel: str, now: dateti
     chosen = next(iter([*standing, *earlier]), None)
     if chosen is None:
         hint = "build and publish a good one, then ./goldsmith image.promote"
-        raise RefusedError(f"{name} has no earlier release that {channel} could go back to", hint=hint)
+        raise RefusedError(f"{name} has no earlier release that {channel} could return to", hint=hint)
     if (why := worse(chosen, now)) and not reason.strip():
         raise RefusedError(
-            f"{channel} of {name} would go back to {chosen.digest[:19]}, which {why}",
+            f"{channel} of {name} would return to {chosen.digest[:19]}, which {why}",
             hint=f'if it is better than what {channel} names now: ./goldsmith image.rollback {name} --reason "why"; '
             "else build and publish a good one",
         )

@@ -135,13 +135,13 @@ class FileSigner:
         status = self.file.stat()
         if status.st_mode & 0o077 or status.st_uid != os.geteuid():
             hint = f"chmod 600 {self.file}; was it read by others, ./goldsmith key.rotate makes another one"
-            raise RefusedError(f"{self.file} is not its owner's alone: nothing is signed with it", hint=hint)
+            raise RefusedError(f"{self.file} is accessible to others, so it is not used for signing", hint=hint)
         try:
             key = load_pem_private_key(self.file.read_bytes(), None)
         except (OSError, ValueError, TypeError) as error:
             raise OutsideError(f"{self.file} holds no private key: {error}") from None
         if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
-            raise OutsideError(f"{self.file} is no key of ECDSA P-256")
+            raise OutsideError(f"{self.file} is not an ECDSA P-256 key")
         return key
 
 

@@ -103,7 +103,7 @@ def adopt(
             hint="./goldsmith adopt CONTAINER…, ./goldsmith adopt compose.yaml or Dockerfile",
         )
     if follow and definition:
-        raise UsageError("--follow takes the image of others, and --definition makes one of your own", hint="give one")
+        raise UsageError("--follow uses somebody else's image, but --definition makes your own", hint="give one")
     context = context or image_context(looks=True)
     root = root_for(context.settings, content)
     look = cache(lambda: _look(context.settings, engine))
@@ -119,7 +119,7 @@ def adopt(
         raise UsageError(f"two drafts would be {twice}", hint="adopt one by one, each with --name")
     taken = load_fleets(context.settings.roots).keys() & {one.name for one in found}
     if taken and not any(path.exists() for path in paths):
-        raise UsageError(f"there is a fleet {min(taken)} already", hint="--name gives this one another name")
+        raise UsageError(f"the fleet {min(taken)} exists already", hint="--name gives this one another name")
     write_new({path: text for _, files in drafted for path, text in files.items()})
     return [line for line, _ in drafted]
 
@@ -248,7 +248,7 @@ def _running(names: Sequence[str], at: OnEngine) -> list[Unadopted]:
         if not matched:
             known = [container_spec.name(one) for one in at.containers]
             hint = nearest(name, known) if known else "no container is there"
-            raise ContentError(f"no container is called {name} on the engine {at.host}", hint=hint)
+            raise ContentError(f"no container named {name} on the engine {at.host}", hint=hint)
         chosen |= {one["Id"]: one for one in matched}
     containers = sorted(chosen.values(), key=lambda one: (_service(one), container_spec.name(one)))
     return [_service_of(list(group), at) for _, group in groupby(containers, _service)]
@@ -353,7 +353,7 @@ def _draft(
     owner = person(context.actor)
     files: dict[Path, str] = {}
     if follow and found.steps:
-        raise UsageError(f"{found.source} is built, and --follow takes an image of others", hint="leave it out")
+        raise UsageError(f"{found.source} is built, and --follow uses somebody else's image", hint="leave it out")
     own = definition or bool(found.steps)
     if own:
         becomes, because = replacement or found.name, "The definition that was drafted with this file."
@@ -385,10 +385,10 @@ def _followed(image: str, known: Mapping[str, Definition]) -> str:
     named, _, digest = image.partition("@")
     if (digest and not split(named)[1]) or BARE_ID.fullmatch(image):
         raise UsageError(
-            f"--follow needs a tag, and {image} is none", hint="--replacement docker.io/library/nginx:1.27 names one"
+            f"--follow needs a tag, and {image} is not one", hint="--replacement docker.io/library/nginx:1.27 names one"
         )
     if image in known:
-        raise UsageError(f"--follow takes the image of others, and {image} is a definition of yours", hint="give one")
+        raise UsageError(f"--follow uses somebody else's image, but {image} is your own definition", hint="give one")
     return qualified(named if split(named)[1] else f"{named}:latest")
 
 
@@ -408,7 +408,7 @@ def _because(found: Unadopted, becomes: str, replacement: str, known: Mapping[st
     if replacement:
         return "As --replacement says."
     if follow:
-        return f"As --follow says: it goes on running {found.called}, which others make."
+        return f"As --follow says: it keeps running {found.called}, which others make."
     if becomes in known:
         return f"It runs {found.called}, and {becomes} is the one definition of that name."
     return f"It runs {found.called}, which no definition is called after."
@@ -418,7 +418,7 @@ def _image_files(
     found: Unadopted, root: Path, name: str, owner: str, known: Mapping[str, Definition]
 ) -> tuple[Draft, dict[Path, str]]:
     if name in known:
-        raise UsageError(f"the definition {name} is there already", hint="--replacement gives the new one another name")
+        raise UsageError(f"the definition {name} exists already", hint="--replacement gives the new one another name")
     folder = root / "images/definitions" / name
     drafted = definition_draft(found, owner, known)
     files = {folder / "image.toml": drafted.text}
@@ -474,7 +474,7 @@ def write_new(files: Mapping[Path, str]) -> None:
     """Write all files, or take back those that were written. Raises UsageError where one is there, and OutsideError."""
     for path in files:
         if path.exists() or path.is_symlink():
-            raise UsageError(f"{path} is there already", hint="--name gives the new one another name")
+            raise UsageError(f"{path} exists already", hint="--name gives the new one another name")
     made = list[Path]()
     try:
         for path, text in files.items():

@@ -39,7 +39,7 @@ def told(
     path = root / "pipelines/fleets" / f"{name}.toml"
     parse(tomllib.loads(draft.text), Fleet, path, name=name)
     if name in load_fleets(context.settings.roots):
-        raise UsageError(f"there is a fleet {name} already", hint="--name gives this one another name")
+        raise UsageError(f"the fleet {name} exists already", hint="--name gives this one another name")
     return AdoptLine(
         fleet=name,
         source=source,

@@ -99,7 +99,7 @@ class _Looking:
         source = f"the tags {', '.join(f'{key}={value}' for key, value in selector.items())}"
         inventory = read_fleet(self.fleet(selector), self._cloud).whole()
         if not inventory.instances and not inventory.groups:
-            raise ContentError(f"nothing that runs carries {source}", hint=EVERYWHERE)
+            raise ContentError(f"nothing that runs has {source}", hint=EVERYWHERE)
         return self._described(name, source, selector, inventory)
 
     def grouped(self, what: str) -> UnadoptedMachines:
@@ -107,7 +107,7 @@ class _Looking:
         group = what.removeprefix(GROUP)
         found = dict(self._groups(group))
         if not found:
-            raise ContentError(f"no Auto Scaling group is called {group}", hint=EVERYWHERE)
+            raise ContentError(f"no Auto Scaling group named {group}", hint=EVERYWHERE)
         source, name = f"the Auto Scaling group {group}", slug(group) or "service"
         tried = list(selectors(shared(as_dict(one.get("Tags")) for one in found.values())))
         if not tried:

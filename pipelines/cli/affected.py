@@ -276,7 +276,7 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
     suites = sorted({one.suite for one in context.ledger.package_lists(()).values() if one.suite})
     if not suites:
         hint = "./goldsmith image.build all; a ledger that was filled from a registry knows no packages"
-        raise ContentError("the ledger knows the packages of no image, so it is not known", hint=hint)
+        raise ContentError("the ledger knows no image's packages, so nothing is known", hint=hint)
     found: dict[str, tuple[Feed, tuple[Advisory, ...] | None]] = {}
     failed: OutsideError | None = None
     for suite in suites:
@@ -295,7 +295,7 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
             raise OutsideError(what, evidence=data.source, hint="feeds.tracker of goldsmith.toml names real data")
         what = f"{vulnerability} is not in {data.source}{f' of {data.date:%Y-%m-%d}' if data.date else ''}"
         raise ContentError(
-            f"unknown vulnerability: {what}", hint="misspelt? ./goldsmith feed.update asks for newer data"
+            f"unknown vulnerability: {what}", hint="misspelt? ./goldsmith feed.update fetches newer data"
         )
     # What one suite's data knows, the others of the same data know not to be affected.
     return data, {suite: said.get(suite, ()) for suite in found}

@@ -50,7 +50,7 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
                 answers = [*pool.map(ended, in_turn({name: fleets[name] for name in names}, context.now))]
             except KeyboardInterrupt:
                 if apply:
-                    say(f"interrupted: ./goldsmith roll.auto {quote(name)} --apply goes on with what is not over")
+                    say(f"interrupted: ./goldsmith roll.auto {quote(name)} --apply continues what is not over")
                 raise
     answers.sort(key=lambda answer: answer[0].fleet)
     return [line for line, _ in answers], [error for _, error in answers if error]

@@ -18,7 +18,7 @@ Sure = Literal["certain", "possible", "exposed"]
 MEANING: dict[Sure, str] = {
     "certain": "falls with it",
     "possible": "may fall with it: it depends on what is not known",
-    "exposed": "can be talked to, and needs a hole of its own",
+    "exposed": "can be reached, and needs a vulnerability of its own",
 }
 
 

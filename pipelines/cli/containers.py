@@ -153,7 +153,7 @@ def _run(context: Context, definition: Definition, artifact: Artifact, host: str
             )  # fmt: skip
             outcome, said = until_healthy(client, container, START_SECONDS + interval.total_seconds())
             if outcome is not Outcome.PASS:
-                raise RefusedError(f"{artifact.name} does not run as its definition means it", evidence=said)
+                raise RefusedError(f"{artifact.name} does not run as its definition says", evidence=said)
             container.reload()
         except BaseException:  # Ctrl-C too
             remove_runs(host, context.settings, artifact.name)

@@ -97,7 +97,7 @@ def control_detail(roots: Sequence[Path], name: str, today: date) -> ControlDeta
     """The control in full. Raises ContentError for an unknown name, with the nearest known ones."""
     controls = load_controls(roots)
     if name not in controls:
-        raise ContentError(f"no control is named {name}", hint=nearest(name, controls))
+        raise ContentError(f"unknown control: {name}", hint=nearest(name, controls))
     loaded = controls[name]
     control = loaded.control
     return ControlDetail(
@@ -210,7 +210,7 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
 
     tree, today = Path(place).resolve(), clock().date()
     if not profile:
-        what = f"{place} is a folder, and no profile is named to check it by" if tree.is_dir() else ""
+        what = f"{place} is a folder, and unknown profile: to check it by" if tree.is_dir() else ""
         raise UsageError(what or f"no such folder: {place}", hint="such as /mnt/disk --profile container-base")
     if reason := no_filesystem(tree) if tree.is_dir() else f"{place} is not a directory":
         raise ContentError(reason, hint="give the root of a filesystem: a mounted disk, an exported container")

@@ -109,7 +109,7 @@ def explain_member(name: str, context: Context | None = None) -> MemberStory:
             raise errors[0]
         if unread:
             what = f"no member matches {name} in what could be read, and that is not all"
-            raise OutsideError(what, evidence="\n".join(unread), hint="mend the way to these places")
+            raise OutsideError(what, evidence="\n".join(unread), hint="fix the access to these places")
         raise ContentError(
             f"no member matches {name}",
             hint=nearest(name, names) if names else f"no member runs in {', '.join(where) or 'any fleet'}",

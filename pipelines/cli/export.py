@@ -45,7 +45,7 @@ def export_image(
     """
     context = context or image_context()
     if form not in FORMATS:
-        raise UsageError(f"--form: no format is named {form}", hint=f"there are {' and '.join(FORMATS)}")
+        raise UsageError(f"--form: unknown format: {form}", hint=f"there are {' and '.join(FORMATS)}")
     if not output:
         raise UsageError("--output says which file to write", hint=f"--output {name}.{form}")
     target = Path(output).absolute()
@@ -64,13 +64,13 @@ def _refuse_place(target: Path, output: str, example: str, *, force: bool) -> No
     if target.is_dir():
         why = "is a folder"
     elif not target.parent.is_dir():
-        why = "would stand in a folder that is not there"
+        why = "is in a folder that does not exist"
     elif target.exists() and not target.is_file():
-        why = "is no file, and what is written to it would take its place"
+        why = "is not a regular file, and would be replaced"
     if why:
         raise UsageError(f"--output: {output} {why}", hint=f"give a file, such as {example}")
     if os.path.lexists(target) and not force:
-        raise UsageError(f"--output: {output} is there already", hint="--force puts the new disk in its place")
+        raise UsageError(f"--output: {output} exists already", hint="--force puts the new disk in its place")
 
 
 def _machine(context: Context, name: str) -> tuple[Artifact, Path]:

@@ -127,7 +127,7 @@ def plan_images(
     names = [name for name in chosen if name in context.definitions]
     if refresh:
         planner.refresh(names)
-    say(f"reading the package index and planning {len(names)} image(s), with what they stand on")
+    say(f"reading the package index and planning {len(names)} image(s) and their parents")
     wanted = with_ancestors(names, context.parents)
     failed = planner.plan_each(name for name in order(context.parents) if name in wanted)
     wrong = [*(context.unsound[name] for name in chosen if name in context.unsound), *failed.values()]
@@ -339,7 +339,7 @@ def look_at_fleets(context: Context) -> None:
 def _cannot_read(fleet: str, file: Path, evidence: str) -> OutsideError:
     what = f"the fleet {fleet} cannot be read, so nothing is pruned: what it runs must stay"
     gone = f"or take what is gone for good out of {file}"
-    hint = f"mend the way there, {gone}; ./goldsmith fleet.check {fleet} shows each member"
+    hint = f"fix the access, {gone}; ./goldsmith fleet.check {fleet} shows each member"
     return OutsideError(what, evidence=evidence, hint=hint)
 
 

@@ -150,7 +150,7 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
         columns = ["control", "outcome", "enforcement", "evidence"]
         print_table(columns, rows, title=f"{line.name} {line.digest[:19]}", whole=columns[:1])
         for control, steps in line.todo.items():
-            out().print(f"{control}: what mends it on this host", style="bold")
+            out().print(f"{control}: how to fix it on this host", style="bold")
             print_text("".join(f"  {number}. {step}\n" for number, step in enumerate(steps, 1)) + "\n")
     refused = [check for line in lines if not line.passed for check in refusals(line.checks)]
     if error := broken(refused, load_settings().roots):
@@ -198,7 +198,7 @@ def form_named(form: str, output: str, forms: Sequence[str], endings: Mapping[st
     Raises UsageError for a form that there is none of, and for a file whose ending says nothing.
     """
     if form and form not in forms:
-        raise UsageError(f"--form: no form is named {form}", hint=f"there are {', '.join(forms)}")
+        raise UsageError(f"--form: unknown form: {form}", hint=f"there are {', '.join(forms)}")
     if form or not output:
         return form or forms[0]
     longest_first = sorted(endings, key=len, reverse=True)
@@ -215,7 +215,7 @@ def require_place(output: str) -> Path:
     with suppress(OSError):  # a name that is too long
         if target.parent.is_dir() and not target.is_dir():
             return target
-    raise UsageError(f"--output: {output} is not a place for a file", hint="give a file in a folder that is there")
+    raise UsageError(f"--output: {output} cannot be a file", hint="give a file in an existing folder")
 
 
 def write_out(text: str, output: str, mode: int | None = None) -> None:

@@ -67,7 +67,7 @@ def chosen(kind: str, network: Network) -> list[str]:
     one that no role has.
     """
     if kind != "all" and kind not in KINDS:
-        raise UsageError(f"no kind is named {kind}", hint=f"there are {', '.join(KINDS)}; or all")
+        raise UsageError(f"unknown kind: {kind}", hint=f"there are {', '.join(KINDS)}; or all")
     keys = {
         "nftables": "definitions",
         "security-groups": "security_groups",
@@ -76,7 +76,7 @@ def chosen(kind: str, network: Network) -> list[str]:
     }
     had = [one for one in KINDS if any(getattr(role, keys[one]) for role in network.roles.values())]
     if kind != "all" and kind not in had:
-        raise ContentError(f"no role has {keys[kind]}, by which {kind} could tell its members",
+        raise ContentError(f"no role has {keys[kind]}, by which {kind} identifies members",
                            hint="docs/network.md shows them")  # fmt: skip
     return had if kind == "all" else [kind]
 
@@ -253,7 +253,9 @@ def _act(kind: str, network: Network, context: Context, lines: list[NetworkStepL
     if left := _planned(kind, network, context, tell=lambda _: None):
         evidence = "\n".join(f"{told['where']}: {told['action']} {told['what']}" for told, _ in left)
         hint = "somebody else changes it too, or it was not taken: run it again"
-        raise OutsideError(f"{kind}: not all is as the network says after the change", evidence=evidence, hint=hint)
+        raise OutsideError(
+            f"{kind}: after the change something still differs from the network", evidence=evidence, hint=hint
+        )
 
 
 _Step = tuple[dict[str, str], Callable[[], None]]

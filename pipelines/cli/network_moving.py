@@ -83,7 +83,7 @@ def _refactored(old: str, new: str, context: Context, *, apply: bool) -> Network
     after = _network({file: one.after for file, one in moved.items()}, names)
     if not any(one.keys for one in moved.values()):
         known = sorted({*after.roles, *(text for role in after.roles.values() for text in role.addresses)})
-        raise ContentError(f"{old} stands nowhere in the network", hint=nearest(old, known))
+        raise ContentError(f"{old} is not in the network", hint=nearest(old, known))
     before = _before(texts, names)
     told = changed(before, after, old, new) if before else WayChange((), ())
     following = dict(_following(before, after, context)) if before else {}
@@ -91,7 +91,7 @@ def _refactored(old: str, new: str, context: Context, *, apply: bool) -> Network
     if apply:
         _write(every, context, f"{old} → {new}")
     if not before:
-        told = WayChange(("unknown: what stands now is no sound network",), ("unknown",))
+        told = WayChange(("unknown: the present network is not valid",), ("unknown",))
     return NetworkMoveOutput(
         old=old, new=new, files={str(file): one.keys for file, one in every.items()},
         loses=told.loses, gains=told.gains, applied=apply,

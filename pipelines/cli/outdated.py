@@ -36,7 +36,7 @@ from pipelines.contract import Line
 from pipelines.wiring import image_context
 
 OUTDATED, UNANSWERED, NAMED = 1, 4, 3
-ASK = "ask whoever makes the image"
+ASK = "ask the maker of the image"
 DOCKERFILE = "Dockerfile.j2"
 BASE = "org.opencontainers.image.base."
 
@@ -146,7 +146,7 @@ class FreshnessQuestion:
         known = with_ancestors((one for one in wanted if one in context.definitions), context.parents)
         lines = [one for one in order(context.parents) if one in known]
         self._refresh(lines)
-        say(f"asking what is newer for {len(wanted)} image(s), with what they stand on")
+        say(f"asking what is newer for {len(wanted)} image(s) and their parents")
         for name, error in self.planner.plan_each(lines, GoldsmithError).items():
             self._failed(name, error or OutsideError(f"its parent {context.parents[name]} cannot be planned"))
         return [name for name in wanted if name in self.planner.plans]

@@ -243,12 +243,12 @@ def _of_file(context: Context, file: str, instead_of: str) -> Iterator[Sides]:
     path = Path(file)
     if path.parent.name in ("profiles", "waivers") or path.is_dir():
         hint = "without a file, all content here is compared with the last commit or --against another revision"
-        raise UsageError(f"{file} is no policy", hint=hint)
+        raise UsageError(f"{file} is not a policy", hint=hint)
     name, files = instead_of or path.stem, find_content(context.settings.roots, "hardening/policies", "*.toml")
     changed = load_toml(path, Policy, name=name)
     if name not in files:
         hint = f"--instead-of names the policy whose place it takes; {nearest(name, files)}"
-        raise ContentError(f"no policy is named {name}", file=path, hint=hint)
+        raise ContentError(f"unknown policy: {name}", file=path, hint=hint)
     in_force = path.resolve() == files[name].resolve()
     present = _committed(files[name], name) if in_force else load_toml(files[name], Policy, name=name)
     before, after = (context.by_policy(one, name) for one in (present, changed))
@@ -325,7 +325,7 @@ def show_preview(
         if output.unjudged:
             say(f"not judged, for lack of a scan here (./goldsmith image.scan NAME): {', '.join(output.unjudged)}")
         if output.begins:
-            say(f"rules begin on {', '.join(map(str, output.begins))}: --at {output.begins[0]} shows whom they refuse")
+            say(f"rules begin on {', '.join(map(str, output.begins))}: --at {output.begins[0]} shows what they refuse")
         if output.aged:
             say(f"left out, since scans go on: on that day too old would be those of {', '.join(output.aged)}")
     return finish(errors) or (REFUSED if output.refuses else 0)

@@ -72,12 +72,12 @@ def render_schedule(
     and for a file that is there already unless `force`.
     """
     if target not in TARGETS:
-        raise UsageError(f"no target is named {target}", hint=f"there are {', '.join(TARGETS)}")
+        raise UsageError(f"unknown target: {target}", hint=f"there are {', '.join(TARGETS)}")
     words = _words(command or ("fleet.check all" if target in OF_IMAGE else "nightly"))
     check(words)
     if words[0] in STAYING and target != "systemd":
         hint = f"./goldsmith pipeline.render systemd --run {words[0]}; in a container it is the command to run"
-        raise UsageError(f"--run: {words[0]} stays, and {target} ends what it runs", hint=hint)
+        raise UsageError(f"--run: {words[0]} keeps running, but {target} runs only jobs that end", hint=hint)
     settings = load_settings()
     if words[0] == "serve":
         Schedule.of(settings.serve)  # else the unit is found to end when it starts
@@ -140,7 +140,7 @@ def _words(command: str) -> tuple[str, ...]:
         raise UsageError(f"--run: {command} is not what a schedule runs", hint=hint)
     if strange := next((word for word in words if not WORD.fullmatch(word)), None):
         hint = "letters, digits and . _ * ? / @ : = , + - mean the same to every scheduler"
-        raise UsageError(f"--run: {strange!r} cannot stand in a schedule", hint=hint)
+        raise UsageError(f"--run: a schedule cannot contain {strange!r}", hint=hint)
     return words
 
 
@@ -154,7 +154,7 @@ def _time(at: str) -> time:
 def _zone(zone: str) -> str:
     known = available_timezones()
     if zone not in known:
-        raise UsageError(f"--zone: no time zone is named {zone}", hint=nearest(zone, known))
+        raise UsageError(f"--zone: unknown time zone: {zone}", hint=nearest(zone, known))
     return ZoneInfo(zone).key
 
 
@@ -225,12 +225,12 @@ def rendered_lines(found: Mapping[str, Mapping[str, str]], output: str, *, force
         return lines
     if not folder.absolute().parent.is_dir():
         hint = f"mkdir -p {shlex.quote(str(folder))} makes it"
-        raise UsageError(f"--output: {folder} would stand in a folder that is not there", hint=hint)
+        raise UsageError(f"--output: {folder} is in a folder that does not exist", hint=hint)
     for path in (Path(line.path) for line in lines):
         if path.is_dir():
             raise UsageError(f"--output: {path} is a folder")
         if path.is_symlink() or (path.exists() and not force):
-            raise UsageError(f"--output: {path} is there already", hint="--force puts the new one in its place")
+            raise UsageError(f"--output: {path} exists already", hint="--force puts the new one in its place")
     try:
         folder.mkdir(exist_ok=True)
         for line in lines:

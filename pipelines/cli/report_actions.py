@@ -29,15 +29,15 @@ from pipelines.rollout.state import Phase
 IMAGE, FLEET = "image", "fleet"
 REFUSED, KEPT = "refused", "kept"
 NEVER = datetime.min.replace(tzinfo=UTC)
-MEND = "mend it; ./goldsmith lint --content tells all that is wrong"
+MEND = "fix it; ./goldsmith lint --content lists everything that is wrong"
 TODO = {  # by exit code, where the owner of an image or fleet does not act
     1: "report this as a mistake in Goldsmith; the next night tries again",
     2: MEND,
     4: "./goldsmith doctor tells what does not answer; the next night tries again",
 }
 OWNERS_TODO = {
-    IMAGE: "./goldsmith image.publish {} tells why, and releases it once that is mended",
-    "channel": "./goldsmith image.promote {} tells why, and moves stable once that is mended",
+    IMAGE: "./goldsmith image.publish {} says why, and releases it once that is fixed",
+    "channel": "./goldsmith image.promote {} says why, and moves stable once that is fixed",
     FLEET: "./goldsmith fleet.check {0}, then ./goldsmith roll.plan {0}",
 }
 
@@ -90,7 +90,7 @@ def _about_images(
             yield _action(image.owner, f"{image.name} is {image.status}", f"./goldsmith image.publish {image.name}")
         if image.ill:
             what = f"the candidate of {image.name} is not healthy in {', '.join(image.ill)}"
-            yield _action(image.owner, what, "mend it before it is promoted")
+            yield _action(image.owner, what, "fix it before it is promoted")
 
 
 # -- what nights did not do --------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def _stopped(failures: Iterable[NightFailure]) -> dict[str, list[str]]:
 
 def _below(names: Iterable[str], stopped: Mapping[str, Sequence[str]]) -> str:
     below = [name for one in names for name in stopped.get(one, ())]
-    return f"; nothing was done for what stands on it: {listed(below)}" if below else ""
+    return f"; nothing was done for images based on it: {listed(below)}" if below else ""
 
 
 # -- fleets and rollouts -----------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def _about_rollouts(rollouts: Iterable[RolloutReport], owners: Mapping[str, str]
         stuck = [step.member for step in rollout.steps if step.outcome == MEANING[Phase.FAILED]]
         if stuck:
             todo = f"./goldsmith roll.status {rollout.fleet}"
-            yield _action(owners.get(rollout.fleet, ""), f"{', '.join(stuck)} could not be put back", todo)
+            yield _action(owners.get(rollout.fleet, ""), f"{', '.join(stuck)} could not be rolled back", todo)
 
 
 def ending_of(report: ReportOutput, reviews: Mapping[str, tuple[datetime, str]]) -> tuple[EndingReport, ...]:
@@ -212,7 +212,7 @@ def ending_of(report: ReportOutput, reviews: Mapping[str, tuple[datetime, str]])
     found += [
         (
             reason.deadline,
-            f"the time to mend it in {reason.brought_by}: {reason.what}",
+            f"the deadline to fix it in {reason.brought_by}: {reason.what}",
             of_images.get(reason.brought_by, ""),
         )
         for reason in report.reasons

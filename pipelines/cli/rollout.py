@@ -199,7 +199,9 @@ def roll_fleet(
     and `adopt` are given, RefusedError when it may not, or was rolled back.
     """
     if file and adopt:
-        raise UsageError("the plan in the file says whom it takes over", hint="give --adopt to roll.plan --output")
+        raise UsageError(
+            "the plan in the file already says which members it adopts", hint="give --adopt to roll.plan --output"
+        )
     context = context or image_context(looks=not apply)
     approved = read_plan(Path(file)) if file else None
     with fleet_session(name, context) as at:
@@ -251,7 +253,7 @@ def _roll_back_open(context: Context, seen: View, reason: str) -> RollbackOutput
         seen = tell(context, fleet, Command.ROLLBACK, reason)
         if seen.carried:
             dead = perhaps_dead(context, seen, f"roll.start {fleet} --apply")
-            say(f"{rollout} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it{dead}")
+            say(f"{rollout} is rolling back; ./goldsmith roll.status {fleet} --watch shows it{dead}")
             return _rollback(seen, "told", rollout, can_go_back(seen))
         say(f"{rollout} was told to roll back")
     with fleet_session(fleet, context) as at:
@@ -312,7 +314,7 @@ UPTAKE_COLUMNS = {
     "rebuild": "state",
     "why": "detail",
 }
-NO_UPTAKE = "no application image stands on a golden base of which a newer release is out"
+NO_UPTAKE = "no application image has a golden base with a newer release"
 
 
 def rebuild_applications(
@@ -332,7 +334,7 @@ def rebuild_applications(
             failures.append(error)
     if apply and (failed := [line for line in lines if line.failed]):
         evidence = "\n".join(f"{line.fleet}: {line.image}: {line.detail}" for line in failed)
-        failures.append(OutsideError(f"{len(failed)} rebuild(s) could not be asked for", evidence=evidence))
+        failures.append(OutsideError(f"{len(failed)} rebuild(s) could not be requested", evidence=evidence))
     return lines, failures
 
 
@@ -375,7 +377,7 @@ def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: 
         out().print()
         print_text(changes)
     for why, names in by_reason((skip.member, skip.why) for skip in roll.skipped).items():
-        print_text([f"left alone: {', '.join(names)}: {why}"])
+        print_text([f"skipped: {', '.join(names)}: {why}"])
     for one in roll.groups:
         _print_instead(one)
     if roll.rollout:
@@ -383,7 +385,7 @@ def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: 
     if roll.steps or roll.groups:
         _say_next(roll, quote(file) if file else "", adopt_flags(adopt), as_owner=as_owner)
     elif roll.skipped:
-        say("nothing to replace: every member that is out of policy is left alone, for the reasons above")
+        say("nothing to replace: every member that is out of policy is skipped, for the reasons above")
     else:
         say(f"nothing to replace; ./goldsmith fleet.check {roll.fleet} shows why")
 
@@ -392,7 +394,7 @@ def _print_instead(one: GroupLine) -> None:
     """What to merge for a group that is left alone, as it is: somebody copies it."""
     if one.instead:
         out().print()
-        print_text([f"to merge for {one.group.rpartition('/')[2]}, which is left alone:"])
+        print_text([f"to merge for {one.group.rpartition('/')[2]}, which is skipped:"])
         for line in ("", *one.instead.splitlines(), ""):
             out().out(visible(line), highlight=False)
 

@@ -317,7 +317,7 @@ def markdown(roll: RollOutput, made_by: str, valid_until: str = "") -> str:
         text.markdown_table(*groups),
         text.markdown_folded("To merge", text.markdown_block([one.instead for one in roll.groups])),
         text.markdown_folded("Calls", text.markdown_table(*calls)),
-        text.markdown_folded("Left alone", text.markdown_table(*left_alone)),
+        text.markdown_folded("Skipped", text.markdown_table(*left_alone)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -340,7 +340,7 @@ MEANING = {
     Phase.SERVING: "new serves, old kept",
     Phase.NEW: "replaced",
     Phase.OLD: "as it was",
-    Phase.SKIPPED: "left alone",
+    Phase.SKIPPED: "skipped",
     Phase.FAILED: "needs a person",
 }
 NOT_BEGUN = "not begun"

@@ -136,7 +136,9 @@ def _bound(listen: str) -> socket.socket:
             (host.strip("[]"), int(port)), family=socket.AF_INET6 if "[" in host else socket.AF_INET
         )
     except (OSError, OverflowError) as error:
-        raise OutsideError(f"serve.listen: {listen} cannot be had: {error}", hint="is another one running?") from None
+        raise OutsideError(
+            f"serve.listen: cannot listen on {listen}: {error}", hint="is another one running?"
+        ) from None
 
 
 def _webhook(wanted: Serve) -> Webhook | None:

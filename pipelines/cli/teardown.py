@@ -196,7 +196,7 @@ def _refuse_at_work(settings: Settings) -> None:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RefusedError("a command of Goldsmith is at work here", hint=f"it holds {file}") from None
+            raise RefusedError("a Goldsmith command is running here", hint=f"it holds {file}") from None
         lock.release()
     if not settings.database and not (state / "ledger.sqlite").exists():
         return

@@ -119,7 +119,7 @@ def export_waivers(form: str, subject: str) -> str:
     roots, today = load_settings().roots, clock().date()
     names = find_content(roots, "images/definitions", "*/")
     if subject not in names and "/" not in subject:  # a member's name is its fleet's, a slash and its own
-        raise ContentError(f"no definition is named {subject}", hint=nearest(subject, names))
+        raise ContentError(f"unknown definition: {subject}", hint=nearest(subject, names))
     waivers, (definitions, _) = load_waivers(roots), sound_definitions(roots)
     parents = {name: loaded.definition.parent for name, loaded in definitions.items()}
     below = sorted(with_ancestors([subject], parents) - {subject}) if subject in parents else []
@@ -127,7 +127,7 @@ def export_waivers(form: str, subject: str) -> str:
         return trivyignore(waivers, subject, today, below)
     if form == "openvex":
         return openvex(list(about_image(waivers, subject, below)), [f"pkg:oci/{subject}"], "Goldsmith", today)
-    raise UsageError(f"no form is named {form}", hint="openvex or trivyignore")
+    raise UsageError(f"unknown form: {form}", hint="openvex or trivyignore")
 
 
 # -- a new one ---------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ def _about(
     if paths:
         return [About("secrets", rule, path=path) for path in paths]
     hint = nearest(rule, {*controls, *WAIVABLE, *(about.name for about in known)})
-    raise ContentError(f"{rule} is no control, no rule, and nothing that a scan of {subject} found", hint=hint)
+    raise ContentError(f"{rule} is not a control, a rule, or a finding of a scan of {subject}", hint=hint)
 
 
 def _found(context: Context, subject: str) -> Iterator[About]:
@@ -257,7 +257,7 @@ def _owner(context: Context, subject: str) -> str:
     loaded = context.definitions.get(subject)
     if found := fleet.owner if fleet else loaded.definition.owner if loaded else "":
         return found
-    hint = "--owner TEAM says who mends it" + (f"; {nearest(subject, near)}" if (near := context.definitions) else "")
+    hint = "--owner TEAM says who fixes it" + (f"; {nearest(subject, near)}" if (near := context.definitions) else "")
     raise UsageError(f"--owner must be given, since {subject} is not one definition or fleet of ours", hint=hint)
 
 
@@ -287,6 +287,6 @@ def _write(file: Path, text: str) -> None:
         with file.open("x", encoding="utf-8") as opened:
             opened.write(text)
     except FileExistsError:
-        raise UsageError(f"{file} is there already", hint="--name gives this one another name") from None
+        raise UsageError(f"{file} exists already", hint="--name gives this one another name") from None
     except OSError as error:
         raise OutsideError(f"{file} cannot be written: {error.strerror}") from None

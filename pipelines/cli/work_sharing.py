@@ -88,14 +88,14 @@ def _until_told(worker: Worker, signals: Signals, *, drain: bool) -> None:
             return
     worker.sharing.stop()
     if worker.acts:
-        say("takes nothing more; leaves when the steps under way have ended, and at once when told again")
+        say("takes nothing more; leaves when the running steps have ended, and at once at a second signal")
     raise ToldToStopError
 
 
 def _shared_database(settings: Settings) -> str:
     if not shares(settings):
         raise UsageError(
-            "workers share a PostgreSQL, and `database` is SQLite's: one process on one machine has that to itself",
+            "workers share a PostgreSQL, and `database` is SQLite, which only one process may use",
             hint="set `database` in goldsmith.toml on every machine: postgresql+psycopg://USER@HOST/NAME",
         )
     return engine_url(settings.database_url, KIND)

@@ -36,7 +36,7 @@ class Application:
     @property
     def text(self) -> str:
         """It in a sentence."""
-        runs = f"{self.image}, which {len(self.members)} member(s) of {self.fleet} run, stands on {named(self.base)}"
+        runs = f"{self.image}, which {len(self.members)} member(s) of {self.fleet} run, is based on {named(self.base)}"
         return f"{runs}; build it again on {named(self.newest)}"
 
     def message(self, now: datetime) -> str:

@@ -21,7 +21,7 @@ def load_fleet(roots: Sequence[Path], name: str) -> Fleet:
     fleets = load_fleets(roots)
     if name not in fleets:
         hint = nearest(name, fleets) if fleets else "none is defined yet; ./goldsmith adopt drafts one of what runs"
-        raise ContentError(f"no fleet is named {name}", hint=hint)
+        raise ContentError(f"unknown fleet: {name}", hint=hint)
     return fleets[name]
 
 

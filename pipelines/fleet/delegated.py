@@ -136,12 +136,14 @@ def _refuse_reach(desired: int, reach: Reach, words: StrategyWords, limits: Limi
         hint = (
             f"{words.fewer_missing}; or raise limits.max_unavailable: until new ones are ready, the old ones are gone"
         )
-        raise RefusedError(f"{where} lets {reach.missing} be missing, and limits.max_unavailable {missing}", hint=hint)
+        raise RefusedError(
+            f"{where} lets {reach.missing} be missing, but limits.max_unavailable is {missing}", hint=hint
+        )
     if reach.more > beside:
-        what = f"{where} lets {reach.more} stand beside the old ones, and limits.max_surge {beside}"
+        what = f"{where} lets {reach.more} run beside the old ones, but limits.max_surge is {beside}"
         raise RefusedError(what, hint=f"{words.fewer_beside}; or raise limits.max_surge")
     if reach.at_once > at_once:
-        what = f"{where} replaces {reach.at_once} at once, and limits.max_parallel or a budget allows {at_once}"
+        what = f"{where} replaces {reach.at_once} at once, but limits.max_parallel or a budget allows {at_once}"
         raise RefusedError(what, hint=f"{words.fewer_at_once}; or raise the limit")
 
 

@@ -213,7 +213,7 @@ def _limit_as(draft: Draft, called: str, many: str, reach: Reach, lower: str) ->
         draft.set("max_unavailable", reach.missing, f"Of its {many} its strategy lets so many be missing.")
         draft.todo.append(f"{called} has {reach.missing} of {many} missing while it rolls: {lower}?")
     if reach.more > 1:
-        draft.set("max_surge", reach.more, "So many new ones its strategy lets stand beside the old.")
+        draft.set("max_surge", reach.more, "As many new ones as its strategy lets run beside the old ones.")
     if reach.at_once > 1:
         draft.set("max_parallel", reach.at_once, "So many its strategy replaces at once.")
         draft.set("budgets", [{"nodes": reach.at_once}], "The same: the default of 10 % would allow fewer.")
@@ -223,4 +223,4 @@ def _limit_as(draft: Draft, called: str, many: str, reach: Reach, lower: str) ->
 
 def _tell_left_alone(draft: Draft, found: UnadoptedService | UnadoptedWorkload | UnadoptedNodeGroup) -> None:
     if found.left_alone:
-        draft.todo.append(f"{found.group.called} will be left alone: {found.left_alone}")
+        draft.todo.append(f"{found.group.called} will be skipped: {found.left_alone}")

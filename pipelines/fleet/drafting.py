@@ -81,7 +81,7 @@ class Draft:
         """
         self.table("limits")
         if forced:
-            self.say(f"Old and new cannot stand side by side: {forced}.")
+            self.say(f"Old and new cannot run side by side: {forced}.")
             self.set("method", "in_place")
             self.set("max_unavailable", 1, f"So each is down while it is {swapped}, one at a time.")
         else:
@@ -113,7 +113,7 @@ def _bare(key: str) -> str:
 
 def lacking(becomes: str, definition: Definition | None) -> str:
     """What is missing where members become what is neither a definition nor a tag."""
-    return "" if definition or is_tag(becomes) else f"no definition is named {becomes}"
+    return "" if definition or is_tag(becomes) else f"unknown definition: {becomes}"
 
 
 def lacking_machine(becomes: str, definition: Definition | None) -> str:

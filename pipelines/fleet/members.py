@@ -258,7 +258,7 @@ def protection(label: str, labels: Mapping[str, str]) -> tuple[datetime | None, 
     try:
         until = datetime.fromisoformat(labels[label])
     except ValueError:
-        return None, f"its label {label} is no date with time, such as 2027-01-31T12:00Z: {labels[label]}"
+        return None, f"its label {label} is not a date with time, such as 2027-01-31T12:00Z: {labels[label]}"
     return (until if until.tzinfo else until.replace(tzinfo=UTC)), ""
 
 

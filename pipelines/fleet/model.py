@@ -419,7 +419,7 @@ class Fleet(Content):
             case FleetKind.KUBERNETES:
                 self._require("kubernetes", "kubeconfig", "context", "namespace")
                 if wrong := [one for pair in self.selector.items() for one in pair if not LABEL.fullmatch(one)]:
-                    raise ValueError(f"selector: {wrong[0]} can stand in no label of Kubernetes")
+                    raise ValueError(f"selector: {wrong[0]} cannot be a Kubernetes label")
             case FleetKind.ECS:
                 self._require("ecs", "cluster")
             case FleetKind.DOCKER:

@@ -63,7 +63,7 @@ class ContainerMembers(UnsteppedMembers, Generic[Container]):
         facts = would_run.now
         why = dict(facts.unread).get("root_user") if isinstance(facts, ContainerFacts) else would_run.unread
         if why or not isinstance(facts, ContainerFacts):
-            return Changes(unread=f"as whom {target.reference} would run is not known: {why}")
+            return Changes(unread=f"the user of {target.reference} is not known: {why}")
         return Changes(user=facts.user)
 
     def observe(self, members: Sequence[Member]) -> Mapping[str, Observed]:

@@ -114,7 +114,7 @@ def unread(subject: str, why: str, now: datetime, called: str = "it") -> Reason:
     return Reason(
         rule=UNREAD, subject=subject, enforcement=Enforcement.ENFORCE,
         what=f"{called} could not be read: {why}", why="a place that cannot be read counts as non-compliant",
-        todo="mend the way to it, and check again", since=now, deadline=now,
+        todo="fix the access to it, and check again", since=now, deadline=now,
     )  # fmt: skip
 
 
@@ -272,7 +272,7 @@ def in_words(verdicts: Sequence[MemberVerdict]) -> str:
     deadline = min((one.deadline for one in bad if one.deadline), default=None)
     rules = ", ".join(sorted({rule for one in bad for rule in one.rules}))
     said = f"{len(bad)} of {len(verdicts)} member(s) {rules}" if bad else f"{len(verdicts)} member(s) within policy"
-    until = f", to be mended by {deadline:%Y-%m-%d %H:%M} UTC" if deadline else ""
+    until = f", to be fixed by {deadline:%Y-%m-%d %H:%M} UTC" if deadline else ""
     return said + until + (f", {ill} not healthy" if ill else "") if verdicts else "no member runs"
 
 

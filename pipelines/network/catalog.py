@@ -35,5 +35,5 @@ def require_network(roots: Sequence[Path]) -> Network:
 def require_role(network: Network, name: str) -> str:
     """`name`, which is a role. Raises ContentError with the nearest ones."""
     if name not in network.roles:
-        raise ContentError(f"no role is named {name}", hint=nearest(name, network.roles))
+        raise ContentError(f"unknown role: {name}", hint=nearest(name, network.roles))
     return name

@@ -59,8 +59,8 @@ def machines_of(
             if name not in definitions:
                 raise ContentError(f"{name} is not a definition", **where, hint=nearest(name, definitions))
             if definitions[name].definition.kind is not Kind.MACHINE:
-                hint = "containers are told by their labels: `containers`"
-                raise ContentError(f"{name} is no machine, and has no firewall of its own", **where, hint=hint)
+                hint = "containers are identified by their labels: `containers`"
+                raise ContentError(f"{name} is not a machine, so it has no firewall of its own", **where, hint=hint)
             yield role, definitions[name]
 
 

@@ -208,7 +208,7 @@ def _wrong(
         for key, peer in (("from", rule.source), ("to", rule.target)):
             if "/" not in peer and peer != WORLD and peer not in roles:
                 hint = nearest(peer, [*roles, WORLD])
-                yield ContentError(f"no role is named {peer}", file=placed.file, key=f"{placed.key}.{key}", hint=hint)
+                yield ContentError(f"unknown role: {peer}", file=placed.file, key=f"{placed.key}.{key}", hint=hint)
         if rule.source not in roles and rule.target not in roles:
             hint = "a rule concerns members of a role: name one in `from` or `to`"
             yield ContentError("names no role", file=placed.file, key=placed.key, hint=hint)

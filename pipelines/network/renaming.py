@@ -42,7 +42,7 @@ def move(text: str, old: str, new: str, *, keeps_role: bool = False) -> Moved:
         expected["roles"][new] = expected["roles"].pop(old)
     if tomllib.loads(after) != expected:  # a text that looks like a table, or a table that does not
         hint = f"write it as a table of its own: [roles.{old}]"
-        raise ContentError("the role cannot be renamed where it stands so", key=f"roles.{old}", hint=hint)
+        raise ContentError("the role cannot be renamed here", key=f"roles.{old}", hint=hint)
     return Moved(text, after, tuple(keys))
 
 

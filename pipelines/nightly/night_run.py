@@ -180,7 +180,7 @@ def run_nightly(
     """
     settings = load_settings()
     for wrong in (*unreachable(settings.notify), *unreadable(settings)):
-        say(f"this night will not be told to all: {wrong}")
+        say(f"messages about this night cannot all be sent: {wrong}")
     context = replace(image_context(settings), policy=policy or settings.nightly.policy)
     if dry:
         return dry_run(context, only, urgent=urgent)
@@ -197,7 +197,7 @@ def _tell_of_no_end(context: Context, error: GoldsmithError) -> None:
     text = f"the night of {context.now:%Y-%m-%d %H:%M} UTC did not come to its end: {error.message}"
     message = Message(Event.NIGHT, "", "", f"{text}; exit code {error.exit_code}", context.now)
     for failed in tell(context.settings, message)[1]:
-        say(f"this is not told to all: {failed.message}")
+        say(f"not every message was sent: {failed.message}")
 
 
 def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:

@@ -49,7 +49,7 @@ LOST = (ELSEWHERE, UNPROVED, LACKING)
 ASKED_AT_ONCE = 4
 BELIEVED_AFTER = 20  # images in a row that get no answer: then none of the store's is asked any more
 NEVER = datetime.min.replace(tzinfo=UTC)
-SETTLED, PROMOTES = "it stands as it is", "stable does not name its release"
+SETTLED, PROMOTES = "it is unchanged", "stable does not name its release"
 LIGHT = (PROMOTES,)  # work that changes nothing for what stands on the image
 
 

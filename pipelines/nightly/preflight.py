@@ -46,7 +46,7 @@ def _policies(settings: Settings) -> Iterator[ContentError]:
         yield error
     known, name = load_policies(settings.roots), settings.nightly.policy
     if name and name not in known:
-        yield _wrong(f"no policy is named {name}", "nightly", "policy", hint=nearest(name, known))
+        yield _wrong(f"unknown policy: {name}", "nightly", "policy", hint=nearest(name, known))
 
 
 def _files(settings: Settings) -> Iterator[ContentError]:

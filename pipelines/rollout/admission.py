@@ -55,7 +55,7 @@ def spent(limits: Limits, desired: int, rule: str, now: datetime, until: datetim
     """
     free = Timeline(limits, desired, now).free(now, rule)
     if free is None:
-        return "and no end of that is in sight"
+        return "with no end within a year"
     return f"until {free[0]:%Y-%m-%d %H:%M} UTC" if free[0] > until else ""
 
 
@@ -167,7 +167,7 @@ async def _admitted(rolling: Rolling, ask: Callable[[], Admission], rule: str = 
         if await rolling.runner.obey(answer.desired_state, backoff):
             continue
         if backoff.slept >= rolling.order.limits.progress_deadline:
-            raise RefusedError(given.why, hint="nothing moved for progress_deadline: mend what is unhealthy first")
+            raise RefusedError(given.why, hint="nothing moved for progress_deadline: fix what is unhealthy first")
         if given.seconds:
             await rolling.runner.engine.wait(timedelta(seconds=given.seconds))
         else:

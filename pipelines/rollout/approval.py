@@ -66,7 +66,7 @@ def approve_plan(context: Context, fleet: str, file: Path, reason: str = "") -> 
         refuse_used(context, document)
         raise RefusedError("this plan is approved already", hint=begin)
     context.ledger.audit(context.now, context.actor, "approve plan", fleet, f"{told(known)}. {reason}".rstrip(". "))
-    say(f"approved: {known.digest}; {begin} carries it out")
+    say(f"approved: {known.digest}; {begin} runs it")
     return document
 
 
@@ -128,7 +128,7 @@ def _require_approved(context: Context, fleet: str, document: ApprovedPlan, *, p
     """Raise RefusedError unless somebody else than its maker has approved this very plan."""
     if not planned:
         raise RefusedError(
-            f'the fleet {fleet} asks for an approval (approval = "required")', hint=_hint_to_plan(fleet, document.adopt)
+            f'the fleet {fleet} requires an approval (approval = "required")', hint=_hint_to_plan(fleet, document.adopt)
         )
     known = _known(context, document, fleet)
     if known.approved_at is None or person(known.approved_by) == person(known.made_by):
@@ -139,7 +139,7 @@ def _require_approved(context: Context, fleet: str, document: ApprovedPlan, *, p
 def _known(context: Context, document: ApprovedPlan, fleet: str) -> ApprovedPlanRow:
     """The ledger's line of the plan: who made it is for the ledger to say, and not for the file."""
     if document.plan.fleet != fleet:
-        raise RefusedError(f"the plan is for the fleet {document.plan.fleet}, and not for {fleet}")
+        raise RefusedError(f"the plan is for the fleet {document.plan.fleet}, not for {fleet}")
     line = context.ledger.plan(digest(document))
     if line is None:
         what = "this ledger knows no plan with that digest: it was made elsewhere, or changed since"

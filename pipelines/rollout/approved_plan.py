@@ -102,9 +102,9 @@ def opened(text: str, file: str) -> ApprovedPlan:
         raise ContentError("not a rollout plan file", file=file, hint=hint) from None
     hint = "make a new plan"
     if form != FORM:
-        raise ContentError(f"a plan in the form {form}, and this Goldsmith reads {FORM}", file=file, hint=hint)
+        raise ContentError(f"the plan has format {form}, but this Goldsmith reads {FORM}", file=file, hint=hint)
     if actual != digest:
-        raise RefusedError(f"{file} was changed after the plan was made: its digest is broken", hint=hint)
+        raise RefusedError(f"{file} was changed after the plan was made: its digest does not match", hint=hint)
     try:
         return from_json(ApprovedPlan, body)
     except ValidationError:
@@ -137,7 +137,7 @@ def refuse_repaced(document: ApprovedPlan, again: Sequence[GroupStep], fleet: Fl
         if planned[name].pacing != one.pacing
     ]
     reasons += [
-        f"{name} is left alone by the plan, and would be rolled now"
+        f"{name} is skipped by the plan, but would be rolled now"
         for name, one in sorted(now.items())
         if planned[name].group.cannot_roll and not one.group.cannot_roll
     ]

@@ -24,7 +24,7 @@ class IllError(UnhealthyError):
     """New members fell ill while they baked: `members`, by id, are all that were not well when that was seen."""
 
     def __init__(self, message: str, members: Sequence[str], *, evidence: str) -> None:
-        super().__init__(message, evidence=evidence, hint="mend the image; the old one serves")
+        super().__init__(message, evidence=evidence, hint="fix the image; the old one serves")
         self.members = tuple(members)
 
 
@@ -132,7 +132,7 @@ class _Standing:
         if seen.percent != self.percent:
             self.percent, self.stood = seen.percent, timedelta()
         if seen.progress is not Progress.RUNNING or self.stood >= self.most:
-            raise UnhealthyError(f"{self.group} fell ill: the service reports {seen.progress}: {seen.text}")
+            raise UnhealthyError(f"{self.group} became unhealthy: the service reports {seen.progress}: {seen.text}")
         return False
 
     def slept(self, span: timedelta) -> None:
@@ -156,7 +156,7 @@ def _ill(rolling: Rolling, rows: dict[str, HealthStreak], *, late: bool) -> IllE
     names = ", ".join(rolling.members[member].name for member in rows)
     seen = "\n".join(f"health: {text}" for row in rows.values() for text in row.texts)
     deadline = shown(rolling.order.limits.healthy_deadline)
-    what = f"was not healthy within {deadline} after its bake" if late else "fell ill while it baked"
+    what = f"was not healthy within {deadline} after its bake" if late else "became unhealthy during the bake"
     return IllError(f"{names}: the new one {what}", tuple(rows), evidence=seen)
 
 
@@ -166,7 +166,10 @@ async def _show(rolling: Rolling, desired_state: DesiredState, what: _Bake, *, a
         stage, note, event = RolloutStage.PAUSED, "", Event.PAUSED
     elif asks:
         approve = f"./goldsmith roll.approve {rolling.order.plan.fleet}"
-        stage, note = RolloutStage.CANARY_APPROVAL, f"{what.of or 'the canary'} has baked; {approve} lets it go on"
+        stage, note = (
+            RolloutStage.CANARY_APPROVAL,
+            f"{what.of or 'the canary'} has baked; {approve} continues the rollout",
+        )
         event = Event.APPROVAL
     else:
         stage, note, event = RolloutStage.BAKING, f"baking {what.of}".rstrip() + f" for {shown(what.span)}", None
@@ -224,7 +227,7 @@ async def prove(work: MemberContext, span: timedelta) -> None:
         limit, seen = shown(work.order.limits.healthy_deadline), await evidence(work, row.texts)
         who = "the new one, tried beside the old one," if work.rehearses else "the new one"
         what = f"{work.order.name}: {who} was not healthy over {shown(span)} within {limit}"
-        raise UnhealthyError(what, evidence=seen, hint="mend the image; the old one serves")
+        raise UnhealthyError(what, evidence=seen, hint="fix the image; the old one serves")
 
 
 async def old_serves(work: MemberContext) -> bool:

@@ -75,7 +75,7 @@ def take_up(
             tagged = at.origins().target()
     found = behind(at.fleet, judged, tagged)
     if apply and found and rehearsing(at.context.settings):
-        say(f"rehearsal, so nobody is told of {at.fleet.name}: {Event.REBUILD}, and no rebuild is asked for")
+        say(f"rehearsal, so no message is sent about {at.fleet.name}: {Event.REBUILD}, and no rebuild is requested")
         apply = False
     return tuple(_taken(at, one, most_tries if apply else 0) for one in found)
 

@@ -40,7 +40,7 @@ def broken(fleet: str, rules: Sequence[str], by: FleetJudge, one: Judged, change
     if not rules:
         return ()
     if not isinstance(one.facts, ContainerFacts):
-        return (f"how it is started could not be read, and {', '.join(rules)} must hold: mend the way to it",)
+        return (f"how it is started could not be read, and {', '.join(rules)} must hold: fix the access to it",)
     facts = one.facts
     asked = [name for name in rules if name != "root_user" or change.user is None]
     facts = replace(facts, unread=tuple(line for line in facts.unread if line[0] in asked))

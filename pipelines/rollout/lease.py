@@ -60,7 +60,7 @@ def take(leases: LeaseStore, wanted: Holder, *, alone: bool) -> Lease:
         held = leases.acquire_lease(wanted, LEASE)
     if held.owner != wanted.owner:
         who = f"{held.owner} ({held.rollout}), whose lease lasts until {held.until:%Y-%m-%d %H:%M:%S} UTC"
-        hint = f"./goldsmith roll.status {wanted.fleet} shows it; a dead owner's lease ends, and roll.start goes on"
+        hint = f"./goldsmith roll.status {wanted.fleet} shows it; a dead owner's lease ends, and roll.start continues"
         raise HeldError(f"{wanted.fleet} is being rolled by {who}", hint=hint)
     return held
 
@@ -187,7 +187,7 @@ class Tenure:
         has = f"{present.owner} has it now, for {present.rollout}" if present else "no process has it now"
         return LostError(
             f"this process ({ours.owner}) has lost the lease of {fleet} and stopped {ours.rollout} here: {has}",
-            hint=f"./goldsmith roll.status {fleet} shows the rollout; where no process executes it, ./goldsmith "
+            hint=f"./goldsmith roll.status {fleet} shows the rollout; if no process executes it, ./goldsmith "
             f"roll.start {fleet} --apply goes on. Was this machine asleep, or without the database, for longer than "
             f"{LEASE.total_seconds():g} seconds?",
         )

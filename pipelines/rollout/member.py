@@ -176,7 +176,7 @@ async def _retire(work: MemberContext) -> None:
         if held.in_progress and in_place:  # it no longer serves: waiting for the end of a pause would only cost more
             asks, begun = work.until_stopped, True
         if backoff.slept >= limits.progress_deadline:
-            raise RefusedError(held.why, hint="something else is unhealthy: mend it first")
+            raise RefusedError(held.why, hint="something else is unhealthy: fix it first")
         if drains.slept >= limits.drain + IN_PROGRESS:
             raise RefusedError(held.why, hint="it takes too long: look at the old one")
         await (drains if held.in_progress else backoff).next()
@@ -202,7 +202,7 @@ def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held 
         held = _begin_to_retire(work)
     else:
         seen = fleet.read(work.key)
-        held = "" if seen.good else f"the new one fell ill: {seen.text}"
+        held = "" if seen.good else f"the new one became unhealthy: {seen.text}"
     if held:
         return _Held(held)
     try:
@@ -264,8 +264,8 @@ async def _prove_and_remove(work: MemberContext) -> None:
         if seen is None:
             return
         await prove(work, work.order.limits.min_healthy_time)
-    what = f"the new one was healthy, and not any more when the old one was to go, {LEAST_READS} times"
-    hint = "mend the image, or its health check; the old one serves"
+    what = f"the new one was healthy, but no longer when the old one was about to be removed, {LEAST_READS} times"
+    hint = "fix the image, or its health check; the old one serves"
     raise UnhealthyError(f"{work.order.name}: {what}", evidence=await evidence(work, [str(seen)]), hint=hint)
 
 
@@ -288,7 +288,7 @@ async def restore(work: MemberContext, note: str = "", failure: str = "") -> Mem
     except GoneError:
         return await without_old(work, failure)
     except GoldsmithError as error:
-        return await _not_put_back(work, f"it could not be put back: {error.message}", failure)
+        return await _not_put_back(work, f"it could not be rolled back: {error.message}", failure)
     if held:
         return await _stay(work, held, failure)
     return await work.end(Phase.OLD, note, failure)
@@ -304,7 +304,7 @@ async def _put_back(work: MemberContext) -> str:
 async def _not_put_back(work: MemberContext, why: str, failure: str) -> MemberState:
     """A person must look: the new instance is the member meanwhile, where it serves and the old one does not."""
     stays = False
-    with suppress(GoldsmithError):  # why it could not be put back is what a person must know
+    with suppress(GoldsmithError):  # why it could not be rolled back is what a person must know
         stays = await _serves(work, "old") is False and await _serves(work, "new") is True
     return await (_stay(work, why, failure) if stays else work.end(Phase.FAILED, why, failure or why))
 

@@ -64,7 +64,7 @@ def tell(settings: Settings, message: Message) -> tuple[bool, list[GoldsmithErro
     took, failed = False, list[GoldsmithError]()
     if rehearsing(settings):
         if settings.notify.command or settings.notify.webhook_file:
-            say(f"rehearsal, so nobody is told of {message.rollout or message.fleet}: {message.event}")
+            say(f"rehearsal, so no message is sent about {message.rollout or message.fleet}: {message.event}")
         return took, failed
     for target in (_tell_program, _tell_webhook):
         try:

@@ -126,7 +126,7 @@ def refuse_standstill(fleet: Fleet, now: datetime) -> Hold | None:
     hold = may_act(fleet.limits, now)
     if hold and hold.until is None:
         mend = "an explicit 0 freezes the fleet, and a window that never opens as well"
-        raise RefusedError(f"{hold.why}, and no end of that is in sight", hint=f"change it in the fleet's file: {mend}")
+        raise RefusedError(f"{hold.why}, with no end within a year", hint=f"change it in the fleet's file: {mend}")
     return hold
 
 
@@ -216,7 +216,7 @@ def refuse_unmatched(adopt: Sequence[str], names: Sequence[str]) -> None:
     """Refuse an --adopt that matches no member: a typing mistake would leave the intended members as they are."""
     for glob in adopt:
         if glob != "all" and not any(fnmatchcase(name, glob) for name in names):
-            hint = "./goldsmith fleet.scan FLEET lists who is there"
+            hint = "./goldsmith fleet.scan FLEET lists the members"
             raise RefusedError(f"--adopt {glob}: no member matches", hint=hint)
 
 

@@ -182,4 +182,4 @@ def refuse_unasked(seen: View) -> None:
     paused = stage is RolloutStage.PAUSED and any(one.phase in (Phase.SERVING, Phase.NEW) for one in seen.members)
     if not paused and stage not in (RolloutStage.BAKING, RolloutStage.CANARY_APPROVAL):
         hint = f"./goldsmith roll.status {seen.row.fleet} --watch shows when its canary bakes"
-        raise RefusedError(f"{seen.row.id} is {stage}: nothing of it waits for approval yet", hint=hint)
+        raise RefusedError(f"{seen.row.id} is {stage}: nothing waits for approval yet", hint=hint)

@@ -72,7 +72,7 @@ def start(
             return last.order.plan, last.outcome
     else:
         for row in at.context.ledger.open_rollouts(at.fleet.name):
-            say(f"the rollout {row.id} is not over; --apply goes on with it where its process is dead")
+            say(f"the rollout {row.id} is not over; --apply continues it if its process is dead")
     if approved:
         refuse_used(at.context, approved)
     document = plan_again(at, approved) if approved else plan_all(at, adopt, automated=automated)
@@ -178,7 +178,7 @@ def execute(at: FleetSession, order: Order, until: datetime | None = None) -> Ro
                     raise HeldBackError(f"{rollout} is left open: {note}") from None
                 raise tenure.lost() from None
             except KeyboardInterrupt:
-                go = f"./goldsmith roll.start {at.fleet.name} --apply goes on with it"
+                go = f"./goldsmith roll.start {at.fleet.name} --apply continues it"
                 say(f"interrupted, and {rollout} is not over: {go}")
                 raise
             except Exception as error:
@@ -267,7 +267,7 @@ class AutoLine(Line):
         """What is wrong where nothing was judged; None where something was."""
         if self.outcome != "empty":
             return None
-        hint = "do the fleet's selector and labels match? the file of a fleet that is meant to be empty can go"
+        hint = "do the fleet's selector and labels match? delete the file of a fleet that is meant to be empty"
         return RefusedError(f"{self.fleet}: no member runs, so nothing was judged", hint=hint)
 
 
@@ -387,7 +387,7 @@ def _and_left(plan: Plan) -> str:
     """Whom the plan leaves alone, by reason, after what is done with the others."""
     skipped = by_reason((skip.member, skip.why) for skip in plan.skipped)
     left = "; ".join(f"{', '.join(names)}: {why}" for why, names in skipped.items())
-    return f"; left alone: {left}" if left else ""
+    return f"; skipped: {left}" if left else ""
 
 
 def _and_late(plan: Plan) -> str:

@@ -299,7 +299,7 @@ def _no_room(step: Step, batch: _Batch) -> RefusedError:
     """Why a step has no room even alone: only the floor does that; a budget of 0 was refused before."""
     room, member = batch.room, step.member
     return RefusedError(
-        f"replacing {member.name} in place leaves {batch.serving - 1} of {room.desired} members serving, and "
+        f"replacing {member.name} in place leaves {batch.serving - 1} of {room.desired} members serving, but "
         f"max_unavailable {room.limits.max_unavailable} asks for {room.floor}",
         evidence="\n".join(f"{member.name}: {what}" for what in member.forced_in_place),
         hint="raise limits.max_unavailable" + ("" if member.forced_in_place else ', or set limits.method = "surge"'),

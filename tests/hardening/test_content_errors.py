@@ -186,12 +186,12 @@ def test_a_profile_replaces_in_place_and_leaves_out_with_a_reason(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (PROFILE + 'extends = "bse"', "extends: no profile is named bse\n  hint: did you mean base?"),
+        (PROFILE + 'extends = "bse"', "extends: unknown profile: bse\n  hint: did you mean base?"),
         (PROFILE + 'extends = "p"', "profiles extend each other in a circle: p → p"),
         (PROFILE + 'extends = "base"\n[without]\nx = "r"', "without.x: base does not list it"),
         (PROFILE + 'extends = "base"\n[without]\na = ""', "without.a: "),
-        (PROFILE, "controls: holds no control"),
-        (PROFILE + 'extends = "base"\n[without]\na = "r"', "controls: holds no control"),
+        (PROFILE, "controls: contains no control"),
+        (PROFILE + 'extends = "base"\n[without]\na = "r"', "controls: contains no control"),
         (PROFILE + 'controls = [{control = "a"}, {control = "a"}]', "controls: a is listed twice"),
         (PROFILE + 'controls = [{control = "a", enforcment = "warn"}]', "enforcment: unknown key"),
         (PROFILE + 'controls = [{control = "a", enforcement = "off"}]', "controls[0].enforcement: must be 'audit'"),
@@ -210,7 +210,7 @@ def test_a_wrong_profile_names_its_file_and_key(tmp_path: Path, text: str, messa
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ('{control = "b"}', "controls: no control is named b"),
+        ('{control = "b"}', "controls: unknown control: b"),
         ('{control = "a", params = {x = 1}}', "controls.a.params.x: unknown param"),
         ('{control = "needs", params = {port = "x"}}', "controls.needs.params.port: must be of type integer"),
         ('{control = "needs"}', "controls.needs.params.port: required, but missing"),

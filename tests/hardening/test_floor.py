@@ -133,17 +133,17 @@ def test_only_a_policy_that_the_settings_name_may_publish() -> None:
     """The demo's may judge; to publish by it, both its name and another floor must stand in the settings."""
     require_may_publish((ROOT,), Judging(), "default", NOW.date())
     require_may_publish((ROOT,), Judging(), "machine", NOW.date())
-    with pytest.raises(RefusedError, match="the policy demo may judge, but not publish") as refused:
+    with pytest.raises(RefusedError, match="the policy demo may not publish") as refused:
         require_may_publish((ROOT,), Judging(), "demo", NOW.date())
     assert 'policies = ["demo"] and floor = "" under [judging] in goldsmith.toml' in refused.value.hint
     with pytest.raises(RefusedError, match="weaker than the policy default, which is judging") as error:
         require_may_publish((ROOT,), Judging(policies=("demo",)), "demo", NOW.date())
     assert "accept_sample" in error.value.evidence
     require_may_publish((ROOT,), Judging(policies=("demo",), floor=""), "demo", NOW.date())
-    with pytest.raises(ContentError, match="no policy is named defualt"):
+    with pytest.raises(ContentError, match="unknown policy: defualt"):
         require_may_publish((ROOT,), Judging(), "defualt", NOW.date())
     for wrong, key in ((Judging(floor="flor"), "floor"), (Judging(policies=("default", "flor")), r"policies\[1\]")):
-        with pytest.raises(ContentError, match=rf"goldsmith\.toml: judging\.{key}: no policy is named flor"):
+        with pytest.raises(ContentError, match=rf"goldsmith\.toml: judging\.{key}: unknown policy: flor"):
             require_may_publish((ROOT,), wrong, "default", NOW.date())
 
 

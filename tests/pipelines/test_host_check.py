@@ -329,8 +329,8 @@ def test_one_thing_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().err
     assert "two things to check" in said
     assert "nothing is named to check" in said
-    assert "no way to a shell" in said
-    assert "/ is a folder, and no profile is named to check it by" in said
+    assert "not a host with a shell" in said
+    assert "/ is a folder, and unknown profile: to check it by" in said
     assert "no such folder: ./not\\x1b[31mthere" in said
     assert "no such folder: /nonexistent" in said
     assert "\x1b" not in said

@@ -392,31 +392,31 @@ def test_files_are_written_over_nothing_that_is_there(target: str, tmp_path: Pat
     last.write_text("mine")
     for line in written[:-1]:
         Path(line.path).unlink()
-    with pytest.raises(UsageError, match=r"is there already"):
+    with pytest.raises(UsageError, match=r"exists already"):
         lines(target, output=str(folder))
     assert [path.read_text() for path in folder.iterdir()] == ["mine"]
     lines(target, output=str(folder), force=True)
     assert last.read_text() == written[-1].text
     last.unlink()
     last.symlink_to("elsewhere")
-    with pytest.raises(UsageError, match=r"is there already"):
+    with pytest.raises(UsageError, match=r"exists already"):
         lines(target, output=str(folder), force=True)
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"target": "jenkins"}, "no target is named jenkins\n.*there are cron, systemd, github, gitlab, kubernetes"),
+        ({"target": "jenkins"}, "unknown target: jenkins\n.*there are cron, systemd, github, gitlab, kubernetes"),
         ({"command": "image.publish all"}, "not what a schedule runs"),
-        ({"command": "nightly --only $(reboot)"}, "cannot stand in a schedule"),
-        ({"command": "nightly --only a%b"}, "cannot stand in a schedule"),
-        ({"command": "nightly --only 'a\nb'"}, "cannot stand in a schedule"),
-        ({"command": "serve"}, "serve stays, and cron ends what it runs"),
-        ({"target": "gitlab", "command": "worker"}, "worker stays, and gitlab ends what it runs"),
+        ({"command": "nightly --only $(reboot)"}, "a schedule cannot contain"),
+        ({"command": "nightly --only a%b"}, "a schedule cannot contain"),
+        ({"command": "nightly --only 'a\nb'"}, "a schedule cannot contain"),
+        ({"command": "serve"}, "serve keeps running, but cron runs only jobs that end"),
+        ({"target": "gitlab", "command": "worker"}, "worker keeps running, but gitlab runs only jobs that end"),
         ({"command": "nightly '"}, "--run: No closing quotation"),
         ({"at": "25:00"}, "--at: 25:00"),
         ({"zone": "Europe/Berlim"}, "did you mean Europe/Berlin"),
-        ({"zone": "../../etc/passwd"}, "no time zone is named"),
+        ({"zone": "../../etc/passwd"}, "unknown time zone:"),
         ({"limit": "24h"}, "--limit: 24h is not between"),
         ({"limit": "soon"}, "--limit: a duration is"),
         ({"image": IMAGE}, "cron runs this checkout"),
@@ -498,5 +498,5 @@ def test_the_definition_of_the_image_is_sound_and_takes_the_place_of_none(tmp_pa
     assert "COPY source /opt/goldsmith" in dockerfile_of(
         definition, folder, definition.packages, f"sha256:{'0' * 64}", 0
     )
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         own_image.write_definition(tmp_path)

@@ -121,11 +121,11 @@ def test_a_trial_is_served_by_its_policy(site: Site) -> None:
         (
             {"judging": Judging(policies=("default", "machin"))},
             "",
-            r"judging\.policies\[1\]: no policy is named machin",
+            r"judging\.policies\[1\]: unknown policy: machin",
         ),
-        ({"judging": Judging(floor="defalt")}, "", r"judging\.floor: no policy is named defalt"),
-        ({}, "demo", "the policy demo may judge, but not publish"),
-        ({"nightly": Nightly(policy="demo")}, "", "the policy demo may judge, but not publish"),
+        ({"judging": Judging(floor="defalt")}, "", r"judging\.floor: unknown policy: defalt"),
+        ({}, "demo", "the policy demo may not publish"),
+        ({"nightly": Nightly(policy="demo")}, "", "the policy demo may not publish"),
         ({"notify": Notify(command=("/no/program",))}, "", r"notify\.command: no program is called /no/program"),
         ({"notify": Notify(webhook_file=Path("/no/file"))}, "", r"notify\.webhook_file cannot be read"),
         (

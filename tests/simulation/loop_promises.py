@@ -306,7 +306,7 @@ class Promises:
         if self._said("fleet", name, bad=("waits", *BAD)) or self._said("image", fleet.becomes, "all"):
             return
         detail = next((one.detail for one in self.told.lines if (one.kind, one.name) == ("fleet", name)), "")
-        said = detail.partition("left alone: ")[2] + detail.partition(LATE)[1]
+        said = detail.partition("skipped: ")[2] + detail.partition(LATE)[1]
         if self._said("channel", fleet.becomes, bad=("soaks", *BAD)):
             return
         for one in fleet.judged(now):

@@ -110,7 +110,7 @@ class WorkQueue:
         until = time.monotonic() + DEAD_SECONDS
         while not self.alone and self.roster.lives(holder):
             if time.monotonic() >= until:
-                raise RefusedError(f"{flow_id} is carried by {holder}, which lives", hint="let it carry it to its end")
+                raise RefusedError(f"{flow_id} is executed by {holder}, which is alive", hint="let it finish")
             time.sleep(POLL_SECONDS)
 
     def waiting(self) -> list[WorkflowStatus]:

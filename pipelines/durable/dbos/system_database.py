@@ -298,7 +298,7 @@ def given_up(flow_id: str, attributes: Mapping[str, Any] | None = None) -> Outsi
     if attributes and (log := attributes.get(QUARANTINED)):
         what = f"{flow_id} is quarantined: {attributes[DEATHS]} workers died in its step {attributes[STEP]}"
         return OutsideError(f"{what}; its log is {log}", hint=f"./goldsmith worker.status shows its end; {hint}")
-    return OutsideError(f"{flow_id} was given up: {ATTEMPTS} processes died while they carried it", hint=hint)
+    return OutsideError(f"{flow_id} was given up: {ATTEMPTS} processes died while executing it", hint=hint)
 
 
 def _write_ahead(file: Path) -> None:

@@ -139,7 +139,7 @@ class Worker:
         """
         if self._work_queue.is_of_another_version(flow_id):
             what = f"another version of Goldsmith began {flow_id}, and this one takes other steps"
-            raise RefusedError(what, hint="let that version carry it to its end")
+            raise RefusedError(what, hint="let that version finish it")
         with self._changed:
             self._own = flow_id
             if any(within(one, flow_id) for one in self._fenced):
@@ -154,7 +154,7 @@ class Worker:
         if self._lost.done():
             answer.cancel()
             self._lost.result()
-            raise LostError(f"{flow_id} is no longer this process's: another one may carry it by now")
+            raise LostError(f"{flow_id} no longer belongs to this process: another one may be executing it")
         try:
             return answer.result()
         except error.DBOSAwaitedWorkflowCancelledError:

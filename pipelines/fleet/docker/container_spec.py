@@ -349,7 +349,7 @@ def cannot_roll(container: Json, others: Iterable[Json]) -> str:
     """Why this container cannot be replaced without loss; empty when it can. `others`: those that do not run, too."""
     if container["HostConfig"].get("AutoRemove"):
         return (
-            "it was started with --rm: the engine would remove it as soon as it stops, and there would be no way back"
+            "it was started with --rm: the engine would remove it as soon as it stops, so it could not be rolled back"
         )
     status = (container.get("State") or {}).get("Status", "running")
     if status == "paused":

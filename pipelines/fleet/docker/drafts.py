@@ -101,7 +101,7 @@ def fleet_draft(
     _limit(draft, found)
     for one in found.containers if found.runs else ():
         if why := container_spec.cannot_roll(one, [*found.containers, *found.others]):
-            draft.todo.append(f"{container_spec.name(one)} will be left alone: {why}")
+            draft.todo.append(f"{container_spec.name(one)} will be skipped: {why}")
     return draft
 
 
@@ -117,7 +117,7 @@ def _select(draft: Draft, found: Unadopted) -> None:
         chosen = {key: labels[key] for key in (COMPOSE_PROJECT, COMPOSE_SERVICE)}
         draft.set("selector", chosen, "Docker Compose sets these labels on each container of the service.")
     elif chosen := _telling(labels, found.others):
-        draft.set("selector", chosen, f"What each of its containers carries, by {found.source}.")
+        draft.set("selector", chosen, f"What each of its containers has, by {found.source}.")
     else:
         draft.ask(
             f"{found.source} has no label to select it by, and a running container gets none: create it again with "
@@ -263,7 +263,7 @@ def _set_user(draft: Draft, found: Unadopted) -> None:
     if re.fullmatch(r"[1-9][0-9]*(:[0-9]+)?", user):
         draft.set("user", user, "As it runs now.")
         return
-    before = f"It runs as {user or 'root'}" if user or found.image else "It is not known whom it runs as"
+    before = f"It runs as {user or 'root'}" if user or found.image else "It is not known as which user it runs"
     draft.set(
         "user", NONROOT, f"{before}; golden images run as a number that is not root, and so must what they write."
     )

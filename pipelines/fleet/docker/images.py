@@ -74,7 +74,7 @@ class Images:
         except GoldsmithError as error:
             why = error.message
         lost = f"the engine has no record of the image {exact} any more, and {why}"
-        apart = "what was set for the container and what its image set cannot be told apart"
+        apart = "what was set for the container and what its image set cannot be distinguished"
         self._refused[exact] = RefusedError(f"{lost}: {apart}", hint=f"docker pull {exact} brings the record back")
         raise self._refused[exact]
 

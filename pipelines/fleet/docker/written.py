@@ -41,7 +41,7 @@ def compose_services(text: str, file: Path) -> dict[str, Json]:
     document = _merged(loaded(text, file))
     found = document.get("services")
     if not isinstance(found, dict) or not found:
-        raise ContentError("no services stand in it", file=file, key="services", hint=nearest("services", document))
+        raise ContentError("it contains no services", file=file, key="services", hint=nearest("services", document))
     name = document.get("name")
     project = name if isinstance(name, str) and name else file.parent.name
     project = re.sub(r"[^a-z0-9_-]", "", project.lower()).lstrip("_-") or "project"
@@ -244,7 +244,7 @@ def last_stage(text: str, file: Path) -> tuple[str, list[tuple[str, str]]]:
         else:
             steps.append((word, rest))
     if not base:
-        raise ContentError("no FROM stands in it: not a Dockerfile", file=file)
+        raise ContentError("it contains no FROM: not a Dockerfile", file=file)
     return base, steps
 
 

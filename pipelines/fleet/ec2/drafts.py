@@ -112,7 +112,7 @@ def machine_fleet_draft(
     draft = Draft()
     draft.begin_fleet(found.source, found.name, "ec2", *_owner(found, owner))
     if found.carried:
-        draft.set("selector", dict(found.selector), f"What {found.source} carries.")
+        draft.set("selector", dict(found.selector), f"What {found.source} has.")
     else:
         draft.ask(f"tag {found.source} and its instances {_said(found.selector)}: it has no tag to select it by")
         draft.set("selector", dict(found.selector))
@@ -182,10 +182,10 @@ def _left_alone(found: UnadoptedMachines) -> Iterator[str]:
     """What a rollout would leave alone, and what the selector does not find."""
     for one in found.alone:
         if why := one.cannot_roll[found.way]:
-            yield f"{one.id} will be left alone: {why}"
+            yield f"{one.id} will be skipped: {why}"
     for group in found.groups:
         if group.cannot_roll:
-            yield f"the Auto Scaling group {group.name} will be left alone: {group.cannot_roll}"
+            yield f"the Auto Scaling group {group.name} will be skipped: {group.cannot_roll}"
         if group.bare and found.carried:
             yield (
                 f"{_some(group.bare)} of the Auto Scaling group {group.name} have no tag {_said(found.selector)}: tag "

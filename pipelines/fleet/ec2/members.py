@@ -155,7 +155,7 @@ class Ec2Members(MemberFleet):
         if is_image(target):
             return
         if target.reference.startswith(("snap-", "vol-")):
-            why = f"what ran before is no image: the disk was made of {target.reference}, of which nothing is known"
+            why = f"what ran before is not an image: the disk was made of {target.reference}, of which nothing is known"
             raise OutsideError(why, hint="make an image of that snapshot or volume, and launch the member from it")
         everywhere = dict.fromkeys(region for _, region in regions_of(self.fleet, self.cloud))
         for region in [member.split("/")[1]] if member else everywhere:
@@ -211,7 +211,7 @@ def kept_for(old: InstanceDescription, key: Key) -> ReplacementRecord:
     kept = old.kept
     if kept is None or kept.rollout != key.rollout:
         by = f"belongs to the rollout {kept.rollout}" if kept else "was not prepared"
-        raise OutsideError(f"{key.old} {by}", hint=f"its tags {KEPT}… say what hangs on it")
+        raise OutsideError(f"{key.old} {by}", hint=f"its tags {KEPT}… list its attachments")
     return kept
 
 

@@ -44,12 +44,12 @@ def _at_least(desired: int, missing: int) -> int:
     """The healthy percentage at which `missing` members of `desired` may be away, never more."""
     if not missing or not desired:
         hint = 'raise limits.max_unavailable, or set limits.method = "surge"'
-        raise RefusedError("method in_place takes members away, and max_unavailable lets nobody be away", hint=hint)
+        raise RefusedError("method in_place stops members, but max_unavailable is 0", hint=hint)
     exact = ALL * (desired - missing) / desired
     percent = int(exact) if desired <= ALL else -int(-exact // 1)
     if percent >= ALL:
         hint = "raise limits.max_unavailable to at least 1%"
-        raise RefusedError(f"{missing} of {desired} is less than one percent, which Auto Scaling cannot say", hint=hint)
+        raise RefusedError(f"{missing} of {desired} is less than one percent, the minimum of Auto Scaling", hint=hint)
     return percent
 
 

@@ -94,7 +94,7 @@ class ServiceFleet:
         if len(run) > 1 or "" in run:
             why = f"its tasks run several digests of {image}" if len(run) > 1 else f"ECS tells no digest of {image}"
             hint = "name the image by its digest in the task definition, and deploy that; then plan again"
-            raise RefusedError(f"{service.called}: {why}, so that it could not go back to what it runs", hint=hint)
+            raise RefusedError(f"{service.called}: {why}, so it could not be rolled back to what it runs", hint=hint)
         return GroupPin(revision.name, run.pop()) if run else GroupPin(revision.family, revision.number)
 
     def _run(self, service: Service) -> set[str]:

@@ -31,7 +31,7 @@ PERMISSIONS = (
 SERVICES, TASKS = 10, 100  # as many as one call describes
 GONE = "MISSING"
 ADDED = "AWS adds it to the task, and rolls it"
-BESIDE = "the fleet rolls the container {0} of its task: whoever keeps this one rolls it"
+BESIDE = "the fleet rolls the container {0} of its task: the owner of this one rolls it"
 
 
 @dataclass

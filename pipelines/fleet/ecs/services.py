@@ -173,7 +173,7 @@ def reach_of(service: Service) -> Reach:
 
 def obstacle(service: Service) -> str:
     """Why a rollout may not begin with it; empty where it may."""
-    why = f"a deployment to {service.runs} goes on: wait until it has ended" if deploys(service) else ""
+    why = f"a deployment to {service.runs} is running: wait until it has ended" if deploys(service) else ""
     return forbids(service) or why
 
 

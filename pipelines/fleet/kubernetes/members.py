@@ -16,7 +16,7 @@ from pipelines.fleet.model import Fleet
 from pipelines.fleet.unstepped import FOREVER, ContainerMembers
 
 APPS = "/apis/apps/v1/namespaces"
-BESIDE = "the fleet rolls the container {0} of its pod: whoever keeps this one rolls it"
+BESIDE = "the fleet rolls the container {0} of its pod: the owner of this one rolls it"
 KEEPERS = "a Deployment, StatefulSet or DaemonSet"
 
 

@@ -114,7 +114,7 @@ def test_what_may_not_become_stable_is_refused(aws: StrictAws, cloud: Cloud) -> 
     release = published(cloud, 1)
     with pytest.raises(RefusedError, match="judged by the policy default, and the policy machine decides"):
         promote(AwsStore(cloud), NAME, "machine", gate(policy="machine"))
-    with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
+    with pytest.raises(RefusedError, match="the policy demo may not publish"):
         promote(AwsStore(cloud), NAME, "demo", gate(policy="demo"))
     with pytest.raises(RefusedError, match="expired on"):
         promote(AwsStore(at(cloud, cloud.now + 40 * DAY)), NAME, "default", gate())

@@ -381,10 +381,13 @@ def test_a_statement_by_another_key_proves_nothing() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ('kms_keys = {"eu-west-1" = "alias/aws/ebs"}', "the account's default key: what it encrypts cannot be shared"),
-        ('kms_keys = {"eu-west-1" = "my-key"}', "is no ARN"),
+        (
+            'kms_keys = {"eu-west-1" = "alias/aws/ebs"}',
+            "the account's default key: data that it encrypts cannot be shared",
+        ),
+        ('kms_keys = {"eu-west-1" = "my-key"}', "is not an ARN"),
         ('share_accounts = ["all"]', "twelve digits"),
-        ('share_organizations = ["all"]', "is no ARN of an organisation"),
+        ('share_organizations = ["all"]', "is not the ARN of an organisation"),
         ('region = "Frankfurt"', "a region such as eu-central-1"),
         ('account = "12"', "twelve digits"),
         ('name_prefix = "a b"', "without spaces"),
@@ -392,7 +395,7 @@ def test_a_statement_by_another_key_proves_nothing() -> None:
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_refused_with_its_reason(tmp_path: Path, line: str, words: str) -> None:
-    """The account's default key among them, since what it encrypts cannot be shared."""
+    """The account's default key among them, since data that it encrypts cannot be shared."""
     file = tmp_path / "goldsmith.toml"
     file.write_text(f"[aws]\n{line}\n")
     with pytest.raises(ContentError) as raised:

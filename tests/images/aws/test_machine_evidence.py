@@ -247,7 +247,7 @@ def test_the_registry_alone_revokes_no_machine(cloud: Cloud, tmp_path: Path) -> 
     with closing(cloud_for(cloud.settings.model_copy(update={"state": tmp_path / "new"})).ledger) as empty:
         store = RegistryStore(registry, empty, cloud.store, cloud.now, "ann", [NAME])
         for ref in (release.digest, f"{registry.repository(NAME)}@{release.digest}"):
-            with pytest.raises(ContentError, match="evidence of a machine's release, which stands at AWS"):
+            with pytest.raises(ContentError, match="evidence of a machine's release, which is at AWS"):
                 revoke(store, ref, "a back door")
         assert empty.release(release.digest) is None
         assert store.prune(apply=True) == ()

@@ -278,7 +278,7 @@ def test_files_of_the_definition_go_in_with_mode_and_owner(own: PackageIndex, tm
 def test_files_come_from_the_definitions_folder_only(own: PackageIndex, tmp_path: Path, source: str) -> None:
     """Neither from above it nor from anywhere else on this machine."""
     more = f'files = [{{ source = "{source}", path = "/etc/motd" }}]'
-    with pytest.raises(ContentError, match="is no file of the definition's folder"):
+    with pytest.raises(ContentError, match="is not a file in the definition's folder"):
         build(static_job(own, tmp_path, more))
 
 

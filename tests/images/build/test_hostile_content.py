@@ -238,7 +238,7 @@ def test_giant_files_and_what_never_ends_are_refused(tmp_path: Path) -> None:
         sound(root)
     (folder / "big").unlink()
     os.mkfifo(folder / "big")
-    with pytest.raises(ContentError, match=r"is no file of|neither a file nor a link"):
+    with pytest.raises(ContentError, match=r"is not a file in|neither a file nor a link"):
         sound(root)
     (folder / "image.toml").unlink()
     os.mkfifo(folder / "image.toml")

@@ -42,10 +42,10 @@ def test_an_exported_disk_is_the_disk(server: Goldsmith, qcow2: Exported, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("debian-server", "--form", "vmdk", "--output", "x"), 1, "--form: no format is named vmdk"),
-        (("debian-server", "--output", "/nonexistent/x.raw"), 1, "--output: /nonexistent/x.raw would stand"),
+        (("debian-server", "--form", "vmdk", "--output", "x"), 1, "--form: unknown format: vmdk"),
+        (("debian-server", "--output", "/nonexistent/x.raw"), 1, "--output: /nonexistent/x.raw is in a folder"),
         (("debian-server", "--output", "/tmp"), 1, "--output: /tmp is a folder"),
-        (("debian-server", "--output", "/dev/null", "--force"), 1, "--output: /dev/null is no file"),
+        (("debian-server", "--output", "/dev/null", "--force"), 1, "--output: /dev/null is not a regular file"),
         (("debian-base", "--output", "x"), 2, "kind: debian-base is a container, which has no disk"),
         (("debian-serve", "--output", "x"), 2, "did you mean debian-server"),
         (("bastion", "--output", "x"), 2, "bastion has not been built on this machine"),
@@ -67,7 +67,7 @@ def test_an_export_writes_over_nothing_unless_it_is_told_to(server: Goldsmith, q
     answer = server("image.export", "debian-server", "--form", "qcow2", "--output", str(link), "--json")
     for file, refused in ((link, answer), (qcow2.file, qcow2.refused)):
         assert refused.code == 1, refused.err
-        assert f"--output: {file} is there already hint: --force" in " ".join(refused.err.split())
+        assert f"--output: {file} exists already hint: --force" in " ".join(refused.err.split())
     assert list(tmp_path.iterdir()) == [link]
     assert qcow2.untouched
     assert (qcow2.forced.code, qcow2.forced.json[0]["size_bytes"]) == (0, qcow2.file.stat().st_size)

@@ -191,7 +191,7 @@ def test_packages_that_nobody_has_are_named_all_at_once(published: Published, tm
     empty = Archive(tmp_path / "empty")
     empty.publish()
     gone: dict[str, Any] = {"mirror": empty.uri, "keyring": empty.keyring}
-    with pytest.raises(OutsideError, match="2 packages cannot be had") as error:
+    with pytest.raises(OutsideError, match="2 packages are no longer available") as error:
         reproduce(published.stranger(tmp_path / "state", **gone), "small:candidate", "strangers")
     assert error.value.evidence.splitlines() == ["base-files 1.0 all", "tool 1.0 all"]
     assert "packages.snapshot" in error.value.hint
@@ -205,7 +205,7 @@ def test_a_package_of_the_same_version_and_other_bytes_is_none(published: Publis
     other.add("tool", files={"/usr/bin/tool": "evil"})
     other.publish()
     lies: dict[str, Any] = {"mirror": other.uri, "keyring": other.keyring}
-    with pytest.raises(OutsideError, match="cannot be had") as error:
+    with pytest.raises(OutsideError, match="are no longer available") as error:
         reproduce(published.stranger(tmp_path / "state", **lies), "small:candidate", "strangers")
     assert "tool 1.0 all" in error.value.evidence
 
@@ -267,7 +267,7 @@ def test_files_that_are_not_as_they_were_are_named(published: Published, tmp_pat
         (content / "hardening/profiles/plain.toml").write_text(PROFILE.replace(', { control = "login-defaults" }', ""))
         named = "hardening/controls/login-defaults"
     context = published.stranger(tmp_path / "state", content=content, snapshot=snapshot(published))
-    with pytest.raises(ContentError, match="other files than the content roots hold") as error:
+    with pytest.raises(ContentError, match="files that differ from the content roots") as error:
         reproduce(context, "small:candidate", "strangers")
     assert named in error.value.evidence
     assert f"{NOW:%Y-%m-%d}" in error.value.hint

@@ -245,7 +245,7 @@ def test_an_archive_whose_names_are_no_text_is_one_error(tmp_path: Path) -> None
     (tmp_path / "osv.zip").write_bytes(
         packed.replace(b"DEBIAN", b"\x92EBIAN", 1).replace(b"\x14\0\0\0", b"\x14\0\0\x08", 1)
     )
-    with pytest.raises(OutsideError, match="is no zip archive, or cut short"):
+    with pytest.raises(OutsideError, match="is not a zip archive, or is cut short"):
         list(data_index.osv_rows(tmp_path / "osv.zip"))
 
 
@@ -328,7 +328,7 @@ def test_data_of_osv_in_another_form_is_none(tmp_path: Path, monkeypatch: pytest
     bad = tmp_path / "osv.zip"
     for content in (b"", b"<html>"):
         bad.write_bytes(content)
-        with pytest.raises(OutsideError, match="no zip archive"):
+        with pytest.raises(OutsideError, match="not a zip archive"):
             data_index.indexed(bad, tmp_path / "index", indexed._of_osv)
     zipped(bad, {"id": 7})
     with pytest.raises(OutsideError, match="of an unknown form"):

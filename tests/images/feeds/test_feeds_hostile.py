@@ -342,7 +342,7 @@ def test_the_name_of_a_suite_is_no_path(suite: str, server: h.Hostile, tmp_path:
     """An image names its suite itself: what is no name is asked of no one and written nowhere."""
     for place in (server.address, str(tmp_path), ""):
         _, missing = feeds.refresh(settings(tmp_path, debsecan=place), suite, NOW)
-        assert "which is no name of a suite" in missing["debsecan"]
+        assert "which is not the name of a suite" in missing["debsecan"]
     assert server.asked == []
     assert not (tmp_path / "state").exists()
 

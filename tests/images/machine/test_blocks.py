@@ -138,9 +138,9 @@ def test_data_that_begins_inside_a_block_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [b"", b"x", bytes(SIZE + 1)])
 def test_what_is_no_list_of_digests_is_refused(wrong: bytes) -> None:
     """A damaged list of digests is never taken for a disk without changes."""
-    with pytest.raises(ValueError, match="no list of block digests"):
+    with pytest.raises(ValueError, match="not a list of block digests"):
         blocks.delta(wrong, digests([1]))
-    with pytest.raises(ValueError, match="no list of block digests"):
+    with pytest.raises(ValueError, match="not a list of block digests"):
         blocks.delta(digests([1]), wrong)
 
 

@@ -359,9 +359,7 @@ def test_an_image_of_others_is_asked_by_its_reference(tmp_path: Path, registry: 
     late, _ = what_is_outdated(reference, catalog.context(NOW + 1400 * DAY))
     assert [one.urgency for one in late.lines if one.kind == "end-of-life"] == ["critical"]
     assert {one.kind for one in late.lines} == {"package", "vulnerability", "end-of-life"}
-    assert {one.todo for one in (*found.lines, *late.lines)} == {"ask whoever makes the image"}, (
-        "it is not ours to mend"
-    )
+    assert {one.todo for one in (*found.lines, *late.lines)} == {"ask the maker of the image"}, "it is not ours to mend"
 
 
 def test_a_base_that_has_moved_is_found_by_the_annotations(tmp_path: Path, registry: str, archive: Archive) -> None:

@@ -143,7 +143,7 @@ def test_another_distribution_is_refused(upstream: Upstream, registry: str, tmp_
     reference = f"{registry}/alien:1"
     publish(tmp_path / "one", reference, {"usr/lib/os-release": "ID=alien\n"})
     upstream.lock(reference, tmp_path / "root")
-    with pytest.raises(ContentError, match="is no Debian"):
+    with pytest.raises(ContentError, match="is not Debian"):
         upstream.bootstrap(reference)
 
 

@@ -53,9 +53,9 @@ def test_what_ships_is_sound(name: str, tmp_path: Path) -> None:
     [
         (
             CHILD.replace("container-base", "container-bas"),
-            "profile: no profile is named container-bas\n  hint: did you",
+            "profile: unknown profile: container-bas\n  hint: did you",
         ),
-        ('policy = "defualt"\n' + CHILD, "policy: no policy is named defualt\n  hint: did you mean default?"),
+        ('policy = "defualt"\n' + CHILD, "policy: unknown policy: defualt\n  hint: did you mean default?"),
         (CHILD.replace("debian-base", "debian-bse"), "base.golden: debian-bse is not a definition\n  hint: did you"),
         (CHILD.replace("debian-base", "debian-static"), "base.golden: debian-static is static: it has no shell"),
         (CHILD + "[profile_params.no-setuit]\nx = 1", "profile_params: container-base has no control no-setuit"),
@@ -64,11 +64,14 @@ def test_what_ships_is_sound(name: str, tmp_path: Path) -> None:
             "profile_params.no-setuid.alow: unknown param\n  hint: did you",
         ),
         (CHILD + "[profile_params.no-setuid]\nallow = 3", "profile_params.no-setuid.allow: must be a list of strings"),
-        (CHILD.replace("[base]", 'files = [{ source = "pag", path = "/x" }]\n[base]'), "files.source: pag is no file"),
+        (
+            CHILD.replace("[base]", 'files = [{ source = "pag", path = "/x" }]\n[base]'),
+            "files.source: pag is not a file",
+        ),
         (CHILD.replace("[base]", 'files = [{ source = "pag", path = "/x" }]\n[base]'), "did you mean page?"),
         (
             CHILD.replace("[base]", 'files = [{ source = "../x", path = "/x" }]\n[base]'),
-            "files.source: ../x is no file",
+            "files.source: ../x is not a file",
         ),
         (CHILD.replace('smoke = ["true"]\n', ""), "smoke: required by the control read-only-ready, but missing"),
     ],

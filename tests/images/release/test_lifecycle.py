@@ -175,5 +175,5 @@ def test_a_moment_is_read_in_utc_and_one_without_a_zone_is_told() -> None:
     with pytest.raises(ContentError) as refused:
         parse_annotations({}, "x.", repository="r", digest="d", content="c")
     assert refused.value.hint == (
-        "releases carry x.expires-at on their index; another annotation_prefix in goldsmith.toml?"
+        "releases have x.expires-at on their index; another annotation_prefix in goldsmith.toml?"
     )

@@ -71,7 +71,7 @@ def test_a_key_that_others_may_read_signs_nothing(tmp_path: Path) -> None:
     """Whoever could read it may have it."""
     file = make(settings_in(tmp_path), DAY)
     file.chmod(0o640)
-    with pytest.raises(RefusedError, match="not its owner's alone"):
+    with pytest.raises(RefusedError, match="accessible to others"):
         FileSigner(file).sign(b"x")
     file.chmod(0o600)
     file.write_text("no key")

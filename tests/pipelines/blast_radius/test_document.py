@@ -1,4 +1,4 @@
-"""The example of docs/blast-radius.md is what is printed of these facts, and it says how many escalation paths there are."""
+"""The example of docs/blast-radius.md is what is printed of these facts, and it counts the escalation paths."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def test_what_is_followed_is_a_tag_in_full(here: Context, tmp_path: Path, image:
     (line,) = adopt(["compose.yaml"], name="shop", follow=True, context=here)
     assert load_fleet(here.settings.roots, "shop").replacement.follow == tag
     text = written(line)["shop.toml"]
-    assert f"it goes on running {image}, which others make" in text.replace("\n# ", " ")
+    assert f"it keeps running {image}, which others make" in text.replace("\n# ", " ")
     assert "FILL IN" not in text
     (todo,) = [one for one in line.todo if "approves other registries" in one]
     assert f"name {tag.rpartition(':')[0]} in `prefixes`" in todo
@@ -126,7 +126,7 @@ def test_what_no_tag_names_is_not_followed(here: Context, tmp_path: Path, image:
     (tmp_path / "compose.yaml").write_text(COMPOSE.replace("nginx:1.27", image))
     with pytest.raises(UsageError, match="--follow needs a tag"):
         adopt(["compose.yaml"], name="shop", follow=True, context=here)
-    with pytest.raises(UsageError, match="debian-base is a definition of yours"):
+    with pytest.raises(UsageError, match="debian-base is your own definition"):
         adopt(["compose.yaml"], name="shop", follow=True, replacement="debian-base", context=here)
     adopt(["compose.yaml"], name="shop", follow=True, replacement="nginx:1", context=here)
     assert load_fleet(here.settings.roots, "shop").replacement.follow == "docker.io/library/nginx:1"
@@ -152,10 +152,10 @@ def test_nothing_is_written_over(here: Context, tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="the fleet shop selects the service web in "):
         adopt(["compose.yaml"], name="other", context=here)
     Path(line.files[0]).write_text(before["shop.toml"].replace("compose.project", "compose.other"))
-    with pytest.raises(UsageError, match=r"shop\.toml is there already"):
+    with pytest.raises(UsageError, match=r"shop\.toml exists already"):
         adopt(["compose.yaml"], name="shop", definition=True, context=here)
     assert not (tmp_path / "content/images").exists()
-    with pytest.raises(UsageError, match="the definition debian-base is there already"):
+    with pytest.raises(UsageError, match="the definition debian-base exists already"):
         adopt(["compose.yaml"], name="other", replacement="debian-base", definition=True, context=here)
 
 
@@ -184,7 +184,7 @@ def test_a_fleet_of_another_root_keeps_its_name(here: Context, tmp_path: Path) -
     adopt(["compose.yaml"], name="shop", content=str(other), context=context)
     file = other / "pipelines/fleets/shop.toml"
     file.write_text(file.read_text().replace("compose.project", "compose.other"))
-    with pytest.raises(UsageError, match="there is a fleet shop already"):
+    with pytest.raises(UsageError, match="the fleet shop exists already"):
         adopt(["compose.yaml"], name="shop", context=context)
 
 
@@ -198,7 +198,7 @@ def test_a_draft_that_cannot_be_written_takes_the_others_back(here: Context, tmp
     (tmp_path / "two").unlink()
     (tmp_path / "two").mkdir()
     (tmp_path / "two/b.toml").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=r"two/b\.toml is there already"):
+    with pytest.raises(UsageError, match=r"two/b\.toml exists already"):
         write_new(files)
     assert not (tmp_path / "one/a.toml").exists()
     assert not (tmp_path / "nowhere").exists(), "written through a link"
@@ -279,7 +279,7 @@ def test_containers_of_one_service_or_image_become_one_fleet() -> None:
         ("web", "the containers web-1, web-2"), ("db", "the container db"), ("shop-api", "the container x9"),
     ]  # fmt: skip
     assert [len(one.others) for one in found] == [2, 3, 3]
-    with pytest.raises(ContentError, match="no container is called wbe-1") as refused:
+    with pytest.raises(ContentError, match="no container named wbe-1") as refused:
         _running(["wbe-1"], at)
     assert "did you mean web-1" in refused.value.hint
 

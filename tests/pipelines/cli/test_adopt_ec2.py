@@ -162,7 +162,7 @@ def test_what_cannot_be_rolled_is_said(unmanaged: Unmanaged) -> None:
     left = {one.member: one.left_alone for one in line.found if one.left_alone}
     assert "mixed instances policy" in left["Auto Scaling group mixed"]
     assert "takes the image from a parameter" in left["Auto Scaling group resolved"]
-    assert sum("will be left alone" in todo for todo in line.todo) == 2
+    assert sum("will be skipped" in todo for todo in line.todo) == 2
 
 
 def test_a_group_without_tags_is_drafted_with_what_to_tag(unmanaged: Unmanaged) -> None:
@@ -192,9 +192,9 @@ def test_what_the_words_do_not_mean_is_refused(unmanaged: Unmanaged) -> None:
     """Each with what to type; and where a region cannot be read, nothing is drafted."""
     with pytest.raises(UsageError, match="no tags are named"):
         unmanaged.adopt("ec2:app")
-    with pytest.raises(ContentError, match="nothing that runs carries the tags app=nowhere"):
+    with pytest.raises(ContentError, match="nothing that runs has the tags app=nowhere"):
         unmanaged.adopt("ec2:app=nowhere")
-    with pytest.raises(ContentError, match="no Auto Scaling group is called nowhere"):
+    with pytest.raises(ContentError, match="no Auto Scaling group named nowhere"):
         unmanaged.adopt("asg:nowhere")
     with pytest.raises(ContentError, match="regions"):
         unmanaged.adopt("ec2:app=shop", regions="mars")

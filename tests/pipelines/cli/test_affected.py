@@ -324,7 +324,7 @@ def test_a_vulnerability_that_the_data_does_not_know_is_an_error(context: Contex
     with pytest.raises(OutsideError, match=knows_few):
         who_is_affected("CVE-2099-1", with_feeds(context, tracker="none"))
     empty = Context(context.settings.model_copy(update={"state": tmp_path / "other"}), NOW, str, str)
-    with pytest.raises(ContentError, match="the ledger knows the packages of no image"):
+    with pytest.raises(ContentError, match="the ledger knows no image's packages"):
         who_is_affected(CVE, empty)
     (tmp_path / "data" / "tracker.json").unlink()
     with pytest.raises(OutsideError, match="there is no file"):

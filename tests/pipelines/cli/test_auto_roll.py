@@ -91,4 +91,4 @@ def test_who_stops_it_is_told_what_goes_on_with_it(
     monkeypatch.setattr(auto_roll, "bring_into_policy", Rolled(lambda: None, {"tools": KeyboardInterrupt()}))
     with pytest.raises(KeyboardInterrupt):
         auto_roll.auto_roll("*", apply=True, context=world(tmp_path, 1))
-    assert "./goldsmith roll.auto '*' --apply goes on with what is not over" in capsys.readouterr().err
+    assert "./goldsmith roll.auto '*' --apply continues what is not over" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def refused(answer: Answer, code: int) -> str:
             CHILD.replace("debian-base", "debian-bse"),
             "base.golden: debian-bse is not a definition\n  hint: did you mean deb",
         ),
-        (CHILD.replace("container-base", "container-bas"), "profile: no profile is named container-bas"),
+        (CHILD.replace("container-base", "container-bas"), "profile: unknown profile: container-bas"),
         (CHILD + "[profile_params.no-setuid]\nalow = []", "alow"),
         ("title = x", "image.toml: not TOML"),
         (CHILD.replace('"container"', '"vm"'), "kind: must be 'container' or 'machine', not 'vm'"),
@@ -198,9 +198,9 @@ def test_the_version_is_that_of_the_project(empty: Goldsmith) -> None:
         (("policy.show", "defualt"), "did you mean default"),
         (
             ("image.scan", "debian-base", "--policy", "defualt"),
-            "no policy is named defualt\n  hint: did you mean default",
+            "unknown policy: defualt\n  hint: did you mean default",
         ),
-        (("image.publish", "all", "--policy", "dmo"), "no policy is named dmo\n  hint: did you mean demo"),
+        (("image.publish", "all", "--policy", "dmo"), "unknown policy: dmo\n  hint: did you mean demo"),
         (
             ("control.check", "debian-base", "--control", "no-setuit"),
             "has no control no-setuit\n  hint: did you mean no-set",

@@ -373,10 +373,10 @@ def test_without_a_channel_there_is_nothing_to_do(fleets: Context) -> None:
         ("[digest.channels.a]\nowners = ['*']", "give mail, webhook_file, or both"),
         ("[digest.channels.a]\nmail = ['a@example.com']", "channels.a.mail needs digest.smtp.server"),
         ("[digest.channels.a]\nmail = ['a@b\\nBcc: c@d']", "such as ann@example.com"),
-        ("[digest.smtp]\nserver = 'mail.example.com:25'\nsender = 'a@b.c'\ntls = 'none'", "to this machine alone"),
+        ("[digest.smtp]\nserver = 'mail.example.com:25'\nsender = 'a@b.c'\ntls = 'none'", "mail to this machine"),
         ("[digest.smtp]\nserver = 'mail.example.com:25'", "server needs a sender"),
         ("[digest]\nremind_after = '1m'", "at least 1h"),
-        ("[github]\nrepository = 'a/b'", "repository and token_file are given together"),
+        ("[github]\nrepository = 'a/b'", "repository and token_file must be given together"),
         ("[github]\napi = 'http://github.example.com/api/v3'", "must be an https address"),
     ],
 )

@@ -168,7 +168,7 @@ def test_a_member_that_no_rollout_replaces_says_why_and_is_offered_none(office: 
     written = office.file.read_text()
     for nodes, why in (
         ('nodes = 0, reasons = ["superseded"]', "limits.budgets[0] allows no member that is superseded"),
-        ("nodes = 0", "limits.budgets[0] allows no member, and no end of that is in sight"),
+        ("nodes = 0", "limits.budgets[0] allows no member, with no end within a year"),
     ):
         office.file.write_text(f"{written}\n[limits]\nbudgets = [{{ {nodes} }}]\n")
         assert said(old, 2) == (f"no rollout replaces it: {why}", [])

@@ -68,10 +68,10 @@ def test_files_are_written_into_a_folder_and_never_over_others(installed: Path) 
     (line,) = render(form="terraform", output=str(installed / "infra"))
     assert Path(line.path) == installed / "infra/goldsmith-reaper.tf.json"
     assert json.loads(Path(line.path).read_text())["resource"]
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         render(form="terraform", output=str(installed / "infra"))
     assert render(form="terraform", output=str(installed / "infra"), force=True)
-    with pytest.raises(UsageError, match="would stand in a folder that is not there"):
+    with pytest.raises(UsageError, match="is in a folder that does not exist"):
         render(output=str(installed / "slip/infra"))
     assert not (installed / "slip").exists()
 

@@ -75,7 +75,7 @@ def test_what_is_whole_is_sound(tmp_path: Path) -> None:
     ("path", "text", "said"),
     [
         (f"{MINE}/check.sh", None, "check.sh: required, but missing"),
-        (f"{MINE}/cases.toml", 'profile = "containr-base"\n' + CONTROL["cases.toml"], "profile: no profile is named"),
+        (f"{MINE}/cases.toml", 'profile = "containr-base"\n' + CONTROL["cases.toml"], "profile: unknown profile:"),
         (f"{MINE}/cases.toml", CONTROL["cases.toml"] + "params = { prt = 1 }", "proof[0].params.prt: unknown param"),
         (f"{MINE}/cases.toml", "", "cases.toml: proof: required, but missing"),
         (f"{MINE}/control.toml", CONTROL["control.toml"] + "[[files]]\npath = '/x'\nsource = 'x'", "files.source"),
@@ -86,9 +86,9 @@ def test_what_is_whole_is_sound(tmp_path: Path) -> None:
             "controls.l-control.params.prt: unknown param\n  hint: did you mean port?",
         ),
         ("hardening/policies/l-other.toml", POLICY + "[image.judge]\nminimum = 1", "image.judge: unknown key"),
-        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-on"), "subjects[0]: l-on is no definition"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-on"), "subjects[0]: l-on is neither a"),
         ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-on"), "hint: did you mean l-one"),
-        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "x-*"), "subjects[0]: x-* is no definition"),
+        ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "x-*"), "subjects[0]: x-* is neither a"),
         ("hardening/waivers/l-other.toml", WAIVER.replace("l-one", "l-flet/web"), "did you mean l-fleet"),
         (
             "hardening/waivers/l-other.toml", WAIVER.replace("no-setuid", "no-setuit"),
@@ -105,7 +105,7 @@ def test_what_is_whole_is_sound(tmp_path: Path) -> None:
             "hardening/policies/l-other.toml", POLICY + 'enforcement = "warn"\n',
             "image.vulnerabilities: no window is enforced",
         ),
-        ("pipelines/fleets/l-other.toml", OTHER + 'policy = "l-polic"\n' + TO, "policy: no policy is named l-polic"),
+        ("pipelines/fleets/l-other.toml", OTHER + 'policy = "l-polic"\n' + TO, "policy: unknown policy: l-polic"),
         (
             "pipelines/fleets/l-other.toml", OTHER + TO.replace("l-one", "l-on"),
             "replacement.definition: l-on is not a definition\n  hint: did you mean l-one",
@@ -120,7 +120,7 @@ def test_what_is_whole_is_sound(tmp_path: Path) -> None:
         ),
         ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-on"), "base.golden: l-on is not a def"),
         ("images/definitions/l-two/image.toml", CHILD.replace("debian-base", "l-two"), "in a circle: l-two"),
-        ("images/definitions/l-two/image.toml", 'policy = "l-polic"\n' + CHILD, "policy: no policy is named l-polic"),
+        ("images/definitions/l-two/image.toml", 'policy = "l-polic"\n' + CHILD, "policy: unknown policy: l-polic"),
         (
             "images/definitions/l-two/image.toml", SERVER.replace("debian-server", "l-one"),
             "base.golden: l-one is a container, and this a machine",
@@ -206,7 +206,7 @@ def test_a_policy_that_may_publish_is_no_weaker_than_the_floor(tmp_path: Path) -
     assert "running.max_age: not asked" in found.evidence
     assert content_problems((ROOT, tmp_path), TODAY, Judging(policies=("l-policy",), floor="")) == ()
     unknown, weak = content_problems((ROOT, tmp_path), TODAY, Judging(policies=("defualt", "l-policy")))
-    assert "judging.policies[0]: no policy is named defualt" in str(unknown)
+    assert "judging.policies[0]: unknown policy: defualt" in str(unknown)
     assert str(weak) == str(found)
 
 
@@ -229,7 +229,7 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(
         (
             f"{MINE}/cases.toml",
             'profile = "nix"\n' + CONTROL["cases.toml"] + 'params = { prt = 1, port = "x" }\nprofile = "nox"\n',
-            ["profile: no profile is named nix", "proof[0].profile: no profile is named nox",
+            ["profile: unknown profile: nix", "proof[0].profile: unknown profile: nox",
              "proof[0].params.prt: unknown param", "proof[0].params.port: must be of type integer"],
         ),
         (
@@ -241,7 +241,7 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(
             "hardening/profiles/l-other.toml",
             PROFILE + 'extends = "container-base"\ncontrols = [{ control = "l-contrl" }, { control = "l-control", '
             'params = { prt = 1, port = "x" } }]\nwithout = { none = "x", nobody = "x" }',
-            ["without.none: ", "without.nobody: ", "no control is named l-contrl", "params.prt", "params.port"],
+            ["without.none: ", "without.nobody: ", "unknown control: l-contrl", "params.prt", "params.port"],
         ),
         (
             "hardening/waivers/l-other.toml",
@@ -253,8 +253,8 @@ def test_all_that_is_wrong_is_told_at_once_and_nothing_for_what_follows_from_it(
             "images/definitions/l-two/image.toml",
             'policy = "l-polic"\nfiles = [{ source = "a", path = "/a" }, { source = "b", path = "/b" }]\n'
             + CHILD.replace("debian-base", "l-on").replace("container-base", "containr-base"),
-            ["policy: no policy is named l-polic", "a is no file", "b is no file", "base.golden: l-on is not a",
-             "profile: no profile is named containr-base"],
+            ["policy: unknown policy: l-polic", "a is not a file", "b is not a file", "base.golden: l-on is not a",
+             "profile: unknown profile: containr-base"],
         ),
     ],
 )  # fmt: skip
@@ -292,7 +292,7 @@ def test_a_fleet_without_its_policy_is_told_before_any_engine_is_asked(
     context = Context(settings, datetime(2026, 6, 1, tzinfo=UTC), str, str)
     monkeypatch.setattr("pipelines.rollout.session.fleet_host", lambda _context: pytest.fail("it was asked"))
     opened = fleet_session("l-fleet", context, now=lambda: context.now)
-    with pytest.raises(ContentError, match=r"l-fleet\.toml: policy: no policy is named defualt"), opened:
+    with pytest.raises(ContentError, match=r"l-fleet\.toml: policy: unknown policy: defualt"), opened:
         pytest.fail("it was opened")
 
 

@@ -62,7 +62,7 @@ def test_a_plan_refuses_a_policy_of_the_settings_that_is_not_there(tmp_path: Pat
     """Before it asks anything: the first publication would find out."""
     settings = Settings(state=tmp_path, judging=Judging(policies=("default", "defualt")))
     with pytest.raises(
-        ContentError, match=r"goldsmith\.toml: judging\.policies\[1\]: no policy is named defualt"
+        ContentError, match=r"goldsmith\.toml: judging\.policies\[1\]: unknown policy: defualt"
     ) as error:
         plan_images("all", context=Context(settings, NOW, str, str))
     assert error.value.hint == "did you mean default?"
@@ -213,7 +213,7 @@ def test_it_may_be_asked_by_another_policy_than_the_definitions_name(
     monkeypatch.setattr(FreshnessQuestion, "planned", planned)
     what_is_outdated("debian-base", policy="demo")
     assert judged_by == ["demo"]
-    with pytest.raises(ContentError, match="no policy is named dmeo"):
+    with pytest.raises(ContentError, match="unknown policy: dmeo"):
         what_is_outdated("debian-base", policy="dmeo")
 
 

@@ -96,7 +96,7 @@ def test_it_says_who_is_freed_and_what_is_weaker(
 def test_a_policy_of_no_known_name_is_an_error(context: Context, tmp_path: Path) -> None:
     """With what to type."""
     (tmp_path / "defualt.toml").write_text(DEFAULT)
-    with pytest.raises(ContentError, match=r"no policy is named defualt\n.*--instead-of .* did you mean default"):
+    with pytest.raises(ContentError, match=r"unknown policy: defualt\n.*--instead-of .* did you mean default"):
         preview(str(tmp_path / "defualt.toml"), context=context)
     with pytest.raises(ContentError, match=r"draft.toml: image.vulnerabilties: unknown key"):
         previewed(context, tmp_path, DEFAULT.replace("image.vulnerabilities", "image.vulnerabilties"), "draft.toml",

@@ -521,7 +521,7 @@ def test_the_days_on_which_changed_rules_begin_are_named(house: House, capsys: p
     assert (output.lines, output.begins) == ((), (date(2026, 12, 1), date(2026, 12, 5)))
     assert output.weaker, "until then"
     show_preview((output, []), as_json=False)
-    said = "rules begin on 2026-12-01, 2026-12-05: --at 2026-12-01 shows whom they refuse"
+    said = "rules begin on 2026-12-01, 2026-12-05: --at 2026-12-01 shows what they refuse"
     assert said in " ".join(capsys.readouterr().err.split())
     later = house.preview(datetime(2026, 12, 1, tzinfo=UTC))
     assert told(later) == {"shop": ("refused", ["CVE-2026-0001"])}
@@ -569,7 +569,7 @@ def test_what_cannot_be_compared_with_is_said(house: House) -> None:
         house.preview(against="--help")
     with pytest.raises(UsageError, match="not both"):
         preview("own.toml", against="main", context=house.context)
-    with pytest.raises(UsageError, match=r"waivers/x.toml is no policy\n.*--against another revision"):
+    with pytest.raises(UsageError, match=r"waivers/x.toml is not a policy\n.*--against another revision"):
         preview("hardening/waivers/x.toml", context=house.context)
     with pytest.raises(UsageError, match="--instead-of is about a policy's file"):
         preview(instead_of="own", context=house.context)
@@ -701,7 +701,7 @@ def test_a_new_waiver_is_written_and_says_whom_it_frees(house: House, capsys: py
     assert "approves" in said.err
     assert told(house.preview()) == {"shop": ("freed", ["CVE-2026-0001"])}, "the same as its pull request will show"
     written = Path(output.file).read_text()
-    with pytest.raises(UsageError, match=r"is there already\n.*--name"):
+    with pytest.raises(UsageError, match=r"exists already\n.*--name"):
         new_waiver("shop", "CVE-2026-0001", content=str(house.root), context=house.context, **ASKED)
     assert Path(output.file).read_text() == written
     more = {"packages": ("openssl",), "name": "narrow", "content": str(house.root), "context": house.context}
@@ -712,8 +712,8 @@ def test_a_new_waiver_is_written_and_says_whom_it_frees(house: House, capsys: py
 @pytest.mark.parametrize(
     ("subject", "rule", "more", "said"),
     [
-        ("shpo", "own-check", {"owner": "web"}, "shpo is no definition .*\n.*did you mean shop"),
-        ("shop", "own-chek", {}, "own-chek is no control, no rule, and nothing .*\n.*did you mean own-check"),
+        ("shpo", "own-check", {"owner": "web"}, "shpo is neither a definition nor .*\n.*did you mean shop"),
+        ("shop", "own-chek", {}, "own-chek is not a control, a rule, or a finding .*\n.*did you mean own-check"),
         ("shop", "CVE-2026-0002", {}, "no scan of shop found CVE-2026-0002.*\n.*--package.*CVE-2026-0001"),
         ("shop", "CVE-2026-0002", {"expires": "soon"}, "--expires: invalid date: soon"),
         ("shpo", "CVE-2026-0002", {}, "--owner must be given, since shpo .*\n.*--owner TEAM.*did you mean shop"),

@@ -85,7 +85,7 @@ def test_what_a_night_refused_or_failed_with_is_somebodys_to_mend(tmp_path: Path
     found = gather(context_of(tmp_path), night(*REFUSED))
     at = "in the night of 2026-11-25 11:00 UTC"
     assert said(found) == [
-        ("platform", f"debian-base refused {at}: no control holds; nothing was done for what stands on it: "
+        ("platform", f"debian-base refused {at}: no control holds; nothing was done for images based on it: "
          "nginx-unprivileged, python-runtime"),
         ("the operator", f"debian-static failed {at}: the registry does not answer"),
         ("the operator", f"index trixie failed {at}: the mirror does not answer"),
@@ -197,7 +197,7 @@ def test_the_gates_reasons_stand_once_with_what_they_stop(status: str, at: datet
         image(owner="o", allowed=False, reasons=(reason,), judged_at=NOW), image("app", owner="p"),
         night_failures=failures,
     )  # fmt: skip
-    below = "; nothing was done for what stands on it: app"
+    below = "; nothing was done for images based on it: app"
     told = [(one.owner, one.what) for one in actions_of(made, {})]
     assert told[0] == ("o", f"web refused: a hole{below}")
     assert told[1:] == ([] if once else [("o", f"web {status} in the night of {at:%Y-%m-%d %H:%M} UTC: no{below}")])

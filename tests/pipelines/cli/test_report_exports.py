@@ -186,7 +186,7 @@ def test_the_ending_of_the_file_names_the_form() -> None:
     ]  # fmt: skip
     assert (form_of("", ""), form_of("csv", "x")) == ("html", "csv")
     for form, output in (("pdf", ""), ("", "a.pdf")):
-        with pytest.raises(UsageError, match="no form"):
+        with pytest.raises(UsageError, match=r"unknown form|names no form"):
             form_of(form, output)
 
 
@@ -196,7 +196,7 @@ def test_a_form_is_printed_or_written_whole(tmp_path: Path, state: JudgedState) 
 
     write_out(as_csv(state), str(tmp_path / "members.csv"))
     assert (tmp_path / "members.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
-    with pytest.raises(UsageError, match="not a place"):
+    with pytest.raises(UsageError, match="cannot be a file"):
         write_out("", str(tmp_path / "not" / "there.csv"))
 
 

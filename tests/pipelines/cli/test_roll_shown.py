@@ -199,7 +199,7 @@ def test_what_to_type_next_names_the_plan_that_was_shown(capsys: pytest.CaptureF
         (planned(), "", "roll.start web --apply"),
         (planned(), "plan.json", "roll.start web --plan plan.json --apply"),
         (nobody, "", "nothing to replace; ./goldsmith fleet.check web shows why"),
-        (alone, "", "nothing to replace: every member that is out of policy is left alone"),
+        (alone, "", "nothing to replace: every member that is out of policy is skipped"),
     ):
         show_roll(roll, as_json=False, file=file)
         assert said in capsys.readouterr().err
@@ -261,7 +261,7 @@ def test_the_groups_that_a_service_rolls_stand_in_what_is_approved() -> None:
 def test_a_rollout_that_failed_says_how_each_ended_and_not_that_all_went_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Without auto_rollback those that are well stay new, and one that could not be put back needs a person."""
+    """Without auto_rollback those that are well stay new, and one that could not be rolled back needs a person."""
     made = plan(fleet(), [judged(f"web-{number}", "expired") for number in range(4)], target(), NOW)
     ids = [step.member.id for step in made.steps]
     ended = [
@@ -310,7 +310,7 @@ def test_members_that_are_left_alone_for_one_reason_share_a_line(capsys: pytest.
     """Forty that are protected are one line."""
     skipped = tuple(SkipLine(member=f"h/l/docker/web-{number}", why="protected") for number in range(3))
     show_roll(planned().model_copy(update={"skipped": skipped}), as_json=False)
-    assert "left alone: web-0, web-1, web-2: protected\n" in capsys.readouterr().out
+    assert "skipped: web-0, web-1, web-2: protected\n" in capsys.readouterr().out
 
 
 def checked(found: list[Any], capsys: pytest.CaptureFixture[str], **how: bool) -> list[str]:

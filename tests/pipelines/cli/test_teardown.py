@@ -89,7 +89,7 @@ def test_a_command_at_work_is_not_torn_down(used: Goldsmith, lock: str) -> None:
     with only_one(used.state / lock, "a test"):
         answer = used.here("teardown", "--apply")
     assert (answer.code, answer.out) == (3, "")
-    assert f"at work here\n  hint: it holds {used.state / lock}" in answer.err
+    assert f"running here\n  hint: it holds {used.state / lock}" in answer.err
     assert (used.state / "ledger.sqlite").exists()
 
 

@@ -140,7 +140,7 @@ def test_what_is_exported_says_affected_unless_a_waiver_says_why_it_is_not(inv: 
     assert inv.here("waiver.export", "shop", "--form", "nothing").code == 1
     wrong = inv.here("waiver.export", "shpo")
     assert wrong.code
-    assert "no definition is named shpo" in wrong.err
+    assert "unknown definition: shpo" in wrong.err
     assert "did you mean shop" in wrong.err
 
 

@@ -171,7 +171,7 @@ def test_a_process_that_may_do_nothing_more_leaves_the_flow_to_its_owner(
     (world.folder / "fenced").write_text(str(first.pid))
     (world.folder / "go").touch()
     assert ended(first) == 1, "it ends before anybody else has ended the flow"
-    assert "m1 is no longer this process's" in (world.folder / "stderr").read_text()
+    assert "m1 no longer belongs to this process" in (world.folder / "stderr").read_text()
     assert ended(started(url, world, "many", "m1")) == 0
     assert look(url, "m1") == Look(State.DONE, [f"step {n}" for n in range(4)])
     assert world.lines("effects") == [f"step {n}" for n in range(4)]
@@ -211,7 +211,7 @@ def test_a_flow_that_is_only_asked_for_is_not_taken_from_the_living(
     until(lambda: "step 1" in world.lines("effects"), "the second step")
     with (
         Worker.launched(url, flows(world), only_asked=("many",)) as another,
-        pytest.raises(RefusedError, match="which lives"),
+        pytest.raises(RefusedError, match="which is alive"),
     ):
         another.execute("many", "m1", 4)
     (world.folder / "go").touch()

@@ -554,7 +554,7 @@ def test_a_container_that_stops_at_once_still_gets_a_second() -> None:
 def test_why_a_container_cannot_be_replaced_is_told_in_full() -> None:
     """What it is, and what a person does about it."""
     assert cannot_roll(container(host={"AutoRemove": True}), []) == (
-        "it was started with --rm: the engine would remove it as soon as it stops, and there would be no way back"
+        "it was started with --rm: the engine would remove it as soon as it stops, so it could not be rolled back"
     )
     assert cannot_roll(container(State={"Status": "paused"}), []) == (
         "it is paused, and what it holds in memory would be lost: unpause it first"

@@ -146,7 +146,7 @@ def test_the_method_is_in_place_where_something_cannot_exist_twice() -> None:
     host = {"PortBindings": {"80/tcp": [{"HostPort": "8000"}]}}
     fleet, draft = drafted(found(container(labels={"a": "b"}, host=host)))
     assert (fleet.limits.method, fleet.limits.max_unavailable) == ("in_place", 1)
-    assert "# Old and new cannot stand side by side: it publishes host port 8000 (80/tcp)." in draft.text
+    assert "# Old and new cannot run side by side: it publishes host port 8000 (80/tcp)." in draft.text
 
 
 def test_times_that_are_longer_than_the_defaults_become_limits() -> None:
@@ -160,14 +160,14 @@ def test_times_that_are_longer_than_the_defaults_become_limits() -> None:
 
 def test_what_a_rollout_would_leave_alone_is_told_now() -> None:
     _, draft = drafted(found(container(labels={"a": "b"}, host={"AutoRemove": True})))
-    assert draft.todo[0].startswith("web-1 will be left alone: it was started with --rm")
+    assert draft.todo[0].startswith("web-1 will be skipped: it was started with --rm")
 
 
 def test_the_replacement_is_a_definition_a_tag_or_asked_for() -> None:
     assert drafted(found(), "r.example/app:1")[0].replacement.tag == "r.example/app:1"
     fleet, draft = drafted(found(), "shop")
     assert fleet.replacement.definition == "shop"
-    assert draft.todo == ["no definition is named shop: write it, or name another in `replacement`"]
+    assert draft.todo == ["unknown definition: shop: write it, or name another in `replacement`"]
 
 
 def test_an_image_fits_the_one_definition_that_is_called_like_it() -> None:

@@ -104,7 +104,7 @@ def test_an_adoption_that_was_taken_back_is_unknown_again(at: Shop) -> None:
     assert (member.image.startswith("snap-"), at.new.digest in member.digests) == (True, False)
     at.ec2.deregister_image(ImageId=at.image(at.new))
     assert port.describe()[0].image == member.image
-    with pytest.raises(OutsideError, match="what ran before is no image"):
+    with pytest.raises(OutsideError, match="what ran before is not an image"):
         port.prepare(ReplacementImage(member.exact, member.exact, None))
 
 

@@ -294,7 +294,7 @@ def test_somebody_elses_deployment_is_left_alone(at: Town) -> None:
     with pytest.raises(RefusedError, match="goes to web:2 by now, and web:1 was planned"):
         at.begin(pinned)
     (busy,) = at.port.groups()
-    assert busy.cannot_roll == "a deployment to web:2 goes on: wait until it has ended"
+    assert busy.cannot_roll == "a deployment to web:2 is running: wait until it has ended"
     at.client.update_service(cluster="shop", service="web", taskDefinition="web:1")
     at.aws.advance(60)
     at.begin(pinned)
@@ -352,8 +352,8 @@ def test_what_it_ran_before_may_be_gone(at: Town) -> None:
 
 REACHES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "floor": ({}, {"minimumHealthyPercent": 50, "maximumPercent": 100},
-              "the ECS service web (3 tasks): its strategy lets 1 be missing, and limits.max_unavailable 0"),
-    "default": ({}, {}, "lets 3 stand beside the old ones, and limits.max_surge 1"),
+              "the ECS service web (3 tasks): its strategy lets 1 be missing, but limits.max_unavailable is 0"),
+    "default": ({}, {}, "lets 3 run beside the old ones, but limits.max_surge is 1"),
     "at once": ({"max_surge": 3, "max_parallel": 2}, {}, "replaces 3 at once"),
 }  # fmt: skip
 

@@ -170,9 +170,9 @@ def test_groups_whose_images_eks_chooses_are_judged_and_say_what_rolling_needs(a
 
 @pytest.mark.parametrize(
     ("limits", "config", "said"),
-    [({"max_unavailable": 0}, {"maxUnavailable": 1}, "lets 1 be missing, and limits.max_unavailable 0"),
+    [({"max_unavailable": 0}, {"maxUnavailable": 1}, "lets 1 be missing, but limits.max_unavailable is 0"),
      ({"max_unavailable": 1}, {"maxUnavailablePercentage": 33}, "EKS node group nodes (4 nodes): its strategy lets 2"),
-     ({"max_surge": 1}, {"maxUnavailable": 1}, "lets 2 stand beside the old ones, and limits.max_surge 1"),
+     ({"max_surge": 1}, {"maxUnavailable": 1}, "lets 2 run beside the old ones, but limits.max_surge is 1"),
      ({"max_parallel": 1}, {"maxUnavailable": 2}, "replaces 2 at once")],
 )  # fmt: skip
 def test_settings_that_break_a_limit_are_refused(

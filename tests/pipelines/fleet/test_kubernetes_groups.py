@@ -116,7 +116,7 @@ def test_a_strategy_that_was_changed_since_the_plan_begins_nothing(at: Cluster) 
     group = at.group
     pinned, pace = at.port.pin(group), at.port.pace(group, 3)
     at.kube.objects["deployments", group.name]["spec"]["strategy"] = {"type": "Recreate"}
-    with pytest.raises(RefusedError, match=r"lets 3 be missing, and limits\.max_unavailable 1"):
+    with pytest.raises(RefusedError, match=r"lets 3 be missing, but limits\.max_unavailable is 1"):
         at.port.begin(ROLLOUT, group, at.target, pinned, pace)
     assert at.kube.patches == []
 
@@ -251,11 +251,11 @@ def test_one_that_nothing_was_begun_with_is_where_it_was(at: Cluster) -> None:
 
 STRATEGIES: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "missing": ("Deployment", {}, {"strategy": {"rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}},
-                "lets 1 be missing, and limits.max_unavailable 0"),
-    "default": ("Deployment", {}, {"replicas": 4}, "lets 1 be missing, and limits.max_unavailable 0"),
+                "lets 1 be missing, but limits.max_unavailable is 0"),
+    "default": ("Deployment", {}, {"replicas": 4}, "lets 1 be missing, but limits.max_unavailable is 0"),
     "recreate": ("Deployment", {"max_unavailable": 2}, {"strategy": {"type": "Recreate"}}, "lets 3 be missing"),
     "beside": ("Deployment", {}, {"strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": "100%"}}},
-               "lets 3 stand beside the old ones, and limits.max_surge 1"),
+               "lets 3 run beside the old ones, but limits.max_surge is 1"),
     "at once": ("Deployment", {"max_surge": 3, "max_parallel": 2},
                 {"strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 3}}}, "replaces 3 at once"),
     "statefulset": ("StatefulSet", {}, {}, "the old ones are gone"),

@@ -108,5 +108,5 @@ def test_only_a_kubernetes_fleet_has_manifests(tmp_path: Path, monkeypatch: pyte
         rendering.render_manifests("docker", output="", force=False)
     lines = rendering.render_manifests("kube", output=str(tmp_path / "out"), force=False)
     assert [Path(one.path).name for one in lines] == ["goldsmith-kube-read.yaml", "goldsmith-kube-roll.yaml"]
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         rendering.render_manifests("kube", output=str(tmp_path / "out"), force=False)

@@ -324,7 +324,7 @@ def test_a_fleet_is_told_in_one_sentence() -> None:
     soon, late = NOW + timedelta(days=1), NOW + timedelta(days=9)
     out = [said_of("expired", "age", deadline=late), said_of("age", deadline=soon), said_of("unknown", healthy=False)]
     until = f"{soon:%Y-%m-%d %H:%M} UTC"
-    told = f"3 of 5 member(s) age, expired, unknown, to be mended by {until}, 2 not healthy"
+    told = f"3 of 5 member(s) age, expired, unknown, to be fixed by {until}, 2 not healthy"
     assert in_words([*out, said_of(), said_of(healthy=False)]) == told
     assert in_words([said_of("unknown")]) == "1 of 1 member(s) unknown"
     assert in_words([said_of(), said_of()]) == "2 member(s) within policy"

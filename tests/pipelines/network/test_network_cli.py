@@ -156,7 +156,7 @@ def test_this_machine_is_read_by_its_own_programs(at: Context, monkeypatch: pyte
 
 def test_what_is_asked_wrongly_is_an_error_of_usage(at: Context) -> None:
     """With what there is."""
-    with pytest.raises(UsageError, match="no kind is named iptables"):
+    with pytest.raises(UsageError, match="unknown kind: iptables"):
         check_network("iptables", context=at)
     with pytest.raises(UsageError, match="--ruleset and --sockets are of one machine"):
         check_network("all", "", "x.json", context=at)
@@ -170,7 +170,7 @@ def test_rendered_files_are_written_once(at: Context, tmp_path: Path) -> None:
     """And anew with `force`."""
     lines = render_network("kubernetes", output=str(tmp_path / "out"), force=False, context=at)
     assert [Path(line.path).read_text() == line.text for line in lines] == [True]
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         render_network("kubernetes", output=str(tmp_path / "out"), force=False, context=at)
     assert render_network("kubernetes", output=str(tmp_path / "out"), force=True, context=at) == lines
 
@@ -182,7 +182,7 @@ def test_lint_tells_what_is_wrong_and_what_is_overdue(at: Context, tmp_path: Pat
     assert note.endswith("rules[2]: 10.9.0.0/24 → db had to be reviewed by 2026-06-30, 2 days ago (shop)")
     (tmp_path / "network/shop.toml").write_text(SHOP.replace('to = "db"', 'to = "dbb"'))
     (problem,) = content_problems(at.settings.roots, date(2026, 7, 2))
-    assert str(problem).startswith(f"{tmp_path}/network/shop.toml: rules[1].to: no role is named dbb")
+    assert str(problem).startswith(f"{tmp_path}/network/shop.toml: rules[1].to: unknown role: dbb")
     assert unreviewed_rules(at.settings.roots, date(2026, 7, 2)) == []
     (tmp_path / "network/more.toml").write_text(HEAD)
     told = [str(one) for one in content_problems(at.settings.roots, date(2026, 7, 2))]

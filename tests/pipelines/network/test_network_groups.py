@@ -290,7 +290,7 @@ def test_a_change_that_was_not_taken_is_an_error(at: Cloud) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Client, "call", call)
         _, (error,) = at.apply()
-    assert "not all is as the network says" in error.message
+    assert "something still differs from the network" in error.message
     assert "revoke" in error.evidence
 
 

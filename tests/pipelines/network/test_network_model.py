@@ -73,7 +73,7 @@ def test_what_is_due_for_review_is_told_with_its_owner() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "error"),
     [
-        ('to = "db"', 'to = "dbb"', "network/0.toml: rules[1].to: no role is named dbb"),
+        ('to = "db"', 'to = "dbb"', "network/0.toml: rules[1].to: unknown role: dbb"),
         ('from = "world"\nto = "web"', 'from = "world"\nto = "10.8.0.0/24"', "rules[0]: names no role"),
         ('"10.2.0.0/24"', '"10.1.0.128/25"', "roles.db.addresses: 10.1.0.128/25 is of the role web too"),
         ('part = "db"', 'part = "web"', f"roles.db.containers: a container with app=shop, part=web {MAY_BE}"),

@@ -229,7 +229,7 @@ def test_a_fleet_whose_file_is_gone_is_named(tmp_path: Path) -> None:
     """Between the list of fleets and its turn; with workers, its file says what it needs."""
     shared = Settings(state=tmp_path, database="postgresql+psycopg://nobody@127.0.0.1:9/none")
     stages = WorldStages(Context(shared, NOW, str, str))
-    with pytest.raises(ContentError, match="no fleet is named gone"):
+    with pytest.raises(ContentError, match="unknown fleet: gone"):
         stages.fleet_needs(NightOrder("night-1", NOW), "gone")
 
 

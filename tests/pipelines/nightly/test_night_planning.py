@@ -201,14 +201,14 @@ def test_a_policy_that_may_not_publish_is_refused_before_anything_is_asked(
 ) -> None:
     """And one that the settings name and that is not there: mirror and feeds would be asked for nothing."""
     context = Context(Settings(state=tmp_path), NIGHT, str, str, policy="demo")
-    with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
+    with pytest.raises(RefusedError, match="the policy demo may not publish"):
         nightly(context)
     wrong = Settings(state=tmp_path, judging=Judging(policies=("defualt",)))
-    with pytest.raises(ContentError, match=r"judging\.policies\[0\]: no policy is named defualt"):
+    with pytest.raises(ContentError, match=r"judging\.policies\[0\]: unknown policy: defualt"):
         nightly(Context(wrong, NIGHT, str, str))
     assert not (tmp_path / "feeds").exists()
     monkeypatch.setenv("GOLDSMITH_STATE", str(tmp_path))
-    with pytest.raises(RefusedError, match="the policy demo may judge"):
+    with pytest.raises(RefusedError, match="the policy demo may not publish"):
         run_nightly("demo", dry=True)
 
 

@@ -34,9 +34,9 @@ TRIAL = Judging(policies=("demo",), floor="")
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"judging": Judging(policies=("defualt",))}, "judging.policies[0]: no policy is named defualt"),
-        ({"judging": Judging(floor="flor")}, "judging.floor: no policy is named flor"),
-        ({"nightly": Nightly(policy="dmeo")}, "nightly.policy: no policy is named dmeo"),
+        ({"judging": Judging(policies=("defualt",))}, "judging.policies[0]: unknown policy: defualt"),
+        ({"judging": Judging(floor="flor")}, "judging.floor: unknown policy: flor"),
+        ({"nightly": Nightly(policy="dmeo")}, "nightly.policy: unknown policy: dmeo"),
         ({"registry": Registry(ca_file=NOWHERE)}, "registry.ca_file: this file cannot be read: /nowhere/file"),
         ({"packages": Packages(keyring=NOWHERE)}, "packages.keyring: this file"),
         ({"packages": Packages(extra_sources=(NOWHERE,))}, "packages.extra_sources: this file"),
@@ -71,7 +71,7 @@ def test_what_may_come_back_stops_no_night(tmp_path: Path) -> None:
 def test_a_policy_of_the_night_that_may_publish_nothing_is_refused_at_once() -> None:
     """Every image would be refused for it, one by one."""
     for policy, of_settings in (("demo", ""), ("", "demo")):
-        with pytest.raises(RefusedError, match="the policy demo may judge, but not publish"):
+        with pytest.raises(RefusedError, match="the policy demo may not publish"):
             require_workable(Settings(nightly=Nightly(policy=of_settings)), policy, TODAY)
     require_workable(Settings(nightly=Nightly(policy="demo")), "default", TODAY)
 
@@ -154,7 +154,7 @@ def test_a_whole_night_that_cannot_begin_is_told(
     if told:
         message = json.loads(heard.read_text())
         assert (message["event"], message["rollout"]) == ("night", "")
-        assert message["text"].endswith(": goldsmith.toml: nightly.policy: no policy is named dmeo; exit code 2")
+        assert message["text"].endswith(": goldsmith.toml: nightly.policy: unknown policy: dmeo; exit code 2")
 
 
 def test_a_target_that_can_be_told_nothing_is_known_before(tmp_path: Path) -> None:

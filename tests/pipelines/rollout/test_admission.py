@@ -88,7 +88,7 @@ def test_until_when_a_reason_may_not_begin_is_told_where_that_is_too_late() -> N
     assert spent(limits, 3, "expired", NOW, NOW + 3 * hour) == ""
     assert spent(limits, 3, "superseded", NOW, NOW) == ""
     never = order(budgets=[{"nodes": 0, "reasons": ["expired"]}]).limits
-    assert spent(never, 3, "expired", NOW, NOW + hour) == "and no end of that is in sight"
+    assert spent(never, 3, "expired", NOW, NOW + hour) == "with no end within a year"
 
 
 def test_a_moment_that_never_comes_refuses() -> None:
@@ -245,7 +245,7 @@ def test_in_place_room_is_waited_for_and_not_for_ever() -> None:
     for_ever = Asking(serving=[["web-1"]], limits=IN_PLACE)
     with pytest.raises(RefusedError, match=why) as refused:
         for_ever.room()
-    assert refused.value.hint == "nothing moved for progress_deadline: mend what is unhealthy first"
+    assert refused.value.hint == "nothing moved for progress_deadline: fix what is unhealthy first"
     assert 1800 <= sum(for_ever.clock.waited) < 1860
     assert Asking().room() == 2
 

@@ -143,7 +143,7 @@ def test_a_file_does_not_say_who_made_it(ledger: Ledger, tmp_path: Path) -> None
 def test_a_plan_is_approved_once_in_time_and_for_its_fleet(ledger: Ledger, tmp_path: Path) -> None:
     """A second approval, a late one, and one for another fleet are refused."""
     made, file = filed(ledger, tmp_path)
-    with pytest.raises(RefusedError, match="the plan is for the fleet web, and not for shop"):
+    with pytest.raises(RefusedError, match="the plan is for the fleet web, not for shop"):
         approve_plan(by(ledger, "bob@there"), "shop", file)
     late = by(ledger, "bob@there")
     late.now = made.expires_at
@@ -157,7 +157,7 @@ def test_a_plan_is_approved_once_in_time_and_for_its_fleet(ledger: Ledger, tmp_p
 
 def test_without_a_plan_a_fleet_that_asks_for_approval_begins_only_as_its_owner(ledger: Ledger) -> None:
     """`--approve-as-owner` does without, and the audit and the history show it."""
-    with pytest.raises(RefusedError, match="the fleet web asks for an approval") as error:
+    with pytest.raises(RefusedError, match="the fleet web requires an approval") as error:
         begin(ledger, document(), planned=False)
     assert "--approve-as-owner" in error.value.hint
     assert ledger.audit_lines() == ()
@@ -289,7 +289,7 @@ def test_the_night_leaves_an_approved_plan_where_it_is(
     monkeypatch.setattr(service, "notifier", lambda _settings: lambda _message: None)
     approve_plan(by(ledger, "bob@there"), "web", file)
     waits = service._ask(night, "1 of 4 expired", apply=True)
-    assert "; left alone:" not in waits.detail
+    assert "; skipped:" not in waits.detail
     assert (waits.outcome, "its plan is approved" in waits.detail, "roll.approve" in waits.detail) == (
         "waits", True, False,
     )  # fmt: skip
@@ -303,7 +303,7 @@ def test_the_night_leaves_an_approved_plan_where_it_is(
     assert read_plan(file).made_by == "root@here"
     alone = replace(made.plan, skipped=(Skip("a/b/c/web-9", "it is protected"),))
     monkeypatch.setattr(service, "plan_all", lambda *_, **_more: replace(made, plan=alone))
-    assert "1 of 4; left alone: web-9: it is protected; approval" in service._ask(night, "1 of 4", apply=True).detail
+    assert "1 of 4; skipped: web-9: it is protected; approval" in service._ask(night, "1 of 4", apply=True).detail
 
 
 @pytest.mark.parametrize(("apply", "outcome"), [(False, "planned"), (True, "rolled")])
@@ -317,4 +317,4 @@ def test_what_an_automated_run_leaves_alone_is_told_beside_what_it_rolls(
     monkeypatch.setattr(service, "start", lambda *_, **_more: (made, ended if apply else None))
     open_to_all = fleet().model_copy(update={"approval": Approval.NONE})
     line = service.automated(at(ledger, of=open_to_all), apply=apply)
-    assert (line.outcome, line.detail.endswith("; left alone: web-9: it is protected")) == (outcome, True)
+    assert (line.outcome, line.detail.endswith("; skipped: web-9: it is protected")) == (outcome, True)

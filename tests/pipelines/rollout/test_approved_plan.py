@@ -82,7 +82,7 @@ def test_every_changed_byte_of_the_plan_is_found() -> None:
     for key in body:
         changed = json.loads(text)
         changed["sealed"][key] = {"something": "else"}
-        with pytest.raises(RefusedError, match="digest is broken"):
+        with pytest.raises(RefusedError, match="digest does not match"):
             opened(json.dumps(changed), "plan.json")
 
 
@@ -221,7 +221,7 @@ def test_a_group_that_the_plan_left_alone_is_not_rolled_by_it() -> None:
     left = replace(made, plan=replace(made.plan, groups=(alone,)))
     with pytest.raises(RefusedError) as error:
         refuse_repaced(left, (STEP,), fleet())
-    assert "is left alone by the plan, and would be rolled now" in error.value.evidence
+    assert "is skipped by the plan, but would be rolled now" in error.value.evidence
     refuse_repaced(left, (alone,), fleet())
     refuse_repaced(made, (alone,), fleet())
 
@@ -229,7 +229,7 @@ def test_a_group_that_the_plan_left_alone_is_not_rolled_by_it() -> None:
 def test_a_plan_of_an_older_version_is_refused_and_says_so() -> None:
     """Groups stood elsewhere in it; it is good for three days, so that it is planned again."""
     old = json.loads(written(document())) | {"form": "goldsmith.rollout-plan/1"}
-    with pytest.raises(ContentError, match="a plan in the form goldsmith"):
+    with pytest.raises(ContentError, match="the plan has format goldsmith"):
         opened(json.dumps(old), "plan.json")
 
 
@@ -238,7 +238,7 @@ def test_every_character_of_the_digest_counts() -> None:
     text = json.loads(written(document()))
     last = text["digest"][-1]
     text["digest"] = text["digest"][:-1] + ("0" if last != "0" else "1")
-    with pytest.raises(RefusedError, match="digest is broken"):
+    with pytest.raises(RefusedError, match="digest does not match"):
         opened(json.dumps(text), "plan.json")
 
 
@@ -297,7 +297,7 @@ def test_each_way_in_which_a_file_is_no_plan_of_ours_is_told_with_what_to_do() -
     texts = {
         "": ("not a rollout plan file", "./goldsmith roll.plan FLEET --output FILE"),
         json.dumps(body | {"form": "x/1"}): (
-            "a plan in the form x/1, and this Goldsmith reads goldsmith.rollout-plan/3", "make a new plan"
+            "the plan has format x/1, but this Goldsmith reads goldsmith.rollout-plan/3", "make a new plan"
         ),
         json.dumps(body | {"sealed": broken, "digest": digest_of(broken)}): (
             "a plan that this Goldsmith cannot read", "make a new plan"
@@ -310,7 +310,7 @@ def test_each_way_in_which_a_file_is_no_plan_of_ours_is_told_with_what_to_do() -
         assert (refused.value.hint, "plan.json" in str(refused.value)) == (hint, True)
     with pytest.raises(RefusedError) as changed:
         opened(json.dumps(body | {"digest": "sha256:0"}), "plan.json")
-    assert changed.value.message == "plan.json was changed after the plan was made: its digest is broken"
+    assert changed.value.message == "plan.json was changed after the plan was made: its digest does not match"
     assert changed.value.hint == "make a new plan"
 
 

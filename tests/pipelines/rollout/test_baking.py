@@ -157,7 +157,7 @@ def test_a_wave_of_which_nobody_is_new_does_not_bake() -> None:
 
 
 def test_a_canary_waits_for_a_person_after_its_bake() -> None:
-    """Who is told of it with the command; the approval lets it go on at once."""
+    """Who is told of it with the command; the approval continues the rollout at once."""
     made = baking()
     made.book.wanted = approved(1000)
     run(made, asks=True)
@@ -165,7 +165,7 @@ def test_a_canary_waits_for_a_person_after_its_bake() -> None:
     assert made.stages()[0] == (RolloutStage.BAKING, "baking for 5m")
     [(event, text)] = made.book.told
     assert event is Event.APPROVAL
-    assert text == "the canary has baked; ./goldsmith roll.approve web lets it go on"
+    assert text == "the canary has baked; ./goldsmith roll.approve web continues the rollout"
     assert made.stages()[1:] == [(RolloutStage.CANARY_APPROVAL, text)]
 
 
@@ -206,9 +206,9 @@ def test_three_bad_looks_in_a_row_are_an_illness() -> None:
     with pytest.raises(IllError) as ill:
         run(made)
     assert ill.value.members == ("host/local/docker/web-2",)
-    assert ill.value.message == "web-2: the new one fell ill while it baked"
+    assert ill.value.message == "web-2: the new one became unhealthy during the bake"
     assert ill.value.evidence.splitlines()[-3:] == ["health: web-2 is ill"] * 3
-    assert ill.value.hint == "mend the image; the old one serves"
+    assert ill.value.hint == "fix the image; the old one serves"
     assert 110 <= made.waited <= 115
 
 
@@ -272,7 +272,7 @@ def test_the_canary_of_a_group_bakes_and_is_approved_by_its_name() -> None:
     asyncio.run(bake_group(made.rolling, "shop"))
     assert 1000 <= made.waited <= 1050
     assert made.fleet.looks == []
-    text = "the canary of shop has baked; ./goldsmith roll.approve web lets it go on"
+    text = "the canary of shop has baked; ./goldsmith roll.approve web continues the rollout"
     assert made.stages() == [
         (RolloutStage.BAKING, "baking the canary of shop for 7m"), (RolloutStage.CANARY_APPROVAL, text),
     ]  # fmt: skip
@@ -305,7 +305,9 @@ def test_a_canary_that_is_the_whole_group_only_has_to_stay_well_until_a_person_a
     assert set(asked) == {("r1", group)}
     late, _ = waited(*[Watched(Progress.RUNNING, 90)] * 120, Watched(Progress.DONE))
     assert late.waited > 200, "what is approved while it is not well waits until it is"
-    with pytest.raises(UnhealthyError, match="the canary of shop fell ill: the service reports failed: a pod crashed"):
+    with pytest.raises(
+        UnhealthyError, match="the canary of shop became unhealthy: the service reports failed: a pod crashed"
+    ):
         waited(Watched(Progress.DONE), Watched(Progress.FAILED, 0, "a pod crashed"))
 
 
@@ -379,5 +381,5 @@ def test_where_one_falls_ill_those_that_have_not_proved_themselves_yet_are_not()
     with pytest.raises(IllError) as ill:
         asyncio.run(settle(made.rolling))
     assert ill.value.members == ("host/local/docker/web-1",)
-    assert ill.value.message == "web-1: the new one fell ill while it baked"
+    assert ill.value.message == "web-1: the new one became unhealthy during the bake"
     assert ill.value.evidence.splitlines() == ["health: web-1 is ill"] * 3

@@ -73,7 +73,7 @@ def test_each_application_is_found_once_with_all_its_members() -> None:
     known = [application("web-2", image=f"{SHOP}:2"), application("web-1"), golden, current, judged("web-7")]
     (found,) = behind(fleet(), known)
     assert (found.image, found.base, found.newest, found.members) == (SHOP, OLD, NEW, ("web-1", "web-2"))
-    assert "r.example/shop, which 2 member(s) of web run, stands on debian-base of" in found.text
+    assert "r.example/shop, which 2 member(s) of web run, is based on debian-base of" in found.text
 
 
 def test_of_two_builds_the_older_base_counts_unless_the_fleets_tag_has_a_newer_build() -> None:
@@ -133,7 +133,7 @@ def test_a_rehearsal_tells_and_asks_nobody_and_says_so(
     (tmp_path / REHEARSAL).touch()
     assert [(line.state, line.tries) for line in take_up(at, [application()], apply=True)] == [("due", 0)]
     assert (lines_of(heard), lines_of(tmp_path / "told"), at.context.ledger.audit_lines()) == ([], [], ())
-    assert "rehearsal, so nobody is told of web: rebuild, and no rebuild is asked for" in capsys.readouterr().err
+    assert "rehearsal, so no message is sent about web: rebuild, and no rebuild is requested" in capsys.readouterr().err
     assert take_up(at, [], apply=True) == ()
     assert capsys.readouterr().err == ""
 

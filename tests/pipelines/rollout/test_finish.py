@@ -134,10 +134,10 @@ def test_a_new_one_that_is_ill_each_time_the_old_one_is_to_go_gives_it_back() ->
     found, _, _ = ended(pair, Verb.PROMOTE)
     assert pair.done == ["revive", "discard the new"]
     assert (found.phase, found.note) == (Phase.OLD, "")
-    assert "the new one was healthy, and not any more when the old one was to go, 3 times" in found.failure
+    assert "the new one was healthy, but no longer when the old one was about to be removed, 3 times" in found.failure
     assert "health: new is ill" in found.failure
     assert "\n  | health: new is ill\n  | log: first line\n  | log: last line\n" in found.failure
-    assert "mend the image, or its health check; the old one serves" in found.failure
+    assert "fix the image, or its health check; the old one serves" in found.failure
 
 
 def test_an_old_one_that_cannot_be_removed_stays_and_is_told() -> None:
@@ -211,7 +211,7 @@ def test_a_member_that_cannot_be_put_back_is_a_persons() -> None:
     """With the reason; where the rollout fails anyway, by that failure."""
     pair = Pair(fails={"revive": RefusedError("no room")})
     found, _, _ = ended(pair, Verb.RESTORE)
-    said = "it could not be put back: no room"
+    said = "it could not be rolled back: no room"
     assert (found.phase, found.note, found.failure) == (Phase.FAILED, said, said)
     ill = Pair(new=[False], fails={"revive": RefusedError("no room")})
     found, _, _ = ended(ill, Verb.PROMOTE)
@@ -275,7 +275,7 @@ def test_an_old_one_that_cannot_start_again_leaves_the_member_to_the_new_one_tha
     pair = Pair(old=[False], fails=dict(NO_ROOM))
     found, book, _ = ended(pair, Verb.RESTORE, "an alarm is firing")
     assert pair.done == ["retire in 9", "swap"]
-    why = "it could not be put back: no capacity for an instance of this type"
+    why = "it could not be rolled back: no capacity for an instance of this type"
     said = f"the new one serves, the old one is kept: {why}"
     assert (found.phase, found.note, found.failure) == (Phase.FAILED, said, said)
     assert audited(book) == ["keep the new web-1"]
@@ -295,7 +295,7 @@ def test_what_could_not_be_put_back_is_left_as_it_is_where_the_new_one_is_not_al
     pair = Pair(**{"old": [False], **given}, fails=dict(NO_ROOM))
     found, _, _ = ended(pair, Verb.RESTORE)
     assert (pair.done, found.phase) == ([], Phase.FAILED)
-    assert found.note == "it could not be put back: no capacity for an instance of this type"
+    assert found.note == "it could not be rolled back: no capacity for an instance of this type"
 
 
 def test_where_the_old_one_has_vanished_and_the_new_one_cannot_be_named_people_are_told() -> None:
@@ -325,7 +325,7 @@ def test_on_the_way_back_an_engine_that_restarts_is_waited_for(given: dict[str, 
 
 def test_a_failure_of_the_rollout_stays_its_failure_whatever_becomes_of_the_member() -> None:
     """Its note says what became of it."""
-    ill = "web-1: the new one was healthy, and not any more when the old one was to go, 3 times"
+    ill = "web-1: the new one was healthy, but no longer when the old one was about to be removed, 3 times"
     reads = [False, *[True] * 7, False, *[True] * 7, False, True]
     kept, _, clock = ended(Pair(new=list(reads), old=[False]), Verb.PROMOTE)
     assert kept.note == "the new one serves, the old one is kept: the old one is not healthy any more"

@@ -142,7 +142,7 @@ def test_a_replacement_that_faints_after_it_was_healthy_is_caught_by_the_bake(ya
         renamed.close()
         fainted.result()
         time.sleep(1)
-    assert "fell ill while it baked" in outcome.state.failure
+    assert "became unhealthy during the bake" in outcome.state.failure
     assert [member.phase for member in outcome.members] == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
     assert stream.failures == []
     assert [yard.answer(f"web-{number}") for number in range(3)] == ["one"] * 3
@@ -441,7 +441,7 @@ def test_members_are_what_runs_with_the_labels(yard: Yard) -> None:
     assert first.protected_until == datetime(2100, 1, 1, tzinfo=UTC)
     assert "it writes to" in first.forced_in_place[0]
     assert "--rm" in second.cannot_roll
-    assert "no date with time, such as 2027-01-31T12:00Z: xmas" in third.cannot_roll
+    assert "not a date with time, such as 2027-01-31T12:00Z: xmas" in third.cannot_roll
 
 
 def test_a_member_that_another_rollout_has_in_hand_is_left_to_that(yard: Yard) -> None:

@@ -103,7 +103,7 @@ def test_an_old_image_that_no_registry_has_refuses_its_member(yard: Yard, regist
         (one,) = members.describe()
         assert f"no record of the image {where}@{one.digests[0]}" in one.cannot_roll
         assert members.changes(one, yard.target("two")) == Changes(), "the plan of the others goes on"
-        with pytest.raises(RefusedError, match="cannot be told apart"):
+        with pytest.raises(RefusedError, match="cannot be distinguished"):
             members.create(Key("r1", one.id, one.name, one.handle, Method.SURGE), yard.target("two"), NOW)
     assert yard.names() == ["web-1"]
 

@@ -528,7 +528,7 @@ def test_who_is_taken_over_and_is_not_there_is_told_with_how_to_look() -> None:
     with pytest.raises(RefusedError) as refused:
         refuse_unmatched(["db-*"], ["web-1"])
     assert refused.value.message == "--adopt db-*: no member matches"
-    assert refused.value.hint == "./goldsmith fleet.scan FLEET lists who is there"
+    assert refused.value.hint == "./goldsmith fleet.scan FLEET lists the members"
 
 
 def test_why_a_member_is_left_alone_is_told_in_full() -> None:
@@ -622,7 +622,7 @@ def test_a_surge_says_what_cannot_stand_side_by_side() -> None:
 def test_in_place_a_step_without_room_is_told_with_what_would_make_some() -> None:
     """Surging is a way out where nothing has to exist twice."""
     of = fleet(method="in_place", max_unavailable=0)
-    message = "replacing web-0 in place leaves 1 of 2 members serving, and max_unavailable 0 asks for 2"
+    message = "replacing web-0 in place leaves 1 of 2 members serving, but max_unavailable 0 asks for 2"
     assert told(of=of) == (message, "", 'raise limits.max_unavailable, or set limits.method = "surge"')
     forced = several(2, "expired", forced_in_place=("port 80", "port 81"))
     assert told(of=of, known=forced) == (message, "web-0: port 80\nweb-0: port 81", "raise limits.max_unavailable")
@@ -643,7 +643,7 @@ def test_a_plan_without_members_of_ours_is_empty() -> None:
 def test_a_fleet_that_may_never_act_is_told_so() -> None:
     """With the cause, and where it stands."""
     assert told(of=fleet(budgets=[{"nodes": 0}])) == (
-        "limits.budgets[0] allows no member, and no end of that is in sight",
+        "limits.budgets[0] allows no member, with no end within a year",
         "",
         "change it in the fleet's file: an explicit 0 freezes the fleet, and a window that never opens as well",
     )

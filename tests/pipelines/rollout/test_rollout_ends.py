@@ -67,7 +67,7 @@ def test_a_canary_whose_old_one_vanished_bakes_and_is_approved_like_any(limits: 
     ill = Run(limits, vanishes, Fault(FaultKind.FALLS_ILL, 200, member=0, amount=1e6))
     outcome = ill.play()
     assert phases(outcome) == [Phase.NEW, Phase.PLANNED, Phase.PLANNED]
-    assert "fell ill while it baked" in outcome.state.failure
+    assert "became unhealthy during the bake" in outcome.state.failure
 
 
 def test_a_wave_gets_a_canary_of_its_own() -> None:

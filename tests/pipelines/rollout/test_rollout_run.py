@@ -264,7 +264,7 @@ def test_the_old_one_is_kept_until_the_bake_has_passed() -> None:
     run = Run({}, Fault(FaultKind.FALLS_ILL, 200, amount=1e6))
     outcome = run.play()
     assert phases(outcome) == [Phase.OLD, Phase.PLANNED, Phase.PLANNED]
-    assert "fell ill while it baked" in outcome.state.failure
+    assert "became unhealthy during the bake" in outcome.state.failure
     assert "does not answer" in outcome.state.failure
     assert run.images() == run.pinned
     assert set(run.estate.boxes) == {"old-0", "old-1", "old-2"}

@@ -67,7 +67,7 @@ def test_content_that_is_broken_keeps_nobody_from_a_rollout_under_way(tmp_path: 
         with pytest.raises(ContentError, match="not TOML"):
             require_known(context, "shpo")
         (fleets / "other.toml").unlink()
-        with pytest.raises(ContentError, match="no fleet is named shpo"):
+        with pytest.raises(ContentError, match="unknown fleet: shpo"):
             require_known(context, "shpo")
 
 
@@ -80,7 +80,7 @@ def test_an_approval_is_taken_where_something_bakes_and_refused_elsewhere(stage:
     seen: Any = SimpleNamespace(row=SimpleNamespace(id="r1", fleet="shop"), state=state, members=members)
     if stage in ("baking", "approval") or (stage == "paused" and phase != "replacing"):
         return refuse_unasked(seen)
-    with pytest.raises(RefusedError, match=f"r1 is {stage}: nothing of it waits for approval yet"):
+    with pytest.raises(RefusedError, match=f"r1 is {stage}: nothing waits for approval yet"):
         refuse_unasked(seen)
     return None
 
@@ -137,7 +137,7 @@ def test_whom_the_plan_left_alone_is_told_beside_the_members(context: Context) -
     context.ledger.save_rollout("r1", None, NOW, is_open=False)
     context.ledger.begin_rollout("r2", "shop", "ann:1", to_json(left), NOW)
     shown = status("shop", context)
-    assert rows(shown)[-1] == ["web-9", "left alone", "protected"]
+    assert rows(shown)[-1] == ["web-9", "skipped", "protected"]
     assert [line.member for line in shown.skipped] == ["a/b/web-9"]
     going_back(context, replace(seen.members[0], phase=Phase.NEW))
     assert status("shop", context).skipped == ()
