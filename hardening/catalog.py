@@ -28,7 +28,7 @@ def load_controls(roots: Sequence[Path]) -> dict[str, LoadedControl]:
 
 
 class ControlsOnDemand(Mapping[str, LoadedControl]):
-    """Every control of the content roots, by id, each loaded when it is asked for.
+    """Every control of the content roots, by id, each loaded on first use.
 
     So a mistake in one concerns only who uses it. Asking for one raises ContentError as `load_controls` does.
     """

@@ -1,4 +1,4 @@
-"""Where scanners of vulnerabilities disagree about one image, and why. Pure.
+"""Where vulnerability scanners disagree about one image, and why. Pure.
 
 They disagree about a vulnerability in a package that one reports and another one that evaluated the image does not, and
 about the severity or the fixed version of one that both report. A difference has a cause only where the reports

@@ -69,7 +69,7 @@ def _why_not(rule: Benchmark, report: ScanReport) -> str:
     if report.profile != rule.profile:
         return f"it measured by {report.profile}"
     if report.evaluated < rule.minimum_rules:
-        return f"it evaluated {report.evaluated} rules; the policy asks for {rule.minimum_rules}"
+        return f"it evaluated {report.evaluated} rules; the policy requires {rule.minimum_rules}"
     return ""
 
 
@@ -77,7 +77,7 @@ def _low(rule: Benchmark, subject: str, report: ScanReport) -> Iterator[Reason]:
     score, held = report.score or 0, report.evaluated - len(report.findings)
     if score < rule.minimum_score:
         holds = f"{score:.1f} % of {rule.profile} holds ({held} of {report.evaluated} rules evaluated)"
-        what = f"{holds}; the policy asks for {rule.minimum_score:g} %"
+        what = f"{holds}; the policy requires {rule.minimum_score:g} %"
         why = "a benchmark that is mostly explained away hardens nothing"
         todo = "let controls hold the rules that are named here; explaining them does not raise the score"
         yield rule.treated(Reason(SCORE, subject, rule.enforcement, what, why, todo))
@@ -109,7 +109,7 @@ def reproduced(
         share, many = 100 * (report.reproduced or 0) / report.evaluated, f"{report.reproduced} of {report.evaluated}"
         if share >= rule.minimum_percent:
             return
-        what = f"{share:.1f} % of the packages were reproduced ({many}); the policy asks for {rule.minimum_percent:g} %"
+        what = f"{share:.1f} % of the packages were reproduced ({many}); the policy requires {rule.minimum_percent:g} %"
         name, todo = REPRODUCED, "leave out packages that are not reproduced, or lower image.reproduced.minimum_percent"
     else:
         what = f"it is not known how many packages were reproduced: {why}"
@@ -157,7 +157,7 @@ def origin(report: ScanReport) -> str:
 
 
 def judges(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:
-    """One reason where scanners by fewer origins of data than the policy asks for evaluated the image."""
+    """One reason where scanners by fewer origins of data than the policy requires evaluated the image."""
     asked = [report for report in reports if report.kind is FindingKind.VULNERABILITY]
     counting = [report for report in asked if counts(rule, report, now)]
     counted = {origin(report) for report in counting}

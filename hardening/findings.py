@@ -1,4 +1,4 @@
-"""The values that judging is about: results of checks, findings of scanners, and the verdict over them. Pure."""
+"""The values of a verdict: results of checks, findings of scanners, and the verdict over them. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """What a check or a scanner came to. ERROR and NOT_EVALUATED never count as a pass."""
+    """The result of a check or a scanner. ERROR and NOT_EVALUATED never count as a pass."""
 
     PASS = "pass"  # noqa: S105 - an outcome, not a password
     FAIL = "fail"
@@ -28,7 +28,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one control's check said of one tree, with its evidence and the enforcement of the profile that day.
+    """The result of one control's check on one tree, with its evidence and the enforcement of the profile that day.
 
     `absent`: there is no filesystem, or machine, to check.
     """
@@ -49,7 +49,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a check may know of an image beside its filesystem. `config` is the OCI image configuration.
+    """What a check may know of an image besides its filesystem. `config` is the OCI image configuration.
 
     `healthcheck` is its command, joined; `history` every history entry, variable and label; `run_status` the exit
     status of the image really run with a read-only root and no capabilities, None when it was not run.
@@ -66,8 +66,8 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class BaseImage:
-    """What an image has from one that it stands on: packages as (name, version), findings as (kind, id, package), and
-    controls that do not hold there, as (control, evidence).
+    """What an image inherits from its base: packages as (name, version), findings as (kind, id, package), and controls
+    that fail there, as (control, evidence).
     """
 
     name: str
@@ -91,7 +91,7 @@ _BETWEEN = " | "  # versions of one package
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One thing that scanners say of an image. `scanners` maps who says so to the severity each gives.
+    """One finding of scanners about an image. `scanners` maps each scanner to the severity that it gives.
 
     `severity` is the worst that any of them gives; `fixed` is empty where no fixed version is known. `epss`: how likely
     it is exploited within 30 days, from 0 to 1; None: unknown.
@@ -124,7 +124,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ScanReport:
-    """What one scanner did: the findings, and whether it evaluated anything at all, on data of which date.
+    """The result of one scanner: its findings, whether it evaluated anything at all, and the date of its data.
 
     `evaluated` counts what it looked at (packages, files, rules); 0 is NOT_EVALUATED, whatever its exit status.
     `sample`: judged by the small sample of advisories that ships, which only a policy that says so may count.
@@ -165,14 +165,14 @@ class Repair(StrEnum):
 
 
 class Side(StrEnum):
-    """Whose part of a running thing is at fault: the golden image that it is, or stands on, or what came on top."""
+    """Which part of a running member is at fault: its golden image or base, or what was added on top."""
 
     BASE = "base"
     YOURS = "yours"
 
 
 class Actor(StrEnum):
-    """Who acts: the owner of the fleet, of the golden image, or whoever runs the host."""
+    """Who acts: the owner of the fleet, the owner of the golden image, or the operator of the host."""
 
     FLEET = "fleet"
     IMAGE = "image"
@@ -181,7 +181,7 @@ class Actor(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """What is known of a violation of something that runs, beside its words: `evidence`, a line for each thing.
+    """Facts about a violation of a running member, besides its text: `evidence`, a line for each thing.
 
     `repairs` says what ends it, the best first.
     """
@@ -232,7 +232,8 @@ def since_text(since: datetime | None) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The gate's answer. Allowed means: at least one judge evaluated, and no enforced reason stands unwaived.
+    """The gate's decision. Allowed means: at least one scanner evaluated the image, and every enforced reason is
+    waived.
 
     `content` is the digest of what was judged, where the verdict is kept apart from it.
     """

@@ -1,4 +1,4 @@
-"""The gate: what checks, scanners and dates say, against a policy and its waivers, becomes reasons and a verdict. Pure.
+"""The gate: turns checks, scanners and dates into reasons and a verdict, by a policy and its waivers. Pure.
 
 A verdict is allowed only when at least one vulnerability scanner and one control really evaluated the image and no
 enforced reason stands unwaived. What was not evaluated is never a pass.
@@ -284,7 +284,7 @@ NAMED = 6
 
 
 class GateError(RefusedError):
-    """The gate says no: its evidence tells all `reasons`."""
+    """The gate refuses: its evidence lists all `reasons`."""
 
     def __init__(self, message: str, reasons: Sequence[Reason], *, hint: str) -> None:
         super().__init__(message, evidence=explain(reasons), hint=hint)
@@ -326,7 +326,7 @@ def _block(group: list[Reason]) -> str:
 
 @dataclass(frozen=True)
 class SharedReason:
-    """One reason that stands for all `subjects`, by their names; `brought_by` is the image that brings it in."""
+    """One reason for all `subjects`, by their names; `brought_by` is the image that brings it in."""
 
     reason: Reason
     subjects: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What people write in `hardening/`: controls, profiles and waivers, as strict frozen models; policies: policy.py."""
+"""The formats of `hardening/`: controls, profiles and waivers, as strict frozen models; policies: policy.py."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class RenderCase(Content):
 
 
 class Proof(Content):
-    """One way to break what a control holds. Its check must be red here, and green on the hardened tree without it."""
+    """One way to break a control. Its check must fail on the broken tree, and pass on the hardened tree."""
 
     title: NonEmpty
     on: Literal["unhardened", "hardened"] = Field("hardened", description="the tree that is planted into")
@@ -158,7 +158,7 @@ class Proof(Content):
 
 
 class Cases(Content):
-    """`cases.toml` of a control: without a proof it does not land."""
+    """`cases.toml` of a control: a control without a proof is not accepted."""
 
     profile: Name = Field("container-base", description="profile whose hardened tree the proofs stand on")
     render: tuple[RenderCase, ...] = ()
@@ -173,7 +173,7 @@ class Stage(Content):
 
 
 class ProfileEntry(Content):
-    """A control in a profile: its parameters, its enforcement now, and the stages to come."""
+    """A control in a profile: its parameters, its enforcement now, and future stages."""
 
     control: Name
     enforcement: Enforcement = Enforcement.ENFORCE
@@ -199,7 +199,7 @@ class ProfileEntry(Content):
 
 
 class Profile(Content):
-    """A named list of controls. `extends` takes over a profile's entries; an entry here replaces that control's."""
+    """A named list of controls. `extends` inherits a profile's entries; an entry here replaces that control's."""
 
     name: Name
     title: NonEmpty
@@ -231,7 +231,7 @@ WAIVER_KEYS = ("controls", "vulnerabilities", "secrets", "misconfigurations", "b
 
 
 class Waiver(Content):
-    """A written exception that ends: what it names, each sort under its own key, is accepted until `expires`.
+    """A written exception that ends: what it names, each kind under its own key, is accepted until `expires`.
 
     A vulnerability is accepted in the named packages alone, a secret under the named paths.
     """

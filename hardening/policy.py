@@ -1,4 +1,4 @@
-"""Policies: what people write in `hardening/policies/`, and whether one is at least as strict as another. Pure."""
+"""Policies: the format of `hardening/policies/`, and whether one is at least as strict as another. Pure."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class SourceRule(Rule):
 
 
 class AllowingRule(Rule):
-    """A rule with what is allowed in spite of it: globs over what it names."""
+    """A rule with exceptions: globs for what is allowed."""
 
     allowed: tuple[str, ...] = ()
 
@@ -102,7 +102,7 @@ def _only_recorded() -> Any:
 
 
 class FixWindow(Rule):
-    """A known vulnerability with a fix must be gone within `within` of the fix being known to us.
+    """A known vulnerability with a fix must be gone within `within` of our first knowing the fix.
 
     Covers vulnerabilities of `severity` or worse. Where scanners name no severity, the window `unknown` holds, and
     without one the finding is treated as critical; a window for `exploited` ones or by `epss` covers unknown severities
@@ -124,7 +124,7 @@ class FixWindow(Rule):
 
 
 class Judges(Rule):
-    """How many vulnerability scanners must really have evaluated the image, with data how old at most."""
+    """How many vulnerability scanners must have evaluated the image, and the maximum age of their data."""
 
     minimum: Annotated[int, Field(ge=1)] = 1
     data_max_age: Duration = Field("7d", validate_default=True)
@@ -134,7 +134,7 @@ class Judges(Rule):
 
 
 class Explanation(Content):
-    """Why images do not follow a rule of a benchmark, decided for good; what only waits takes a waiver, which ends."""
+    """Why images permanently do not follow a benchmark's rule; for temporary exceptions write a waiver, which ends."""
 
     reason: NonEmpty
     owner: NonEmpty
@@ -155,7 +155,7 @@ class Benchmark(Rule):
 
 
 class Reproduced(Rule):
-    """How many of an image's packages, in percent, somebody else must have built again to the same bytes.
+    """The percentage of an image's packages that somebody else must have reproduced bit for bit.
 
     Only recorded unless `enforcement` says otherwise. The data is `feeds.reproduced`, and may be as old as
     `image.judges.data_max_age` lets any data be.
@@ -190,7 +190,7 @@ WRITTEN_BY_DESIGN = ("/tmp/*", "/var/tmp/*", "/run/*", "/var/run/*", "/var/log/*
 
 
 class RunningRules(Content):
-    """What a running instance must satisfy; docs/runtime-rules.md has reason and cost of what is about how it runs."""
+    """What a running instance must satisfy; docs/runtime-rules.md has reason and cost of rules about how it runs."""
 
     expired: Rule = Rule()
     revoked: Rule = Rule()
@@ -322,7 +322,7 @@ def _image(ours: ImageRules, floor: ImageRules) -> Iterator[str]:
 def _judges(ours: Judges, floor: Judges) -> Iterator[str]:
     yield from _rule("image.judges", ours, floor)
     if ours.minimum < floor.minimum:
-        yield f"image.judges.minimum: {ours.minimum}, and the floor asks for {floor.minimum}"
+        yield f"image.judges.minimum: {ours.minimum}, but the floor requires {floor.minimum}"
     if (age := ours.data_max_age) > floor.data_max_age:
         yield f"image.judges.data_max_age: {shown(age)}, and the floor accepts {shown(floor.data_max_age)}"
     if ours.accept_sample and not floor.accept_sample:
@@ -377,12 +377,12 @@ def _benchmark(ours: Benchmark | None, floor: Benchmark | None) -> Iterator[str]
     if floor is None:
         return
     if ours is None or ours.profile != floor.profile:
-        yield f"image.benchmark.profile: {ours.profile if ours else 'none'}, and the floor asks for {floor.profile}"
+        yield f"image.benchmark.profile: {ours.profile if ours else 'none'}, but the floor requires {floor.profile}"
         return
     yield from _rule("image.benchmark", ours, floor)
     for name in ("minimum_score", "minimum_rules"):
         if getattr(ours, name) < getattr(floor, name):
-            yield f"image.benchmark.{name}: {getattr(ours, name)}, and the floor asks for {getattr(floor, name)}"
+            yield f"image.benchmark.{name}: {getattr(ours, name)}, but the floor requires {getattr(floor, name)}"
     for rule, told in ours.explained.items():
         known = floor.explained.get(rule)
         if known is None or not ("*" in known.subjects or set(told.subjects) <= set(known.subjects)):
@@ -393,11 +393,11 @@ def _reproduced(ours: Reproduced | None, floor: Reproduced | None) -> Iterator[s
     if floor is None:
         return
     if ours is None:
-        yield "image.reproduced: not asked, and the floor asks for it"
+        yield "image.reproduced: not asked, but the floor requires it"
         return
     yield from _rule("image.reproduced", ours, floor)
     if ours.minimum_percent < floor.minimum_percent:
-        least = f"{ours.minimum_percent:g}, and the floor asks for {floor.minimum_percent:g}"
+        least = f"{ours.minimum_percent:g}, but the floor requires {floor.minimum_percent:g}"
         yield f"image.reproduced.minimum_percent: {least}"
 
 
@@ -405,7 +405,7 @@ def _running(ours: RunningRules, floor: RunningRules) -> Iterator[str]:
     for name in RunningRules.model_fields:
         mine, wanted = getattr(ours, name), getattr(floor, name)
         if wanted and not mine:
-            yield f"running.{name}: not asked, and the floor asks for it"
+            yield f"running.{name}: not asked, but the floor requires it"
         elif wanted and not _only_recorded_by(wanted, mine):
             yield from _rule(f"running.{name}", mine, wanted)
             if isinstance(mine, AgeRule) and mine.limit > wanted.limit:

@@ -1,4 +1,4 @@
-"""Proves a control on throw-away filesystems: its check is red where it is broken, green where it is hardened. Edge."""
+"""Proves a control on temporary filesystems: its check fails where it is broken, passes where it is hardened. Edge."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INSIDE = {"ROOT": "/", "LIVE": "1", "LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/
 
 @dataclass(frozen=True)
 class ProofResult:
-    """What became of one proof: `said` is the check's evidence, or what is wrong; `key` its place in cases.toml."""
+    """The result of one proof: `said` is the check's evidence, or what is wrong; `key` its place in cases.toml."""
 
     profile: str
     title: str

@@ -60,7 +60,7 @@ MOST_KEPT = 10_000  # ways of running of which is kept what they break
 
 @dataclass(frozen=True, slots=True)
 class _Broken:
-    """A rule that is broken, as it is told of all members that break it alike.
+    """A broken rule, in the words for all members that break it alike.
 
     `since` is when that began; where it is None, or `always` is set, when the member was first seen. `until`: from when
     the deadline counts instead. `todo`, of an image: empty, or with `fleet`, `name` and `policy` to fill in.
@@ -78,7 +78,7 @@ class _Broken:
 
 @dataclass(frozen=True, slots=True)
 class _RuleTerms:
-    """What the policy asks by a rule, ready to be told. `waits` ends the sentence that tells it."""
+    """What the policy requires by a rule, ready for output. `waits` ends the sentence."""
 
     enforcement: Enforcement
     grace: timedelta
@@ -93,7 +93,7 @@ class _RuleTerms:
 
 
 class MemberJudge:
-    """Judges members by one policy and its waivers at one moment; what is the same for many is found out once.
+    """Judges members by one policy and its waivers at one moment; what is the same for many is computed once.
 
     `since` is when a violation began, `deadline` is since + the rule's grace, None for what only warns without any;
     `enforcement` is the rule's own also before the deadline, so that a replacement can be planned in time. What is

@@ -1,4 +1,4 @@
-"""How a container or an instance really runs, and the rules about it, each with its reason and its cost. Pure."""
+"""How a container or an instance actually runs, and the rules about it, each with its reason and its cost. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOCKET_FOLDERS = {"", *(f"{run}{name}" for run in ("/run", "/var/run")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """What is mounted into a container: `kind` is bind, volume or tmpfs; `source` is the host's path, or a name."""
+    """A mount of a container: `kind` is bind, volume or tmpfs; `source` is the host's path, or a name."""
 
     kind: str
     source: str
@@ -87,7 +87,7 @@ class SecurityGroup:
 
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
-    """How an instance runs. `tokens` and `endpoint` are those of its metadata service; `owner_tags` say whose it is.
+    """How an instance runs. `tokens` and `endpoint` are those of its metadata service; `owner_tags` say who owns it.
 
     `template` is the launch template and version that it was launched from; `differs` what of it is otherwise now.
     """

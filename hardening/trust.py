@@ -1,4 +1,4 @@
-"""Whose word about an image counts: the part of a policy that names keys and what they must have said. Pure."""
+"""Whose signatures count: the part of a policy that names keys and the attestations that they must have made. Pure."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ Predicates = Annotated[tuple[NonEmpty, ...], Field(min_length=1), AfterValidator
 
 
 class UpstreamSigner(Content):
-    """Who signs the images of others that are built on: what is taken from there must be signed by these keys."""
+    """Who signs upstream images that are used as bases: images from there must be signed by these keys."""
 
     prefix: NonEmpty = Field(description="how the names of the images begin: registry.example.com/team/")
     keys: Annotated[Keys, Field(min_length=1)]
@@ -113,7 +113,7 @@ class UpstreamSigner(Content):
 
 
 class Trust(Content):
-    """What a release must carry, and by whom it must be signed, before anything is built on it, promoted or rolled."""
+    """Which attestations a release needs, and whose signatures, before it is built on, promoted or rolled."""
 
     keys: Keys = Field((), description="empty: the keys of this installation")
     predicates: Predicates = Field(
@@ -138,7 +138,7 @@ class Trust(Content):
 def less_trust(ours: Trust, floor: Trust) -> Iterator[str]:
     """In what `ours` asks for less than `floor`, a line for each field."""
     if missing := [name for name in floor.predicates if PREDICATES.get(name, name) not in ours.required]:
-        yield f"trust.predicates: the floor also asks for {', '.join(missing)}"
+        yield f"trust.predicates: the floor also requires {', '.join(missing)}"
     if floor.max_age and (ours.max_age is None or ours.max_age > floor.max_age):
         said = shown(ours.max_age) if ours.max_age else "none"
         yield f"trust.max_age: {said}, and the floor accepts {shown(floor.max_age)}"

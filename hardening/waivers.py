@@ -1,4 +1,4 @@
-"""Waivers: which one covers what today, how to ask for one, and their forms for other tools. Pure."""
+"""Waivers: which one covers what today, how to ask for one, and their formats for other tools. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def active(waivers: Sequence[Waiver], today: date) -> tuple[Waiver, ...]:
 
 @dataclass(frozen=True)
 class About:
-    """What a reason is about, as a waiver names it: `key` is the waiver's key that holds `name`.
+    """What a reason is about, as a waiver names it: `key` is the waiver's key that contains `name`.
 
     `package` and `versions` are a vulnerability's, `path` is a secret's. `below`: the images that the subject stands on
     and that have it already, the nearest first.
@@ -112,7 +112,7 @@ def waived_by(waivers: Sequence[Waiver], about: About, subject: str, today: date
 
 
 class ActiveWaivers:
-    """The waivers in force on `today`, for many questions about Goldsmith's own rules, which `RunningRules` names."""
+    """The waivers in force on `today`, indexed for many questions about Goldsmith's own rules (`RunningRules`)."""
 
     def __init__(self, waivers: Iterable[Waiver], contact: str, today: date) -> None:
         self._contact, self._today = contact, today

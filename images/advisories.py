@@ -59,7 +59,7 @@ class Advisory:
 
 
 class Advisories:
-    """The advisories of one suite by source package; what concerns a version of it is worked out once."""
+    """The advisories of one suite by source package; what concerns a version is computed once."""
 
     def __init__(self, advisories: Iterable[Advisory] = ()) -> None:
         self._by_source: dict[str, dict[str, list[Advisory]]] = {}

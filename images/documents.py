@@ -20,7 +20,7 @@ LIFECYCLE = "application/vnd.microsoft.artifact.lifecycle"
 
 @dataclass(frozen=True)
 class Document:
-    """Something said about an image: its artifact type, its bytes, and the annotations of its manifest."""
+    """A document about an image: its artifact type, its bytes, and the annotations of its manifest."""
 
     artifact_type: str
     data: bytes = b""

@@ -1,4 +1,4 @@
-"""What people write in `images/definitions/<name>/image.toml`, as a strict frozen model."""
+"""The format of `images/definitions/<name>/image.toml`, as a strict frozen model."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Bootstrap(Content):
 
 
 class Base(Content):
-    """What the image stands on: exactly one of the three."""
+    """What the image is based on: exactly one of the three."""
 
     bootstrap: Bootstrap | None = None
     image: Reference | None = Field(None, description="upstream image by tag; its digest stands in images.lock.toml")
@@ -83,7 +83,7 @@ class CopiedFile(Content):
 
 
 class Healthcheck(Content):
-    """The OCI/Docker health check, or the documented reason for having none. Empty says nothing: the base's holds."""
+    """The OCI/Docker health check, or the documented reason for having none. Empty: the base's applies."""
 
     command: tuple[str, ...] = ()
     interval: Duration = Field("10s", validate_default=True)
@@ -99,7 +99,7 @@ class Healthcheck(Content):
 
 
 class Machine(Content):
-    """What only a machine image has; kernel parameters and listeners come on top of those of its golden base.
+    """What only a machine image has; kernel parameters and listeners are added to those of its golden base.
 
     The disk is sized from what it holds; a machine grows it when it first boots.
     """
@@ -120,7 +120,7 @@ class Machine(Content):
 
 
 class Lifecycle(Content):
-    """Dates of a release, counted from the day it is published; and how long what it is made of is left alone first."""
+    """Dates of a release, counted from the day it is published; and the cooldown of what it is made from."""
 
     expires_after: Duration = Field("30d", validate_default=True, ge=timedelta(hours=1), le=timedelta(days=3660))
     warn_before: Duration = Field("7d", validate_default=True)

@@ -1,4 +1,4 @@
-"""Proves controls on what the packages of definitions make: as packages leave it, and as profiles harden it. Edge."""
+"""Proves controls on trees of definitions' packages: as packages leave them, and as profiles harden them. Edge."""
 
 from __future__ import annotations
 

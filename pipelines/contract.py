@@ -1,4 +1,4 @@
-"""What commands print with `--json`: the contract with other programs. A schema of each stands in docs/schemas/.
+"""What commands print with `--json`: the contract with other programs. Each has a schema in docs/schemas/.
 
 Lines that are made of one command's own values stand with that command, in `pipelines/cli/`.
 
@@ -17,7 +17,7 @@ from hardening.findings import CheckResult, Finding, Reason, ScanReport
 
 
 class Line(BaseModel):
-    """The base of everything that is printed: frozen, and complete."""
+    """The base of all output: frozen, and complete."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
@@ -80,7 +80,7 @@ class VerifyLine(Line):
 
 
 class ScanOutput(Line):
-    """`image.scan`: what each scanner did, and the findings with everyone's opinion.
+    """`image.scan`: the result of each scanner, and the findings with each scanner's severity.
 
     `disagreements` of the scanners of vulnerabilities, each with its cause; `agreement` tells of them in a line.
     """
@@ -118,7 +118,7 @@ class LockLine(Line):
 
 
 class ReleaseLine(Line):
-    """`image.rebuild`: one release that the registry holds."""
+    """`image.rebuild`: one release in the registry."""
 
     name: str
     release: str
@@ -127,7 +127,7 @@ class ReleaseLine(Line):
 
 
 class PruneLine(Line):
-    """`image.prune`: what becomes of one release: keep, warn, remove (planned) or removed. Of a machine's, `release` is
+    """`image.prune`: what happens to one release: keep, warn, remove (planned) or removed. For a machine, `release` is
     one image, region/id, and `action` also deprecate(d) or disable(d).
     """
 
@@ -189,9 +189,9 @@ class NightlyDuty(Line):
 
 class NightlyOutput(Line):
     """`nightly`: the whole night; the images it built, published (or re-dated) and promoted to `stable`; the exit code,
-    which is the highest of `must_act`, and where the report lies (nowhere after `--only-urgent` without anything
-    urgent, or with `--dry-run`). `resumed` are the interrupted nights that were carried to their end before it.
-    `policy`: what judged in the place of the definitions' own policies; empty where these did.
+    which is the highest of `must_act`, and the path of the report (empty after `--only-urgent` without anything urgent,
+    or with `--dry-run`). `resumed` are the interrupted nights that were completed before it. `policy`: the policy used
+    instead of the definitions' own; empty if these were used.
     """
 
     started_at: datetime
@@ -211,8 +211,8 @@ class NightlyOutput(Line):
 
 
 class DemoOutput(Line):
-    """`demo`: how long it took, in all and by parts, and what the requests saw. `kept_at` is where the service still
-    answers, if kept.
+    """`demo`: how long it took, in all and by parts, and the results of the requests. `kept_at` is where the service
+    still answers, if kept.
     """
 
     seconds: float
@@ -225,7 +225,7 @@ class DemoOutput(Line):
 
 
 class DoctorLine(Line):
-    """`doctor`: one thing that Goldsmith needs of this machine, and what it costs to be without it."""
+    """`doctor`: one thing that Goldsmith needs of this machine, and what does not work without it."""
 
     what: str
     present: bool

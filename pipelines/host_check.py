@@ -1,4 +1,4 @@
-"""Edge: asks a host that exists whether controls hold there: this one, or another by ssh, without an agent.
+"""Edge: checks whether controls hold on a running host: this one, or another over ssh, without an agent.
 
 The checks are those of images. One script goes to a shell on the host, which is root or becomes it by sudo, in a mount
 namespace in which all is read-only (host-check.sh). What comes back is counted, timed, and parsed as data.
@@ -101,7 +101,7 @@ def check_host(
     asked = questions(checks, controls)
     if not asked:
         names = ", ".join(sorted({one.control for one in checks}))
-        raise UsageError(f"nothing is asked of a host: {names} is about images before their first boot")
+        raise UsageError(f"nothing to check on a host: {names} concerns images before their first boot")
     words = ssh_command(address, ssh_config, f"sh -c {quote(SHELL)}") if address else ("sh", "-c", SHELL)
     dialled = Dialled(words, passes=PASSES if address else ())
     host = address.text if address else LOCAL

@@ -1,4 +1,4 @@
-"""Whether IAM allows the credentials at hand what our roles do: asked by simulation, nothing is done.
+"""Whether IAM allows the current credentials what our roles do: by simulation, nothing is done.
 
 IAM weighs the policies of the identity, its boundary and its organisation's; not those of keys, nor those of a session.
 Source: the IAM API reference, "SimulatePrincipalPolicy".

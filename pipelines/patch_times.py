@@ -40,7 +40,7 @@ class Pointed:
 
 @dataclass(frozen=True)
 class PatchHistory:
-    """Everything that the ledger tells of patches.
+    """Everything that the ledger knows of patches.
 
     `published`: of each content its image, and when it was first published. `found`: what scanners last found, with a
     fix, in contents of an image of which no release has taken it since: those contents, by a fix without a content.
@@ -230,7 +230,7 @@ def _lack(history: PatchHistory, fix: ClosedFix, alike: Alike, started: datetime
 
 @dataclass(frozen=True)
 class Spread:
-    """How spans are distributed: by nearest rank, so that each is one that really was."""
+    """How spans are distributed: by nearest rank, so that each is an observed value."""
 
     median: timedelta
     p90: timedelta

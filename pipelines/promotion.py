@@ -1,4 +1,4 @@
-"""Whether a night may move `stable`: the candidate has soaked, or cannot wait, and does well where a fleet runs it.
+"""Whether a night may move `stable`: the candidate has soaked, or cannot wait, and is healthy where a fleet runs it.
 
 Where it may not, to which earlier candidate: each one soaks by itself, whatever is published meanwhile. A fleet without
 members holds nothing back, unless it could not be rolled to the release; that no canary ran is said.
@@ -103,7 +103,7 @@ def _refuse_to_come(context: Context, name: str, channel: str, at: datetime) -> 
     """Raise RefusedError where the date of a channel lies ahead: it would soak, or count as newer, until that day."""
     if at > context.now + CLOCK_SKEW:  # an interrupted night has the moment at which it began
         raise RefusedError(
-            f"stable of {name} stays: {channel} is dated {_moment(at)}, which is still to come",
+            f"stable of {name} stays: {channel} is dated {_moment(at)}, which is in the future",
             hint="a clock was wrong then, or is now; where the image is good, ./goldsmith image.promote "
             f"{name} moves stable to candidate now",
         )
@@ -165,7 +165,7 @@ def _refuse_failed(context: Context, name: str, fleet: str, candidate: Release) 
     if view and view.state and view.state.failure and view.replacement.endswith(f"@{candidate.digest}"):
         raise RefusedError(
             f"stable of {name} stays: the fleet {fleet} could not be rolled to the candidate",
-            evidence=view.state.failure, hint=f"./goldsmith roll.status {fleet} tells more",
+            evidence=view.state.failure, hint=f"./goldsmith roll.status {fleet} says more",
         )  # fmt: skip
 
 
@@ -176,7 +176,7 @@ def _healthy(name: str, fleet: str, judged: Sequence[Judged], candidate: Release
         raise RefusedError(
             f"stable of {name} stays: {len(ill)} of {len(running)} member(s) of the fleet {fleet} that run the "
             f"candidate are unhealthy: {', '.join(ill[:3])}",
-            hint=f"./goldsmith fleet.check {fleet} tells more; ./goldsmith image.promote {name} moves it all the same",
+            hint=f"./goldsmith fleet.check {fleet} says more; ./goldsmith image.promote {name} moves it anyway",
         )
     return bool(running)
 

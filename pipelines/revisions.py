@@ -1,4 +1,4 @@
-"""Content roots as git has them in another revision, and what differs between two. Edge: runs git, writes files."""
+"""Content roots as of another git revision, and what differs between two. Edge: runs git, writes files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flows that workers share, by name: the one place where what a worker can execute is put together."""
+"""The flows that workers share, by name: the one place that lists what a worker can execute."""
 
 from __future__ import annotations
 

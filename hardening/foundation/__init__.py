@@ -1,1 +1,1 @@
-"""What every room stands on: the error tree, settings, the process runner, strict content loading, console, locks."""
+"""What all packages share: the error tree, settings, the process runner, strict content loading, console, locks."""

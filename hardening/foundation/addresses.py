@@ -1,4 +1,4 @@
-"""Addresses: where one leads, and what those of package archives and proxies may be. Pure."""
+"""Addresses: where one leads, and which ones package archives and proxies may have. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions to many places side by side, each with a time of its own: one that hangs stops none of the others."""
+"""Queries many places in parallel, each with its own time limit: one that hangs stops none of the others."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def portions(names: Iterable[str], at_once: int = 100) -> Iterator[list[str]]:
 
 
 class Once(Generic[Answer]):
-    """A question that several threads have and one asks: whoever comes meanwhile waits for its answer."""
+    """A question that several threads have and one asks: threads that come meanwhile wait for its answer."""
 
     def __init__(self, ask: Callable[[], Answer]) -> None:
         self._ask = ask

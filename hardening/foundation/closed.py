@@ -1,4 +1,4 @@
-"""A program of its own, `closed.py ROOT COMMAND…`: becomes COMMAND, which can write below ROOT and /tmp alone.
+"""A separate program, `closed.py ROOT COMMAND…`: becomes COMMAND, which can write only below ROOT and /tmp.
 
 The rest of the host is read-only to it, and to all that it starts: a link in an image leads scripts to no file of ours.
 It needs root and Linux 5.12. It starts again for each command: so it imports nothing of ours.

@@ -1,4 +1,4 @@
-"""What people see: progress and logs on standard error, results on standard output. Plain where nobody watches.
+"""Output for people: progress and logs on standard error, results on standard output. Plain without a terminal.
 
 Whatever is printed may hold text of strangers. It is never read as Rich's markup or emoji codes, and what a terminal
 would obey is made visible, for everything that goes through these consoles.
@@ -39,7 +39,7 @@ def careful() -> type[Console]:
     from rich.text import Text
 
     class Careful(Console):
-        """Reads no markup and no emoji codes, and makes visible all that is not seen."""
+        """Shows text without markup and emoji codes, and makes invisible characters visible."""
 
         def __init__(self, **options: Any) -> None:
             super().__init__(highlight=False, markup=False, emoji=False, **options)

@@ -18,13 +18,13 @@ from hardening.foundation.wording import but, in_words
 
 
 class Content(BaseModel):
-    """The base of everything that people write in TOML: frozen, unknown keys refused."""
+    """The base of all models of TOML files: frozen, unknown keys refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class MisplacedError(ValueError):
-    """What a model's own validator raises where it also knows what to do: a message, and a hint."""
+    """Raised by a model's own validator that also knows what to do: a message, and a hint."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)

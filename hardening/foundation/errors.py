@@ -64,27 +64,27 @@ class ContentError(GoldsmithError):
 
 
 class RefusedError(GoldsmithError):
-    """A policy, a gate or a limit says no. The message says why, the hint says what would change the answer."""
+    """A policy, a gate or a limit refuses. The message says why, the hint says what would change the answer."""
 
     exit_code = 3
 
 
 class OutsideError(GoldsmithError):
-    """The world outside failed: a command, the mirror, the registry, Docker, the disk."""
+    """Something outside failed: a command, the mirror, the registry, Docker, the disk."""
 
     exit_code = 4
 
 
 class LateError(OutsideError):
-    """A command, which was ended, or something else that was waited for did not finish in its time."""
+    """A command, which was killed, or something else did not finish in its time."""
 
 
 class SilentError(OutsideError):
-    """There is no connection to an address. It concerns all that would be asked there."""
+    """There is no connection to an address. It concerns every request there."""
 
 
 class MalformedError(OutsideError):
-    """An answer from outside is not what its format says. It concerns the image that was asked for, and no other."""
+    """An answer from outside does not have its format. It concerns only the image that was asked for."""
 
 
 NOT_UNDERSTOOD = (LookupError, TypeError, ValueError, AttributeError, RecursionError, OverflowError)
@@ -157,7 +157,7 @@ def machine_error(error: OSError | RuntimeError) -> OutsideError | None:
 
 
 class Problems:
-    """All that is wrong with content, each problem once, where a flow would stop at the first."""
+    """Collects everything that is wrong with content, each problem once, where a flow would stop at the first."""
 
     def __init__(self) -> None:
         self._found: dict[str, ContentError] = {}

@@ -1,4 +1,4 @@
-"""Puts together what belongs together. Pure."""
+"""Groups values by a key. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The most that is accepted from outside, each limit with the name that its error carries; and what counts by them.
+"""Limits on everything accepted from outside, each with the name that its error shows, and what counts by them.
 
 What a feed, a registry, a mirror or a base image sends may be written by a stranger: a few bytes that unpack to
 gigabytes, a million members, names without end. All of it is read piece by piece, counted, and refused at the limit.
@@ -21,7 +21,7 @@ CHUNK = MIB
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit: its name, the most that is accepted, and of what."""
+    """A limit: its name, the maximum, and its unit."""
 
     name: str
     most: int

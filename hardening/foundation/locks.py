@@ -1,4 +1,4 @@
-"""Locks between processes: one file, one holder; the kernel frees it when its holder dies, however it dies."""
+"""Locks between processes: one file, one holder; the kernel frees it when its holder dies in any way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one module that starts subprocesses. Commands are argument lists, never shell strings, and hold no secrets.
+"""The one module that starts subprocesses. Commands are argument lists, never shell strings, and contain no secrets.
 
 A child sees the variables of our environment that are listed here, and no other. Variables decide what tools do and
 hold what people log in with: `TRIVY_SEVERITY`, `PYTHONPATH`, `LD_PRELOAD`, `AWS_SECRET_ACCESS_KEY`, a database's URL.

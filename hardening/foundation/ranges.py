@@ -1,4 +1,4 @@
-"""What ranges of addresses hold: everybody's, or those of machines of one's own. Pure."""
+"""Which address ranges are everybody's and which are private. Pure."""
 
 from __future__ import annotations
 

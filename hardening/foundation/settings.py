@@ -1,4 +1,4 @@
-"""Settings: `goldsmith.toml` at the checkout's root; `GOLDSMITH_*` in the environment wins; secrets stand in neither.
+"""Settings: `goldsmith.toml` at the checkout's root, overridden by `GOLDSMITH_*`; neither contains secrets.
 
 Nested keys in the environment use two underscores: `GOLDSMITH_REGISTRY__ADDRESS=registry.example.com/golden`.
 """
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Registry(Content):
-    """Where releases are published. Login is by docker credential helpers (`docker login`), never by a key here."""
+    """Where releases are published. Log in with docker credential helpers (`docker login`), never with a key here."""
 
     address: str = Field("", description="host[:port]/path; empty: the embedded registry on loopback")
     ca_file: Path | None = Field(None, description="PEM file of a private certificate authority")
@@ -69,7 +69,7 @@ class Packages(Content):
 
 
 class Docker(Content):
-    """The engines: the one that fleets run on, and the one that builds need (containerd image store)."""
+    """The engines: the one that runs fleets, and the one that builds (with the containerd image store)."""
 
     host: str = Field(
         "", description="engine of the docker fleets, as DOCKER_HOST; empty: the host's, else our private one"
@@ -166,8 +166,8 @@ class Feeds(Content):
 
 
 class Notify(Content):
-    """Who is told when a rollout starts, waits for approval, pauses, fails or ends, when a night ends, and when an
-    application's base has a newer release: JSON with `event` and `text`.
+    """Where messages go when a rollout starts, waits for approval, pauses, fails or ends, when a night ends, and when
+    an application's base has a newer release: JSON with `event` and `text`.
     """
 
     command: tuple[str, ...] = Field((), description="program that gets one message on its standard input")
@@ -180,9 +180,9 @@ class Nightly(Content):
     """What a night may do besides building, publishing and promoting."""
 
     prune: bool = Field(False, description="true: a night removes what `image.prune` would; false: it names that")
-    parallel: int = Field(4, ge=1, le=64, description="fleets side by side, each in a process of its own")
+    parallel: int = Field(4, ge=1, le=64, description="fleets at a time, each in its own process")
     policy: str = Field(
-        "", description="policy that judges the images of a night in the place of their own; `--policy` wins over it"
+        "", description="policy that gates the images of a night instead of their own; `--policy` overrides it"
     )
 
 
@@ -197,11 +197,11 @@ class Serve(Content):
         "127.0.0.1:8470", description="where it answers; for other machines, put a proxy with TLS before it"
     )
     hosts: tuple[Annotated[str, matching(rf"^{LABEL}(\.{LABEL})*$", "a host's name, without its port")], ...] = Field(
-        (), description="names by which it is reached, besides localhost and addresses; calls by others are refused"
+        (), description="names that it answers to, besides localhost and addresses; other names are refused"
     )
     nightly: str = Field("0 2 * * *", description="when the whole night runs, as in cron; empty: never")
     urgent: str = Field(
-        "*/15 * * * *", description="when feeds are asked for urgent fixes, which are then released; empty: never"
+        "*/15 * * * *", description="when feeds are checked for urgent fixes, which are then released; empty: never"
     )
     zone: str = Field("UTC", description="time zone of both")
     webhook_secret_file: Path | None = Field(
@@ -249,7 +249,7 @@ class Aws(Content):
     organization_role: RoleName = Field(
         "", description="name of the role to assume in each account that `roles` does not name"
     )
-    external_ids: dict[Account, str] = Field({}, description="account → the ExternalId that its role asks for")
+    external_ids: dict[Account, str] = Field({}, description="account → the ExternalId that its role requires")
     passed_roles: tuple[RoleArn, ...] = Field(
         (), max_length=100, description="ARNs of the roles of fleets' instances and ECS tasks, which rollouts hand on"
     )
@@ -261,7 +261,7 @@ class Aws(Content):
     share_accounts: tuple[Account, ...] = Field((), description="accounts that may launch the images")
     share_organizations: tuple[str, ...] = Field((), description="ARNs of organisations that may launch them")
     name_prefix: Prefix = Field("goldsmith", description="how names of images and parameters begin")
-    parallel: int = Field(16, ge=1, le=64, description="blocks uploaded side by side")
+    parallel: int = Field(16, ge=1, le=64, description="blocks uploaded at a time")
     attempts: int = Field(10, ge=1, le=20, description="how often one call is tried in all, with growing waits")
     timeout: Duration = Field(duration("30s"), description="how long one call waits for its answer")
     read_within: Duration = Field(
@@ -298,7 +298,7 @@ class Aws(Content):
 
 
 class Judging(Content):
-    """Whose word decides: the policies whose verdict may publish an image, and the roots that may add rules."""
+    """Which policies decide: those whose verdict may publish an image, and the content roots that may add rules."""
 
     policies: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         ("default", "machine"), description="policies whose verdict lets a release be published and promoted"
@@ -312,7 +312,7 @@ class Judging(Content):
 
 
 class Retention(Content):
-    """What `image.prune` keeps beyond what is needed, but for what is revoked.
+    """What `image.prune` keeps beyond what is needed, except revoked releases.
 
     Always kept are what runs, what a channel or a launch template names, what a kept image is built on, and the newest
     that stands.
@@ -337,7 +337,7 @@ class Settings(BaseSettings):
     kinds: Annotated[tuple[Literal["container", "machine"], ...], Field(min_length=1)] = Field(
         ("container", "machine"), description="what `all` and globs mean on this machine; a name means itself"
     )
-    parallel: int = Field(2, ge=1, description="builds side by side")
+    parallel: int = Field(2, ge=1, description="builds at a time")
     scanners: tuple[Literal["detect-secrets", "grype", "lynis", "osv-scanner"], ...] = Field(
         (), description="scanners to run beside the default ones; what is named must be installed here"
     )

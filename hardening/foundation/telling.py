@@ -1,4 +1,4 @@
-"""The settings of who is told what: digests by mail and chat, and deployment records at GitHub. Part of `Settings`."""
+"""The settings of notifications: digests by mail and chat, and deployment records at GitHub. Part of `Settings`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ChannelName = Annotated[str, matching(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$", "a n
 
 
 class Smtp(Content):
-    """The server that takes the mail of digests. Without a verified certificate nothing is sent to another machine."""
+    """The mail server of digests. Without a verified certificate nothing is sent to another machine."""
 
     server: HostPort = Field("", description="HOST:PORT; empty: no mail")
     sender: MailAddress | None = Field(None, description="whom digests are from")
@@ -49,7 +49,7 @@ class Smtp(Content):
 
 
 class Channel(Content):
-    """Who gets a digest, by mail, by the webhook of a chat, or both, and about whose points."""
+    """Who gets a digest, by mail, by a chat's webhook, or both, and whose points it contains."""
 
     owners: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = Field(
         ("*",),
@@ -68,7 +68,7 @@ class Channel(Content):
 
 
 class DigestSettings(Content):
-    """The digest: what is newly out of policy, still open, acted on, and over. Without channels there is none."""
+    """The digest: what is newly out of policy, still open, acted on, and ended. Without channels there is none."""
 
     channels: dict[ChannelName, Channel] = Field({}, description="who gets one, by name")
     remind_after: Duration = Field(
@@ -92,7 +92,7 @@ class DigestSettings(Content):
 
 
 class Github(Content):
-    """Where each rollout leaves a deployment record. Both `repository` and `token_file` empty: nowhere."""
+    """Where each rollout makes a deployment record. Both `repository` and `token_file` empty: nowhere."""
 
     repository: Annotated[
         str, matching(r"^([A-Za-z0-9-]{1,39}/[A-Za-z0-9._-]{1,100})?$", "OWNER/NAME of a repository")

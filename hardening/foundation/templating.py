@@ -1,4 +1,4 @@
-"""Templates that content authors write: Jinja2 in its sandbox, with an end to what one may make. Pure.
+"""Templates that content authors write: Jinja2 in its sandbox, with limits on work and output. Pure.
 
 A template reads the values it is given. It calls none of their methods but a few of texts and tables, reaches no Python
 through them, and makes at most `MOST` characters and rounds of loops in all: it is rendered while planning and linting.

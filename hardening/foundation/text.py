@@ -1,4 +1,4 @@
-"""Text from outside as people may safely see it: strangers write titles, labels, tags, names and evidence. Pure.
+"""Untrusted text, made safe to show: strangers write titles, labels, tags, names and evidence. Pure.
 
 A terminal obeys control characters: they clear lines, forge links and titles, and turn the order of letters around.
 `visible` is applied where text is printed (`console`, and the HTML and markdown of reports), so that nothing is missed.

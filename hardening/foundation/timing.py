@@ -1,4 +1,4 @@
-"""How long the steps of a piece of work take: whoever does one names it, whoever wants to know collects them."""
+"""How long the steps of a piece of work take: the code that does one names it, a caller collects them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SILENCE = 20.0  # seconds after which whoever waits is told what goes on
 
 @dataclass
 class _Collected:
-    """The steps that ended; of those under way, outermost first, name and start, and what their inner ones took."""
+    """The finished steps; the running ones, outermost first, with name and start; and the time of their inner ones."""
 
     steps: Steps = field(default_factory=Steps)
     open: list[tuple[str, float]] = field(default_factory=list)

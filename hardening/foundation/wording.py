@@ -1,4 +1,4 @@
-"""What pydantic says of a wrong value, in the words of somebody who writes TOML and no Python. Pure."""
+"""Pydantic's errors in the words of somebody who writes TOML and no Python. Pure."""
 
 from __future__ import annotations
 

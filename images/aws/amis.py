@@ -1,4 +1,4 @@
-"""Images in a region: read, found by their name, registered at home, copied from there, and settled. Each only once."""
+"""Images in a region: read, found by name, registered at home, copied to other regions, and tagged. Each only once."""
 
 from __future__ import annotations
 

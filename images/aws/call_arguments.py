@@ -1,4 +1,4 @@
-"""What is asked of AWS, as pure functions from our values to requests. Pure.
+"""The arguments of AWS calls, as pure functions from our values to requests. Pure.
 
 Rules that these hold, each from the service's own documentation of the operation:
 StartSnapshot refuses `Encrypted` and `KmsKeyArn` beside `ParentSnapshotId`: the child is encrypted as its parent is.

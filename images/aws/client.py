@@ -77,7 +77,7 @@ class DeniedError(RefusedError):
 
 
 class UnreachableError(SilentError):
-    """A region's endpoint gave no answer, however often it was asked."""
+    """A region's endpoint did not answer, even after retries."""
 
     def __init__(self, service: str, region: str, evidence: str) -> None:
         hint = "is the region's name right and enabled, the network up? AWS_ENDPOINT_URL leads elsewhere if set"
@@ -86,7 +86,7 @@ class UnreachableError(SilentError):
 
 
 class AwsError(OutsideError):
-    """The service answered with an error; `code` is its own word for it."""
+    """The service answered with an error; `code` is its own code for it."""
 
     def __init__(self, operation: str, region: str, code: str, evidence: str) -> None:
         super().__init__(f"{operation} failed in {region}: {code}", evidence=evidence)
@@ -263,7 +263,7 @@ class Clients:
         while not (found := done()):
             if waited > (within or self.settings.wait_for).total_seconds():
                 hint = "the next run continues where this one stopped"
-                raise LateError(f"{what} did not come to its end", hint=hint)
+                raise LateError(f"{what} did not finish in time", hint=hint)
             self.pause(pause)
             waited, pause = waited + pause, min(pause * 1.5, LONGEST_PAUSE)
         return found

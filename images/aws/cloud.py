@@ -1,4 +1,4 @@
-"""What every flow at AWS works with, opened once."""
+"""Shared by every flow at AWS, opened once: settings, clients, clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AWS KMS as what signs: the private key never leaves it. Edge."""
+"""Signs with AWS KMS: the private key never leaves it. Edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may launch our images and copy their snapshots: those whom the settings name, for as long as they do.
+"""Who may launch our images and copy their snapshots: the accounts that the settings name, only while they do.
 
 The ledger's line of an image or a snapshot keeps whom we let in; it is written before the service is asked. Only that
 is taken away again: whom somebody else let in stays, and is told.

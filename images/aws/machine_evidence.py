@@ -1,4 +1,4 @@
-"""Evidence of machine images. AWS keeps no documents, so what proves a release stands in the registry.
+"""Evidence of machine images. AWS keeps no documents, so the attestations are in the registry.
 
 It is attached to a manifest that holds what the release says of itself, and no disk. The release's digest is that
 manifest's, so that anybody's tool finds and checks the evidence by `REGISTRY/NAME@DIGEST`.

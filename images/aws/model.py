@@ -69,7 +69,7 @@ class Ami:
 
 @dataclass(frozen=True)
 class Parent:
-    """A snapshot that a delta may stand on, with the digests of its disk's blocks."""
+    """A snapshot that a delta may be based on, with the digests of its disk's blocks."""
 
     snapshot: str
     linear: str

@@ -1,4 +1,4 @@
-"""What an edge declares of its calls at AWS: the actions, the roles that need them, and on what of an account. Pure.
+"""How an edge declares its AWS calls: the actions, the roles that need them, and the resources. Pure.
 
 Each module that calls AWS has `PERMISSIONS`. `pipelines/role_policies.py` renders them for one role.
 """
@@ -19,7 +19,7 @@ PermissionCondition: TypeAlias = tuple[str, str, str | tuple[str, ...]]
 
 @dataclass(frozen=True)
 class ResourcePattern:
-    """Resources, by a pattern of their ARN, and what must hold of them or of the request. Both may hold `{name}`.
+    """Resources, by a pattern of their ARN, and conditions on them or on the request. Both may contain `{name}`.
 
     `each` names facts of which there may be several or none: one for each of them, as accounts' roles are.
     """

@@ -61,7 +61,7 @@ COPIES_AT_ONCE = 20  # EC2's limit of snapshot copies under way to one region
 
 @dataclass(frozen=True)
 class AwsPublication(Publication):
-    """What it takes to publish a machine image."""
+    """Publishes a machine image."""
 
     cloud: Cloud
 

@@ -46,7 +46,7 @@ class TaggedResource:
 
 @dataclass(frozen=True)
 class AwsReaping:
-    """What becomes of one thing, and why."""
+    """What happens to one thing, and why."""
 
     found: TaggedResource
     remove: bool

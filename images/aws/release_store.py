@@ -45,7 +45,7 @@ INVALID = {"ValidationException"}
 
 
 class ShownAmi(BaseModel):
-    """The image in one region. `problems`: where it is not what was signed."""
+    """The image in one region. `problems`: where it differs from what was signed."""
 
     model_config = ConfigDict(frozen=True)
 

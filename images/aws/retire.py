@@ -1,4 +1,4 @@
-"""Retirement: what goes from AWS of the images of ours whose release is over.
+"""Retirement: which of our images at AWS are removed once their release has ended.
 
 What still names an image holds it: instances, launch templates, Auto Scaling groups, launch configurations, parameters.
 All of a region is read before anything is decided in it. What cannot be read is never taken for unused.

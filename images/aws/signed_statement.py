@@ -30,7 +30,7 @@ PREDICATE = "urn:dev.goldsmith:machine-release:v1"
 
 @dataclass(frozen=True)
 class StatementProof:
-    """What came of checking a statement: `problems` is empty where it holds and all that is shown agrees with it."""
+    """The result of checking a statement: `problems` is empty if it is valid and everything shown matches it."""
 
     signed: bool
     problems: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""A content's snapshot at home: found, taken up where a killed run left it, or made. Never two of the same.
+"""A content's snapshot at home: found, continued where a killed run left it, or made. Never two of the same.
 
 The ledger is told before the service is; the service makes one snapshot for one token, however often it is asked.
 """

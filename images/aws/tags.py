@@ -1,4 +1,4 @@
-"""What the tags of snapshots and images say, written and read back by the same codec as annotations. Pure.
+"""The tags of snapshots and images, written and read back by the same codec as annotations. Pure.
 
 On top of what every release says of itself (`images.release.lifecycle`): which release and content it is, the
 disk's linear digest, when a killed run's leavings may be removed, and since when an image is disabled.

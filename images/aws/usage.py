@@ -1,4 +1,4 @@
-"""Who uses an image of ours in accounts where no role leads: EC2's own report, which a later run reads.
+"""Who uses our images in accounts without a role: EC2's own report, which a later run reads.
 
 It counts instances and launch templates; Auto Scaling groups start from one of these. Launch configurations and
 parameters of such accounts are in no report.

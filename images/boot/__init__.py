@@ -1,4 +1,4 @@
-"""The boot gate: a machine's disk is started exactly as it ships, and asked."""
+"""The boot gate: a machine's disk is booted exactly as it ships, and checked."""
 
 from images.boot.flow import boot
 from images.boot.observations import BootReport, Level, merge_live

@@ -1,4 +1,4 @@
-"""The boot gate: boots a disk under QEMU, asks it, boots it again, and says what that came to. Edge."""
+"""The boot gate: boots a disk under QEMU, checks it, boots it again, and reports the results. Edge."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ OUR_MACHINES = "b007b007"
 
 
 class CrashedError(OutsideError):
-    """A signal ended QEMU, or its machine was none on which a kernel can run."""
+    """A signal ended QEMU, or its machine could not run a kernel."""
 
 
 def a_uuid() -> str:

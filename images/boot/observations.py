@@ -1,4 +1,4 @@
-"""How thoroughly a disk is booted, and what that showed, open sockets among it: one result each. Pure."""
+"""How thoroughly a disk is booted, and what that showed, including open sockets: one result each. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def limits(level: Level, accelerator: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Boot:
-    """What one boot of one machine gave. `late`: it did not turn itself off in time, and was ended."""
+    """The result of one boot of one machine. `late`: it did not turn itself off in time, and was killed."""
 
     title: str
     stream: GuestRecords

@@ -1,4 +1,4 @@
-"""A base from a distribution's packages: mmdebstrap on a repository that holds exactly the planned ones."""
+"""A base from a distribution's packages: mmdebstrap on a repository with exactly the planned ones."""
 
 from __future__ import annotations
 

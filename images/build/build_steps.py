@@ -1,4 +1,4 @@
-"""What a build takes and gives, and the steps that builders share: dates, files, cleaning, the end of every build."""
+"""The inputs and results of a build, and the steps that builders share: dates, files, cleaning, finishing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from images.store.oci import CONFIG, Store
 
 @dataclass(frozen=True)
 class BuildJob:
-    """All that a build is a function of. `work` is temporary and removed by the caller.
+    """All inputs of a build. `work` is temporary and removed by the caller.
 
     `packages` are those to add, `debs` their files, `stanzas` their index entries; `sources` is the apt configuration
     that the image itself will hold, `archive` the state of what that names, where mkosi takes from it by itself.

@@ -1,4 +1,4 @@
-"""An image on another: BuildKit runs the steps of a Dockerfile, and what they changed becomes one layer of ours."""
+"""An image on top of another: BuildKit runs the steps of a Dockerfile, and their changes become one layer of ours."""
 
 from __future__ import annotations
 

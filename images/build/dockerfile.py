@@ -1,4 +1,4 @@
-"""The Dockerfile of an image on top of another: the steps we give to its template, and what we refuse in it. Pure."""
+"""The Dockerfile of an image on top of another: the steps that we pass to its template, and those we refuse. Pure."""
 
 from __future__ import annotations
 

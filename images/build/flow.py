@@ -1,4 +1,4 @@
-"""The build flow: plan → fetch → build → verify → record, independent images side by side."""
+"""The build flow: plan → fetch → build → verify → record, independent images in parallel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from images.store.oci import Store
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What became of one image; `seconds` of wall time; `error` is what stopped it, if anything did.
+    """The result for one image; `seconds` of wall time; `error` is what stopped it, if anything did.
 
     `waived` tells what would have refused it but for a waiver; `stopped_by` which image it stands on and that failed;
     `steps` how many seconds each step of a build took.

@@ -1,4 +1,4 @@
-"""A machine image: packages as a cached tree, what the definition changes as an overlay on it, and a disk of both.
+"""A machine image: packages as a cached tree, the definition's changes as an overlay on it, and a disk of both.
 
 A build runs within `private_mounts`: its tree stays mounted for those who verify and scan it, until that block ends.
 """

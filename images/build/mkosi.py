@@ -1,4 +1,4 @@
-"""A machine from an mkosi configuration: `mkosi.conf` beside image.toml makes the tree of packages, and no more.
+"""A machine from an mkosi configuration: `mkosi.conf` beside image.toml only makes the tree of packages.
 
 Hardening, the definition's files, kernel parameters, disk, boot gate, scans and policy are those of every machine; the
 distribution, its suite and its package sources are those of `base.bootstrap`. Weak points:
@@ -69,7 +69,7 @@ def version() -> str:
 def require_mkosi() -> None:
     """Raises OutsideError where this host has no mkosi."""
     if which("mkosi") is None:
-        raise OutsideError("this machine lacks mkosi, which the definition asks for", hint="apt-get install mkosi")
+        raise OutsideError("this machine lacks mkosi, which the definition requires", hint="apt-get install mkosi")
 
 
 def _key(job: BuildJob) -> str:

@@ -1,4 +1,4 @@
-"""Rebuilds a published image from its signed provenance, and says where the two begin to differ. Edge.
+"""Rebuilds a published image from its signed provenance, and says where the two first differ. Edge.
 
 Of this machine's ledger, store and definitions nothing decides: what the provenance holds only by digest (files of the
 definition, rendered controls) is taken from the content roots where its digest is right there. The parent comes from
@@ -49,7 +49,8 @@ SNAPSHOT_TIME = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What became of a rebuild: `content` was published, `rebuilt` was made here. Of a machine no `difference` is told.
+    """The result of a rebuild: `content` was published, `rebuilt` was made here. For a machine there is no
+    `difference`.
 
     `published_with` and `rebuilt_with` are the builders with the versions of their tools, which may explain one.
     """

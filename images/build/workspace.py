@@ -1,4 +1,4 @@
-"""Temporary room for a build, and the sweep that removes what a killed one left behind."""
+"""Temporary directories of builds, and the cleanup of those that killed builds left behind."""
 
 from __future__ import annotations
 

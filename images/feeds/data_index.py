@@ -1,4 +1,4 @@
-"""Big data as an index: one SQLite file for each content, made once, and read by source package or by vulnerability.
+"""Big data as an index: one SQLite file per version of the data, made once, read by source package or vulnerability.
 
 Of Debian's tracker (80 MB of JSON) and OSV's export the advisories, of FIRST's estimates one number for each
 vulnerability. All are read piece by piece, within limits.

@@ -111,7 +111,7 @@ def _take(asked: str, answer: requests.Response, file: IO[bytes], most: Limit) -
         return Answer(answer.status_code, date=date)
     packing = answer.headers.get("Content-Encoding", "identity")
     if packing not in ("identity", answer.request.headers.get("Accept-Encoding")):
-        raise OutsideError(f"{asked} answered with the Content-Encoding {packing}, which was not asked for")
+        raise OutsideError(f"{asked} answered with the Content-Encoding {packing}, which was not requested")
     most.require(int(answer.headers.get("Content-Length", 0)), asked)
     seen, meter = hashlib.sha256(), Meter(most, asked)
     packed = packing != "identity"  # and stays so: whoever reads the copy unpacks it within limits
@@ -135,7 +135,7 @@ NOT_MODIFIED = 304
 
 @dataclass(frozen=True)
 class KeptFeed:
-    """What is known of the last good copy: where from, its validators, date, digest, when last confirmed.
+    """Facts about the last good copy: its source, validators, date, digest, and when it was last confirmed.
 
     `date` is what the data states of itself, else the server's Last-Modified, else of what is live the moment of the
     answer; empty where nothing names one: the copy is then of an unknown date, which no policy accepts.

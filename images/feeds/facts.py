@@ -1,4 +1,4 @@
-"""A look inside the data of feeds: what is found there, and when newer data may replace older.
+"""Looks into the data of feeds: what it contains, and when newer data may replace older.
 
 debsecan's data (its "VERSION 1", zlib-compressed) is read line by line, never as a whole.
 """

@@ -1,4 +1,4 @@
-"""Data that is too big to read each time, as indexes: Debian's tracker whole, OSV's export, FIRST's estimates.
+"""Data that is too big to read each time, as indexes: all of Debian's tracker, OSV's export, FIRST's estimates.
 
 From an address (last good copy kept), a file or a directory. `reported` remembers which data was told about.
 """

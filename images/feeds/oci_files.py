@@ -1,4 +1,4 @@
-"""One file of an OCI artifact: a registry inside a closed network hands out the feeds that `oras push` put there. Edge.
+"""One file of an OCI artifact: a registry in a closed network serves the feeds that `oras push` put there. Edge.
 
 Each layer is one file, named by `org.opencontainers.image.title`. Data that names no date of its own is as old as the
 artifact, never as its arrival: what is old stays old.

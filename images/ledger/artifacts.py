@@ -1,4 +1,4 @@
-"""What was built, and what was said of it."""
+"""What was built, and its verification results and verdicts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TOLD, SCRIPT = "told-", "script"
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """What the scanners last said of a content; `sbom` and `spdx` are the digests of its SBOMs in the store.
+    """The scanners' last results for a content; `sbom` and `spdx` are the digests of its SBOMs in the store.
 
     `inputs`: by scanner, what its report was made from (`images.scan.flow`); `suite`: of the image.
     """
@@ -36,7 +36,7 @@ class ScanRecord:
 
 @dataclass(frozen=True)
 class PackageList:
-    """What a content holds, of which definition, and the content that it stands on; `suite` where it is known.
+    """The packages of a content, of which definition, and the content that it is based on; `suite` if known.
 
     `parent` is empty for a bootstrap. `unversioned`: the packages from a source of another name whose version was not
     kept by an earlier version of Goldsmith, so that advisories cannot be compared with it.
@@ -57,7 +57,7 @@ class PackageList:
 
 
 class Artifacts(Database):
-    """The ledger's lines about artifacts and about what checks, scanners and the gate said of their content."""
+    """The ledger's lines about artifacts, and the results of checks, scanners and the gate for their content."""
 
     def record_artifact(self, artifact: Artifact) -> None:
         """Keep a built artifact; the same name, platform and inputs replace the older line."""

@@ -1,4 +1,4 @@
-"""The ledger's way to the database: one transaction a call, every failure an OutsideError."""
+"""The ledger's connection to the database: one transaction per call, every failure an OutsideError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When fixes came, and what members run since when: the moments of a patch that no other line of the ledger tells."""
+"""When fixes appeared, and what members have run since when: moments of a patch that the ledger has nowhere else."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ class Plans(Database):
 
 
 class Leases(Database):
-    """The ledger's lines about leases and commands. Whether a lease has ended is for the database's clock alone."""
+    """The ledger's lines about leases and commands. Only the database's clock decides whether a lease has ended."""
 
     def now(self) -> datetime:
         """What the database's clock shows: the server's, or of a SQLite file the machine's."""

@@ -20,14 +20,14 @@ from images.ledger.tables import Made, Move
 
 @dataclass(frozen=True)
 class Begun:
-    """A publication under way: the release, and what was said of it on its day."""
+    """A publication that has begun: the release, and its documents of that day."""
 
     release: Release
     documents: tuple[Document, ...] = ()
 
 
 class Releases(Database):
-    """The ledger's lines about releases, publications that are under way, and channels."""
+    """The ledger's lines about releases, publications in progress, and channels."""
 
     def record_release(self, release: Release) -> None:
         """Keep a release; the same digest in the same repository replaces the older line."""

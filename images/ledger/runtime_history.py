@@ -1,4 +1,4 @@
-"""How members ran, and since when: what they are compared with to see what was changed in them."""
+"""How members ran, and since when, to compare with later checks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KnownLines = Mapping[Key, tuple[MemberSnapshot, ...]]
 
 
 class Snapshots(Database):
-    """The ledger's lines about how members run. Key: the member's name, and the handle of the very instance."""
+    """The ledger's lines about how members run. Key: the member's name, and the handle of the exact instance."""
 
     def snapshots(self, fleet: str, handles: Iterable[str]) -> dict[Key, tuple[MemberSnapshot, ...]]:
         """What is kept of these instances of a fleet, the oldest first."""

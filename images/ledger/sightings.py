@@ -1,4 +1,4 @@
-"""When others' images and packages were first seen here: what a cooldown counts from."""
+"""When upstream images and packages were first seen here: the start of a cooldown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from images.plan.cooldown import SOURCE, TAG, Sight, Sights, look, look_at_index
 
 
 class Sightings(Database):
-    """The ledger's lines about what others offer."""
+    """The ledger's lines about upstream images and packages."""
 
     def sights(self, kind: str, subject: str) -> Sights:
         """What was ever seen of a subject."""

@@ -38,7 +38,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class Now(FunctionElement[datetime]):
-    """The moment by the database's clock, in SQL: no client's clock has a say in it."""
+    """The present time by the database's clock, in SQL: no client's clock matters."""
 
     type = UtcTime()
     inherit_cache = True
@@ -101,7 +101,7 @@ publications = _table(
 
 @dataclass(frozen=True)
 class Move:
-    """A channel's tag that was moved."""
+    """A move of a channel's tag."""
 
     repository: str
     channel: str
@@ -173,7 +173,7 @@ running = _table(
 
 @dataclass(frozen=True)
 class FleetCheck:
-    """What was last said of all members of a fleet (JSON), and when."""
+    """The result of the last check of a fleet's members (JSON), and when."""
 
     fleet: str
     at: datetime
@@ -185,7 +185,7 @@ fleet_checks = _table("fleet_checks", FleetCheck, keys=["fleet"])
 
 @dataclass(frozen=True)
 class FleetDay:
-    """What the last check of a fleet on one day (as `2026-03-01`) counted: of its members, those within policy."""
+    """Counts of a fleet's last check on one day (such as `2026-03-01`): its members, and those within policy."""
 
     fleet: str
     day: str
@@ -199,7 +199,7 @@ fleet_days = _table("fleet_days", FleetDay, keys=["fleet", "day"])
 
 @dataclass(frozen=True)
 class MemberSnapshot:
-    """How a member ran from `at` on (JSON), until the next line. `handle`: what its engine calls this very instance."""
+    """How a member ran from `at` on (JSON), until the next line. `handle`: the engine's name of this instance."""
 
     fleet: str
     member: str
@@ -214,7 +214,7 @@ member_snapshots = _table("member_snapshots", MemberSnapshot, Index("ix_member_s
 
 @dataclass(frozen=True)
 class Rollout:
-    """A rollout: what was ordered, and how far it was when it was last saved (JSON). `owner` began it."""
+    """A rollout: its order, and its state when it was last saved (JSON). `owner` began it."""
 
     id: str
     fleet: str
@@ -243,7 +243,7 @@ class Holder:
 
 @dataclass(frozen=True)
 class Lease(Holder):
-    """A fleet is its owner's, for one rollout; after `until`, by the database's clock, anyone may take it."""
+    """The owner's hold of a fleet, for one rollout; after `until`, by the database's clock, anyone may take it."""
 
     until: datetime
 
@@ -253,7 +253,7 @@ leases = _table("leases", Lease, keys=["fleet"])
 
 @dataclass(frozen=True)
 class CommandRow:
-    """What a person told a rollout to do."""
+    """A person's command to a rollout."""
 
     rollout: str
     command: str
@@ -282,7 +282,7 @@ plans = _table("plans", ApprovedPlanRow, keys=["digest"], index=["rollout"])
 
 @dataclass(frozen=True)
 class BaseUptake:
-    """What was done so that `subject` takes the content `base` of a golden image: `kind` is told or rebuild.
+    """What was done so that `subject` moves to the content `base` of a golden image: `kind` is told or rebuild.
 
     The subject is a fleet and an application image that runs there. `tries` counts those begun.
     """
@@ -302,7 +302,7 @@ base_uptakes = _table("base_uptakes", BaseUptake, keys=["kind", "subject", "base
 
 @dataclass(frozen=True)
 class ToldPoint:
-    """What the `target` of a digest was told of one open point: first at `marked_at`, last at `told_at`.
+    """What was sent to the `target` of a digest about one open point: first at `marked_at`, last at `told_at`.
 
     `place` is the fleet or image, `one` the member or vulnerability of it, `what` the words; `due` as it was told.
     `acts`: what was told that Goldsmith does about it, each once.
@@ -368,7 +368,7 @@ cloud = _table("cloud", Made, keys=["account", "region", "kind", "token"], index
 
 @dataclass(frozen=True)
 class Night:
-    """A night: what was ordered (JSON), on which machine and state (`host`), by which version; whether it is over."""
+    """A night: its order (JSON), on which machine and state (`host`), by which version; whether it is over."""
 
     id: str
     host: str

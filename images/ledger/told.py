@@ -1,4 +1,4 @@
-"""What was told to whom: the open points of digests, and the deployment records of rollouts."""
+"""What was sent to whom: the open points of digests, and the deployment records of rollouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from images.ledger.tables import AuditLine, Deployment, ToldPoint
 
 
 class Telling(Database):
-    """The ledger's lines about what was told."""
+    """The ledger's lines about messages that were sent."""
 
     def told_points(self, target: str) -> dict[str, ToldPoint]:
         """What a target of digests was told of points that were open then, by their subjects."""

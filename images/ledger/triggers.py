@@ -1,4 +1,4 @@
-"""What starts work without a person: the schedule's moments and webhooks, each once, until their work is done."""
+"""What starts work without a person: scheduled runs and webhooks, each recorded once until its work is done."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from images.ledger.tables import Trigger
 
 
 class Triggers(Database):
-    """The ledger's lines about what started work, and what still waits for it."""
+    """The ledger's lines about what started work, and what is still due."""
 
     def add_trigger(self, trigger_id: str, kind: str, at: datetime) -> bool:
         """Write down that work is to be done; False where this id was written down before."""

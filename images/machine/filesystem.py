@@ -36,7 +36,7 @@ HINT = "Debian's packages e2fsprogs and libarchive13t64 make file systems; ./gol
 
 @dataclass(frozen=True)
 class FilePlacement:
-    """Where a file system lies: in which file, from which byte, and how large it is in bytes."""
+    """Where a file system is: in which file, from which byte, and its size in bytes."""
 
     disk: Path
     start: int
@@ -49,7 +49,7 @@ class FilePlacement:
 
 
 class Contents:
-    """What of a tree goes into the image, hard links beside the file that they link to."""
+    """What part of a tree goes into the image, hard links beside the file that they link to."""
 
     def __init__(self, tree: Path) -> None:
         self.entries: dict[str, Entry] = {}

@@ -1,4 +1,4 @@
-"""An initrd in pieces that change one by one: one library newer must not change the bytes of all that is compressed.
+"""An initrd in pieces that change separately: one newer library must not change all compressed bytes.
 
 The kernel takes any number of cpio archives, plain or compressed, one after the other, with zeros between them
 (https://docs.kernel.org/driver-api/early-userspace/buffer-format.html).

@@ -1,4 +1,4 @@
-"""Where the files of a tree lie on its disk, so that a small change of the tree stays a small change of the disk.
+"""Where the files of a tree are on its disk, so that a small change of the tree is a small change of the disk.
 
 mke2fs takes the next free inode and the next free blocks for each entry, in the order in which it is given them. So the
 order decides where everything lies, and whatever grows pushes all that follows. Therefore:
@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Padding:
-    """A file that only keeps a place: its path, and the blocks that it fills."""
+    """A file that only fills space: its path, and its blocks."""
 
     path: str
     blocks: int

@@ -1,1 +1,1 @@
-"""The package index: resolved by apt itself, in a root of its own; formats apart from it, pure."""
+"""The package index: resolved by apt itself, in its own root; parsing of formats is separate and pure."""

@@ -1,4 +1,4 @@
-"""The private apt root: its configuration and sources. Of the host's own apt only addresses, proxy and logins count."""
+"""The private apt root: its configuration and sources. From the host's apt only addresses, proxy and logins count."""
 
 from __future__ import annotations
 

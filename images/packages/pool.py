@@ -1,4 +1,4 @@
-"""Files of packages on this machine: each is hashed before it is used, whoever put it there. Edge: reads and links."""
+"""Package files on this machine: each is hashed before use, whoever put it there. Edge: reads and links."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What would be built and why: the graph, the inputs, the decision; pure but for the gathering in `planner`."""
+"""What would be built and why: the graph, the inputs, the decision; pure except for `planner`, which gathers."""

@@ -1,4 +1,4 @@
-"""What would be built, in which order, of what inputs, and why: the graph, and the difference of two builds. Pure."""
+"""What would be built, in which order, from which inputs, and why: the graph, and the difference of two. Pure."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ VERIFY = {"smoke", "tmpfs"}
 
 
 class Action(StrEnum):
-    """What became, or would become, of an image."""
+    """What happened, or would happen, to an image."""
 
     BUILD = "build"
     BUILT = "built"
@@ -88,7 +88,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Change:
-    """One input that differs from the last artifact's; `kind` says which: package, control, definition and so on."""
+    """One input that differs from the last artifact's; `kind` is package, control, definition and so on."""
 
     kind: str
     name: str

@@ -1,4 +1,4 @@
-"""The cooldown: how long what others publish is left alone after it was first seen here. Pure.
+"""The cooldown: how long upstream images and packages wait after they were first seen here. Pure.
 
 What counts is our own first sight, or a date that a trusted key signed; never the date that an image or package claims.
 """
@@ -39,7 +39,7 @@ class Sight:
 
 @dataclass(frozen=True)
 class Sights:
-    """What was seen of one tag, or of one source of packages; `looked` is when somebody last looked.
+    """What was seen of one tag, or of one source of packages; `looked` is the time of the last check.
 
     `dated`: of a source, the date of the newest index that anybody has looked at.
     """
@@ -60,8 +60,8 @@ class Sights:
 
 @dataclass(frozen=True)
 class TagLook:
-    """One look at a tag that fleets follow, at a moment. `closes`: by fleet, the grave holes that what the tag names
-    closes of what runs there, where that was asked.
+    """One check, at a moment, of a tag that fleets follow. `closes`: by fleet, the grave vulnerabilities of its members
+    that what the tag names fixes, if known.
     """
 
     at: datetime
@@ -123,7 +123,7 @@ def until(sight: Sight | None, cooldown: timedelta, now: datetime) -> datetime |
 
 @dataclass(frozen=True)
 class TagChoice:
-    """What a lock may move to: `digest`, or nothing where that is empty; `newest` is what the tag names.
+    """What a pin may move to: `digest`, or nothing if that is empty; `newest` is what the tag names.
 
     `until`: when the newest one may be taken, where it has to wait; `because` says why in words. `restless`: nothing
     could be taken for long, since the tag moves too often, so that a person should act.
@@ -229,7 +229,7 @@ class Offer:
 
 @dataclass(frozen=True, order=True)
 class Waiting:
-    """A version of a package that is not taken yet, from whom, and until when."""
+    """A version of a package that waits in its cooldown, its source, and until when."""
 
     name: str
     version: str

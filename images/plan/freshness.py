@@ -1,4 +1,4 @@
-"""What is newer in the world than an image, how urgent that is, and in which order it is told. Pure."""
+"""What is newer outside than an image, how urgent that is, and in which order it is shown. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from images.release.lifecycle import Status, status
 
 
 class Urgency(StrEnum):
-    """How urgent something newer is, the most urgent first. WAITS: its cooldown is not over yet."""
+    """How urgent something newer is, the most urgent first. WAITS: it is still in its cooldown."""
 
     EXPLOITED = "exploited"
     CRITICAL = "critical"
@@ -26,7 +26,7 @@ URGENCIES = tuple(Urgency)
 
 
 class NewerKind(StrEnum):
-    """What it is that is newer, or that ends."""
+    """The kind of thing that is newer, or that ends."""
 
     PACKAGE = "package"
     VULNERABILITY = "vulnerability"

@@ -1,4 +1,4 @@
-"""Which holes newer packages close, by the tracker's data, CISA's list and the scans that the ledger keeps."""
+"""Which vulnerabilities newer packages fix, by the tracker's data, CISA's list and the scans in the ledger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from images.scan.base import Feed
 
 
 class KnownHoles:
-    """What is known today. `missing` says, by what could not be asked, why; it is filled as questions come.
+    """What is known today. `missing` says what could not be queried, and why; it is filled as questions come.
 
     `last` gives the newest artifact of a definition.
     """

@@ -1,4 +1,4 @@
-"""Moves the lock of upstream images: what each tag names now, asked by HEAD, and what of it is old enough."""
+"""Moves the pins of upstream images: what each tag names now, queried by HEAD, and which of it is old enough."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ Moved = Literal["pinned", "moved", "unchanged", "waits"]
 
 @dataclass(frozen=True)
 class TagState:
-    """What a tag is pinned to, what it names now, and what may be taken. `urgent`: the grave holes that this closes."""
+    """What a tag is pinned to, what it names now, and what may be pinned. `urgent`: the grave vulnerabilities that this
+    fixes.
+    """
 
     reference: str
     pinned: str
@@ -33,7 +35,7 @@ class TagState:
 
 @dataclass(frozen=True)
 class LockMove:
-    """What became of the pin of one upstream image.
+    """What happened to the pin of one upstream image.
 
     `digest` is what is pinned now, `newest` what the tag names; `waits_until` is when that may be taken, if it waits.
     """
@@ -47,7 +49,7 @@ class LockMove:
 
 
 class TagWatch:
-    """Asks what the tags of upstream bases name now. The ledger keeps when each digest was first seen.
+    """Queries what the tags of upstream bases name now. The ledger records when each digest was first seen.
 
     `may_pull`: where a registry tells no digest by HEAD, its manifest is fetched. `at_once`: a person will not wait, so
     that a registry is asked which wants to be left alone.

@@ -1,4 +1,4 @@
-"""Gathers what a plan decides over (content, index, ledger, store) and gives it to the pure `build_plan`."""
+"""Gathers the inputs of a plan (content, index, ledger, store) for the pure `build_plan`."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ Digest = Annotated[str, matching(DIGEST, "a digest: sha256: and 64 hexadecimal d
 
 
 class Pin(Content):
-    """What a tag stood for when it was locked: the digest of all of it, and of the manifest of each platform."""
+    """What a tag named when it was locked: the digest of its index, and of the manifest of each platform."""
 
     digest: Digest
     platforms: dict[str, Digest]
@@ -55,14 +55,14 @@ class LockFile(Content):
 
 @dataclass(frozen=True)
 class Texts:
-    """What an image says of itself: its os-release, and its dpkg status with what stands beside it."""
+    """What an image says of itself: its os-release, and its dpkg status with the files beside it."""
 
     os_release: str
     status: str
 
 
 class Upstream:
-    """The upstream images of all content roots. What is pinned never moves by itself: `lock` moves it.
+    """The upstream images of all content roots. A pin never moves by itself: `lock` moves it.
 
     `now` is the flow's one reading of the clock, by which keys of upstream images count.
     """

@@ -1,4 +1,4 @@
-"""What must hold of a definition before anything is fetched or built for it. Edge: reads the content roots."""
+"""Checks a definition before anything is fetched or built for it. Edge: reads the content roots."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ UNBUILT = "sha256:" + "0" * 64  # stands for a base's digest, which no content d
 
 
 class DefinitionValidator:
-    """Cross-checks definitions against everything that they name; what several share is loaded and rendered once."""
+    """Cross-checks definitions against everything that they name; shared parts are loaded and rendered once."""
 
     def __init__(
         self, roots: Sequence[Path], today: date, definitions: Mapping[str, LoadedDefinition],

@@ -1,1 +1,1 @@
-"""The registry: images and documents in it, read and written; whatever it answers is unverified until it was."""
+"""The registry: images and documents in it, read and written; its answers are untrusted until verified."""

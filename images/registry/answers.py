@@ -100,7 +100,7 @@ Annotations = Annotated[dict[str, str], BeforeValidator(_words)]
 
 
 class _Foreign(BaseModel):
-    """A value that others write: what we do not know of it is left alone."""
+    """A value that others write: unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
@@ -171,7 +171,7 @@ class Config(_Foreign, populate_by_name=False):
 
 
 class Noted(_Foreign):
-    """Anything that carries annotations."""
+    """Anything with annotations."""
 
     annotations: Annotations = {}
 
@@ -212,7 +212,7 @@ ANSWERS = (
         "the registry {} leads on to plain HTTP, which is not followed",
         "let the registry answer by HTTPS alone; a login would go over the network unencrypted",
     ),
-    (LIE, "the registry {} gave other bytes than were asked for", "is something between us and it?"),
+    (LIE, "the registry {} returned other bytes than requested", "is something between us and it?"),
     (
         CREDENTIALS,
         "the login for the registry {} cannot be read",
@@ -241,7 +241,7 @@ UNREACHABLE = [
 
 
 class NotFoundError(ContentError):
-    """What was asked for is not in the registry."""
+    """The requested thing is not in the registry."""
 
 
 def explain(stderr: str, address: str) -> GoldsmithError:

@@ -1,4 +1,4 @@
-"""What a tag names now, asked by HEAD: no manifest is fetched, and a registry is left alone as it asks for. Edge.
+"""What a tag names now, queried by HEAD: no manifest is fetched, and a registry's rate limits are kept. Edge.
 
 skopeo, which everything else goes through, knows no HEAD, and a GET of a manifest counts as a pull at public ones:
 https://docs.docker.com/docker-hub/usage/pulls/. A registry may answer 429, Retry-After and how much of a budget remains
@@ -35,7 +35,7 @@ FORBIDDEN, TOO_MANY, UNAVAILABLE = 403, 429, 503
 
 
 class Heads:
-    """What tags name now. Each is asked once, and a host that failed, or wants to be left alone, is for a while.
+    """What tags name now. Each is queried once; a host that failed, or asked for a pause, is not queried for a while.
 
     `now` is the flow's one clock reading. Until when a host wants to be left alone is kept for the next process;
     `at_once` asks it all the same, for a person.
@@ -129,10 +129,10 @@ def _digest_in(answer: requests.Response, reference: str, host: str) -> str:
     if status == NOT_FOUND:
         raise NotFoundError(f"{reference} is not in the registry any more")
     if status in (UNAUTHORIZED, FORBIDDEN):
-        raise OutsideError(f"{host} does not allow to ask for {reference}", hint=f"log in with `docker login {host}`")
+        raise OutsideError(f"{host} does not allow access to {reference}", hint=f"log in with `docker login {host}`")
     if status == TOO_MANY:
         raise OutsideError(
-            f"{host} answers that it was asked too often", hint="it is asked again later; log in for more"
+            f"{host} says that it was queried too often", hint="it is queried again later; log in for a higher limit"
         )
     if status != OK:
         raise OutsideError(f"{host} answers {status} for {reference}")

@@ -1,4 +1,4 @@
-"""Questions to a registry by HTTP, with its login: the head of a tag, manifests, and small blobs. Edge.
+"""Requests to a registry by HTTP, with its login: the head of a tag, manifests, and small blobs. Edge.
 
 skopeo, which everything else goes through, knows no HEAD, and is a process for each question.
 """
@@ -39,7 +39,7 @@ OK, UNAUTHORIZED, NOT_FOUND = 200, 401, 404
 
 
 class RegistryHttp:
-    """Asks registries. A host that failed is left alone for a minute. No redirect is followed."""
+    """Sends requests to registries. A host that failed is not queried for a minute. No redirect is followed."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

@@ -1,4 +1,4 @@
-"""A new release in a registry: its content, its dated index, and what is attached to that."""
+"""A new release in a registry: its content, its dated index, and the documents attached to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RegistryPublication(Publication):
-    """What it takes to publish a container image."""
+    """Publishes a container image."""
 
     registry: RegistryClient
     ledger: Ledger

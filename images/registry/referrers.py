@@ -1,4 +1,4 @@
-"""Documents attached to what is in the registry, by the tag schema: the index `sha256-<hex>` lists what refers to it.
+"""Documents attached to an image, by the tag schema: the index `sha256-<hex>` lists what refers to it.
 
 The schema has one index a subject, and registries offer no compare-and-swap: of two writers at once, the later takes
 the earlier one's lines away. What is guaranteed:

@@ -1,4 +1,4 @@
-"""What proves a release, written to the registry and read from there by the keys that a policy trusts. Edge."""
+"""The attestations of a release: written to the registry, and verified by the keys that a policy trusts. Edge."""
 
 from __future__ import annotations
 

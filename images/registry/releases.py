@@ -1,4 +1,4 @@
-"""Releases in the registry, read back and removed: the truth that the ledger can be rebuilt from."""
+"""Releases in the registry, read back and removed; the ledger can be rebuilt from them."""
 
 from __future__ import annotations
 

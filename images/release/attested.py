@@ -1,4 +1,4 @@
-"""What a release was proved to be, whichever store holds it: its verdict, what is shown, its lines in the ledger."""
+"""What a release's attestations prove, in any store: its verdict, what is shown, its lines in the ledger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from images.trust.verification import Attested, UntrustedError
 
 
 class ShownAttestation(BaseModel):
-    """What a trusted key said of a release, in a line."""
+    """What a trusted key attested about a release, in a line."""
 
     model_config = ConfigDict(frozen=True)
 

@@ -24,7 +24,7 @@ Gate = Callable[[Release], Verdict]
 
 @dataclass(frozen=True)
 class ChannelMove:
-    """A channel that moved, or would: release digests before and after. `note` says what a person should know."""
+    """A channel that moved, or would: release digests before and after. `note` says what people should know."""
 
     name: str
     channel: str

@@ -1,4 +1,4 @@
-"""What a release closes: the vulnerabilities of the release before that a newer package ends, written to the ledger.
+"""Records in the ledger which vulnerabilities of the previous release a new one closes with newer packages.
 
 The scanners' last word on the release before is not enough: where data and package came in the same night, nobody ever
 looked at it by that data. So the packages that it held are matched once more, by what the tracker says today.

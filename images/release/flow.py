@@ -27,7 +27,7 @@ from images.scan.judge import Judgement, judge, latest, refusal
 
 @dataclass(frozen=True)
 class ReleaseOutcome:
-    """What became of one image on its way to the registry.
+    """What happened to one image on its way to the registry.
 
     `action` is published, re-dated, unchanged, refused or failed; `built` what became of its build; `verdict` the
     gate's, where it was asked; `stopped_by` the image that it stands on and that failed or was refused.

@@ -20,7 +20,7 @@ END_OF_LIFE = "vnd.microsoft.artifact.lifecycle.end-of-life.date"
 
 
 class Status(StrEnum):
-    """Where a release stands at a moment."""
+    """The status of a release at a moment."""
 
     CURRENT = "current"
     WARN = "warn"
@@ -30,7 +30,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Dates:
-    """When a release was published, from when its end is announced, and when it ends. Aware UTC, whole seconds."""
+    """When a release was published, when its warning begins, and when it ends. Aware UTC, whole seconds."""
 
     published_at: datetime
     warn_at: datetime

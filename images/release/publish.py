@@ -40,7 +40,7 @@ Action = Literal["published", "re-dated", "unchanged"]
 
 @dataclass(frozen=True)
 class Published:
-    """The release that stands now, and whether it is new, has new dates over the same content, or stood already."""
+    """The current release, and whether it is new, has new dates over the same content, or existed already."""
 
     release: Release
     action: Action
@@ -151,7 +151,7 @@ def _take_up(
                 making.put_away(begun.release, draft)
             to.ledger.end_publication(begun.release)
             subject = f"{draft.repository}@{begun.release.digest}"
-            to.note("publish", subject, "a publication that was cut short was put away")
+            to.note("publish", subject, "an interrupted publication was cleaned up")
     return taken
 
 

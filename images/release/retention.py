@@ -1,4 +1,4 @@
-"""What becomes of a release, or of one image of it, as its end comes and goes. Pure.
+"""What happens to a release, or to one of its images, when its end approaches and passes. Pure.
 
 One decision for all stores, which differ in what they tell: which action's turn it is, how long after the end it waits,
 and who needs the release. Whoever does holds it back, and is named.
@@ -30,7 +30,7 @@ class RetirementAction(StrEnum):
 
 @dataclass(frozen=True)
 class KeepRule:
-    """What is kept beyond need: the `last` contents that are not revoked, and what has not been over for `for_`.
+    """What is kept beyond need: the `last` contents that are not revoked, and those that ended less than `for_` ago.
 
     The newest release over a content stands for it. What is revoked is kept by neither.
     """
@@ -48,7 +48,7 @@ DONE = {DEPRECATE: "deprecated", DISABLE: "disabled", REMOVE: "removed"}
 
 @dataclass(frozen=True)
 class NextAction:
-    """The action whose turn it is: `grace` after the release's end, or after it was `disabled_at`.
+    """The action that comes next: `grace` after the release's end, or after it was `disabled_at`.
 
     Whoever needs the release holds it back, unless it is done `anyway`.
     """
@@ -61,7 +61,7 @@ class NextAction:
 
 @dataclass(frozen=True)
 class RetirementDecision(Generic[Subject]):
-    """What becomes of a release or an image, and why. `held` where an action is due, and something holds it back."""
+    """What happens to a release or an image, and why. `held`: an action is due, but something prevents it."""
 
     subject: Subject
     action: RetirementAction

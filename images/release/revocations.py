@@ -1,4 +1,4 @@
-"""Who says that a release is revoked: ledger and registry, of it, of its content, and of all that it stands on.
+"""Whether a release is revoked, by ledger and registry: it, its content, or anything that it is built on.
 
 Whoever says so wins. A revocation is about what is inside, and a child holds its base.
 """
@@ -20,7 +20,7 @@ unrevoked. None where the ledger alone decides, or AWS's tags say the rest."""
 
 @dataclass(frozen=True)
 class Link:
-    """A release, or something that it stands on: what it is called, where it is published, and its digests."""
+    """A release, or something that it is built on: its name, where it is published, and its digests."""
 
     name: str
     repository: str

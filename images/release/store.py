@@ -1,4 +1,4 @@
-"""The ports to where releases stand. A store reads and moves, a publication writes; `images.release` decides what."""
+"""The ports to the stores of releases. A store reads and moves, a publication writes; `images.release` decides what."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PREVIOUS = "-previous"
 
 @dataclass(frozen=True)
 class Retirement:
-    """What becomes of a `release` as it ends, or of one image of it, which `release` then names by region and id."""
+    """What happens to a `release` when it ends, or to one image of it, which `release` then names by region and id."""
 
     name: str
     release: str
@@ -42,7 +42,7 @@ class Retirement:
 
 
 class ShownRelease(BaseModel):
-    """What every store shows of a release, whatever it is of."""
+    """What every store shows of a release, container or machine."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,7 +72,7 @@ def as_shown(release: Release, ref: str, now: datetime) -> dict[str, Any]:
 
 
 class Publication(Protocol):
-    """Writes a new release. Each step finds itself done, so that a run that was killed is taken up by the next one."""
+    """Writes a new release. Each step finds out whether it is already done, so the next run continues a killed one."""
 
     def with_digests(self, draft: Release, artifact: Artifact) -> Release:
         """The draft with its base's digest, and with the one that it will have itself."""
@@ -104,7 +104,7 @@ class Publication(Protocol):
 
 
 class ReleaseStore(Protocol):
-    """Where the releases of one kind of definition stand.
+    """The store of the releases of one kind of definition.
 
     `now` is a flow's one reading of the clock, `actor` whom the audit names.
     """

@@ -1,4 +1,4 @@
-"""What a reference means, and which store its release stands in: machine images at AWS, all others in the registry."""
+"""What a reference means, and which store has its release: AWS for machine images, the registry for all others."""
 
 from __future__ import annotations
 

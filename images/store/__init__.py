@@ -1,1 +1,1 @@
-"""The local content store: blobs, layers and images in OCI form, and what of them may go."""
+"""The local content store: blobs, layers and images in OCI form, and which of them may be removed."""

@@ -23,7 +23,7 @@ Told = tuple[str, str, str, str]
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that two images have otherwise.
+    """A difference between two images.
 
     `layer` counts from 1, the lowest; 0 is what stands in no layer: then `path` is a key of configuration or manifest.
     `what` is content, mode, owner, mtime, link, attributes, type or missing; `packing` where all files are the same.

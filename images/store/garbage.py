@@ -1,4 +1,4 @@
-"""What this machine keeps and nothing needs any more: layers, disks and trees of artifacts that are gone, packages."""
+"""What nothing on this machine needs any more: layers, disks and trees of removed artifacts, packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ YOUNG = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Garbage:
-    """Files, or trees of machines, that may go, of one sort, and how much room they take."""
+    """Files, or trees of machines, of one kind that may be removed, and their size."""
 
     what: str
     files: tuple[Path, ...]

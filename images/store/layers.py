@@ -1,4 +1,4 @@
-"""Layers as bytes: the one deterministic way to write them, and to unpack them without leaving their directory."""
+"""Layers as bytes: writes them deterministically, and unpacks them without leaving their directory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Entry = tuple[tarfile.TarInfo, Callable[[], IO[bytes]] | None]
 
 
 class Hashing:
-    """A binary sink that passes on what it is given and hashes it on the way."""
+    """A binary sink that passes its input on and hashes it."""
 
     def __init__(self, sink: Any) -> None:
         self.sink = sink

@@ -1,4 +1,4 @@
-"""Tars that strangers made: one member at a time, within limits, each path as its own root would see it."""
+"""Untrusted tars: one member at a time, within limits, each path as its own root would see it."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _ambiguous(block: bytes) -> str:
 
 
 class Allowance:
-    """What the tars of one image (`what`) may still take, all of them together."""
+    """How much more the tars of one image (`what`) may take, all of them together."""
 
     def __init__(self, what: str) -> None:
         self.bytes = Meter(limits.IMAGE_BYTES, what)
@@ -122,7 +122,7 @@ class Allowance:
 
 
 class ReaderBudget:
-    """What the memory of one reader may still take: members and their names, of one tar or of several at once."""
+    """How much more memory one reader may take: members and their names, of one tar or of several at once."""
 
     def __init__(self, what: str) -> None:
         self.members = Meter(limits.LAYER_MEMBERS, what)

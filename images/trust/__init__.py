@@ -1,1 +1,1 @@
-"""Trust: what a release says of itself, signed so that a stranger can check it, and whether what we meet holds."""
+"""Trust: signs what a release says of itself so that anybody can verify it, and verifies what we meet."""

@@ -1,4 +1,4 @@
-"""Until when a release is good, and what changed in it since the one before. Pure.
+"""How long a release is valid, and what changed in it since the previous one. Pure.
 
 The dates are in OpenEoX (https://docs.oasis-open.org/openeox), the standard for ends of life. Its `end_of_sales`, the
 last day to take up a product, is the day from which a release's end is announced and a newer one is to be taken.

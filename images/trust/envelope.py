@@ -27,7 +27,7 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 
 
 class Signer(Protocol):
-    """What signs: a key in a file, at a cloud, or behind a program."""
+    """A signer: a key in a file, at a cloud, or behind a program."""
 
     @property
     def public(self) -> bytes:

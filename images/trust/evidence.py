@@ -1,4 +1,4 @@
-"""All that is said of a release, as attestations; back again; and each in a line for people. Pure."""
+"""A release's evidence as attestations, back again, and each in a line for people. Pure."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def attestations(
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was read back of a release; None, and nothing, where no attestation told it."""
+    """What was read back of a release; None, or nothing, where no attestation has it."""
 
     artifact: Artifact | None = None
     checks: tuple[CheckResult, ...] = ()

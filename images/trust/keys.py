@@ -1,4 +1,4 @@
-"""The keys of this installation, and what signs with them: a file of ours, AWS KMS, or a program. Edge.
+"""The keys of this installation, and the signers: a file of ours, AWS KMS, or a program. Edge.
 
 A key pair of ours lies in `state`/keys: `DAY-NUMBER-ID.key` (its owner's alone) and `DAY-NUMBER-ID.pub`, which sort by
 age. It signs from that day until the next one's, when its private half is removed; what it signed until then stays
@@ -147,7 +147,7 @@ class FileSigner:
 
 @dataclass(frozen=True)
 class ProgramSigner:
-    """A program that gets on its input, in base64, what it signs, and prints the signature in base64."""
+    """A program that reads, in base64, what to sign, and prints the signature in base64."""
 
     command: Sequence[str]
     public: bytes

@@ -1,4 +1,4 @@
-"""What controls, scanners and the gate said, as test-result, vulns and svr predicates of in-toto, and back. Pure.
+"""Results of controls, scanners and the gate as test-result, vulns and svr predicates of in-toto, and back. Pure.
 
 Their specifications: https://github.com/in-toto/attestation/tree/main/spec/predicates. An empty list of vulnerabilities
 means that a scanner found none, so a scanner that evaluated nothing has no such list: that it ran, on which data, and
@@ -209,7 +209,7 @@ class ScanDatabase(Predicate):
 
 
 class ScannerAnswer(Predicate):
-    """A scanner with what it found. One that has its rules built in has no database."""
+    """A scanner with its findings. One with built-in rules has no database."""
 
     uri: str
     version: str | None = None
@@ -271,7 +271,7 @@ def _result(finding: Finding, known: Mapping[Key, Finding]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class AttestedScan:
-    """What scanners said: their reports, and their findings merged, as in `ScanRecord`."""
+    """The scanners' results: their reports, and their findings merged, as in `ScanRecord`."""
 
     reports: tuple[ScanReport, ...]
     findings: tuple[Finding, ...]

@@ -41,7 +41,7 @@ class Attestation:
 
 
 class Predicate(BaseModel):
-    """A part of a predicate that anybody may have written: strict types, and what we do not know is ignored."""
+    """A part of a predicate that anybody may have written: strict types; unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, strict=True, alias_generator=to_camel)
 
@@ -59,7 +59,7 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class DigestSet(Predicate):
-    """Digests of one thing by algorithm, of which we take one (digest_set.md of in-toto's attestations)."""
+    """Digests of one thing by algorithm, of which we use one (digest_set.md of in-toto's attestations)."""
 
     sha256: Hex
 

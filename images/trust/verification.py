@@ -1,4 +1,4 @@
-"""Whether what is attached to a release proves it: signed by a key that counts, about this release, and complete. Pure.
+"""Whether the attestations of a release prove it: signed by a valid key, about this release, and complete. Pure.
 
 Anybody who may push can attach anything. So a bundle that no trusted key is claimed for is a stranger's and is passed
 over; one that claims a trusted key must hold, or nothing is believed.
@@ -57,7 +57,7 @@ HINTS = {
 
 
 class UntrustedError(RefusedError):
-    """What proves a release fails; `fault` says in which way."""
+    """The attestations of a release fail verification; `fault` says in which way."""
 
     def __init__(self, fault: Fault, what: str, why: str, evidence: str = "") -> None:
         super().__init__(f"{what} is not trusted ({fault}): {why}", hint=HINTS[fault], evidence=evidence)
@@ -66,7 +66,7 @@ class UntrustedError(RefusedError):
 
 @dataclass(frozen=True)
 class Verified:
-    """What a trusted key said of an image."""
+    """What a trusted key attested about an image."""
 
     key: str
     said: Attestation
@@ -74,7 +74,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Attested:
-    """All that was verified of one image; nothing in it comes from anybody but the holder of a trusted key.
+    """Everything that was verified for one image; all of it comes from holders of trusted keys.
 
     `strangers` are the types of what others signed.
     """

@@ -1,4 +1,4 @@
-"""What is known of each vulnerability in a release, as OpenVEX 0.2.0 (https://github.com/openvex/spec). Pure.
+"""The status of each vulnerability in a release, as OpenVEX 0.2.0 (https://github.com/openvex/spec). Pure.
 
 Goldsmith never claims that an image is not affected by what a scanner finds, which would need a proof. It knows:
 
@@ -26,7 +26,7 @@ DOCUMENTS = "https://openvex.dev/docs/goldsmith/"
 
 @dataclass(frozen=True)
 class PreviousRelease:
-    """The release that this one follows: what it held, and what was found in it on its last scan."""
+    """The release before this one: its packages, and the findings of its last scan."""
 
     release: Release
     artifact: Artifact

@@ -1,1 +1,1 @@
-"""If this member is taken, what can be reached: facts become a graph, the graph a reach, and the reach cuts."""
+"""What an attacker reaches from a member: facts become a graph, the graph a reach, and the reach cuts."""

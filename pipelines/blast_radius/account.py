@@ -140,7 +140,7 @@ def _trusted(trust: Statements, named: Set[str], known_as: Set[str], context: Re
 
 @dataclass(frozen=True)
 class Account:
-    """What is known of the rights in one account. `notes`: what is never asked for; `unread`: what was not shown."""
+    """What is known of the rights in one account. `notes`: what is never read; `unread`: what was not shown."""
 
     id: str
     principals: tuple[Principal, ...] = ()

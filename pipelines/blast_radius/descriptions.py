@@ -1,4 +1,4 @@
-"""How nodes, steps and changes are told to people, and a reach drawn. Pure."""
+"""How nodes, steps and changes are described to people, and a reach drawn. Pure."""
 
 from __future__ import annotations
 

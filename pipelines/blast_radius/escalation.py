@@ -1,4 +1,4 @@
-"""The steps from one principal to another, and to data: by every way of escalation_paths.toml. Pure.
+"""The steps from one principal to another, and to data: by every path of escalation_paths.toml. Pure.
 
 A right that depends on a condition of which nothing is known makes a step that is possible, not certain. So does a
 resource that is not known: that a role may be what something of a service runs as.
@@ -31,7 +31,7 @@ OF_TARGET = {"role", "user", "group", "policy", "self", "own-group"}
 
 @dataclass(frozen=True)
 class RunningService:
-    """Something of a service that runs as a role already: its ARN, and the role's."""
+    """Something of a service that already runs as a role: its ARN, and the role's."""
 
     service: str
     arn: str
@@ -49,7 +49,7 @@ class ProfiledInstance:
 
 @dataclass(frozen=True)
 class EscalationPath:
-    """One way. `needs`: each action, and what it must be allowed on (escalation_paths.toml says the words)."""
+    """One path. `needs`: each action, and what it must be allowed on (escalation_paths.toml has the words)."""
 
     id: str
     takes: str

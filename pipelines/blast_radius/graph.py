@@ -212,7 +212,7 @@ def _until(stack: list[str], node: str, waiting: set[str]) -> list[str]:
 
 
 class _Talked:
-    """What can be talked to from a node, as a set of bits; of relays it is found out once."""
+    """What can be reached over the network from a node, as a set of bits; for relays it is computed once."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph

@@ -1,4 +1,4 @@
-"""What IAM policies allow: certainly, possibly (a condition of which nothing is known), or not. Pure.
+"""What IAM policies allow: certainly, possibly (by an unknown condition), or not. Pure.
 
 The order of the service: an explicit deny wins, then the permissions boundary must allow, then a policy must.
 Source: the IAM user guide, "Policy evaluation logic" and "IAM JSON policy elements".

@@ -39,7 +39,7 @@ UNSEEN_RULES = {
 
 @dataclass(frozen=True)
 class KnownFacts:
-    """All that is known. `unread`: what could not be read, a line each; `unseen`: what is never asked for.
+    """All that is known. `unread`: what could not be read, a line each; `unseen`: what is never read.
 
     `hosts`: by the host of an engine, the instance of a fleet that it is. `seen_at`: when each fleet was last looked
     at. `made` keeps the steps of what did not change.
@@ -156,7 +156,7 @@ def _closed(member: FleetMember, cut: Cut) -> FleetMember:
 
 @dataclass(frozen=True)
 class ProvenCut:
-    """A change and what it does: the reach after it, made again from the facts."""
+    """A change and its effect: the reach after it, computed again from the facts."""
 
     cut: Cut
     after: Reached

@@ -1,4 +1,4 @@
-"""What `adopt` does: drafts the fleet of a service that runs already, and its definition; changes nothing else."""
+"""What `adopt` does: drafts the fleet of an existing service, and its definition; changes nothing else."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ FOUND = {"member": "member", "place": "place", "runs": "image", "group": "group"
 
 
 class FoundLine(Line):
-    """What of a cloud a fleet would have: an instance or a group. `runs`: its golden release, or its image where that
-    is none of ours; of a group, what it starts members from. `left_alone`: why no rollout would replace it.
+    """What a fleet would have in a cloud: an instance or a group. `runs`: its golden release, or its image if that is
+    not ours; for a group, what it starts members from. `left_alone`: why no rollout would replace it.
     """
 
     member: str
@@ -71,9 +71,9 @@ class FoundLine(Line):
 
 
 class AdoptLine(Line):
-    """`adopt`: one service. `members`: what it was drafted from. `todo`: what a person has to fill in or to change
-    before it is right; `next`: what to type then, in order. Of clouds, `found` is what the fleet would have; `text` is
-    the file while it is not `written`.
+    """`adopt`: one service. `members`: what it was drafted from. `todo`: what a person has to fill in or change;
+    `next`: what to type then, in order. In a cloud, `found` is what the fleet would have; `text` is the file while it
+    is not `written`.
     """
 
     fleet: str

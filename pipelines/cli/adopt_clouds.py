@@ -1,4 +1,4 @@
-"""What `adopt` does alike with all that runs in a cloud: tells of a drafted fleet, and writes its file on --apply."""
+"""Shared by `adopt` for everything in a cloud: reports a drafted fleet, and writes its file on --apply."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def _listed(words: str) -> list[str]:
 
 @dataclass(frozen=True)
 class _Looking:
-    """Where it is looked, by default in all accounts with a role in the settings and in all regions."""
+    """Where to look, by default in all accounts with a role in the settings and in all regions."""
 
     context: Context
     regions: list[str]

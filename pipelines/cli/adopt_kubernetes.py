@@ -1,4 +1,4 @@
-"""What `adopt` does with a Kubernetes namespace: shows what keeps pods there, and drafts a fleet's file for each."""
+"""What `adopt` does with a Kubernetes namespace: shows its controllers, and drafts a fleet's file for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`image.affected`: who has a vulnerability, by the ledger's package lists and the tracker's data. No scanner."""
+"""`image.affected`: who has a vulnerability, by the ledger's package lists and the tracker's data; runs no scanner."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class AffectedOutput(Line):
 
 @dataclass(frozen=True)
 class ImageHolder:
-    """What holds a content: a release that channels point to, what was built last, or a running member.
+    """What has a content: a release that channels point to, the last build, or a running member.
 
     `on_base`: the member's image only stands on that content, so its own packages are not known. `published_by`: the
     policy that a member's golden image was published by.
@@ -126,7 +126,7 @@ class ImageHolder:
 
 @dataclass(frozen=True)
 class AffectedQuestion:
-    """One vulnerability, asked of everything that the ledger knows; what many members ask for is read once."""
+    """One vulnerability, looked up in everything that the ledger knows; what many members need is read once."""
 
     context: Context
     id: str

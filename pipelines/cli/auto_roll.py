@@ -1,4 +1,4 @@
-"""`roll.auto`: bring fleets back into policy, several side by side. Edge."""
+"""`roll.auto`: brings fleets back into policy, several in parallel. Edge."""
 
 from __future__ import annotations
 

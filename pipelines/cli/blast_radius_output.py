@@ -23,7 +23,7 @@ MEANING: dict[Sure, str] = {
 
 
 class ReachedLine(Line):
-    """One thing that is reached. `kind`: member, host, role, user, group, boundary, account or data.
+    """One reached thing. `kind`: member, host, role, user, group, boundary, account or data.
 
     `path`: how, a line for each step.
     """
@@ -51,7 +51,7 @@ class CutLine(Line):
 
 
 class MemberSizeLine(Line):
-    """How much is taken with one member, and how much can be talked to from what is taken."""
+    """How much falls with one member, and how much can be reached from what falls."""
 
     member: str
     taken: int

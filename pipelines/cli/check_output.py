@@ -13,7 +13,7 @@ from pipelines.fleet.violations import Judged, MemberVerdict, PolicyState, named
 
 class MemberLine(Line):
     """`fleet.check`: one member of `fleet`. `violations` are the reasons to replace it; `reasons` all, recorded and
-    waived ones too. `superseded`: a newer release is out, whether the policy minds or not.
+    waived ones too. `superseded`: a newer release is out, whether or not the policy has a rule for it.
     """
 
     member: str

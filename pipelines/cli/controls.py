@@ -57,7 +57,7 @@ class ControlRow:
 
 @dataclass(frozen=True)
 class ProofLine:
-    """`control.test`: what became of one proof; `said` is the check's evidence, or what is wrong."""
+    """`control.test`: the result of one proof; `said` is the check's evidence, or what is wrong."""
 
     control: str
     profile: str
@@ -74,7 +74,7 @@ class ProofLine:
 
 @dataclass(frozen=True)
 class ControlDetail(ControlRow):
-    """Everything about a control that its reader may ask, `control.show`."""
+    """`control.show`: everything about a control."""
 
     rationale: str
     cost: str

@@ -1,4 +1,4 @@
-"""What `roll.plan` says of deadlines: when it is over, who is in time, who is not and why. Pure."""
+"""What `roll.plan` says about deadlines: when it ends, which members are in time, which not and why. Pure."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SHOWN = 5  # by name; --json has all
 
 
 class LateLine(Line):
-    """One member that cannot be replaced by its deadline. `limits`: the key paths in the fleet's file without which it
-    would be, all together; none: one replacement alone takes longer. `hint`: what to change.
+    """One member that cannot be replaced by its deadline. `limits`: the key paths in the fleet's file that together
+    prevent it; empty: one replacement alone takes longer. `hint`: what to change.
     """
 
     member: str

@@ -1,4 +1,4 @@
-"""What `digest` and the night call: tells each target of [digest] what is new since it was last told. Edge.
+"""What `digest` and the night call: sends each target of [digest] what is new since its last digest. Edge.
 
 What a target was told is written down once it has taken it. A process that dies between the two has it told again, and
 never leaves it untold.
@@ -64,7 +64,7 @@ Failures = list[GoldsmithError]
 
 @dataclass(frozen=True)
 class DigestTarget:
-    """One address of a channel, or its webhook: what was told is known of each."""
+    """One address of a channel, or its webhook: what was sent is known for each."""
 
     channel: str
     name: str

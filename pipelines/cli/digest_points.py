@@ -1,4 +1,4 @@
-"""Which open points a digest tells, and how far each is: marked, reminded of, acted on, ended. Pure.
+"""Which open points a digest contains, and the stage of each: marked, reminded of, acted on, ended. Pure.
 
 A point is one rule that one member breaks, or one vulnerability that an image or fleet can be without. What a target
 was told of it decides what is new.
@@ -29,7 +29,7 @@ NIGHT_BUILDS = "the next night builds and publishes it"
 
 
 class DigestStage(StrEnum):
-    """What a digest says of a point: it is new, still open, Goldsmith acts or its time is over, it has ended."""
+    """What a digest says of a point: it is new, still open, Goldsmith acts or its deadline passed, or it has ended."""
 
     MARK = "mark"
     REMIND = "remind"
@@ -49,8 +49,8 @@ class OpenRollout:
 
 @dataclass(frozen=True)
 class Automation:
-    """What Goldsmith does with a fleet by itself: what it rolls now, and `next`, what it does with those that a new
-    instance mends.
+    """What Goldsmith does with a fleet by itself: what it rolls now, and `next`, what it does with members that a new
+    instance fixes.
     """
 
     next: str
@@ -94,7 +94,7 @@ class OpenPoints:
 
 @dataclass(frozen=True)
 class News:
-    """What is to be told of one point, and what is to be kept once it was; None: it is over."""
+    """What to send about one point, and what to keep once it was sent; None: it is over."""
 
     stage: DigestStage
     point: Point

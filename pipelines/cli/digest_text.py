@@ -1,4 +1,4 @@
-"""The words of a digest: points that say the same are one line; as plain text, for chat, as HTML, as data. Pure."""
+"""The text of a digest: similar points share a line; as plain text, for chat, as HTML, as data. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COUNTED = {
 
 
 class DigestLine(Line):
-    """`digest`: points of one fleet or image that say the same. `stage`: mark, remind, act, ended.
+    """`digest`: similar points of one fleet or image. `stage`: mark, remind, act, ended.
 
     `names` are the members, or vulnerabilities; `since` the earliest, `due` the first of them, `marked_at` when the
     first was told first. `doing`: what Goldsmith does by itself; empty: `acts` has to do what stands in `todo`.
@@ -52,9 +52,9 @@ class DigestLine(Line):
 
 
 class TargetDigest(Line):
-    """`digest`: what one target of a channel is told, or would be. `left_out`: points that did not fit; they come with
+    """`digest`: what one target of a channel is sent, or would be. `left_out`: points that did not fit; they come with
     the next digest. `outcome`: sent, planned (`--dry-run`), rehearsed (nothing is sent), nothing (there is no news),
-    busy (another process sends it), failed (`detail` says why; the next digest says it all again).
+    busy (another process sends it), failed (`detail` says why; the next digest repeats everything).
     """
 
     channel: str
@@ -67,7 +67,7 @@ class TargetDigest(Line):
 
 
 class DigestOutput(Line):
-    """`digest`: what is told to each target of the channels in [digest]."""
+    """`digest`: what is sent to each target of the channels in [digest]."""
 
     at: datetime
     dry_run: bool

@@ -1,4 +1,4 @@
-"""What `fleet.explain` calls: the story of one member on one screen."""
+"""What `fleet.explain` calls: everything about one member on one screen."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ NOTHING: dict[str, Any] = {"definition": {}, "verify": {}, "files": {}}  # of in
 
 
 class ImageStory(Line):
-    """The golden image that a member runs, or stands on: `built_at` from which base, and `because` of what since the
-    build before. Null and empty where this ledger has no line of it.
+    """The golden image that a member runs, or is based on: `built_at` from which base, and `because` of which changes
+    since the previous build. Null and empty if this ledger has no line of it.
     """
 
     name: str
@@ -65,7 +65,7 @@ class NextLine(Line):
 
 
 class MemberStory(Line):
-    """`fleet.explain`: one member. `image` is null where no release of ours is known for it.
+    """`fleet.explain`: one member. `image` is null if no release of ours is known for it.
 
     `follows`: of an image that others make, the tag, since when it was seen here, and what is newer; else empty.
     `can_do`: what its owner can type, the best first.

@@ -1,4 +1,4 @@
-"""What the tasks on machine images call: export a disk for another cloud, boot one and see what it says."""
+"""What the tasks on machine images call: export a disk for another cloud, boot one and check it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXPORT_COLUMNS = {"image": "name", "format": "format", "file": "file", "bytes": 
 
 
 class ExportLine(Line):
-    """`image.export`: the disk of a machine image as a file, in bytes as it lies there."""
+    """`image.export`: the disk of a machine image as a file; its size in bytes on disk."""
 
     name: str
     digest: str

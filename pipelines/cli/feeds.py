@@ -1,4 +1,4 @@
-"""`feed.update`: ask every feed for newer data, and tell what it changes for the images that the ledger knows."""
+"""`feed.update`: fetch newer data from every feed, and show what it changes for the images in the ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FAILED = 4
 
 
 class FeedLine(Line):
-    """`feed.update`: one feed; `suite` is empty where its data is of every suite.
+    """`feed.update`: one feed; `suite` is empty if its data covers every suite.
 
     `status`: `current`, `kept` (the last good copy, since asking failed), `failed` (there is none, or the sample that
     ships stands in), `sample` or `off` (by the settings). `note`, or `source` of the sample, says why.
@@ -44,7 +44,7 @@ class FeedLine(Line):
 
 
 class FeedChangeLine(Line):
-    """`feed.update`: a vulnerability of a source package that newer data treats otherwise, in which images.
+    """`feed.update`: a vulnerability of a source package that newer data changed, and in which images.
 
     `change`: `exploited` (it began to be, by CISA's list), `opened` (they are known to have it now), `fixed` (a fix is
     out now), `closed` (they do not have it after all). `likelihood` (0 to 1): that it is exploited within 30 days.

@@ -41,7 +41,7 @@ Errors = Sequence[GoldsmithError | None]
 
 
 class PlanLine(Line):
-    """`image.plan`: what would happen to one image, and why; `waits`: what is newer and not taken yet, until when."""
+    """`image.plan`: what would happen to one image, and why; `waits`: newer versions in their cooldown, until when."""
 
     name: str
     platform: str
@@ -64,8 +64,8 @@ def _brief(action: str, reasons: tuple[str, ...], stopped_by: str) -> tuple[str,
 
 
 class BuildLine(Line):
-    """`image.build`: what became of one image; `seconds` of wall time; `waived`: what a waiver let pass; `stopped_by`:
-    the image that it stands on and that was refused or failed; `steps`: the seconds of each step of a build.
+    """`image.build`: the result for one image; `seconds` of wall time; `waived`: what a waiver allowed; `stopped_by`:
+    the parent image that was refused or failed; `steps`: the seconds of each step of a build.
     """
 
     name: str
@@ -85,7 +85,7 @@ class BuildLine(Line):
 
 
 class PublishLine(Line):
-    """`image.publish`: `action` is published, re-dated, unchanged, refused or failed; `stopped_by` as of a build."""
+    """`image.publish`: `action` is published, re-dated, unchanged, refused or failed; `stopped_by` as for a build."""
 
     name: str
     action: str

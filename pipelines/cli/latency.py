@@ -1,4 +1,4 @@
-"""`latency`: how long fixes took to be everywhere, what is still open, and who acts. The ledger is read once."""
+"""`latency`: how long fixes took to be everywhere, what is still open, and who acts. It reads the ledger once."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class LatencyLine(Line):
 
 
 class PatchLine(Line):
-    """`latency`: one fix in one image or fleet, with each of its moments; what is null has not come, or is not known.
+    """`latency`: one fix in one image or fleet, with each of its moments; null: it has not happened, or is not known.
 
     `started_at` is where its clock starts: by `dated_by`, the fixed package's own date or our first sight (`seen_at`).
     `left`: the members that lack it. `waits_for` is empty where it is closed; `acts` has to do what stands in `todo`.
@@ -108,7 +108,7 @@ class PatchLine(Line):
 
 
 class LatencyOutput(Line):
-    """`latency`: at which moment, what was closed `since` then and all that is open: by image and fleet, and each."""
+    """`latency`: its time, the fixes closed `since` then and all that are open: by image and fleet, and each."""
 
     at: datetime
     since: datetime | None

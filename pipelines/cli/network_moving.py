@@ -1,4 +1,4 @@
-"""What `network.refactor` calls: moves a role or a range of addresses everywhere it stands, as one change."""
+"""What `network.refactor` calls: renames a role or an address range everywhere it is used, as one change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipelines.wiring import image_context
 
 
 class NetworkMoveOutput(Line):
-    """`network.refactor`: the files and the keys at which `old` stood, and who loses and gains which way by it.
+    """`network.refactor`: the files and keys that contain `old`, and who loses and gains access.
 
     Of a definition that follows a role the keys are those of its params. `applied`: whether the files were written.
     """

@@ -36,7 +36,7 @@ class OpenFix(Line):
 
 
 class OpenPoint(Line):
-    """`report`: what one image or fleet lacks: a fix, or to be within policy. `lacks` says it in words.
+    """`report`: what one image or fleet lacks: a fix, or compliance with policy. `lacks` says it in words.
 
     `members`: how many of the fleet; 0 for an image. `since` is the earliest, `due` the first of what it stands for.
     """

@@ -1,4 +1,4 @@
-"""`image.outdated`: what in the world is newer than an image, asked without building; how urgent it is, and why."""
+"""`image.outdated`: what is newer outside than an image, found without building; how urgent it is, and why."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class OutdatedLine(Line):
 
 
 class UnaskedLine(Line):
-    """`image.outdated`: what could not be asked, and why; whatever it would have said is not known."""
+    """`image.outdated`: what could not be queried, and why; its answer is unknown."""
 
     what: str
     why: str
@@ -109,7 +109,7 @@ def what_is_outdated(ref: str, context: Context | None = None, *, policy: str = 
 
 @dataclass
 class FreshnessQuestion:
-    """What is asked about many images, each thing once. `unasked`: what could not be, and why."""
+    """What is queried for many images, each thing once. `unasked`: what could not be, and why."""
 
     context: Context
     unasked: dict[str, str] = field(default_factory=dict)

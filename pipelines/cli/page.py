@@ -1,4 +1,4 @@
-"""Our pages as HTML text: one file each, with style, script and charts within; nothing is fetched, all is escaped."""
+"""Our pages as self-contained HTML: style, script and charts are inside; nothing is fetched, all is escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`policy.preview`: whom changed content would refuse or free, of the images here and the members of every fleet."""
+"""`policy.preview`: which images and members changed content would newly refuse or allow."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FARTHEST = timedelta(days=36525)  # dates end, and what is added to one must not
 
 @dataclass
 class Judgements:
-    """Everybody judged by one content: the reasons that refuse, and what could not be judged.
+    """All images and members judged by one content: the reasons that refuse, and what could not be judged.
 
     `golden`: the definition that a member runs, where it is known. `aged`: images whose scan is too old by then alone.
     """
@@ -52,7 +52,7 @@ class Judgements:
 
 @dataclass(frozen=True)
 class Sides:
-    """The two contexts that are compared, and in words with what the second one is."""
+    """The two contexts that are compared, and a description of the second one."""
 
     before: Context
     after: Context

@@ -1,4 +1,4 @@
-"""What `policy.preview` and `waiver.new` print: who is refused or freed, for people, as JSON and as markdown. Pure."""
+"""What `policy.preview` and `waiver.new` print: what is refused or allowed, as text, JSON and markdown. Pure."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Refusals = Mapping[Subject, tuple[Reason, ...]]
 
 
 class PreviewLine(Line):
-    """`policy.preview`: one image or member that the changed content treats otherwise; `gained` and `lost` are its
-    reasons. `change` is `refused` or `freed`; `more` or `fewer` where it is refused before and after.
+    """`policy.preview`: one image or member that the changed content treats differently; `gained` and `lost` are its
+    reasons. `change` is `refused` or `freed`; `more` or `fewer` if it is refused before and after.
     """
 
     kind: Kind
@@ -37,8 +37,8 @@ class PreviewLine(Line):
 
 
 class UnknownLine(Line):
-    """`policy.preview`: an image or member of which it is not known whether changed `controls` hold: their checks must
-    run again. What they last said stands until then.
+    """`policy.preview`: an image or member for which the result of changed `controls` is unknown: their checks must run
+    again. Until then the last result counts.
     """
 
     kind: Kind
@@ -47,8 +47,8 @@ class UnknownLine(Line):
 
 
 class PreviewOutput(Line):
-    """`policy.preview`: what the policy in `file` changes, as it would stand in the place of `instead_of`; both are
-    empty where all content is compared, of which `changed` names what differs. Judged as of `at`.
+    """`policy.preview`: what the policy in `file` changes, instead of `instead_of`; both are empty if all content is
+    compared; `changed` then names what differs. Judged as of `at`.
 
     `images` and `members` count who was judged by both; `unjudged` are images without a scan here. `weaker`: in
     what it asks for less than the present one. `aged`: images whose scan will be too old on that day, unless they are
@@ -136,7 +136,7 @@ def terminal(output: PreviewOutput) -> list[str]:
     for controls, unknown in _by_controls(output.unknown).items():
         lines += ["", f"unknown, since checks must run again of {few(controls)}:", *_names(unknown)]
     if output.weaker:
-        lines += ["", "it asks for less than the present one:"]
+        lines += ["", "it requires less than the present one:"]
         lines += [f"  {line}" for line in output.weaker]
     return lines
 
@@ -208,7 +208,7 @@ def markdown(output: PreviewOutput) -> str:
         _named("Changed", output.changed),
         text.markdown_table(["", *MARKDOWN_HEADINGS], numbers) if every else "Nothing changes for any image or member.",
         *(_list(heading, lines) for heading, lines in _told_by_rule(output)),
-        _list("It asks for less than the present one", map(text.markdown, output.weaker)),
+        _list("It requires less than the present one", map(text.markdown, output.weaker)),
         text.markdown_folded("Image by image and member by member", text.markdown_table(EACH, each)),
         f"And {len(every) - len(each)} more, in the JSON." if every[len(each) :] else "",
         f"Rules begin on {', '.join(map(str, output.begins))}." if output.begins else "",

@@ -1,4 +1,4 @@
-"""The reapers: what killed runs left at AWS, what rollouts launched and nothing owns; removed on request."""
+"""The reapers: orphans of killed runs at AWS and of rollouts; removed on request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REAP_COLUMNS = {"what": "kind", "where": "where", "image": "name", "action": "ac
 
 
 class ReapLine(Line):
-    """`image.reap` and `roll.reap`: one thing that nothing owns, and what becomes of it: keep, remove, removed."""
+    """`image.reap` and `roll.reap`: one thing that nothing owns, and what happens to it: keep, remove, removed."""
 
     kind: str
     where: str

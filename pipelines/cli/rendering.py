@@ -1,4 +1,4 @@
-"""What `pipeline.render` and `fleet.render` call: files for schedulers and clusters, written where it is asked for."""
+"""What `pipeline.render` and `fleet.render` call: files for schedulers and clusters, printed or written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RenderedLine(Line):
 
 
 class OwnImageLine(Line):
-    """`pipeline.image`: the definition that was written, of which commit, in which folder."""
+    """`pipeline.image`: the definition that was written, from which commit, into which folder."""
 
     name: str
     commit: str

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page on images, their dates, findings, fleets and what was done."""
+"""The report: one self-contained HTML page on images, their dates, findings, fleets and the audit."""
 
 from __future__ import annotations
 

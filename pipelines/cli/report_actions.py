@@ -1,4 +1,4 @@
-"""Who must act, and why, and what ends soon, by what the report shows. Pure."""
+"""Who must act, and why, and what ends soon, from the report's data. Pure."""
 
 from __future__ import annotations
 

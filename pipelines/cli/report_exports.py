@@ -1,4 +1,4 @@
-"""The judged state as CSV, SARIF and Prometheus metrics. Pure: what is judged comes in as a value.
+"""The judged state as CSV, SARIF and Prometheus metrics. Pure: the state is an argument.
 
 SARIF is 2.1.0 (https://docs.oasis-open.org/sarif/sarif/v2.1.0/): a rule of the policy is its rule, and what a member
 violates a result, whose place is a logical location, since no file is wrong.

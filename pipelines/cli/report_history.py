@@ -1,4 +1,4 @@
-"""How images, members and fixes were over time, day by day and week by week. Pure: what the ledger knows is given."""
+"""How images, members and fixes were over time, day by day and week by week. Pure: the history is an argument."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OLDER, UNKNOWN = "more than 60 days", "unknown"
 
 
 class DayLine(Line):
-    """`report`: the end of one day. `members` ran releases of ours, `in_date` of these one that was neither expired
-    nor revoked; `others` ran what is not ours. `judged` members were, as of their last check, `within` policy or not.
+    """`report`: the end of one day. `members` ran releases of ours, `in_date` of them one that was neither expired nor
+    revoked; `others` ran other images. `judged` were, as of their last check, `within` policy or not.
     """
 
     day: date
@@ -53,7 +53,7 @@ class AgeLine(Line):
 
 
 class HistoryReport(Line):
-    """`report`: how it was over the last 90 days, and how old is what runs now."""
+    """`report`: the last 90 days, and the age of what runs now."""
 
     days: tuple[DayLine, ...] = ()
     weeks: tuple[WeekLine, ...] = ()

@@ -1,4 +1,4 @@
-"""What the report shows, and what follows from that: who owns the findings, and what changed. Pure."""
+"""The report's data, and what follows from it: who owns the findings, and what changed. Pure."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SOME = 6  # named in a line about more
 
 
 class ImageReport(Line):
-    """`report`: one image as it stands. `release` is what `stable` points to, or the newest where no channel is known.
-    `status` is the release's: current, warn, expired or revoked; `candidate` where nothing was promoted yet, else
-    unpublished. `ill` are the members that run the candidate and are not healthy. `base` is the image it stands on.
-    `trial`: judged last by a policy that is neither its definition's nor that of nights. `problem`: why its definition
+    """`report`: the present state of one image. `release` is what `stable` points to, or the newest if no channel is
+    known. `status` is the release's: current, warn, expired or revoked; `candidate` if nothing was promoted yet, else
+    unpublished. `ill` are the members that run the candidate and are not healthy. `base` is the image it is built on.
+    `trial`: last judged by a policy that is neither its definition's nor that of nights. `problem`: why its definition
     does not load.
     """
 
@@ -69,9 +69,9 @@ class ImageReport(Line):
 
 
 class MemberReport(Line):
-    """`report`: one member of a fleet as it was last seen. `status` is its release's, `unknown` where none is ours;
-    `newest` where nothing newer is out for it. `state`, `rules`, `deadline`, `superseded` and `healthy` are what
-    `fleet.check` said of it at `judged_at`; `not judged` where it never did.
+    """`report`: one member of a fleet as last seen. `status` is its release's, `unknown` if none is ours; `newest` if
+    nothing newer is out for it. `state`, `rules`, `deadline`, `superseded` and `healthy` are the result of
+    `fleet.check` at `judged_at`; `not judged` without one.
     """
 
     member: str
@@ -100,7 +100,7 @@ class MemberReport(Line):
 
 
 class FleetReport(Line):
-    """`report`: one fleet; `said` is its last check in a sentence, and `reasons` what was against its members."""
+    """`report`: one fleet; `said` is its last check in a sentence, and `reasons` its members' violations."""
 
     name: str
     owner: str
@@ -110,7 +110,7 @@ class FleetReport(Line):
 
 
 class SharedReport(Line):
-    """`report`: one reason of a policy, with all whom it is about; `brought_by` is the image that brings it in."""
+    """`report`: one reason of a policy, with all its subjects; `brought_by` is the image that brings it in."""
 
     rule: str
     enforcement: Enforcement
@@ -138,7 +138,7 @@ class FindingReport(Line):
 
 
 class StepReport(Line):
-    """`report`: what became of one member in a rollout; `note` what a person should know of it."""
+    """`report`: what happened to one member in a rollout; `note` says what people should know of it."""
 
     member: str
     outcome: str
@@ -146,7 +146,7 @@ class StepReport(Line):
 
 
 class WaveReport(Line):
-    """`report`: one wave of a rollout, or one group: `done` of its `members` are over, whatever became of them.
+    """`report`: one wave of a rollout, or one group: `done` of its `members` are over, whatever their outcome.
 
     `begins_at`: as predicted when it was planned; null where it is not.
     """
@@ -159,8 +159,8 @@ class WaveReport(Line):
 
 
 class RolloutReport(Line):
-    """`report`: one rollout as it was last saved. `failure` is empty where it went well; `back` where members went back
-    from the replacement to what they ran before. `doing`: what an open one does, in words; empty where it is over.
+    """`report`: one rollout as last saved. `failure` is empty if it succeeded; `back` if members were rolled back to
+    what they ran before. `doing`: what an open one does, in words; empty when it is over.
     """
 
     id: str
@@ -179,7 +179,7 @@ class RolloutReport(Line):
 
 
 class EndingReport(Line):
-    """`report`: what ends within 14 days, and whose it is."""
+    """`report`: what ends within 14 days, and its owner."""
 
     at: datetime
     what: str
@@ -187,8 +187,8 @@ class EndingReport(Line):
 
 
 class NightFailure(Line):
-    """`report`: what a night was last refused or failed with, as its line says it, and which no later night, release
-    or check has mended. `at`: when that night began. `exit_code` says who must act.
+    """`report`: the last refusal or failure of a night, as its line says it, that no later night, release or check has
+    fixed. `at`: when that night began. `exit_code` says who must act.
     """
 
     at: datetime
@@ -230,7 +230,7 @@ class ReleaseReport(Line):
 
 
 class BlastRadiusReport(Line):
-    """`report`: what `fleet.blast-radius` last found over all members. `sizes`: the greatest of the `members`.
+    """`report`: the last result of `fleet.blast-radius` for all members. `sizes`: the largest of the `members`.
 
     `drawing`: the graph of the first of them, as SVG; empty where it reaches nothing or Graphviz is not there.
     """

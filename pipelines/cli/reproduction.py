@@ -13,7 +13,7 @@ from pipelines.wiring import image_context
 
 
 class ReproduceOutput(Line):
-    """`image.reproduce`: whether a rebuild has the published content; else the first thing that it has otherwise.
+    """`image.reproduce`: whether a rebuild has the published content; else the first difference.
 
     `release` is the index, `content` what was published in it; `published_with` and `rebuilt_with` are the builders.
     """

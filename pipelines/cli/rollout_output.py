@@ -45,7 +45,7 @@ class StepLine(Line):
 
 
 class SkipLine(Line):
-    """One member that violates and is left alone, and why."""
+    """One violating member that is skipped, and why."""
 
     member: str
     why: str
@@ -57,8 +57,8 @@ def skipped(plan: Plan) -> tuple[SkipLine, ...]:
 
 
 class WaveLine(Line):
-    """One wave: so many members, `parallel` at a time, with the bake after them. The canary wave waits for approval
-    where `auto_promote` is off. `begins_at`: as predicted.
+    """One wave: how many members, `parallel` at a time, with the bake after them. The canary wave waits for approval if
+    `auto_promote` is off. `begins_at`: as predicted.
     """
 
     wave: int
@@ -72,7 +72,7 @@ class WaveLine(Line):
 
 
 class CallsLine(Line):
-    """How many calls of one kind a rollout makes in an account and region, and how long they last at least."""
+    """How many calls of one kind a rollout makes in an account and region, and the minimum time that they take."""
 
     place: str
     calls_of: str
@@ -81,7 +81,7 @@ class CallsLine(Line):
 
 
 class GroupLine(Line):
-    """One group that a service rolls: how much of it stays healthy, where it stops, and what became of it.
+    """One group that a service rolls: how much of it stays healthy, where it stops, and its outcome.
 
     `runs`: the exact version that it starts members from before. `instead`: what to merge where it is kept, as text.
     `changes`: what rolling it changes beside the image.
@@ -101,7 +101,7 @@ class GroupLine(Line):
 
 
 class RollOutput(Line):
-    """`roll.plan` and `roll.start`: `rollout` is empty where nothing was done. `failure` says why it failed.
+    """`roll.plan` and `roll.start`: `rollout` is empty if nothing was done. `failure` says why it failed.
 
     `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that. `afterwards`: what a
     person has to change elsewhere, lest that undo it. `needs_approval`: another user must approve the plan first.
@@ -360,7 +360,7 @@ class MemberStatus(Line):
 
 
 class ToldLine(Line):
-    """`roll.status`: what somebody told the rollout."""
+    """`roll.status`: somebody's command to the rollout."""
 
     command: str
     actor: str
@@ -368,9 +368,9 @@ class ToldLine(Line):
 
 
 class StatusOutput(Line):
-    """`roll.status`: one rollout. `stage` is `begun` before its first step; `carried_by` is empty where no process
-    carries it, `failure` where it goes well. `back`: members go back from the replacement to what they ran before.
-    `skipped`: members that the plan left alone.
+    """`roll.status`: one rollout. `stage` is `begun` before its first step; `carried_by` is empty if no process
+    executes it, `failure` unless it failed. `back`: members are rolled back from the replacement to what they ran
+    before. `skipped`: members that the plan skipped.
     """
 
     fleet: str
@@ -439,7 +439,7 @@ def _stage(status: StatusOutput) -> str:
 
 
 class RollbackLine(Line):
-    """One member that goes back to `before`; `outcome` is empty before it did."""
+    """One member that is rolled back to `before`; `outcome` is empty until then."""
 
     member: str
     before: str
@@ -451,7 +451,7 @@ RollbackState = Literal["planned", "told", "ended"]
 
 
 class RollbackOutput(Line):
-    """`roll.rollback`: `state` is planned without `--apply`, told where another process executes it, else ended.
+    """`roll.rollback`: `state` is planned without `--apply`, told if another process executes it, else ended.
 
     `rollout`: the one that `roll.status` shows then. `failure` says why not all went back.
     """

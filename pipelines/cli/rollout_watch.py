@@ -1,4 +1,4 @@
-"""What the tasks on rollouts under way call and print: status, live or once; history; and what people tell one."""
+"""What the tasks on current rollouts call and print: status, live or once; history; commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORTENED = re.compile(r"(?<=sha256:[0-9a-f]{12})[0-9a-f]+")  # of a digest that
 
 
 class HistoryLine(Line):
-    """`roll.history`: one rollout of a fleet. `ended_at` is empty while it is under way.
+    """`roll.history`: one rollout of a fleet. `ended_at` is empty while it is open.
 
     `plan` is the digest of the plan that it was begun by, where one was made or approved for it. `adopted`: the members
     that it took over from another image, each as `name: old → new`.

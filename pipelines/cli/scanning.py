@@ -168,7 +168,7 @@ def show_scan(scan: ScanOutput) -> None:
 
 
 def _judged(scan: ScanOutput) -> bool:
-    """Whether as many scanners as the policy asks for count as judges."""
+    """Whether as many scanners as the policy requires count as judges."""
     return all(one.rule != "judges" for one in scan.reasons)
 
 

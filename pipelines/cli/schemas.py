@@ -144,7 +144,7 @@ CONTENT: dict[str, tuple[type[BaseModel], tuple[str, ...]]] = {
 
 
 class _Printed(GenerateJsonSchema):
-    """Schemas of what is printed: every field stands there, so that defaults say nothing."""
+    """Schemas of output: every field is present, so defaults say nothing."""
 
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
 

@@ -1,4 +1,4 @@
-"""`serve`: the process that stays, wired."""
+"""`serve`: wires the long-running process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `image.verify-trust` and `key.*` call and print: what an image proves, and the keys that sign here."""
+"""What `image.verify-trust` and `key.*` call and print: what an image's signatures prove, and our own keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY_COLUMNS = {"key": "name", "counts": "days", "public key": "where"}
 
 
 class TrustLine(Line):
-    """`image.verify-trust`: something that a trusted key said of the image."""
+    """`image.verify-trust`: something that a trusted key attested about the image."""
 
     ref: str
     digest: str

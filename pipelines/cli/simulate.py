@@ -1,4 +1,4 @@
-"""What `roll.simulate` calls and prints: rollouts of a fleet that does not exist, and the promises that they kept."""
+"""What `roll.simulate` calls and prints: rollouts of simulated fleets, and the invariants that they kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROCESSES = 2
 
 
 class BrokenLine(Line):
-    """A seed whose rollout broke a promise: how, and the smallest scenario that was found to break it."""
+    """A seed whose rollout broke an invariant: which, and the smallest scenario that breaks it."""
 
     seed: int
     promise: str
@@ -20,7 +20,7 @@ class BrokenLine(Line):
 
 
 class SimulateOutput(Line):
-    """`roll.simulate`: `members` counts the ends of all members, `troubles` what was done to the rollouts."""
+    """`roll.simulate`: `members` counts the outcomes of all members, `troubles` the faults."""
 
     rollouts: int
     first_seed: int

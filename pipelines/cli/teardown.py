@@ -1,4 +1,4 @@
-"""`teardown`: takes away what Goldsmith made on this machine: containers, engine, bridges, registry, state."""
+"""`teardown`: removes what Goldsmith made on this machine: containers, engine, bridges, registry, state."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEARDOWN_COLUMNS = {"what": "what", "where": "where", "action": "action", "detai
 
 
 class TeardownLine(Line):
-    """`teardown`: one thing that Goldsmith made here, and what becomes of it: remove (planned), removed, or stays."""
+    """`teardown`: one thing that Goldsmith made here, and what happens to it: remove (planned), removed, or stays."""
 
     what: str
     where: str
@@ -44,7 +44,7 @@ class TeardownLine(Line):
 
 @dataclass(frozen=True)
 class Remnant:
-    """Something that goes, and how; without `remove` it stays."""
+    """Something to remove, and how; without `remove` it stays."""
 
     what: str
     where: str

@@ -1,4 +1,4 @@
-"""`waiver.list`, `waiver.new` and `waiver.export`: the exceptions that end, whom one frees, and other tools' forms."""
+"""`waiver.list`, `waiver.new` and `waiver.export`: waivers, what one allows, and other tools' formats."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ VULNERABILITY = re.compile(r"[A-Z]+-[A-Za-z0-9-]+")
 
 
 class WaiverLine(Waiver):
-    """`waiver.list`: one waiver, and how many days it still works; negative where it has ended."""
+    """`waiver.list`: one waiver, and how many days it remains valid; negative if it has ended."""
 
     days_left: int
 
@@ -48,7 +48,7 @@ class WaiverLine(Waiver):
 
 
 class NewWaiverOutput(Line):
-    """`waiver.new`: the file that was written, what it says, and whom it frees, compared with before."""
+    """`waiver.new`: the file that was written, its content, and what it allows, compared with before."""
 
     file: str
     waiver: Waiver

@@ -1,4 +1,4 @@
-"""What the tasks on workers call: serve other machines' flows, and tell who serves."""
+"""What the tasks on workers call: run shared flows, and show who does what."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class Signals:
-    """Of the first signal a worker takes nothing more and ends what it does; of the second it leaves at once."""
+    """At the first signal a worker takes nothing more and finishes what it does; at the second it leaves at once."""
 
     def __init__(self) -> None:
         self.told = threading.Event()
@@ -49,7 +49,7 @@ class Signals:
 
 
 class ToldToStopError(Exception):
-    """A signal ends the worker's block: what it has begun ends, what it has not goes back."""
+    """A signal ends the worker's block: begun work finishes, other work goes back."""
 
 
 def serve(capabilities: str = "", parallel: int = 0, *, drain: bool = False) -> int:
@@ -105,7 +105,7 @@ def _checked(parallel: int, settings: Settings) -> int:
     if parallel < 0:
         raise UsageError(f"--parallel {parallel}: at least 1")
     if parallel > settings.parallel:
-        say(f"this machine's `parallel` is {settings.parallel}: so many at a time, not {parallel}")
+        say(f"this machine's `parallel` is {settings.parallel}, so not {parallel} at a time")
     return parallel
 
 
@@ -123,7 +123,7 @@ class WorkLine(Line):
 
 
 class WorkerLine(Line):
-    """A living worker."""
+    """A live worker."""
 
     name: str
     host: str
@@ -135,7 +135,7 @@ class WorkerLine(Line):
 
 
 class QueueLine(Line):
-    """Flows that wait and need the same. `served`: whether a living worker of their version has all of that."""
+    """Waiting flows with the same needs. `served`: whether a live worker of their version meets all of them."""
 
     needs: tuple[str, ...]
     waiting: int
@@ -144,7 +144,7 @@ class QueueLine(Line):
 
 
 class QuarantineLine(Line):
-    """A flow that killed its workers in one step: where its whole log lies, and the end of it."""
+    """A flow that killed its workers in one step: where its whole log is, and the end of it."""
 
     flow: str
     step: str

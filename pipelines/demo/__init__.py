@@ -1,1 +1,1 @@
-"""The demo: the whole loop on this machine, in one command, and nothing of it left behind."""
+"""The demo: the whole loop on this machine, in one command, leaving nothing behind."""

@@ -1,1 +1,1 @@
-"""Durable execution behind a small port: flows that go on where a dead process left them."""
+"""Durable execution behind a small port: flows that continue where a dead process left them."""

@@ -71,7 +71,7 @@ Flow = Callable[[WorkflowEngine, Json], Awaitable[Json]]
 
 
 class BugError(Exception):
-    """A flow or a step ended by what is no GoldsmithError: its name and message, as far as they were recorded."""
+    """A flow or a step ended by an error that is not a GoldsmithError: its name and message, as far as recorded."""
 
 
 def encode(value: Any) -> str:

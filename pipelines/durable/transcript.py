@@ -1,4 +1,4 @@
-"""The log of one flow that a worker runs: what is said in its steps, in a file there, and its end for all to read."""
+"""The log of one flow that a worker runs: its steps' output in a local file, and the end of it for all to read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def remove_old(folder: Path) -> None:
 
 
 class Transcript:
-    """What is said of one flow. A disk that is full loses the file's lines, and never the work."""
+    """The output of one flow. A full disk loses lines of the file, but never the work."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

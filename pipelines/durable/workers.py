@@ -1,4 +1,4 @@
-"""Which worker lives: a lock that dies with its process, and the reaper that takes what dead workers left.
+"""Which worker is alive: a lock that dies with its process, and the reaper that takes over dead workers' flows.
 
 Nothing else recovers the flows of a dead process. A worker takes its lock before it executes anything; one whose lock
 is free, in several looks in a row, is dead. A database that restarts drops all locks at once: whoever saw it away looks
@@ -47,7 +47,7 @@ class Locks(Protocol):
 
 
 class AloneLocks:
-    """The locks of a state that one process has to itself: whoever else worked on it is dead."""
+    """The locks of a state that only one process may use: any other process that worked on it is dead."""
 
     looks = 1
     alone = True

@@ -1,1 +1,1 @@
-"""Fleets: what people write about them, what runs in them, and the engines that hold them."""
+"""Fleets: their files, their members, and the engines that run them."""

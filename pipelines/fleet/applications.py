@@ -1,4 +1,4 @@
-"""Which application images stand on a golden image of which a newer release is out. Pure."""
+"""Which application images are built on a golden image that has a newer release. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.fleet.violations import Judged, named, superseded
 
 @dataclass(frozen=True)
 class Application:
-    """An application image that must be built again on `newest`: its newest build stands on the older release `base`.
+    """An application image that must be built again on `newest`: its newest build uses the older release `base`.
 
     `members`: those that run it, by name.
     """

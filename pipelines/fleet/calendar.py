@@ -1,4 +1,4 @@
-"""When a rollout may act, and on how many members, as people write it: amounts, windows, freezes, budgets. Pure."""
+"""When a rollout may act, and on how many members, as written in files: amounts, windows, freezes, budgets. Pure."""
 
 from __future__ import annotations
 

@@ -20,7 +20,11 @@ def load_fleet(roots: Sequence[Path], name: str) -> Fleet:
     """The fleet `name`. Raises ContentError that suggests the nearest names."""
     fleets = load_fleets(roots)
     if name not in fleets:
-        hint = nearest(name, fleets) if fleets else "none is defined yet; ./goldsmith adopt drafts one of what runs"
+        hint = (
+            nearest(name, fleets)
+            if fleets
+            else "none is defined yet; ./goldsmith adopt drafts one from a running service"
+        )
         raise ContentError(f"unknown fleet: {name}", hint=hint)
     return fleets[name]
 

@@ -98,7 +98,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class StrategyWords:
-    """What people call a group and its strategy: `called` with its size, and what to change where it does too much."""
+    """The words for a group and its strategy: `called` with its size, and what to change if it does too much."""
 
     called: str
     fewer_missing: str
@@ -177,7 +177,7 @@ class _Baked:
 
 
 class Bakes:
-    """For how long all of a group is new and well, as this process has seen it: it starts over in another one.
+    """For how long all of a group has been new and healthy, as this process has seen it; another process starts over.
 
     Time counts from look to look, so that a clock that jumps, or a machine that sleeps, bakes nothing.
     """

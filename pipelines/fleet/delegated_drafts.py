@@ -1,4 +1,4 @@
-"""The drafts of the files of Kubernetes, ECS and EKS fleets, from what keeps members there already. Pure.
+"""Drafts the files of Kubernetes, ECS and EKS fleets from existing services. Pure.
 
 Each choice has a comment that says from what it was derived.
 """
@@ -78,7 +78,7 @@ class UnadoptedService(UnadoptedInCluster):
 
 @dataclass(frozen=True)
 class UnadoptedNodeGroup(UnadoptedInCluster):
-    """A managed node group. `left_alone`: why a rollout would leave it alone."""
+    """A managed node group. `left_alone`: why a rollout would skip it."""
 
     group: NodeGroup
     left_alone: str = ""
@@ -91,7 +91,7 @@ class UnadoptedNodeGroup(UnadoptedInCluster):
 
 @dataclass(frozen=True)
 class UnadoptedWorkload:
-    """An object of Kubernetes that keeps pods and is in no fleet. `golden` and `called` as of an UnadoptedInCluster."""
+    """A Kubernetes object that owns pods and is in no fleet. `golden` and `called` as for an UnadoptedInCluster."""
 
     group: Workload
     place: Kubernetes

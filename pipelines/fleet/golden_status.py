@@ -1,4 +1,4 @@
-"""How golden images stand today, wherever they run: their date, what their channel left, what the policy refuses."""
+"""The status of golden images, wherever they run: their date, what their channel left, what the policy refuses."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ NOT_OF_THE_IMAGE = ("judges", REPRODUCED_EVALUATED, "checks", "policy-review", "
 
 @dataclass(frozen=True)
 class GoldenStatus:
-    """Answers for one judging of one fleet, from the ledger and the present policies; who reads where members' images
-    come from adds what a registry or a cloud tells.
+    """Answers for one judging of one fleet, from the ledger and the present policies; the reader of members' provenance
+    adds answers of a registry or a cloud.
     """
 
     fleet: Fleet

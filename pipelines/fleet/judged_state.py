@@ -28,7 +28,7 @@ Owners = Callable[[str], str]
 
 
 class ViolationLine(Line):
-    """One rule that a member breaks. `stands`: it counts, for it is not waived and more than recorded.
+    """One rule that a member breaks. `stands`: it counts, because it is not waived and more than recorded.
 
     `evidence`: what was found, a line for each thing. `repairs`: what ends it, the best first; `todo` says how. `side`:
     whether it is the golden image's (base) or what came on top (yours). `acts`: who has to.
@@ -79,7 +79,7 @@ class JudgedMember(Line):
 
 
 class JudgedFleet(Line):
-    """One fleet. `checked_at` is null, and `members` empty, where it was never checked."""
+    """One fleet. `checked_at` is null, and `members` empty, if it was never checked."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""The values that fleets are about: members, and what is known of the images they run. Pure."""
+"""The values of fleets: members, and what is known of their images. Pure."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def is_shared(mode: str | None) -> bool:
 
 @dataclass(frozen=True)
 class Member:
-    """One running instance. `id` is `account/region/kind/id`; `handle` is what its engine calls this very instance.
+    """One running instance. `id` is `account/region/kind/id`; `handle` is the engine's name for this exact instance.
 
     `image` is the reference it was started from, `digests` every digest by which its image may be known, `layers` the
     digests of its unpacked layers, base first. `since` is when it was made. `protected_until` is what its
@@ -106,7 +106,7 @@ def require_read(unread: Sequence[Unread], what: str) -> None:
 
 @dataclass(frozen=True)
 class Followed:
-    """An image that others made, of a tag that is followed: first seen here at `seen`; None: it never was.
+    """An image that others made, from a followed tag: first seen here at `seen`; None: it never was.
 
     `newer` is another digest that the tag may be taken at, since `newer_since`; empty where there is none yet. `older`:
     the digests that the tag named before what runs. `digest`: by which a registry knows what runs, if any is known.
@@ -122,7 +122,7 @@ class Followed:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a member's image comes from, as the ledger and the registry tell it.
+    """Where a member's image comes from, according to the ledger and the registry.
 
     `release` is the newest release over the member's own content, and its date is the member's date. `base` is the
     newest release over the golden content that an application image stands on. `latest` is what the channel of that
@@ -186,7 +186,7 @@ class ReplacementImage:
 
 @dataclass(frozen=True)
 class Changes:
-    """What another image changes in a member beside its files, a line for each thing.
+    """What another image changes in a member besides its files, a line for each thing.
 
     `forbids`: why the member would not bear it; empty where nothing is known to be wrong. `user`: as whom the new
     container runs; None: as the old one. `unread`: why that is not known. `breaks`: the rules that are enforced, and
@@ -241,7 +241,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Read:
-    """One look at an instance's health, and what was seen. `ended`: it has stopped, and waiting is of no use."""
+    """One look at an instance's health, and its details. `ended`: it has stopped, so waiting is useless."""
 
     good: bool
     text: str

@@ -1,4 +1,4 @@
-"""What people write in `pipelines/fleets/<name>.toml`, strict and frozen. Only limits that are honoured exist."""
+"""The format of `pipelines/fleets/<name>.toml`, strict and frozen. Only limits that are honoured exist."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ class Method(StrEnum):
 
 
 class Zones(StrEnum):
-    """How the members of one wave lie in the zones: all in one, a zone after the other; or spread over them."""
+    """How the members of one wave are spread over zones: all in one, a zone after the other; or over several."""
 
     ONE_BY_ONE = "one_by_one"
     SPREAD = "spread"
 
 
 class Approval(StrEnum):
-    """Who may begin a rollout. `required`: a second person approves its plan first; `none`: anybody, the night too."""
+    """Who may begin a rollout. `required`: a second person approves its plan first; `none`: anybody, also nights."""
 
     REQUIRED = "required"
     NONE = "none"
@@ -239,7 +239,7 @@ class Eks(Content):
 
 
 class Health(Content):
-    """How a member shows that it serves; http and tcp are asked from this host.
+    """How a member shows that it serves; http and tcp are checked from this host.
 
     `docker`: the image's own health check. `ec2`: status checks and target groups, which http and tcp ask for as well.
     `kubernetes`: the probes of its pods. `ecs`: what ECS says of its tasks.
@@ -264,7 +264,7 @@ class Health(Content):
 
 
 class ViolatingFraction(Content):
-    """Which part of the fleet may violate before the inventory itself looks implausible and nothing is rolled."""
+    """The part of the fleet that may violate before the inventory looks implausible and nothing is rolled."""
 
     expired: Fraction = 1.0
     unknown: Fraction = 0.5

@@ -19,7 +19,7 @@ from pipelines.fleet.members import BACK, REHEARSAL
 
 @dataclass(frozen=True)
 class Orphan:
-    """One thing that a rollout launched, or kept, and that is no member. `held`: why it stays whatever its lease says.
+    """One thing that a rollout launched, or kept, and that is not a member. `held`: why it stays whatever its lease.
 
     `where` is the engine, or `account/region`.
     """
@@ -35,7 +35,7 @@ class Orphan:
 
 @dataclass(frozen=True)
 class Reaping:
-    """What becomes of one thing, and why."""
+    """What happens to one thing, and why."""
 
     orphan: Orphan
     remove: bool

@@ -16,11 +16,11 @@ from pipelines.fleet.members import Changes, Key, Member, Provenance, Read, Repl
 
 
 class GoneError(OutsideError):
-    """The old instance is no longer there: trying again is useless."""
+    """The old instance is no longer there: retrying is useless."""
 
 
 class InProgressError(OutsideError):
-    """What was asked for has begun and takes its time: asked again, it goes on. A new `waits_for` is progress."""
+    """The operation has begun and takes time: repeat it to continue. A new `waits_for` is progress."""
 
     def __init__(self, waits_for: str) -> None:
         super().__init__(f"waiting for {waits_for}")
@@ -28,7 +28,7 @@ class InProgressError(OutsideError):
 
 
 class UnseenError(OutsideError):
-    """A service shows nothing of what was asked for: that was never begun, or is not shown yet."""
+    """A service shows nothing of the request: it was never begun, or is not shown yet."""
 
 
 class MemberFleet(Protocol):
@@ -98,7 +98,7 @@ class MemberFleet(Protocol):
 
 
 class Progress(StrEnum):
-    """How a service's own rolling stands."""
+    """The progress of a service's own rolling."""
 
     RUNNING = "running"
     DONE = "done"
@@ -129,7 +129,7 @@ class Group:
 
 @dataclass(frozen=True)
 class GroupPin:
-    """What a group runs, exactly: a version of the template that it starts members from. A rollback goes to that.
+    """What a group runs, exactly: a version of the template that it starts members from. A rollback returns to that.
 
     `version` may be an image by digest, where the template names it by a tag.
     """
@@ -140,7 +140,7 @@ class GroupPin:
 
 @dataclass(frozen=True)
 class Pacing:
-    """How a service is asked to roll: percentages of `desired` that stay healthy, and where and how long it pauses."""
+    """The pace given to a service: percentages of `desired` that stay healthy, and where and how long it pauses."""
 
     min_healthy_percent: int
     max_healthy_percent: int
@@ -171,7 +171,7 @@ class Pacing:
 
 @dataclass(frozen=True)
 class Watched:
-    """One look at a service's own rolling: `percent` done, and what it says itself.
+    """One look at a service's own rolling: `percent` done, and the service's own message.
 
     `stuck`: something is in the way of its going back, which `roll_back` takes away when it is asked for again.
     """

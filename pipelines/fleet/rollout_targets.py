@@ -1,4 +1,4 @@
-"""What rollouts may touch at AWS: the members of fleets by their selectors, and what rollouts launched. Pure."""
+"""What rollouts may touch at AWS: members of fleets by their selectors, and what rollouts launched. Pure."""
 
 from __future__ import annotations
 

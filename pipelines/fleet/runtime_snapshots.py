@@ -1,4 +1,4 @@
-"""What the ledger keeps of how members run, as values; and whether a policy asks for that. Pure."""
+"""What the ledger keeps of how members run, as values; and whether a policy requires it. Pure."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Judged:
 
 
 class FleetJudge:
-    """Judges the members of a fleet at one moment. Members of one image share what is known of it."""
+    """Judges the members of a fleet at one moment. Facts about an image are shared by all its members."""
 
     def __init__(
         self, fleet: str, policy: Policy, waivers: Sequence[Waiver], now: datetime, own_registry: str = ""
@@ -213,7 +213,7 @@ def only_recorded(reason: Reason) -> bool:
 
 
 class PolicyState(StrEnum):
-    """Where a member stands before the policy. What could not be read is not within it."""
+    """A member's state under the policy. A member that could not be read is not within it."""
 
     WITHIN = "within policy"
     OUT = "out of policy"
@@ -222,7 +222,7 @@ class PolicyState(StrEnum):
 
 @dataclass(frozen=True)
 class MemberVerdict:
-    """What is to be said of a member: the rules that it violates, and when the first of that must be gone.
+    """The verdict about a member: the rules that it violates, and the first deadline.
 
     `superseded`: a newer release is out, whether the policy minds or not.
     """
@@ -281,7 +281,7 @@ MOST_EVIDENCE = 20  # lines that are kept of what was found against a member by 
 
 @dataclass(frozen=True)
 class CheckedMember:
-    """A judged member as the ledger keeps it, for who does not ask the world again.
+    """A judged member as the ledger keeps it, for readers that do not query again.
 
     `image` is what it was started from, `golden` the name of the golden image that it is judged by, `release` that
     one's digest and `runs` its content's, or the image's own. `on_base`: its image only stands on the golden one, and

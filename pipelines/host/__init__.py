@@ -1,1 +1,1 @@
-"""The host that all of it runs on: what it must offer, and the engine and registry of our own where it has none."""
+"""The host that all of it runs on: what it must have, and our own engine and registry if it has none."""

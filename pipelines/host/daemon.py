@@ -1,4 +1,4 @@
-"""Long-lived processes of ours that outlive a command: started once, found again, stopped for good."""
+"""Our long-running processes that outlive a command: started once, found again, stopped for good."""
 
 from __future__ import annotations
 

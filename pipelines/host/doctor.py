@@ -1,4 +1,4 @@
-"""`doctor`: what this machine has, what it lacks, and what each lack costs. It changes and starts nothing."""
+"""`doctor`: what this machine has, what it lacks, and what does not work without it. It changes and starts nothing."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def _reached(settings: Settings, uri: str, suite: str) -> tuple[bool, str]:
         return present, f"{uri}: {'a folder' if present else 'no such folder'}"
     status = _status(f"{folder}InRelease", proxy=settings.packages.proxy)
     if status == "401":
-        return True, f"{uri}: answers, and asks for a login (apt's auth.conf.d)"
+        return True, f"{uri}: answers, but requires a login (apt's auth.conf.d)"
     return status == "200", f"{uri}: {'answers' if status == '200' else status}"
 
 

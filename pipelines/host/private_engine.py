@@ -1,4 +1,4 @@
-"""The private Docker Engine: where the host has none, or one without the containerd image store that builds need.
+"""The private Docker Engine: used if the host has none, or one without the containerd image store that builds need.
 
 It shares nothing with the host's own engine: own data, socket, bridge and address pool, and it leaves the host's
 firewall alone but for rules about its own addresses. It runs in a mount namespace of its own.

@@ -35,7 +35,7 @@ SERVICE_POLICY = Path(__file__).with_name("policy-rc.d.sh")
 
 @dataclass(frozen=True)
 class Tool:
-    """Something that the host must have: a program or, where it begins with a slash, a file.
+    """Something that the host must have: a program or, if it begins with a slash, a file.
 
     `package` brings it on Debian and Ubuntu; `costs` is what stops working without it. `need`: who needs it; who builds
     no machine images does without those for machines. `library`: the package of a library that it is bound to, version

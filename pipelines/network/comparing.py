@@ -1,4 +1,4 @@
-"""What differs between the network as it is written and what is there: too open, too closed, unknown. Pure."""
+"""Differences between the defined network and the actual one: too open, too closed, unknown. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says what definitions of a role have to say of their firewall, and writes that into their text. Pure."""
+"""Writes the network's rules into the firewall params of its roles' definitions. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Renders who may talk to whom as networks of a Docker Engine, and orders the change from what is there. Pure.
+"""Renders who may talk to whom as Docker networks, and orders the changes from the present ones. Pure.
 
 A network of Docker knows no ports and no direction: two roles that have a rule between them share one, and nobody else
 is on it. What a role has with the outside is a network of its own, on which containers do not reach each other.

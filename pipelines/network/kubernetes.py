@@ -1,4 +1,4 @@
-"""Renders the rules of roles as NetworkPolicies: all is denied in their namespaces but for what a rule names. Pure."""
+"""Renders the rules of roles as NetworkPolicies: their namespaces deny everything except what a rule names. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edge: reads the ruleset and the listening sockets of this machine, or what another one said of its own."""
+"""Edge: reads the ruleset and the listening sockets of this machine, or another machine's output of the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_sockets(file: str) -> str:
 
 
 def _hint(program: str) -> str:
-    return f"run it as root where {program} is installed, or give what it said there with --ruleset and --sockets"
+    return f"run it as root where {program} is installed, or give its output there with --ruleset and --sockets"
 
 
 def _file(name: str, limit: Limit) -> bytes:

@@ -1,4 +1,4 @@
-"""What people write in `network/`: roles, and the rules between them; and all files as one network. Pure."""
+"""The format of `network/`: roles, and the rules between them; and all files as one network. Pure."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def has_port(ports: str, one: str) -> bool:
 
 
 class RoleGroup(Content):
-    """A security group of EC2 that all members of a role have, and whose rules are this network's alone."""
+    """An EC2 security group that all members of a role have, and whose rules only this network sets."""
 
     id: Annotated[str, matching(r"^sg-[0-9a-f]{8,17}$", 'a security group such as "sg-0123456789abcdef0"')]
     region: Region
@@ -100,7 +100,7 @@ class Pods(Content):
 
 
 class Role(Content):
-    """Who plays a part, however they run: as machines, in security groups, as containers or as pods."""
+    """The members that play a part, however they run: as machines, in security groups, as containers or as pods."""
 
     what: NonEmpty = Field(description="what it is, for whoever reviews")
     addresses: tuple[Range, ...] = Field((), description="where its members are, and nobody else")
@@ -143,7 +143,7 @@ class NetworkFile(Content):
 
 @dataclass(frozen=True)
 class PlacedRule:
-    """A rule, and where it stands."""
+    """A rule, and its place in a file."""
 
     rule: NetworkRule
     file: Path | str

@@ -1,4 +1,4 @@
-"""What is open, as sets of who, whom and which ports; and what one set has that another lacks. Pure."""
+"""What is open, as sets of source, target and ports; and what one set has that another lacks. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves a role or a range of addresses everywhere it stands, and says who gains and loses which way. Pure."""
+"""Renames a role or an address range everywhere it is used, and says who gains and loses access. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipelines.network.openings import Opening, both_families, minus, told
 
 @dataclass(frozen=True)
 class Moved:
-    """One file: its text before and after, and the keys at which the name stood."""
+    """One file: its text before and after, and the keys that contained the name."""
 
     before: str
     after: str
@@ -82,7 +82,7 @@ def _put(place: Any, key: Any, moved: Callable[[str], str]) -> bool:
 
 @dataclass(frozen=True)
 class WayChange:
-    """Who loses and who gains which way, a line each; empty where only names change."""
+    """Who loses and who gains access, a line each; empty if only names change."""
 
     loses: tuple[str, ...]
     gains: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Renders the rules of roles as rules of their security groups, and orders the change from what is there. Pure."""
+"""Renders the rules of roles as security group rules, and orders the changes from the present ones. Pure."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The night: one durable flow from newer packages and feeds to the fleets, the report and whoever is told."""
+"""The night: one durable flow from newer packages and feeds to the fleets, the report and the messages."""

@@ -1,4 +1,4 @@
-"""The flow of a night: what is newer, the images that have work, what is over, the fleets, the report, people. Pure.
+"""The flow of a night: what is newer, the images that have work, pruning, the fleets, the report, messages. Pure.
 
 Each image that has work is a flow of its own. Its argument and answer are data: any worker that has its needs runs it.
 An image's flow begins when that of the image it stands on has ended well; its id is `<night>/image/<name>`. So has each

@@ -1,4 +1,4 @@
-"""What a night and its images are told and answer: plain values, which the workflow engine records as JSON. Pure."""
+"""The inputs and results of a night and its images: plain values, which the workflow engine records as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class NightOrder:
-    """One night: its id, the one moment that all of it is dated by, and which images it is about.
+    """One night: its id, the one moment that everything in it is dated by, and its images.
 
     `urgent`: only what newer feeds make exploitable or critical, and fixable. `policy` judges in the place of the
     definitions' own.
@@ -67,7 +67,7 @@ class NightOrder:
 
 @dataclass(frozen=True)
 class NightPart:
-    """What came of one part of the night: its lines, what went wrong, and the image that `stable` moved to."""
+    """The result of one part of the night: its lines, what went wrong, and the image that `stable` moved to."""
 
     lines: tuple[NightlyLine, ...] = ()
     failure: Failure | None = None
@@ -88,7 +88,7 @@ class FeedNews:
 
 @dataclass(frozen=True)
 class DaysLeft:
-    """How long an image's stable release is good for; `near`: less than its definition's `warn_before`."""
+    """How long an image's stable release remains valid; `near`: less than its definition's `warn_before`."""
 
     days: int
     near: bool
@@ -132,7 +132,7 @@ class FleetJob:
 
 @dataclass(frozen=True)
 class ImageAnswer:
-    """What became of one image on its way to `candidate`: published, re-dated, unchanged, refused or failed.
+    """What happened to one image on its way to `candidate`: published, re-dated, unchanged, refused or failed.
 
     `built` says whether it was built this night, and `reasons` why, or why it was refused or failed; `stopped_by` names
     the image that it stands on and that failed or was refused. `left`: how long its `stable` release is good for;
@@ -169,7 +169,7 @@ class NightPlan:
 
 @dataclass(frozen=True)
 class NightRecord:
-    """A whole night as its flow answers it: the parts `before` and `after` the images, and these.
+    """A whole night as its flow returns it: the parts `before` and `after` the images, and these.
 
     `nothing_urgent`: it ended at once, since no exploited or critical hole can be fixed; `in_vain`: or since that was
     tried in vain before, and the index is still the same.

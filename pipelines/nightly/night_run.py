@@ -1,4 +1,4 @@
-"""Begin a night and carry it to its end, after those that an earlier process left: lock, engine, ledger. Edge."""
+"""Begins a night and completes it, after those that an earlier process left: lock, engine, ledger. Edge."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _too_late(context: Context, night: Night) -> str:
         return "another version of Goldsmith began it"
     age, began = context.now - night.begun_at, f"it began on {night.begun_at:%Y-%m-%d %H:%M} UTC"
     if age < -GIVEN_UP_AFTER:  # all that it publishes would be dated by that
-        return f"{began}, which is still to come: the clock was wrong then, or is now"
+        return f"{began}, which is in the future: the clock was wrong then, or is now"
     return f"{began}, and a new night knows more" if age > GIVEN_UP_AFTER else ""
 
 
@@ -194,7 +194,7 @@ def run_nightly(
 
 def _tell_of_no_end(context: Context, error: GoldsmithError) -> None:
     """Tell people of a whole night that could not begin, or broke off: else they would have to miss its message."""
-    text = f"the night of {context.now:%Y-%m-%d %H:%M} UTC did not come to its end: {error.message}"
+    text = f"the night of {context.now:%Y-%m-%d %H:%M} UTC did not finish: {error.message}"
     message = Message(Event.NIGHT, "", "", f"{text}; exit code {error.exit_code}", context.now)
     for failed in tell(context.settings, message)[1]:
         say(f"not every message was sent: {failed.message}")
@@ -209,6 +209,6 @@ def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> in
         rows = [[line.kind, line.name, line.status, line.detail.splitlines()] for line in night.lines]
         print_table(["what", "name", "outcome", "detail"], rows)
         report = f"\nreport: {night.report}" if night.report else ""
-        by = f"\njudged by the policy {night.policy}, in the place of the definitions' own" if night.policy else ""
+        by = f"\njudged by the policy {night.policy} instead of the definitions' own" if night.policy else ""
         out().print(f"\n{night.summary}{by}{report}", soft_wrap=True)
     return finish(failures)

@@ -196,7 +196,7 @@ def longest_ago(names: Sequence[str], asked: Mapping[str, datetime]) -> list[str
 
 
 class _Look:
-    """Looks at images of which nothing has to be built."""
+    """Looks at images for which nothing has to be built."""
 
     def __init__(self, found: _Planned, planner: Planner) -> None:
         self._found = found

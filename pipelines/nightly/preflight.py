@@ -1,4 +1,4 @@
-"""Whether a night can work at all, asked before it asks, builds or changes anything. Edge."""
+"""Checks whether a night can work at all, before it queries, builds or changes anything. Edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of a night as it acts through them: on mirror, feeds, store, registry, fleets, ledger. Edge."""
+"""The stages of a night as it acts through them: mirror, feeds, store, registry, fleets, ledger. Edge."""
 
 from __future__ import annotations
 

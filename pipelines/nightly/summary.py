@@ -1,4 +1,4 @@
-"""What a night says: a line for each part, one sentence for people, and its whole as JSON. Pure."""
+"""A night's summary: a line for each part, one sentence for people, and all of it as JSON. Pure."""
 
 from __future__ import annotations
 

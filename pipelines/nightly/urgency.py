@@ -1,4 +1,4 @@
-"""What cannot wait for the night: exploited or critical holes of our images that can be fixed now. Edge.
+"""What cannot wait for the night: exploited or critical vulnerabilities of our images that can be fixed now. Edge.
 
 It is asked of the data as it is now and not of what changed since it was last told: a run that was killed after it had
 told of a change asks again and finds the same.

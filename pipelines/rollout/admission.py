@@ -1,4 +1,4 @@
-"""Whether a rollout may replace members at this moment, and how many: people, windows, budgets, floor. Pure."""
+"""Whether a rollout may replace members now, and how many: people, windows, budgets, floor. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan as a file that somebody approves, and what has moved in the world since. Pure.
+"""A plan as a file that somebody approves, and what has changed since. Pure.
 
 The digest over the file finds slips and changes by hand; it is no signature. So the ledger says who made the plan of a
 digest and who approved it; floor, waves and members are planned again from the fleet's file; and each step is judged
@@ -195,7 +195,7 @@ def _age(document: ApprovedPlan, now: datetime) -> Iterator[str]:
     if now >= document.expires_at:
         yield f"it was good until {document.expires_at:%Y-%m-%d %H:%M} UTC"
     if now < document.made_at:
-        yield f"it was made at {document.made_at:%Y-%m-%d %H:%M} UTC, which is still to come: is a clock wrong?"
+        yield f"it was made at {document.made_at:%Y-%m-%d %H:%M} UTC, which is in the future: is a clock wrong?"
 
 
 def _differing(planned: Any, present: Any, key: str = "") -> Iterator[str]:

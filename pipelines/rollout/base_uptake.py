@@ -1,4 +1,4 @@
-"""Edge: tells owners that a base of their application has a newer release, and has the application built again.
+"""Edge: tells owners that their application's base has a newer release, and requests a build on it.
 
 Once for each application and base release: the ledger counts each try before it is made, so that a crash repeats it at
 most, with the same key; a lease keeps other processes from making it meanwhile. A try that fails is repeated by the

@@ -1,4 +1,4 @@
-"""The flow of one group that a service rolls: pinned, begun, watched, brought back. Pure."""
+"""The flow of one group that a service rolls: pinned, begun, watched, rolled back. Pure."""
 
 from __future__ import annotations
 

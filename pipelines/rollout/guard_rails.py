@@ -1,4 +1,4 @@
-"""Which replacements must not be started: a new container like the old one would break a rule that is enforced. Pure.
+"""Which replacements must not be started: a new container like the old one would break an enforced rule. Pure.
 
 A rollout takes over what a container was started with. So without these, each roll would start again what the policy
 forbids, and start the rule's grace again.

@@ -1,4 +1,4 @@
-"""Edge: sends one mail to one person by the SMTP server of the settings, over TLS, a few times if need be."""
+"""Edge: sends one mail to one person by the SMTP server of the settings, over TLS, with a few retries."""
 
 from __future__ import annotations
 

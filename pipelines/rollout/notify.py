@@ -1,4 +1,4 @@
-"""Edge: tells people what a rollout does, through a program or a webhook. A message that is lost stops nothing."""
+"""Edge: tells people what a rollout does, through a program or a webhook. A lost message stops nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rollout's plan as data: its waves, its groups, whom it leaves alone, and what it asks of services. Pure."""
+"""A rollout's plan as data: its waves, its groups, the members it skips, and what it needs of services. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rollouts seen and told from outside, by the ledger: how one stands, what was, and what people tell it. Edge."""
+"""Rollouts seen and commanded from outside, by the ledger: status, history, commands. Edge."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def why_not_again(ledger: Ledger, fleet: str, target: ReplacementImage) -> str:
         state = from_json(RolloutState, found)
         if state.target.rpartition("@")[2] != target.digest:
             continue
-        again = f"./goldsmith roll.start {fleet} takes it all the same"
+        again = f"./goldsmith roll.start {fleet} rolls to it anyway"
         if state.id.endswith(BACK) or commands_of(ledger, state.id).desired_state is DesiredState.ROLLBACK:
             return f"{state.id} took it back; {again}"
         if not state.failure:

@@ -1,4 +1,4 @@
-"""Begin and execute rollouts: finish what an earlier process left, then start, roll back, or roll by itself. Edge."""
+"""Begins and executes rollouts: finishes earlier work, then starts, rolls back, or rolls by itself. Edge."""
 
 from __future__ import annotations
 

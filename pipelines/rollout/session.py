@@ -278,7 +278,7 @@ class FleetSession:
 def _within(judged: Sequence[Judged]) -> str:
     """Why what is judged is no longer to be replaced."""
     waived = any(reason.waived_by for one in judged for reason in one.reasons)
-    return "it is waived by now" if waived else "it no longer violates"
+    return "it is waived now" if waived else "it no longer violates"
 
 
 @contextmanager

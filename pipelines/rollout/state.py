@@ -1,4 +1,4 @@
-"""A rollout's values: how far it is, what people want of it, the orders of its flows, and what these act through. Pure.
+"""A rollout's values: how far it is, what people want of it, the orders of its flows, and the ports of these. Pure.
 
 The states are what people read; flows go by the workflow engine's record.
 """

@@ -1,4 +1,4 @@
-"""How a flow acts: fenced, held by a pause, tried again where the world fails, never by a clock. Pure.
+"""How a flow acts: fenced, held by a pause, retried after outside failures, never by a clock. Pure.
 
 A context is what a flow works on: one member, one group, or the whole rollout (`Rolling`).
 """

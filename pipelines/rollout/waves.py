@@ -1,4 +1,4 @@
-"""Which members are replaced together, when, and whose deadline that does not meet because of which limit. Pure."""
+"""Which members are replaced together, when, and which deadlines that misses because of which limit. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules in the form of the program that keeps them: cron, systemd, GitHub, GitLab, Kubernetes, EventBridge.
+"""Schedules in the format of other schedulers: cron, systemd, GitHub, GitLab, Kubernetes, EventBridge.
 
 Each target is the templates of its folder here. What stands in them by default is the least that the run needs.
 """

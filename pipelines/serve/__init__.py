@@ -1,1 +1,1 @@
-"""One long-running process in the place of cron: a schedule, webhooks, health and metrics."""
+"""One long-running process instead of cron: a schedule, webhooks, health and metrics."""

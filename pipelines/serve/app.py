@@ -1,4 +1,4 @@
-"""Edge: what `serve` answers over HTTP. Read-only, but for webhooks, which must be signed and are served once.
+"""Edge: what `serve` answers over HTTP. Read-only except for webhooks, which must be signed and are accepted once.
 
 Who looks at the page is told by server-sent events when the state is another.
 """

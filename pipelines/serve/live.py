@@ -1,4 +1,4 @@
-"""The page as `serve` shows it: made again when the state changes, and told to those who look at it. Edge."""
+"""The page as `serve` shows it: made again when the state changes, and pushed to its viewers. Edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `/metrics` tells, in Prometheus' text format."""
+"""The content of `/metrics`, in Prometheus' text format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When `serve` starts work, and which work serves all that waits."""
+"""When `serve` starts work, and which run covers all that waits."""
 
 from __future__ import annotations
 

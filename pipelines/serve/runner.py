@@ -1,4 +1,4 @@
-"""Edge: runs `nightly` for what waits, one at a time, each in a process of its own.
+"""Edge: runs `nightly` for due work, one at a time, each in its own process.
 
 What waits stands in the ledger before anything is done, and is done only when the process has ended: who is killed
 in between finds it again. `nightly` itself goes on where a killed one stopped.

@@ -60,7 +60,7 @@ def test_an_image_that_holds_enough_and_explains_the_rest_is_allowed():
         (measure(0, 0, outcome=Outcome.PASS), "it evaluated no rule"),
         (measure(profile="cis_level2_server"), "it measured by cis_level2_server"),
         (measure(profile=""), "it evaluated no rule"),
-        (measure(49), "it evaluated 49 rules; the policy asks for 50"),
+        (measure(49), "it evaluated 49 rules; the policy requires 50"),
     ],
 )
 def test_an_image_that_was_not_measured_is_refused(measured, why):
@@ -80,7 +80,7 @@ def test_the_score_counts_what_is_explained_as_broken():
     six = verdict(measure(100, 6), explained=explained)
     [refusal] = six.refusals
     assert refusal.rule == "benchmark-score"
-    assert refusal.what == ("94.0 % of cis_level1_server holds (94 of 100 rules evaluated); the policy asks for 95 %")
+    assert refusal.what == ("94.0 % of cis_level1_server holds (94 of 100 rules evaluated); the policy requires 95 %")
     assert 'rules = ["benchmark-score"]' in refusal.waiver
 
 

@@ -221,7 +221,7 @@ def explained(*subjects: str) -> dict[str, Any]:
             (
                 "image.judges.enforcement: audit, and the floor says warn",
                 "image.judges.grace: 1d, and the floor says 0s",
-                "image.judges.minimum: 1, and the floor asks for 2",
+                "image.judges.minimum: 1, but the floor requires 2",
                 "image.judges.data_max_age: 8d, and the floor accepts 7d",
             ),
         ),
@@ -239,20 +239,20 @@ def explained(*subjects: str) -> dict[str, Any]:
             two({}),
             ("image.misconfigurations.enforcement: audit, and the floor says warn",),
         ),
-        (two({}), two({"benchmark": BENCHMARK}), ("image.benchmark.profile: none, and the floor asks for cis",)),
+        (two({}), two({"benchmark": BENCHMARK}), ("image.benchmark.profile: none, but the floor requires cis",)),
         (two({"benchmark": BENCHMARK}), two({}), ()),
         (
             two({"benchmark": {**BENCHMARK, "profile": "other", "minimum_score": 1}}),
             two({"benchmark": BENCHMARK}),
-            ("image.benchmark.profile: other, and the floor asks for cis",),
+            ("image.benchmark.profile: other, but the floor requires cis",),
         ),
         (
             two({"benchmark": {"profile": "cis", "minimum_score": 89, "minimum_rules": 9, "enforcement": "warn"}}),
             two({"benchmark": BENCHMARK}),
             (
                 "image.benchmark.enforcement: warn, and the floor says enforce",
-                "image.benchmark.minimum_score: 89.0, and the floor asks for 90.0",
-                "image.benchmark.minimum_rules: 9, and the floor asks for 10",
+                "image.benchmark.minimum_score: 89.0, but the floor requires 90.0",
+                "image.benchmark.minimum_rules: 9, but the floor requires 10",
             ),
         ),
         (
@@ -279,8 +279,8 @@ def explained(*subjects: str) -> dict[str, Any]:
             two({}),
             two({}, {"max_age": {"limit": "60d"}, "approved_source": {}}),
             (
-                "running.max_age: not asked, and the floor asks for it",
-                "running.approved_source: not asked, and the floor asks for it",
+                "running.max_age: not asked, but the floor requires it",
+                "running.approved_source: not asked, but the floor requires it",
             ),
         ),
         (
@@ -396,7 +396,7 @@ def test_a_share_of_reproduced_packages_is_asked_for_as_strictly_as_the_floor() 
         return weaknesses(changed("image", reproduced=asked), floor)
 
     assert weaker() == weaker(minimum_percent=90, enforcement="enforce") == ()
-    assert weaker(minimum_percent=79) == ("image.reproduced.minimum_percent: 79, and the floor asks for 80",)
+    assert weaker(minimum_percent=79) == ("image.reproduced.minimum_percent: 79, but the floor requires 80",)
     assert weaker(enforcement="audit") == ("image.reproduced.enforcement: audit, and the floor says warn",)
-    assert weaknesses(MACHINE, floor) == ("image.reproduced: not asked, and the floor asks for it",)
+    assert weaknesses(MACHINE, floor) == ("image.reproduced: not asked, but the floor requires it",)
     assert weaknesses(floor, MACHINE) == ()

@@ -183,8 +183,8 @@ REBUILT = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 80, N
     ("report", "least", "what"),
     [
         (REBUILT, 75, ""),
-        (REBUILT, 75.1, "75.0 % of the packages were reproduced (60 of 80); the policy asks for 75.1 %"),
-        (replace(REBUILT, reproduced=0), 1, "0.0 % of the packages were reproduced (0 of 80); the policy asks for 1 %"),
+        (REBUILT, 75.1, "75.0 % of the packages were reproduced (60 of 80); the policy requires 75.1 %"),
+        (replace(REBUILT, reproduced=0), 1, "0.0 % of the packages were reproduced (0 of 80); the policy requires 1 %"),
         (
             replace(REBUILT, data_date=NOW - 8 * DAY), 0,
             "it is not known how many packages were reproduced: its data is of 2026-11-17, 8 days old; the policy "
@@ -200,7 +200,7 @@ REBUILT = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 80, N
 def test_a_policy_may_ask_how_many_packages_others_reproduced(
     report: ScanReport | None, least: float, what: str
 ) -> None:
-    """What nobody told is not enough, even where the policy asks for nothing but to be told."""
+    """What nobody told is not enough, even where the policy requires nothing but to be told."""
     rule = Reproduced(minimum_percent=least)
     reasons = list(reproduced(rule, RULE, "web", [report] if report else [], NOW))
     assert [reason.what for reason in reasons] == ([what] if what else [])

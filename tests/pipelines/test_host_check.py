@@ -76,7 +76,7 @@ def test_files_are_asked_once_and_what_runs_where_a_check_looks_at_it() -> None:
     assert [one.name for one in questions([files, both], controls(files, both, before_boot=True))] == ["both.live"]
     left, _ = results([files, both], [], {})
     assert (left.outcome, left.evidence) == (Outcome.NOT_APPLICABLE, host_check.BEFORE_BOOT)
-    with pytest.raises(UsageError, match="nothing is asked of a host: files is about images"):
+    with pytest.raises(UsageError, match="nothing to check on a host: files concerns images"):
         check_host(engine_address("ssh://nobody@host.invalid"), [files], controls(files, before_boot=True))
 
 

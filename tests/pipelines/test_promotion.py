@@ -234,7 +234,7 @@ def test_a_date_to_come_neither_soaks_nor_waits_in_silence(
             assert isinstance(decided, PromotionDecision)
             assert decided.waits
             continue
-        with pytest.raises(RefusedError, match=rf"{channel} is dated .* which is still to come") as error:
+        with pytest.raises(RefusedError, match=rf"{channel} is dated .* which is in the future") as error:
             promotion.soak(context, to, candidate.name, candidate, stable)
         assert f"image.promote {candidate.name}" in error.value.hint
     monkeypatch.setattr(promotion, "urgent_fixes", lambda *_: ("CVE-1",))

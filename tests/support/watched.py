@@ -135,7 +135,7 @@ def _reason(
     *, audit: bool = False,
 ) -> Reason:  # fmt: skip
     return Reason(
-        rule, subject, Enforcement.AUDIT if audit else Enforcement.ENFORCE, what, "the policy asks for it",
+        rule, subject, Enforcement.AUDIT if audit else Enforcement.ENFORCE, what, "the policy requires it",
         f"./goldsmith roll.start {subject.partition('/')[0]}", since=since, deadline=since + 14 * DAY,
         remedy=Remedy((repair,), Side.YOURS, actor, (evidence,) if evidence else ()),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a worker takes from others: flows of the dead, flows that it carries on purpose, and work that is shared.
+"""What a worker takes over: flows of dead processes, flows that it executes on purpose, and shared work.
 
 Each worker has a queue of its own that nobody else listens to. DBOS's common one would give a flow to any process, so
 also back to the one that it was taken from. Shared work lies in a queue that DBOS does not listen to anywhere: only a

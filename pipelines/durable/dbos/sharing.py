@@ -1,4 +1,4 @@
-"""One process's part in shared work: it takes flows whose needs it has, and tells when nobody has what its own need."""
+"""One process's part in shared work: it takes flows whose needs it meets, and reports flows that nobody can run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Capacity:
 
 @dataclass
 class Taken:
-    """A flow with needs that this process runs: its log, and what gives its place back. `suspect`: it may kill us."""
+    """A flow with needs that this process runs: its log, and how to free its place. `suspect`: it may kill us."""
 
     flow: str
     name: str
@@ -64,7 +64,7 @@ class Taken:
 
 
 class Sharing:
-    """What is shared by one process, and what it has taken from others."""
+    """What one process shares, and what it has taken from others."""
 
     def __init__(self, queue: WorkQueue, offer: Capacity | None) -> None:
         self._queue = queue

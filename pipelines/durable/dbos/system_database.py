@@ -1,4 +1,4 @@
-"""Where the engine keeps its flows, how they are written down, and how DBOS is told so."""
+"""Where the engine keeps its flows and how it records them, and how DBOS is configured for that."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ OPEN_SECONDS = 60
 
 
 class Records(Serializer):
-    """Our records in the place of DBOS's pickles."""
+    """Our records instead of DBOS's pickles."""
 
     def name(self) -> str:
         """What the database calls them."""

@@ -1,4 +1,4 @@
-"""A process that carries flows, and the port as those flows see it."""
+"""A process that executes flows, and the port as those flows see it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ VERSION = "10"  # a flow whose steps or records changed needs another, and is ca
 
 
 class Worker:
-    """A process that carries flows: `with Worker.launched(…) as worker`."""
+    """A process that executes flows: `with Worker.launched(…) as worker`."""
 
     def __init__(
         self,

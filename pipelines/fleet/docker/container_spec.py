@@ -1,4 +1,4 @@
-"""What makes a container that container: read from its `inspect`, carried to the next one, compared after. Pure."""
+"""A container's specification: read from its `inspect`, transferred to the next one, compared after. Pure."""
 
 from __future__ import annotations
 

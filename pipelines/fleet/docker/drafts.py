@@ -1,4 +1,4 @@
-"""Drafts of a fleet's file and of a definition, from what a service shows that was made without Goldsmith. Pure.
+"""Drafts a fleet's file and a definition from a service that was made without Goldsmith. Pure.
 
 Each choice has a comment that says from what it was derived. What nothing says is marked FILL IN.
 """

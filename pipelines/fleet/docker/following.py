@@ -1,4 +1,4 @@
-"""Edge: an image of others whose tag a fleet follows: what the tag names, and what of that is old enough to take."""
+"""Edge: the tag of an image of others that a fleet follows: what it names, and which of that is old enough to use."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ is good for so long: that does not end a rollout, and what it rolls is pinned.
 
 
 class FollowedTag:
-    """What one fleet may take of the tag that it follows, at one moment. The ledger keeps when each digest was seen, by
-    the tag's whole name, and apart from what is built on it: the first pin of a base waits for nothing.
+    """What one fleet may use of the tag that it follows, at one moment. The ledger records when each digest was first
+    seen, by the tag's whole name, separately from base images: the first pin of a base does not wait.
 
     Raises OutsideError where the registry does not answer, and UntrustedError where a rule says who signs the image
     and it is not signed so.

@@ -1,4 +1,4 @@
-"""Edge: the containers of the hosts that a fleet names. Each host is asked for itself; a member stays on its host."""
+"""Edge: the containers on the hosts that a fleet names. Each host is read separately; a member stays on its host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Edge: what the images of containers set by default, by the engine, or by the registry where the engine forgot it."""
+"""Edge: the defaults that containers' images set, by the engine, or by the registry if the engine forgot them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Login = Callable[[str], dict[str, str] | None]
 
 
 class Images:
-    """Answers for one engine, asked for each image once: what an id stands for never changes.
+    """Answers for one engine, queried once for each image: the content of an id never changes.
 
     A tag that is pulled again takes the record of its old image out of the engine's image store, and the containers
     that were made from it run on. What their image set by default is then in the registry alone.

@@ -127,7 +127,7 @@ ENDED = ("exited", "dead")
 
 
 class ContainerInventory:
-    """The containers of one engine. What never changes of a container is asked once, the rest in one list.
+    """The containers of one engine. What never changes in a container is queried once, the rest in one list.
 
     `account` is what the engine calls its machine; `host` what a fleet of several hosts calls this one, else empty.
     `recorded`: the names of the members that the fleet was last seen with.

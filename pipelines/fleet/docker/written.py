@@ -1,4 +1,4 @@
-"""What a compose file or a Dockerfile says of containers, in the words in which the engine would show them. Pure.
+"""What a compose file or a Dockerfile says about containers, in the form in which the engine would show them. Pure.
 
 Such a file may be a stranger's. Its YAML is read with neither types nor tags nor merges of the library's own: all
 values are text, and what aliases make of a few lines is counted before it is walked.

@@ -40,7 +40,7 @@ def _organization(clients: Clients, region: str) -> tuple[str, ...]:
         why = f"the accounts of the organisation cannot be found: {error.message}"
         raise OutsideError(why, hint=NAME_THEM, evidence=error.evidence) from None
     if len(answer) > MOST_ACCOUNTS:
-        why = f"the organisation has more than {MOST_ACCOUNTS} active accounts, which are not all asked for one fleet"
+        why = f"the organisation has more than {MOST_ACCOUNTS} active accounts, too many for one fleet"
         raise RefusedError(why, hint="name those of the fleet: ec2.accounts")
     return answer
 

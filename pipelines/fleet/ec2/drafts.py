@@ -43,7 +43,7 @@ class UnadoptedInstance:
 
 @dataclass(frozen=True)
 class UnadoptedGroup:
-    """An Auto Scaling group. `bare`: those of its instances that do not carry the selector's tags."""
+    """An Auto Scaling group. `bare`: those of its instances that lack the selector's tags."""
 
     name: str
     place: tuple[str, str]
@@ -55,7 +55,7 @@ class UnadoptedGroup:
 
 @dataclass(frozen=True)
 class UnadoptedMachines:
-    """What a fleet is drafted for. `source` says by what it was found; `carried`: whether the selector finds it by now.
+    """What a fleet is drafted for. `source` says how it was found; `carried`: whether the selector finds it now.
 
     `home` is the account that owns the images.
     """

@@ -36,7 +36,7 @@ YIELD = f"or let it ignore the group's template, and tag the group {ROLL_ANYWAY}
 
 @dataclass(frozen=True)
 class Owner:
-    """Another tool that sets a group's launch template: the tag that it leaves, and its own way to a new image.
+    """Another tool that sets a group's launch template: the tag that it leaves, and how that tool changes the image.
 
     `yields`: it can be told to leave the template to us. `name` may hold the tag's `{value}`.
     """
@@ -92,7 +92,7 @@ class ScalingGroup(LaunchTemplates):
         """
         named = self.named()
         if named is None:
-            raise OutsideError(f"{self.name} has no launch template by now")
+            raise OutsideError(f"{self.name} no longer has a launch template")
         found = self.version(*named)
         return str(found["LaunchTemplateId"]), int(found["VersionNumber"]), named[1]
 
@@ -308,10 +308,10 @@ class AutoScalingFleet:
         at = ScalingGroup(self.cloud, group)
         template, version, _ = at.present()
         if template != pinned.template:
-            return f"{group.name} starts from another launch template by now: somebody else has changed it"
+            return f"{group.name} now starts from another launch template: somebody else has changed it"
         made = at.made(rollout, template)
         if version not in {pinned.version, made.version if made else 0}:
-            return f"{group.name} starts from version {version} by now, which somebody else has given it"
+            return f"{group.name} now starts from version {version}, set by somebody else"
         return at.gone(group.name, pinned)
 
     @understood("EC2")
@@ -343,7 +343,7 @@ class AutoScalingFleet:
         """Let the group name its version by number, so that AWS can bring it back."""
         template, version, said = at.present()
         if template != pinned.template or version not in {pinned.version, made.version if made else 0}:
-            by_now = f"{at.name} is at version {version} of {template} by now"
+            by_now = f"{at.name} is now at version {version} of {template}"
             why = f"{by_now}, and {pinned.version} of {pinned.template} was pinned"
             raise RefusedError(why, hint="somebody else has changed it: plan again")
         if said in SYMBOLIC or version != pinned.version:

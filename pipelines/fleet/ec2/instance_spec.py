@@ -1,4 +1,4 @@
-"""What makes an EC2 instance that instance: read from what its region shows, kept while it moves, compared after. Pure.
+"""An EC2 instance's specification: read from its region, kept while it moves, compared after. Pure.
 
 What is asked of EC2 and its load balancers to launch another like it is made here as well.
 
@@ -56,7 +56,7 @@ Registered = tuple[str, str, Registration]
 
 @dataclass(frozen=True)
 class InstanceDescription:
-    """An instance with what hangs on it. `volumes` are by id; `attributes` as DescribeInstanceAttribute calls them.
+    """An instance with its attachments. `volumes` are by id; `attributes` as DescribeInstanceAttribute names them.
 
     `type` is its instance type as DescribeInstanceTypes shows it; `classic` the Classic Load Balancers that it is in.
     """
@@ -219,7 +219,7 @@ def hung_in(tags: Mapping[str, str], begin: str) -> Hung:
 
 @dataclass(frozen=True)
 class ReplacementRecord:
-    """What is written onto the old instance: for which rollout, what the new one starts from, and what hung on it.
+    """What is written onto the old instance: for which rollout, what the new one starts from, and its attachments.
 
     `public`: it was reachable from outside, which nobody can see any more once it is stopped.
     """

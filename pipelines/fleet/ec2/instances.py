@@ -1,4 +1,4 @@
-"""Edge: standalone EC2 instances as a fleet, each replaced by a new instance. Every effect finds what was done before.
+"""Edge: standalone EC2 instances as a fleet, each replaced by a new instance. Every effect finds its earlier attempt.
 
 The new instance is found by the tags that it was launched with, the old one by its id, and what hung on the old one by
 the tags that it was given before the first change; the new one has them too, and goes on where somebody else has ended

@@ -302,7 +302,7 @@ class _Shown:
             yield RunningInstance(self.place.where, shown, image, digest, name in self.checked and serves)
 
     def _image_of(self, shown: InstanceDescription) -> str:
-        """The image that a root volume is made of, by its snapshot: a volume that was put back tells more than the id.
+        """The image that a root volume is made of, by its snapshot: a volume that was put back says more than the id.
 
         Where none of our images has that snapshot, it is the snapshot itself, or the volume: nothing is known of those.
         """

@@ -115,7 +115,7 @@ def _unsupported(shown: InstanceDescription, image: Json) -> Iterator[str]:
     if (mode := boots(image, kind)) not in kind.get("SupportedBootModes", (mode,)):
         yield f"{name} does not boot by {mode}, as the image does: take another instance type"
     if image.get("TpmSupport") and kind.get("NitroTpmSupport", "supported") != "supported":
-        yield f"{name} has no NitroTPM, which the image asks for: take another instance type"
+        yield f"{name} has no NitroTPM, which the image requires: use another instance type"
     if kind.get("NetworkInfo", {}).get("EnaSupport") == "required" and image.get("EnaSupport") is False:
         yield f"{name} needs ENA, which the image does not support"
 

@@ -1,4 +1,4 @@
-"""Edge: one region of one account, in the verbs that a replacement is made of. Each can be said again.
+"""Edge: one region of one account, in the operations that a replacement consists of. Each can be repeated.
 
 What moves between the old and the new instance is among them, and where instances are registered with load balancers.
 """
@@ -76,7 +76,7 @@ MOMENT = timedelta(seconds=0.5)  # how long an effect waits by itself
 
 
 class RegionClient:
-    """One region of one account. What takes longer than a moment there is an InProgressError, to be asked for again."""
+    """One region of one account. An operation that takes longer raises InProgressError, and must be repeated."""
 
     def __init__(self, clients: Clients, account: str, region: str) -> None:
         self.clients = clients

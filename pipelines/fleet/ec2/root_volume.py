@@ -1,4 +1,4 @@
-"""Edge: standalone EC2 instances as a fleet, each given a new root volume in place. All else about them never moves.
+"""Edge: standalone EC2 instances as a fleet, each given a new root volume in place. Nothing else about them changes.
 
 The old root volume is kept, detached. Going back replaces the new one by it, which reboots the instance: it is never
 stopped, which would take its automatic address and the data of an instance store, and which protection or Spot forbid.

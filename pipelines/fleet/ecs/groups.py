@@ -41,7 +41,7 @@ PLAN_AGAIN = "somebody else has deployed it: plan again"
 
 
 class ServiceFleet:
-    """The ECS services of `fleet`. ECS cannot pause: a service that is to stop goes back to the revision that it ran.
+    """The ECS services of `fleet`. ECS cannot pause: a service that is to stop returns to the revision that it ran.
 
     Where that one names a tag, it goes back to one like it that names the digest that ran, which is registered then.
     """
@@ -116,7 +116,7 @@ class ServiceFleet:
         if self._ours(service, rollout, group):
             return
         if _name(pinned) != group.runs or not self._is_back(service, rollout, group, pinned):
-            why = f"{service.called} goes to {service.runs} by now, and {group.runs} was planned from"
+            why = f"{service.called} now goes to {service.runs}, but {group.runs} was planned from"
             raise RefusedError(why, hint=PLAN_AGAIN)
         revision = self._made(rollout, group, service, pinned, target.reference)
         if revision and service.since and service.since >= revision.shown["registeredAt"]:
@@ -172,7 +172,7 @@ class ServiceFleet:
 
     def _way_back(self, service: Service, rollout: str, group: Group, pinned: GroupPin) -> str:
         if not (self._is_back(service, rollout, group, pinned) or self._ours(service, rollout, group)):
-            return f"{service.called} goes to {service.runs} by now, which somebody else has given it"
+            return f"{service.called} now goes to {service.runs}, set by somebody else"
         if why := forbids(service):
             return f"{service.called}: {why}"
         if not _digest(pinned) and not self.reader.revision(_name(pinned), anew=True).active:
@@ -245,7 +245,7 @@ class ServiceFleet:
         """
         now = self.reader.service(service.name)
         if (now.primary.get("id"), now.runs) != (service.primary.get("id"), service.runs):
-            why = f"{service.called} goes to {now.runs} by now, by a deployment that began meanwhile"
+            why = f"{service.called} now goes to {now.runs}, by a deployment that began meanwhile"
             raise RefusedError(f"{why}: it was left as it is", hint=PLAN_AGAIN)
         self.reader.ecs.call(
             "UpdateService", cluster=self.reader.cluster, service=service.name, taskDefinition=revision,

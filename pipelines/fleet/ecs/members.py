@@ -178,11 +178,11 @@ def _missing(answer: Json, asked: Sequence[str], key: str, shown: Sequence[Json]
     for one in failures:
         if one.get("reason") != GONE:
             said = " ".join(str(one.get(key)) for key in ("arn", "reason", "detail") if one.get(key))
-            raise OutsideError(f"ECS does not show all that it was asked for: {said}")
+            raise OutsideError(f"ECS omitted something: {said}")
     missing = [short(str(one.get("arn") or "")) for one in failures]
     told = {*missing, *(short(str(one[key])) for one in shown)}
     if untold := [name for name in asked if short(name) not in told]:
-        raise OutsideError(f"ECS does not show all that it was asked for, and not why: {untold[0]}")
+        raise OutsideError(f"ECS omitted something without a reason: {untold[0]}")
     return missing
 
 

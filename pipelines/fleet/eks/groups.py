@@ -81,9 +81,7 @@ class NodeGroupFleet:
             return
         node = self.reader.node_group(group.name)
         if node.template != (pinned.template, pinned.version):
-            why = (
-                f"{node.called} is at {node.runs} by now, and version {pinned.version} of {pinned.template} was pinned"
-            )
+            why = f"{node.called} is now at {node.runs}, but version {pinned.version} of {pinned.template} was pinned"
             raise RefusedError(why, hint="somebody else has changed it: plan again")
         if why := obstacle(node, self._image(node)):
             raise RefusedError(f"{node.called}: {why}", hint="nothing was changed: plan again")
@@ -139,10 +137,10 @@ class NodeGroupFleet:
         """Why the node group cannot go back to what was pinned; empty where it can."""
         node = self.reader.node_group(group.name)
         if node.template is None or node.template[0] != pinned.template:
-            return f"{node.called} starts from another launch template by now: somebody else has changed it"
+            return f"{node.called} now starts from another launch template: somebody else has changed it"
         made = self._made(rollout, group, node)
         if node.template[1] not in {pinned.version, *(made or ())}:
-            return f"{node.called} is at version {node.template[1]} by now, which somebody else has given it"
+            return f"{node.called} is now at version {node.template[1]}, set by somebody else"
         return self.reader.templates.gone(node.called, pinned)
 
     @understood

@@ -56,7 +56,7 @@ class ClusterError(OutsideError):
 
 
 class ClusterClient:
-    """One cluster. Questions are tried again for `retry_for`; a patch is not: whoever asks must look again first.
+    """One cluster. Reads are retried for `retry_for`; a patch is not: the caller must read again first.
 
     `way_in` reads how it is reached: again where the cluster no longer knows the token, which lasts for an hour or so.
     """

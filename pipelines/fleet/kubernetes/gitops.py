@@ -1,4 +1,4 @@
-"""Who owns an object that GitOps keeps, and what to merge there instead: a kustomize patch and a pull request. Pure."""
+"""Which GitOps tool manages an object, and what to merge there instead: a kustomize patch and a pull request. Pure."""
 
 from __future__ import annotations
 

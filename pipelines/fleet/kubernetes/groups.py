@@ -32,7 +32,7 @@ LOOKS = 5  # as often is looked again at what somebody else changes at the same 
 
 
 class WorkloadFleet:
-    """The objects that keep the pods of `fleet`. A change names the resourceVersion that was read before it."""
+    """The objects that own the pods of `fleet`. A change names the resourceVersion that was read before it."""
 
     def __init__(self, fleet: Fleet, reader: NamespaceReader, now: Callable[[], datetime]) -> None:
         self.fleet = fleet
@@ -86,7 +86,7 @@ class WorkloadFleet:
             if why := obstacle(work):
                 raise RefusedError(f"{work.called}: {why}", hint="nothing was changed: plan again")
             if work.image not in (pinned.template, pinned.version, note.new if known else ""):
-                why = f"{work.called} runs {work.image} by now, and {pinned.template} was pinned"
+                why = f"{work.called} now runs {work.image}, but {pinned.template} was pinned"
                 raise RefusedError(why, hint="somebody else has changed it: plan again")
             if known is None:
                 present = replace(group, desired=work.desired)
@@ -200,7 +200,7 @@ def _way_back(work: Workload, rollout: str, pinned: GroupPin) -> str:
     known = work.note_of(rollout)
     ours = {pinned.template, pinned.version, *((known.new, known.old) if known else ())}
     if work.image not in ours:
-        return f"{work.called} runs {work.image} by now, which somebody else has given it"
+        return f"{work.called} now runs {work.image}, set by somebody else"
     return f"{work.called}: {why}" if (why := obstacle(work)) else ""
 
 

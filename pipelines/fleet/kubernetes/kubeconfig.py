@@ -1,4 +1,4 @@
-"""Edge: reads what a kubeconfig says of one context, as the hostile input that it is.
+"""Edge: reads one context of a kubeconfig, as untrusted input.
 
 Whoever writes one can name programs to run, files to send and a server that is not verified. So programs (`exec`,
 `auth-provider`), passwords, proxies and impersonation are refused, TLS is always verified, and the files that it names

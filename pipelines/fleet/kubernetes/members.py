@@ -1,4 +1,4 @@
-"""Edge: reads the pods of a fleet and the objects that keep them; and a fleet whose members nobody steps one by one."""
+"""Edge: reads the pods of a fleet and their controllers; and a fleet whose members nobody steps one by one."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class NamespaceReader(GroupReader):
 
 
 class PodFleet(ContainerMembers[PodContainer]):
-    """The pods of a fleet. None of them is stepped: what keeps them replaces them, and nothing replaces the others."""
+    """The pods of a fleet. None of them is stepped: their controllers replace them, and nothing replaces the others."""
 
     def __init__(self, reader: NamespaceReader, configuration: Configuration) -> None:
         super().__init__(configuration, facts_of, "the API's answer")

@@ -35,7 +35,7 @@ NEVER = 2**31 - 1  # as the partition of a StatefulSet: no pod is updated
 
 
 class RollState(StrEnum):
-    """What a rollout last asked of a workload: to run the new image, to stop where it is, to run the old one again."""
+    """A rollout's last request to a workload: to run the new image, to stop where it is, to run the old one again."""
 
     NEW = "new"
     HELD = "held"
@@ -44,7 +44,7 @@ class RollState(StrEnum):
 
 @dataclass(frozen=True)
 class RollNote:
-    """What a rollout has asked of a workload. `strategy` is what its update strategy was before it was held."""
+    """What a rollout has requested of a workload. `strategy` is its update strategy before it was held."""
 
     rollout: str
     new: str

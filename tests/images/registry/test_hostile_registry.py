@@ -307,7 +307,7 @@ def test_other_bytes_than_were_asked_for_are_refused(stage: Stage) -> None:
     stage.server[f"/v2/web/blobs/{layer['digest']}"] = Reply(b"liar!")
     stage.image("one", layer)
     upstream = Upstream(stage.settings, Store(stage.settings.state_dir / "store"), NOW)
-    refused(lambda: upstream.bring(f"{stage.repository}:one"), "gave other bytes than were asked for")
+    refused(lambda: upstream.bring(f"{stage.repository}:one"), "returned other bytes than requested")
     config = json.loads(json.dumps(stage.blob(b"{}")))["digest"]
     stage.server[f"/v2/web/blobs/{config}"] = Reply(b'{"rootfs":{"diff_ids":["a"]}}')
     stage.manifest("two", {"schemaVersion": 2, "mediaType": MANIFEST, "layers": [],

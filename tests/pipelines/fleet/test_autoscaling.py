@@ -340,8 +340,8 @@ def test_a_rollout_that_is_over_finds_its_way_back_under_a_later_name(at: Shop, 
         ("version", "version 1 of its launch template, which shop ran before, is gone"),
         ("deregistered", "is deregistered or disabled"),
         ("disabled", "is deregistered or disabled"),
-        ("number", "version 3 by now, which somebody else has given it"),
-        ("template", "another launch template by now"),
+        ("number", "version 3, set by somebody else"),
+        ("template", "another launch template: somebody else"),
     ],
 )
 def test_where_there_is_no_way_back_nothing_is_begun(at: Shop, what: str, said: str) -> None:

@@ -149,7 +149,7 @@ def test_what_is_silently_left_out_of_an_answer_is_unread(
     monkeypatch.setattr(Client, "call", call)
     seen = at.tasks.seen()
     assert (seen.members, len(seen.unread)) == ((), 1)
-    assert "does not show all that it was asked for, and not why" in seen.unread[0].why
+    assert "omitted something without a reason" in seen.unread[0].why
 
 
 def test_a_service_that_is_named_and_has_not_the_tags_is_unread(at: Town) -> None:

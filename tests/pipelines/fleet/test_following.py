@@ -366,7 +366,7 @@ def test_what_went_back_is_not_taken_again_by_itself(town: Town, how: str) -> No
         assert planned() == (1, "")
         ended("web-2", 2, "it answers 500")
         said = "web-1 and web-2 failed with it"
-    said = f"{target.reference} is not taken: {said}; ./goldsmith roll.start web takes it all the same"
+    said = f"{target.reference} is not taken: {said}; ./goldsmith roll.start web rolls to it anyway"
     assert planned() == (0, said)
     assert len(at.plan(()).plan.steps) == 1
     ended("web-3", 3)

@@ -294,7 +294,7 @@ def test_people_read_one_line_for_each_image_within_80_columns(town: Town, url: 
     assert max(len(line) for line in table) <= 80
     assert "…" not in answer.out
     assert summary.startswith("nothing built, nothing published, 1 unchanged; fleets:")
-    assert judged_by == "judged by the policy demo, in the place of the definitions' own"
+    assert judged_by == "judged by the policy demo instead of the definitions' own"
     assert report.startswith("report: ")
     assert sum(line.split()[:3] == ["image", "debian-base", "unchanged"] for line in table) == 1
 

@@ -321,7 +321,7 @@ def test_a_plan_ends_at_its_very_moment_and_begins_at_its_own() -> None:
     assert compare(made, world(later=timedelta(days=3))) == ("it was good until 2026-03-04 12:00 UTC",)
     assert compare(made, world()) == ()
     assert compare(made, world(later=timedelta(microseconds=-1))) == (
-        "it was made at 2026-03-01 12:00 UTC, which is still to come: is a clock wrong?",
+        "it was made at 2026-03-01 12:00 UTC, which is in the future: is a clock wrong?",
     )
 
 

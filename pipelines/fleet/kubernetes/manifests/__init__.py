@@ -1,4 +1,4 @@
-"""What a cluster is given for a fleet: the roles of its account, and a policy that verifies our signatures."""
+"""The manifests for a fleet's cluster: the roles of its account, and a policy that verifies our signatures."""
 
 from __future__ import annotations
 
