@@ -77,7 +77,7 @@ def test_with_no_settings_an_image_is_published_by_the_default_policy(tracker: H
     said = {report.scanner: report for report in scan.reports}
     assert (said["debsecan"].data_source, said["debsecan"].sample) == (ADDRESS, False)
     assert (said["matcher"].data_source, said["matcher"].outcome) == (f"https://{TRACKER}/tracker/data/json", "pass")
-    assert f"{HERE}:9/trivy-db cannot be had" in said["trivy"].reason
+    assert f"{HERE}:9/trivy-db is unavailable" in said["trivy"].reason
     verdict = clone.inv.ledger.verdict(clone.inv.ledger.releases("debian-base")[0].content)
     assert verdict
     assert (verdict.policy, verdict.allowed) == ("default", True)
@@ -91,7 +91,7 @@ def test_offline_the_refusal_names_the_address_and_what_to_type_without(clone: C
     assert answer.code == 3, answer.err
     said = " ".join(answer.err.split())
     assert f"{ADDRESS} does not answer: ConnectionError, which this policy does not accept" in said
-    assert f"trivy: {HERE}:9/trivy-db cannot be had" in said
+    assert f"trivy: {HERE}:9/trivy-db is unavailable" in said
     assert "to try Goldsmith without: ./goldsmith image.scan debian-base --policy demo" in said
     assert clone.inv.ledger.releases() == ()
     tried = clone("image.scan", "debian-base", "--policy", "demo", "--json")

@@ -151,7 +151,7 @@ def test_waiting_ends(aws: StrictAws) -> None:
     """With an error that says for what, after growing pauses; what comes true ends it before."""
     pauses: list[float] = []
     clients = Clients(replace_settings(wait_for=duration("60s")), pause=pauses.append)
-    with pytest.raises(OutsideError, match="the snapshot did not come to its end"):
+    with pytest.raises(OutsideError, match="the snapshot did not finish in time"):
         clients.until(lambda: None, "the snapshot")
     assert pauses == sorted(pauses)
     assert 60 <= sum(pauses) < 90

@@ -113,9 +113,9 @@ def test_a_registry_that_was_asked_too_often_is_left_alone(tmp_path: Path) -> No
     ):
         ask = Heads(settings_in(tmp_path), NOW)
         for name in ("one", "two"):
-            with pytest.raises(OutsideError, match=r"too often|left alone"):
+            with pytest.raises(OutsideError, match=r"too often|asks not to be queried"):
                 ask.digest(f"{busy}/{name}:1")
-        with pytest.raises(OutsideError, match="left alone until 2026-11-25 13:00"):
+        with pytest.raises(OutsideError, match="asks not to be queried until 2026-11-25 13:00"):
             Heads(settings_in(tmp_path), NOW + timedelta(minutes=59)).digest(f"{busy}/one:1")
         assert len(asked) == 1
         assert ask.digest(f"{idle}/one:1") == DIGEST
@@ -129,7 +129,7 @@ def test_the_last_of_a_budget_is_left_to_pulls(tmp_path: Path) -> None:
     with serving(lambda _: found(**{"RateLimit-Remaining": "0;w=21600"})) as (address, asked):
         ask = Heads(settings_in(tmp_path), NOW)
         assert ask.digest(f"{address}/one:1") == DIGEST
-        with pytest.raises(OutsideError, match="left alone until 2026-11-25 18:00"):
+        with pytest.raises(OutsideError, match="asks not to be queried until 2026-11-25 18:00"):
             ask.digest(f"{address}/two:1")
     assert len(asked) == 1
 
@@ -262,7 +262,7 @@ def test_a_person_who_will_not_wait_may_ask_a_registry_that_is_left_alone(tmp_pa
     """For `--now`."""
     with serving(lambda _: found(**{"RateLimit-Remaining": "0;w=21600"})) as (address, _):
         assert Heads(settings_in(tmp_path), NOW).digest(f"{address}/one:1") == DIGEST
-        with pytest.raises(OutsideError, match="left alone"):
+        with pytest.raises(OutsideError, match="asks not to be queried"):
             Heads(settings_in(tmp_path), NOW).digest(f"{address}/one:1")
         assert Heads(settings_in(tmp_path), NOW, at_once=True).digest(f"{address}/one:1") == DIGEST
 

@@ -186,7 +186,7 @@ def test_a_rollback_to_what_is_over_needs_a_reason(begin: Begin) -> None:
     """Expired or revoked, it is refused with the reason; with one it goes, and the audit says why."""
     to, (one, two) = begin(stable, WEB, ("web", 1))
     late = at(to, NOW + 100 * DAY + DAY / 2)
-    with pytest.raises(RefusedError, match=r"(?s)would go back to .*which expired on .*--reason"):
+    with pytest.raises(RefusedError, match=r"(?s)would return to .*which expired on .*--reason"):
         rollback(late, "web")
     revoke(at(to, NOW + 2 * DAY), f"{one.repository}@{one.digest}", "bad")
     assert channels(to, "web")["stable"] == two.digest

@@ -271,7 +271,7 @@ def test_a_member_that_asks_not_to_be_disrupted_says_until_when(office: Office) 
     free = at.instance(tags={"app": "shop", key: "forever"})
     judged = office.check()
     assert (judged[kept].member.protected_until, judged[free].member.protected_until) == (until, None)
-    assert (judged[kept].member.cannot_roll, "no date with time" in judged[free].member.cannot_roll) == ("", True)
+    assert (judged[kept].member.cannot_roll, "not a date with time" in judged[free].member.cannot_roll) == ("", True)
 
 
 def test_a_selector_is_meant_to_the_letter(office: Office) -> None:

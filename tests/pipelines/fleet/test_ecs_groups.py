@@ -291,7 +291,7 @@ def test_somebody_elses_deployment_is_left_alone(at: Town) -> None:
     pinned = at.port.pin(at.group)
     foreign = at.register(family="web", cpu="512", memory="1024")
     at.client.update_service(cluster="shop", service="web", taskDefinition=foreign)
-    with pytest.raises(RefusedError, match="goes to web:2 by now, and web:1 was planned"):
+    with pytest.raises(RefusedError, match="now goes to web:2, but web:1 was planned"):
         at.begin(pinned)
     (busy,) = at.port.groups()
     assert busy.cannot_roll == "a deployment to web:2 is running: wait until it has ended"

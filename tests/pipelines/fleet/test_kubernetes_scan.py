@@ -95,7 +95,7 @@ def test_a_pod_that_asks_not_to_be_disrupted_says_until_when(at: Cluster) -> Non
     (one,) = seen(at).values()
     assert one.protected_until
     assert one.protected_until.year == 9999
-    assert "no date with time" in one.cannot_roll
+    assert "not a date with time" in one.cannot_roll
 
 
 def test_a_container_that_a_mesh_adds_to_pods_is_not_the_one_that_is_rolled(at: Cluster) -> None:

@@ -213,7 +213,7 @@ def test_a_newer_package_ends_in_the_running_container_and_no_request_is_lost(to
 def test_a_person_rolls_what_waits(town: Town, url: str) -> None:
     """It was planned by the night's own user, who here is the same as the person: so as the owner."""
     alone = town.inv("roll.start", "night-waits", "--apply")
-    assert (alone.code, "asks for an approval" in alone.err) == (3, True)
+    assert (alone.code, "requires an approval" in alone.err) == (3, True)
     assert town.inv("roll.start", "night-waits", "--approve-as-owner", "--apply").code == 0
     assert town.page("night-waits") == "page 2.0"
     assert town.inv("fleet.check", "night-waits").code == 0

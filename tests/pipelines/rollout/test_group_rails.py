@@ -131,7 +131,7 @@ def test_a_user_that_no_registry_tells_is_not_allowed(at: Town) -> None:
     for path in gone:
         at.place.stage.server[path] = Reply(b"{}", status=404)
     with opened(at, "root_user") as session:
-        assert "root_user must hold, and could not be judged: as whom " in left(session)
+        assert "root_user must hold, and could not be judged: the user of " in left(session)
         assert at.new in left(session)
     with opened(at, "privileged") as session:
         assert left(session) == ""

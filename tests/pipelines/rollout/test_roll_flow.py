@@ -185,7 +185,7 @@ def test_an_approved_plan_is_carried_out_exactly_or_refused_where_the_world_has_
     place.run(f"{old.repository}@{old.digest}")
     place.publish(context, "two", days=1)
     with place.session(context) as at:
-        with pytest.raises(RefusedError, match="the fleet fleet-test asks for an approval"):
+        with pytest.raises(RefusedError, match="the fleet fleet-test requires an approval"):
             start(at, apply=True)
         file_plan(context, at.plan(()), tmp_path / "plan.json")
         approved = read_plan(tmp_path / "plan.json")
