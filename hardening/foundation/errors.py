@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from traceback import format_exception
 from typing import ParamSpec, TypeVar
 
 Given = ParamSpec("Given")
@@ -154,6 +155,21 @@ def machine_error(error: OSError | RuntimeError) -> OutsideError | None:
         hint = "is it another user's, or on a read-only disk? `state` in goldsmith.toml can name another directory"
         return OutsideError(f"{where} cannot be used: {error.strerror}", hint=hint)
     return None
+
+
+def as_ours(name: str, error: Exception) -> GoldsmithError:
+    """`error`, which ended what was done for `name`, as one of ours: the world's, or for what nobody foresaw one with
+    all that helps to find it.
+    """
+    if isinstance(error, GoldsmithError):
+        return error
+    if isinstance(error, (OSError, RuntimeError)) and (known := machine_error(error)):
+        return known
+    evidence = "".join(format_exception(error)[-3:])
+    if isinstance(error, OSError):
+        return OutsideError(f"{name} failed: {error}", evidence=evidence)
+    said = f"{name} failed, by a mistake in Goldsmith: {type(error).__name__}: {error}"
+    return UsageError(said, evidence=evidence, hint="report this with the lines above; it ended nothing else")
 
 
 class Problems:

@@ -10,20 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from traceback import format_exception
 
 from hardening.catalog import load_policy, load_waivers
 from hardening.check import broken
 from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import say
-from hardening.foundation.errors import (
-    ContentError,
-    GoldsmithError,
-    OutsideError,
-    RefusedError,
-    UsageError,
-    machine_error,
-)
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, as_ours
 from hardening.foundation.process import threads
 from hardening.foundation.timing import Steps, collected, in_all, step
 from hardening.render import Overlay
@@ -108,21 +100,6 @@ def unsound_ones(planner: Planner, selected: Iterable[str]) -> dict[str, BuildOu
         except OSError:  # its plan will meet it again, and tell
             continue
     return found
-
-
-def as_ours(name: str, error: Exception) -> GoldsmithError:
-    """`error` as one of ours: the world's, or for what nobody foresaw one with all that helps to find it."""
-    if isinstance(error, GoldsmithError):
-        return error
-    if isinstance(error, (OSError, RuntimeError)) and (known := machine_error(error)):
-        return known
-    evidence = "".join(format_exception(error)[-3:])
-    if isinstance(error, OSError):
-        return OutsideError(f"{name} could not be built: {error}", evidence=evidence)
-    return UsageError(
-        f"{name} could not be built, because of a bug in Goldsmith: {type(error).__name__}: {error}",
-        evidence=evidence, hint="report this with the lines above; other images are not affected",
-    )  # fmt: skip
 
 
 PLANNING = Lock()

@@ -6,7 +6,7 @@ from shlex import quote
 
 from hardening.foundation.console import say
 from hardening.foundation.content import select
-from hardening.foundation.errors import GoldsmithError
+from hardening.foundation.errors import GoldsmithError, as_ours
 from hardening.foundation.process import threads
 from images.context import Context
 from pipelines.cli.image_output import ended_by
@@ -38,8 +38,9 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
     def ended(fleet: str) -> tuple[AutoLine, GoldsmithError | None]:
         try:
             line = bring_into_policy(context, fleet) if apply and len(names) > 1 else alone(fleet)
-        except GoldsmithError as error:
-            return AutoLine(fleet=fleet, outcome=ended_by(error), detail=error.message), error
+        except Exception as error:
+            known = as_ours(f"fleet {fleet}", error)
+            return AutoLine(fleet=fleet, outcome=ended_by(known), detail=known.message), known
         return line, line.unjudged
 
     if len(names) == 1:

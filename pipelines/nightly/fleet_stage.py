@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError, as_ours
 from hardening.foundation.process import run_ours
 from hardening.foundation.settings import ROOT
 from images.context import Context
@@ -82,8 +82,8 @@ def main(name: str, until: str, policy: str = "") -> None:
         print_json(
             {"line": to_json(_automated(image_context(policy=policy), name, datetime.fromisoformat(until), apply=True))}
         )
-    except GoldsmithError as error:
-        print_json({"failure": to_json(Failure.of(error))})
+    except Exception as error:
+        print_json({"failure": to_json(Failure.of(as_ours(f"fleet {name}", error)))})
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from functools import partial
 
 from hardening.findings import Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError, as_ours
 from images.artifact import Release
-from images.build.flow import as_ours, build
+from images.build.flow import build
 from images.context import Context
 from images.plan.build_plan import Action, with_ancestors
 from images.release.flow import gate, judged, publish

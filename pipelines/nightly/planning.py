@@ -14,10 +14,17 @@ from functools import cache
 from typing import TypeVar
 
 from hardening.findings import Verdict
-from hardening.foundation.errors import ContentError, GoldsmithError, MalformedError, OutsideError, SilentError
+from hardening.foundation.errors import (
+    ContentError,
+    GoldsmithError,
+    MalformedError,
+    OutsideError,
+    SilentError,
+    as_ours,
+)
 from hardening.foundation.process import threads
 from images.artifact import Artifact, Release
-from images.build.flow import PLANNING, as_ours, brought, unsound_ones
+from images.build.flow import PLANNING, brought, unsound_ones
 from images.context import Context
 from images.model import Bootstrap
 from images.plan.build_plan import Action, BuildPlan, order, with_ancestors

@@ -11,13 +11,12 @@ from typing import TypeVar
 
 from hardening.catalog import load_waivers
 from hardening.foundation.console import say
-from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.errors import GoldsmithError, OutsideError, as_ours
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.retrying import retrying
 from hardening.waivers import ending_soon, refusing_since
 from images import feeds
 from images.artifact import Release
-from images.build.flow import as_ours
 from images.context import Context
 from images.feeds.indexed import CHECK_AFTER
 from images.model import Bootstrap
@@ -241,7 +240,7 @@ def here(context: Context) -> str:
     return f"{socket.gethostname()}:{context.settings.state_dir}"
 
 
-def _alone(act: Callable[[], Answer]) -> Answer:
+def _alone(act: Callable[[], Answer], name: str = "a stage of the night") -> Answer:
     """What `act` answers; whatever it raises as an error of ours. Who stops us (Ctrl-C) ends its commands: then
     nothing of it counts, as if the process had died.
     """
@@ -250,7 +249,7 @@ def _alone(act: Callable[[], Answer]) -> Answer:
     except GoldsmithError:
         raise
     except Exception as error:
-        raise as_ours("a stage of the night", error) from error
+        raise as_ours(name, error) from error
     except KeyboardInterrupt:
         raise FencedError from None
 
@@ -259,7 +258,7 @@ def part_of(kind: str, name: str, act: Callable[[], tuple[str, str]]) -> NightPa
     """One part as a line; its failure is a line too."""
     began = time.monotonic()
     try:
-        status, detail = _alone(act)
+        status, detail = _alone(act, f"{kind} {name}")
     except GoldsmithError as error:
         part = ended_with(kind, name, error, round(time.monotonic() - began, 1))
     else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from errno import ENOSPC, ENOTTY
 from pathlib import Path
 
 import pytest
 
-from hardening.foundation.errors import MalformedError, traced, understood
+from hardening.foundation.errors import MalformedError, as_ours, traced, understood
 from hardening.foundation.settings import ROOT
 from pipelines.fleet.docker.container_facts import processes_of
 
@@ -33,3 +34,16 @@ def test_an_error_of_others_code_has_no_line_and_a_long_one_is_cut() -> None:
     with pytest.raises(ValueError, match="nope") as raised:
         Path.from_uri("nope") if hasattr(Path, "from_uri") else int("nope")
     assert " at " not in traced(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [(RuntimeError("can't start new thread"), 4, "allows no more"),
+     (RuntimeError("a bug"), 1, "web failed, by a mistake in Goldsmith: RuntimeError: a bug"),
+     (OSError(ENOSPC, "full"), 4, "the disk is full"), (OSError(ENOTTY, "odd"), 4, "web failed: ")],
+)  # fmt: skip
+def test_what_the_machine_lacks_is_no_mistake_of_ours(error: Exception, code: int, said: str) -> None:
+    """Nor is what it says that nobody foresaw."""
+    told = as_ours("web", error)
+    assert said in told.message
+    assert told.exit_code == code

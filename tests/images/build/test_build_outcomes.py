@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from errno import ENOSPC, ENOTTY
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +19,7 @@ from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
 from hardening.waivers import STARTS
 from images.build import Built, flow
-from images.build.flow import PLANNING, _Builder, as_ours, build
+from images.build.flow import PLANNING, _Builder, build
 from images.catalog import sound_definitions
 from images.context import Context
 from images.ledger import Ledger
@@ -150,19 +149,6 @@ def night_context(tmp_path: Path) -> Context:
         (folder / "image.toml").write_text(text)
     settings = Settings(state=tmp_path / "state", content=(tmp_path / "content",))
     return Context(settings, datetime.now(UTC), lambda: "", lambda: "")
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "said"),
-    [(RuntimeError("can't start new thread"), 4, "allows no more"),
-     (RuntimeError("a bug"), 1, "a bug in Goldsmith"), (OSError(ENOSPC, "full"), 4, "the disk is full"),
-     (OSError(ENOTTY, "odd"), 4, "web could not be built: ")],
-)  # fmt: skip
-def test_what_the_machine_lacks_is_no_mistake_of_ours(error: Exception, code: int, said: str) -> None:
-    """Nor is what it says that nobody foresaw."""
-    told = as_ours("web", error)
-    assert said in told.message
-    assert told.exit_code == code
 
 
 def test_a_night_goes_on_without_definitions_that_do_not_load(tmp_path: Path) -> None:

@@ -72,6 +72,17 @@ def test_fleets_are_rolled_side_by_side_and_one_that_fails_stops_no_other(
     assert "shop: no member runs" in str(next(error for error in errors if error is not ill))
 
 
+def test_a_mistake_of_ours_in_one_fleet_is_that_fleets_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the exit code of one, and where it happened; the others have their lines."""
+    rolled = Rolled(lambda: None, {"tools": KeyError("image")})
+    monkeypatch.setattr(auto_roll, "bring_into_policy", rolled)
+    lines, errors = auto_roll.auto_roll("all", apply=True, context=world(tmp_path, 3))
+    assert [(one.fleet, one.outcome) for one in lines] == [("shop", "empty"), ("tools", "failed"), ("web", "rolled")]
+    assert lines[1].detail == "fleet tools failed, by a mistake in Goldsmith: KeyError: 'image'"
+    (mistake,) = (error for error in errors if error.exit_code == 1)
+    assert "test_auto_roll.py" in mistake.evidence
+
+
 def test_so_many_at_a_time_as_the_settings_say_and_who_must_wait_comes_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

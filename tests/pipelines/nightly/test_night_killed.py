@@ -233,6 +233,18 @@ def test_a_fleet_whose_file_is_gone_is_named(tmp_path: Path) -> None:
         stages.fleet_needs(NightOrder("night-1", NOW), "gone")
 
 
+def test_a_mistake_of_ours_in_a_fleet_is_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In words about a fleet, with the exit code of a mistake."""
+
+    def mistaken(*_: Any) -> Any:
+        raise KeyError("image")
+
+    monkeypatch.setattr(night_stages, "bring_into_policy", mistaken)
+    (line,) = WorldStages(context_in(tmp_path, NOW)).fleet(NightOrder("night-1", NOW), "web").lines
+    assert (line.kind, line.name, line.status, line.exit_code) == ("fleet", "web", "failed", 1)
+    assert line.detail == "fleet web failed, by a mistake in Goldsmith: KeyError: 'image'"
+
+
 def test_a_fleet_lives_by_the_clock_however_old_the_night_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its windows and freezes say nothing of the noon at which a night goes on."""
     seen, noon = list[datetime](), NOW + timedelta(hours=10)

@@ -11,13 +11,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.process import Completed
-from images.documents import to_json
+from images.documents import from_json, to_json
 from pipelines.cli.check_output import member_lines
 from pipelines.cli.rollout import show_members
 from pipelines.fleet.members import Read
@@ -321,3 +321,18 @@ def test_the_night_rolls_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fleet_stage, "run_ours", lambda *_, **__: Completed((), -9, "", ""))
     with pytest.raises(OutsideError, match="ended with status -9"):
         fleet_stage.bring_into_policy(context, "web")
+
+
+def test_the_process_that_rolls_a_fleet_says_also_what_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever started it makes a line of it."""
+
+    def mistaken(*_: object) -> NoReturn:
+        raise KeyError("image")
+
+    monkeypatch.setattr(fleet_stage, "fleet_session", mistaken)
+    fleet_stage.main("web", (NOW + DAY).isoformat())
+    error = from_json(Failure, json.loads(capsys.readouterr().out)["failure"]).error
+    assert (error.exit_code, error.message) == (1, "fleet web failed, by a mistake in Goldsmith: KeyError: 'image'")
+    assert "mistaken" in error.evidence
