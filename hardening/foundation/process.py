@@ -57,9 +57,17 @@ def allowed(environment: Mapping[str, str], more: Iterable[str] = ()) -> dict[st
 LOOK_SECONDS = 0.2
 LAST_LINES = 20
 PATIENCE = 5.0
+LEAVE_SECONDS = 75.0  # for a process of ours that is asked to end: more than it lets a step that acts go on
 # What runs here has us as its parent, unless we ended before its parent-death signal was set: then nobody would end it.
 DYING = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
+HEARS = ("env", "--default-signal=INT")  # Ctrl-C, also where we were started by what ignores it, as `nohup … &` does
 CLOSED = Path(__file__).with_name("closed.py")
+
+
+class _Ours(subprocess.Popen[str]):
+    """A process of Goldsmith's own: asked to end, it lets the step that acts come to its end first."""
+
+
 _running: set[subprocess.Popen[str]] = set()
 _stopped: set[subprocess.Popen[str]] = set()
 _told_to_stop = threading.Event()
@@ -112,11 +120,12 @@ def follow(argv: Sequence[str], *, cwd: Path) -> int:
 
 def run_ours(argv: Sequence[str], *, cwd: Path) -> Completed:
     """Run a command of Goldsmith's own in another process, which sees our whole environment and says what it says where
-    we do. It ends with us, however that is, and at once in a thread of `threads` once somebody has told us to stop.
+    we do. It ends with us, however that is; in a thread of `threads`, once somebody has told us to stop, it is asked to
+    end as by Ctrl-C, and does not begin any more.
     """
-    child = subprocess.Popen(
-        dies_with_us(argv), cwd=cwd, text=True, errors="replace", start_new_session=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+    child = _Ours(
+        dies_with_us([*HEARS, *argv]), cwd=cwd, text=True, errors="replace", start_new_session=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
     )  # fmt: skip
     _running.add(child)
     if _told_to_stop.is_set():
@@ -131,8 +140,7 @@ def run_until(argv: Sequence[str], stopped: Callable[[float], bool], patience: f
     None where `stopped(seconds)`, which waits that long, was true before: then it is asked to end as by Ctrl-C, and
     killed after `patience` seconds.
     """
-    hears = ["env", "--default-signal=INT", *argv]  # also where we were started by what ignores it, as `nohup … &` does
-    with subprocess.Popen(dies_with_us(hears), stdin=subprocess.DEVNULL) as child:
+    with subprocess.Popen(dies_with_us([*HEARS, *argv]), stdin=subprocess.DEVNULL) as child:
         while child.poll() is None:
             if stopped(LOOK_SECONDS):
                 child.send_signal(signal.SIGINT)
@@ -191,16 +199,19 @@ def dies_with_us(argv: Sequence[str]) -> list[str]:
 def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """Threads for work that runs commands. Whoever tells us to stop (Ctrl-C) does not wait for these commands: each is
     ended, which in its thread is a KeyboardInterrupt too, and what is cleaned up after it runs undisturbed. What
-    `run_ours` would begin after that is ended as well: it is work, and cleans nothing up.
+    `run_ours` would begin after that is ended as well: it is work, and cleans nothing up; what it has begun is asked to
+    end, and ended after LEAVE_SECONDS or when that is said again.
     """
     with ThreadPoolExecutor(most, initializer=listener.set, initargs=(listener.get(),)) as pool:
         try:
             yield pool
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
+            asks = True
             while threading.current_thread() is threading.main_thread():
                 _told_to_stop.set()
-                stop_running()
+                stop_running(asks=asks)
+                asks = False
                 with suppress(KeyboardInterrupt):  # said again: what runs by now ends too
                     pool.shutdown()
                     _told_to_stop.clear()
@@ -219,17 +230,24 @@ def stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[N
             signal.signal(number, other)
 
 
-def stop_running() -> None:
-    """End every command that runs at this moment."""
+def stop_running(*, asks: bool = False) -> None:
+    """End every command that runs at this moment; with `asks`, what `run_ours` began is asked to end, once."""
     for child in tuple(_running):
-        if child.returncode is None:
+        if not (asks and isinstance(child, _Ours)):
             _stop(child)
+        elif child not in _stopped:
+            _stopped.add(child)
+            child.send_signal(signal.SIGINT)
+            late = threading.Timer(LEAVE_SECONDS, _stop, [child])
+            late.daemon = True
+            late.start()
 
 
 def _stop(child: subprocess.Popen[str]) -> None:
-    _stopped.add(child)
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+    if child.returncode is None:
+        _stopped.add(child)
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def which(program: str) -> Path | None:

@@ -2,7 +2,8 @@
 
 The workflow engine serves one process's flows from one place at a time: the night's lie in its own engine, and those of
 a fleet where `roll.status` and the next process look for them. So what has to be rolled is rolled by
-`python -m pipelines.nightly.fleet_stage FLEET UNTIL POLICY`, which ends with its caller, however that ends.
+`python -m pipelines.nightly.fleet_stage FLEET UNTIL POLICY`, which ends with its caller, however that ends; asked to by
+Ctrl-C, as soon as no step acts.
 
 Releases are dated by the night's own moment. Fleets live by the real clock: the windows, freezes, budgets and waivers
 of a night say nothing of the noon at which it goes on, where it lost its power meanwhile.
@@ -82,6 +83,8 @@ def main(name: str, until: str, policy: str = "") -> None:
         print_json(
             {"line": to_json(_automated(image_context(policy=policy), name, datetime.fromisoformat(until), apply=True))}
         )
+    except KeyboardInterrupt:  # whoever asked for it knows, and the rollout has said how it goes on
+        sys.exit(1)
     except Exception as error:
         print_json({"failure": to_json(Failure.of(as_ours(f"fleet {name}", error)))})
 

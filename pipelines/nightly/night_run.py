@@ -121,7 +121,8 @@ def _too_late(context: Context, night: Night) -> str:
 def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
     """What carries the flows of nights here, so many images and fleets side by side as the settings say.
 
-    Who stops us (Ctrl-C) waits for no command: each is ended, also those that a step begins after that.
+    Who stops us (Ctrl-C) waits for no command: each is ended, also those that a step begins after that. Only what rolls
+    a fleet is asked to end, and ended once we leave.
     """
     now, interrupted = steady_clock(context.now), threading.Event()
     fleets = {FLEET: context.settings.nightly.parallel}
@@ -129,19 +130,23 @@ def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
 
     def stop() -> None:
         if interrupted.is_set():
-            stop_running()
+            stop_running(asks=True)
 
     ours = replace(offer_when_needed(context.settings), apart=fleets) if shares(context.settings) else None
     launched = Worker.launched(
         claim, flows(WorldStages(context)), kind=KIND, now=now, at_once=limit, offer=ours, only_asked=OF_THE_NIGHT
     )
-    with repeated("interrupt", stop, STOP_SECONDS), launched as worker:
-        try:
-            yield worker
-        except KeyboardInterrupt:
-            interrupted.set()
-            stop()
-            raise
+    try:
+        with repeated("interrupt", stop, STOP_SECONDS), launched as worker:
+            try:
+                yield worker
+            except KeyboardInterrupt:
+                interrupted.set()
+                stop()
+                raise
+    finally:
+        if interrupted.is_set():  # as many as did not end in their time, or before that was said again
+            stop_running()
 
 
 def _go_on(context: Context, worker: Worker, order: NightOrder) -> None:

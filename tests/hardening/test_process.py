@@ -202,6 +202,48 @@ with threads(1) as pool:
     assert not begun.exists()
 
 
+OURS = """
+from pathlib import Path
+from hardening.foundation import process
+{before}
+with process.threads(1) as pool:
+    pool.submit(process.run_ours, ["sh", "-c", {script!r}], cwd=Path("/")).result()
+"""
+
+
+def running_ours(folder: Path, trap: str, before: str = "") -> subprocess.Popen[bytes]:
+    """A process that runs one of ours, which has begun by now, and what that does where it is asked to end."""
+    script = f"trap '{trap}' INT; touch {folder}/begun; while :; do sleep 0.05; done"
+    program = OURS.format(script=script, before=before)
+    running = subprocess.Popen([*HEARS, sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
+    until((folder / "begun").exists, "its start")
+    return running
+
+
+@pytest.mark.parametrize("ignores", [False, True])
+def test_a_process_of_ours_that_is_told_to_stop_ends_its_step_and_may_not_take_for_ever(
+    tmp_path: Path, ignores: bool
+) -> None:
+    """Ctrl-C: what it acts on would be left half done. One that does not end is ended."""
+    trap = f"sleep 1; touch {tmp_path}/done; exit"
+    running = running_ours(tmp_path, *(("", "process.LEAVE_SECONDS = 0.5") if ignores else (trap, "")))
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate()
+    assert b"KeyboardInterrupt" in said
+    assert (tmp_path / "done").exists() is not ignores
+    assert processes(f"touch {tmp_path}/begun") == []
+
+
+def test_who_tells_us_to_stop_again_waits_for_no_process_of_ours(tmp_path: Path) -> None:
+    """A person may have to leave."""
+    running = running_ours(tmp_path, f"touch {tmp_path}/asked")
+    running.send_signal(signal.SIGINT)
+    until((tmp_path / "asked").exists, "its being asked")
+    running.send_signal(signal.SIGINT)
+    running.communicate()
+    assert processes(f"touch {tmp_path}/begun") == []
+
+
 @pytest.mark.needs("root")
 @pytest.mark.parametrize("below", ["/tmp", "/var/tmp"])
 def test_what_is_closed_in_changes_its_own_root_alone(below: str) -> None:

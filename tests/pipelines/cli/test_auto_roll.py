@@ -10,10 +10,12 @@ from threading import Barrier
 
 import pytest
 
+from hardening.foundation import process
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.settings import Nightly, Settings
 from images.context import Context
 from pipelines.cli import auto_roll
+from pipelines.durable.dbos import worker
 from pipelines.rollout.service import AutoLine
 from tests.support.fleets import NOW
 
@@ -98,7 +100,8 @@ def test_so_many_at_a_time_as_the_settings_say_and_who_must_wait_comes_last(
 def test_who_stops_it_is_told_what_goes_on_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C ends the processes that roll, which cannot say so themselves."""
+    """Ctrl-C lets the processes that roll end their step, as one that rolls a single fleet does."""
+    assert process.LEAVE_SECONDS > worker.LEAVE_SECONDS
     monkeypatch.setattr(auto_roll, "bring_into_policy", Rolled(lambda: None, {"tools": KeyboardInterrupt()}))
     with pytest.raises(KeyboardInterrupt):
         auto_roll.auto_roll("*", apply=True, context=world(tmp_path, 1))
