@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -36,6 +37,8 @@ KINDS = ", ".join((
 OURS = {"Accept": KINDS, "Accept-Encoding": "identity", "User-Agent": "goldsmith"}
 CONNECT_SECONDS, READ_SECONDS, AGAIN_SECONDS = 5, 15, 60
 OK, UNAUTHORIZED, NOT_FOUND = 200, 401, 404
+_asked_now: ContextVar[list[str]] = ContextVar("asked_now")
+"""The hosts that the question of this thread has asked, the last of which has not answered yet."""
 
 
 class RegistryHttp:
@@ -127,6 +130,7 @@ class RegistryHttp:
 
         host, authority = address.partition("//")[2].partition("/")[0], self.settings.registry.ca_file
         self._require_well(host)
+        _asked_now.get([]).append(host)
         try:
             return self._sessions[is_loopback(host)]().request(
                 method, address, headers=OURS, auth=auth or _sending(""),
@@ -147,13 +151,20 @@ class RegistryHttp:
         return kind(told)
 
     def _within(self, ask: Callable[[], Answer], reference: str) -> Answer:
-        """What `ask` answers. Raises LateError for a host that sends its answer byte by byte, beyond HEAD_SECONDS."""
-        host = place_of(reference)[0]
-        self._require_well(host)
+        """What `ask` answers. Raises LateError for a host that sends its answer byte by byte, beyond HEAD_SECONDS: the
+        registry, or who gives tokens for it.
+        """
+        asked = [place_of(reference)[0]]
+        self._require_well(asked[0])
+
+        def telling() -> Answer:
+            _asked_now.set(asked)
+            return ask()
+
         try:
-            return ask_within(ask, timedelta(seconds=HEAD_SECONDS.most))
+            return ask_within(telling, timedelta(seconds=HEAD_SECONDS.most))
         except LateError:
-            raise self._failure(host, f"{host} exceeds {HEAD_SECONDS}", LateError) from None
+            raise self._failure(asked[-1], f"{asked[-1]} exceeds {HEAD_SECONDS}", LateError) from None
 
 
 def _session(*, trusting: bool) -> requests.Session:

@@ -15,10 +15,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from requests import Response
 
+from hardening.foundation import asking
 from hardening.foundation.errors import LateError, MalformedError, OutsideError
 from hardening.foundation.limits import Limit
 from images.registry import http
@@ -321,6 +324,41 @@ def test_an_answer_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     with serving(drip) as (address, _):
         with pytest.raises(LateError, match=r"registry\.head-seconds"):
             Heads(settings_in(tmp_path), NOW).digest(f"{address}/one:1")
+        over.set()
+
+
+def test_who_gives_tokens_is_named_where_it_drips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the registry, which has answered; it alone is left alone."""
+    clock, wait, over, drips = [0.0], asking.wait, threading.Event(), threading.Event()
+
+    def waited(asked: object, seconds: float, *how: Any) -> Any:
+        """The time of a question passes once somebody drips."""
+        found = wait(asked, 0.02, *how)
+        clock[0] += seconds * drips.is_set()
+        return found
+
+    def drip(asked: Registry) -> tuple[int, dict[str, str], bytes]:
+        drips.set()
+        while not over.wait(0.05):
+            asked.wfile.write(b"x")
+            asked.wfile.flush()
+        return found()
+
+    def answer(asked: Registry) -> tuple[int, dict[str, str], bytes]:
+        if "open" in asked.path:
+            return found()
+        return 401, {"WWW-Authenticate": f'Bearer realm="http://{tokens}/token",service="s"'}, b""
+
+    monkeypatch.setattr(asking, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(asking, "wait", waited)
+    with serving(drip) as (tokens, _), serving(answer) as (address, _):
+        ask = Heads(settings_in(tmp_path), NOW)
+        with pytest.raises(LateError, match=rf"^{tokens} exceeds the limit registry\.head-seconds"):
+            ask.digest(f"{address}/one:1")
+        drips.clear()
+        assert ask.digest(f"{address}/open:1") == DIGEST
+        with pytest.raises(OutsideError, match=rf"^{tokens} exceeds"):
+            ask.digest(f"{address}/two:1")
         over.set()
 
 
