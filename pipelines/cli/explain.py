@@ -31,6 +31,7 @@ from pipelines.rollout.plan import becoming, frozen, refuse_standstill, refuse_t
 from pipelines.rollout.rollout_store import history
 from pipelines.rollout.schedule import caps, may_act
 from pipelines.rollout.session import FleetSession, fleet_session
+from pipelines.rollout.whole_plan import plan_all
 from pipelines.wiring import image_context
 
 MOST_CAUSES, MOST_NEXT, MOST_LINES = 4, 6, 10
@@ -146,7 +147,7 @@ def story(at: FleetSession, member: Member) -> MemberStory:
 
 def _left_alone(at: FleetSession, one: Judged) -> tuple[str, str]:
     """Why no rollout would replace a member that violates, empty where one would; and by which name, its own or its
-    group's, it has to be adopted, empty where it has not.
+    group's, it has to be adopted, empty where it has not. A plan that is refused as a whole replaces nobody.
     """
     if not one.violations:
         return "", ""
@@ -157,9 +158,19 @@ def _left_alone(at: FleetSession, one: Judged) -> tuple[str, str]:
         name, asked = _as_planned(at, one, target, hold.until if hold and hold.until else at.now())
         why = asked(())
         adopted = asked((name,)) == "" if why else "unknown" in one.rules
+        why = why or _refused(at)
     except GoldsmithError as error:
         return error.message, ""
     return why, name if adopted else ""
+
+
+def _refused(at: FleetSession) -> str:
+    """Why a plan of the whole fleet is refused now; empty where it is not."""
+    try:
+        plan_all(at, judged=at.judge(at.seen().members))
+    except GoldsmithError as error:
+        return error.message
+    return ""
 
 
 def _as_planned(

@@ -15,14 +15,17 @@ from pipelines.rollout.schedule import allowed, caps
 from pipelines.rollout.session import FleetSession, check
 
 
-def plan_all(at: FleetSession, adopt: Sequence[str] = (), *, automated: bool = False) -> ApprovedPlan:
+def plan_all(
+    at: FleetSession, adopt: Sequence[str] = (), *, automated: bool = False, judged: Sequence[Judged] | None = None
+) -> ApprovedPlan:  # fmt: skip
     """What a rollout would do now, of members and of groups that a service rolls. `adopt`: those with an unknown or
-    another image that are taken over on purpose.
+    another image that are taken over on purpose. `judged`: all that was seen, where it was judged just now.
 
     Raises RefusedError, also where the inventory is implausible or a group's limits cannot be said to the service, and
     OutsideError.
     """
-    judged = check(at, strict=True) if at.groups else ()
+    if judged is None:
+        judged = check(at, strict=True) if at.groups else ()
     document = at.plan(adopt, automated=automated, judged=judged)
     if groups := _violating_groups(at, judged):
         inside = [one for group in groups for one in in_group(judged, group) if not one.member.beside]

@@ -174,6 +174,27 @@ def test_a_member_that_no_rollout_replaces_says_why_and_is_offered_none(office: 
         assert said(old, 2) == (f"no rollout replaces it: {why}", [])
 
 
+def test_a_member_that_no_plan_reaches_says_what_refuses_the_plan(office: Office) -> None:
+    """Too much of the fleet is unknown, or not all of it can be read: roll.plan says the same."""
+    at = office.at
+    old = at.instance()
+    foreign = [at.instance(ImageId=image(at.aws, name)) for name in ("foreign", "alien")]
+
+    def said(name: str) -> tuple[list[str], list[str]]:
+        story = told(office, name)
+        return [one.what for one in story.next if not one.at], [one for one in story.can_do if "roll.plan" in one]
+
+    why = "2 of 3 members are unknown, more than max_violating_fraction.unknown 0.5"
+    assert said(old) == ([f"no rollout replaces it: {why}"], [])
+    adopting = f"./goldsmith roll.plan shop --adopt {foreign[0]}"
+    assert said(foreign[0]) == ([f"no rollout replaces it: {why}"], [adopting])
+    at.ec2.terminate_instances(InstanceIds=foreign)
+    assert said(old) == (["a rollout waits for a second person"], ["./goldsmith roll.plan shop"])
+    with at.aws.faulty(Fault("denied", service="ec2", region="us-east-1")):
+        ((unread,), offered) = said(old)
+    assert (unread.startswith("no rollout replaces it: not every "), offered) == (True, [])
+
+
 def scanned(office: Office, *findings: Finding) -> None:
     """What the scanners say of the new release's content tonight."""
     office.at.cloud.ledger.record_scan(office.at.new.content, ScanRecord((REPORT,), findings), office.context.now)
