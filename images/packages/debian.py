@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
@@ -41,7 +40,6 @@ KNOWN = {name.lower(): name for name in (*FIELDS, "Status")}  # dpkg and apt rea
 FIELD = re.compile(r"[!\"$-,.-9;-~][!-9;-~]*")  # begins with neither # nor -
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 SHOWN = 120
-LONGEST_VALUE = 4096  # of os-release: in a longer one quotation marks are not read
 HINT = "the archive or image does not follow Debian's format: use another one"
 
 
@@ -57,17 +55,26 @@ def require(fields: Mapping[str, str], *needed: str) -> None:
             raise OutsideError(f"a package's entry has no {key}", evidence=repr(dict(fields))[: 4 * SHOWN], hint=HINT)
 
 
+QUOTED = r"""'[^']*+'|"(?:[^"\\]++|\\[\s\S])*+"|\\[\s\S]"""
+ASSIGNMENT = re.compile(
+    rf"""^[ \t\r]*+([A-Za-z_]\w*+)=(?:((?:{QUOTED}|[^ \t\r\n'"\\]++)*+)[ \t\r]*+(?:(?<=[ \t\r])#.*+)?$|(.*+))""",
+    re.ASCII | re.MULTILINE,
+)
+"""A variable: its name, and its value as one word, which may reach over several lines, or else the rest of its line."""
+
+
 def os_release(text: str) -> dict[str, str]:
-    """The variables of os-release(5) as a shell has them in the end: of a name that stands twice, the later one."""
-    found = {}
-    for line in text.split("\n"):
-        if match := re.fullmatch(r"\s*([A-Za-z_][A-Za-z0-9_]*)=(.*)", line):
-            try:  # shlex takes a time that grows with the square of a word's length
-                words = shlex.split(match[2], comments=True) if len(match[2]) <= LONGEST_VALUE else [match[2], ""]
-            except ValueError:  # a quotation mark that is not closed
-                words = [match[2], ""]
-            found[match[1]] = "".join(words) if len(words) <= 1 else match[2]  # more than one word is no value
-    return found
+    """The variables of os-release(5) as a shell has them in the end: of a name that stands twice, the later one.
+
+    Nothing is expanded. More than one word, and a quotation mark that is not closed, stay as they stand.
+    """
+    return {one[1]: one[3] or re.sub(QUOTED, _unquoted, one[2] or "") for one in ASSIGNMENT.finditer(text)}
+
+
+def _unquoted(part: re.Match[str]) -> str:
+    if part[0].startswith('"'):
+        return re.sub(r'\\(?:\n|([$`"\\]))', r"\1", part[0][1:-1])
+    return part[0][1:-1] if part[0].startswith("'") else part[0][1:].replace("\n", "")
 
 
 def suite(name: str, where: str) -> str:

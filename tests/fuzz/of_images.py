@@ -346,6 +346,8 @@ def _told_by_apt(text: str) -> object:
 PACKAGES = [
     Target("package-entry", _entry, lambda: [ENTRY], Form.TEXT),
     Target("package-status", debian.installed, lambda: [f"{ENTRY}\n{ENTRY.replace('openssl', 'curl')}"], Form.TEXT),
+    Target("os-release", debian.os_release, lambda: ["#a\nA=\"De\\\"b\nian\" #b\nID='x'\nB=a\\\nb\n"],
+           Form.TEXT),
     Target("release-file", lambda text: header_date(debian.date_of(text)), lambda: [RELEASE_FILE], Form.TEXT),
     Target("sources", _sources, lambda: [SOURCES, "deb [signed-by=/k] http://deb.example trixie main\n"], Form.TEXT),
     Target("apt-answers", _told_by_apt, lambda: [APT], Form.TEXT),
