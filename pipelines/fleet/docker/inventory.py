@@ -153,6 +153,13 @@ class ContainerInventory:
         mine.sort(key=container_spec.name)
         return tuple(together([partial(self._member, one, everything) for one in mine]))
 
+    def require_own(self, member: str) -> None:
+        """Raise OutsideError where a member that is not found here ran on another host: there it may run still."""
+        host = member.partition("/")[0]
+        if host != self._account:
+            said = f"it ran on {host}, and the fleet {self._fleet.name} asks {self._account} alone"
+            raise OutsideError(f"whether {member} still runs is unknown: {said}", hint="was its docker.hosts changed?")
+
     def _everything(self) -> list[Json]:
         """All containers, those that do not run as well, as `inspect` shows them."""
         listed = _listed(self._api.containers(all=True))

@@ -112,7 +112,10 @@ class DockerFleet:
         """The member with this id, if it runs now or should."""
         with outside("looking for a container", self.engine):
             name = container_name(member.rpartition("/")[2])
-            return next((one for one in self._inventory.members(name) if one.id == member), None)
+            if found := next((one for one in self._inventory.members(name) if one.id == member), None):
+                return found
+            self._inventory.require_own(member)
+            return None
 
     def changes(self, member: Member, target: ReplacementImage) -> Changes:
         """What the image sets by default and the old one did not, and a mount that its user cannot write."""
@@ -352,6 +355,7 @@ class DockerFleet:
         """The old container."""
         found = self._copies.old(key)
         if found is None:
+            self._inventory.require_own(key.member)
             raise GoneError(f"the container {key.name} ({key.old[:12]}) is gone from {self.engine}")
         return found
 

@@ -26,14 +26,16 @@ from pipelines.cli.rollout import SEEN_COLUMNS, check_fleets, plan_roll, scan_ex
 from pipelines.fleet.docker.connecting import open_host
 from pipelines.fleet.docker.hosts import HostsFleet
 from pipelines.fleet.docker.inventory import inside
-from pipelines.fleet.model import DockerHosts, Fleet
+from pipelines.fleet.members import Key
+from pipelines.fleet.model import DockerHosts, Fleet, Method
+from pipelines.fleet.port import GoneError
 from pipelines.rollout.flow import ROLLOUT
 from pipelines.rollout.session import check, fleet_session
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutOutcome
 from pipelines.wiring import image_context
 from tests.pipelines.fleet.test_ec2_places import late
 from tests.support.engines import KEPT
-from tests.support.fleets import keeps_its_word
+from tests.support.fleets import NOW, keeps_its_word
 from tests.support.hosts import KEYS, SshHost, TlsEngine, certificates, free_port, sshd
 from tests.support.rolling import READ_WITHIN, carried, carry_and_die, docker_host, outcome_after_deaths
 from tests.support.yards import Yard, fleet, planned, yards
@@ -41,7 +43,7 @@ from tests.support.yards import Yard, fleet, planned, yards
 pytestmark = [pytest.mark.needs("docker", "dockerd", "root", "busybox", "sshd"), pytest.mark.slow]
 
 SERVES = {"kind": "exec", "command": ["wget", "-qO-", "http://127.0.0.1:8080/"]}
-HASTY = {"min_healthy_time": "0s", "healthy_deadline": "8s", "bake_time": "0s", "drain": "1s", "settle": "0s"}
+HASTY = {"min_healthy_time": "0s", "bake_time": "0s", "drain": "1s", "settle": "0s"}
 IN_PLACE = {"method": "in_place", "max_unavailable": 1, "rehearsal": False}
 
 
@@ -279,6 +281,25 @@ def test_the_way_back_of_a_member_needs_its_own_host_alone(town: Town) -> None:
             members.prepare(town.near.target("one"))
         with pytest.raises(OutsideError, match="names no host gone: "):
             members.find("gone/local/docker/web-1@gone")
+
+
+def test_whether_a_member_of_a_host_that_was_taken_out_still_runs_is_unknown(town: Town, tmp_path: Path) -> None:
+    """A rollout that goes on after docker.hosts was changed; its container runs there as before."""
+    of = town.fleet()
+    far = labels(of)[1]
+    old = town.far.start("web-1")
+    with town.open(of) as members:
+        (there,) = members.describe()
+    unknown = f"still runs is unknown: it ran on {far}, and the fleet .* alone"
+    with fleet_session("web", written(alone(town, town.near.host), tmp_path, town.ways)) as at:
+        with pytest.raises(OutsideError, match=unknown):
+            at.members.find(there.id)
+        key = Key("r1", there.id, there.name, old, Method.SURGE)
+        with pytest.raises(OutsideError, match=unknown) as raised:
+            at.members.create(key, town.near.target("two"), NOW)
+        assert not isinstance(raised.value, GoneError)
+        own = town.near.api.info()["Name"]
+        assert at.members.find(f"{own}/local/docker/web-1") is None, "a member of this host that is not here is gone"
 
 
 def test_what_a_killed_rollout_left_is_found_on_each_host(town: Town, tmp_path: Path) -> None:
