@@ -215,15 +215,20 @@ def endpoints(container: Json, *, full: bool) -> dict[str, Json]:
 
     The member's own name is an alias too: it is never without an answer while the names change hands.
     """
-    joins = networks(container).items()
-    return {network: _endpoint(container, network, endpoint) if full else {} for network, endpoint in joins}
+    found = networks(container)
+    return {network: _endpoint(container, network, one) if full else _gateway(one) for network, one in found.items()}
+
+
+def _gateway(endpoint: Json) -> Json:
+    """Which of its networks has the default gateway, as Docker 28 and later let people say."""
+    return {"GwPriority": endpoint["GwPriority"]} if endpoint.get("GwPriority") else {}
 
 
 def _endpoint(container: Json, network: str, endpoint: Json) -> Json:
     asked = {"MacAddress": mac(container)} if mac(container) and network == next(iter(networks(container))) else {}
     if network in BUILT_IN_NETWORKS:
-        return asked
-    return {
+        return asked | _gateway(endpoint)
+    return _gateway(endpoint) | {
         **asked,
         "Aliases": sorted({*aliases(container, endpoint), name(container)}),
         "IPAMConfig": endpoint.get("IPAMConfig") or {},
@@ -297,7 +302,7 @@ def _flat(container: Json, image: Json, name_: str) -> dict[str, Any]:
     for network, endpoint in networks(container).items():
         names = sorted(aliases(container, endpoint) - {name_})
         said = {"as": names, "address": address(endpoint), "links": endpoint.get("Links")}
-        said["gateway priority"] = endpoint.get("GwPriority")  # of Docker 28 on, for which docker-py has no word yet
+        said["gateway priority"] = endpoint.get("GwPriority")
         found[f"network {network}"] = ", ".join(["joined", *(f"{k} {_shown(v)}" for k, v in said.items() if v)])
     return {key: value for key, value in found.items() if value}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -15,6 +16,7 @@ from images.aws import client
 from images.aws.client import Client
 from pipelines.fleet.docker import inventory
 from pipelines.fleet.docker.inventory import limited, outside
+from pipelines.fleet.docker.members import make
 from tests.support.hostile import Drip, Hostile, Reply, endless, hostile
 
 
@@ -34,6 +36,21 @@ def test_an_engine_may_not_answer_without_end() -> None:
             with pytest.raises(OutsideError, match=said), outside("listing containers", "here"):
                 ask()
         api.close()
+
+
+def test_a_new_container_asks_for_its_networks_in_the_engines_own_words() -> None:
+    """Also for what docker's library has no word for, as the priority of a gateway; the primary network on creation."""
+    shop, back = {"GwPriority": 1, "Aliases": ["web"]}, {"GwPriority": 7, "IPAMConfig": {"IPv6Address": "fd::9"}}
+    with hostile() as server:
+        server.fallback = Reply(b'{"Id": "1"}', headers={"Content-Type": "application/json"})
+        api = api_of(server)
+        make(api, {"Image": "web"}, "web-1.r1", {"shop": shop, "back": back})
+        api.close()
+    created, joined = [(one.path, json.loads(one.body)) for one in server.asked]
+    assert created == ("/v1.41/containers/create?name=web-1.r1", {
+        "Image": "web", "NetworkingConfig": {"EndpointsConfig": {"shop": shop}}
+    })  # fmt: skip
+    assert joined == ("/v1.41/networks/back/connect", {"Container": "web-1.r1", "EndpointConfig": back})
 
 
 @pytest.mark.parametrize("reply", [Reply(b"[", claim=100), Drip([b"["], claim=100)], ids=["ends early", "stalls"])

@@ -402,7 +402,8 @@ def test_a_container_without_command_or_host_name_asks_for_none() -> None:
 def test_everything_that_was_asked_for_of_its_networks_is_joined_again() -> None:
     """The primary network comes first, by name or by id; the address and the driver's options are kept."""
     back = {
-        "Aliases": ["web-1"], "IPAMConfig": {"IPv6Address": "fd::9"}, "Links": None, "DriverOpts": None,
+        "GwPriority": 7, "Aliases": ["web-1"], "IPAMConfig": {"IPv6Address": "fd::9"}, "Links": None,
+        "DriverOpts": None,
     }  # fmt: skip
     shop = {
         "MacAddress": "02:42:ac:11:00:77", "Aliases": ["web", "web-1"], "IPAMConfig": {"IPv4Address": "10.0.0.9"},
@@ -411,7 +412,7 @@ def test_everything_that_was_asked_for_of_its_networks_is_joined_again() -> None
     joined = endpoints(full(), full=True)
     assert joined == {"shop": shop, "back": back}
     assert list(joined) == ["shop", "back"]
-    assert endpoints(full(), full=False) == {"shop": {}, "back": {}}
+    assert endpoints(full(), full=False) == {"shop": {}, "back": {"GwPriority": 7}}
     for mode, order in (("back", ["back", "shop"]), ("n1", ["shop", "back"]), ("other", ["back", "shop"])):
         assert list(networks(full(HostConfig={**full()["HostConfig"], "NetworkMode": mode}))) == order
     assert networks(container(NetworkSettings={"Networks": None})) == {}
