@@ -40,6 +40,20 @@ enabled() {
     case $state in enabled | static | alias) ;; *) echo "$1 is ${state##*: }" ;; esac
 }
 
+# comes_up UNIT: the same, also where a drop-in lets it start on a condition alone: it may be enabled and never run.
+comes_up() {
+    state=$(enabled "$1")
+    [ -z "$state" ] || { echo "$state" && return; }
+    config_lines "system/$1" | awk -v unit="$1" -v root="${ROOT%/}" '
+        /^# \// { files++; file = substr($0, 3 + length(root)); next }
+        files > 1 && /^[ \t]*(Condition|Assert)[A-Za-z]*[ \t]*=/ {
+            kind = substr($1, 1, 6); gsub(/^[ \t]+|[ \t]+$/, "")
+            if ($0 ~ /=$/) { delete found[kind]; next }
+            found[kind] = found[kind] unit " starts only on a condition: " $0 " (" file ")\n"
+        }
+        END { printf "%s%s", found["Condit"], found["Assert"] }'
+}
+
 # answers UNIT …: `UNIT is STATE` of each, or why systemd does not say so of all. Only where it booted.
 answers() {
     systemctl is-active "$@" 2>&1 | {

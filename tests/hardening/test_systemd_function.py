@@ -44,6 +44,40 @@ def test_a_setting_is_what_counts_at_last(tmp_path: Path, drop_in: str, value: s
     assert told(tmp_path, "setting system/docker.service Service ExecStart") == value
 
 
+NEVER = "ConditionPathExists=!/"
+
+
+@pytest.mark.needs("systemd-analyze")
+@pytest.mark.parametrize(
+    ("drop_ins", "said"),
+    [
+        ([], []),
+        ([f"[Unit]\n{NEVER}"], [NEVER]),
+        (["[Unit]\n\tConditionPathExists = \\\n !/\nAssertHost=a"], ["ConditionPathExists =   !/", "AssertHost=a"]),
+        ([f"[Unit]\n{NEVER}", "[Unit]\nConditionHost=\nConditionACPower=true"], ["ConditionACPower=true"]),
+        (["[Unit]\nAssertHost=a", "[Unit]\nConditionHost=\nDescription=Condition=x"], ["AssertHost=a"]),
+        ([f"[Unit]\n#{NEVER}\n# /usr/lib/systemd/system/a.service\n{NEVER}"], [NEVER]),
+    ],
+)
+def test_a_unit_that_a_drop_in_starts_on_a_condition_alone_is_told(
+    tmp_path: Path, drop_ins: list[str], said: list[str]
+) -> None:
+    """It is enabled, and may never run. Its own file is its package's; an empty setting takes back others."""
+    folder = tmp_path / "etc/systemd/system"
+    (folder / "a.service.d").mkdir(parents=True)
+    (tmp_path / "usr/lib/systemd/system").mkdir(parents=True)
+    unit = tmp_path / "usr/lib/systemd/system/a.service"
+    unit.write_text("[Unit]\nConditionHost=of-the-package\n[Service]\nExecStart=/bin/a\n")
+    for number, text in enumerate(drop_ins):
+        (folder / f"a.service.d/{number}.conf").write_text(f"{text}\n")
+    found = told(tmp_path, "comes_up a.service").splitlines()
+    assert [one.removeprefix("a.service starts only on a condition: ").rpartition(" (")[0] for one in found] == said
+    (folder / "a.service.d/z.conf").write_text(f"[Unit]\n{NEVER}\n")
+    assert f"{NEVER} (/etc/systemd/system/a.service.d/z.conf)" in told(tmp_path, "comes_up a.service")
+    (folder / "a.service").symlink_to("/dev/null")
+    assert told(tmp_path, "comes_up a.service") == "a.service is masked"
+
+
 SILENT = "systemd does not answer: it says nothing of"
 EXCUSE = "System has not been booted with systemd as init system (PID 1)."
 

@@ -21,7 +21,7 @@ else
     done
     bad=$(
         parameter apparmor=1 security=apparmor
-        enabled apparmor.service
+        comes_up apparmor.service
         grep -lE '^[^#]*flags=\([^)]*complain' -r etc/apparmor.d | while read -r file; do
             may_complain "${file##*/}" || idle "$file" || echo "/$file only complains"
         done

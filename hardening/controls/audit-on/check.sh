@@ -3,7 +3,7 @@ set -eu
 bad=$(
     parameter audit=1 "audit_backlog_limit=$PARAM_BACKLOG"
     if [ "$LIVE" = 0 ]; then
-        enabled auditd.service
+        comes_up auditd.service
     else
         active auditd.service
         state=$(auditctl -s | awk '$1 == "enabled" {print $2}')

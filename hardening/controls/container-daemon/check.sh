@@ -164,7 +164,7 @@ bad=$(
     members=$(awk -F: 'FILENAME == "etc/group" { if ($1 == "docker") { gid = $3; print $4 } next }
         gid != "" && $4 == gid {print $1}' etc/group etc/passwd | sed '/^$/d' | paste -s -d , -)
     [ -z "$members" ] || echo "as good as root, by group docker: $members"
-    enabled docker.service
+    comes_up docker.service
     # networkd would take a container's interface out of its bridge, or the bridge's address away: these are Docker's own.
     managed veth1a2b3c4/ether/veth docker0/bridge/bridge br-1a2b3c4d5e6f/bridge/bridge |
         sed "s/$/, which is Docker's: Kind=!* in its [Match] leaves it alone/"

@@ -72,7 +72,7 @@ bad=$(
         active nftables.service
         exit 0
     fi
-    enabled nftables.service
+    comes_up nftables.service
     expect system/nftables.service Service ExecStart "/usr/sbin/nft -f /etc/nftables.conf"
     expect system/nftables.service Service ExecStartPost ""
 )

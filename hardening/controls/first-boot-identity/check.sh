@@ -22,7 +22,7 @@ bad=$(
         if [ -d "$leases" ]; then find "$leases" -xdev -mindepth 1 -printf "/$leases/%P belongs to one machine\n"; fi
     done
     parameters | grep -E '^systemd\.(machine_id|hostname)=' | sed 's/^/kernel parameter for all machines alike: /' || true
-    enabled systemd-random-seed.service
+    comes_up systemd-random-seed.service
     if [ -e etc/cloud/cloud-init.disabled ]; then echo "/etc/cloud/cloud-init.disabled: nobody gets in"; fi
 )
 if [ -n "$bad" ]; then

@@ -18,8 +18,8 @@ bad=$(
     done
     kept=$(setting journald.conf Journal MaxRetentionSec)
     printf '%s\n' "$kept" | grep -qxE '|0|[0-9]{6,}s?|[0-9]+ ?(d|days?|w|weeks?|M|months?|y|years?)' || echo "entries are thrown away after $kept (MaxRetentionSec)"
-    enabled systemd-journald.service
-    enabled systemd-journal-flush.service
+    comes_up systemd-journald.service
+    comes_up systemd-journal-flush.service
 )
 if [ -n "$bad" ]; then
     echo "$bad"

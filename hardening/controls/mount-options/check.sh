@@ -31,7 +31,7 @@ bad=$(
             lacks "$folder" "$(awk '$1 !~ /^#/ && $2 ~ "^/+dev/+shm/*$" {options = $4} END {print options}' etc/fstab)"
         else
             unit=$(printf %s "${folder#/}" | tr / -).mount
-            enabled "$unit"
+            comes_up "$unit"
             lacks "$folder" "$(setting "system/$unit" Mount Options)"
         fi
     done

@@ -7,8 +7,8 @@ bad=$(
         systemctl list-units --no-legend --plain --state=active $(printf '%s.service ' $others) | sed 's/ .*/ manages the network, too/'
         exit 0
     fi
-    enabled systemd-networkd.service
-    enabled systemd-resolved.service
+    comes_up systemd-networkd.service
+    comes_up systemd-resolved.service
     expect resolved.conf Resolve LLMNR no
     expect resolved.conf Resolve MulticastDNS no
     expect resolved.conf Resolve DNSStubListenerExtra ""

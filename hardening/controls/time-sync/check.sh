@@ -11,7 +11,7 @@ bad=$(
             case " $servers " in *" $server "*) ;; *) echo "/${line%%:*}: the clock is kept from $server, too" ;; esac
         done
     done
-    enabled systemd-timesyncd.service
+    comes_up systemd-timesyncd.service
     for other in chronyd ntpd ntpsec openntpd; do
         if [ -e "usr/sbin/$other" ]; then echo "/usr/sbin/$other keeps the clock, too"; fi
     done

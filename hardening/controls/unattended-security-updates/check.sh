@@ -35,8 +35,8 @@ bad=$(
         echo "no source of packages names security updates"
     for step in daily:update daily-upgrade:install; do
         unit=apt-${step%:*}
-        enabled "$unit.timer"
-        enabled "$unit.service"
+        comes_up "$unit.timer"
+        comes_up "$unit.service"
         expect "system/$unit.service" Service ExecStart "/usr/lib/apt/apt.systemd.daily ${step#*:}"
         times=$(setting "system/$unit.timer" Timer OnCalendar)
         printf '%s\n' "$times" | grep -qE '^(\*-\*-\* |[0-9*][0-9,.*/]*:|daily$|hourly$)' || echo "$unit.timer does not run every day: OnCalendar is ${times:-set nowhere}"
