@@ -16,7 +16,37 @@ is() {
     [ "$found" = "$2" ] || echo "$1 is ${found:-set nowhere}, not $2"
 }
 
+# pins: what apt_preferences(5) keeps from security updates: a package of a version, or what comes from there for less than
+# the priority of what is installed. Names with wildcards count as these.
+pins() {
+    find etc/apt/preferences etc/apt/preferences.d -xdev -type l -printf '/%p is a link, and may say anything\n' 2>/dev/null || true
+    find etc/apt/preferences etc/apt/preferences.d -xdev -type f \( ! -name '*.*' -o -name '*.pref' \) 2>/dev/null | sort | while IFS= read -r file; do
+        sed -E 's/^[[:space:]]*$//; /^#/d' "$file" | awk -v file="/$file" -v hold="$PARAM_HOLD" '
+            function elsewhere(key, value) {
+                if (value ~ /[*?\/]/) return 0
+                return key == "o=" && value != "Debian" || key == "l=" && value != "Debian-Security" || key ~ /^[an]=$/ && value !~ /-security$/
+            }
+            BEGIN { RS = ""; FS = "\n"; count = split(hold, held, "\n"); for (i = 1; i <= count; i++) may[held[i]] }
+            {
+                split("", of)
+                for (i = 1; i <= NF; i++) {
+                    at = index($i, ":"); value = substr($i, at + 1); gsub(/^[ \t]+|[ \t]+$/, "", value)
+                    of[tolower(substr($i, 1, at - 1))] = value
+                }
+                keeps = of["pin"] ~ /^version[ \t]/ || of["pin"] ~ /^(origin|release)[ \t]/ && of["pin-priority"] + 0 < 100
+                count = of["pin"] ~ /^release/ ? split(substr(of["pin"], 9), term, /[ \t]*,[ \t]*/) : 0
+                for (i = 1; i <= count; i++) if (elsewhere(substr(term[i], 1, 2), substr(term[i], 3))) keeps = 0
+                count = keeps ? split(of["package"], name, /[ \t]+/) : 0
+                for (i = 1; i <= count; i++) {
+                    package = name[i]; sub(/[*]$/, "", name[i])
+                    if (!(name[i] in may)) print file ": Pin: " of["pin"] ", " of["pin-priority"] ": no updates of " package
+                }
+            }'
+    done
+}
+
 bad=$(
+    pins
     is APT::Periodic::Update-Package-Lists 1
     is APT::Periodic::Unattended-Upgrade 1
     found=$(printf '%s\n' "$settings" | sed -n 's/^APT::Periodic::Enable "\(.*\)";$/\1/Ip')
