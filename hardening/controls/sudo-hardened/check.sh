@@ -40,7 +40,7 @@ case $timeout in '' | -* | *.*) fail "timestamp_timeout is '${timeout:-not set}'
 free=$(grep -lE '^[[:blank:]]*([^#[:blank:]]|#-?[0-9]).*NOPASSWD|^[[:blank:]]*NOPASSWD' etc/sudoers $others | sed 's,^,/,' || true)
 bad=$(
     printf '%s\n' "$all" | grep -E '!authenticate|Defaults.*(visiblepw|!requiretty.*targetpw|rootpw|targetpw|runaspw|exempt_group|pam_(login_)?service|!log_allowed|!tty_tickets|timestamp_type *= *"?global)' || true
-    printf '%s\n' "$all" | grep -E 'Defaults.*env_keep.*[ ="](LD_|BASH_ENV|PERL|PYTHON|RUBY|NODE_|\*)' | sed 's/^ */variables of the caller load code: /' || true
+    printf '%s\n' "$all" | grep -E 'Defaults.*env_keep.*[ ="](LD_|BASH_ENV|PERL|PYTHON|RUBY|NODE_|\*)|Defaults.*[ ,]setenv( |,|$)|(^|[^A-Z])SETENV ?:' | sed 's/^ */variables of the caller load code: /' || true
     printf '%s\n' "$all" | sed -nE '/^ ?Defaults[:@!>].*(use_pty|env_reset|logfile|timestamp_timeout)/s/^ ?/not the same for everyone: /p'
     for file in $free; do
         printf '%s\n' "$PARAM_ALLOW_NOPASSWD" | grep -qxF -e "$file" && [ "$LIVE" = 1 ] ||
