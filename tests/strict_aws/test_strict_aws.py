@@ -19,6 +19,7 @@ from hardening.foundation.settings import ROOT
 from tests.strict_aws import ACCOUNT, REGION, Fault, StrictAws, rules, subprocess
 from tests.strict_aws.contract import check_shape
 from tests.strict_aws.making import filled, image, put, refused, snapshot
+from tests.support.loop import until
 
 AWAY = "us-east-1"
 
@@ -310,8 +311,7 @@ def test_an_answer_can_come_too_late(aws: StrictAws) -> None:
     hasty = aws.client("ssm", read_timeout=0.2)
     with aws.faulty(Fault("delay", operation="PutParameter", seconds=0.6, times=1)), pytest.raises(ReadTimeoutError):
         hasty.put_parameter(Name="/a", Value="x", Type="String")
-    while aws.calls("ssm", "PutParameter")[0]["outcome"] == "running":
-        pass
+    until(lambda: [one for one in aws.calls("ssm", "PutParameter") if one["outcome"] != "running"], "its effect")
     assert aws.client("ssm").get_parameter(Name="/a")["Parameter"]["Value"] == "x"
 
 

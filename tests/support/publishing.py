@@ -9,9 +9,8 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +30,7 @@ from images.scan.flow import ScanResult
 from images.scan.judge import Judgement
 from images.store.oci import LAYER, Store
 from images.trust.keys import make
+from tests.support.loop import until
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -66,7 +66,7 @@ def running_registry(folder: Path, *, tls: str = "", more: str = "", port: int =
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log, env=own)
     try:
-        _wait(port)
+        until(lambda: _answers(server, port), "the registry")
         yield f"127.0.0.1:{port}"
     finally:
         server.kill()
@@ -199,15 +199,10 @@ def dump(value: Any) -> str:
     return json.dumps(value, default=str)
 
 
-def _wait(port: int) -> None:
-    for _ in range(100):
-        try:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
-            connection.request("GET", "/")
-            connection.getresponse().read()
-            connection.close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError("the registry does not answer")
+def _answers(server: subprocess.Popen[bytes], port: int) -> bool:
+    assert server.poll() is None, "the registry has ended"
+    with suppress(OSError), closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+        return True
+    return False

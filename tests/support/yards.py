@@ -24,7 +24,7 @@ from tests.support.fleets import fleet as fleet_with
 from tests.support.fleets import judged, release
 from tests.support.rolling import carried
 
-QUICK = {"min_healthy_time": "1s", "healthy_deadline": "8s", "bake_time": "1s", "drain": "3s", "settle": "1s"}
+QUICK = {"min_healthy_time": "1s", "healthy_deadline": "5m", "bake_time": "1s", "drain": "3s", "settle": "1s"}
 # It serves until it is told to faint; an answer that it has begun comes to its end.
 FAINT = WEB.replace("\nwait\n", "\nuntil test -e /tmp/faint; do sleep 1; done\nkill $!; exec sleep 600\n")
 LABELS = ["--label", "goldsmith-test=1", "--label", "app=fleet-test"]

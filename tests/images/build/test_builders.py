@@ -162,7 +162,7 @@ def test_a_tool_that_never_ends_is_ended_and_named(monkeypatch: pytest.MonkeyPat
     sleeps, app = f"sleep {600 + os.getpid()}", SimpleNamespace(name="app")
     with pytest.raises(OutsideError, match=r"sh, which builds app, exceeds the limit build\.seconds"):
         build_steps.run_bound(app, ["sh", "-c", f"{sleeps} & wait"], {}, "hint")  # type: ignore[arg-type]
-    until(lambda: run(["pgrep", "-f", f"^{sleeps}"], ok=(0, 1)).status == 1, "the end of all", 30)
+    until(lambda: run(["pgrep", "-f", f"^{sleeps}"], ok=(0, 1)).status == 1, "the end of all")
 
 
 def test_each_base_has_its_builder() -> None:

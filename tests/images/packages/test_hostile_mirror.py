@@ -118,10 +118,13 @@ def test_a_mirror_that_never_ends_is_given_up(
     index = index_of(server, archive, tmp_path)
     if name.endswith(".deb"):
         index.refresh(STATIC)
-    monkeypatch.setattr(aptroot, "LONGEST_SECONDS", 3.0)
-    error = refused(index, tmp_path)
-    assert slow.started.is_set()
-    assert "3 s" in str(error)
+    for seconds in (3.0, 60.0, 600.0):  # a busy machine may not come so far in the first
+        monkeypatch.setattr(aptroot, "LONGEST_SECONDS", seconds)
+        error = refused(index, tmp_path)
+        assert f"{seconds:g} s" in str(error)
+        if slow.started.is_set():
+            return
+    raise AssertionError("it never asked for what does not end")
 
 
 def signed(archive: Archive, files: dict[str, bytes], sizes: dict[str, int]) -> bytes:

@@ -521,10 +521,8 @@ def test_a_dead_workers_flow_moves_and_one_that_kills_is_quarantined(
 
 @pytest.mark.slow
 @pytest.mark.needs(POSTGRES)
-def test_a_dead_workers_flow_is_taken_in_less_than_ten_seconds(
-    running_postgres: Server, world: World, begin: Begin
-) -> None:
-    """From its death to the begin of its step elsewhere; benchmarks/workers.py measures it more often."""
+def test_a_dead_workers_flow_is_taken_by_one_that_lives(running_postgres: Server, world: World, begin: Begin) -> None:
+    """While it runs, although the dead one gave nothing back; benchmarks/workers.py measures how soon."""
     url = engine_url(running_postgres.new_database())
     first, owner = begin(url, "docker"), begin(url, owns='[["slow", ["docker"]]]')
     until(lambda: world.lines("begun") == ["build slow"], "the step")
@@ -532,9 +530,7 @@ def test_a_dead_workers_flow_is_taken_in_less_than_ten_seconds(
     with closing(Roster(url, SCHEMA)) as roster:
         until(lambda: len(roster.living()) == 2, "the second worker")
     first.kill()
-    began = time.monotonic()
     until(lambda: len(world.lines("begun")) == 2, "the step elsewhere")
-    assert time.monotonic() - began < 10
     (world.folder / "go").touch()
     assert ended(owner) == 0
     os.kill(second.pid or 0, signal.SIGINT)
