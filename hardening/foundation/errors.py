@@ -168,7 +168,7 @@ def as_ours(name: str, error: Exception) -> GoldsmithError:
     evidence = "".join(format_exception(error)[-3:])
     if isinstance(error, OSError):
         return OutsideError(f"{name} failed: {error}", evidence=evidence)
-    said = f"{name} failed, by a mistake in Goldsmith: {type(error).__name__}: {error}"
+    said = f"{name} failed because of a bug in Goldsmith: {type(error).__name__}: {error}"
     return UsageError(said, evidence=evidence, hint="report this with the lines above; it ended nothing else")
 
 

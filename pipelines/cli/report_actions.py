@@ -31,7 +31,7 @@ REFUSED, KEPT = "refused", "kept"
 NEVER = datetime.min.replace(tzinfo=UTC)
 MEND = "fix it; ./goldsmith lint --content lists everything that is wrong"
 TODO = {  # by exit code, where the owner of an image or fleet does not act
-    1: "report this as a mistake in Goldsmith; the next night tries again",
+    1: "report this as a bug in Goldsmith; the next night tries again",
     2: MEND,
     4: "./goldsmith doctor tells what does not answer; the next night tries again",
 }

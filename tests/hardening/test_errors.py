@@ -39,7 +39,7 @@ def test_an_error_of_others_code_has_no_line_and_a_long_one_is_cut() -> None:
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [(RuntimeError("can't start new thread"), 4, "allows no more"),
-     (RuntimeError("a bug"), 1, "web failed, by a mistake in Goldsmith: RuntimeError: a bug"),
+     (RuntimeError("a bug"), 1, "web failed because of a bug in Goldsmith: RuntimeError: a bug"),
      (OSError(ENOSPC, "full"), 4, "the disk is full"), (OSError(ENOTTY, "odd"), 4, "web failed: ")],
 )  # fmt: skip
 def test_what_the_machine_lacks_is_no_mistake_of_ours(error: Exception, code: int, said: str) -> None:

@@ -80,7 +80,7 @@ def test_a_mistake_of_ours_in_one_fleet_is_that_fleets_line(tmp_path: Path, monk
     monkeypatch.setattr(auto_roll, "bring_into_policy", rolled)
     lines, errors = auto_roll.auto_roll("all", apply=True, context=world(tmp_path, 3))
     assert [(one.fleet, one.outcome) for one in lines] == [("shop", "empty"), ("tools", "failed"), ("web", "rolled")]
-    assert lines[1].detail == "fleet tools failed, by a mistake in Goldsmith: KeyError: 'image'"
+    assert lines[1].detail == "fleet tools failed because of a bug in Goldsmith: KeyError: 'image'"
     (mistake,) = (error for error in errors if error.exit_code == 1)
     assert "test_auto_roll.py" in mistake.evidence
 

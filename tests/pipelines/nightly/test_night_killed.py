@@ -242,7 +242,7 @@ def test_a_mistake_of_ours_in_a_fleet_is_its_line(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(night_stages, "bring_into_policy", mistaken)
     (line,) = WorldStages(context_in(tmp_path, NOW)).fleet(NightOrder("night-1", NOW), "web").lines
     assert (line.kind, line.name, line.status, line.exit_code) == ("fleet", "web", "failed", 1)
-    assert line.detail == "fleet web failed, by a mistake in Goldsmith: KeyError: 'image'"
+    assert line.detail == "fleet web failed because of a bug in Goldsmith: KeyError: 'image'"
 
 
 def test_a_fleet_lives_by_the_clock_however_old_the_night_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -334,5 +334,5 @@ def test_the_process_that_rolls_a_fleet_says_also_what_nobody_foresaw(
     monkeypatch.setattr(fleet_stage, "fleet_session", mistaken)
     fleet_stage.main("web", (NOW + DAY).isoformat())
     error = from_json(Failure, json.loads(capsys.readouterr().out)["failure"]).error
-    assert (error.exit_code, error.message) == (1, "fleet web failed, by a mistake in Goldsmith: KeyError: 'image'")
+    assert (error.exit_code, error.message) == (1, "fleet web failed because of a bug in Goldsmith: KeyError: 'image'")
     assert "mistaken" in error.evidence
