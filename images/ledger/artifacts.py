@@ -7,16 +7,18 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import literal, select, update
+from sqlalchemy import Select, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
+from hardening.foundation.asking import portions
 from images.artifact import Artifact, Package, unsigned
 from images.documents import from_json, to_json
 from images.ledger import tables as t
-from images.ledger.database import Database, Value
+from images.ledger.database import BATCH, Database, Value
 
 TOLD, SCRIPT = "told-", "script"
+PARENT = t.artifacts.c.inputs["parent"].as_string().label("parent")
 
 
 @dataclass(frozen=True)
@@ -80,22 +82,37 @@ class Artifacts(Database):
         """The newest artifact of that content."""
         return next(iter(self._artifacts(limit=1, digest=digest)), None)
 
-    def package_lists(self, sources: Collection[str] | None = None) -> dict[str, PackageList]:
+    def package_lists(
+        self, sources: Collection[str] | None = None, of: Collection[str] | None = None
+    ) -> dict[str, PackageList]:  # fmt: skip
         """What the content of every artifact holds, by its digest; of packages only those from `sources`, if given.
 
-        The whole ledger is read in one pass, and no more of each line than is asked for.
+        The whole ledger is read in one pass, and no more of each line than is asked for. `of`: these contents alone,
+        and what they stand on.
         """
+        if of is None:
+            return self._package_lists(sources)
+        found = dict[str, PackageList]()
+        for some in portions(of, BATCH):
+            found |= self._package_lists(sources, _with_all_below(some))
+        return found
 
+    def _package_lists(
+        self, sources: Collection[str] | None, among: Select[Any] | None = None
+    ) -> dict[str, PackageList]:  # fmt: skip
         def asked_for(item: Mapping[str, Any]) -> bool:
             return sources is None or unsigned(item.get("source") or item["name"])[0] in sources
 
         table, scans = t.artifacts, t.judgements
-        parent = table.c.inputs["parent"].as_string().label("parent")
         suite = table.c.inputs["definition", "base", "bootstrap", "suite"].as_string().label("suite")
         packages = table.c.packages if sources is None or sources else literal(None).label("packages")
-        found = select(table.c.digest, table.c.name, packages, parent, suite).order_by(table.c.built_at)
-        scanned = select(scans.c.digest, scans.c.value["suite"].as_string().label("suite"))
-        suites = {row.digest: row.suite for row in self._rows(scanned.where(scans.c.kind == "scan"))}
+        found = select(table.c.digest, table.c.name, packages, PARENT, suite).order_by(table.c.built_at)
+        scanned = select(scans.c.digest, scans.c.value["suite"].as_string().label("suite")).where(
+            scans.c.kind == "scan"
+        )
+        if among is not None:
+            found, scanned = found.where(table.c.digest.in_(among)), scanned.where(scans.c.digest.in_(among))
+        suites = {row.digest: row.suite for row in self._rows(scanned)}
         lists = {
             row.digest: PackageList(
                 row.name,
@@ -175,13 +192,13 @@ class Artifacts(Database):
         A day that lies ahead, as a moved clock leaves it, becomes `now`: else it would lengthen every window from it.
         """
         wanted = set(pairs)
-        new = sorted(wanted - self._seen().keys())
+        new = sorted(wanted - self._seen(wanted).keys())
         rows = [{"vulnerability": vulnerability, "package": package, "at": now} for vulnerability, package in new]
         try:
             self._insert(t.first_seen, *rows)
         except IntegrityError:  # another run saw some of them in this moment: its time stands
             return self.first_seen_all(wanted, now)
-        known = self._seen()
+        known = self._seen(wanted)
         if any(known[pair] > now for pair in wanted):
             self._change(update(t.first_seen).where(t.first_seen.c.at > now).values(at=now))
         return {pair: min(known[pair], now) for pair in wanted}
@@ -201,8 +218,21 @@ class Artifacts(Database):
         rows = self._rows(select(table.c.value).where(table.c.digest == digest, table.c.kind == kind))
         return from_json(of, rows[0].value) if rows else None
 
-    def _seen(self) -> dict[tuple[str, str], datetime]:
-        return {(row.vulnerability, row.package): row.at for row in self._rows(select(t.first_seen))}
+    def _seen(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], datetime]:
+        """What is kept of the vulnerabilities of these pairs."""
+        asked, column = {vulnerability for vulnerability, _ in pairs}, t.first_seen.c.vulnerability
+        rows = (
+            row for some in portions(asked, BATCH) for row in self._rows(select(t.first_seen).where(column.in_(some)))
+        )
+        return {(row.vulnerability, row.package): row.at for row in rows}
+
+
+def _with_all_below(contents: Collection[str]) -> Select[Any]:
+    """The digests of these contents and of what they stand on, as far as the ledger has it."""
+    table = t.artifacts
+    found = select(table.c.digest, PARENT).where(table.c.digest.in_(contents)).cte("found", recursive=True)
+    below = select(table.c.digest, PARENT).join(found, table.c.digest == found.c.parent)
+    return select(found.union(below).c.digest)
 
 
 def _judged(digest: str, kind: str, at: datetime, value: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -28,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from sqlalchemy.schema import CreateIndex
 from sqlalchemy.sql.expression import UpdateBase
 
 from hardening.foundation.errors import ContentError, OutsideError, UsageError
@@ -97,6 +99,7 @@ class Database:
                 if connection.dialect.name == "sqlite":  # which would else write each table to the disk by itself
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                 t.metadata.create_all(connection)
+            _add_indexes(connection)
         if not (found := self._versions()):
             self._insert(t.versions, {"version": t.VERSION})
             found = self._versions()
@@ -137,7 +140,7 @@ class Database:
         """
         equal = (table.c[column] == value for column, value in same.items())
         query = _all_of(kind, table).where(*equal, *where).order_by(*order).limit(limit)  # type: ignore[arg-type]
-        return tuple(kind(**row._mapping) for row in self._rows(query))
+        return tuple(starmap(kind, self._rows(query)))
 
     def _change(self, change: UpdateBase) -> int:
         """Make a change; how many rows it concerned."""
@@ -157,6 +160,22 @@ class Database:
                 connection.execute(delete(table).where(*same))
             if rows:
                 connection.execute(insert(table), list(rows))
+
+
+INDEXES = {
+    "sqlite": "select name from sqlite_master where type = 'index'",
+    "postgresql": "select indexname from pg_indexes where schemaname = current_schema()",
+}
+
+
+def _add_indexes(connection: Connection) -> None:
+    """Make the indexes that a ledger of before they were thought of lacks; one at a time does it."""
+    known = set(connection.exec_driver_sql(INDEXES[connection.dialect.name]).scalars())
+    missing = [one for table in t.metadata.sorted_tables for one in table.indexes if one.name not in known]
+    if missing and connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("lock table versions in exclusive mode")
+    for index in missing:
+        connection.execute(CreateIndex(index, if_not_exists=True))
 
 
 def _close(_connection: Any, record: ConnectionPoolEntry) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 
+from hardening.foundation.asking import portions
 from images.ledger import tables as t
-from images.ledger.database import Database
+from images.ledger.database import BATCH, Database
 from images.ledger.tables import ClosedFix, MemberRun
 
 LEAST = timedelta(microseconds=1)
@@ -49,10 +50,10 @@ class Fixes(Database):
             for member, content in contents.items()
         ]
         self._record_runs(last, [*gone, *seen])
-        for one in last.values():
-            if one.gone and one.at < at - GONE_FOR and one.member not in contents:
-                lines = (t.member_runs.c.fleet == fleet, t.member_runs.c.member == one.member)
-                self._change(delete(t.member_runs).where(*lines))
+        over = [one.member for one in last.values() if one.gone and one.at < at - GONE_FOR]
+        columns = t.member_runs.c
+        for some in portions(set(over) - contents.keys(), BATCH):
+            self._change(delete(t.member_runs).where(columns.fleet == fleet, columns.member.in_(some)))
 
     def last_content(self, fleet: str, member: str, *, but: str = "") -> str:
         """What a member ran last, other than `but`; empty where that is not known."""

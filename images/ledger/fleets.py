@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from images.ledger import tables as t
 from images.ledger.database import Database
+from images.ledger.fixes import GONE_FOR
 from images.ledger.tables import (
     ApprovedPlanRow,
     AuditLine,
@@ -37,6 +38,11 @@ class Fleets(Database):
             connection.execute(delete(t.running).where(t.running.c.fleet == fleet))
             if rows:
                 connection.execute(insert(t.running), rows)
+
+    def forget_fleets(self, fleets: Collection[str], now: datetime) -> None:
+        """Forget what fleets that are not among these were seen running, once nobody has looked at them for a year."""
+        over = (t.running.c.fleet.not_in(fleets), t.running.c.at < now - GONE_FOR)
+        self._change(delete(t.running).where(*over))
 
     def running_digests(self) -> dict[str, tuple[str, ...]]:
         """What the known fleets were last seen running: digest → (`fleet/member`, …)."""
@@ -97,9 +103,16 @@ class Fleets(Database):
         """The rollouts (of one fleet) that are not over, the oldest first."""
         return self._rollouts(open=True, **({"fleet": fleet} if fleet else {}))
 
-    def rollouts(self, fleet: str) -> tuple[Rollout, ...]:
-        """Every rollout of a fleet, the oldest first."""
-        return self._rollouts(fleet=fleet)
+    def rollouts(self, fleet: str, most: int | None = None) -> tuple[Rollout, ...]:
+        """The last `most` rollouts of a fleet, by default all, the oldest first."""
+        newest = (t.rollouts.c.begun_at.desc(), t.rollouts.c.id.desc())
+        return self._find(Rollout, t.rollouts, *newest, limit=most, fleet=fleet)[::-1]
+
+    def rollout_ids(self, fleet: str) -> tuple[str, ...]:
+        """The ids of every rollout of a fleet, the newest first."""
+        table = t.rollouts
+        query = select(table.c.id).where(table.c.fleet == fleet)
+        return tuple(row.id for row in self._rows(query.order_by(table.c.begun_at.desc(), table.c.id.desc())))
 
     def ended_rollouts(self, fleet: str, most: int = 100) -> tuple[dict[str, Any], ...]:
         """How the last rollouts of a fleet ended, the newest first: their states, without their orders."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 
 from images.artifact import Release
 from images.documents import Document, from_json, to_json
@@ -75,10 +75,10 @@ class Releases(Database):
         return tuple(from_json(Begun, dict(row._mapping)) for row in self._rows(query.order_by(table.c.id)))
 
     def end_publication(self, release: Release) -> None:
-        """Close every open line of this release, and forget what was to be said of it: it hangs on the release now."""
+        """Remove every open line of this release, with what was to be said of it: it hangs on the release now."""
         table = t.publications
         mine = (table.c.repository == release.repository, table.c.digest == release.digest)
-        self._change(update(table).where(*mine).values(done=True, documents=[]))
+        self._change(delete(table).where(*mine))
 
     def record_move(self, move: Move) -> None:
         """Keep that a channel's tag was moved."""

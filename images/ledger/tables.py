@@ -86,12 +86,17 @@ def _type_of(kind: Any) -> Any:
 
 versions = Table("versions", metadata, Column("version", Integer, primary_key=True))
 
-artifacts = _table("artifacts", Artifact, UniqueConstraint("name", "platform", "input_digest"), index=["digest"])
+artifacts = _table(
+    "artifacts", Artifact, UniqueConstraint("name", "platform", "input_digest"),
+    Index("ix_artifacts_newest", "name", "platform", "built_at"), index=["digest"],
+)  # fmt: skip
 
 # One row for what was last said of a content: `kind` is checks, scan or verdict; `told-…` where a registry said it.
-judgements = _table("judgements", {"digest": str, "kind": str, "at": datetime, "value": Any}, keys=["digest", "kind"])
+judgements = _table(
+    "judgements", {"digest": str, "kind": str, "at": datetime, "value": Any}, keys=["digest", "kind"], index=["at"]
+)
 
-releases = _table("releases", Release, keys=["repository", "digest"], index=["name", "content"])
+releases = _table("releases", Release, keys=["repository", "digest"], index=["name", "content", "digest"])
 
 # An open line is a publication that a killed run left: the next one completes it, or removes what it pushed.
 publications = _table(
@@ -110,7 +115,7 @@ class Move:
     reason: str
 
 
-channel_moves = _table("channel_moves", Move)
+channel_moves = _table("channel_moves", Move, Index("ix_channel_moves_of", "repository", "channel"))
 
 first_seen = _table(
     "first_seen", {"vulnerability": str, "package": str, "at": datetime}, keys=["vulnerability", "package"]
@@ -159,7 +164,7 @@ class MemberRun:
     at: datetime
 
 
-member_runs = _table("member_runs", MemberRun, index=["fleet"])
+member_runs = _table("member_runs", MemberRun, Index("ix_member_runs_of", "fleet", "member"))
 # When others' images and packages were first seen here, and last; a version that is empty: when somebody last looked.
 sights = _table(
     "sights", {"kind": str, "subject": str, "version": str, "since": datetime | None, "last": datetime},
@@ -226,7 +231,10 @@ class Rollout:
     at: datetime
 
 
-rollouts = _table("rollouts", Rollout, keys=["id"], index=["fleet"])
+rollouts = _table(
+    "rollouts", Rollout, Index("ix_rollouts_of", "fleet", "begun_at"), Index("ix_rollouts_open", "open", "fleet"),
+    keys=["id"], index=["at"],
+)  # fmt: skip
 
 # How far each member of a rollout is.
 rollout_members = _table("rollout_members", {"rollout": str, "member": str, "state": Any}, keys=["rollout", "member"])
@@ -406,4 +414,4 @@ class AuditLine:
     detail: str
 
 
-audit = _table("audit", AuditLine)
+audit = _table("audit", AuditLine, index=["subject"])

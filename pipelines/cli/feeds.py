@@ -80,7 +80,8 @@ def update_feeds(context: Context | None = None, after: timedelta = indexed.NOW)
     """
     context = replace(context or image_context(), lenient=True)
     settings, now = context.settings, context.now
-    lists = context.ledger.package_lists()
+    contents = dict.fromkeys(holder.content for holder in holders_of(context))
+    lists = context.ledger.package_lists(of=contents)
     suites = _suites(context, lists.values())
     say(f"asking the feeds for newer data: {', '.join(suites) or 'no suite is known'}")
     data = {suite: feeds.current(settings, suite, now, after=after) for suite in suites}
@@ -91,7 +92,7 @@ def update_feeds(context: Context | None = None, after: timedelta = indexed.NOW)
         _line(context, "kev", exploited.feed, exploited.missing),
         _line(context, "epss", likelihoods.feed, likelihoods.missing),
     ]
-    current = {holder.content: lists[holder.content] for holder in holders_of(context) if holder.content in lists}
+    current = {content: lists[content] for content in contents if content in lists}
     told, first = _changes(context, current.values(), {suite: found for suite, (found, _) in data.items()}, exploited)
     told = [line.model_copy(update={"likelihood": likelihoods.scores.get(line.id)}) for line in told]
     if feed := next((found["tracker"] for found, _ in data.values() if "tracker" in found), None):

@@ -22,11 +22,13 @@ def urgent_fixes(context: Context, names: Iterable[str]) -> dict[str, tuple[str,
     """By image, the exploited or critical vulnerabilities of what its channels point to, or was built last, that a
     newer package fixes. Raises OutsideError where the list of exploited ones is set and cannot be had.
     """
-    lists, wanted = context.ledger.package_lists(), set(names)
+    wanted = set(names)
+    holders = [one for one in holders_of(context) if one.kind == "release" and one.image in wanted]
+    lists = context.ledger.package_lists(of={one.content for one in holders})
     exploited = feeds.exploited(context.settings, context.now).ids
     found: dict[str, set[str]] = {}
-    for holder in holders_of(context):
-        if holder.kind == "release" and holder.image in wanted and holder.content in lists:
+    for holder in holders:
+        if holder.content in lists:
             found.setdefault(holder.image, set()).update(_of_content(context, holder.content, lists, exploited))
     return {name: tuple(sorted(ids)) for name, ids in sorted(found.items()) if ids}
 

@@ -480,3 +480,14 @@ def test_what_cannot_wait_for_the_night_is_exploited_or_critical_and_has_a_fix(c
     context.ledger.record_scan(WEB, ScanRecord((), (hole,), suite="trixie"), NOW)
     for _ in range(2):
         assert urgent_fixes(context, names) == {"nginx-unprivileged": (OPEN,)}
+
+
+def test_what_no_channel_points_to_any_more_is_not_read_to_find_what_is_urgent(context: Context) -> None:
+    """It is asked every quarter of an hour, and a ledger keeps the lists of years."""
+    told = urgent_fixes(context, list(context.definitions)), updated(context).images
+    old = replace(artifact("nginx-unprivileged", f"sha256:{'0' * 64}", (NGINX,), BASE), built_at=NOW - 900 * DAY)
+    context.ledger.record_artifact(old)
+    with context.ledger._begin() as connection:
+        unreadable = update(tables.artifacts).where(tables.artifacts.c.digest == old.digest)
+        connection.execute(unreadable.values(packages=[{"odd": 1}]))
+    assert (urgent_fixes(context, list(context.definitions)), updated(context).images) == told
