@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from shlex import quote
 from textwrap import shorten
 from typing import Any
@@ -237,7 +238,7 @@ def _next(at: FleetSession, one: Judged, told: JudgedMember, policy: Policy, kep
 def _rolls(at: FleetSession, one: Judged, kept: str, now: datetime) -> Iterator[NextLine]:
     """Whether and when it is replaced; `kept`: why it is not."""
     fleet = at.fleet
-    for seen in history(at.context, fleet.name)[:1]:
+    for seen in islice(history(at.context, fleet.name), 1):
         state = next((line for line in seen.members if line.id == one.member.id), None)
         if seen.row.open and state:
             yield NextLine(at=None, what=f"rollout {seen.row.id} is under way: {MEANING.get(state.phase, state.phase)}")

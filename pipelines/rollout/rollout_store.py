@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -96,17 +97,17 @@ def require_known(context: Context, fleet: str) -> None:
     """Raise ContentError for a name that is no fleet's. What was rolled is known by that, whatever its file says now:
     content that is broken or gone must not keep anybody from an abort.
     """
-    if not context.ledger.rollouts(fleet):
+    if not context.ledger.rollouts(fleet, 1):
         load_fleet(context.settings.roots, fleet)
 
 
 def newest(context: Context, fleet: str) -> View:
     """The fleet's open rollout, else its last one. Raises RefusedError where there was none."""
-    rows = context.ledger.rollouts(fleet)
+    rows = context.ledger.open_rollouts(fleet) or context.ledger.rollouts(fleet, 1)
     if not rows:
         hint = f"./goldsmith roll.plan {fleet} shows what one would do"
         raise RefusedError(f"{fleet} has not been rolled by this ledger", hint=hint)
-    return view(context, next((row for row in rows if row.open), rows[-1]))
+    return view(context, rows[0])
 
 
 MOST_FAILED = 2  # a second try, for what only failed in passing
@@ -137,9 +138,11 @@ def commands_of(ledger: Ledger, rollout: str) -> OperatorCommands:
     return OperatorCommands.given([one.command for one in ledger.commands(rollout)])
 
 
-def history(context: Context, fleet: str) -> tuple[View, ...]:
-    """Every rollout of the fleet, the newest first."""
-    return tuple(view(context, row) for row in reversed(context.ledger.rollouts(fleet)))
+def history(context: Context, fleet: str) -> Iterator[View]:
+    """Every rollout of the fleet, the newest first; each is read as its turn comes."""
+    for rollout in context.ledger.rollout_ids(fleet):
+        if row := context.ledger.rollout(rollout):
+            yield view(context, row)
 
 
 def told(context: Context, fleet: str, rollout: str) -> tuple[AuditLine, ...]:

@@ -29,7 +29,7 @@ from pipelines.fleet.ec2.pacing import pacing
 from pipelines.fleet.port import Group
 from pipelines.rollout.plan import plan
 from pipelines.rollout.plan_model import GroupStep, Skip
-from pipelines.rollout.rollout_store import newest, refuse_unasked, require_known, told
+from pipelines.rollout.rollout_store import history, newest, refuse_unasked, require_known, told
 from pipelines.rollout.service import order_back
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
 from tests.support.fleets import fleet, judged, target
@@ -268,3 +268,14 @@ def test_the_history_of_a_fleet_is_none_of_another(context: Context) -> None:
         with pytest.raises(RefusedError, match=f"no rollout {named} of {fleet_name}") as refused:
             told(context, fleet_name, named)
         assert f"roll.history {whose} lists" in str(refused.value.hint)
+
+
+def test_the_newest_rollout_is_read_without_those_before_it(context: Context) -> None:
+    """A fleet that is rolled each week for years has thousands; a rollout's order names all its members."""
+    context.ledger.begin_rollout("r0", "shop", "ann:1", {"unreadable": True}, NOW - timedelta(days=400))
+    context.ledger.save_rollout("r0", None, NOW, is_open=False)
+    assert next(history(context, "shop")).row.id == "r1"
+    assert newest(context, "shop").row.id == "r1"
+    state = RolloutState("r1", "shop", "r", NOW, 1, RolloutStage.ENDED)
+    context.ledger.save_rollout("r1", to_json(state), NOW, is_open=False)
+    assert newest(context, "shop").row.id == "r1"
