@@ -76,6 +76,16 @@ class PatchHistory:
             groups.setdefault(fleet, {}).setdefault(ran, []).append(runs)
         return {fleet: tuple(map(_alike, found.values())) for fleet, found in groups.items()}
 
+    @cached_property
+    def fleets_of(self) -> dict[str, list[str]]:
+        """By image, the fleets of which a member has ever run a content of it."""
+        found = dict[str, list[str]]()
+        for fleet, members in self.by_fleet.items():
+            ran = {content for alike in members for content in alike.contents}
+            for image in {self.published[content][0] for content in ran if content in self.published}:
+                found.setdefault(image, []).append(fleet)
+        return found
+
 
 @dataclass(frozen=True)
 class Alike:
@@ -142,12 +152,26 @@ class Patch:
         return end <= self.due
 
 
+def with_ends(
+    runs: Sequence[MemberRun], fleets: Collection[str], looked: Mapping[str, datetime]
+) -> Sequence[MemberRun]:  # fmt: skip
+    """What members have run, where those of a fleet that is not among `fleets` any more are gone from its last look on:
+    nobody tells what becomes of them. `looked`: when each fleet was last looked at.
+    """
+    last = {(run.fleet, run.member): run for run in runs if run.fleet not in fleets}
+    left = [
+        replace(run, content="", gone=True, at=max(run.at, looked.get(run.fleet, run.at)))
+        for run in last.values() if not run.gone
+    ]  # fmt: skip
+    return [*runs, *left]
+
+
 def patches(history: PatchHistory, now: datetime) -> Iterator[Patch]:
     """Every fix in every image and fleet that it concerns, without a day by which it is due."""
     for fix in (*history.fixes, *history.found):
-        yield _of_image(history, fix, now)
-        for fleet, members in history.by_fleet.items():
-            if patch := _of_fleet(history, fix, fleet, members, now):
+        yield (whole := _of_image(history, fix, now))
+        for fleet in history.fleets_of.get(fix.image, ()):
+            if patch := _of_fleet(history, whole, fleet, now):
                 yield patch
 
 
@@ -185,15 +209,15 @@ class _Lack:
     left: tuple[str, ...] = ()
 
 
-def _of_fleet(
-    history: PatchHistory, fix: ClosedFix, fleet: str, members: Sequence[Alike], now: datetime
-) -> Patch | None:
-    """A fix in a fleet; None where no member ever ran the image without it since the fix was out."""
-    started, _ = _start(fix, now)
-    lacks = [lack for alike in members if (lack := _lack(history, fix, alike, started, now))]
+def _of_fleet(history: PatchHistory, whole: Patch, fleet: str, now: datetime) -> Patch | None:
+    """A fix in a fleet, by what it is in the `whole` image; None where no member ever ran that without it since the fix
+    was out.
+    """
+    found = (_lack(history, whole.fix, alike, whole.started_at, now) for alike in history.by_fleet[fleet])
+    lacks = [lack for lack in found if lack]
     if not lacks:
         return None
-    whole, waits = _of_image(history, fix, now), {lack.waits for lack in lacks}
+    waits = {lack.waits for lack in lacks}
     held = Waits.UNKNOWN if Waits.UNKNOWN in waits else Waits.NOTHING
     if Waits.ROLLOUT in waits:
         held = whole.waits or Waits.ROLLOUT

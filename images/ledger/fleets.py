@@ -125,10 +125,13 @@ class Fleets(Database):
         """Write down that something was done."""
         self._insert(t.audit, asdict(AuditLine(at, actor, action, subject, detail)))
 
-    def audit_lines(self, limit: int = 1000, subject: str = "") -> tuple[AuditLine, ...]:
-        """The last things that were done (to one subject), the oldest first."""
+    def audit_lines(self, limit: int = 1000, subject: str = "", *, but: str = "") -> tuple[AuditLine, ...]:
+        """The last things that were done (to one subject), the oldest first; none of which the action begins with
+        `but`.
+        """
         same: dict[str, Any] = {"subject": subject} if subject else {}
-        return self._find(AuditLine, t.audit, t.audit.c.id.desc(), limit=limit, **same)[::-1]
+        where = [~t.audit.c.action.startswith(but, autoescape=True)] if but else []
+        return self._find(AuditLine, t.audit, t.audit.c.id.desc(), limit=limit, where=where, **same)[::-1]
 
     def begin_uptake(self, wanted: BaseUptake, most_tries: int) -> BaseUptake | None:
         """Begin another try, which is counted before it is made; of many at once one may. None: none is to be made."""

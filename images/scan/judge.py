@@ -53,8 +53,8 @@ def latest(context: Context, name: str) -> Artifact:
     found = context.ledger.latest_artifact(name, context.settings.platform)
     if found and context.store.whole(found.digest):
         return found
-    lines = context.ledger.audit_lines()
-    refused = next((line for line in reversed(lines) if (line.action, line.subject) == ("refuse", name)), None)
+    lines = context.ledger.audit_lines(subject=name)
+    refused = next((line for line in reversed(lines) if line.action == "refuse"), None)
     if refused:
         raise RefusedError(
             f"{name} was built on {refused.at:%Y-%m-%d %H:%M} UTC and refused, so there is nothing to go on with",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from hardening.policy import Policy
 from images.artifact import Release
 from images.context import Context
 from images.documents import to_json
-from images.ledger import ClosedFix
+from images.ledger import ClosedFix, MemberRun
 from images.ledger.artifacts import ScanRecord
 from pipelines.cli.open_points import NEVER, OpenFix
 from pipelines.contract import Line
@@ -37,6 +37,7 @@ from pipelines.patch_times import (
     patches,
     recent,
     unknown_members,
+    with_ends,
 )
 from pipelines.wiring import image_context
 
@@ -121,7 +122,8 @@ def patch_latency(since: str = "", context: Context | None = None) -> LatencyOut
     context = context or replace(image_context(looks=True), lenient=True)
     now = context.now
     begin = beginning(since, now)
-    history, fleets = history_of(context), load_fleets(context.settings.roots)
+    fleets = load_fleets(context.settings.roots)
+    history = history_of(context, fleets)
     found = recent((_by_the_rules(context.policies, fleets, one) for one in patches(history, now)), begin)
     unknown = unknown_members(history)
     lines = [_line(one, unknown.get(one.name, ()) if one.kind == "fleet" else ()) for one in measured(found, now)]
@@ -153,7 +155,13 @@ def beginning(text: str, now: datetime) -> datetime | None:
     return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
-def history_of(context: Context) -> PatchHistory:
+def runs_of(context: Context, fleets: Collection[str]) -> Sequence[MemberRun]:
+    """What members have run, as far as content still has their fleets: those of others are gone."""
+    looked = {name: check.at for name, check in context.ledger.fleet_checks().items()}
+    return with_ends(context.ledger.member_runs(), fleets, looked)
+
+
+def history_of(context: Context, fleets: Collection[str]) -> PatchHistory:
     """All that the ledger tells of patches."""
     ledger = context.ledger
     releases = ledger.releases()  # the newest first
@@ -166,7 +174,7 @@ def history_of(context: Context) -> PatchHistory:
         for move in ledger.moves(repository, "stable"):
             pointed = Pointed(contents.get(move.digest, ""), move.at, exact=move.reason != "rebuild")
             stable.setdefault(image, []).append(pointed)
-    runs = ledger.member_runs()
+    runs = runs_of(context, fleets)
     running = {run.content for run in {(run.fleet, run.member): run for run in runs}.values()}
     history = PatchHistory(ledger.closed_fixes(), {}, published, stable, runs)
     return replace(history, found=_unreleased(context, history, _in_use(releases, stable, running)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, time
@@ -29,7 +29,7 @@ from images.packages.index import write_atomically
 from images.release.lifecycle import status
 from pipelines.cli.blast_radius import recorded_radius
 from pipelines.cli.image_output import NOWHERE, Pointed, all_channels, finish, form_named, write_out
-from pipelines.cli.latency import PatchLine, open_fixes, patch_latency
+from pipelines.cli.latency import PatchLine, open_fixes, patch_latency, runs_of
 from pipelines.cli.open_points import open_points
 from pipelines.cli.page import render_html
 from pipelines.cli.report_actions import actions_of, ending_of, night_failures
@@ -55,7 +55,7 @@ from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.judged_state import Checked, JudgedState, judged_state, last_checks
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import only_recorded
-from pipelines.rollout.rollout_store import View, history
+from pipelines.rollout.rollout_store import View, view
 from pipelines.rollout.state import STEP, doing
 from pipelines.wiring import image_context
 
@@ -65,7 +65,7 @@ FORMS = ("html", "csv", "sarif", "prometheus")
 ENDINGS = {".html": "html", ".csv": "csv", ".sarif": "sarif", ".sarif.json": "sarif", ".prom": "prometheus"}
 EXPORTS = {"csv": as_csv, "sarif": as_sarif, "prometheus": as_metrics}
 KEPT = 90  # pages; those before are removed as the next is written
-NEWEST = 6  # releases of one image that are told of in full
+NEWEST = 6  # releases of one image, and rollouts of one fleet, that are told of in full
 
 
 class ContentRecords:
@@ -92,9 +92,10 @@ def gather_all(context: Context, night: NightlyOutput | None = None) -> tuple[Re
 def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutput, JudgedState]:
     roots, today = context.settings.roots, context.now.date()
     waivers, policies = load_waivers(roots), load_policies(roots)
-    known = last_checks(context)
+    fleets = load_fleets(roots)
+    known = {name: told for name, told in last_checks(context).items() if name in fleets}
     state = judged_state(context, known)
-    members = _members(context, known)
+    members = _members(context, known, fleets)
     channels, releases, said = all_channels(context), context.ledger.releases(), ContentRecords(context.ledger)
     newest = {one.name: one for one in reversed(releases) if not one.pruned_at}
     images = tuple(
@@ -106,17 +107,17 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
         made_at=context.now,
         images=images,
         members=members,
-        rollouts=_rollouts(context),
+        rollouts=_rollouts(context, fleets),
         waivers_active=tuple(w for w in waivers if w.expires >= today),
         waivers_expired=tuple(w for w in waivers if w.expires < today),
         policies_to_review=tuple(n for n, p in sorted(policies.items()) if p.review_by < today),
         audit=_done(context),
         night=night or (before.night if before else None),
-        fleets=tuple(_fleet(fleet, known, members) for _, fleet in sorted(load_fleets(roots).items())),
+        fleets=tuple(_fleet(fleet, known, members) for _, fleet in sorted(fleets.items())),
         findings=findings_of(images),
         reasons=reasons_of(images),
         open_points=open_points(open_fixes(fixes), state),
-        history=_history(context, fixes, state),
+        history=_history(context, fixes, state, fleets),
         releases=tuple(_releases(context, images, state, said)),
         blast_radius=recorded_radius(context),
     )
@@ -135,13 +136,15 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
     return told, state
 
 
-def _history(context: Context, fixes: Iterable[PatchLine], state: JudgedState) -> HistoryReport:
+def _history(
+    context: Context, fixes: Iterable[PatchLine], state: JudgedState, fleets: Collection[str]
+) -> HistoryReport:  # fmt: skip
     ledger, now = context.ledger, context.now
     releases = ledger.releases()
     published = {one.digest: one.published_at for one in releases}
     closed = ((one.kind, one.closed_at, one.age_seconds) for one in fixes if one.closed_at and not one.waits_for)
     return HistoryReport(
-        days=by_day(releases, ledger.member_runs(), ledger.fleet_days(now - DAYS * DAY), now),
+        days=by_day(releases, runs_of(context, fleets), ledger.fleet_days(now - DAYS * DAY), now),
         weeks=by_week(closed, now),
         ages=by_age((published.get(one.release) for fleet in state.fleets for one in fleet.members), now),
     )
@@ -294,8 +297,8 @@ def _told(said: ContentRecords, artifact: Artifact) -> Verdict | None:
     return replace(told, policy=f"{told.policy} (as the registry tells, not judged here)") if told else None
 
 
-def _members(context: Context, checked: Checked) -> tuple[MemberReport, ...]:
-    """Every member of every fleet as it was last checked; of a fleet that never was, what it was last seen running."""
+def _members(context: Context, checked: Checked, fleets: Collection[str]) -> tuple[MemberReport, ...]:
+    """Every member of the fleets as it was last checked; of a fleet that never was, what it was last seen running."""
     lines = []
     releases = {one.digest: one for one in context.ledger.releases()}
     for fleet, (at, members) in checked.items():
@@ -316,7 +319,7 @@ def _members(context: Context, checked: Checked) -> tuple[MemberReport, ...]:
                 status=status(ours, context.now) if ours else "unknown", newest=False,
             )
             for name in names
-            if name.partition("/")[0] not in checked
+            if (fleet := name.partition("/")[0]) in fleets and fleet not in checked
         ]  # fmt: skip
     return tuple(sorted(lines, key=lambda line: line.member))
 
@@ -328,10 +331,13 @@ def _fleet(fleet: Fleet, checked: Checked, members: tuple[MemberReport, ...]) ->
     return fleet_report(fleet.name, fleet.owner, at, mine, told)
 
 
-def _rollouts(context: Context) -> tuple[RolloutReport, ...]:
-    """The rollouts of every fleet that the ledger knows, the newest first."""
-    views = [one for name in load_fleets(context.settings.roots) for one in history(context, name)]
-    return tuple(_rollout(one) for one in sorted(views, key=lambda one: one.row.at, reverse=True))
+def _rollouts(context: Context, fleets: Iterable[str]) -> tuple[RolloutReport, ...]:
+    """Those of each fleet that are under way, and its newest ones, the newest first."""
+    ledger = context.ledger
+    rows = [one for name in fleets for one in (*ledger.open_rollouts(name), *ledger.rollouts(name, NEWEST))]
+    shown = {one.id: one for one in rows}
+    newest = sorted(shown.values(), key=lambda one: one.at, reverse=True)
+    return tuple(_rollout(view(context, one)) for one in newest)
 
 
 def _rollout(one: View) -> RolloutReport:
@@ -364,8 +370,7 @@ def _waves(one: View) -> Iterator[WaveReport]:
 
 def _done(context: Context) -> tuple[AuditReport, ...]:
     """The last things that were done, the newest first; what a rollout did step by step is in its history."""
-    lines = [line for line in context.ledger.audit_lines() if not line.action.startswith(STEP)]
-    return tuple(map(AuditReport.of, reversed(lines[-AUDIT_LINES:])))
+    return tuple(map(AuditReport.of, reversed(context.ledger.audit_lines(AUDIT_LINES, but=STEP))))
 
 
 def write_report(context: Context, night: NightlyOutput | None = None) -> Path:

@@ -14,8 +14,11 @@ import pytest
 
 from hardening.findings import CheckResult, Outcome, Verdict
 from hardening.foundation.content import parse
+from hardening.foundation.errors import RefusedError
+from hardening.foundation.settings import Settings
 from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
+from images.context import Context
 from images.ledger import Ledger
 from images.model import Definition
 from images.scan import judge
@@ -187,3 +190,15 @@ def test_stages_of_enforcement_verify_nothing_again(clinic: Clinic) -> None:
     clinic.overlay = replace(BEFORE, checks=warned)
     assert clinic.is_known()
     assert [one.enforcement for one in clinic.checks()] == [Enforcement.WARN] * 2
+
+
+def test_why_nothing_was_kept_is_found_behind_the_steps_of_a_great_rollout(tmp_path: Path) -> None:
+    """Each of its members leaves some lines in the audit: an image that was refused would look as if never built."""
+    context = Context(Settings(state=tmp_path), NOW, str, str)
+    with closing(context.ledger) as ledger:
+        ledger.audit(NOW, "ann", "refuse", "web", "no-setuid")
+        for number in range(1001):
+            ledger.audit(NOW, "ann", "step: replace", "shop-1", str(number))
+        with pytest.raises(RefusedError, match="and refused") as refused:
+            judge.latest(context, "web")
+        assert refused.value.evidence == "no-setuid"

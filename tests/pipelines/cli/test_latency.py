@@ -18,7 +18,7 @@ from hardening.foundation.settings import Nightly, Settings
 from hardening.model import Severity
 from images.artifact import Release
 from images.context import Context
-from images.ledger import ClosedFix, Ledger, MemberRun, Move, ScanRecord
+from images.ledger import ClosedFix, FleetCheck, Ledger, MemberRun, Move, ScanRecord
 from pipelines.cli.latency import NONE_YET, LatencyOutput, patch_latency, show_latency
 from pipelines.cli.schemas import printed_schema
 from tests.support.loop import Goldsmith
@@ -211,3 +211,18 @@ def test_on_a_state_in_which_nothing_happened_it_says_so(tmp_path: Path) -> None
     assert " ".join(answer.err.split()) == NONE_YET
     assert inv.here("latency", "--since", "yesterday").code == 1
     assert inv.here("latency", "--json").json["lines"] == []
+
+
+def test_a_fleet_whose_file_is_gone_waits_for_no_fix(context: Context) -> None:
+    """Nobody looks at it any more: its members would be late for ever, in each digest and alert."""
+    ledger = context.ledger
+    ledger.record_fixes([fix(1)])
+    for fleet in ("shop", "removed"):
+        ledger.record_run(MemberRun(fleet, "web-1", OLD, gone=False, told_by="check", at=NOW - 15 * DAY))
+        ledger.record_run(MemberRun(fleet, "odd", "", gone=False, told_by="check", at=NOW - 15 * DAY))
+        ledger.record_check(FleetCheck(fleet, NOW - 2 * DAY, []))
+    lines = by_name(patch_latency("", context))
+    assert (lines["shop"].open, lines["shop"].unknown) == (1, ("odd",))
+    assert (lines["removed"].open, lines["removed"].unknown) == (0, ())
+    assert lines["removed"].closed.longest == lines["shop"].oldest_seconds - 2 * 86400
+    assert "removed" not in by_name(patch_latency("1d", context))

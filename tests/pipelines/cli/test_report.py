@@ -40,6 +40,7 @@ from pipelines.rollout.plan import plan
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
 from tests.support.fleets import fleet, judged, release, target
 from tests.support.publishing import PACKAGES, built
+from tests.support.watched import FILE, watched
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -286,7 +287,11 @@ def test_an_empty_report_says_what_to_type() -> None:
 
 def test_the_report_tells_what_the_ledger_knows(tmp_path: Path) -> None:
     """Artifact, release, verdict, scan, who runs what, rollouts, and the audit with the newest first."""
-    context = Context(Settings(state=tmp_path), NOW, lambda: "", lambda: "")
+    files = tmp_path / "content/pipelines/fleets"
+    files.mkdir(parents=True)
+    for name in ("shop", "never"):
+        (files / f"{name}.toml").write_text(FILE.format(name=name, owner="o"))
+    context = Context(Settings(state=tmp_path, content=(tmp_path / "content",)), NOW, lambda: "", lambda: "")
     ledger = context.ledger
     artifact = replace(built(context.store, "debian-base"), packages=PACKAGES)
     old = release(1, name="debian-base", content="sha256:" + "1" * 64)
@@ -410,3 +415,42 @@ def test_a_way_back_is_no_rollout_to_what_it_comes_from() -> None:
     assert '<span class="badge good">as it was' in back
     assert '<span class="badge warn">as it was' in there
     assert "brought back" not in there
+
+
+def test_rollouts_of_years_are_told_by_the_newest_of_each_fleet_and_what_is_under_way(tmp_path: Path) -> None:
+    """The page and its data would else grow by each of them, with all its members."""
+    context = watched(tmp_path, 4)
+    planned = plan(fleet(), [judged("web-1", "expired")], target(expires_at=NOW + 60 * DAY), NOW)
+    for number in range(9):
+        begun, rollout = NOW - (500 - number) * DAY, f"old-{number}"
+        written = to_json(Order(rollout, planned, fleet().limits))
+        context.ledger.begin_rollout(rollout, "shop", "here:1", written, begun)
+        state = RolloutState(rollout, "shop", "r", begun, 1, RolloutStage.ENDED, ended_at=begun)
+        context.ledger.save_rollout(rollout, to_json(state), begun, is_open=number == 1)
+    told = [one.id for one in gather(context).rollouts if one.fleet == "shop"]
+    assert told[1:] == ["old-8", "old-7", "old-6", "old-5", "old-4", "old-1"]
+    assert len(told) == 7, "with that of the ledger in which fleets have run for weeks"
+
+
+def test_what_was_done_is_told_behind_the_steps_of_a_great_rollout(tmp_path: Path) -> None:
+    """Each member of it has some lines of its own."""
+    context = Context(Settings(state=tmp_path), NOW, lambda: "", lambda: "")
+    context.ledger.audit(NOW - DAY, "ann", "publish", "debian-base")
+    for number in range(1001):
+        context.ledger.audit(NOW, "ann", "step: replace", "shop-1", str(number))
+    assert [one.action for one in gather(context).audit] == ["publish"]
+
+
+def test_a_fleet_whose_file_is_gone_is_counted_and_shown_no_more(tmp_path: Path) -> None:
+    """From its last check on: what is said of its members would be said for ever."""
+    context = watched(tmp_path, 4)
+    context = replace(context, now=NOW + 3 * DAY)
+    before = gather(context)
+    assert {one.fleet for one in before.members} == {"shop", "warehouse"}
+    context.ledger.seen_fleet("other", {"a": DIGEST}, NOW)
+    (tmp_path / "content/pipelines/fleets/warehouse.toml").unlink()
+    after = gather(context)
+    assert {one.fleet for one in after.members} == {"shop"}
+    assert [line.members + line.others for line in before.history.days[-4:]] == [4, 4, 4, 4]
+    assert [line.members + line.others for line in after.history.days[-4:]] == [2, 2, 2, 2]
+    assert after.history.days[-5].members + after.history.days[-5].others == 4
