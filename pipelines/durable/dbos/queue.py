@@ -130,16 +130,18 @@ class WorkQueue:
         DBOS.cancel_workflows([flow_id])
 
     def forget(self) -> None:
-        """Remove flows of our kind that ended long ago. Those without a kind stay: their answers may be asked for."""
-        if not (kind := self.version.partition(" ")[2]):
-            return
+        """Remove flows such as ours that ended long ago, of whatever kind: one that is carried no more, such as that of
+        a fleet that is gone, removes none. Those without a kind stay: their answers may be asked for.
+        """
         old = datetime.fromtimestamp(time.time() - KEEP_SECONDS, UTC).isoformat()
+        kept = 0
         while True:
-            found = listed(DBOS, status=ENDED, name=list(self.known), completed_before=old, limit=BATCH)
-            ours = [flow.workflow_id for flow in found if (flow.app_version or "").endswith(f" {kind}")]
-            if ours:
-                DBOS.delete_workflows(ours)
-            if len(ours) < BATCH:
+            found = listed(DBOS, status=ENDED, name=list(self.known), completed_before=old, limit=BATCH, offset=kept)
+            over = [flow.workflow_id for flow in found if " " in (flow.app_version or "")]
+            if over:
+                DBOS.delete_workflows(over)
+            kept += len(found) - len(over)
+            if len(found) < BATCH:
                 return
 
     def is_of_another_version(self, flow_id: str) -> bool:

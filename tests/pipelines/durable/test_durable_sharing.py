@@ -439,6 +439,22 @@ def test_what_ended_long_ago_is_removed(url: str, world: World, monkeypatch: pyt
         assert look(url, "s2")
 
 
+def test_flows_of_a_kind_that_is_gone_keep_no_others(url: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than are read at a time, such as of the rollouts of a fleet that nobody rolls any more; and those without a
+    kind, which stay, are in nobody's way either.
+    """
+    known = shared_flows(world)
+    for kind, flows in (("", ("s1",)), ("gone", ("s2", "s3")), ("shop", ("s4",))):
+        with Worker.launched(url, known, kind=kind, offer=offered(world.folder, "docker")) as worker:
+            for flow in flows:
+                worker.execute("share", flow, [[f"of-{flow}", ["docker"]]])
+    monkeypatch.setattr(queue, "KEEP_SECONDS", -60)
+    monkeypatch.setattr(queue, "BATCH", 2)
+    with Worker.launched(url, known, kind="shop"):
+        until(lambda: [look(url, flow) is None for flow in ("s2", "s3", "s4", "s4/of-s4")] == [True] * 4, "their end")
+        assert look(url, "s1")
+
+
 @pytest.mark.needs(POSTGRES)
 def test_a_worker_that_lives_for_long_stays_known(running_postgres: Server, roster_of: Rosters) -> None:
     """Only rows of the dead are removed."""
