@@ -7,6 +7,7 @@ So each child gets the plain ones, and more only if its caller names a group.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -93,17 +95,19 @@ def run(
     timeout: float | None = None,
     ok: Sequence[int] = (0,),
     hint: str = "",
+    enough: Callable[[], bool] | None = None,
 ) -> Completed:
     """Run `argv` to its end. The whole process group ends with us.
 
     It sees the plain variables of our environment, those that `passes` names (such as `NETWORK`), and `env`.
 
     Raises OutsideError, carrying the last lines it printed, when the exit status is not in `ok` or the program is
-    absent; LateError when `timeout` (seconds) passes.
+    absent; LateError when `timeout` (seconds) passes, or `enough` says so, which is asked now and then
+    of a command without `stdin`.
     """
     given = {**allowed(os.environ, passes), **(env or {})}
     child = _started(argv, cwd, given, subprocess.DEVNULL if stdin is None else subprocess.PIPE, hint)
-    stdout, stderr = _ended(child, stdin, timeout, hint)
+    stdout, stderr = _ended(child, stdin, timeout, hint, enough)
     done = Completed(tuple(argv), child.returncode, stdout, stderr)
     if done.status not in ok:
         raise failed(done, hint)
@@ -378,14 +382,19 @@ def _started(
     return child
 
 
-def _ended(child: subprocess.Popen[str], stdin: str | None, timeout: float | None, hint: str) -> tuple[str, str]:
+def _ended(
+    child: subprocess.Popen[str], stdin: str | None, timeout: float | None, hint: str,
+    enough: Callable[[], bool] | None = None,
+) -> tuple[str, str]:  # fmt: skip
     """What the child printed until its end; whatever keeps us from waiting for that ends its whole group."""
     try:
-        told = child.communicate(stdin, timeout=timeout)
+        told = _said_by(child, timeout, enough) if enough else child.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired:
         _kill_group(child)
         argv = _bare(cast(list[str], child.args))
-        raise LateError(f"{argv[0]} did not finish within {timeout:g} s", evidence=" ".join(argv), hint=hint) from None
+        raise LateError(
+            f"{argv[0]} did not finish within {timeout or 0:g} s", evidence=" ".join(argv), hint=hint
+        ) from None
     except BaseException:
         _kill_group(child)
         raise
@@ -394,6 +403,17 @@ def _ended(child: subprocess.Popen[str], stdin: str | None, timeout: float | Non
         _stopped.discard(child)
         raise KeyboardInterrupt
     return told
+
+
+def _said_by(child: subprocess.Popen[str], timeout: float | None, enough: Callable[[], bool]) -> tuple[str, str]:
+    """What a child without input printed, while `enough` is not true. Raises TimeoutExpired."""
+    until = time.monotonic() + (math.inf if timeout is None else timeout)
+    while True:
+        try:
+            return child.communicate(timeout=LOOK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if enough() or time.monotonic() >= until:
+                raise subprocess.TimeoutExpired(child.args, timeout or 0) from None
 
 
 def _kill_group(child: subprocess.Popen[str]) -> None:

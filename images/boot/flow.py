@@ -301,9 +301,16 @@ def _attempt(task: BootTask, work: Path, accelerator: str) -> Boot:
 
 
 def _runs_late(machine: VirtualMachine, work: Path, seconds: int) -> bool:
-    """Run the machine to its end; whether it had to be ended. Raises OutsideError where QEMU itself fails."""
+    """Run the machine to its end; whether it had to be ended, also for saying more than is read (`_said`): it would
+    fill the disk. Raises OutsideError where QEMU itself fails.
+    """
+    argv, written = dies_with_us(qemu.command(machine)), (machine.console, machine.report)
+
+    def enough() -> bool:
+        return any(file.exists() and file.stat().st_size > BOOT_OUTPUT.most for file in written)
+
     try:
-        done = run(dies_with_us(qemu.command(machine)), env={"TMPDIR": str(work)}, timeout=seconds, ok=range(-64, 256))
+        done = run(argv, env={"TMPDIR": str(work)}, timeout=seconds, ok=range(-64, 256), enough=enough)
     except LateError:
         return True
     if done.status:

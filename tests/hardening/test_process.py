@@ -48,6 +48,22 @@ def test_a_command_that_is_late_ends_with_all_that_it_started(tmp_path: Path) ->
     until(lambda: processes(mark) == [], "the end of what it started")
 
 
+def test_a_command_is_ended_once_it_is_enough_and_is_else_heard_to_its_end(tmp_path: Path) -> None:
+    """With all of its output, however often it was looked at."""
+    written = tmp_path / "written"
+    with pytest.raises(LateError):
+        run(
+            ["sh", "-c", f"yes >{written}"],
+            timeout=600,
+            enough=lambda: written.exists() and written.stat().st_size > 99,
+        )
+    assert processes("yes >") == []
+    done = run(["sh", "-c", "echo one; sleep 1; echo two"], timeout=600, enough=lambda: False)
+    assert done.stdout == "one\ntwo\n"
+    with pytest.raises(LateError, match=r"did not finish within 0\.3 s"):
+        run(["sleep", "600"], timeout=0.3, enough=lambda: False)
+
+
 def test_a_command_is_fed_while_it_runs(tmp_path: Path) -> None:
     """More than a pipe holds, byte for byte."""
     target, data = tmp_path / "fed", os.urandom(1 << 20)

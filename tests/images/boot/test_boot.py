@@ -606,3 +606,21 @@ def test_what_a_machine_says_is_read_up_to_a_limit(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(flow, "BOOT_OUTPUT", Limit("boot.output", 99))
     with pytest.raises(OutsideError, match=r"the console of a machine that was tried exceeds the limit boot\.output"):
         flow._attempt(flow.BootTask("boot", DISK, Level.QUICK, Errand(), tmp_path), tmp_path / "one", "tcg")
+
+
+def test_a_machine_that_writes_without_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says would fill the disk until its time is up: only reading it had a limit."""
+    program, lived = tmp_path / "bin/qemu", tmp_path / "lived"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\n"
+        "for part; do case $part in file,id=report,*) head -c 2097152 /dev/zero > ${part#*path=} ;; esac; done\n"
+        f"sleep 600; touch {lived}\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(qemu, "PROGRAM", str(program))
+    monkeypatch.setattr(flow, "BOOT_OUTPUT", Limit("boot.output", 1 << 20))
+    monkeypatch.setattr(flow, "limits", lambda *_: (60, 900))
+    with pytest.raises(OutsideError, match=r"the report of a machine that was tried exceeds the limit boot\.output"):
+        flow._attempt(flow.BootTask("boot", DISK, Level.QUICK, Errand(), tmp_path), tmp_path / "one", "tcg")
+    assert not lived.exists()
