@@ -24,7 +24,7 @@ from images.plan.locking import TagWatch, move_locks, nightly_upstreams
 from images.release import retention
 from images.release.lifecycle import before, newest_first
 from images.release.store import CHANNELS, PREVIOUS
-from images.release.stores import keep_rules
+from images.release.stores import AT_AWS, keep_rules
 from pipelines.cli.blast_radius import record_radius
 from pipelines.cli.digest import ONE_TARGET, in_words, send_digests
 from pipelines.cli.digest_text import DigestOutput
@@ -363,7 +363,9 @@ def _pruned(context: Context) -> tuple[str, str]:
 
 
 def over(context: Context) -> Sequence[retention.RetirementDecision[Release]]:
-    """The releases that are over, by what the ledger knows of channels and members."""
+    """The releases that are over, by what the ledger knows of channels and members, and that `image.prune` removes: of
+    containers not those whose definition is gone.
+    """
     releases = newest_first(one for one in context.ledger.releases() if not one.pruned_at)
     pointing: dict[str, list[str]] = {}
     revoked = {release.digest for release in releases if release.revoked_at}
@@ -377,7 +379,11 @@ def over(context: Context) -> Sequence[retention.RetirementDecision[Release]]:
                     pointing.setdefault(digest, []).append(f"{name}:{channel}{PREVIOUS}")
     running = context.ledger.running_digests()
     decisions = retention.plan(releases, running, pointing, context.now, keep_rules(context))
-    return [one for one in decisions if one.action is retention.REMOVE]
+
+    def is_ours(release: Release) -> bool:
+        return release.name in context.definitions or release.repository.startswith(AT_AWS)
+
+    return [one for one in decisions if one.action is retention.REMOVE and is_ours(one.subject)]
 
 
 def _named(names: Iterable[str]) -> str:
