@@ -1,4 +1,6 @@
-"""What nothing on this machine needs any more: layers, disks and trees of removed artifacts, packages."""
+"""What nothing on this machine needs any more: layers, disks and trees of removed artifacts, packages and what was
+recorded about them, and temporary folders of killed runs.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from images.store.oci import DISKS, TREES, Store
 
 # What is younger may belong to a build that is under way and not yet in the ledger.
 YOUNG = timedelta(days=1)
+# Each state of a package index has answers of its own, and only a mirror that stands still is asked the same again.
+ANSWERS = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,18 @@ def collect(context: Context, *, apply: bool) -> tuple[Garbage, ...]:
     debs = {package.sha256 for artifact in kept for package in artifact.packages}
     layers = {key for artifact in kept for key in trees.keys(context.store, trees.key_of(artifact.digest))}
     disks, folders = (context.store.own_place(sort, "").glob("*") for sort in (DISKS, TREES))
+    apt = context.index.home
+    left = chain(context.store.path.glob("tmp*"), apt.glob("tmp*"), apt.glob("*/tmp*"))
     found = (
         _over(context, "blobs of the local store", context.store.blobs.glob("*"), blobs, lambda path: path.name),
         _over(context, "packages", context.index.home.glob("pool/*/*"), debs, lambda path: path.parent.name),
         _over(context, "disks of machines", disks, blobs, lambda path: path.stem),
         _over(context, "trees of machines", folders, layers, lambda path: path.name),
+        _over(context, "answers of apt", apt.glob("*/resolved/*"), set(), lambda path: path.name, ANSWERS),
+        _over(context, "index entries of packages", apt.glob("entries/*/*"), debs, lambda path: path.parent.name),
+        _over(context, "entries of upstream packages", apt.glob("told/*/*"), blobs, lambda path: path.parent.name),
+        _over(context, "texts of upstream images", context.store.path.glob("texts/*"), blobs, lambda path: path.stem),
+        _over(context, "folders of killed runs", left, set(), lambda path: path.name),
     )
     if apply:
         for path in (path for garbage in found for path in garbage.files):
@@ -72,21 +84,27 @@ def _kept(context: Context) -> list[Artifact]:
 
 
 def _reachable(context: Context, artifact: Artifact) -> Iterable[str]:
-    """Every blob that an artifact consists of, and what was said of it."""
-    yield artifact.digest
+    """Every blob that an artifact consists of, and what was said of it; also the manifest and configuration of what it
+    stands on, for want of which a plan fetches an upstream image again.
+    """
     if artifact.dockerfile:
         yield artifact.dockerfile
     if scan := context.ledger.scan(artifact.digest):
         yield from (bill for bill in (scan.sbom, scan.spdx) if bill)
-    if context.store.has(artifact.digest):
-        manifest: dict[str, Any] = context.store.read_json(artifact.digest)
-        yield manifest["config"]["digest"]
-        yield from (layer["digest"] for layer in manifest["layers"])
+    for content in (artifact.digest, artifact.inputs.get("parent")):
+        if content and context.store.has(content):
+            yield content
+            manifest: dict[str, Any] = context.store.read_json(content)
+            yield manifest["config"]["digest"]
+            yield from (layer["digest"] for layer in manifest["layers"])
 
 
-def _over(context: Context, what: str, files: Iterable[Path], needed: set[str], key: Callable[[Path], str]) -> Garbage:
+def _over(
+    context: Context, what: str, files: Iterable[Path], needed: set[str], key: Callable[[Path], str],
+    young: timedelta = YOUNG,
+) -> Garbage:  # fmt: skip
     """The files of one sort that are neither needed nor young."""
-    before = (context.now - YOUNG).timestamp()
+    before = (context.now - young).timestamp()
     old = [path for path in sorted(files) if key(path) not in needed and path.stat().st_mtime < before]
     return Garbage(what, tuple(old), sum(map(_size, old)))
 

@@ -114,7 +114,7 @@ def test_disks_and_trees_of_superseded_machines_go_and_those_of_the_newest_stay(
     new = built_machine(context, "new", NOW - timedelta(days=2), "packages-of-new")
     age(context)
     assert context.store.whole(old.digest)
-    _, _, disks, folders = collect(context, apply=True)
+    _, _, disks, folders, *_ = collect(context, apply=True)
     assert [path.read_text() for path in context.store.own_place(DISKS, "").iterdir()] == ["new"]
     assert len(disks.files) == 1
     assert {path.name for path in folders.files} == {"packages-of-old", trees.key_of(old.digest)}
@@ -158,3 +158,35 @@ def test_a_layer_that_two_builds_made_at_once_is_kept_once(context: Context) -> 
         assert not folder.exists()
     [kept] = trees.stack(context.store, "packages")
     assert [path.name for path in kept.iterdir()] == ["first"]
+
+
+def test_what_was_told_of_packages_and_images_that_are_gone_goes(context: Context) -> None:
+    """Each night asks apt anew, and each image of others has hundreds of entries. What a kept artifact needs stays."""
+    base = context.store.write_image({"os": "linux"}, [context.store.put_bytes(b"base", LAYER)], {})
+    new = built(context, "new", NOW - timedelta(days=2))
+    context.ledger.record_artifact(replace(new, inputs={"parent": base.digest}))
+    apt, texts, other = context.index.home, context.store.path / "texts", "cd" * 32
+    kept, gone = set[Path](), set[Path]()
+    for name in (f"entries/{DEB.sha256}/x.deb", f"told/{base.digest[7:]}/x.deb"):
+        kept.add(apt / name)
+        gone.add(apt / Path(name).parent.with_name(other) / "x.deb")
+    kept.add(texts / f"{base.digest[7:]}.json")
+    gone |= {
+        texts / f"{other}.json",
+        apt / "tmpabc/x.deb",
+        apt / "trixie-amd64-1/tmpabc/x",
+        context.store.path / "tmpa/x",
+    }
+    for path in (*kept, *gone, apt / "trixie-amd64-1/resolved/a"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    age(context)
+    collect(context, apply=True)
+    assert {path for path in (*kept, *gone) if path.exists()} == kept
+    assert all(
+        context.store.has(one)
+        for one in (base.digest, *(layer.digest for layer in context.store.layers_of(base.digest)))
+    )
+    assert (apt / "trixie-amd64-1/resolved/a").exists(), "a mirror that stands still is asked the same again"
+    collect(replace(context, now=NOW + timedelta(days=30)), apply=True)
+    assert not (apt / "trixie-amd64-1/resolved/a").exists()
