@@ -304,6 +304,9 @@ def _text(value: object) -> Cell:
     return str(value)
 
 
+FLEETS = "pipelines/fleets", "*.toml"
+
+
 def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLine]:
     """Plan, and with `apply` carry out, the removal of releases that are over.
 
@@ -311,6 +314,8 @@ def prune_images(*, apply: bool, context: Context | None = None) -> list[PruneLi
     """
     context = context or image_context(looks=not apply)
     look_at_fleets(context)
+    if apply:
+        context.ledger.forget_fleets(find_content(context.settings.roots, *FLEETS), context.now)
     lines = [PruneLine.of(one) for store in stores(context) for one in store.retire(apply=apply)]
     for found in collect(context, apply=apply):
         if found.files:
@@ -326,7 +331,7 @@ def look_at_fleets(context: Context) -> None:
     """Let the ledger know what every fleet runs right now. Raises OutsideError: what is unread may be in use."""
     from pipelines.rollout.session import check, fleet_session
 
-    for name, file in sorted(find_content(context.settings.roots, "pipelines/fleets", "*.toml").items()):
+    for name, file in sorted(find_content(context.settings.roots, *FLEETS).items()):
         try:
             with fleet_session(name, context, now=lambda: context.now) as at:
                 unread = _unread(check(at))
