@@ -122,9 +122,9 @@ def patch_latency(since: str = "", context: Context | None = None) -> LatencyOut
     context = context or replace(image_context(looks=True), lenient=True)
     now = context.now
     begin = beginning(since, now)
-    fleets = load_fleets(context.settings.roots)
+    fleets, policies = load_fleets(context.settings.roots), context.policies
     history = history_of(context, fleets)
-    found = recent((_by_the_rules(context.policies, fleets, one) for one in patches(history, now)), begin)
+    found = recent((_by_the_rules(policies, fleets, one) for one in patches(history, now)), begin)
     unknown = unknown_members(history)
     lines = [_line(one, unknown.get(one.name, ()) if one.kind == "fleet" else ()) for one in measured(found, now)]
     told = {line.name for line in lines if line.kind == "fleet"}

@@ -16,6 +16,7 @@ from hardening.findings import Finding, FindingKind
 from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.settings import Nightly, Settings
 from hardening.model import Severity
+from images import context as images_context
 from images.artifact import Release
 from images.context import Context
 from images.ledger import ClosedFix, FleetCheck, Ledger, MemberRun, Move, ScanRecord
@@ -226,3 +227,12 @@ def test_a_fleet_whose_file_is_gone_waits_for_no_fix(context: Context) -> None:
     assert (lines["removed"].open, lines["removed"].unknown) == (0, ())
     assert lines["removed"].closed.longest == lines["shop"].oldest_seconds - 2 * 86400
     assert "removed" not in by_name(patch_latency("1d", context))
+
+
+def test_policies_are_read_once_for_all_fixes(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A year has tens of thousands of fixes, and whoever scrapes the metrics asks each minute."""
+    loads, load = list[object](), images_context.load_policies
+    monkeypatch.setattr(images_context, "load_policies", lambda roots: loads.append(roots) or load(roots))
+    context.ledger.record_fixes([fix(number) for number in range(1, 9)])
+    assert len(patch_latency("", context).patches) == 8
+    assert len(loads) == 1
