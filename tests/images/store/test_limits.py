@@ -309,7 +309,7 @@ def test_hostile_json_of_a_registry_takes_little(way: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('{"a": 1, "a": 2}', "the key 'a' stands twice"),
+        ('{"a": 1, "a": 2}', "duplicate key: 'a'"),
         ('{"a": ', "is not JSON"),
         ("\xff", "is not JSON"),
         ("1" * 5000, "is not JSON"),

@@ -90,7 +90,7 @@ def test_it_says_who_is_freed_and_what_is_weaker(
     assert show_preview((output, []), as_json=False) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "freed, since no longer refused by CVE-2026-0013: images: debian-static" in said
-    assert "it asks for less than the present one" in said
+    assert "it requires less than the present one" in said
 
 
 def test_a_policy_of_no_known_name_is_an_error(context: Context, tmp_path: Path) -> None:
