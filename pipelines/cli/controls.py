@@ -210,7 +210,7 @@ def check_directory(place: str, profile: str, control: str) -> list[VerifyLine]:
 
     tree, today = Path(place).resolve(), clock().date()
     if not profile:
-        what = f"{place} is a folder, and unknown profile: to check it by" if tree.is_dir() else ""
+        what = f"{place} is a folder: --profile must name the profile to check it by" if tree.is_dir() else ""
         raise UsageError(what or f"no such folder: {place}", hint="such as /mnt/disk --profile container-base")
     if reason := no_filesystem(tree) if tree.is_dir() else f"{place} is not a directory":
         raise ContentError(reason, hint="give the root of a filesystem: a mounted disk, an exported container")

@@ -330,7 +330,7 @@ def test_one_thing_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert "two things to check" in said
     assert "nothing is named to check" in said
     assert "not a host with a shell" in said
-    assert "/ is a folder, and unknown profile: to check it by" in said
+    assert "/ is a folder: --profile must name the profile to check it by" in said
     assert "no such folder: ./not\\x1b[31mthere" in said
     assert "no such folder: /nonexistent" in said
     assert "\x1b" not in said
