@@ -44,7 +44,8 @@ def _at_least(desired: int, missing: int) -> int:
     """The healthy percentage at which `missing` members of `desired` may be away, never more."""
     if not missing or not desired:
         hint = 'raise limits.max_unavailable, or set limits.method = "surge"'
-        raise RefusedError("method in_place stops members, but max_unavailable is 0", hint=hint)
+        what = f"method in_place stops members, but max_unavailable allows none of {desired} to be missing"
+        raise RefusedError(what, hint=hint)
     exact = ALL * (desired - missing) / desired
     percent = int(exact) if desired <= ALL else -int(-exact // 1)
     if percent >= ALL:

@@ -45,9 +45,10 @@ def test_in_place_never_lets_more_be_away_than_may(desired: int, missing: int, a
 
 
 def test_in_place_with_nobody_away_is_refused() -> None:
-    """It says which limit forbids it."""
-    with pytest.raises(RefusedError, match="max_unavailable"):
-        pacing(limits(method="in_place"), 4, 4)
+    """It says which limit forbids it, also where a share is rounded down to none."""
+    for missing in (0, "20%"):
+        with pytest.raises(RefusedError, match="max_unavailable allows none of 4 to be missing"):
+            pacing(limits(method="in_place", max_unavailable=missing), 4, 4)
 
 
 def test_the_canary_is_a_checkpoint_and_the_bake_its_delay() -> None:
