@@ -253,7 +253,7 @@ def _roll_back_open(context: Context, seen: View, reason: str) -> RollbackOutput
         seen = tell(context, fleet, Command.ROLLBACK, reason)
         if seen.carried:
             dead = perhaps_dead(context, seen, f"roll.start {fleet} --apply")
-            say(f"{rollout} is rolling back; ./goldsmith roll.status {fleet} --watch shows it{dead}")
+            say(f"{rollout} was told to roll back; ./goldsmith roll.status {fleet} --watch shows it{dead}")
             return _rollback(seen, "told", rollout, can_go_back(seen))
         say(f"{rollout} was told to roll back")
     with fleet_session(fleet, context) as at:

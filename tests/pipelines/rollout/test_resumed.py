@@ -216,7 +216,7 @@ def test_a_rollback_of_a_rollout_that_a_process_executes_is_only_told(
     told = rollout.tell
     monkeypatch.setattr(rollout, "tell", lambda *words: replace(told(*words), carried=True))
     assert roll_back("web", "", apply=True, context=rolled_back.context) == 0
-    assert capsys.readouterr().err.endswith("r1 is rolling back; ./goldsmith roll.status web --watch shows it\n")
+    assert capsys.readouterr().err.endswith("r1 was told to roll back; ./goldsmith roll.status web --watch shows it\n")
 
 
 def test_who_rolls_back_what_only_a_lease_says_is_executed_learns_until_when(
