@@ -138,7 +138,7 @@ async def _keep_the_good(rolling: Rolling, error: GoldsmithError) -> None:
 
 
 async def _put_back(rolling: Rolling, pairs: Pairs, error: GoldsmithError) -> None:
-    await finish(rolling, Verb.RESTORE, list(reversed(pairs)), f"put back: {error.message}")
+    await finish(rolling, Verb.RESTORE, list(reversed(pairs)), f"rolled back: {error.message}")
 
 
 async def _wants_back(rolling: Rolling) -> bool:

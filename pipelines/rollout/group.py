@@ -222,7 +222,7 @@ async def _brought_back(work: GroupContext, failure: str) -> MemberState:
                 await _ask_back(work)
             seen = await _over(work)
     except GoldsmithError as error:
-        return await work.end(Phase.FAILED, f"it could not be brought back: {error.message}", failure or str(error))
+        return await work.end(Phase.FAILED, f"it could not be rolled back: {error.message}", failure or str(error))
     if seen.progress is Progress.ROLLED_BACK:
         return await work.end(Phase.OLD, f"it went back to {work.state.before}", failure)
     said = f"it did not come back: the service reports {seen.progress}: {seen.text}"

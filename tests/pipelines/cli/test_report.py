@@ -410,11 +410,11 @@ def test_a_way_back_is_no_rollout_to_what_it_comes_from() -> None:
     steps = (StepReport(member="web-1", outcome="as it was", note=""),)
     made = everything("x").rollouts[0].model_copy(update={"fleet": "shop", "steps": steps})
     there, back = (render_html(report(rollouts=(made.model_copy(update={"back": way}),))) for way in (False, True))
-    assert "shop brought back, 2026" in back
+    assert "shop rolled back, 2026" in back
     assert "back from x, by" in back
     assert '<span class="badge good">as it was' in back
     assert '<span class="badge warn">as it was' in there
-    assert "brought back" not in there
+    assert "rolled back" not in there
 
 
 def test_rollouts_of_years_are_told_by_the_newest_of_each_fleet_and_what_is_under_way(tmp_path: Path) -> None:

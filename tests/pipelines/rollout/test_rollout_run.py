@@ -312,7 +312,7 @@ def test_one_bad_member_takes_its_whole_wave_back() -> None:
     outcome = run.play()
     assert phases(outcome) == [Phase.OLD, Phase.OLD, Phase.PLANNED]
     assert run.least == 3
-    assert "put back" in outcome.members[0].note
+    assert "rolled back: " in outcome.members[0].note
 
 
 def test_without_auto_rollback_only_the_bad_member_goes_back() -> None:
