@@ -186,7 +186,7 @@ def ending(waivers: Sequence[Waiver], subject: str, today: date, below: Sequence
         if waiver.reaches(subject, below):
             what = f"waiver {waiver.id} for {', '.join(waiver.names)} ends on {waiver.expires}"
             why = "from the day after, what it covers counts again"
-            todo = f"{waiver.owner}: mend what it covers, or have {waiver.approver} approve a new end"
+            todo = f"{waiver.owner}: fix what it covers, or have {waiver.approver} approve a new end"
             yield Reason("waiver-ending", subject, Enforcement.WARN, what, why, todo)
 
 

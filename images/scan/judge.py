@@ -58,7 +58,7 @@ def latest(context: Context, name: str) -> Artifact:
     if refused:
         raise RefusedError(
             f"{name} was built on {refused.at:%Y-%m-%d %H:%M} UTC and refused, so there is nothing to go on with",
-            evidence=refused.detail, hint=f"./goldsmith image.build {name} once that is mended",
+            evidence=refused.detail, hint=f"./goldsmith image.build {name} once that is fixed",
         )  # fmt: skip
     raise ContentError(f"{name} has not been built on this machine", hint=f"./goldsmith image.build {name}")
 

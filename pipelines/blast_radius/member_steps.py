@@ -213,7 +213,7 @@ def _escapes(member: FleetMember, facts: ContainerFacts) -> Iterator[tuple[Stren
     if any(API_OPEN in one for one in facts.daemon):
         yield Strength.POSSIBLE, "the engine's API is open to the network", Cut("close-api", f"host:{member.host}")
     if root:
-        yield Strength.EXPOSED, "it runs as root: a hole in the kernel would be enough", Cut("not-root", node)
+        yield Strength.EXPOSED, "it runs as root: a kernel vulnerability would be enough", Cut("not-root", node)
 
 
 # -- instances ---------------------------------------------------------------------------------------------------------

@@ -346,8 +346,8 @@ def _opened(line: LatencyLine) -> str:
 def _rest(found: LatencyOutput) -> Iterator[str]:
     if found.patches:
         by_package = sum(line.dated_by == "package" for line in found.patches)
-        yield f"median / nine of ten / longest since the fix, of which {by_package} of {len(found.patches)} are dated"
-        yield "by the fixed package itself, the others by our first sight of it"
+        yield "median / 90th percentile / longest time, from the fixed package's own date for"
+        yield f"{by_package} of {len(found.patches)} fixes, else from when we first saw the fix"
     still = list(_alike(line for line in found.patches if line.waits_for))
     if still:
         yield ""

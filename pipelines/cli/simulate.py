@@ -46,7 +46,7 @@ def output(report: Report, seed: int) -> SimulateOutput:
 
 
 def show_simulation(done: SimulateOutput, *, as_json: bool) -> int:
-    """Print what was simulated; exit code 1 where a promise was broken."""
+    """Print what was simulated; exit code 1 where an invariant was broken."""
     if as_json:
         print_json(done.model_dump(mode="json"))
     else:
@@ -56,5 +56,5 @@ def show_simulation(done: SimulateOutput, *, as_json: bool) -> int:
         for one in done.broken:
             again = f"./goldsmith roll.simulate --seeds 1 --seed {one.seed}"
             out().print(f"broken: {one.how}\n  smallest: {one.smallest}\n  again: {again}")
-        out().print(f"{len(done.broken)} broke a promise")
+        out().print(f"{len(done.broken)} broke an invariant")
     return 1 if done.broken else 0

@@ -149,14 +149,14 @@ def _field(name: str, text: str, least: int, most: int, words: tuple[str, ...] =
 def _part(name: str, part: str, least: int, most: int, words: tuple[str, ...]) -> range:
     match = re.fullmatch(r"(?:\*|(\w+)(?:-(\w+))?)(?:/(\d+))?", part)
     if not match:
-        raise ValueError(f"{name} {part!r} is no number, range such as 1-5, or step such as */15")
+        raise ValueError(f"{name} {part!r} is not a number, a range such as 1-5, or a step such as */15")
     first, last, step = match[1], match[2], int(match[3] or 1)
     low = least if first is None else _number(name, first, least, most, words)
     high = most if first is None or (match[3] and not last) else low
     high = _number(name, last, least, most, words) if last else high
     high = most if words is _DAYS and last and not high else high  # Sunday ends a week as well as it begins one
     if high < low or step < 1:
-        raise ValueError(f"{name} {part!r} holds nothing: a range goes upwards, a step is at least 1")
+        raise ValueError(f"{name} {part!r} is empty: a range must go upwards, and a step must be at least 1")
     return range(low, high + 1, step)
 
 

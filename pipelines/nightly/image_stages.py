@@ -48,7 +48,7 @@ def built(context: Context, job: ImageJob) -> ImageAnswer:
     below = {name: one for name, one in outcomes.items() if name != job.name and one.action is Action.BUILT}
     moved = [name for name, one in below.items() if one.digest != before[name]]  # else it was only not on this machine
     if moved:
-        what = f"{job.name} stands on {', '.join(moved)}, whose inputs changed during this night"
+        what = f"{job.name} is based on {', '.join(moved)}, whose inputs changed during this night"
         return image_failed(job, OutsideError(what, hint="the next nightly publishes both"))
     artifact = context.ledger.latest_artifact(job.name, context.settings.platform)
     tonight = own.action is Action.BUILT or bool(artifact and job.planned_at and artifact.built_at >= job.planned_at)

@@ -20,7 +20,7 @@ OF_THE_NIGHT = (NIGHT, BRANCH, FLEET)  # its own process's, and no heir's, but f
 NIGHT_LOCK = "locks/nightly.lock"  # in the state directory: one night at a time
 GIVEN_UP_AFTER = timedelta(hours=12)  # a night that is older is not continued: the next one knows more
 NOTHING_URGENT = "no exploited or critical vulnerability of these images can be fixed"
-IN_VAIN = "the exploited or critical holes of these images were tried in vain, and no package is newer since"
+IN_VAIN = "the exploited or critical vulnerabilities of these images were tried in vain, and no package is newer since"
 ENDED_BADLY = ("refused", "failed")
 
 

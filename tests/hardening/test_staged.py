@@ -227,7 +227,7 @@ def test_a_waiver_that_ends_tomorrow_passes_today_with_a_warning_and_refuses_a_d
     [warning] = [one for one in today.reasons if one.rule == "waiver-ending"]
     assert (warning.enforcement, warning.waived_by) == (Enforcement.WARN, "")
     assert warning.what == "waiver w for CVE-2026-0001 ends on 2026-11-25"
-    assert warning.todo == "web: mend what it covers, or have security approve a new end"
+    assert warning.todo == "web: fix what it covers, or have security approve a new end"
     assert not tomorrow.allowed
     assert [one.rule for one in tomorrow.refusals] == ["CVE-2026-0001"]
     assert "waiver-ended" in [one.rule for one in tomorrow.reasons]

@@ -142,7 +142,7 @@ class DockerFleet:
             if owner and owner.lets(user, groups) is False and owner.lets(before, groups) is not False:
                 what = f"the new image runs as {user}, which cannot write to {path} ({owner})"
                 words = ("docker", "exec", "--user", "0", container_spec.name(container), "chown", "-R", user, path)
-                mends = f"{shlex.join(words)} mends that"
+                mends = f"{shlex.join(words)} fixes that"
                 if before.partition(":")[0] not in ("", "0", "root"):  # it serves until then
                     mends = f"let a group that both have own it: {before}, which runs now, must still write there"
                 return f"{what}: {mends}, or limits.unwritten_mounts names it where it need not"

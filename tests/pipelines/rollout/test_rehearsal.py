@@ -132,7 +132,7 @@ def test_a_member_whose_volume_the_new_user_cannot_write_is_told_before_it_is_to
             "variable ANSWER: another value", "variable MODE: new",
         )  # fmt: skip
         said = "the new image runs as 65532:65532, which cannot write to /data (owner 0:0, mode 755): "
-        assert before.forbids.startswith(f"{said}docker exec --user 0 web-1 chown -R 65532:65532 /data mends that")
+        assert before.forbids.startswith(f"{said}docker exec --user 0 web-1 chown -R 65532:65532 /data fixes that")
         yard.docker("exec", "--user", "0", "web-1", "/bin/busybox", "chown", "-R", "65532:65532", "/data")
         assert members.changes(one, target) == replace(before, forbids="")
     with DockerFleet(fleet(unwritten_mounts=["/data"]), yard.host) as members:

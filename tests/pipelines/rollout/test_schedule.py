@@ -429,9 +429,9 @@ def test_a_beginning_counts_up_to_its_moment_and_not_as_long_ago_as_the_span() -
         ),
         ("* * * * 8", "weekday is a number from 0 to 7 or one of sun, mon, tue, wed, thu, fri, sat, not '8'"),
         ("1-x * * * *", "minute is a number from 0 to 59, not 'x'"),
-        ("? * * * *", "minute '?' is no number, range such as 1-5, or step such as */15"),
-        ("5-1 * * * *", "minute '5-1' holds nothing: a range goes upwards, a step is at least 1"),
-        ("*/0 * * * *", "minute '*/0' holds nothing: a range goes upwards, a step is at least 1"),
+        ("? * * * *", "minute '?' is not a number, a range such as 1-5, or a step such as */15"),
+        ("5-1 * * * *", "minute '5-1' is empty: a range must go upwards, and a step must be at least 1"),
+        ("*/0 * * * *", "minute '*/0' is empty: a range must go upwards, and a step must be at least 1"),
         ("0 0 30 2 *", "no day is ever like '0 0 30 2 *'"),
     ],
 )
