@@ -616,8 +616,8 @@ def fleet_explain(c: Context, member: MemberName, json: Json = False) -> int:
 def fleet_blast_radius(c: Context, taken: TakenOver = None, output: Graph = "", json: Json = False) -> int:
     """Show what an attacker reaches from a member, and which single changes shrink that.
 
-    `./goldsmith fleet.blast-radius shop/web-1` evaluates one member, `nginx` instead all members with that image,
-    `CVE-2026-0001` all with that vulnerability; without a name every member is compared.
+    `./goldsmith fleet.blast-radius shop/web-1` evaluates one member, `fleet.blast-radius nginx` all members that run
+    that image, `fleet.blast-radius CVE-2026-0001` all with that vulnerability; without a name it compares all members.
     Exit code 4: a fleet was never checked, or the last check or IAM could not read something, which is named.
     """
     from pipelines.cli.blast_radius import blast_radius, show_radius
@@ -744,7 +744,7 @@ def roll_start(
     apply: Apply = False,
     json: Json = False,
 ) -> int:
-    """Replace the violating members wave by wave; each new one must be healthy before the old one goes."""
+    """Replace the violating members wave by wave; remove each old one once its new one is healthy, or roll back."""
     from pipelines.cli.rollout import roll_fleet, show_roll
 
     roll = roll_fleet(fleet, apply=apply, adopt=adopt, file=plan, as_owner=approve_as_owner)
@@ -880,7 +880,7 @@ def digest(c: Context, dry_run: DigestDryRun = False, json: Json = False) -> int
 
 @command
 def latency(c: Context, since: Since = "", metrics: MetricsFile = "", json: Json = False) -> int:
-    """Show how long fixes took from the fixed package to the last member, and which are still open."""
+    """Show how long fixes took to the last member, against the policy's windows, and which are still open."""
     from pipelines.cli.latency import patch_latency, show_latency
 
     return show_latency(patch_latency(since), metrics=metrics, as_json=json)
