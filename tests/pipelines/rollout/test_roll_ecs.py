@@ -127,7 +127,8 @@ def test_a_plan_names_the_service_and_a_configuration_that_breaks_the_floor_is_r
         assert (step.group.name, step.group.cannot_roll, step.pacing.min_healthy_percent) == ("web", "", 100)
     loose = {**TURN, "minimumHealthyPercent": 50}
     town.at.client.update_service(cluster="shop", service="web", deploymentConfiguration=loose)
-    with town.opened() as at, pytest.raises(RefusedError, match=r"the ECS service web .3 tasks.: .*max_unavailable is 0"):
+    below = r"the ECS service web .3 tasks.: .*max_unavailable is 0"
+    with town.opened() as at, pytest.raises(RefusedError, match=below):
         plan_all(at)
     assert town.at.effects("RegisterTaskDefinition") == 1
 
