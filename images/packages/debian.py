@@ -56,11 +56,13 @@ def require(fields: Mapping[str, str], *needed: str) -> None:
 
 
 QUOTED = r"""'[^']*+'|"(?:[^"\\]++|\\[\s\S])*+"|\\[\s\S]"""
+PART = rf"""{QUOTED}|[^ \t\r\n'"\\]++"""
 ASSIGNMENT = re.compile(
-    rf"""^[ \t\r]*+([A-Za-z_]\w*+)=(?:((?:{QUOTED}|[^ \t\r\n'"\\]++)*+)[ \t\r]*+(?:(?<=[ \t\r])#.*+)?$|(.*+))""",
+    rf"""^[ \t\r]*+([A-Za-z_]\w*+)="""
+    rf"""(?:((?:{PART})*+)[ \t\r]*+(?:(?<=[ \t\r])#.*+)?$|((?:{PART}|[ \t\r]++(?!#))*+.*+))""",
     re.ASCII | re.MULTILINE,
 )
-"""A variable: its name, and its value as one word, which may reach over several lines, or else the rest of its line."""
+"""A variable: its name, and its value as one word, else all words of its line; both may reach over several lines."""
 
 
 def os_release(text: str) -> dict[str, str]:

@@ -113,6 +113,8 @@ RELEASES = (
     "NAME='a\nVERSION_CODENAME=sid\n'", 'NAME="a\\"\nVERSION_CODENAME=sid"\n', "NAME=a\\\nVERSION_CODENAME=sid",
     "VERSION_CODENAME=tri\\\nxie", 'VERSION_CODENAME="tri\\\nxie"', 'VERSION_CODENAME="t\\r\\\\i\\$"',
     "VERSION_CODENAME=trixie\n# it's\nNAME='x'", "NAME=\\'\nVERSION_CODENAME=trixie\nID='x'",
+    "NAME='a\nVERSION_CODENAME=sid\n' y", "NAME=x\\\nVERSION_CODENAME=sid y", "NAME=x y#'\nVERSION_CODENAME=sid\n'",
+    "NAME=x y # it's\nVERSION_CODENAME=trixie", "NAME=\\ #'\nVERSION_CODENAME=sid\n' y",
 )  # fmt: skip
 
 
@@ -126,9 +128,11 @@ def test_an_os_release_names_the_release_that_a_shell_finds_there(text: str, tmp
 
 
 def test_a_long_value_of_an_os_release_costs_little() -> None:
-    """Also one whose quotation mark is not closed, which stays as it stands."""
-    value, trixie = "x" * 2_000_000, "\nVERSION_CODENAME=trixie\n"
-    for told, read in ((f'"{value}"', value), (f'"{value}', f'"{value}'), (f"{value} y", f"{value} y")):
+    """Also one whose quotation mark is not closed, or of several words, which stays as it stands: each line of it would
+    else be read as the begin of all that follows.
+    """
+    value, trixie, lines = "x" * 2_000_000, "\nVERSION_CODENAME=trixie\n", "x\\\nA=" * 50_000 + "x y"
+    for told, read in ((f'"{value}"', value), (f'"{value}', f'"{value}'), (f"{value} y", f"{value} y"), (lines, lines)):
         assert debian.os_release(f"NAME={told}{trixie}") == {"NAME": read, "VERSION_CODENAME": "trixie"}
 
 
