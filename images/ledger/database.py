@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from itertools import starmap
@@ -99,6 +99,7 @@ class Database:
                 if connection.dialect.name == "sqlite":  # which would else write each table to the disk by itself
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                 t.metadata.create_all(connection)
+        with suppress(OutsideError), self._begin() as connection:  # who may not make them does without
             _add_indexes(connection)
         if not (found := self._versions()):
             self._insert(t.versions, {"version": t.VERSION})

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, select
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
@@ -451,6 +451,29 @@ def test_a_ledger_of_before_an_index_was_thought_of_gets_it(database: str) -> No
         found = inspect(connection)
         assert wanted <= {str(one["name"]) for table in metadata.tables for one in found.get_indexes(table)}
         assert ledger.running_digests() == {"sha256:r1": ("shop/a",)}
+
+
+def test_a_ledger_of_before_opens_for_who_may_only_read_it(running_postgres: Server) -> None:
+    """Indexes make it faster, and no more; who owns its tables makes them."""
+    url = running_postgres.new_database()
+    with closing(Ledger.open(url)) as old, old._begin() as connection:
+        connection.exec_driver_sql("drop index ix_audit_subject")
+        connection.exec_driver_sql("create role reader login")
+        connection.exec_driver_sql("grant select on all tables in schema public to reader")
+    with closing(Ledger.open(make_url(url).set(username="reader").render_as_string())) as ledger:
+        assert ledger.audit_lines() == ()
+
+
+def test_a_ledger_of_before_opens_while_another_writes_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or while the disk is full: whoever only reads need not wait for an index."""
+    url = f"sqlite:///{tmp_path / 'ledger'}"
+    with closing(Ledger.open(url)) as old, old._begin() as connection:
+        connection.exec_driver_sql("drop index ix_audit_subject")
+    monkeypatch.setattr("images.ledger.database.BUSY_SECONDS", 0.1)
+    with closing(sqlite3.connect(tmp_path / "ledger")) as other:
+        other.execute("begin immediate")
+        with closing(Ledger.open(url)) as ledger:
+            assert ledger.audit_lines() == ()
 
 
 def test_what_is_asked_again_and_again_reads_no_table_from_end_to_end(tmp_path: Path) -> None:
