@@ -5,14 +5,17 @@ recorded about them, and temporary folders of killed runs.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hardening.foundation.hashing import DIGEST
 from images.artifact import Artifact
 from images.context import Context
 from images.machine import trees
@@ -44,7 +47,7 @@ def collect(context: Context, *, apply: bool) -> tuple[Garbage, ...]:
     layers = {key for artifact in kept for key in trees.keys(context.store, trees.key_of(artifact.digest))}
     disks, folders = (context.store.own_place(sort, "").glob("*") for sort in (DISKS, TREES))
     apt = context.index.home
-    left = chain(context.store.path.glob("tmp*"), apt.glob("tmp*"), apt.glob("*/tmp*"))
+    left = chain(context.store.path.glob("tmp*"), apt.glob("tmp*"), apt.glob("*-*/tmp*"))
     found = (
         _over(context, "blobs of the local store", context.store.blobs.glob("*"), blobs, lambda path: path.name),
         _over(context, "packages", context.index.home.glob("pool/*/*"), debs, lambda path: path.parent.name),
@@ -58,7 +61,8 @@ def collect(context: Context, *, apply: bool) -> tuple[Garbage, ...]:
     )
     if apply:
         for path in (path for garbage in found for path in garbage.files):
-            _remove(path, context.store)
+            with suppress(FileNotFoundError):  # another has just removed it
+                _remove(path, context.store)
     return found
 
 
@@ -85,16 +89,18 @@ def _kept(context: Context) -> list[Artifact]:
 
 def _reachable(context: Context, artifact: Artifact) -> Iterable[str]:
     """Every blob that an artifact consists of, and what was said of it; also the manifest and configuration of what it
-    stands on, for want of which a plan fetches an upstream image again.
+    stands on, for want of which a plan fetches an upstream image again. Of a machine that is a disk, which none needs.
     """
     if artifact.dockerfile:
         yield artifact.dockerfile
     if scan := context.ledger.scan(artifact.digest):
         yield from (bill for bill in (scan.sbom, scan.spdx) if bill)
-    for content in (artifact.digest, artifact.inputs.get("parent")):
-        if content and context.store.has(content):
+    store, below = context.store, str(artifact.inputs.get("parent"))  # of a registry's word it may be anything
+    stands_on = re.fullmatch(DIGEST, below) and store.has(below) and not store.disk_of(below)
+    for content in (artifact.digest, *([below] if stands_on else [])):
+        if store.has(content):
             yield content
-            manifest: dict[str, Any] = context.store.read_json(content)
+            manifest: dict[str, Any] = store.read_json(content)
             yield manifest["config"]["digest"]
             yield from (layer["digest"] for layer in manifest["layers"])
 
@@ -105,11 +111,20 @@ def _over(
 ) -> Garbage:  # fmt: skip
     """The files of one sort that are neither needed nor young."""
     before = (context.now - young).timestamp()
-    old = [path for path in sorted(files) if key(path) not in needed and path.stat().st_mtime < before]
+    others = (path for path in sorted(files) if key(path) not in needed)
+    old = [path for path in others if (known := _known(path)) and known.st_mtime < before]
     return Garbage(what, tuple(old), sum(map(_size, old)))
+
+
+def _known(path: Path) -> os.stat_result | None:
+    """What is known of a file; None where it has vanished, as what a run that has just ended had for itself."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
 
 
 def _size(path: Path) -> int:
     """The bytes that a file or a whole tree takes on the disk."""
     inside = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-    return sum(one.lstat().st_blocks * 512 for one in (path, *inside))
+    return sum(known.st_blocks * 512 for one in (path, *inside) if (known := _known(one)))

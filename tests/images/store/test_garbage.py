@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from hardening.foundation.settings import Settings
 from images.artifact import Artifact, Package
 from images.context import Context
 from images.machine import trees
-from images.store.garbage import collect
+from images.store.garbage import _over, collect
 from images.store.oci import DISK_BLOCKS, DISKS, LAYER, MACHINE_CONFIG, TREES
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -122,6 +123,42 @@ def test_disks_and_trees_of_superseded_machines_go_and_those_of_the_newest_stay(
     assert context.store.whole(new.digest)
     assert trees.has(context.store, trees.key_of(new.digest))
     assert list(context.store.partial.iterdir()) == []
+
+
+def test_a_machine_keeps_no_disk_of_what_it_stands_on(context: Context) -> None:
+    """It was made from that one's tree, and each is as large as its own."""
+    below = built_machine(context, "below", NOW - timedelta(days=9), "packages")
+    built_machine(context, "newer", NOW - timedelta(days=3), "packages-of-newer")
+    above = replace(built_machine(context, "above", NOW - timedelta(days=2), trees.key_of(below.digest)), name="above")
+    context.ledger.record_artifact(replace(above, inputs={"parent": below.digest}))
+    age(context)
+    collect(context, apply=True)
+    texts = {path.read_text() for path in context.store.own_place(DISKS, "").iterdir()}
+    assert "below" not in texts
+    assert context.store.whole(above.digest)
+
+
+@pytest.mark.parametrize("parent", ["pending", "sha256:../x", None, 7, ["a"]])
+def test_what_a_registry_says_that_an_artifact_stands_on_may_be_anything(context: Context, parent: object) -> None:
+    """Nobody checks it where the ledger is filled from there."""
+    new = built(context, "new", NOW)
+    context.ledger.record_artifact(replace(new, inputs={"parent": parent}))
+    age(context)
+    assert collect(context, apply=True)[0].files == ()
+
+
+def test_what_vanishes_while_it_is_looked_at_is_no_garbage(context: Context) -> None:
+    """Runs that end remove their temporary folders at any moment."""
+    stays, goes = (context.settings.state_dir / name for name in ("stays", "goes"))
+
+    def files() -> Iterator[Path]:
+        for path in (stays, goes):
+            path.touch()
+            os.utime(path, (0, 0))
+            yield path
+        goes.unlink()
+
+    assert _over(context, "files", files(), set(), lambda path: path.name).files == (stays,)
 
 
 def test_a_machine_is_whole_with_its_disk_and_its_tree_alone(context: Context) -> None:
