@@ -16,17 +16,26 @@ is() {
     [ "$found" = "$2" ] || echo "$1 is ${found:-set nowhere}, not $2"
 }
 
-# pins: what apt_preferences(5) keeps from security updates: a package of a version, or what comes from there for less than
-# the priority of what is installed. Names with wildcards count as these.
+# pins: what apt_preferences(5) keeps from security updates: an installed package of a version, or what comes from there for less
+# than the priority of what is installed, unless a pin before it in the file takes it. Names with wildcards count as these, and
+# hosts that sources or lists of mirrors name beside security updates.
 pins() {
+    hosts=$(find etc/apt/sources.list etc/apt/sources.list.d etc/apt/mirrors -xdev -type f -exec grep -qE '^[^#]*-security' {} \; \
+        -exec grep -hoE '://[^/[:space:]]+' {} \; 2>/dev/null | sed -E 's,.*[/@],,; s/:.*//')
+    status=$(find var/lib/dpkg/status -xdev -type f 2>/dev/null || true)
     find etc/apt/preferences etc/apt/preferences.d -xdev -type l -printf '/%p is a link, and may say anything\n' 2>/dev/null || true
     find etc/apt/preferences etc/apt/preferences.d -xdev -type f \( ! -name '*.*' -o -name '*.pref' \) 2>/dev/null | sort | while IFS= read -r file; do
-        sed -E 's/^[[:space:]]*$//; /^#/d' "$file" | awk -v file="/$file" -v hold="$PARAM_HOLD" '
+        sed -E 's/^[[:space:]]*$//; /^#/d' "$file" | awk -v file="/$file" -v hold="$PARAM_HOLD" -v hosts="$hosts" -v status="$status" '
             function elsewhere(key, value) {
                 if (value ~ /[*?\/]/) return 0
                 return key == "o=" && value != "Debian" || key == "l=" && value != "Debian-Security" || key ~ /^[an]=$/ && value !~ /-security$/
             }
-            BEGIN { RS = ""; FS = "\n"; count = split(hold, held, "\n"); for (i = 1; i <= count; i++) may[held[i]] }
+            BEGIN {
+                count = split(hold, held, "\n"); for (i = 1; i <= count; i++) may[held[i]]
+                count = split(hosts, site, "\n"); for (i = 1; i <= count; i++) secures[site[i]]
+                while (status != "" && (getline line < status) > 0) if (sub(/^Package: */, "", line)) { installed[line]; known = 1 }
+                RS = ""; FS = "\n"
+            }
             {
                 split("", of)
                 for (i = 1; i <= NF; i++) {
@@ -34,11 +43,18 @@ pins() {
                     of[tolower(substr($i, 1, at - 1))] = value
                 }
                 keeps = of["pin"] ~ /^version[ \t]/ || of["pin"] ~ /^(origin|release)[ \t]/ && of["pin-priority"] + 0 < 100
-                count = of["pin"] ~ /^release/ ? split(substr(of["pin"], 9), term, /[ \t]*,[ \t]*/) : 0
+                terms = host = of["pin"]; sub(/^release[ \t]+/, "", terms); gsub(/^origin[ \t]+|"/, "", host)
+                count = terms != of["pin"] ? split(terms, term, /[ \t]*,[ \t]*/) : 0
                 for (i = 1; i <= count; i++) if (elsewhere(substr(term[i], 1, 2), substr(term[i], 3))) keeps = 0
+                if (of["pin"] ~ /^origin/ && host ~ /^[^*?\/]+$/ && !(host in secures)) keeps = 0
+                if (of["package"] == "*") {
+                    taken = taken || !keeps && terms ~ /^(o=Debian|l=Debian-Security)([ \t]*,[ \t]*(o=Debian|l=Debian-Security))*$/
+                    if (taken) keeps = 0
+                }
                 count = keeps ? split(of["package"], name, /[ \t]+/) : 0
                 for (i = 1; i <= count; i++) {
-                    package = name[i]; sub(/[*]$/, "", name[i])
+                    package = plain = name[i]; sub(/[*]$/, "", name[i]); sub(/:[a-z0-9-]+$/, "", plain)
+                    if (known && package !~ /[*?\/[]|^src:/ && !(plain in installed)) continue
                     if (!(name[i] in may)) print file ": Pin: " of["pin"] ", " of["pin-priority"] ": no updates of " package
                 }
             }'
