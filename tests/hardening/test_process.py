@@ -252,11 +252,11 @@ def test_a_process_of_ours_that_is_told_to_stop_ends_its_step_and_may_not_take_f
 
 def test_who_tells_us_to_stop_again_waits_for_no_process_of_ours(tmp_path: Path) -> None:
     """A person may have to leave."""
-    running = running_ours(tmp_path, f"touch {tmp_path}/asked")
+    running = running_ours(tmp_path, f"touch {tmp_path}/asked", "process.LEAVE_SECONDS = 3600")
     running.send_signal(signal.SIGINT)
     until((tmp_path / "asked").exists, "its being asked")
     running.send_signal(signal.SIGINT)
-    running.communicate()
+    running.communicate(timeout=600)
     assert processes(f"touch {tmp_path}/begun") == []
 
 
