@@ -25,6 +25,7 @@ from images.ledger.artifacts import ScanRecord
 from pipelines.cli.open_points import NEVER, OpenFix
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.judged_state import watched_fleets
 from pipelines.fleet.model import Fleet
 from pipelines.patch_times import (
     Measured,
@@ -156,9 +157,9 @@ def beginning(text: str, now: datetime) -> datetime | None:
 
 
 def runs_of(context: Context, fleets: Collection[str]) -> Sequence[MemberRun]:
-    """What members have run, as far as content still has their fleets: those of others are gone."""
+    """What members have run; those of a removed fleet are gone from its last check on."""
     looked = {name: check.at for name, check in context.ledger.fleet_checks().items()}
-    return with_ends(context.ledger.member_runs(), fleets, looked)
+    return with_ends(context.ledger.member_runs(), watched_fleets(context, fleets), looked)
 
 
 def history_of(context: Context, fleets: Collection[str]) -> PatchHistory:

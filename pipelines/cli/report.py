@@ -52,7 +52,7 @@ from pipelines.cli.report_output import (
 from pipelines.cli.rollout_output import FINISHED, MEANING
 from pipelines.contract import AuditReport, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.judged_state import Checked, JudgedState, judged_state, last_checks
+from pipelines.fleet.judged_state import Checked, JudgedState, judged_state, last_checks, watched_fleets
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import only_recorded
 from pipelines.rollout.rollout_store import View, view
@@ -93,9 +93,10 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
     roots, today = context.settings.roots, context.now.date()
     waivers, policies = load_waivers(roots), load_policies(roots)
     fleets = load_fleets(roots)
-    known = {name: told for name, told in last_checks(context).items() if name in fleets}
+    watched = watched_fleets(context, fleets)
+    known = {name: told for name, told in last_checks(context).items() if name in watched}
     state = judged_state(context, known)
-    members = _members(context, known, fleets)
+    members = _members(context, known, watched)
     channels, releases, said = all_channels(context), context.ledger.releases(), ContentRecords(context.ledger)
     newest = {one.name: one for one in reversed(releases) if not one.pruned_at}
     images = tuple(

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hardening.findings import Actor, Reason, Repair, Side, since_text
@@ -23,6 +23,8 @@ from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.violations import CheckedMember, PolicyState
 
 HOST_OWNER = "whoever runs its host"
+WATCHED = timedelta(days=7)
+"""A fleet without a file here that nobody has checked for so long counts as removed."""
 Owners = Callable[[str], str]
 """The owner of a golden image, by its name; empty where no definition here tells."""
 
@@ -99,6 +101,12 @@ class JudgedState(Line):
 
 Checked = Mapping[str, tuple[datetime, tuple[CheckedMember, ...]]]
 """By fleet, when it was last checked, and what was said of its members then."""
+
+
+def watched_fleets(context: Context, fleets: Collection[str]) -> set[str]:
+    """`fleets`, which have a file here, and those checked within a week: other checkouts may share the database."""
+    checks = context.ledger.fleet_checks().values()
+    return {*fleets, *(check.fleet for check in checks if context.now - check.at < WATCHED)}
 
 
 def last_checks(context: Context) -> Checked:

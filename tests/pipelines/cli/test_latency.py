@@ -217,15 +217,16 @@ def test_on_a_state_in_which_nothing_happened_it_says_so(tmp_path: Path) -> None
 def test_a_fleet_whose_file_is_gone_waits_for_no_fix(context: Context) -> None:
     """Nobody looks at it any more: its members would be late for ever, in each digest and alert."""
     ledger = context.ledger
-    ledger.record_fixes([fix(1)])
-    for fleet in ("shop", "removed"):
+    ledger.record_fixes([fix(1, ago=12 * DAY)])
+    for fleet, days in (("shop", 8), ("removed", 8), ("elsewhere", 6)):
         ledger.record_run(MemberRun(fleet, "web-1", OLD, gone=False, told_by="check", at=NOW - 15 * DAY))
         ledger.record_run(MemberRun(fleet, "odd", "", gone=False, told_by="check", at=NOW - 15 * DAY))
-        ledger.record_check(FleetCheck(fleet, NOW - 2 * DAY, []))
+        ledger.record_check(FleetCheck(fleet, NOW - days * DAY, []))
     lines = by_name(patch_latency("", context))
     assert (lines["shop"].open, lines["shop"].unknown) == (1, ("odd",))
+    assert (lines["elsewhere"].open, lines["elsewhere"].unknown) == (1, ("odd",)), "another checkout looks at it"
     assert (lines["removed"].open, lines["removed"].unknown) == (0, ())
-    assert lines["removed"].closed.longest == lines["shop"].oldest_seconds - 2 * 86400
+    assert lines["removed"].closed.longest == lines["shop"].oldest_seconds - 8 * 86400
     assert "removed" not in by_name(patch_latency("1d", context))
 
 
