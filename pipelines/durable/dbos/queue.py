@@ -30,6 +30,7 @@ from pipelines.durable.roster import KEEP_SECONDS, SHARED, Roster, WorkRow
 POLL_SECONDS = 0.5
 POISON = 2  # how many workers a shared flow may kill in the same step
 NEEDS = "needs"
+COUNTED = "counted"  # attribute of a flow: the last worker whose death in a step of it counts
 
 DEAD_SECONDS = 15  # after which a lost machine's lock is free
 BATCH = 1000
@@ -175,11 +176,16 @@ class WorkQueue:
             DBOS.resume_workflows([flow.workflow_id], queue_name=SHARED)
 
     def _killed(self, flow: WorkflowStatus, work: WorkRow) -> int:
-        """How many workers have died in the step that the last one was in; a step that went well ends the count."""
-        self.roster.mark(flow.workflow_id, "", work.worker)
+        """How many workers have died in the step that the last one was in; a step that went well ends the count.
+
+        A worker counts once: the one that counts may be stopped before it puts the flow back, and the next starts over.
+        """
         before = flow.attributes or {}
-        deaths = before.get(DEATHS, 0) + 1 if before.get(STEP) == work.step else 1
-        DBOS.update_workflow_attributes(flow.workflow_id, {DEATHS: deaths, STEP: work.step}, merge=True)
+        deaths = before.get(DEATHS, 0) if before.get(STEP) == work.step else 0
+        if deaths == 0 or before.get(COUNTED) != work.worker:
+            deaths += 1
+            counted = {DEATHS: deaths, STEP: work.step, COUNTED: work.worker}
+            DBOS.update_workflow_attributes(flow.workflow_id, counted, merge=True)
         return int(deaths)
 
     def _under_way(self, stem: str | None = None) -> list[WorkflowStatus]:

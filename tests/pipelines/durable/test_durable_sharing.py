@@ -18,6 +18,7 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+from sqlalchemy import delete
 
 from hardening.foundation.console import heard_by
 from hardening.foundation.errors import OutsideError
@@ -311,7 +312,7 @@ def test_what_kills_in_one_step_again_is_quarantined(name: str, monkeypatch: pyt
     monkeypatch.setattr(queue, "DBOS", dbos)
     work = queue.WorkQueue("w", "1", (), roster, alone)
     for number, step in enumerate(steps, 1):
-        roster.work.return_value = {"s1/a": WorkRow("s1/a", "w", "host-7", "/log", step)}
+        roster.work.return_value = {"s1/a": WorkRow("s1/a", f"w{number}", "host-7", "/log", step)}
         work._put_back(flow)  # type: ignore[arg-type]
         ended += [number] * dbos.cancel_workflows.call_count
         back += [number] * dbos.resume_workflows.call_count
@@ -319,7 +320,30 @@ def test_what_kills_in_one_step_again_is_quarantined(name: str, monkeypatch: pyt
     assert ended == ([at] if at else [])
     assert back == [number for number in range(1, len(steps) + 1) if number != at]
     assert flow.attributes.get(queue.QUARANTINED) == ("/log on host-7" if at else None)
-    assert [one.args for one in roster.mark.call_args_list] == [("s1/a", "", "w")] * sum(map(bool, steps)), "once each"
+
+
+@pytest.mark.parametrize("stopped", ["update_workflow_attributes", "resume_workflows", "cancel_workflows"])
+def test_a_death_counts_once_whenever_the_one_that_counts_it_is_stopped(
+    stopped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that restarts, or its own death: the next one starts over, loses no death and counts none twice."""
+    flow, dbos = SimpleNamespace(workflow_id="s1/a", attributes={}), MagicMock()
+    dbos.update_workflow_attributes = lambda _flow, new, merge: flow.attributes.update(new)
+    monkeypatch.setattr(queue, "DBOS", dbos)
+    sound = getattr(dbos, stopped)
+    with closing(Roster(f"sqlite:///{tmp_path / 'roster.sqlite'}", SCHEMA)) as roster:
+        work = queue.WorkQueue("w", "1", (), roster, False)
+        for number in (1, 2):
+            with roster._begin() as connection:
+                connection.execute(delete(roster._work))
+                row = WorkRow("s1/a", f"w{number}", "host-7", "/log", "build")
+                connection.execute(roster._work.insert().values(**vars(row)))
+            with suppress(OutsideError):
+                setattr(dbos, stopped, MagicMock(side_effect=OutsideError("the database is away")))
+                work._put_back(flow)  # type: ignore[arg-type]
+            setattr(dbos, stopped, sound)
+            work._put_back(flow)  # type: ignore[arg-type]
+            assert (flow.attributes[queue.DEATHS], dbos.cancel_workflows.called) == (number, number == 2)
 
 
 SUSPECT, SOUND = (SimpleNamespace(attributes=found) for found in ({queue.DEATHS: 1}, {}))
