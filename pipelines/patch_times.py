@@ -156,7 +156,7 @@ def with_ends(
     runs: Sequence[MemberRun], fleets: Collection[str], looked: Mapping[str, datetime]
 ) -> Sequence[MemberRun]:  # fmt: skip
     """What members have run, where those of a fleet that is not among `fleets` any more are gone from its last look on:
-    nobody tells what becomes of them. `looked`: when each fleet was last looked at.
+    what becomes of them is unknown. `looked`: when each fleet was last looked at.
     """
     last = {(run.fleet, run.member): run for run in runs if run.fleet not in fleets}
     left = [

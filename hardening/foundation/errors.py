@@ -158,8 +158,8 @@ def machine_error(error: OSError | RuntimeError) -> OutsideError | None:
 
 
 def as_ours(name: str, error: Exception) -> GoldsmithError:
-    """`error`, which ended what was done for `name`, as one of ours: the world's, or for what nobody foresaw one with
-    all that helps to find it.
+    """`error`, which ended the work on `name`, as a GoldsmithError: the outside world's failure, or a bug of ours
+    with its traceback's last lines.
     """
     if isinstance(error, GoldsmithError):
         return error

@@ -85,7 +85,7 @@ def share(cloud: Cloud, ami: Ami) -> None:
         if strangers := [one for one in present[name] if one not in (*wanted[kind], *granted)]:
             say(
                 f"{ami.region}/{name} is shared with {_named(strangers)}, whom neither settings nor ledger name: "
-                "remove that by hand if nobody needs it; docs/aws.md"
+                "remove it by hand if it is no longer needed; docs/aws.md"
             )
 
 

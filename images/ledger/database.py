@@ -16,6 +16,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Index,
     Row,
     Select,
     Table,
@@ -99,8 +100,10 @@ class Database:
                 if connection.dialect.name == "sqlite":  # which would else write each table to the disk by itself
                     connection.exec_driver_sql("BEGIN IMMEDIATE")
                 t.metadata.create_all(connection)
-        with suppress(OutsideError), self._begin() as connection:  # who may not make them does without
-            _add_indexes(connection)
+            missing = _missing_indexes(connection)
+        if missing:
+            with suppress(OutsideError), self._begin() as connection:  # who may not make them does without
+                _add_indexes(connection, missing)
         if not (found := self._versions()):
             self._insert(t.versions, {"version": t.VERSION})
             found = self._versions()
@@ -169,11 +172,15 @@ INDEXES = {
 }
 
 
-def _add_indexes(connection: Connection) -> None:
-    """Make the indexes that a ledger of before they were thought of lacks; one at a time does it."""
+def _missing_indexes(connection: Connection) -> list[Index]:
+    """The indexes that an older ledger lacks."""
     known = set(connection.exec_driver_sql(INDEXES[connection.dialect.name]).scalars())
-    missing = [one for table in t.metadata.sorted_tables for one in table.indexes if one.name not in known]
-    if missing and connection.dialect.name == "postgresql":
+    return [one for table in t.metadata.tables.values() for one in table.indexes if one.name not in known]
+
+
+def _add_indexes(connection: Connection, missing: Iterable[Index]) -> None:
+    """Make them, one process at a time."""
+    if connection.dialect.name == "postgresql":
         connection.exec_driver_sql("lock table versions in exclusive mode")
     for index in missing:
         connection.execute(CreateIndex(index, if_not_exists=True))

@@ -40,7 +40,7 @@ class Fleets(Database):
                 connection.execute(insert(t.running), rows)
 
     def forget_fleets(self, fleets: Collection[str], now: datetime) -> None:
-        """Forget what fleets that are not among these were seen running, once nobody has looked at them for a year."""
+        """Forget what fleets other than these were seen running, once they have not been looked at for a year."""
         over = (t.running.c.fleet.not_in(fleets), t.running.c.at < now - GONE_FOR)
         self._change(delete(t.running).where(*over))
 
@@ -73,6 +73,11 @@ class Fleets(Database):
         )  # fmt: skip
         (row,) = self._rows(select(*(one.scalar_subquery() for one in newest)))
         return "/".join(str(value) for value in row)
+
+    def checked_at(self) -> dict[str, datetime]:
+        """By fleet, in order of their names, when it was last checked."""
+        query = select(t.fleet_checks.c.fleet, t.fleet_checks.c.at).order_by(t.fleet_checks.c.fleet)
+        return {row.fleet: row.at for row in self._rows(query)}
 
     def fleet_checks(self) -> dict[str, FleetCheck]:
         """What was last said of the members of each fleet that was ever checked."""

@@ -1,4 +1,4 @@
-"""Package files on this machine: each is hashed before use, whoever put it there. Edge: reads and links."""
+"""Package files on this machine: each is hashed before use, whatever its source. Edge: reads and links."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     holders = list(holders_of(context))
     answered = [holder for holder in holders if question.answers(holder.content)]
     lines = tuple(line for holder in answered for line in _lines(question, holder))
-    looked = {name: check.at for name, check in sorted(ledger.fleet_checks().items())}
+    looked = ledger.checked_at()
     running = {holder.name.partition("/")[0] for holder in holders if holder.kind == "member"}
     unseen = question.fleets.keys() - looked.keys() - running
     untold = [holder for holder in holders if holder.on_base or not question.answers_fully(holder.content)]

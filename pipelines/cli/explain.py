@@ -148,7 +148,7 @@ def story(at: FleetSession, member: Member) -> MemberStory:
 
 def _left_alone(at: FleetSession, one: Judged) -> tuple[str, str]:
     """Why no rollout would replace a member that violates, empty where one would; and by which name, its own or its
-    group's, it has to be adopted, empty where it has not. A plan that is refused as a whole replaces nobody.
+    group's, it has to be adopted, empty where it has not. A plan that is refused as a whole replaces none.
     """
     if not one.violations:
         return "", ""

@@ -158,8 +158,8 @@ def beginning(text: str, now: datetime) -> datetime | None:
 
 def runs_of(context: Context, fleets: Collection[str]) -> Sequence[MemberRun]:
     """What members have run; those of a removed fleet are gone from its last check on."""
-    looked = {name: check.at for name, check in context.ledger.fleet_checks().items()}
-    return with_ends(context.ledger.member_runs(), watched_fleets(context, fleets), looked)
+    ledger = context.ledger
+    return with_ends(ledger.member_runs(), watched_fleets(context, fleets), ledger.checked_at())
 
 
 def history_of(context: Context, fleets: Collection[str]) -> PatchHistory:

@@ -24,7 +24,7 @@ from pipelines.fleet.violations import CheckedMember, PolicyState
 
 HOST_OWNER = "whoever runs its host"
 WATCHED = timedelta(days=7)
-"""A fleet without a file here that nobody has checked for so long counts as removed."""
+"""A fleet without a file here, and not checked for so long, counts as removed."""
 Owners = Callable[[str], str]
 """The owner of a golden image, by its name; empty where no definition here tells."""
 
@@ -105,8 +105,8 @@ Checked = Mapping[str, tuple[datetime, tuple[CheckedMember, ...]]]
 
 def watched_fleets(context: Context, fleets: Collection[str]) -> set[str]:
     """`fleets`, which have a file here, and those checked within a week: other checkouts may share the database."""
-    checks = context.ledger.fleet_checks().values()
-    return {*fleets, *(check.fleet for check in checks if context.now - check.at < WATCHED)}
+    checked = context.ledger.checked_at().items()
+    return {*fleets, *(fleet for fleet, at in checked if context.now - at < WATCHED)}
 
 
 def last_checks(context: Context) -> Checked:

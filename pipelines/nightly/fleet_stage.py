@@ -83,7 +83,7 @@ def main(name: str, until: str, policy: str = "") -> None:
         print_json(
             {"line": to_json(_automated(image_context(policy=policy), name, datetime.fromisoformat(until), apply=True))}
         )
-    except KeyboardInterrupt:  # whoever asked for it knows, and the rollout has said how it goes on
+    except KeyboardInterrupt:  # the rollout has said how it is continued
         sys.exit(1)
     except Exception as error:
         print_json({"failure": to_json(Failure.of(as_ours(f"fleet {name}", error)))})

@@ -13,9 +13,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.process import closed, dies_with_us, pipe_to, run
+from hardening.foundation.process import HEARS, closed, dies_with_us, pipe_to, run
 from hardening.foundation.settings import ROOT
-from tests.support.loop import HEARS, processes, until
+from tests.support.loop import processes, until
 
 
 def test_a_command_gets_its_input_and_environment_and_tells_what_it_printed(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 from hardening.catalog import load_policy
 from hardening.foundation import console
+from hardening.foundation.process import HEARS
 from hardening.foundation.settings import ROOT, Settings
 from images.build.workspace import WORK_LABEL
 from images.context import Context
@@ -34,7 +35,6 @@ from tests.support.forked import run_forked
 from tests.support.scanning import NO_FEEDS
 
 HEAD = 'title = "Of a test"\nowner = "tests"\nkind = "container"\nprofile = "container-base"\n'
-HEARS = ("env", "--default-signal=INT")  # Ctrl-C too, which what stands in a shell's background ignores
 # For every program that is started, the clock is a day on; the times of files are what they are.
 TOMORROW = ("env", "NO_FAKE_STAT=1", "FAKE_UTIME=0", "faketime", "-f", "+1d")
 DONE = "built"  # stands in a state that a fixture has built whole

@@ -1,4 +1,4 @@
-"""One process's part in shared work: it takes flows whose needs it meets, and reports flows that nobody can run."""
+"""One process's part in shared work: it takes flows whose needs it meets, and reports flows that no worker can run."""
 
 from __future__ import annotations
 

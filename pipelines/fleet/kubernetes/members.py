@@ -1,4 +1,4 @@
-"""Edge: reads the pods of a fleet and their controllers; and a fleet whose members nobody steps one by one."""
+"""Edge: reads the pods of a fleet and their controllers; and a fleet whose members are not replaced one by one."""
 
 from __future__ import annotations
 
