@@ -1029,7 +1029,7 @@ def test(c: Context, path: TestPath = "", only: TestNames = "", fast: Fast = Fal
     """Run `lint` and every test. The linters run beside `setup`, which mostly waits, or beside the tests."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from pipelines.lint import LINT, compile_tests, in_memory, lint_content, pytest_command, run_checks
+    from pipelines.lint import LINT, compile_tests, lint_content, pytest_command, run_checks, run_tests
 
     tests = pytest_command(path, only, fast=fast)
     if path:
@@ -1039,7 +1039,7 @@ def test(c: Context, path: TestPath = "", only: TestNames = "", fast: Fast = Fal
         if not fast:
             _setup(for_tests=True)
         compiled.result()
-        return max(lint_content(), run_checks([in_memory(tests)]), linted.result())
+        return max(lint_content(), run_tests(tests), linted.result())
 
 
 # --- the program ----------------------------------------------------------------------------------------------------

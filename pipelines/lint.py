@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hardening.catalog import (
@@ -342,22 +343,30 @@ def pytest_command(path: str = "", only: str = "", *, fast: bool = False) -> tup
 
 
 TESTS_TAKE = 4_000_000_000
-"""Bytes: more than all tests together hold in /tmp at any moment."""
-PRIVATE_TMP = 'mount -t tmpfs -o mode=1777 tests /tmp && exec "$0" "$@"'
+"""Bytes: more than all temporary files of the tests take at any moment."""
+MOUNTED = 'mount -t tmpfs -o mode=1777 tests "$TMPDIR" && exec "$0" "$@"'
 
 
-def in_memory(command: tuple[str, ...]) -> tuple[str, ...]:
-    """The same command with a /tmp of its own, in memory, which ends with it; as it is, where that cannot be had.
+def run_tests(command: tuple[str, ...]) -> int:
+    """Run pytest as `run_checks` does, with its temporary files in a directory that is gone afterwards."""
+    with TemporaryDirectory(prefix="") as folder:
+        return run_checks([in_memory(command, folder)])
+
+
+def in_memory(command: tuple[str, ...], folder: str) -> tuple[str, ...]:
+    """Pytest with its temporary files in memory, mounted at `folder` for it alone; as it is, without root or memory.
 
     Tests make and remove trees of files all the time, and ext4 looks for an inode that was not just freed: a seventh of
-    their processor time (`recently_deleted` in the kernel's ext4/ialloc.c).
+    their processor time (`recently_deleted` in the kernel's ext4/ialloc.c). /tmp itself stays: the checkout may lie
+    there. Without --basetemp, paths of sockets would be longer than the 107 bytes that unix(7) allows.
     """
     from images.store.files import fits_in_memory
 
     if os.geteuid() != 0 or not fits_in_memory(TESTS_TAKE):
         return command
     program = str(Path(sys.executable).parent / command[0])
-    return ("unshare", "--mount", "--propagation", "slave", "sh", "-c", PRIVATE_TMP, program, *command[1:])
+    alone = ("unshare", "--mount", "--propagation", "slave", "env", f"TMPDIR={folder}", "sh", "-c", MOUNTED)
+    return (*alone, program, f"--basetemp={folder}/tests", *command[1:])
 
 
 def compile_tests() -> None:

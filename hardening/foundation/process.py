@@ -51,6 +51,12 @@ ENGINE = (
 )  # fmt: skip
 
 
+def _own_checkout(argv: Sequence[str]) -> dict[str, str]:
+    """Variables with which git reads the checkout that runs, even if it is another user's (safe.directory)."""
+    value = {"GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": str(Path(__file__).resolve().parents[2])}
+    return {"GIT_CONFIG_COUNT": "1", **value} if argv[0] == "git" else {}
+
+
 def allowed(environment: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, str]:
     """The variables of `environment` that a child sees: the plain ones, and those that `more` names."""
     return {name: environment[name] for name in (*PLAIN, *more) if name in environment}
@@ -284,7 +290,9 @@ def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object], *, st
     pipe = subprocess.PIPE
     with (
         stdin.open("rb") as given,
-        subprocess.Popen(list(argv), env=allowed(os.environ), stdin=given, stdout=pipe, stderr=pipe) as child,
+        subprocess.Popen(
+            list(argv), env=_own_checkout(argv) | allowed(os.environ), stdin=given, stdout=pipe, stderr=pipe
+        ) as child,
     ):
         stdout, stderr_pipe = cast(IO[bytes], child.stdout), cast(IO[bytes], child.stderr)
         consume(stdout)
@@ -367,7 +375,7 @@ def _started(
         child = subprocess.Popen(
             list(argv),
             cwd=cwd,
-            env=env,
+            env={**_own_checkout(argv), **env},
             text=True,
             errors="replace",
             start_new_session=True,

@@ -21,6 +21,7 @@ from pipelines.contract import DemoOutput
 from pipelines.demo import web_service
 from pipelines.demo.flow import _close
 from pipelines.host import embedded_registry
+from tests.support.checkouts import copy_checkout
 from tests.support.engines import busybox_image
 from tests.support.loop import Goldsmith, kill_when, processes, until
 
@@ -33,7 +34,8 @@ class Stage:
     """A machine on which demos run, and what they have left on it."""
 
     def __init__(self, folder: Path, docker_host: str) -> None:
-        self.docker_host, self.inv = docker_host, Goldsmith(folder / "state", docker_host)
+        self.folder, self.docker_host = folder, docker_host
+        self.inv = Goldsmith(folder / "state", docker_host)
         self.state = folder / "state/demo"
 
     def running(self) -> set[str]:
@@ -90,8 +92,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory, docker_host: str) -> Iterato
 
 
 def test_the_member_is_replaced_no_request_is_lost_and_what_is_kept_is_where_it_says(stage: Stage) -> None:
-    """Counted, not claimed; the page answers, from a registry that runs. A second demo at the same time is refused."""
-    demo = stage.inv.start("demo", "--keep", "--json", output=PIPE)
+    """Counted, not claimed; the page answers, from a registry that runs. A second demo at the same time is refused.
+
+    It runs in a checkout below /tmp, where people try things out.
+    """
+    checkout = copy_checkout(stage.folder / "checkout")
+    demo = stage.inv.start("demo", "--keep", "--json", output=PIPE, checkout=checkout)
     until(stage.registry, "a registry")
     second = stage.inv("demo", "--json")
     assert (second.code, second.out) == (3, "")

@@ -117,10 +117,15 @@ class Goldsmith:
                 code = int(end.code or 0)
         return Answer(code, stdout.getvalue(), stderr.getvalue())
 
-    def start(self, *arguments: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-        """Start `./goldsmith` with `arguments`, and do not wait; `output` may be a pipe."""
+    def start(
+        self, *arguments: str, output: int = subprocess.DEVNULL, checkout: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start `./goldsmith` with `arguments`, and do not wait; `output` may be a pipe. Of another checkout, its
+        launcher is started.
+        """
+        program = [str(checkout / "goldsmith")] if checkout else inv()
         return subprocess.Popen(
-            [*HEARS, *inv(), *arguments], cwd=ROOT, env=self.environment, stdout=output, stderr=output
+            [*HEARS, *program, *arguments], cwd=checkout or ROOT, env=self.environment, stdout=output, stderr=output
         )
 
     def with_(self, *content: Path, **settings: str) -> Goldsmith:

@@ -325,18 +325,19 @@ def test_whoever_writes_content_needs_no_linters(content: bool, monkeypatch: pyt
 
 
 @pytest.mark.needs("root")
-def test_the_tests_have_a_tmp_of_their_own_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of it is left when they end, and where memory is short they have the one that all have."""
-    (tmp_path / "outside").touch()
+def test_tests_have_their_temporary_files_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/tmp stays with all that others have there; without enough memory the command stays as it is."""
     look = (
-        "from pathlib import Path; Path('/tmp/inside').touch(); "
-        f"print([one.split()[2] for one in open('/proc/mounts') if ' /tmp ' in one][-1:], Path('{tmp_path}').exists())"
+        "import tempfile; from pathlib import Path; room = Path(tempfile.gettempdir()); (room / 'inside').touch(); "
+        f"print([one.split()[2] for one in open('/proc/mounts') if f' {{room}} ' in one], Path('{tmp_path}').exists())"
     )
     monkeypatch.setattr("images.store.files.fits_in_memory", lambda _: True)
-    said = run(in_memory(("python", "-c", look))).stdout
-    assert (said, Path("/tmp/inside").exists()) == ("['tmpfs'] False\n", False)
+    command = in_memory(("python",), str(tmp_path))
+    assert command[-1] == f"--basetemp={tmp_path}/tests"
+    assert run([*command[:-1], "-c", look]).stdout == "['tmpfs'] True\n"
+    assert [*tmp_path.iterdir()] == []
     monkeypatch.setattr("images.store.files.fits_in_memory", lambda _: False)
-    assert in_memory(("pytest", "-q")) == ("pytest", "-q")
+    assert in_memory(("pytest", "-q"), str(tmp_path)) == ("pytest", "-q")
 
 
 def test_fleets_of_other_hosts_and_accounts_have_no_member_in_common(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ import pytest
 
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT
+from tests.support.checkouts import copy_checkout
 
 INV = "import sys\n\ndef main():\n    print('inv {version}', *sys.argv[1:])\n"
 
@@ -219,3 +221,41 @@ def test_what_pip_complains_about_is_shown(begun: Begun) -> None:
     assert "hash" in done.stderr.lower()
     assert done.stderr.endswith("goldsmith: could not install the Python packages\n")
     assert not (checkout.folder / ".venv/goldsmith-stamp").exists()
+
+
+TINY = """from pathlib import Path
+
+from hardening.foundation.process import run
+from hardening.foundation.settings import ROOT
+
+
+def test_tiny() -> None:
+    assert ROOT == Path(__file__).resolve().parents[1]
+    assert "tasks.py" in run(["git", "ls-files"], cwd=ROOT).stdout
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("place", ["below /tmp", "with a space", "of another user", "on another file system", "a link"])
+def test_a_checkout_runs_its_tests_in_every_place(place: str) -> None:
+    """`./goldsmith test` on one tiny test, whose temporary files lie in memory where there is enough."""
+    elsewhere = {"on another file system": "/dev/shm", "of another user": "/var/tmp", "a link": "/var/tmp"}
+    with tempfile.TemporaryDirectory(dir=elsewhere.get(place, "/tmp")) as folder:
+        Path(folder).chmod(0o755)
+        name = "check out" if place == "with a space" else "checkout"
+        checkout = copy_checkout(Path(folder, name), leave_out=r"benchmarks/|tests/(?!conftest|support/)|\.venv/")
+        (checkout / "tests/test_tiny.py").write_text(TINY)
+        if place == "of another user":
+            run(["chown", "-R", "nobody:", str(checkout)])
+            run(["chmod", "-R", "go=", str(checkout)])
+        if place == "a link":
+            Path(folder, "link").symlink_to(checkout)
+            checkout = Path(folder, "link")
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("GOLDSMITH_", "PYTEST_"))}
+        done = subprocess.run(
+            ["./goldsmith", "test", "--fast"], cwd=checkout, env={**env, "PY_COLORS": "0"}, text=True,
+            capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 passed" in done.stdout
