@@ -63,8 +63,9 @@ def _sources(kind: FleetKind, fleets: Sequence[Fleet], context: Context) -> Iter
     match kind:
         case FleetKind.DOCKER:
             from pipelines.fleet.docker.connecting import open_host
-            from pipelines.fleet.docker.orphans import DockerOrphanSource
+            from pipelines.fleet.docker.orphans import DockerOrphanSource, HoldOrphanSource
 
+            yield "this machine", HoldOrphanSource
             if not all(fleet.docker.hosts for fleet in fleets):
                 yield "the engine for fleets", lambda: DockerOrphanSource(fleet_host(context))
             connect = partial(open_host, ways=context.settings.docker)

@@ -263,13 +263,13 @@ def _once(rows: list[list[str]], at: int) -> list[list[str]]:
 
 
 def changed(roll: RollOutput) -> list[str]:
-    """What the new image changes in members beside its files; what many share stands once, under their names."""
+    """What replacing members changes beside their files; what many share stands once, under their names."""
     members = by_key((step.changes, step.member.rpartition("/")[2]) for step in roll.steps)
     of_members = [
         line
         for changes, names in members.items()
         if changes
-        for line in (f"the new image changes in {', '.join(names)}:", *(f"  {change}" for change in changes))
+        for line in (f"what changes for {', '.join(names)}:", *(f"  {change}" for change in changes))
     ]
     rolled = (group for group in roll.groups if not group.cannot_roll)
     return [*of_members, *(f"{one.group.rpartition('/')[2]}: {change}" for one in rolled for change in one.changes)]

@@ -330,7 +330,7 @@ def _asked(api: Any, health: Health, container: dict[str, Any]) -> Read:
         return _own_check(api, container)
     if health.kind == "exec":
         return inside(api, container, list(health.command), health.timeout.total_seconds())
-    return ask(health, _address(container))
+    return ask(health, address_of(container))
 
 
 def _own_check(api: Any, container: dict[str, Any]) -> Read:
@@ -413,7 +413,7 @@ def _said(output: bytes) -> str:
     return f": {text}" if text else ""
 
 
-def _address(container: dict[str, Any]) -> str:
+def address_of(container: dict[str, Any]) -> str:
     """Where this host reaches the container."""
     if container["HostConfig"].get("NetworkMode") == "host":
         return "127.0.0.1"

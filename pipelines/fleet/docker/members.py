@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import shlex
 import socket
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import docker
 import docker.errors
@@ -17,13 +16,13 @@ from hardening.foundation.asking import AT_ONCE
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json, image_changes, user_after, written
+from pipelines.fleet.docker.handover import PortHold, before_drain, run_hook
 from pipelines.fleet.docker.images import Configuration, Images, Login
 from pipelines.fleet.docker.inventory import (
     ContainerInventory,
     ContainerList,
     container_name,
     find,
-    inside,
     limited,
     outside,
     owner_of,
@@ -43,7 +42,7 @@ from pipelines.fleet.members import (
     Seen,
     lender,
 )
-from pipelines.fleet.model import Fleet, Limits, Method
+from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError
 
 ENGINE_TIMEOUT = 120
@@ -90,6 +89,7 @@ class DockerFleet:
         self._inventory = ContainerInventory(self.api, fleet, self.account, self.images, recorded, host)
         self._list = ContainerList(self.api)
         self._copies = KeptCopies(self.api, self.images)
+        self._hold = PortHold(self.api, engine, fleet.health)
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +118,9 @@ class DockerFleet:
             return None
 
     def changes(self, member: Member, target: ReplacementImage) -> Changes:
-        """What the image sets by default and the old one did not, and a mount that its user cannot write."""
+        """What the image sets by default and the old one did not, a mount that its user cannot write, and in place what
+        becomes of new connections.
+        """
         with outside(f"looking at what {target.reference} changes", self.engine):
             container = find(self.api, member.handle)
             if container is None:
@@ -132,7 +134,9 @@ class DockerFleet:
                 unknown = f"what {target.reference} sets by default is not known here"
                 return Changes((unknown,), unread=f"{unknown}: pull it")
             user = user_after(container, before, sets)
-            return Changes(image_changes(container, before, sets), self._unwritable(container, user), user)
+            in_place = self.fleet.limits.method is Method.IN_PLACE
+            told = self._hold.told(container, self._stop_timeout(container)) if in_place else ()
+            return Changes((*image_changes(container, before, sets), *told), self._unwritable(container, user), user)
 
     def _unwritable(self, container: Json, user: str) -> str:
         """The first mount that the old user can write and `user` cannot, and what to do; empty where there is none."""
@@ -165,9 +169,9 @@ class DockerFleet:
             body = container_spec.creation(old, self.images.of(old), image.get("Called", target.reference), labels)
             if key.is_rehearsal:
                 body = container_spec.rehearsal(body, labels)
-            full = key.method is Method.IN_PLACE and not key.is_rehearsal
+            joins = container_spec.endpoints(old, full=_stops_first(key))
             try:
-                make(self.api, body, key.new_name, container_spec.endpoints(old, full=full), apart=_is_apart(old))
+                make(self.api, body, key.new_name, joins, apart=_is_apart(old))
             except docker.errors.NotFound:
                 self.images.forget(target.reference)
                 raise
@@ -190,14 +194,20 @@ class DockerFleet:
         """Start the new container."""
         with outside(f"starting {key.new_name}", self.engine), self._changed():
             self.api.start(key.new_name)
+            if _stops_first(key):
+                self._hold.end(key, lambda: self._new(key))
 
     def read(self, key: Key) -> Read:
         """One look at the new container's health."""
         with outside("reading the health", self.engine):
             new = self._list.new(key)
             if new and (new["State"] != "running" or self.fleet.health.kind == "docker"):
-                return self._read(find(self.api, new["Id"]))
-            return self._read({**new, "State": {"Status": new["State"]}} if new else None)
+                seen = self._read(find(self.api, new["Id"]))
+            else:
+                seen = self._read({**new, "State": {"Status": new["State"]}} if new else None)
+            if seen.good:
+                self._hold.answered(key)
+            return seen
 
     def read_old(self, key: Key) -> Read:
         """One look at the old container's health."""
@@ -233,9 +243,17 @@ class DockerFleet:
                 return
             before_drain(self.api, self.fleet.limits, old)
             if old["State"]["Status"] in RUNNING:
-                timeout = container_spec.stop_timeout(old, drain, self.fleet.limits.progress_deadline)
+                timeout = self._stop_timeout(old, drain)
+                if _stops_first(key):
+                    self._hold.begin(key, old, timeout)
                 self.api.stop(old["Id"], timeout=timeout)
             self._set_restart_policy(old, {"Name": container_spec.at_rest(old)})
+
+    def _stop_timeout(self, container: Json, drain: timedelta | None = None) -> int:
+        limits = self.fleet.limits
+        return container_spec.stop_timeout(
+            container, limits.drain if drain is None else drain, limits.progress_deadline
+        )
 
     def _set_restart_policy(self, container: Json, policy: Json) -> None:
         """The engine refuses this for a container that ends just then: better stopped before."""
@@ -286,7 +304,8 @@ class DockerFleet:
             old, new = self._need(key), self._new(key)
             if new:
                 self._rename(new["Id"], key.new_name)
-                if key.method is Method.IN_PLACE:
+                if _stops_first(key):
+                    self._hold.begin(key, new, self._stop_timeout(new))
                     self._drain(key, new)
                     self.api.stop(new["Id"], timeout=1)
             if is_copy(old):
@@ -296,6 +315,8 @@ class DockerFleet:
             self._rename(old["Id"], key.name)
             if old["State"]["Status"] not in RUNNING:
                 self.api.start(old["Id"])
+                if _stops_first(key):
+                    self._hold.end(key, lambda: find(self.api, old["Id"]))
             run_hook(self.api, self.fleet.limits, "after_drain", old)
 
     def discard(self, key: Key) -> None:
@@ -316,7 +337,7 @@ class DockerFleet:
         with suppress(OutsideError, docker.errors.APIError):
             before_drain(self.api, limits, new)
         with suppress(docker.errors.NotFound):
-            self.api.stop(new["Id"], timeout=container_spec.stop_timeout(new, limits.drain, limits.progress_deadline))
+            self.api.stop(new["Id"], timeout=self._stop_timeout(new))
 
     def differences(self, key: Key) -> tuple[str, ...]:
         """What differs between old and new beyond the image."""
@@ -327,14 +348,8 @@ class DockerFleet:
             return container_spec.differences(old, self.images.of(old), new, self.images.of(new), key.name)
 
     def downtime(self, key: Key) -> timedelta | None:
-        """From the end of the old container to the start of the new one, by the engine's clock."""
-        with outside("looking for when it ran", self.engine):
-            old, new = self._copies.old(key), self._new(key)
-            if old is None or new is None or old["State"]["Running"]:
-                return None
-            times = (old["State"]["FinishedAt"], new["State"]["StartedAt"])
-            ended, began = map(datetime.fromisoformat, times)
-            return max(timedelta(), began - ended)
+        """For how long neither answered, as this process saw it."""
+        return self._hold.away(key)
 
     def log(self, key: Key) -> str:
         """The last lines that the new container printed."""
@@ -366,6 +381,11 @@ class DockerFleet:
 
     def _new_is_gone(self, key: Key) -> OutsideError:
         return OutsideError(f"the new container of {key.name} is gone from {self.engine}")
+
+
+def _stops_first(key: Key) -> bool:
+    """Whether the old container stops before the new one starts."""
+    return key.method is Method.IN_PLACE and not key.is_rehearsal
 
 
 # -- making containers, and keeping old ones --------------------------------------------------------------------------
@@ -453,38 +473,3 @@ class KeptCopies:
 def is_copy(container: Json) -> bool:
     """Whether it is a copy without the labels of its project."""
     return KEPT_LABELS in container_spec.labels_of(container)
-
-
-LOOKS = 5
-
-
-def before_drain(api: Any, limits: Limits, old: Json) -> None:
-    """Run `limits.before_drain` in `old`, unless nothing can be run in it: it is paused, or ends by itself meanwhile.
-
-    Raises OutsideError where the command does not end with 0 in a container that goes on.
-    """
-    state = old["State"]
-    if state["Status"] != "running":
-        return
-    try:
-        run_hook(api, limits, "before_drain", old)
-    except (OutsideError, docker.errors.APIError):
-        if _runs_on(api, old["Id"], state["StartedAt"]):
-            raise
-
-
-def run_hook(api: Any, limits: Limits, which: Literal["before_drain", "after_drain"], container: Json) -> None:
-    """Run this command of the limits in a container. Raises OutsideError where it does not end with 0."""
-    command = limits.before_drain if which == "before_drain" else limits.after_drain
-    if command and not (seen := inside(api, container, list(command), limits.drain.total_seconds())).good:
-        raise OutsideError(f"limits.{which} in {container_spec.name(container)}: {seen.text}")
-
-
-def _runs_on(api: Any, container: str, started: str) -> bool:
-    """Whether it is the same process that runs still, and a second later too: the engine tells of an end a bit late."""
-    for look in range(LOOKS):
-        time.sleep(min(look, 1) / LOOKS)
-        found = find(api, container)
-        if found is None or (found["State"]["Status"], found["State"]["StartedAt"]) != ("running", started):
-            return False
-    return True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import docker.errors
 
 from images.aws.tags import moment_in
-from pipelines.fleet.docker import container_spec
+from pipelines.fleet.docker import container_spec, handover
 from pipelines.fleet.docker.container_spec import Json
 from pipelines.fleet.docker.inventory import find, outside
 from pipelines.fleet.docker.members import open_engine
@@ -53,3 +54,20 @@ class DockerOrphanSource:
         """Remove a container, with the volumes that were made for it alone."""
         with outside(f"removing {orphan.name}", self.engine), suppress(docker.errors.NotFound):
             self.api.remove_container(orphan.id, force=True, v=True)
+
+
+class HoldOrphanSource:
+    """The firewall of this machine: tables by which killed rollouts held ports, and which the kernel has emptied."""
+
+    def orphans(self) -> tuple[Orphan, ...]:
+        """All of them; none where this process could have made none."""
+        tables = () if handover.unable() else handover.tables()
+        at_once = datetime.min.replace(tzinfo=UTC)
+        return tuple(
+            Orphan("this machine", "nftables table", table, table, handover.rollout_of(table), at_once)
+            for table in tables
+        )
+
+    def remove(self, orphan: Orphan) -> None:
+        """Remove a table."""
+        handover.apply(handover.removal(orphan.id))

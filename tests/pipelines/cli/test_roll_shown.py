@@ -96,8 +96,8 @@ def test_what_the_image_changes_stands_once_for_all_whom_it_changes() -> None:
     changes = {one.member.id: Changes(lines) for one, lines in zip(known, told, strict=True)}
     shown = roll_output(plan(fleet(), known, target(), NOW, changes=changes))
     assert changed(shown) == [
-        "the new image changes in web-0, web-2:", "  user: root → 7",
-        "the new image changes in web-3:", "  port 80/tcp: gone",
+        "what changes for web-0, web-2:", "  user: root → 7",
+        "what changes for web-3:", "  port 80/tcp: gone",
     ]  # fmt: skip
     assert changed(planned()) == []
 

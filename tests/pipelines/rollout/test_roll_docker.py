@@ -16,6 +16,7 @@ import pytest
 from hardening.foundation.errors import OutsideError, RefusedError
 from images.documents import from_json, to_json
 from pipelines.demo.web_service import nginx_config
+from pipelines.fleet.docker.handover import rollout_of, tables
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import MEMBER, Key
 from pipelines.fleet.model import Method
@@ -189,8 +190,9 @@ def test_a_new_one_that_is_removed_by_hand_while_the_old_one_drains_costs_nobody
     assert policy() == "unless-stopped"
 
 
+@pytest.mark.needs("nft", root=True)
 def test_in_place_keeps_the_published_port_and_the_static_address(yard: Yard) -> None:
-    """Stopped first, for the port cannot exist twice; then the same port answers from the new image."""
+    """Stopped first, for the port cannot exist twice; new connections wait, and then the new image answers them."""
     yard.api.create_network(
         "fleet-test-3", labels={"goldsmith-test": "1"}, ipam={"Config": [{"Subnet": f"{NETWORK}.0/24"}]}
     )
@@ -200,11 +202,13 @@ def test_in_place_keeps_the_published_port_and_the_static_address(yard: Yard) ->
         planned(members, yard.target("two"))
     assert f"host port {port}" in error.value.evidence
     assert f"static address {NETWORK}.9" in error.value.evidence
-    outcome = roll(yard, fleet(method="in_place", max_unavailable=1), "two")
-    assert re.fullmatch(r"down for \d+\.\d s", outcome.members[0].note)
     with requests_to(f"http://127.0.0.1:{port}/") as stream:
-        until(lambda: len(stream.answers) > 20, "answers")
-    assert set(stream.answers) == {"two"}
+        until(lambda: len(stream.answers) > 20, "answers before it")
+        outcome = roll(yard, fleet(method="in_place", max_unavailable=1), "two")
+        until(lambda: "".join(stream.answers[-20:]) == 20 * "two", "answers after it")
+    assert (stream.failures, set(stream.answers)) == ([], {"one", "two"})
+    assert re.fullmatch(r"down for \d+\.\d s", outcome.members[0].note)
+    assert "r1" not in map(rollout_of, tables())
     assert yard.inspect("web-1")["NetworkSettings"]["Networks"]["fleet-test-3"]["IPAddress"] == f"{NETWORK}.9"
     assert yard.names() == ["web-1"]
 
