@@ -86,6 +86,10 @@ class Context:
         """The same context on another store, such as that of a build which is not adopted yet."""
         return self._with(store=store)
 
+    def asking(self, ledger: Ledger) -> Context:
+        """The same context with another ledger."""
+        return self._with(ledger=ledger)
+
     def by_policy(self, policy: Policy, instead_of: str) -> Context:
         """The same context where `policy` stands in the place of the one of that name."""
         return self._with(changed={**self.changed, instead_of: policy})

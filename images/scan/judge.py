@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hardening.catalog import load_policy, load_waivers, policy_digest
+from hardening.check import run_checks
 from hardening.evaluation import counts, judges, silence
-from hardening.findings import BaseImage, CheckResult, Finding, ScanReport, Verdict
+from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, RefusedError, nearest
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError, nearest
 from hardening.foundation.hashing import digest_of
 from hardening.gate import GateError, judge_image
 from hardening.model import Kind
@@ -29,8 +30,9 @@ from images.plan.planner import Planner
 from images.scan import chosen
 from images.scan.base import ScanTarget
 from images.scan.flow import FeedsOnce, ScanResult, at_best, scan, unchanged
-from images.scan.verify import changed_checks, enforced_by, verify, without_result
+from images.scan.verify import changed_checks, enforced_by, facts_of, verify, without_result
 
+ANSWERS = (Outcome.PASS, Outcome.FAIL, Outcome.NOT_APPLICABLE)
 TRIAL = "./goldsmith {} {} --policy demo, or ./goldsmith demo"
 """What to type where there is no vulnerability data: it judges by the sample that ships."""
 
@@ -75,6 +77,35 @@ def reverify(
     overlay = only_check(Planner(context).overlay(loaded), control, loaded.definition.profile)
     artifact = latest(context, name)  # a slip of the pen comes before what was not built
     return artifact.digest, _verified(context, artifact, overlay, level)
+
+
+def todays_checks(planner: Planner, name: str, digest: str) -> tuple[tuple[CheckResult, ...], tuple[str, ...]]:
+    """The results of today's controls of `name` for the content `digest`, and the controls without a result.
+
+    New and changed checks run over the stored tree of a container; one that needs a run of it, or a boot, has no
+    result. Nothing is recorded.
+    """
+    context, loaded = planner.context, planner.context.definitions[name]
+    overlay, known, artifact = (
+        planner.overlay(loaded),
+        context.ledger.checks(digest),
+        context.ledger.artifact_over(digest),
+    )
+    scripts = _scripts(context, artifact) if artifact else context.ledger.check_scripts(digest)
+    open_controls = {*without_result(known, overlay, loaded.definition), *changed_checks(scripts, overlay)}
+    chosen = tuple(one for one in overlay.checks if one.control in open_controls and "RUN_STATUS" not in one.text)
+    made: dict[str, CheckResult] = {}
+    if chosen and not loaded.definition.is_machine and context.store.whole(digest):
+        say(f"{name}: checking {_few([one.control for one in chosen])}")
+        facts = facts_of(loaded.definition, context.store.config(digest), None)
+        try:
+            with unpacked(context, digest) as (_, tree):
+                results = run_checks(replace(overlay, checks=chosen), tree, facts)
+            made = {one.control: one for one in results if one.outcome in ANSWERS}
+        except OutsideError as error:
+            say(f"{name}: cannot be checked here: {error.message}")
+    kept = (one for one in known if one.control not in made)
+    return (*kept, *made.values()), tuple(sorted(open_controls - made.keys()))
 
 
 def only_check(overlay: Overlay, control: str, profile: str) -> Overlay:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from hardening.catalog import load_policies, load_profiles, load_waivers
 from hardening.evaluation import REPRODUCED_EVALUATED, judges, reproduced
-from hardening.findings import Reason, Verdict
+from hardening.findings import CheckResult, Reason, Verdict
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, load_toml, parse
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, UsageError, nearest
@@ -23,7 +25,8 @@ from hardening.policy import Policy, weaknesses
 from images.context import Context
 from images.documents import to_json
 from images.plan.planner import Planner
-from images.scan.verify import enforced_by, without_result
+from images.scan.judge import todays_checks
+from images.scan.verify import enforced_by
 from pipelines.cli.image_output import finish, told_of
 from pipelines.cli.preview_output import PreviewOutput, Subject, UnknownLine, compared, markdown, rows, terminal
 from pipelines.fleet.catalog import load_fleets
@@ -31,7 +34,7 @@ from pipelines.revisions import changed_content, revisions_of
 from pipelines.rollout.session import fleet_session
 from pipelines.wiring import image_context
 
-REFUSED = 3  # the exit code where somebody is newly refused
+REFUSED, UNANSWERED = 3, 4  # exit codes: somebody is newly refused, or that is unknown
 LAST_COMMIT = "HEAD"
 FARTHEST = timedelta(days=36525)  # dates end, and what is added to one must not lie beyond
 
@@ -40,7 +43,8 @@ FARTHEST = timedelta(days=36525)  # dates end, and what is added to one must not
 class Judgements:
     """All images and members judged by one content: the reasons that refuse, and what could not be judged.
 
-    `golden`: the definition that a member runs, where it is known. `aged`: images whose scan is too old by then alone.
+    `golden`: the content that a member is judged by, where it is known. `aged`: images whose scan is too old by then
+    alone.
     """
 
     refusals: dict[Subject, tuple[Reason, ...]] = field(default_factory=dict)
@@ -70,8 +74,8 @@ def preview(
     here is compared with `against`, a revision of git or a directory; by default with the last commit, or with today
     where nothing differs from that and `at` lies ahead.
 
-    Nothing is scanned, and nothing written. Raises ContentError and UsageError; a fleet that cannot be read stops no
-    other, and is among the errors.
+    New and changed checks run over stored images. Nothing is scanned, and nothing written. Raises ContentError and
+    UsageError; a fleet that cannot be read stops no other, and is among the errors.
     """
     context = context or image_context(looks=True)
     if file and against:
@@ -96,14 +100,18 @@ def moment(text: str) -> datetime:
 
 
 def _compare(context: Context, sides: Sides, file: str) -> tuple[PreviewOutput, list[GoldsmithError]]:
-    name, after = sides.instead_of, sides.after
-    images = [one for one in sorted(after.definitions) if not name or after.policy_of(one) == name]
-    old, new = (judge_all(side, images, context.now) for side in (sides.before, sides.after))
+    name = sides.instead_of
+    images = [one for one in sorted(sides.after.definitions) if not name or sides.after.policy_of(one) == name]
+    unknown: dict[str, tuple[str, ...]] = {}
+    before, after = (
+        (sides.before, sides.after) if name else (_checked(sides.before, {}), _checked(sides.after, unknown))
+    )
+    old, new = (judge_all(side, images, context.now) for side in (before, after))
     output = preview_of(
         old, new, file=file, instead_of=name, compared_with=sides.compared_with,
         weaker=tuple(_weaker(sides, context.now.date())), at=after.now,
         begins=tuple(sorted({day for day in _begins(sides) if day > after.now.date()})),
-        changed=sides.changed, unknown=tuple(_unknown(sides, new)) if not name else (),
+        changed=sides.changed, unknown=tuple(_unknown(after, new, unknown)),
     )  # fmt: skip
     return output, list({error.message: error for error in (*old.errors, *new.errors)}.values())
 
@@ -156,7 +164,7 @@ def judge_all(context: Context, images: Sequence[str], today: datetime) -> Judge
         for one in judged:
             name = f"{fleet}/{one.member.name}"
             found.refusals["member", name] = one.standing
-            found.golden[name] = one.origin.golden.name if one.origin.golden else ""
+            found.golden[name] = one.origin.golden.content if one.origin.golden else ""
     return found
 
 
@@ -196,32 +204,32 @@ def _enough(context: Context, name: str, today: datetime, rule: str) -> bool:
     return rule not in {reason.rule for reason in lacking}
 
 
-def _unknown(sides: Sides, new: Judgements) -> Iterator[UnknownLine]:
-    """Who has changed controls of which no result is known."""
-    before, after = sides.before.controls, sides.after.controls
-    same = {
-        name
-        for name in before.keys() & after.keys()
-        if (before[name].check, before[name].apply, before[name].templates, before[name].control.files)
-        == (after[name].check, after[name].apply, after[name].templates, after[name].control.files)
-    }
-    planners = Planner(sides.before), Planner(sides.after)
-    of = {name: again for name in sides.after.definitions if (again := _checked_again(*planners, name, same))}
+def _checked(context: Context, unknown: dict[str, tuple[str, ...]]) -> Context:
+    """The same context with the results of its own controls, whether or not they were recorded; `unknown` gets the
+    controls without a result, by content.
+    """
+    planner, ledger = Planner(context), copy(context.ledger)
+
+    @cache
+    def checks(digest: str) -> tuple[CheckResult, ...]:
+        known, artifact = context.ledger.checks(digest), context.ledger.artifact_over(digest)
+        releases = context.ledger.releases_of_content(digest) if known else ()
+        name = artifact.name if artifact else releases[0].name if releases else ""
+        if name not in context.definitions:
+            return known
+        results, unknown[digest] = todays_checks(planner, name, digest)
+        return results
+
+    vars(ledger)["checks"] = checks
+    return context.asking(ledger)
+
+
+def _unknown(after: Context, new: Judgements, unknown: Mapping[str, tuple[str, ...]]) -> Iterator[UnknownLine]:
+    """Who has controls of which no result is known, and which have not run here either."""
     for kind, name in sorted(new.refusals):
-        if controls := of.get(name if kind == "image" else new.golden[name]):
+        artifact = after.ledger.latest_artifact(name, after.settings.platform) if kind == "image" else None
+        if controls := unknown.get(artifact.digest if artifact else new.golden.get(name, "")):
             yield UnknownLine(kind=kind, name=name, controls=controls)
-
-
-def _checked_again(before: Planner, after: Planner, name: str, same: set[str]) -> tuple[str, ...]:
-    """The controls of a definition that are not as they were, or have told no result of its newest artifact."""
-    ledger, loaded = after.context.ledger, after.context.definitions[name]
-    artifact = ledger.latest_artifact(name, after.context.settings.platform)
-    if artifact is None:
-        return ()
-    overlay, old = after.overlay(loaded), before.context.definitions.get(name)
-    was = dict(before.overlay(old).parts["checks"]) if old else {}
-    changed = [one for one, text in overlay.parts["checks"] if one not in same or was.get(one) != text]
-    return tuple(dict.fromkeys((*changed, *without_result(ledger.checks(artifact.digest), overlay, loaded.definition))))
 
 
 def _begins(sides: Sides) -> Iterator[date]:
@@ -309,7 +317,9 @@ def _told_of(folder: Path, revision: str) -> Iterator[None]:
 def show_preview(
     previewed: tuple[PreviewOutput, list[GoldsmithError]], *, as_json: bool, as_markdown: bool = False
 ) -> int:
-    """Print who is refused and who is freed, by reason; exit code 3 where somebody is newly refused."""
+    """Print who is refused and who is freed, by reason. Exit code 3 where somebody is newly refused, else 4 where it is
+    unknown of somebody.
+    """
     output, errors = previewed
     if as_json:
         print_json(to_json(output))
@@ -328,4 +338,4 @@ def show_preview(
             say(f"rules begin on {', '.join(map(str, output.begins))}: --at {output.begins[0]} shows what they refuse")
         if output.aged:
             say(f"left out, since scans go on: on that day too old would be those of {', '.join(output.aged)}")
-    return finish(errors) or (REFUSED if output.refuses else 0)
+    return finish(errors) or (REFUSED if output.refuses else UNANSWERED if output.unknown else 0)

@@ -37,8 +37,8 @@ class PreviewLine(Line):
 
 
 class UnknownLine(Line):
-    """`policy.preview`: an image or member for which the result of changed `controls` is unknown: their checks must run
-    again. Until then the last result counts.
+    """`policy.preview`: an image or member of which some `controls` have no result: none is recorded by their present
+    check, and it cannot run here, such as where the image is not stored. An earlier result counts until then.
     """
 
     kind: Kind
@@ -135,6 +135,9 @@ def terminal(output: PreviewOutput) -> list[str]:
             lines.append(f"  {'because' if len(found) == 1 else 'such as'}: {one_line(found[0][1].what)}")
     for controls, unknown in _by_controls(output.unknown).items():
         lines += ["", f"unknown, since checks must run again of {few(controls)}:", *_names(unknown)]
+        lines.append(
+            "  ./goldsmith image.verify NAME runs them; a preview cannot boot or start an image, nor fetch one"
+        )
     if output.weaker:
         lines += ["", "it requires less than the present one:"]
         lines += [f"  {line}" for line in output.weaker]

@@ -132,9 +132,9 @@ def definition(name: str = "web", **more: Any) -> Definition:
     return Definition(name=name, title=name, owner="ann", kind=Kind.CONTAINER, profile="container-base", **given)
 
 
-def built(store: Store, name: str = "web", text: str = "one", parent: str = "") -> Artifact:
-    """A tiny image in the store; `text` is its only layer, which is not packed."""
-    layer = store.put_bytes(text.encode() * 50, LAYER.removesuffix("+zstd"))
+def built(store: Store, name: str = "web", text: str = "one", parent: str = "", tar: bytes = b"") -> Artifact:
+    """A tiny image in the store; `text`, which no one can unpack, or `tar` is its only layer, which is not packed."""
+    layer = store.put_bytes(tar or text.encode() * 50, LAYER.removesuffix("+zstd"))
     config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.digest]}}
     annotations = {"org.opencontainers.image.base.digest": parent} if parent else None
     content: Descriptor = store.write_image(config, [layer], annotations)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import re
 import shutil
+import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -119,11 +121,13 @@ class House:
         run([*git, "commit", "--allow-empty", "-qm", tag])
         run([*git, "tag", "--force", f"test-{tag}"])
 
-    def judge(self, name: str, *found: Finding, failing: tuple[str, ...] = (), data_date: datetime = NOW) -> None:
+    def judge(
+        self, name: str, *found: Finding, failing: tuple[str, ...] = (), data_date: datetime = NOW, tar: bytes = b""
+    ) -> None:
         """Keep that `name` was built, what its checks said and what scanners found, as real runs keep it."""
         ledger, store, scanners = self.context.ledger, self.context.store, chosen(self.settings.scanners)
         context = self.context.moved(NOW)  # of a run of its own, which has read the content as it is now
-        artifact = replace(built(store, name, name), packages=())
+        artifact = replace(built(store, name, name, tar=tar), packages=())
         ledger.record_artifact(artifact)
         overlay = Planner(context).overlay(context.definitions[name])
         checks = [
@@ -243,15 +247,14 @@ def test_a_control_that_is_no_longer_asked_for_frees(house: House) -> None:
     ("path", "text"),
     [
         ("controls/own-check/check.sh", "echo 2\n"),
-        ("controls/own-check/apply.sh", "true\n"),
         ("profiles/own.toml", PROFILE % '{ control = "own-check", enforcement = "warn" }, { control = "no-swap" }'),
     ],
-    ids=["its check", "what it does", "new in the profile"],
+    ids=["its check", "new in the profile"],
 )
 def test_a_changed_control_of_which_nothing_is_known_is_unknown_and_never_free(
     house: House, path: str, text: str
 ) -> None:
-    """It is named with each image, and what its check said last still stands."""
+    """Where its check cannot run, such as here, it is named with each image; what it said last stands. Exit code 4."""
     house.write("profiles/own.toml", PROFILE % '{ control = "own-check" }')
     house.commit("before")
     house.judge("shop", failing=("own-check",))
@@ -267,6 +270,46 @@ def test_a_changed_control_of_which_nothing_is_known_is_unknown_and_never_free(
     assert [(line.kind, line.name, line.controls) for line in output.unknown] == [
         ("image", "bank", (control,)), ("image", "shop", (control,)),
     ]  # fmt: skip
+    assert show_preview((output, []), as_json=True) == 4
+
+
+def layer(*files: str) -> bytes:
+    """A layer with these files in /etc."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name in ("usr", "etc"):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(folder)
+        for name in files:
+            tar.addfile(tarfile.TarInfo(f"etc/{name}"))
+    return data.getvalue()
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("recorded", [False, True], ids=["its check runs", "the last verification has its result"])
+def test_a_new_control_is_answered_for_each_stored_image(house: House, recorded: bool) -> None:
+    """By its last verification, else by a run of the check, which records nothing; what it does changes no result."""
+    house.judge("shop", tar=layer("core"))
+    house.judge("bank", tar=layer())
+    check = 'if [ -e "$ROOT/etc/core" ]; then echo /etc/core; exit 1; fi\necho none\n'
+    for name, words in {"control.toml": CONTROL, "check.sh": check, "cases.toml": CASES}.items():
+        house.write(f"controls/second/{name}", words)
+    house.write("controls/own-check/apply.sh", "true\n")
+    house.write(
+        "profiles/own.toml", PROFILE % '{ control = "own-check", enforcement = "warn" }, { control = "second" }'
+    )
+    artifact = house.context.ledger.latest_artifact("shop", "linux/amd64")
+    assert artifact
+    if recorded:
+        house.judge("shop", failing=("second",), tar=layer("core"))
+        (house.context.store.blob(artifact.digest)).unlink()
+    known = house.context.ledger.checks(artifact.digest)
+    output = house.preview()
+    assert (told(output), output.unknown) == ({"shop": ("refused", ["second"])}, ())
+    assert output.lines[0].gained[0].what.endswith("/bin/su" if recorded else "/etc/core")
+    assert house.context.ledger.checks(artifact.digest) == known
+    assert show_preview((output, []), as_json=True) == 3
 
 
 def test_an_image_without_the_result_of_a_control_is_unknown(house: House) -> None:
@@ -274,8 +317,8 @@ def test_an_image_without_the_result_of_a_control_is_unknown(house: House) -> No
     house.judge("shop")
     artifact = house.context.ledger.latest_artifact("shop", "linux/amd64")
     assert artifact
-    known = house.context.ledger.checks(artifact.digest)
-    house.context.ledger.record_checks(artifact.digest, known[1:], NOW)
+    known, scripts = house.context.ledger.checks(artifact.digest), house.context.ledger.check_scripts(artifact.digest)
+    house.context.ledger.record_checks(artifact.digest, known[1:], NOW, scripts)
     assert [line.controls for line in house.preview().unknown] == [(known[0].control,)]
 
 
