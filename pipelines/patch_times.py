@@ -115,7 +115,7 @@ class Patch:
 
     `started_at` is the package's own date (`by_package`) or our first sight. `closed_at` is None while it is `open`,
     and where it is not and nothing tells when it was closed. `left` names the members that still lack it, or that
-    nobody knows anything of any more.
+    nobody knows anything of any more. `waived_by`: the waiver that accepts that it is open.
     """
 
     kind: str
@@ -130,6 +130,7 @@ class Patch:
     members: int = 0
     left: tuple[str, ...] = ()
     due: datetime | None = None
+    waived_by: str = ""
 
     @property
     def open(self) -> bool:
@@ -290,8 +291,8 @@ class Measured:
 
 
 def measured(found: Iterable[Patch], now: datetime) -> list[Measured]:
-    """The distribution of each image and fleet, images first."""
-    groups = by_key(((one.kind == "fleet", one.kind, one.name), one) for one in found)
+    """The distribution of each image and fleet, images first, without what is waived."""
+    groups = by_key(((one.kind == "fleet", one.kind, one.name), one) for one in found if not one.waived_by)
     return [_measured(kind, name, group, now) for (_, kind, name), group in sorted(groups.items())]
 
 

@@ -55,8 +55,8 @@ def load_ways() -> Ways:
 
 def gather(context: Context) -> KnownFacts:
     """All that is known of all fleets, as they were last checked, and what IAM shows of their instances' accounts."""
-    fleets, checks, unread = load_fleets(context.settings.roots), last_checks(context), list[str]()
-    members, unseen = list[FleetMember](), list[str]()
+    fleets, unread = load_fleets(context.settings.roots), list[str]()
+    checks, members, unseen = last_checks(context, fleets), list[FleetMember](), list[str]()
     for name, fleet in sorted(fleets.items()):
         if name not in checks:
             unread.append(f"fleet {name}: it was never checked (./goldsmith fleet.scan {name})")
@@ -71,7 +71,7 @@ def gather(context: Context) -> KnownFacts:
     return KnownFacts(
         tuple(members), accounts, load_ways(), _hosts(context, members, fleets),
         unread=(*unread, *failed), unseen=tuple(unseen),
-        seen_at={name: at for name, (at, _) in checks.items() if name in fleets},
+        seen_at={name: at for name, (at, _) in checks.items()},
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from images.scan.base import Feed, severity
 from pipelines.cli.image_output import NOWHERE, all_channels, channels_of
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.judged_state import fleets_without_file
 from pipelines.fleet.model import Fleet
 from pipelines.wiring import image_context
 
@@ -80,7 +81,7 @@ class AffectedOutput(Line):
     not at hand; `likelihood` (0 to 1) is FIRST's estimate that it is exploited within 30 days. `older` counts releases
     that have it, and that nothing points to or runs; `unknown` are those whose packages this ledger does not know,
     members whose image only stands on a golden one (what is `yours` of them), and fleets that were never looked at.
-    `fleets`: when each was last looked at.
+    `fleets`: when each was last looked at. `without_file`: fleets that no file here names, so that nothing counts them.
     """
 
     id: str
@@ -98,6 +99,7 @@ class AffectedOutput(Line):
     sample: bool
     outdated: str
     notes: tuple[str, ...]
+    without_file: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     holders = list(holders_of(context))
     answered = [holder for holder in holders if question.answers(holder.content)]
     lines = tuple(line for holder in answered for line in _lines(question, holder))
-    looked = ledger.checked_at()
+    looked = {name: at for name, at in ledger.checked_at().items() if name in question.fleets}
     running = {holder.name.partition("/")[0] for holder in holders if holder.kind == "member"}
     unseen = question.fleets.keys() - looked.keys() - running
     untold = [holder for holder in holders if holder.on_base or not question.answers_fully(holder.content)]
@@ -252,7 +254,7 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
         likelihood=question.likelihood, data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
         unknown=tuple(sorted({label for holder in untold for label in holder.labels} | unseen)),
-        fleets=looked, sample=data.sample,
+        fleets=looked, sample=data.sample, without_file=tuple(fleets_without_file(context, question.fleets)),
         outdated=unfit(data, question.policy("default").image.judges.data_max_age, now),
         notes=tuple(_notes(data, exploitation)),
     )  # fmt: skip
@@ -316,6 +318,7 @@ def holders_of(context: Context) -> Iterator[ImageHolder]:
         last = ledger.latest_artifact(name, context.settings.platform)
         if last and last.digest not in {releases[digest].content for digest in shown}:
             yield ImageHolder("release", name, name, last.digest, last.digest, (BUILT,), first.get(last.digest))
+    fleets = load_fleets(context.settings.roots)
     checks = {
         f"{fleet}/{line['name']}": line for fleet, check in ledger.fleet_checks().items() for line in check.members
     }
@@ -323,7 +326,7 @@ def holders_of(context: Context) -> Iterator[ImageHolder]:
         content = releases[digest].content if digest in releases else digest
         golden = next((release for release in releases.values() if release.content == content), None)
         image, policy = (golden.name, golden.policy) if golden else ("", "")
-        for member in members:
+        for member in (one for one in members if one.partition("/")[0] in fleets):
             on_base = _on_base(checks.get(member), content)
             yield ImageHolder("member", member, image, digest, content, (), first.get(content), on_base, policy)
 
@@ -478,6 +481,8 @@ def _rest(found: AffectedOutput) -> Iterator[str]:
         yield f"{found.older} older release(s) have it too, which nothing points to or runs"
     for name, at in found.fleets.items():
         yield f"the fleet {name} was last looked at on {at:%Y-%m-%d %H:%M} UTC (fleet.check)"
+    if found.without_file:
+        yield f"not counted, because no file here names it: {', '.join(found.without_file)}"
     if found.unknown:
         yield f"not all is known of {', '.join(found.unknown)}:"
         yield "their own packages are not known, or they were never looked at"

@@ -61,7 +61,8 @@ class Automation:
 class Point:
     """One open point. `one` is a member or a vulnerability of `place`; `owners` are whom it concerns, `acts` has to do
     what stands in `todo`. `act` names what Goldsmith does about it now, and `doing` says that, or what comes next.
-    `explain`: the member for whom only that is known, since a plan may leave it alone; else empty.
+    `explain`: the member for whom only that is known, since a plan may leave it alone; else empty. A vulnerability has
+    the `image` that has it, its `severity`, and how many `members` of a fleet lack its fix.
     """
 
     subject: str
@@ -77,19 +78,23 @@ class Point:
     act: str = ""
     doing: str = ""
     explain: str = ""
+    image: str = ""
+    severity: str = ""
+    members: int = 0
 
 
 @dataclass(frozen=True)
 class OpenPoints:
     """All points that are open. `blind`: the places of which not all could be read, so that nothing there has ended.
     `elsewhere`: the subjects of what is open and told by other points. `fleets`: those that there are, where that is
-    known.
+    known. `waived`: by subject, the waiver that accepts it.
     """
 
     points: tuple[Point, ...]
     blind: frozenset[str] = frozenset()
     elsewhere: frozenset[str] = frozenset()
     fleets: frozenset[str] | None = None
+    waived: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,9 @@ class News:
 def points_of(fixes: Iterable[OpenFix], state: JudgedState, automation: Mapping[str, Automation]) -> OpenPoints:
     """What lacks a fix, is out of policy, or was not looked at; with what Goldsmith does about it by itself."""
     owners = {fleet.name: fleet.owner for fleet in state.fleets}
-    by_fix = [_of_fix(one, owners, automation) for one in fixes]
+    fixes = list(fixes)
+    by_fix = [_of_fix(one, owners, automation) for one in fixes if not one.waived_by]
+    waived = {_of_fix(one, owners, automation).subject: one.waived_by for one in fixes if one.waived_by}
     known = {point.place for point in by_fix if point.place in owners}
     found = {point.subject: point for point in by_fix}
     for fleet in state.fleets:
@@ -122,7 +129,7 @@ def points_of(fixes: Iterable[OpenFix], state: JudgedState, automation: Mapping[
         for fleet in state.fleets if fleet.name in known
         for member in fleet.members if any(one.rule == FIXES for one in member.standing)
     )  # fmt: skip
-    return OpenPoints(tuple(found.values()), frozenset(blind), frozenset(elsewhere), frozenset(owners))
+    return OpenPoints(tuple(found.values()), frozenset(blind), frozenset(elsewhere), frozenset(owners), waived)
 
 
 def _subject(fleet: JudgedFleet, member: str, rule: str) -> str:
@@ -136,7 +143,8 @@ def _of_fix(one: OpenFix, owners: Mapping[str, str], automation: Mapping[str, Au
         f"{one.kind} {one.name} {one.package} {one.vulnerability}", one.name, one.package, one.vulnerability,
         f"{one.package} lacks a fix", one.since, one.due,
         tuple(dict.fromkeys(filter(None, (one.acts, owners.get(one.name) if one.kind == "fleet" else "")))),
-        one.acts, one.todo, act, doing,
+        one.acts, one.todo, act, doing, image=one.image,
+        severity=f"{one.severity}{', exploited' if one.exploited else ''}", members=one.members,
     )  # fmt: skip
 
 
@@ -231,6 +239,8 @@ def _ended(told: ToldPoint, found: OpenPoints) -> News:
     """It is not open any more; where its fleet's file is gone, that is not checked."""
     lost = found.fleets is not None and told.subject.startswith("fleet ") and told.place not in found.fleets
     what = f"no file names this fleet any more, so it is not checked: {told.what}" if lost else told.what
+    if waiver := found.waived.get(told.subject):
+        what = f"waived by {waiver}: {told.what}"
     point = Point(told.subject, told.place, told.rule, told.one, what, None, told.due, (), "", "")
     return News(DigestStage.ENDED, point, told.marked_at)
 

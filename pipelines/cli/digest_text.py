@@ -9,6 +9,7 @@ from html import escape
 from typing import Literal
 
 from hardening.foundation.durations import in_short
+from hardening.foundation.grouping import by_key
 from hardening.foundation.text import listed, one_line, short_digests
 from pipelines.cli.digest_points import OVERDUE, DigestStage, News
 from pipelines.contract import Line
@@ -32,7 +33,7 @@ COUNTED = {
 
 
 class DigestLine(Line):
-    """`digest`: similar points of one fleet or image. `stage`: mark, remind, act, ended.
+    """`digest`: similar points of one fleet, or of one image and its fleets. `stage`: mark, remind, act, ended.
 
     `names` are the members, or vulnerabilities; `since` the earliest, `due` the first of them, `marked_at` when the
     first was told first. `doing`: what Goldsmith does by itself; empty: `acts` has to do what stands in `todo`.
@@ -75,32 +76,52 @@ class DigestOutput(Line):
 
 
 def grouped(news: Sequence[News], now: datetime) -> list[tuple[DigestLine, tuple[News, ...]]]:
-    """The lines of a digest, the most pressing first, each with what it tells."""
-    groups: dict[tuple[object, ...], list[News]] = {}
-    for one in news:
-        point = one.point
-        overdue = bool(point.due and point.due <= now)
-        key = (one.stage, point.place, point.rule, point.acts, point.todo, point.doing, overdue)
-        groups.setdefault(key, []).append(one)
-    return [(_line(same, now), tuple(same)) for same in groups.values()]
+    """The lines of a digest, the most pressing first, each with what it tells: one vulnerability has one line."""
+    same = by_key((_kind(one, now), _who(one)) for one in news)
+    keyed = ((_alike(one, same[_kind(one, now)], now), one) for one in news)
+    return [(_line(alike, now), tuple(alike)) for alike in by_key(keyed).values()]
+
+
+def _kind(one: News, now: datetime) -> tuple[object, ...]:
+    """A vulnerability in an image and in all that runs it; any other point by itself."""
+    return one.stage, one.point.image or one.point.subject, one.point.one, _overdue(one, now)
+
+
+def _who(one: News) -> tuple[str, ...]:
+    return one.point.place, one.point.rule, one.point.acts, one.point.todo, one.point.doing
+
+
+def _alike(one: News, places: Sequence[tuple[str, ...]], now: datetime) -> tuple[object, ...]:
+    """A point but for its name: vulnerabilities of the same packages and `places` share a line, and so do members."""
+    return one.stage, one.point.image, one.point.severity, frozenset(places), _overdue(one, now)
+
+
+def _overdue(one: News, now: datetime) -> bool:
+    return bool(one.point.due and one.point.due <= now)
 
 
 def _line(same: Sequence[News], now: datetime) -> DigestLine:
     first, stage = same[0].point, same[0].stage
-    names = tuple(one.point.one for one in same if one.point.one)
+    names = tuple(dict.fromkeys(one.point.one for one in same if one.point.one))
+    fleets = {one.point.place: one.point.members for one in same if one.point.members}
+    place = first.image or first.place
     since = min((one.point.since for one in same if one.point.since), default=None)
     due = min((one.point.due for one in same if one.point.due), default=None)
     marked = min(one.marked_at for one in same)
     shown = listed([_cut(name, MOST_NAME) for name in names])
-    what = f"{first.place}: {f'{shown}: ' if shown else ''}{first.what}"
-    said = [_cut(what, MOST_CHARACTERS // 2), *_dates(stage, since, due, marked, now)]
+    about = f"{place}: {f'{shown}: ' if shown else ''}{first.what}"
+    if first.image:
+        packages = listed(sorted({one.point.rule for one in same}))
+        running = f", in {sum(fleets.values())} member(s) of {listed(list(fleets))}" if fleets else ""
+        about = f"{place}: {shown} in {packages} ({first.severity}): the fix is missing{running}"
+    said = [_cut(about, MOST_CHARACTERS // 2), *_dates(stage, since, due, marked, now)]
     if stage is not DigestStage.ENDED:
-        said.append(first.doing or f"{first.acts}: {first.todo}")
+        said += dict.fromkeys(one.point.doing or f"{one.point.acts}: {one.point.todo}" for one in same)
     late = stage is DigestStage.REMIND or (due is not None and due <= now)
     if late and first.explain:  # the nights before have not replaced it
         said.append(f"what keeps it: ./goldsmith fleet.explain {_cut(first.explain, MOST_NAME)}")
     return DigestLine(
-        stage=stage, place=first.place, rule=first.rule, names=names,
+        stage=stage, place=place, rule=first.rule, names=names,
         text=_cut(short_digests(one_line("; ".join(filter(None, said)))), MOST_CHARACTERS), since=since, due=due,
         marked_at=marked, doing=first.doing, acts=first.acts, todo=first.todo,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from hardening.catalog import load_waivers
 from hardening.findings import Finding, FindingKind
 from hardening.foundation.console import Cell, print_json, print_table, print_text, say
 from hardening.foundation.durations import duration, in_short
@@ -15,8 +16,9 @@ from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.grouping import by_key
 from hardening.foundation.text import listed
 from hardening.gate import fix_due
-from hardening.model import Severity
+from hardening.model import Severity, Waiver
 from hardening.policy import Policy
+from hardening.waivers import About, about_finding, active, cited, waived_by
 from images.artifact import Release
 from images.context import Context
 from images.documents import to_json
@@ -25,7 +27,6 @@ from images.ledger.artifacts import ScanRecord
 from pipelines.cli.open_points import NEVER, OpenFix
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.judged_state import watched_fleets
 from pipelines.fleet.model import Fleet
 from pipelines.patch_times import (
     Measured,
@@ -83,6 +84,7 @@ class PatchLine(Line):
 
     `started_at` is where its clock starts: by `dated_by`, the fixed package's own date or our first sight (`seen_at`).
     `left`: the members that lack it. `waits_for` is empty where it is closed; `acts` has to do what stands in `todo`.
+    `waived_by`: the waiver that accepts it until its end; no count has it then.
     """
 
     kind: Literal["image", "fleet"]
@@ -107,6 +109,7 @@ class PatchLine(Line):
     left: tuple[str, ...]
     acts: str
     todo: str
+    waived_by: str = ""
 
 
 class LatencyOutput(Line):
@@ -125,7 +128,8 @@ def patch_latency(since: str = "", context: Context | None = None) -> LatencyOut
     begin = beginning(since, now)
     fleets, policies = load_fleets(context.settings.roots), context.policies
     history = history_of(context, fleets)
-    found = recent((_by_the_rules(policies, fleets, one) for one in patches(history, now)), begin)
+    waiving = _Waiving(context, history)
+    found = recent((waiving.applied(_by_the_rules(policies, fleets, one)) for one in patches(history, now)), begin)
     unknown = unknown_members(history)
     lines = [_line(one, unknown.get(one.name, ()) if one.kind == "fleet" else ()) for one in measured(found, now)]
     told = {line.name for line in lines if line.kind == "fleet"}
@@ -135,7 +139,7 @@ def patch_latency(since: str = "", context: Context | None = None) -> LatencyOut
 
 
 def open_fixes(patches: Iterable[PatchLine]) -> list[OpenFix]:
-    """Those that are not everywhere yet."""
+    """Those that are not everywhere yet, waived ones too."""
     return [OpenFix.of(one, since=one.started_at, members=len(one.left)) for one in patches if one.waits_for]
 
 
@@ -159,7 +163,7 @@ def beginning(text: str, now: datetime) -> datetime | None:
 def runs_of(context: Context, fleets: Collection[str]) -> Sequence[MemberRun]:
     """What members have run; those of a removed fleet are gone from its last check on."""
     ledger = context.ledger
-    return with_ends(ledger.member_runs(), watched_fleets(context, fleets), ledger.checked_at())
+    return with_ends(ledger.member_runs(), fleets, ledger.checked_at())
 
 
 def history_of(context: Context, fleets: Collection[str]) -> PatchHistory:
@@ -236,6 +240,43 @@ def _by_the_rules(policies: Mapping[str, Policy], fleets: Mapping[str, Fleet], o
     return replace(one, due=due and due + grace, waits=Waits.ROLLOUT if early else one.waits)
 
 
+class _Waiving:
+    """Finds the waivers in force that accept what an image or the members of a fleet lack."""
+
+    def __init__(self, context: Context, history: PatchHistory) -> None:
+        self._ledger, self._history, self._today = context.ledger, history, context.now.date()
+        self._waivers = active(load_waivers(context.settings.roots), self._today)
+        self._named = {name for waiver in self._waivers for name in waiver.vulnerabilities}
+        self._runs = {(run.fleet, run.member): run.content for run in history.runs} if self._named else {}
+
+    def applied(self, one: Patch) -> Patch:
+        """The fix with the waiver that ends first, where one covers each content that lacks it."""
+        if not one.open or one.fix.vulnerability not in self._named:
+            return one
+        waivers = [self._waiver(one.fix, content) for content in self._lacking(one)]
+        first = min((waiver for waiver in waivers if waiver), key=lambda waiver: waiver.expires, default=None)
+        return replace(one, waived_by=cited(first)) if first and all(waivers) else one
+
+    def _lacking(self, one: Patch) -> Collection[str]:
+        """The contents that the members run, or that the image has in `stable` and as its newest."""
+        history, image = self._history, one.fix.image
+        if one.kind == "fleet":
+            return {self._runs[one.name, member] for member in one.left}
+        newest = max((at, content) for content, (name, at) in history.published.items() if name == image)[1]
+        shown = {newest, *(pointed.content for pointed in history.stable.get(image, ())[-1:])}
+        return {content for content in shown if history.has(content, one.fix) is False}
+
+    def _waiver(self, fix: ClosedFix, content: str) -> Waiver | None:
+        scan = self._ledger.scan(content)
+        alike = (
+            one for one in (scan.findings if scan else ()) if (one.id, one.package) == (fix.vulnerability, fix.package)
+        )
+        about = About("vulnerabilities", fix.vulnerability, fix.package)
+        if finding := next(alike, None):
+            about = about_finding(finding, self._ledger.bases_of(content))
+        return waived_by(self._waivers, about, fix.image, self._today)
+
+
 def _worst_first(one: Patch) -> tuple[bool, bool, datetime, datetime, str, str, str]:
     """What is open first, and of that what is due first; then the oldest."""
     return not one.open, one.due is None, one.due or NEVER, one.started_at, one.fix.vulnerability, one.kind, one.name
@@ -293,7 +334,7 @@ def _patch_line(context: Context, fleets: Mapping[str, Fleet], one: Patch, now: 
         exploited=fix.exploited, started_at=one.started_at, dated_by="package" if one.by_package else "first sight",
         seen_at=fix.seen_at, built_at=fix.built_at if one.published_at else None, published_at=one.published_at,
         promoted_at=one.promoted_at, closed_at=one.closed_at, due=one.due, age_seconds=one.age(now).total_seconds(),
-        waits_for=one.waits, members=one.members, left=one.left, acts=acts, todo=todo,
+        waits_for=one.waits, members=one.members, left=one.left, acts=acts, todo=todo, waived_by=one.waived_by,
     )  # fmt: skip
 
 
@@ -349,7 +390,9 @@ def _rest(found: LatencyOutput) -> Iterator[str]:
         by_package = sum(line.dated_by == "package" for line in found.patches)
         yield "median / 90th percentile / longest time, from the fixed package's own date for"
         yield f"{by_package} of {len(found.patches)} fixes, else from when we first saw the fix"
-    still = list(_alike(line for line in found.patches if line.waits_for))
+    if waived := list(_alike(line for line in found.patches if line.waived_by)):
+        yield f"waived, so not counted: {len(waived)} (./goldsmith waiver.list)"
+    still = list(_alike(line for line in found.patches if line.waits_for and not line.waived_by))
     if still:
         yield ""
         yield f"open: {len(still)}{f', of which the {WORST} that are due first' if still[WORST:] else ''}"

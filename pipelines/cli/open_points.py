@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from hardening.foundation.grouping import by_key
 from hardening.foundation.text import listed
+from hardening.gate import brought_by
+from hardening.model import Severity
 from pipelines.contract import Line
 from pipelines.fleet.judged_state import JudgedState
 
@@ -20,25 +22,39 @@ FIXES = "vulnerable"  # the rule that says of members what open fixes say of the
 class OpenFix(Line):
     """One vulnerability with a known fix that is not everywhere yet. `members` lack it; 0 for an image.
 
-    `since`: when its clock started. `acts` has to do what stands in `todo`, which ends the wait for `waits_for`.
+    `image` has it: a fleet's members run that, or stand on it. `since`: when its clock started. `acts` has to do what
+    stands in `todo`, which ends the wait for `waits_for`. `waived_by`: the waiver that accepts it.
     """
 
     kind: Literal["image", "fleet"]
     name: str
     vulnerability: str
     package: str
+    image: str
+    severity: Severity
+    exploited: bool
     since: datetime
     due: datetime | None
     waits_for: str
     members: int
     acts: str
     todo: str
+    waived_by: str = ""
+
+
+class OpenStep(Line):
+    """`report`: who has to do what."""
+
+    acts: str
+    todo: str
 
 
 class OpenPoint(Line):
-    """`report`: what one image or fleet lacks: a fix, or compliance with policy. `lacks` says it in words.
+    """`report`: one vulnerability with all that lack its fix, or one rule that members of a fleet break.
 
-    `members`: how many of the fleet; 0 for an image. `since` is the earliest, `due` the first of what it stands for.
+    A vulnerability has the image that brings it in as `name`, all `images` that have it, and the `fleets` of their
+    `members`. `lacks` says it in words. `since` is the earliest, `due` the first of what it stands for. `acts` has to
+    do what stands in `todo`, and then others `more`. `waived_by`: the waiver that accepts it, and until when.
     """
 
     kind: Literal["image", "fleet"]
@@ -50,25 +66,50 @@ class OpenPoint(Line):
     due: datetime | None
     acts: str
     todo: str
+    vulnerability: str = ""
+    packages: tuple[str, ...] = ()
+    severity: Severity | None = None
+    exploited: bool = False
+    images: tuple[str, ...] = ()
+    fleets: tuple[str, ...] = ()
+    more: tuple[OpenStep, ...] = ()
+    waived_by: str = ""
+
+    @property
+    def steps(self) -> tuple[OpenStep, ...]:
+        """All that has to be done."""
+        return (OpenStep(acts=self.acts, todo=self.todo), *self.more)
 
 
-def open_points(fixes: Iterable[OpenFix], state: JudgedState) -> tuple[OpenPoint, ...]:
-    """What lacks a fix or is out of policy, what is due first first; members of a fleet that lack the same are one."""
-    by_fix = list(_from_fixes(fixes))
-    known = {point.name for point in by_fix if point.kind == "fleet"}
-    found = [*by_fix, *_from_violations(state, known)]
+def open_points(
+    fixes: Iterable[OpenFix], state: JudgedState, parents: Mapping[str, str | None] | None = None
+) -> tuple[OpenPoint, ...]:
+    """What lacks a fix or is out of policy, waived ones too, what is due first first. `parents`: of images."""
+    fixes = list(fixes)
+    known = {one.name for one in fixes if one.kind == "fleet"}
+    found = [*_from_fixes(fixes, parents or {}), *_from_violations(state, known)]
     return tuple(sorted(found, key=lambda one: (one.due or NEVER, one.since or NEVER, one.kind, one.name, one.lacks)))
 
 
-def _from_fixes(fixes: Iterable[OpenFix]) -> Iterator[OpenPoint]:
-    groups = by_key(((one.kind, one.name, one.package, one.waits_for), one) for one in fixes)
-    for (_, name, package, _), same in groups.items():
-        first = same[0]
+def _from_fixes(fixes: Sequence[OpenFix], parents: Mapping[str, str | None]) -> Iterator[OpenPoint]:
+    having = by_key((one.vulnerability, one.image) for one in fixes)
+    groups = by_key(
+        ((one.vulnerability, brought_by(one.image, having[one.vulnerability], parents), one.waived_by), one)
+        for one in fixes
+    )
+    for (vulnerability, root, waived_by), same in groups.items():
+        same.sort(key=lambda one: (one.due or NEVER, one.kind == "fleet", one.name))
+        first, packages = same[0], tuple(sorted({one.package for one in same}))
+        members = by_key(((one.name, one.image), one.members) for one in same if one.kind == "fleet")
+        todo = list(dict.fromkeys((one.acts, one.todo) for one in same))[1:]
         yield OpenPoint(
-            kind=first.kind, name=name, rule="fix",
-            lacks=f"{package}: {listed([one.vulnerability for one in same])}",
-            members=max(one.members for one in same), since=min(one.since for one in same),
-            due=min((one.due for one in same if one.due), default=None), acts=first.acts, todo=first.todo,
+            kind="image", name=root, rule="fix", lacks=f"{listed(packages)}: {vulnerability}",
+            members=sum(map(max, members.values())), since=min(one.since for one in same), due=first.due,
+            acts=first.acts, todo=first.todo, vulnerability=vulnerability, packages=packages, severity=first.severity,
+            exploited=any(one.exploited for one in same),
+            images=tuple(sorted({one.image for one in same}, key=lambda name: (name != root, name))),
+            fleets=tuple(sorted({one.name for one in same if one.kind == "fleet"})),
+            more=tuple(OpenStep(acts=acts, todo=what) for acts, what in todo), waived_by=waived_by,
         )  # fmt: skip
 
 
@@ -89,4 +130,5 @@ def _from_violations(state: JudgedState, known: set[str]) -> Iterator[OpenPoint]
             lacks=first.what if len(members) == 1 else f"{listed(members)}: {first.what}",
             members=len(members), since=min((one.since for _, one in found if one.since), default=None),
             due=min((one.deadline for _, one in found if one.deadline), default=None), acts=acts, todo=first.todo,
+            fleets=(fleet_name,),
         )  # fmt: skip

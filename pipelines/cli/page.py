@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections import Counter
 from contextlib import suppress
@@ -87,8 +88,24 @@ def compiled(template: Path) -> Template:
     from jinja2 import Environment, StrictUndefined
 
     made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_seen)
-    made.filters |= {"short": short_digests, "disputed": disputed, "ago": in_short}
+    made.filters |= {"short": short_digests, "disputed": disputed, "ago": in_short, "commands": with_commands}
     return made.from_string(template.read_text(encoding="utf-8"))
+
+
+COMMAND = re.compile(
+    r"`(?P<quoted>[^`]+)`|(?P<plain>\./goldsmith [a-z-]+(?:\.[a-z-]+(?: [\w/.@:-]*[\w])?)?"
+    r'(?: --[a-z-]+(?: (?:"[^"]*"|[A-Z][A-Z-]*\b))?)*)'
+)
+
+
+def with_commands(text: str) -> Markup:
+    """Text in which each command stays on one line, and is selected whole by a click. All of it is escaped."""
+    parts, end = Markup(), 0
+    for match in COMMAND.finditer(text := visible(text)):
+        command = match["quoted"] or match["plain"]
+        parts += Markup('{}<span class="command"><code>{}</code></span>').format(text[end : match.start()], command)
+        end = match.end()
+    return parts + text[end:]
 
 
 def style() -> Markup:

@@ -225,7 +225,21 @@
     events.addEventListener("error", () => told("no answer, trying again"));
   }
 
+  // A click on a command selects it whole, also without this script.
+  async function copy(button) {
+    const command = button.previousElementSibling;
+    try {
+      await navigator.clipboard.writeText(command.textContent);
+    } catch {
+      getSelection().selectAllChildren(command);
+      document.execCommand("copy");
+    }
+    button.textContent = "Copied";
+  }
+
   function start() {
+    document.querySelectorAll(".command").forEach((command) => command.append(element("button",
+      { type: "button", className: "copy", "aria-label": `Copy ${command.textContent}` }, "Copy")));
     unpack();
     controls();
     show();
@@ -234,7 +248,9 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-member]"), release = event.target.closest("[data-release]");
     const folded = event.target.closest("[data-unfold]");
+    const copied = event.target.closest("button.copy");
     if (button) open(button.dataset.member);
+    if (copied) copy(copied);
     if (folded) {
       at("detail").close();
       at(folded.dataset.unfold).open = true;

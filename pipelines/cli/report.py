@@ -52,7 +52,7 @@ from pipelines.cli.report_output import (
 from pipelines.cli.rollout_output import FINISHED, MEANING
 from pipelines.contract import AuditReport, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.judged_state import Checked, JudgedState, judged_state, last_checks, watched_fleets
+from pipelines.fleet.judged_state import Checked, JudgedState, fleets_without_file, judged_state, last_checks
 from pipelines.fleet.model import Fleet
 from pipelines.fleet.violations import only_recorded
 from pipelines.rollout.rollout_store import View, view
@@ -65,6 +65,7 @@ FORMS = ("html", "csv", "sarif", "prometheus")
 ENDINGS = {".html": "html", ".csv": "csv", ".sarif": "sarif", ".sarif.json": "sarif", ".prom": "prometheus"}
 EXPORTS = {"csv": as_csv, "sarif": as_sarif, "prometheus": as_metrics}
 KEPT = 90  # pages; those before are removed as the next is written
+JUDGING = (*(f"hardening/{kind}" for kind in ("controls", "policies", "profiles", "waivers")), "pipelines/fleets")
 NEWEST = 6  # releases of one image, and rollouts of one fleet, that are told of in full
 
 
@@ -93,16 +94,16 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
     roots, today = context.settings.roots, context.now.date()
     waivers, policies = load_waivers(roots), load_policies(roots)
     fleets = load_fleets(roots)
-    watched = watched_fleets(context, fleets)
-    known = {name: told for name, told in last_checks(context).items() if name in watched}
+    known = last_checks(context, fleets)
     state = judged_state(context, known)
-    members = _members(context, known, watched)
+    members = _members(context, known, fleets)
     channels, releases, said = all_channels(context), context.ledger.releases(), ContentRecords(context.ledger)
     newest = {one.name: one for one in reversed(releases) if not one.pruned_at}
     images = tuple(
         _image(context, name, members, channels.get(name, NOWHERE), newest.get(name), said) for name in _names(context)
     )
     fixes = patch_latency(f"{DAYS}d", context).patches
+    points = open_points(open_fixes(fixes), state, context.parents)
     before = _last(context)
     report = ReportOutput(
         made_at=context.now,
@@ -117,15 +118,20 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
         fleets=tuple(_fleet(fleet, known, members) for _, fleet in sorted(fleets.items())),
         findings=findings_of(images),
         reasons=reasons_of(images),
-        open_points=open_points(open_fixes(fixes), state),
+        open_points=tuple(one for one in points if not one.waived_by),
+        waived_points=tuple(one for one in points if one.waived_by),
         history=_history(context, fixes, state, fleets),
         releases=tuple(_releases(context, images, state, said)),
         blast_radius=recorded_radius(context),
+        without_file=tuple(fleets_without_file(context, fleets)),
+        content_changed_at=(changed := _changed_at(roots)),
     )
     reviews = {name: (datetime.combine(p.review_by, time(), UTC), p.owner) for name, p in policies.items()}
     published = {name: one.published_at for name, one in newest.items()}
+    judged = {image.name: image.judged_at for image in images} | {one.name: one.checked_at for one in report.fleets}
+    older = tuple(sorted(name for name, at in judged.items() if at and changed and at < changed))
     failures = night_failures(before.night_failures if before else (), night, report, published)
-    report = report.model_copy(update={"night_failures": failures})
+    report = report.model_copy(update={"night_failures": failures, "judged_before": older})
     told = report.model_copy(
         update={
             "actions": actions_of(report, {name: policy.owner for name, policy in policies.items()}),
@@ -137,6 +143,16 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
     return told, state
 
 
+def _changed_at(roots: Sequence[Path]) -> datetime | None:
+    """When what verdicts depend on was last changed in the content roots, a removed file too."""
+    changed = list[float]()
+    for folder in (root / part for root in roots for part in JUDGING):
+        for path in (folder, *folder.rglob("*")):
+            with suppress(OSError):  # no such folder, or just removed
+                changed.append(path.lstat().st_mtime)
+    return datetime.fromtimestamp(max(changed), UTC) if changed else None
+
+
 def _history(
     context: Context, fixes: Iterable[PatchLine], state: JudgedState, fleets: Collection[str]
 ) -> HistoryReport:  # fmt: skip
@@ -145,7 +161,12 @@ def _history(
     published = {one.digest: one.published_at for one in releases}
     closed = ((one.kind, one.closed_at, one.age_seconds) for one in fixes if one.closed_at and not one.waits_for)
     return HistoryReport(
-        days=by_day(releases, runs_of(context, fleets), ledger.fleet_days(now - DAYS * DAY), now),
+        days=by_day(
+            releases,
+            runs_of(context, fleets),
+            (one for one in ledger.fleet_days(now - DAYS * DAY) if one.fleet in fleets),
+            now,
+        ),
         weeks=by_week(closed, now),
         ages=by_age((published.get(one.release) for fleet in state.fleets for one in fleet.members), now),
     )

@@ -248,8 +248,11 @@ class BlastRadiusReport(Line):
 class ReportOutput(Line):
     """`report`: everything on one page. `changes` are those since the report that was made at `since`.
 
-    `open_points` answers what lacks a fix or is out of policy, since when, due when, and who acts. `night` is the last
-    one that this machine reported, and `night_failures` what it and those before it left undone.
+    `open_points` answers what lacks a fix or is out of policy, since when, due when, and who acts; `waived_points` are
+    the fixes that a waiver accepts until its end, which no number counts. `night` is the last
+    one that this machine reported, and `night_failures` what it and those before it left undone. `without_file`: fleets
+    that the ledger knows and no file here names, so that nothing counts them. `judged_before`: images and fleets whose
+    last verdict is older than the content, which was last changed at `content_changed_at`.
     """
 
     made_at: datetime
@@ -273,6 +276,10 @@ class ReportOutput(Line):
     releases: tuple[ReleaseReport, ...] = ()
     night_failures: tuple[NightFailure, ...] = ()
     blast_radius: BlastRadiusReport | None = None
+    without_file: tuple[str, ...] = ()
+    waived_points: tuple[OpenPoint, ...] = ()
+    content_changed_at: datetime | None = None
+    judged_before: tuple[str, ...] = ()
 
 
 # -- whose findings they are -------------------------------------------------------------------------------------------

@@ -95,6 +95,7 @@ def ending_text(waiver: Waiver, ends: str = "ends") -> str:
 
 def refused_now(context: Context) -> Iterator[Reason]:
     """What refuses the newest images by the last verdicts on them, and members by the last checks of their fleets."""
+    from pipelines.fleet.catalog import load_fleets
     from pipelines.fleet.judged_state import last_checks
 
     ledger = context.ledger
@@ -102,7 +103,7 @@ def refused_now(context: Context) -> Iterator[Reason]:
         artifact = ledger.latest_artifact(name, context.settings.platform)
         verdict = ledger.verdict(artifact.digest) if artifact else None
         yield from verdict.refusals if verdict else ()
-    for _, members in last_checks(context).values():
+    for _, members in last_checks(context, load_fleets(context.settings.roots)).values():
         reasons = (reason for member in members for reason in member.reasons)
         yield from (one for one in reasons if one.stands and one.enforcement is Enforcement.ENFORCE)
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -24,7 +24,7 @@ from pipelines.fleet.violations import CheckedMember, PolicyState
 
 HOST_OWNER = "whoever runs its host"
 WATCHED = timedelta(days=7)
-"""A fleet without a file here, and not checked for so long, counts as removed."""
+"""A fleet without a file here is mentioned for so long after its last check."""
 Owners = Callable[[str], str]
 """The owner of a golden image, by its name; empty where no definition here tells."""
 
@@ -103,23 +103,27 @@ Checked = Mapping[str, tuple[datetime, tuple[CheckedMember, ...]]]
 """By fleet, when it was last checked, and what was said of its members then."""
 
 
-def watched_fleets(context: Context, fleets: Collection[str]) -> set[str]:
-    """`fleets`, which have a file here, and those checked within a week: other checkouts may share the database."""
-    checked = context.ledger.checked_at().items()
-    return {*fleets, *(fleet for fleet, at in checked if context.now - at < WATCHED)}
+def fleets_without_file(context: Context, fleets: Collection[str]) -> Iterator[str]:
+    """Each fleet that was checked within a week and has no file here, and who may have one: nothing counts it."""
+    for name, at in context.ledger.checked_at().items():
+        if name not in fleets and context.now - at < WATCHED:
+            rollouts = context.ledger.rollouts(name, 1)
+            by = f", rolled by {rollouts[0].owner}" if rollouts else ""
+            yield f"{name} (checked {at:%Y-%m-%d %H:%M} UTC{by})"
 
 
-def last_checks(context: Context) -> Checked:
-    """What was last said of the members of each fleet that was ever checked."""
-    checks = context.ledger.fleet_checks()
-    return {name: (one.at, from_json(tuple[CheckedMember, ...], one.members)) for name, one in checks.items()}
+def last_checks(context: Context, fleets: Collection[str]) -> Checked:
+    """The last check of each of `fleets`, which have a file here, that was ever checked."""
+    checks = context.ledger.fleet_checks().items()
+    return {name: (one.at, from_json(tuple[CheckedMember, ...], one.members)) for name, one in checks if name in fleets}
 
 
 def judged_state(context: Context, checks: Checked | None = None) -> JudgedState:
     """The whole judged state: fleets by name, members by name, each with its violations, and how it was last seen to
     run. From content and ledger alone; `checks`, where they were read already.
     """
-    checks, fleets = last_checks(context) if checks is None else checks, load_fleets(context.settings.roots)
+    fleets = load_fleets(context.settings.roots)
+    checks = last_checks(context, fleets) if checks is None else checks
     owners = owners_of(context)
     found = list[JudgedFleet]()
     for name, fleet in sorted(fleets.items()):

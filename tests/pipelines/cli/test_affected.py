@@ -89,7 +89,13 @@ def write(folder: Path, tracker: dict[str, Any]) -> None:
 def context(tmp_path: Path, data: Path) -> Context:
     """debian-base with openssl, and nginx-unprivileged on it with nginx; both released, and the latter runs."""
     feeds = NO_FEEDS | {"tracker": str(data), "kev": str(data / "kev.json"), "epss": str(data)}
-    made = Context(Settings(state=tmp_path / "state", retry_for="0s", feeds=feeds, kinds=("container",)), NOW, str, str)
+    files = tmp_path / "shop/pipelines/fleets"
+    files.mkdir(parents=True)
+    (files / "shop.toml").write_text(FLEET)
+    settings = Settings(
+        state=tmp_path / "state", retry_for="0s", feeds=feeds, kinds=("container",), content=(tmp_path / "shop",)
+    )
+    made = Context(settings, NOW, str, str)
     made.ledger.record_artifact(artifact("debian-base", BASE, (OPENSSL, LIBSSL)))
     made.ledger.record_artifact(artifact("nginx-unprivileged", WEB, (OPENSSL, LIBSSL, NGINX), BASE))
     released(made, "debian-base", BASE, 9, "candidate", "stable")
@@ -188,15 +194,23 @@ replacement = { tag = "registry.invalid/none:1" }
 
 def test_a_fleet_that_was_never_looked_at_is_unknown(context: Context, tmp_path: Path) -> None:
     """And of the others it is said when they were."""
-    folder = tmp_path / "content/pipelines/fleets"
-    folder.mkdir(parents=True)
-    (folder / "bank.toml").write_text(FLEET)
-    settings = context.settings.model_copy(update={"content": (tmp_path / "content",)})
-    with_fleet = replace(context, settings=settings)
-    assert who_is_affected(OTHER, with_fleet).unknown == ("bank", "shop/odd")
+    (tmp_path / "shop/pipelines/fleets/bank.toml").write_text(FLEET.replace('"test"', '"bank"'))
+    assert who_is_affected(OTHER, context).unknown == ("bank", "shop/odd")
     context.ledger.record_check(FleetCheck("bank", NOW, []))
-    found = who_is_affected(OTHER, with_fleet)
+    found = who_is_affected(OTHER, context)
     assert (found.unknown, found.fleets) == (("shop/odd",), {"bank": NOW})
+
+
+def test_a_fleet_without_a_file_is_not_counted(
+    context: Context, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At once, so that neither its members nor the exit code speak of it; a line names it."""
+    context.ledger.record_check(FleetCheck("shop", NOW, []))
+    (tmp_path / "shop/pipelines/fleets/shop.toml").unlink()
+    found = who_is_affected(OTHER, context)
+    assert ([line for line in found.lines if line.kind == "member"], found.unknown, found.fleets) == ([], (), {})
+    assert show_affected(found, as_json=False) == 0
+    assert "because no file here names it: shop (checked 2026-11-25 12:00 UTC)" in capsys.readouterr().out
 
 
 def on_base(context: Context, **kept: Any) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hardening.findings import Repair, Side
 from hardening.foundation.settings import ROOT
 from hardening.foundation.telling import DigestSettings
-from hardening.model import Enforcement
+from hardening.model import Enforcement, Severity
 from images.ledger import ToldPoint
 from pipelines.cli.digest_points import (
     OVERDUE,
@@ -87,7 +87,8 @@ def stages(news: Sequence[News]) -> list[str]:
 
 FIX = OpenFix(
     kind="fleet", name="shop", vulnerability="CVE-1", package="openssl", since=NOW - DAY, due=NOW + DAY,
-    waits_for="rollout", members=3, acts="web team", todo="roll",
+    waits_for="rollout", members=3, acts="web team", todo="roll", image="nginx", severity=Severity.HIGH,
+    exploited=False,
 )  # fmt: skip
 VULNERABLE = JudgedState(made_at=NOW, fleets=(fleet(member("web-1", violation("vulnerable"))),))
 
@@ -349,6 +350,35 @@ def test_strangers_text_becomes_no_line_of_ours_no_markup_and_has_an_end() -> No
     assert "Bcc" not in said.subject
 
 
+def test_one_vulnerability_is_one_line_for_its_image_and_all_fleets_that_run_it() -> None:
+    """With its severity, its packages, how many members lack the fix, and each who acts."""
+    bank = FIX.model_copy(update={"name": "bank", "members": 1, "acts": "bank team", "todo": "roll bank"})
+    image = FIX.model_copy(update={"kind": "image", "name": "nginx", "members": 0, "todo": "promote"})
+    fixes = [image, FIX, bank, *(one.model_copy(update={"package": "libssl"}) for one in (image, FIX, bank))]
+    found = points_of(fixes, JudgedState(made_at=NOW, fleets=()), {})
+    [(line, told)] = grouped(tell({}, found.points), NOW)
+    assert (line.place, line.names, len(told)) == ("nginx", ("CVE-1",), 6)
+    assert line.text == (
+        "nginx: CVE-1 in libssl, openssl (high): the fix is missing, in 4 member(s) of bank, shop; open for 1d; "
+        "due 2026-03-02 12:00 UTC, in 1d; bank team: roll bank; web team: roll; web team: promote"
+    )
+
+
+def test_a_fix_that_a_waiver_accepts_ends_with_the_name_of_the_waiver() -> None:
+    """It is not open any more, and not fixed either."""
+    told: Told = {}
+    tell(told, points_of([FIX], JudgedState(made_at=NOW, fleets=()), {}).points)
+    waived = points_of(
+        [FIX.model_copy(update={"waived_by": "w-1 until 2026-03-31: not reached"})],
+        JudgedState(made_at=NOW, fleets=()), {},
+    )  # fmt: skip
+    assert waived.points == ()
+    [one] = news_for("t", ("*",), waived, told, NOW + DAY, PACE)[0]
+    assert (one.stage, one.point.what) == (
+        "ended", "waived by w-1 until 2026-03-31: not reached: openssl lacks a fix"
+    )  # fmt: skip
+
+
 def test_what_has_ended_says_after_how_long() -> None:
     """From when it was told first."""
     told: Told = {}
@@ -372,7 +402,7 @@ def test_the_digest_of_the_documentation_is_what_would_be_sent() -> None:
         *(
             replace(
                 shop, subject=cve, place="bank", rule="openssl", one=cve, what="openssl lacks a fix", acts="bank",
-                since=NOW - timedelta(hours=3), due=NOW + DAY,
+                since=NOW - timedelta(hours=3), due=NOW + DAY, image="debian-base", severity="high", members=3,
                 doing="it waits for an approval (bank: ./goldsmith roll.plan bank)",
             )
             for cve in ("CVE-2026-0001", "CVE-2026-0002")

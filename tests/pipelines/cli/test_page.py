@@ -96,6 +96,23 @@ def test_axe_finds_nothing(browser: Browser, file: Path) -> None:
             page.keyboard.press("Escape")
 
 
+def test_a_command_can_be_copied_and_is_selected_whole_without_scripts(browser: Browser, file: Path) -> None:
+    """Each on one line; the button is only there with the script."""
+    with opened(browser, file.as_uri(), permissions=["clipboard-read", "clipboard-write"]) as page:
+        command = page.locator("table .command").first
+        command.get_by_role("button", name="Copy ./goldsmith").click()
+        assert command.get_by_role("button").inner_text() == "Copied"
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert (copied, copied[:12]) == (command.locator("code").inner_text(), "./goldsmith ")
+        lines = "[...document.querySelectorAll('td .command code')].map((one) => one.getClientRects().length)"
+        assert set(page.evaluate(lines)) == {1}
+    with opened(browser, file.as_uri(), java_script_enabled=False) as page:
+        code = page.locator("table .command code").first
+        code.click()
+        assert page.locator("button.copy").count() == 0
+        assert code.evaluate("(one) => getComputedStyle(one).userSelect") == "all"
+
+
 def test_the_keyboard_alone_sorts_filters_and_opens_a_member(browser: Browser, file: Path) -> None:
     """And closes it again; the focus is where it was."""
     with opened(browser, file.as_uri()) as page:

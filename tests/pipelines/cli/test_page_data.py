@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.durations import in_short
+from hardening.model import Severity
 from images.ledger import FleetDay, Ledger, MemberRun
 from pipelines.cli import blast_radius
 from pipelines.cli.blast_radius import record_radius, recorded_radius, svg_of
 from pipelines.cli.charts import bars, graph
 from pipelines.cli.member_rows import member_rows
 from pipelines.cli.open_points import OpenFix, open_points
-from pipelines.cli.page import MOST_BARS, charts_of, content_policy, render_html
+from pipelines.cli.page import MOST_BARS, charts_of, content_policy, render_html, with_commands
 from pipelines.cli.report import gather_all
 from pipelines.cli.report_history import AGES, UNKNOWN, by_age, by_day, by_week
 from pipelines.cli.report_output import ReportOutput
@@ -59,17 +60,83 @@ def test_a_fleet_that_was_checked_after_the_pages_moment_has_no_age(found: tuple
     assert [in_short(span) for span in (-timedelta(seconds=119), timedelta(), 2 * DAY)] == ["-1m 59s", "0s", "2d"]
 
 
-def test_fixes_of_one_package_are_one_point_with_the_earliest_dates() -> None:
-    """However many vulnerabilities it closes; a fleet's own fixes are not told twice."""
-    one = OpenFix(
-        kind="fleet", name="shop", vulnerability="CVE-1", package="openssl", since=NOW - DAY, due=NOW + DAY,
-        waits_for="rollout", members=3, acts="web team", todo="roll",
+def fix(**changed: object) -> OpenFix:
+    made = OpenFix(
+        kind="fleet", name="shop", vulnerability="CVE-1", package="openssl", image="nginx", severity=Severity.HIGH,
+        exploited=False, since=NOW - DAY, due=NOW + DAY, waits_for="rollout", members=2, acts="web team",
+        todo="./goldsmith roll.start shop",
     )  # fmt: skip
-    two = one.model_copy(update={"vulnerability": "CVE-2", "since": NOW - 2 * DAY, "due": None})
-    (point,) = open_points([one, two], JudgedState(made_at=NOW, fleets=()))
-    assert (point.lacks, point.since, point.due, point.members) == (
-        "openssl: CVE-1, CVE-2", NOW - 2 * DAY, NOW + DAY, 3
+    return made.model_copy(update=changed)
+
+
+def test_one_vulnerability_is_one_row_for_all_images_fleets_and_packages() -> None:
+    """By the image that brings it in, with the earliest dates and each who acts; another vulnerability is another."""
+    bank = {"name": "bank", "members": 1, "acts": "bank", "todo": "./goldsmith roll.start bank"}
+    publish = {
+        "kind": "image",
+        "members": 0,
+        "acts": "platform",
+        "due": None,
+        "todo": "./goldsmith image.publish nginx",
+    }
+    fixes = [
+        fix(), fix(package="libssl3t64"), fix(**bank, since=NOW - 2 * DAY), fix(**publish, name="nginx"),
+        fix(**publish, name="debian-base", image="debian-base"), fix(vulnerability="CVE-2", exploited=True),
+        fix(vulnerability="CVE-3", waived_by="w-1 until 2026-12-24: not reached"),
+    ]  # fmt: skip
+    parents = {"nginx": "debian-base", "debian-base": None}
+    first, *others = sorted(
+        open_points(fixes, JudgedState(made_at=NOW, fleets=()), parents), key=lambda one: one.vulnerability
+    )
+    assert (first.name, first.images, first.packages) == (
+        "debian-base", ("debian-base", "nginx"), ("libssl3t64", "openssl")
     )  # fmt: skip
+    assert (first.members, first.fleets, first.severity) == (3, ("bank", "shop"), "high")
+    assert (first.since, first.due) == (NOW - 2 * DAY, NOW + DAY)
+    assert [(one.acts, one.todo.rpartition(" ")[2]) for one in first.steps] == [
+        ("bank", "bank"), ("web team", "shop"), ("platform", "nginx")
+    ]  # fmt: skip
+    assert [(one.name, one.exploited, one.waived_by[:3]) for one in others] == [
+        ("nginx", True, ""), ("nginx", False, "w-1")
+    ]  # fmt: skip
+
+
+def test_the_row_of_a_vulnerability_names_its_severity_and_commands_that_do_not_break(
+    found: tuple[ReportOutput, JudgedState],
+) -> None:
+    """Waived ones stand apart, with the waiver's end and without a deadline, and no number counts them."""
+    several = [fix(), fix(name="bank", members=1, acts="bank & sons", todo="./goldsmith roll.start bank")]
+    points = open_points(several, JudgedState(made_at=NOW, fleets=()))
+    waived = open_points([fix(waived_by="w-1 until 2026-12-24: not reached")], JudgedState(made_at=NOW, fleets=()))
+    text = render_html(found[0].model_copy(update={"open_points": points, "waived_points": waived}))
+    (row,) = re.findall(r"<tr><td><b>CVE-1</b>.*?</tr>", text.partition("1 waived fix, in no number above")[0], re.S)
+    for part in ("openssl", ">high</span>", "nginx", "3 members in 2 fleets", "2026-11-26 12:00", "bank &amp; sons",
+                 '<span class="command"><code>./goldsmith roll.start shop</code></span>'):  # fmt: skip
+        assert part in row
+    assert "1 with an open fix, 0 out of policy" in text
+    apart = text.partition("1 waived fix, in no number above")[2].partition("</table>")[0]
+    assert '<span class="badge small soft">waived</span> w-1 until 2026-12-24: not reached' in apart
+    assert "2026-11-26" not in apart
+
+
+@pytest.mark.parametrize(
+    ("text", "commands"),
+    [
+        ("./goldsmith image.publish nginx says why, and releases it", ["./goldsmith image.publish nginx"]),
+        ("./goldsmith fleet.check shop, then ./goldsmith roll.plan shop.",
+         ["./goldsmith fleet.check shop", "./goldsmith roll.plan shop"]),
+        ("./goldsmith doctor tells what", ["./goldsmith doctor"]),
+        ("./goldsmith lint --content lists everything", ["./goldsmith lint --content"]),
+        ('./goldsmith image.lock all --now --reason "a b" pins', ['./goldsmith image.lock all --now --reason "a b"']),
+        ("rebuild (`./goldsmith image.build a b` takes it)", ["./goldsmith image.build a b"]),
+        ("docker run flags", []),
+    ],
+)  # fmt: skip
+def test_commands_within_a_text_are_marked_to_be_copied(text: str, commands: list[str]) -> None:
+    """Whole, without the words around them."""
+    shown = with_commands(text)
+    marked = re.findall(r'<span class="command"><code>(.*?)</code>', shown)
+    assert marked == [one.replace('"', "&#34;") for one in commands]
 
 
 def test_days_tell_who_ran_what_was_in_date_and_who_was_within_policy() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
-from hardening.foundation.settings import MOVED, Settings
+from hardening.foundation.settings import MOVED, ROOT, Settings
 from hardening.foundation.text import short_digests
 from hardening.model import Enforcement, Severity, Waiver
 from images.context import Context
@@ -441,17 +443,44 @@ def test_what_was_done_is_told_behind_the_steps_of_a_great_rollout(tmp_path: Pat
     assert [one.action for one in gather(context).audit] == ["publish"]
 
 
+def test_the_page_says_where_content_is_newer_than_the_verdicts(tmp_path: Path) -> None:
+    """Such as after a waiver: until it is judged again, the page shows what was said before. A removal counts too."""
+    root = tmp_path / "content"
+    context = watched(tmp_path, 4)
+    for part in ("hardening/controls", "hardening/policies", "hardening/profiles", "images/definitions"):
+        shutil.copytree(ROOT / part, root / part)
+    (root / "hardening/waivers").mkdir()
+    context = replace(context, settings=context.settings.over((root,)))
+    verdict, check = NOW - 7 * DAY, NOW - timedelta(hours=3)
+    for at, names in (
+        (verdict - timedelta(seconds=1), ()),
+        (check - DAY, ("debian-base",)),
+        (check + DAY, ("debian-base", "shop", "warehouse")),
+    ):  # fmt: skip
+        for path in root.rglob("*"):
+            os.utime(path, (verdict.timestamp() - 1, verdict.timestamp() - 1))
+        os.utime(root / "hardening/waivers", (at.timestamp(), at.timestamp()))
+        report = gather(context)
+        assert (report.judged_before, report.content_changed_at) == (names, at)
+        text = render_html(report)
+        assert ("content is newer" in text) is bool(names)
+    assert "2026-11-26 09:00 UTC, after the last verdict on debian-base, shop, warehouse" in text
+
+
 def test_a_fleet_whose_file_is_gone_is_counted_and_shown_no_more(tmp_path: Path) -> None:
-    """From its last check on: what is said of its members would be said for ever."""
+    """At once; the page names it for a week, since another checkout may share the database."""
     context = watched(tmp_path, 4)
     context = replace(context, now=NOW + 3 * DAY)
     before = gather(context)
     assert {one.fleet for one in before.members} == {"shop", "warehouse"}
     context.ledger.seen_fleet("other", {"a": DIGEST}, NOW)
     (tmp_path / "content/pipelines/fleets/warehouse.toml").unlink()
-    assert {one.fleet for one in gather(context).members} == {"shop", "warehouse"}, "another checkout may look at it"
-    after = gather(replace(context, now=NOW + 8 * DAY))
+    after = gather(context)
     assert {one.fleet for one in after.members} == {"shop"}
+    assert not {point.name for point in after.open_points} & {"warehouse", "other"}
     assert [line.members + line.others for line in before.history.days[-4:]] == [4, 4, 4, 4]
-    assert [line.members + line.others for line in after.history.days[-9:]] == [2] * 9
-    assert after.history.days[-10].members + after.history.days[-10].others == 4
+    assert [line.members + line.others for line in after.history.days[-4:]] == [2] * 4
+    assert after.history.days[-5].members + after.history.days[-5].others == 4
+    checked = "warehouse (checked 2026-11-25 09:00 UTC)"
+    assert (after.without_file, f"no file here names it: {checked}" in render_html(after)) == ((checked,), True)
+    assert gather(replace(context, now=NOW + 8 * DAY)).without_file == ()

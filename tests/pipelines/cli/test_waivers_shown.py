@@ -23,6 +23,7 @@ from pipelines.nightly.stages import ending
 from pipelines.nightly.summary import summary
 from tests.support.loop import Goldsmith
 from tests.support.publishing import settings_in
+from tests.support.watched import FILE
 
 WAIVER = """
 vulnerabilities = ["CVE-2026-0001"]
@@ -120,6 +121,8 @@ def test_the_night_names_a_waiver_that_has_ended_and_what_refuses_since(inv: Gol
         assert summary([], [ended]).endswith("; waivers that ended: soon")
         assert (names(23), names(24)) == ([("later", "ended"), ("soon", "ended")], [("later", "ended")])
         assert names(25) == []
+        (root := inv.content[0] / "pipelines/fleets").mkdir(parents=True)
+        (root / "web.toml").write_text(FILE.format(name="web", owner="web"))
         one = replace(refused, rule="expired", subject="web/web-1", enforcement=Enforcement.WARN)
         reasons = (one, replace(one, rule="unread", waived_by="x"), replace(one, enforcement=Enforcement.ENFORCE))
         verdict = MemberVerdict(PolicyState.OUT, ("expired",))
@@ -127,6 +130,8 @@ def test_the_night_names_a_waiver_that_has_ended_and_what_refuses_since(inv: Gol
             FleetCheck("web", begun.now, to_json((CheckedMember("web-1", "i", "", "", "", verdict, reasons),)))
         )
         assert list(refused_now(begun)) == [refused, reasons[-1]]
+        (root / "web.toml").unlink()
+        assert list(refused_now(begun)) == [refused], "nobody checks a fleet without a file"
 
 
 def test_what_is_exported_says_affected_unless_a_waiver_says_why_it_is_not(inv: Goldsmith) -> None:
