@@ -12,7 +12,7 @@ import re
 import select
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from inspect import signature
 from pathlib import Path
@@ -46,14 +46,15 @@ if hasattr(sys.modules["unittest.mock"], "_spared"):
     del sys.modules["unittest.mock"]  # whoever wants it gets the real one
 
 # The arguments of commands, each with its help.
-Names = Annotated[str, "a name, a glob, or `all`"]
+TOGETHER = "several are one call; of other tasks with one argument, each is a call of its own"
+Names = Annotated[str, "names, globs, or `all`", TOGETHER]
 DefinitionName = Annotated[str, "a definition's name"]
 MachineName = Annotated[str, "a machine's name"]
 Reference = Annotated[str, "a definition's name, name:tag, registry/name:tag, or the beginning of a digest"]
 ReleaseDigest = Annotated[str, "a digest, the beginning of one, or name:tag, as tables print it"]
-Scanned = Annotated[str, "a definition's name, a glob, or `all`; or registry/name:tag or @digest"]
+Scanned = Annotated[str, "definitions' names, globs, or `all`; or registry/name:tag or @digest", TOGETHER]
 Vulnerability = Annotated[str, "a vulnerability's id, such as CVE-2026-0001"]
-Controls = Annotated[str, "a control's id, a glob, or `all`"]
+Controls = Annotated[str, "controls' ids, globs, or `all`", TOGETHER]
 ChangedPolicy = Annotated[str, "a changed policy, or a new one; without it, all content here is compared"]
 InsteadOf = Annotated[str, "the policy that it would replace; by default the one with the file's name"]
 Against = Annotated[str, "the git revision or directory to compare with; default: the last commit"]
@@ -79,7 +80,7 @@ Checked = Annotated[str, "image or directory; none with --host"]
 FleetName = Annotated[str, "a fleet's name"]
 Since = Annotated[str, "only fixes closed since then: a span such as 30d, or a day such as 2026-11-01"]
 MetricsFile = Annotated[str, "also write this file, in Prometheus' text format"]
-Fleets = Annotated[str, "a fleet's name, a glob, or `all`"]
+Fleets = Annotated[str, "fleets' names, globs, or `all`", TOGETHER]
 
 NetworkKind = Annotated[str, "nftables, security-groups, docker or kubernetes; or all"]
 NetworkRole = Annotated[str, "a role of the network: check a machine of this role, by default this machine"]
@@ -186,7 +187,8 @@ def command(body: Callable[..., Any]) -> Any:
     """Make an invoke task whose failures become one clear message and the exit code of their family.
 
     The function `image_build` becomes `image.build`. Its arguments are annotated with their help; those without a
-    default are positional, except for lists, whose flag is repeated. A task may return its exit code.
+    default are positional, except for lists, whose flag is repeated; an only one takes several words, which `_typed`
+    joins. A task may return its exit code.
     """
 
     @wraps(body)
@@ -196,7 +198,7 @@ def command(body: Callable[..., Any]) -> Any:
         from hardening.foundation.text import visible
 
         try:
-            code = body(*args, **kwargs)
+            code = max(body(*args, **one) or 0 for one in _calls(kwargs, subject, together=together))
         except GoldsmithError as error:
             raise Exit(visible(str(error)), error.exit_code) from None
         except (OSError, RuntimeError) as error:
@@ -211,6 +213,8 @@ def command(body: Callable[..., Any]) -> Any:
     repeated = [one.name for one in arguments if one.annotation.__origin__ == list[str]]
     positional = [one.name for one in arguments if one.default is one.empty and one.name not in repeated]
     bare = [one.name for one in arguments if OR_NOTHING in one.annotation.__metadata__]
+    subject = positional[0] if len(positional) == 1 else ""
+    together = any(one.name == subject and TOGETHER in one.annotation.__metadata__ for one in arguments)
     made = task(positional=positional, iterable=repeated, optional=bare, help=help_texts)(run)
     room, _, name = body.__name__.partition("_") if "_" in body.__name__ else ("", "", body.__name__)
     if room and room not in namespace.collections:
@@ -220,6 +224,18 @@ def command(body: Callable[..., Any]) -> Any:
     return made
 
 
+def _calls(given: dict[str, Any], subject: str, *, together: bool) -> list[dict[str, Any]]:
+    """The arguments of each call of a task: one call for all its names, or one for each. Raises UsageError."""
+    names = str(given.get(subject, "")).split("\n")
+    if together or len(names) == 1:
+        return [{**given, subject: " ".join(names)} if subject in given else given]
+    if flag := next((flag for flag in ("json", "output", "plan") if given.get(flag)), ""):
+        from hardening.foundation.errors import UsageError
+
+        raise UsageError(f"--{flag} with {len(names)} names: {', '.join(names)}", hint="name one")
+    return [{**given, subject: name} for name in names]
+
+
 def _show(lines: Sequence[Any], errors: Iterable[Any] = (), **how: Any) -> int:
     """Print lines and what went wrong, as pipelines/cli/image_output.py does; the exit code."""
     from pipelines.cli.image_output import show
@@ -227,7 +243,7 @@ def _show(lines: Sequence[Any], errors: Iterable[Any] = (), **how: Any) -> int:
     return show(lines, errors, **how)
 
 
-# --- images ---------------------------------------------------------------------------------------------------------
+# --- images and vulnerability data ----------------------------------------------------------------------------------
 
 
 @command
@@ -257,13 +273,9 @@ def image_plan(c: Context, name: Names, refresh: Refresh = False, json: Json = F
 
 @command
 def image_build(
-    c: Context,
-    name: Names,
-    policy: PolicyName = "",
-    no_cache: NoCache = False,
-    refresh: Refresh = False,
+    c: Context, name: Names, policy: PolicyName = "", no_cache: NoCache = False, refresh: Refresh = False,
     json: Json = False,
-) -> int:
+) -> int:  # fmt: skip
     """Build and verify what changed, and its parents; machines are booted, scanned and gated too."""
     from pipelines.cli.image import BUILD_COLUMNS, build_images
 
@@ -412,9 +424,7 @@ def image_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
 
 
 @command
-def image_lock(
-    c: Context, name: Names, now: TakeNow = False, reason: AuditReason = "", json: Json = False
-) -> int:  # fmt: skip
+def image_lock(c: Context, name: Names, now: TakeNow = False, reason: AuditReason = "", json: Json = False) -> int:
     """Move the pinned digests of upstream bases, in images.lock.toml, to the newest past their cooldown."""
     from pipelines.cli.image import LOCK_COLUMNS, lock_upstreams
 
@@ -437,9 +447,6 @@ def image_rebuild(c: Context, json: Json = False) -> int:
 
     empty = "no release was found there"
     return _show(*rebuild_ledger(), columns=RELEASE_COLUMNS, as_json=json, empty=empty)
-
-
-# --- vulnerability data ---------------------------------------------------------------------------------------------
 
 
 @command
@@ -572,7 +579,7 @@ def waiver_export(c: Context, image: DefinitionName, form: WaiverForm = "openvex
     out().out(export_waivers(form, image), highlight=False, end="")
 
 
-# --- fleets ---------------------------------------------------------------------------------------------------------
+# --- fleets and their network ---------------------------------------------------------------------------------------
 
 
 @command
@@ -635,9 +642,6 @@ def fleet_render(
     show_rendered(render_manifests(fleet, output=output, force=force), as_json=json)
 
 
-# --- the network ----------------------------------------------------------------------------------------------------
-
-
 @command
 def network_render(
     c: Context, kind: NetworkKind, output: IntoFolder = "", force: Force = False, json: Json = False
@@ -678,9 +682,6 @@ def network_refactor(c: Context, old: OldPeer, new: NewPeer, apply: Apply = Fals
     from pipelines.cli.network_moving import refactor, show_move
 
     return show_move(refactor(old, new, apply=apply), as_json=json)
-
-
-# --- fleets, continued ----------------------------------------------------------------------------------------------
 
 
 @command
@@ -736,14 +737,9 @@ def roll_plan(
 
 @command
 def roll_start(
-    c: Context,
-    fleet: FleetName,
-    adopt: Adopt,
-    plan: ExactPlan = "",
-    approve_as_owner: AsOwner = False,
-    apply: Apply = False,
-    json: Json = False,
-) -> int:
+    c: Context, fleet: FleetName, adopt: Adopt, plan: ExactPlan = "", approve_as_owner: AsOwner = False,
+    apply: Apply = False, json: Json = False,
+) -> int:  # fmt: skip
     """Replace the violating members wave by wave; remove each old one once its new one is healthy, or roll back."""
     from pipelines.cli.rollout import roll_fleet, show_roll
 
@@ -839,7 +835,7 @@ def roll_reap(c: Context, apply: Apply = False, json: Json = False) -> int:
     return _show(lines, errors, columns=REAP_COLUMNS, as_json=json, empty="no orphan was found")
 
 
-# --- every night ----------------------------------------------------------------------------------------------------
+# --- every night, on one machine or several -------------------------------------------------------------------------
 
 
 @command
@@ -913,7 +909,7 @@ def _require_task(words: Sequence[str]) -> None:
     from hardening.foundation.errors import UsageError
 
     try:
-        Parser(contexts=namespace.to_contexts()).parse_argv(list(words))
+        Parser(contexts=namespace.to_contexts()).parse_argv(_typed(words))
     except ParseError as error:
         raise UsageError(f"--run: {error}", hint=f"./goldsmith {words[0]} --help shows its arguments") from None
 
@@ -938,9 +934,6 @@ def pipeline_image(c: Context, output: ContentRoot, force: Force = False, json: 
     from pipelines.cli.rendering import IMAGE_COLUMNS, write_image
 
     return _show(write_image(output, force=force), columns=IMAGE_COLUMNS, as_json=json)
-
-
-# --- several machines -----------------------------------------------------------------------------------------------
 
 
 @command
@@ -1070,12 +1063,13 @@ class _Program(Program):
     def print_task_help(self, name: str) -> None:
         """Invoke's own, with the words that stand without a flag, and folded."""
         context = self.parser.contexts[name]
+        unflagged, several = next(iter(context.args.values()), None), bool(self.collection[name].iterable)
         for one in context.args.values():  # of a flag that may be repeated Invoke does not say that it takes a value
             one.kind = str if one.kind is list else one.kind
         words = [one.name.upper() for one in context.positional_args]
-        if name in UNFLAGGED:
-            _, flag, most = UNFLAGGED[name]
-            words = [f"[{flag[2:].upper()}]{'…' if most > 1 else ''}"]
+        words = [f"{words[0]}…"] if len(words) == 1 else words
+        if name in UNFLAGGED and unflagged:
+            words = [f"[{unflagged.name.upper()}]{'…' if several else ''}"]
         told = (inspect.getdoc(self.collection[name]) or "").split("\n\n")
         usage = " ".join([self.binary, name, *words, "[--options]"])
         parts = [f"Usage: {usage}", *(textwrap.fill(one, 80) for one in told)]
@@ -1091,28 +1085,34 @@ class _Program(Program):
         super().print_version()
 
 
-def _each_named(task: Any, flag: str, words: Sequence[str], most: int) -> Iterator[str]:
-    """The words of a task, with the flag before each one that has none, as often as `most`: Invoke knows no repeated
-    positionals, and none that may be left out.
+UNFLAGGED = ("adopt", "policy.preview", "fleet.blast-radius", "network.check", "control.check")
+"""Tasks whose first argument may be left out, and needs no flag."""
+
+
+def _typed(arguments: Sequence[str]) -> list[str]:
+    """A task's name and words as Invoke takes them, which knows no positionals that are repeated or may be left out.
+
+    All names of a task that takes one become one word; those of UNFLAGGED get their flag.
     """
-    flags = (name for one in task.get_arguments() if one.takes_value for name in one.names)
-    valued = {f"--{name}" if len(name) > 1 else f"-{name}" for name in flags}
-    before = ""
-    for word in words:
-        if not word.startswith("-") and before not in valued and most:
-            yield flag
-            most -= 1
-        yield word
-        before = word
+    name, words = next(iter(arguments), ""), arguments[1:]
+    if name not in namespace.task_names:
+        return [*arguments]
+    meant = namespace[name]
+    help_texts = dict(meant.help)  # which Invoke takes away where it is asked for the arguments
+    known, meant.help = meant.get_arguments(), help_texts
+    valued = {f"--{of}" if len(of) > 1 else f"-{of}" for one in known if one.takes_value for of in one.names}
+    marked = [(word, word[:1] != "-" and before not in valued) for before, word in zip(["", *words], words)]  # noqa: B905
+    names, others = ([word for word, bare in marked if bare is wanted] for wanted in (True, False))
+    if name in UNFLAGGED:
+        most = len(names) if meant.iterable else 1
+        names = [*(f"--{known[0].name}={one}" for one in names[:most]), *names[most:]]
+    elif len(meant.positional or ()) == 1:
+        names = ["\n".join(names)] if names else []
+    else:
+        return [*arguments]
+    return [name, *names, *others]
 
 
-UNFLAGGED = {
-    "adopt": (adopt, "--what", sys.maxsize),
-    "policy.preview": (policy_preview, "--file", 1),
-    "fleet.blast-radius": (fleet_blast_radius, "--taken", 1),
-    "network.check": (network_check, "--kind", 1),
-    "control.check": (control_check, "--name", 1),
-}
 RENAMED = {"policy.waivers": "waiver.list", "policy.export": "waiver.export"}
 
 
@@ -1124,10 +1124,8 @@ def main(*arguments: str) -> None:
     name, words = next(iter(arguments[len(before) :]), ""), arguments[len(before) + 1 :]
     if "--help" in words and not name.startswith("-"):  # after a task Invoke takes it for the value of a positional
         arguments = ("--help", RENAMED.get(name, name))
-    elif name in UNFLAGGED:  # asking for their arguments takes the help out of them
-        arguments = (*before, name, *_each_named(*UNFLAGGED[name][:2], words, UNFLAGGED[name][2]))
-    elif name in RENAMED:
-        arguments = (*before, RENAMED[name], *words)
+    elif name:
+        arguments = (*before, *_typed([RENAMED.get(name, name), *words]))
     try:
         try:
             _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])

@@ -220,11 +220,13 @@ def find_content(
 
 
 def select(pattern: str, known: Iterable[str], what: str) -> list[str]:
-    """The names that `pattern` means: `all`, a glob, or one name. Raises ContentError with the nearest."""
-    names = sorted(known)
+    """The names that `pattern` means: `all`, globs and names, several with spaces between. Raises ContentError."""
+    names, chosen = sorted(known), dict[str, None]()
     if not names:
         raise ContentError(f"no {what} is defined", hint="CONTRIBUTING.md shows how to add one")
-    matched = names if pattern == "all" else fnmatch.filter(names, pattern)
-    if not matched:
-        raise ContentError(f"no {what} is named {pattern}", hint=nearest(pattern, names))
-    return matched
+    for one in pattern.split() or [pattern]:
+        matched = names if one == "all" else fnmatch.filter(names, one)
+        if not matched:
+            raise ContentError(f"no {what} is named {one}", hint=nearest(one, names))
+        chosen |= dict.fromkeys(matched)
+    return [*chosen]

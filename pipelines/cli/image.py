@@ -380,8 +380,15 @@ def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], l
 
 
 def means_several(pattern: str) -> bool:
-    """Whether a NAME argument is `all` or a glob."""
-    return pattern == "all" or ("/" not in pattern and bool(re.search(r"[*?\[]", pattern)))
+    """Whether a NAME argument is `all`, a glob, or several."""
+    return pattern == "all" or " " in pattern or ("/" not in pattern and bool(re.search(r"[*?\[]", pattern)))
+
+
+def subjects(context: Context, pattern: str) -> list[str]:
+    """The definitions and references that are typed as NAME arguments. Raises ContentError with the nearest names."""
+    known = {*context.definitions, *context.unsound}
+    found = (named(context, one) if one in known or means_several(one) else [one] for one in pattern.split())
+    return [*dict.fromkeys(name for names in found for name in names)]
 
 
 def one_of(context: Context, name: str) -> str:
@@ -399,9 +406,7 @@ def named(context: Context, pattern: str, *, quiet: bool = False) -> list[str]:
     it lacks what machine images need, those are left out, and it says so unless `quiet`.
     """
     chosen = select(pattern, {*context.definitions, *context.unsound}, "image")
-    if chosen == [pattern]:
-        return chosen
-    kinds = {name: _kind(context, name) for name in chosen}
+    kinds = {name: _kind(context, name) for name in chosen if name not in pattern.split()}
     left_out = {name for name, kind in kinds.items() if kind and kind not in context.settings.kinds}
     machines = {name for name, kind in kinds.items() if kind is Kind.MACHINE} - left_out
     if machines and (lacking := lacking_for_machines()):
@@ -420,8 +425,8 @@ def publishable(context: Context, pattern: str, *, quiet: bool = False) -> list[
     A name means itself here too: publishing it then says what the settings lack.
     """
     chosen = named(context, pattern, quiet=quiet)
-    machines = [name for name in chosen if _kind(context, name) is Kind.MACHINE]
-    if chosen == [pattern] or context.settings.aws.region or not machines:
+    machines = [name for name in chosen if name not in pattern.split() and _kind(context, name) is Kind.MACHINE]
+    if context.settings.aws.region or not machines:
         return chosen
     if not quiet:
         why = "machine images are published to AWS, and aws.region is not set (docs/aws.md)"

@@ -28,7 +28,7 @@ from images.plan.upstream import Upstream
 from images.registry.client import RegistryClient
 from images.registry.heads import require_askable
 from images.registry.references import split
-from pipelines.cli.image import means_several, named
+from pipelines.cli.image import subjects
 from pipelines.cli.image_output import channels_of, finish
 from pipelines.cli.preview import judge_last
 from pipelines.cli.scanning import reference_meant
@@ -95,12 +95,11 @@ def what_is_outdated(ref: str, context: Context | None = None, *, policy: str = 
     settings = context.settings.model_copy(update={"retry_for": timedelta(0)})
     context = replace(context, settings=settings, lenient=True)
     asked = FreshnessQuestion(context)
-    if ref in {*context.definitions, *context.unsound} or means_several(ref):
-        images = tuple(named(context, ref))
-        found = [one for name in asked.planned(images) for one in asked.of_definition(name)]
-    else:
-        images = (reference_meant(context, ref),)
-        found = list(asked.of_reference(images[0]))
+    names, ours = subjects(context, ref), {*context.definitions, *context.unsound}
+    images = tuple(name if name in ours else reference_meant(context, name) for name in names)
+    planned = asked.planned([name for name in names if name in ours]) if ours & {*names} else []
+    found = [one for name in planned for one in asked.of_definition(name)]
+    found += (one for image in images if image not in ours for one in asked.of_reference(image))
     lines = tuple(OutdatedLine.of(one, waits_until=one.until) for one in freshness.ordered(found))
     unasked = {**asked.unasked, **asked.holes.missing}
     told = tuple(UnaskedLine(what=what, why=why) for what, why in sorted(unasked.items()))

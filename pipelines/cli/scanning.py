@@ -20,7 +20,7 @@ from images.registry.references import require_reference, split
 from images.registry.releases import reference_of
 from images.scan.formats import ScannedImage, cyclonedx, sarif
 from images.scan.judge import judge, latest, scan_content
-from pipelines.cli.image import means_several, named
+from pipelines.cli.image import means_several, subjects
 from pipelines.cli.image_output import finish, form_named, require_place, write_out
 from pipelines.cli.page import compiled, style
 from pipelines.contract import ScanOutput
@@ -48,7 +48,7 @@ def scan_images(ref: str, policy: str = "") -> tuple[list[Scan], list[GoldsmithE
     if not means_several(ref):
         return [_scan(context, ref)], []
     scans, errors = list[Scan](), list[GoldsmithError]()
-    for name in named(context, ref):
+    for name in subjects(context, ref):
         try:
             scans.append(_scan(context, name))
         except GoldsmithError as error:

@@ -9,6 +9,7 @@ from platform import machine
 
 import pytest
 
+import tasks
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT
 from tests.support.loop import CHILD, Answer, Goldsmith, definition
@@ -136,7 +137,7 @@ def test_a_task_tells_its_flags_where_help_stands_after_it(empty: Goldsmith, tas
 @pytest.mark.parametrize(
     ("task", "usage"),
     [
-        ("image.plan", "image.plan NAME [--options]"),
+        ("image.plan", "image.plan NAME… [--options]"),
         ("policy.preview", "policy.preview [FILE] [--options]"),
         ("adopt", "adopt [WHAT]… [--options]"),
         ("schema", "schema [--options]"),
@@ -402,3 +403,30 @@ def test_a_platform_that_this_machine_cannot_run_is_one_error_before_anything_el
     assert said.count(f"cannot build {other} on this machine, which is {machine()}") == 1
     assert "hint: install qemu-user-static" in said
     assert not (empty.state / "apt").exists()
+
+
+def test_every_command_that_takes_one_name_takes_several(empty: Goldsmith) -> None:
+    """Flags may stand anywhere; its help says so."""
+    tasks_of_one = [name for name in tasks.namespace.task_names if len(tasks.namespace[name].positional or ()) == 1]
+    assert len(tasks_of_one) > 40
+    for name in tasks_of_one:
+        assert tasks._typed([name, "a", "b"]) == [name, "a\nb"]
+        assert re.match(rf"Usage: \./goldsmith {name} [A-Z]+… ", empty.here("--help", name).out), name
+    assert tasks._typed(["image.build", "a", "--policy", "p", "b", "--json"]) == [
+        "image.build", "a\nb", "--policy", "p", "--json",
+    ]  # fmt: skip
+    assert tasks._typed(["waiver.new", "a", "b"]) == ["waiver.new", "a", "b"]
+
+
+def test_several_names_are_one_answer_or_one_call_each(empty: Goldsmith) -> None:
+    """What lists prints one list; what acts on one does each in turn, and prints no two JSON values."""
+    policies = empty.here("policy.show", "machine", "default", "--json")
+    assert [policy["name"] for policy in policies.json] == ["machine", "default"]
+    controls = empty.here("control.show", "no-setuid", "sticky-tmp")
+    assert [line for line in controls.out.splitlines() if re.fullmatch(r"[a-z-]+ \(\w+\)", line)] == [
+        "no-setuid (high)", "sticky-tmp (medium)",
+    ]  # fmt: skip
+    assert "--json with 2 names: no-setuid, sticky-tmp" in refused(
+        empty.here("control.show", "no-setuid", "sticky-tmp", "--json"), 1
+    )
+    assert "no control is named no-setuidd" in refused(empty.here("control.test", "no-setuid", "no-setuidd"), 2)

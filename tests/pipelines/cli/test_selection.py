@@ -17,7 +17,7 @@ from hardening.foundation.settings import Feeds, Settings
 from images.context import Context
 from pipelines.cli import image, rollout, scanning
 from pipelines.cli.check_output import MemberLine, member_lines
-from pipelines.cli.image import judgeable, means_several, named, one_of, publishable
+from pipelines.cli.image import judgeable, means_several, named, one_of, publishable, subjects
 from pipelines.cli.rollout import check_fleets, scan_fleets, show_fleets
 from pipelines.cli.scanning import scan_images, show_scans
 from pipelines.fleet.violations import Judged
@@ -102,9 +102,28 @@ def test_machines_are_published_where_aws_is_set_and_else_left_out(
     assert set(publishable(replace(context(tmp_path), settings=settings), "all")) >= MACHINES
 
 
+def test_several_names_mean_each_of_them_once_in_their_order(tmp_path: Path) -> None:
+    """Machines among them mean themselves, also where none can be published; a wrong one names the nearest."""
+    assert named(context(tmp_path, "container"), "bastion debian-base bast*") == ["bastion", "debian-base"]
+    assert publishable(context(tmp_path), "debian-base bastion") == ["debian-base", "bastion"]
+    with pytest.raises(ContentError, match="no image is named debian-bse") as caught:
+        named(context(tmp_path), "debian-static debian-bse")
+    assert "did you mean debian-base" in caught.value.hint
+    assert subjects(context(tmp_path), "debian-s* example.com/web:1 debian-static") == [
+        "debian-server", "debian-static", "example.com/web:1",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("argument", "several"),
-    [("all", True), ("debian-*", True), ("debian-bas?", True), ("debian-base", False), ("[::1]:5000/x:1", False)],
+    [
+        ("all", True),
+        ("a b", True),
+        ("debian-*", True),
+        ("debian-bas?", True),
+        ("debian-base", False),
+        ("[::1]:5000/x:1", False),
+    ],
 )
 def test_a_glob_means_several_and_a_reference_one(argument: str, *, several: bool) -> None:
     """An address of IPv6 is no glob."""
