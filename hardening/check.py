@@ -1,12 +1,14 @@
-"""Runs every control's check against a filesystem, side by side. Edge: starts the check scripts, writes their facts."""
+"""Runs every control's check against a filesystem, side by side and shut in. Edge."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from hardening.findings import (
     TIME_LIMIT_SECONDS,
@@ -17,27 +19,47 @@ from hardening.findings import (
     outcome_of,
     result_of,
 )
+from hardening.foundation.confinement import MOUNTS, run_confined
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.process import run, threads
+from hardening.foundation.limits import CHECK_ANSWER, CHECK_MEMORY
 from hardening.render import Check, Overlay
 
 LAST_LINES = 10
-_ANY_STATUS = range(-64, 256)
+HERE = Path(__file__).parent
+TIMED_OUT = 124  # timeout(1)
 
 
 def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckResult, ...]:
     """What each check of `overlay` says of the filesystem at `tree`, in the profile's order.
 
+    They run shut in, each apart from the others (run-checks.sh): they see the tree and their facts, and change nothing.
     Fails closed: a tree without `usr` and `etc` is nothing to look at, a check that passes without saying what it saw
     saw nothing, and one that complains (of missing rights, say), breaks or runs over 60 s is an ERROR.
     """
     if reason := no_filesystem(tree):
         return tuple(nothing_to_look_at(check, reason) for check in overlay.checks)
-    with tempfile.TemporaryDirectory(prefix="goldsmith-checks-") as folder:
-        env = {**_environment(facts, Path(folder)), "ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C"}
-        with threads(2 * (os.cpu_count() or 1)) as pool:
-            return tuple(pool.map(lambda check: _run(check, env), overlay.checks))
+    with tempfile.TemporaryDirectory(prefix="goldsmith-checks-") as place:
+        checks, work = Path(place).resolve() / "checks", Path(place).resolve() / "work"
+        checks.mkdir()
+        work.mkdir()
+        own = {"ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C", "HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108
+        env = _environment(facts, checks) | own
+        for number, check in enumerate(overlay.checks):
+            (checks / f"{number}.sh").write_text(_script(check, env))
+        lanes = 2 * (os.cpu_count() or 1)
+        limits = str(lanes), f"{TIME_LIMIT_SECONDS:g}"
+        argv = ["sh", str(HERE / "run-checks.sh"), str(checks), own["ROOT"], *limits]
+        most = (TIME_LIMIT_SECONDS + 10) * math.ceil(len(overlay.checks) / lanes)
+        try:
+            run_confined(
+                argv, reads=[HERE / "run-checks.sh", checks, tree.resolve()], work=work, keeps=MOUNTS,
+                memory=CHECK_MEMORY.most, timeout=most,
+            )  # fmt: skip
+        except OutsideError as error:
+            why = f"{error.message}\n{error.evidence}"
+            return tuple(result_of(check, Outcome.ERROR, why) for check in overlay.checks)
+        return tuple(_result(check, work / str(number)) for number, check in enumerate(overlay.checks))
 
 
 def broken(refused: Sequence[CheckResult], roots: Sequence[Path]) -> ContentError | None:
@@ -62,13 +84,20 @@ def broken(refused: Sequence[CheckResult], roots: Sequence[Path]) -> ContentErro
     )  # fmt: skip
 
 
-def _run(check: Check, env: dict[str, str]) -> CheckResult:
-    argv = ["sh", "-c", check.text, check.control]
-    try:
-        done = run(argv, env={**env, **check.env}, timeout=TIME_LIMIT_SECONDS, ok=_ANY_STATUS)
-    except OutsideError as error:
-        return result_of(check, Outcome.ERROR, error.message)
-    return result_of(check, *outcome_of(done.status, done.stdout, done.stderr))
+def _script(check: Check, env: dict[str, str]) -> str:
+    exports = [f"export {name}={quote(value)}" for name, value in {**env, **check.env}.items()]
+    return "\n".join([*exports, f"exec sh -c {quote(check.text)} {check.control}", ""])
+
+
+def _result(check: Check, noted: Path) -> CheckResult:
+    """The result of a check by the files in which run-checks.sh has kept its status and what it printed."""
+    status, out, err = (noted.with_suffix(f".{name}") for name in ("status", "out", "err"))
+    code = int(status.read_text())
+    if code == TIMED_OUT:
+        return result_of(check, Outcome.ERROR, f"sh did not finish within {TIME_LIMIT_SECONDS:g} s")
+    if out.stat().st_size + err.stat().st_size > CHECK_ANSWER.most:
+        return result_of(check, Outcome.ERROR, f"it prints more than {CHECK_ANSWER}")
+    return result_of(check, *outcome_of(code, *(path.read_text(errors="replace") for path in (out, err))))
 
 
 def no_filesystem(tree: Path) -> str:

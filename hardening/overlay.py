@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from shlex import quote
 
+from hardening.foundation.confinement import change_tree
 from hardening.foundation.errors import ContentError
-from hardening.foundation.process import closed, run
 from hardening.render import Overlay
 
 HEAD = Path(__file__).with_suffix(".sh")  # what every driver begins with
@@ -57,7 +57,7 @@ def apply_to(overlay: Overlay, tree: Path, directory: Path) -> None:
     They can change nothing else of the host. Raises OutsideError that names the control whose script failed.
     """
     materialise(overlay, directory)
-    run(closed(tree, ["sh", str(directory / "apply.sh")]), env={"ROOT": str(tree)}, timeout=300)
+    change_tree(tree, ["sh", str(directory / "apply.sh")], {}, reads=[directory])
 
 
 def _names(overlay: Overlay) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from hardening.check import run_checks
 from hardening.findings import ImageFacts, Outcome, outcome_of
+from hardening.foundation.confinement import change_tree
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.process import closed, run
 from hardening.model import Cases, Kind, LoadedControl, Profile, ProfileEntry, Proof
 from hardening.overlay import apply_to
 from hardening.render import Check, Overlay, render
@@ -121,7 +121,7 @@ def _live(proof: Proof, check: Check, tree: Path) -> tuple[bool, str]:
     """Inside the tree a check asks programs what is in force: green after a first boot, red once it is broken."""
     if (tree / "usr/bin/ssh-keygen").exists():  # what a first boot makes, as far as the checks' programs need it
         (tree / "run/sshd").mkdir(parents=True, exist_ok=True)
-        run(["chroot", str(tree), "ssh-keygen", "-A"])
+        change_tree(tree, ["chroot", str(tree), "ssh-keygen", "-A"], {})
     outcome, evidence = _inside(check, tree)
     if outcome is not Outcome.PASS:
         return False, f"inside the tree, before it is broken, its check says {outcome}: {evidence}"
@@ -130,12 +130,13 @@ def _live(proof: Proof, check: Check, tree: Path) -> tuple[bool, str]:
 
 
 def _inside(check: Check, tree: Path) -> tuple[Outcome, str]:
-    done = run(["chroot", str(tree), "sh", "-c", check.text, check.control], env={**check.env, **INSIDE}, ok=range(256))
+    argv = ["chroot", str(tree), "sh", "-c", check.text, check.control]
+    done = change_tree(tree, argv, {**check.env, **INSIDE}, ok=range(256))
     return outcome_of(done.status, done.stdout, done.stderr)
 
 
 def _plant(proof: Proof, tree: Path) -> None:
-    run(closed(tree, ["sh", "-euc", proof.plant]), env={"ROOT": str(tree)})
+    change_tree(tree, ["sh", "-euc", proof.plant], {})
 
 
 def _red(proof: Proof, outcome: Outcome, evidence: str) -> tuple[bool, str]:

@@ -65,6 +65,14 @@ def engine_address(text: str) -> EngineAddress:
     return EngineAddress(text, "tcp", name if port == TLS_PORT else f"{name}:{port}", name, "", port)
 
 
+def place(text: str) -> str:
+    """The label of an engine's address, or the address itself where it is of another form."""
+    try:
+        return engine_address(text).label
+    except ValueError:
+        return text
+
+
 def _is_name(name: str) -> bool:
     if not name.startswith("["):
         return ".." not in name

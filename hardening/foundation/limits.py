@@ -114,12 +114,17 @@ SERVE_STREAM_SECONDS = Limit("serve.stream-seconds", 900, "seconds for one strea
 
 INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")
 BUILD_SECONDS = Limit("build.seconds", 6 * 3600, "seconds for one call of a tool that builds")
+STEP_MEMORY = Limit("step.memory", 8 * GIB, "bytes of data for each process of a RUN step")
 APT_SECONDS = Limit("apt.seconds", 1800, "seconds for one call of apt")
 APT_MEMORY = Limit("apt.memory", GIB, "bytes of addresses that one program of apt takes")
 
 CONTENT_TEXT = Limit("content.text", MIB, "bytes of one file that people write: TOML, scripts, templates")
 CONTENT_FILE = Limit("content.file", GIB, "bytes of one file that goes into an image with its definition")
 TEMPLATE_WORK = Limit("template.work", 1 << 18, "characters and rounds of loops in one rendering")
+
+CHECK_MEMORY = Limit("check.memory", GIB, "bytes of data for each process of a control's script")
+CHECK_ANSWER = Limit("check.answer", MIB, "bytes of what one check says")
+SCRIPT_SECONDS = Limit("script.seconds", 300, "seconds for a script that changes a tree")
 
 SCANNER_SECONDS = Limit("scanner.seconds", 600, "seconds")
 SCANNER_MEMORY = Limit("scanner.memory", 3 * GIB, "bytes of data for each process; syft takes 170 MB")

@@ -69,7 +69,6 @@ LEAVE_SECONDS = 75.0  # for a process of ours that is asked to end: more than it
 # What runs here has us as its parent, unless we ended before its parent-death signal was set: then nobody would end it.
 DYING = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
 HEARS = ("env", "--default-signal=INT")  # Ctrl-C, also where we were started by what ignores it, as `nohup … &` does
-CLOSED = Path(__file__).with_name("closed.py")
 
 
 class _Ours(subprocess.Popen[str]):
@@ -172,9 +171,7 @@ def failed(done: Completed, hint: str = "") -> OutsideError:
 
 
 def _bare(argv: Sequence[str]) -> Sequence[str]:
-    """The command itself, without what ends it when we do, or closes it in."""
-    if str(CLOSED) in argv[:4]:
-        return argv[5:]
+    """The command itself, without what ends it when we do."""
     return argv[len(DYING) + 1 :] if tuple(argv[: len(DYING)]) == DYING else argv
 
 
@@ -187,14 +184,6 @@ def bound(argv: Sequence[str], *apart: str) -> list[str]:
     """
     alone = ["unshare", *apart, "--mount", "--pid", "--fork", "--kill-child=KILL"]
     return [*DYING, str(os.getpid()), *alone, *argv]
-
-
-def closed(root: Path, argv: Sequence[str]) -> list[str]:
-    """`argv` so that it, and what it starts, can write below `root` and /tmp alone, wherever links there lead.
-
-    Needs root.
-    """
-    return [sys.executable, "-I", "-S", str(CLOSED), str(root.resolve()), *argv]
 
 
 def dies_with_us(argv: Sequence[str]) -> list[str]:

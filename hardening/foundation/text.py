@@ -42,6 +42,24 @@ def hanging(text: str) -> str:
     return visible(text).replace("\n", "\n  ")
 
 
+LINE, FIRST_LINES, LAST_LINES = 300, 5, 15
+
+
+def last_line(text: str) -> str:
+    """The last line of what a program printed, which of a traceback is the error, and how many stand before it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    before = f" ({many(len(lines) - 1, 'line')} before it)" if lines[1:] else ""
+    return lines[-1][:LINE] + before if lines else ""
+
+
+def bounded(text: str) -> str:
+    """A note of strangers' words that a person still reads: its first lines and its last, none of them too long."""
+    lines = [line if len(line) <= LINE else f"{line[:LINE]}…" for line in text.splitlines()]
+    if (more := len(lines) - FIRST_LINES - LAST_LINES) > 0:
+        lines[FIRST_LINES:-LAST_LINES] = [f"… {many(more, 'line')}"]
+    return "\n".join(lines)
+
+
 def many(number: int, what: str) -> str:
     """A number of things: `1 member`, `1,200 members`."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

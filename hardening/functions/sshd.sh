@@ -63,9 +63,9 @@ sshd_read() {
     }
 }
 
-# FILE: whether its folder lies in the tree, or is not there.
+# FILE: whether its folder lies in the tree, there or not.
 sshd_inside() {
-    case $(cd -P "${1%/*}" 2>/dev/null && pwd)/ in / | "${ROOT%/}"/*) ;; *) return 1 ;; esac
+    case $(realpath -m -- "${1%/*}")/ in "${ROOT%/}"/*) ;; *) return 1 ;; esac
 }
 
 # KEYWORD DEFAULT: sets `value` to what holds for everyone. The first line counts, as it does for sshd.

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from hardening.foundation.confinement import change_tree
 from hardening.foundation.content import read_small
 from hardening.foundation.errors import ContentError, LateError, OutsideError, nearest
 from hardening.foundation.limits import BUILD_SECONDS
-from hardening.foundation.process import bound, closed, pipe_from, run, which
+from hardening.foundation.process import bound, pipe_from, run, which
 from hardening.overlay import apply_to
 from hardening.render import Overlay
 from images.artifact import Descriptor, Package
@@ -204,7 +205,7 @@ def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str
 
 def clean(tree: Path, epoch: int) -> None:
     """Remove from a tree what differs from day to day."""
-    run(closed(tree, ["sh", str(HERE / "clean.sh")]), env={"ROOT": str(tree), "EPOCH": str(epoch)})
+    change_tree(tree, ["sh", str(HERE / "clean.sh")], {"EPOCH": str(epoch)}, reads=[HERE])
 
 
 def installed_in(tree: Path) -> tuple[Package, ...]:

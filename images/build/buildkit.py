@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.limits import STEP_MEMORY
 from hardening.foundation.process import ENGINE
 from hardening.foundation.timing import step
 from hardening.overlay import materialise
@@ -118,6 +119,7 @@ def command(job: BuildJob, base_digest: str, written: Path, output: Path) -> lis
     return [
         *("docker", "buildx", "build", "--progress", "plain", "--no-cache", "--provenance=false", "--sbom=false"),
         *("--network", "none", "--platform", job.platform, "--file", str(written)),
+        *("--ulimit", f"data={STEP_MEMORY.most}"),
         *(part for name, place in contexts.items() for part in ("--build-context", f"{name}={place}")),
         # Our own layer is written from the uncompressed one; rewrite-timestamp would rewrite the parent's layers too.
         *("--output", f"type=oci,tar=false,compression=uncompressed,dest={output}"),

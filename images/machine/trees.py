@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hardening.foundation.confinement import change_tree
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.locks import only_one
-from hardening.foundation.process import closed, run
+from hardening.foundation.process import run
 from hardening.overlay import apply_to
 from images.build import bootstrap, build_steps
 from images.build.build_steps import BuildJob
@@ -295,7 +296,7 @@ def command_line(tree: Path) -> str:
 def clean(tree: Path, epoch: int) -> None:
     """Take out of a machine's tree what differs from day to day; no file is newer than `epoch`."""
     build_steps.clean(tree, epoch)
-    run(closed(tree, ["sh", str(HERE / "clean.sh")]), env={"ROOT": str(tree)})
+    change_tree(tree, ["sh", str(HERE / "clean.sh")], {}, reads=[HERE])
     run(["find", str(tree), "-xdev", "-newermt", f"@{epoch}", "-exec", "touch", "-hd", f"@{epoch}", "--", "{}", "+"])
     # systemd takes these as: the caches that depend on /usr are those of this /usr (systemd-update-done.service(8)).
     run(["touch", f"--reference={tree / 'usr'}", *(str(tree / folder / ".updated") for folder in ("etc", "var"))])

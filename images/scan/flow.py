@@ -18,7 +18,8 @@ from typing import Any
 
 from hardening import findings
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
-from hardening.foundation import process
+from hardening.foundation import confinement, process
+from hardening.foundation.confinement import read_answer, run_confined
 from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, traced
 from hardening.foundation.hashing import digest, digest_of
 from hardening.foundation.process import threads, which
@@ -32,11 +33,12 @@ from images.packages.dpkg_tree import dpkg_status
 from images.scan import boot_state, chosen, openscap, reproduced, syft
 from images.scan.base import NO_DATA, Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
-from images.scan.sandbox import read_answer, refuse_denied, run_confined
+from images.scan.sandbox import refuse_denied
 from images.scan.syft import Bills
 from images.store import layers
 from images.store.oci import Store
 
+HERE = Path(__file__).parent
 SBOM = "sbom"
 
 
@@ -222,9 +224,9 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
         if scanner.name == openscap.NAME:
             boot_state.write(target.tree, inputs.work / openscap.PROC)
         said = run_confined(
-            [str(program), *scanner.command(target, inputs)[1:]], reads=_reads(target, feed), work=inputs.work,
+            [str(program), *scanner.command(target, inputs)[1:]], reads=[*_reads(target, feed), HERE], work=inputs.work,
             env=scanner.environment(target, inputs), within=scanner.within(target, inputs), ok=scanner.ok,
-        )  # fmt: skip
+        ).stdout  # fmt: skip
         answers = [read_answer(inputs.work / name) for name in scanner.answers]
         return reported(scanner, "\n".join(answers or [said]), target, inputs)
     except GoldsmithError as error:
@@ -345,6 +347,6 @@ def _data(feed: Feed | None) -> list[str]:
 
 @cache
 def _own_code() -> str:
-    others = [Path(str(module.__file__)) for module in (findings, advisories, artifact, debian)]
-    modules = [*Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.sh"), *others]
+    others = [Path(str(module.__file__)) for module in (findings, advisories, artifact, debian, confinement)]
+    modules = [*HERE.glob("*.py"), *HERE.glob("*.sh"), *others, Path(confinement.__file__).with_name("confined.py")]
     return digest(b"".join(path.read_bytes() for path in sorted(modules)))

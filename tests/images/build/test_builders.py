@@ -33,13 +33,16 @@ from tests.support.publishing import NOW, running_registry
 GOLDEN = 'base = { golden = "parent" }\n'
 STATIC = 'base = { bootstrap = { family = "debian", suite = "trixie", variant = "static" } }\n'
 MINBASE = 'base = { bootstrap = { family = "debian", suite = "trixie" } }\n'
+VENDOR = "org.opencontainers.image.vendor"
 NGINX = ROOT / "images/definitions/nginx-unprivileged"
 
 
 def test_a_child_takes_over_what_its_definition_leaves_empty() -> None:
-    """Environment by key, labels, user; a new entrypoint drops the base's command, as Docker does."""
+    """Environment by key, user, who made it; a new entrypoint drops the base's command, as Docker does. Its other
+    labels do not go over: they would make the child's containers members of a fleet.
+    """
     base = {
-        "config": {"Env": ["PATH=/bin", "A=1"], "User": "5", "Cmd": ["sh"], "Labels": {"l": "1"}},
+        "config": {"Env": ["PATH=/bin", "A=1"], "User": "5", "Cmd": ["sh"], "Labels": {"l": "1", VENDOR: "we"}},
         "rootfs": {"type": "layers", "diff_ids": ["sha256:1"]},
         "history": [{"created_by": "base"}],
     }
@@ -48,7 +51,7 @@ def test_a_child_takes_over_what_its_definition_leaves_empty() -> None:
     assert config["config"] == {
         "Env": ["PATH=/bin", "A=2", "B=3"],
         "User": "5",
-        "Labels": {"l": "1"},
+        "Labels": {VENDOR: "we"},
         "Entrypoint": ["run"],
         "ExposedPorts": {"80/tcp": {}},
     }
@@ -146,6 +149,7 @@ def test_no_step_of_a_build_has_a_network(own: PackageIndex, tmp_path: Path) -> 
     """Whatever its Dockerfile says or leaves out."""
     command = buildkit.command(static_job(own, tmp_path), "sha256:a", tmp_path / "Dockerfile", tmp_path / "output")
     assert command[command.index("--network") + 1] == "none"
+    assert command[command.index("--ulimit") + 1] == f"data={8 << 30}", "what a process of a step may take"
 
 
 def test_a_mistake_in_a_template_names_file_and_value(tmp_path: Path) -> None:

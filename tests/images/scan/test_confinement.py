@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport
+from hardening.foundation import confinement
+from hardening.foundation.confinement import read_answer, run_confined
 from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.settings import Settings
 from images import feeds
@@ -22,7 +24,6 @@ from images.feeds import debsecan_format
 from images.scan import SCANNERS, sandbox
 from images.scan.base import ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import scan
-from images.scan.sandbox import read_answer, run_confined
 from images.scan.syft import Bills
 from tests.support.loop import processes, until
 from tests.support.scanning import NO_FEEDS, make_target
@@ -43,7 +44,7 @@ def program(folder: Path, text: str, name: str = "scanner") -> Path:
 def say(tmp_path: Path, text: str, *reads: Path) -> str:
     """What the script prints, shut in."""
     (work := tmp_path / "work").mkdir()
-    return run_confined([str(program(tmp_path / "bin", text))], reads=reads, work=work)
+    return run_confined([str(program(tmp_path / "bin", text))], reads=reads, work=work).stdout
 
 
 def test_a_script_whose_interpreter_is_gone_is_named(tmp_path: Path) -> None:
@@ -145,8 +146,8 @@ def test_it_has_one_capability_and_gets_no_more(tmp_path: Path) -> None:
 
 def test_it_takes_no_more_memory_than_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor a bigger file; what it reserves and does not use is not counted."""
-    monkeypatch.setattr(sandbox, "MEMORY_BYTES", 256 << 20)
-    monkeypatch.setattr(sandbox, "FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(confinement, "MEMORY_BYTES", 256 << 20)
+    monkeypatch.setattr(confinement, "FILE_BYTES", 1 << 20)
     take = "import mmap\nmmap.mmap(-1, 64 << 30, flags=mmap.MAP_PRIVATE | 0x4000, prot=0)\nprint('reserved')\n"
     said = say(
         tmp_path,
@@ -169,7 +170,7 @@ def test_it_ends_with_all_that_it_started_when_it_is_late(tmp_path: Path) -> Non
 
 def test_where_it_cannot_be_shut_in_it_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that gives no namespaces is an error, and no scan without them."""
-    monkeypatch.setattr(sandbox, "_apart", lambda: ("--no-such-namespace",))
+    monkeypatch.setattr(confinement, "_apart", lambda: ("--no-such-namespace",))
     with pytest.raises(OutsideError, match="scanner ended with status 1") as error:
         say(tmp_path, f"touch {tmp_path}/ran")
     assert "no-such-namespace" in error.value.evidence
@@ -193,7 +194,7 @@ def test_an_answer_is_a_plain_file_of_its_own(how: str, tmp_path: Path) -> None:
 
 def test_an_answer_has_a_size_at_which_it_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it prints goes to a file, not into our memory, and is read only up to there."""
-    monkeypatch.setattr(sandbox, "ANSWER_BYTES", 1000)
+    monkeypatch.setattr(confinement, "ANSWER_BYTES", 1000)
     with pytest.raises(OutsideError, match="answer is 2000 bytes; at most 1000"):
         say(tmp_path, "head -c 2000 /dev/zero")
 

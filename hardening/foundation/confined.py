@@ -1,10 +1,10 @@
-"""A program of its own, `confined.py WORK KEEPS MEMORY FILE READS COMMAND…`: becomes COMMAND, shut in.
+"""A program of its own, `confined.py WORK KEEPS MEMORY FILE READS TREE COMMAND…`: becomes COMMAND, shut in.
 
 It sees READS (paths, one a line), read-only, and may write to one folder of the host, WORK (beside it, WORK.out and
-WORK.err take what it prints). KEEPS are the numbers of the capabilities that it keeps, with commas between; MEMORY and
-FILE are limits in bytes. All paths are where they are on the host. It starts in namespaces of its own
-(`confinement.py`): nothing that it mounts is seen elsewhere, and it has no network, no other processes, nothing of the
-host's /etc, /home, /run or /tmp, and no capability to get out.
+WORK.err take what it prints), and to TREE unless that is empty. KEEPS are the numbers of the capabilities that it
+keeps, with commas between; MEMORY and FILE are limits in bytes. All paths are where they are on the host. It starts in
+namespaces of its own (`confinement.py`): nothing that it mounts is seen elsewhere, and it has no network, no other
+processes, nothing of the host's /etc, /home, /run or /tmp, and no capability to get out. It needs Linux 5.12.
 It starts again for each scan: so it imports nothing of ours, and of Python no more than it needs (no pathlib).
 """
 
@@ -21,14 +21,22 @@ HOST = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 SETTINGS = ("ld.so.cache", "passwd", "group", "localtime", "alternatives")  # of /etc
 DEVICES = ("null", "zero", "full", "random", "urandom")
 SCRATCH_BYTES = 256 << 20
-# linux/mount.h, linux/prctl.h
-RDONLY, NOSUID, NODEV, NOEXEC, REMOUNT, BIND, MOVE = 1, 2, 4, 8, 32, 4096, 8192
+# linux/mount.h (an attribute of a mount has the number of its flag), linux/fcntl.h, linux/prctl.h; the number of
+# mount_setattr is the same on every architecture
+RDONLY, NOSUID, NODEV, NOEXEC, BIND, MOVE, ALL = 1, 2, 4, 8, 4096, 8192, 16384
+MOUNT_SETATTR, HERE, RECURSIVE = 442, -100, 0x8000
 CAPBSET_READ, CAPBSET_DROP, SET_NO_NEW_PRIVS = 23, 24, 38
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def main(work: str, keeps: str, memory: str, file: str, reads: str, *command: str) -> None:
+class Attributes(ctypes.Structure):
+    """struct mount_attr."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+
+
+def main(work: str, keeps: str, memory: str, file: str, reads: str, tree: str, *command: str) -> None:
     """Shut this process in and become `command`. Raises OSError where any of it fails."""
     root = f"{work}.root"
     os.mkdir(root)
@@ -42,9 +50,10 @@ def main(work: str, keeps: str, memory: str, file: str, reads: str, *command: st
         _show(root, path)
     for name in DEVICES:
         _bind(f"/dev/{name}", root)
-    os.makedirs(root + work)
-    _mount(work, root + work, "", BIND)
-    _narrowed(root + work, 0)
+    for path in (tree, work) if tree else (work,):
+        os.makedirs(root + path, exist_ok=True)
+        _mount(path, root + path, "", BIND | ALL)
+        _narrowed(root + path, NOSUID if path == tree else NOSUID | NODEV)  # a tree's programs need its /dev/null
     # Read-only: root may write to some files below /proc/sys without any capability.
     _mount("proc", f"{root}/proc", "proc", RDONLY | NOSUID | NODEV | NOEXEC)
     os.chdir(root)
@@ -68,7 +77,7 @@ def _show(root: str, path: str) -> None:
         _show(root, os.path.realpath(path))
         return
     _bind(path, root)
-    _narrowed(root + path, RDONLY)
+    _narrowed(root + path, RDONLY | NOSUID | NODEV)
 
 
 def _bind(path: str, root: str) -> None:
@@ -78,12 +87,13 @@ def _bind(path: str, root: str) -> None:
     else:
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
         os.close(os.open(root + path, os.O_WRONLY | os.O_CREAT))
-    _mount(path, root + path, "", BIND)
+    _mount(path, root + path, "", BIND | ALL)
 
 
-def _narrowed(mounted: str, more: int) -> None:
-    """Forbid setuid programs, devices and `more` there; what its file system forbids stays forbidden."""
-    _mount("", mounted, "", BIND | REMOUNT | NOSUID | NODEV | more | os.statvfs(mounted).f_flag & NOEXEC)
+def _narrowed(mounted: str, attributes: int) -> None:
+    """Set these attributes there and below; what its file system forbids stays forbidden."""
+    wanted = Attributes(attr_set=attributes)
+    _call("syscall", MOUNT_SETATTR, HERE, mounted.encode(), RECURSIVE, ctypes.byref(wanted), ctypes.sizeof(wanted))
 
 
 def _limit(keeps: set[int], memory: int, file: int) -> None:
