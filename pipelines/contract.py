@@ -152,8 +152,9 @@ class FleetLine(Line):
 class NightlyLine(Line):
     """`nightly`: one part of the night; `detail` says it in words for people.
 
-    `kind` and its `status`: `index` and `feeds` are refreshed, unchanged or failed, each by suite, and `feeds` kept
-    where one that failed goes on with its last good copy, or without; the `feeds` named `changes` are changed or
+    `kind` and its `status`: the machine's `clock` jumped since its last night; `index` and `feeds` are refreshed,
+    unchanged or failed, each by suite, and `feeds` kept where one that failed goes on with its last good copy, or
+    without; the `feeds` named `changes` are changed or
     unchanged by newer data, or first, where there was none to compare with; a `lock`, the pin of an upstream image, is
     pinned, moved, waits or failed, and one that a person moves has something newer or was left unasked; an `image` is
     published, re-dated, unchanged, refused or failed; a `channel` that could not be moved is refused or failed, soaks

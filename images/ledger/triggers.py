@@ -32,9 +32,13 @@ class Triggers(Database):
         """Their work is done; `outcome` says how it ended."""
         self._change(update(t.triggers).where(t.triggers.c.id.in_(list(ids))).values(done_at=at, outcome=outcome))
 
-    def forget_triggers(self, before: datetime) -> None:
-        """Remove the lines of work that was done before a moment."""
-        self._change(delete(t.triggers).where(t.triggers.c.done_at < before))
+    def forget_triggers(self, before: datetime, after: datetime) -> None:
+        """Remove the lines of work that was done before a moment, or after one that is still to come.
+
+        The latter are of a clock that was ahead: they would count as the last, and their moments as served.
+        """
+        at = t.triggers.c.done_at
+        self._change(delete(t.triggers).where((at < before) | (at > after)))
 
     def last_triggers(self) -> dict[str, Trigger]:
         """By kind, the one whose work was done last."""

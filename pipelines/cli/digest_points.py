@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
@@ -16,12 +16,11 @@ from hardening.findings import Repair
 from hardening.foundation.telling import DigestSettings
 from hardening.running import UNREAD
 from images.ledger.tables import ToldPoint
+from images.plan.cooldown import SKEW
 from pipelines.cli.open_points import FIXES, STALE, OpenFix
 from pipelines.fleet.calendar import RunningRule
 from pipelines.fleet.judged_state import JudgedFleet, JudgedState
 
-SKEW = timedelta(hours=1)
-"""How far the clocks of machines that share a ledger may differ: what lies further ahead was written by a wrong one."""
 UNCHECKED = "unchecked"
 OVERDUE = "overdue"
 ADOPTED = RunningRule.UNKNOWN

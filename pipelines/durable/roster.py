@@ -155,20 +155,32 @@ class Roster:
 
     # -- their work ---------------------------------------------------------------------------------------------------
 
-    def claim(self, row: WorkRow, queue: str) -> bool:
-        """Move a flow that waits for any worker into the queue of one; False where another was quicker."""
-        where = f"{self._schema}." if self._schema else ""
-        moved = text(
-            f"update {where}workflow_status set queue_name = :queue "  # noqa: S608
-            "where workflow_uuid = :flow and status = 'ENQUEUED' and queue_name = :shared"
-        )
+    def claim(self, row: WorkRow) -> bool:
+        """Move a flow that waits for any worker into the queue of one.
+
+        False where another was quicker, and where this one is taken for dead: it has no lock, or its queue is deleted.
+        """
+        lives = f" and {_hashed(':to')} in ({LOCKED}) and :to in (select name from {self._schema}.queues)"  # noqa: S608
         with self._begin() as connection:
-            if not connection.execute(moved, {"queue": queue, "flow": row.flow, "shared": SHARED}).rowcount:
+            if not self._moved(connection, row.flow, SHARED, row.worker, lives if self._postgres else ""):
                 return False
             known = {"worker": row.worker, "host": row.host, "file": row.file, "step": "", "since": row.since}
             if not connection.execute(changing(self._work).where(self._work.c.flow == row.flow).values(known)).rowcount:
                 connection.execute(self._work.insert().values(**asdict(row)))
         return True
+
+    def unclaim(self, flow: str, worker: str) -> bool:
+        """Let any worker have a claimed flow; False where it has begun, or is this worker's no longer."""
+        with self._begin() as connection:
+            return self._moved(connection, flow, worker, SHARED)
+
+    def _moved(self, connection: Any, flow: str, queue: str, to: str, only: str = "") -> bool:
+        moves = text(
+            f"update {f'{self._schema}.' if self._schema else ''}workflow_status set queue_name = :to "  # noqa: S608
+            f"where workflow_uuid = :flow and status = 'ENQUEUED' and queue_name = :queue{only}"
+        )
+        values = {"flow": flow, "queue": queue, "to": to} | ({"space": SPACE} if only else {})
+        return bool(connection.execute(moves, values).rowcount)
 
     def mark(self, flow: str, step: str, worker: str) -> None:
         """Say which step of the flow begins (empty: it has ended), unless another worker has taken the flow."""

@@ -143,12 +143,16 @@ def session(url: str, worker: str) -> Iterator[SessionLocks]:
 
 @dataclass
 class Reaper:
-    """Looks for dead workers that left flows. `holders` names the workers that have flows, `inherit` takes one's."""
+    """Looks for dead workers that left flows. `holders` names the workers that have flows, `inherit` takes one's.
+
+    `restore` is called while our own lock is held: it undoes what another worker did that took us for dead.
+    """
 
     own: str
     locks: Locks
     holders: Callable[[], Iterable[str]]
     inherit: Callable[[str], None]
+    restore: Callable[[], None] = lambda: None
     _seen: Counter[str] = field(default_factory=Counter)
     _wary: int = 0  # looks left until a death is believed as soon as ever
 
@@ -156,6 +160,7 @@ class Reaper:
         """One look: of who was found dead often enough, what it left is taken."""
         try:
             self.locks.keep()
+            self.restore()
             holders = set(self.holders()) - {self.own}
             self._seen = Counter({worker: self._seen[worker] for worker in holders})
             for worker in sorted(holders):

@@ -55,7 +55,7 @@ class NightOrder:
     """One night: its id, the one moment that everything in it is dated by, and its images.
 
     `urgent`: only what newer feeds make exploitable or critical, and fixable. `policy` judges in the place of the
-    definitions' own.
+    definitions' own. `jump`: what is to be said of a clock that jumped.
     """
 
     id: str
@@ -63,6 +63,7 @@ class NightOrder:
     only: str = "all"
     policy: str = ""
     urgent: bool = False
+    jump: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pipelines.contract import NightlyOutput
 from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url, forget, is_carried
 from pipelines.durable.workers import repeated
 from pipelines.host.capabilities import offer_when_needed, shares
+from pipelines.nightly.clock import jump_since_last
 from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import (
@@ -66,7 +67,8 @@ def nightly(context: Context, only: str = "all", *, urgent: bool = False) -> tup
         with claimed(engine_url(context.settings.database_url, KIND)) as claim, context.ledger.kept_open():
             left = _left(context, claim)
             _forget_old(context, claim)
-            order = NightOrder(_new_id(context.now), context.now, only, context.policy, urgent)
+            jump = jump_since_last(context.settings.state_dir)
+            order = NightOrder(_new_id(context.now), context.now, only, context.policy, urgent, jump)
             with _worker(context, claim) as worker:
                 for earlier in left:
                     _go_on(context, worker, earlier)

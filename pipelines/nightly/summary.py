@@ -75,6 +75,7 @@ def summary(images: Sequence[ImageAnswer], lines: Sequence[NightlyLine]) -> str:
         "soaking": [line.name for line in lines if (line.kind, line.status) == ("channel", "soaks")],
         "stable near its end": near,
         "waivers that end": [line.name for line in lines if (line.kind, line.status) == ("waiver", "ends")],
+        "clock": [line.detail for line in lines if line.kind == "clock"],
         "waivers that ended": [line.name for line in lines if (line.kind, line.status) == ("waiver", "ended")],
     }
     rest = "".join(f"; {what}: {', '.join(names)}" for what, names in more.items() if names)

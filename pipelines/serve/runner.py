@@ -18,6 +18,7 @@ from hardening.foundation.errors import GoldsmithError, RefusedError
 from hardening.foundation.process import run_until
 from hardening.foundation.settings import ROOT
 from images.ledger import Ledger
+from images.plan.cooldown import SKEW
 from pipelines.serve.moments import Schedule, command
 
 PROGRAM = (sys.executable, str(ROOT / "tasks.py"))
@@ -95,6 +96,7 @@ class Runner:
     def _serve(self) -> bool:
         """Do what waits. Whether anything did, and is done."""
         now = self._now()
+        self._ledger.forget_triggers(now - KEPT, now + SKEW)
         for trigger in self._schedule.due(now):
             self._ledger.add_trigger(trigger.id, trigger.kind, trigger.at)
         waiting = self._ledger.waiting_triggers()
@@ -106,7 +108,6 @@ class Runner:
         if code is None or other or 0 < self._deaths < MOST_DEATHS:
             return False
         self._ledger.finish_triggers([trigger.id for trigger in waiting], self._now(), f"exit code {code}")
-        self._ledger.forget_triggers(now - KEPT)
         return True
 
     def _run(self, task: list[str]) -> int | None:

@@ -249,6 +249,22 @@ def test_a_moment_is_served_once_also_after_a_restart(site: Site) -> None:
     assert site.ledger.last_triggers()["night"].outcome == "exit code 0"
 
 
+def test_a_run_of_a_day_to_come_is_forgotten(site: Site) -> None:
+    """A clock was ahead once: that run is not the last one until then, and its moment is served when it comes."""
+    for name, done in (("ahead", NOW + timedelta(days=3)), ("before", NOW - timedelta(hours=2))):
+        site.ledger.add_trigger(f"urgent {name}", "urgent", done)
+        site.ledger.finish_triggers([f"urgent {name}"], done, "exit code 0")
+    schedule = Schedule.of(Serve(urgent=""))
+    (night,) = schedule.due(NOW)
+    site.ledger.add_trigger(night.id, night.kind, night.at)
+    site.ledger.finish_triggers([night.id], NOW + timedelta(days=3), "exit code 0")
+    with site.runner(schedule).at_work():
+        came("the night", lambda: site.asked == ["nightly"])
+        came("its end", lambda: not site.ledger.waiting_triggers())
+    done_at = {kind: one.done_at for kind, one in site.ledger.last_triggers().items()}
+    assert done_at == {"urgent": NOW - timedelta(hours=2), "night": NOW}
+
+
 def test_a_night_that_failed_is_told_and_not_begun_again(site: Site) -> None:
     """The next moment is soon enough; what it must continue, it continues then."""
     (site.folder / "code").write_text("4")

@@ -157,9 +157,11 @@ class LoopLedger(Sightings):
         for one in ids:
             self.triggers[one] = replace(self.triggers[one], done_at=at, outcome=outcome)
 
-    def forget_triggers(self, before: datetime) -> None:
-        """Remove what was done long ago."""
-        self.triggers = {key: one for key, one in self.triggers.items() if not one.done_at or one.done_at >= before}
+    def forget_triggers(self, before: datetime, after: datetime) -> None:
+        """Remove what was done long ago, or on a day to come."""
+        self.triggers = {
+            key: one for key, one in self.triggers.items() if not one.done_at or before <= one.done_at <= after
+        }
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 
 from dbos import DBOS, WorkflowStatus
 
+from hardening.foundation.console import say
 from hardening.foundation.errors import RefusedError
 from pipelines.durable.dbos.system_database import (
     ATTEMPTS,
@@ -61,6 +62,12 @@ class WorkQueue:
     def open(self) -> None:
         """Take flows from now on."""
         DBOS.register_queue(self.worker, polling_interval_sec=POLL_SECONDS)
+
+    def restore(self) -> None:
+        """Make the queue again where a worker that took us for dead has deleted it: DBOS then listens to it again."""
+        if not self.alone and DBOS.retrieve_queue(self.worker) is None:
+            say("other workers took this one for dead, and what it had; it goes on working")
+            self.open()
 
     def close(self) -> None:
         """Take none any more; what lies here is for whoever finds us dead."""
@@ -118,6 +125,10 @@ class WorkQueue:
         """The shared flows that no worker has taken, the oldest first."""
         found = listed(DBOS, status="ENQUEUED", queue_name=SHARED, app_version=self.version)
         return [flow for flow in found if needs_of(flow)]
+
+    def still_open(self, flows: Collection[str]) -> list[WorkflowStatus]:
+        """Those of these flows that are not over."""
+        return listed(DBOS, workflow_ids=list(flows), status=OPEN, app_version=self.version)
 
     def requeue(self, flows: Collection[str]) -> None:
         """Give shared flows of ours to whoever else has what they need."""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -20,14 +20,19 @@ from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.locks import one_of
 from hardening.foundation.retrying import retrying
 from pipelines.durable.dbos.queue import WorkQueue, is_suspect, needs_of
+from pipelines.durable.dbos.system_database import holder_of
 from pipelines.durable.port import CONTENT
-from pipelines.durable.roster import Roster, WorkerRow, WorkRow
+from pipelines.durable.roster import SHARED, Roster, WorkerRow, WorkRow
 from pipelines.durable.transcript import Transcript, log_file, remove_old
 from pipelines.durable.workers import repeated
 
 LOOK_SECONDS = 0.25
 TELL_SECONDS = 3.0  # how often it is told who is there, and asked whether somebody has what our flows need
 LACK_SECONDS = 600.0  # after which a flow ends that no living worker has the needs of
+BEGIN_SECONDS = 60.0  # within which a flow begins that was taken
+QUIET_SECONDS = 600.0  # after which the worker is named that has to go on before anything of ours does
+STUCK_SECONDS = 3 * 3600.0  # after which flows end of which none went on
+APART_SECONDS = 26 * 3600.0  # the same where one of them waits more than it works, such as for a window: up to a day
 TIDY_SECONDS = 86400.0
 PATIENCE = timedelta(minutes=10)  # for a database that restarts under a step
 
@@ -61,6 +66,8 @@ class Taken:
     give_back: Callable[[], None]
     suspect: bool
     step: str = ""
+    begun: bool = False
+    since: float = field(default_factory=time.monotonic)
 
 
 class Sharing:
@@ -75,7 +82,8 @@ class Sharing:
         self._lacking: dict[tuple[str, ...], float] = {}
         self._said: set[str] = set()
         self._offered: frozenset[str] | None = None
-        self._asked_at = self._told_at = self._tidied_at = -math.inf
+        self._asked_at = self._told_at = self._tidied_at = self._rests_until = -math.inf
+        self._seen: tuple[object, float] = (None, -math.inf)  # how far our flows are, and since when
         self._takes = offer is not None
 
     @property
@@ -100,17 +108,17 @@ class Sharing:
 
     def look(self) -> None:
         """One look. What fails, such as a database that is away, is said once, and tried again at the next one."""
-        for part in (self._take, self._keep_logs, self._tell, self._tidy):
+        for part in (self._give_back, self._take, self._keep_logs, self._tell, self._tidy):
             try:
                 part()
             except Exception as error:  # nobody would see it end this thread
-                self._say_once(error)
+                what = error.message if isinstance(error, GoldsmithError) else f"{type(error).__name__}: {error}"
+                self._say_once(f"sharing work: {what}")
 
-    def _say_once(self, error: Exception) -> None:
-        what = error.message if isinstance(error, GoldsmithError) else f"{type(error).__name__}: {error}"
+    def _say_once(self, what: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            say(f"sharing work: {what}")
+            say(what)
 
     def stop(self) -> None:
         """Take nothing more."""
@@ -158,12 +166,28 @@ class Sharing:
         if not self._lent or (self._offer and self._asked_at == -math.inf):  # it is not known yet what we can
             return
         waiting: dict[tuple[str, ...], list[str]] = {}
-        for flow in self._queue.waiting():
-            if flow.workflow_id in self._lent:
+        lent = self._queue.still_open(tuple(self._lent))
+        for flow in lent:
+            if holder_of(flow) == SHARED:
                 waiting.setdefault(needs_of(flow), []).append(flow.workflow_id)
         living = self._roster.living()
         for needs in (*waiting, *(self._lacking.keys() - waiting.keys())):
             self._look_for(needs, waiting.get(needs, ()), living)
+        self._watch(lent)
+
+    def _watch(self, lent: Sequence[WorkflowStatus]) -> None:
+        """Name what holds flows of ours up where none of them goes on, and end them where that lasts."""
+        works = self._roster.work([flow.workflow_id for flow in lent])
+        steps = {name: (work.step, work.since) for name, work in works.items() if work.step}
+        if (state := ({flow.workflow_id for flow in lent}, steps)) != self._seen[0]:
+            self._seen = state, time.monotonic()
+        quiet = time.monotonic() - self._seen[1]
+        apart = self._offer and any(flow.name in self._offer.apart for flow in lent)
+        for flow in lent if quiet >= QUIET_SECONDS else ():
+            what = held_up(flow, works.get(flow.workflow_id))
+            self._say_once(what)
+            if quiet >= (APART_SECONDS if apart else STUCK_SECONDS):
+                self._queue.give_up(flow.workflow_id, what)
 
     def _look_for(self, needs: tuple[str, ...], flows: Sequence[str], living: Iterable[WorkerRow]) -> None:
         """Tell once that no living worker has what `flows` of ours need, and end them where that lasts."""
@@ -220,6 +244,22 @@ class Sharing:
             self._over.append(taken)  # the thread that looks keeps the rest of its log
             taken.give_back()
 
+    def begins(self, flow: str) -> None:
+        """It runs here."""
+        if taken := self._taken.get(flow):
+            taken.begun = True
+
+    def _give_back(self) -> None:
+        """Let others have what we took and did not begin, and for as long take nothing that they could take."""
+        for taken in tuple(self._taken.values()):
+            if taken.begun or time.monotonic() - taken.since < BEGIN_SECONDS:
+                continue
+            if self._roster.unclaim(taken.flow, self._queue.worker):
+                self._rests_until = time.monotonic() + BEGIN_SECONDS
+                say(f"{taken.flow} did not begin here within {BEGIN_SECONDS:g} s; any worker may take it")
+            if not taken.begun:
+                self.is_over(taken.flow)
+
     @contextmanager
     def step(self, taken: Taken, name: str) -> Iterator[None]:
         """Do a step of a flow that was taken: a death in it counts, and what is said in it stands in its log."""
@@ -237,7 +277,9 @@ class Sharing:
 
     def _take(self) -> None:
         offer = self._offer
-        if not offer or not self._takes or not any(self._has_room(offer, name) for name in self._queue.known):
+        if not offer or not self._takes or time.monotonic() < self._rests_until:
+            return
+        if not any(self._has_room(offer, name) for name in self._queue.known):
             return
         if not (waiting := self._known()):
             return
@@ -274,7 +316,7 @@ class Sharing:
         self._taken[flow.workflow_id] = taken  # before its claim, after which it may begin at any moment
         row = WorkRow(flow.workflow_id, self._queue.worker, self._row.host, str(file))
         try:
-            claimed = self._roster.claim(row, self._queue.worker)
+            claimed = self._roster.claim(row)
         except BaseException:
             del self._taken[flow.workflow_id]
             give_back()
@@ -301,6 +343,18 @@ class Sharing:
 
 def _but_content(needs: Iterable[str]) -> set[str]:
     return {need for need in needs if not need.startswith(CONTENT)}
+
+
+def held_up(flow: WorkflowStatus, work: WorkRow | None) -> str:
+    """What is said of a flow that does not go on: `work` is what is known of the worker that has it, if one has."""
+    if work is None or holder_of(flow) == SHARED:
+        return f"{flow.workflow_id} still waits for a free worker with {', '.join(needs_of(flow))}"
+    does = f"is in its step {work.step}" if work.step else "does no step of it"
+    since = datetime.fromtimestamp(work.since, UTC)
+    return (
+        f"{flow.workflow_id} still waits for {work.worker} on {work.host}, which {does} since "
+        f"{since:%Y-%m-%d %H:%M} UTC; its log there is {work.file}"
+    )
 
 
 def lacking(flow: str, *, needs: Sequence[str], alone: bool, outdated: bool, other_content: bool) -> str:

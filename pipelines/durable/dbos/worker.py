@@ -113,20 +113,23 @@ class Worker:
             with failing_as_outside(ours.url):
                 asyncio.run_coroutine_threadsafe(_launch(), loop).result()
                 work_queue.open()
-            with Reaper(ours.name, ours.locks, work_queue.holders, work_queue.inherit).at_work():
-                try:
-                    with RoomOnDisk(ours.url, worker.give_up).awaited():
-                        try:
-                            with worker.sharing.at_work(), failing_as_outside(ours.url):
-                                yield worker
-                            worker.drain()
-                        finally:
-                            worker._leave()
-                            asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
-                finally:
-                    worker.unfinished = worker.sharing.leave()
-                    with suppress(OutsideError), failing_as_outside(ours.url):
-                        work_queue.close()
+            reaper = Reaper(ours.name, ours.locks, work_queue.holders, work_queue.inherit, work_queue.restore)
+            try:
+                with reaper.at_work():
+                    try:
+                        with RoomOnDisk(ours.url, worker.give_up).awaited():
+                            try:
+                                with worker.sharing.at_work(), failing_as_outside(ours.url):
+                                    yield worker
+                                worker.drain()
+                            finally:
+                                worker._leave()
+                                asyncio.run_coroutine_threadsafe(_forget_all(), loop).result()
+                    finally:
+                        worker.unfinished = worker.sharing.leave()
+            finally:
+                with suppress(OutsideError), failing_as_outside(ours.url):
+                    work_queue.close()
 
     def execute(self, flow: str, flow_id: str, argument: Json) -> Json:
         """Run `flow` to its end under `flow_id` and give its answer; one that exists there goes on, or has ended.
@@ -268,6 +271,7 @@ class Worker:
     def _executing(self, flow_id: str) -> Iterator[None]:
         with self._changed:
             self._carried += 1
+        self.sharing.begins(flow_id)
         try:
             yield
         finally:

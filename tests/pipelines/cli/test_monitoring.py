@@ -152,6 +152,7 @@ FIRES: dict[str, tuple[str, str, int]] = {
     ),
     "GoldsmithImageUnknown": ('goldsmith_patch_unknown_members{kind="fleet",name="shop"}', "0x9 1x99", 75),
     "GoldsmithRunFailed": ('goldsmith_last_run_exit_code{kind="night"}', "0x9 4x50", 12),
+    "GoldsmithRunHangs": ("goldsmith_running", "1x400", 362),
     "GoldsmithNightMissing": ('goldsmith_last_run_timestamp_seconds{kind="night"}', f"{300 - 26 * 3600}x50", 12),
     "GoldsmithMetricsAbsent": ("goldsmith_fleet_checked_timestamp_seconds", "0x5 stale", 30),
 }  # fmt: skip

@@ -18,7 +18,8 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
-from sqlalchemy import delete
+from dbos import DBOS
+from sqlalchemy import create_engine, delete, text
 
 from hardening.foundation.console import heard_by
 from hardening.foundation.errors import OutsideError
@@ -28,7 +29,7 @@ from pipelines.durable.dbos.system_database import SCHEMA, client_of, prepare
 from pipelines.durable.port import Json, WorkflowEngine
 from pipelines.durable.roster import KEEP_SECONDS, Roster, WorkerRow, WorkRow
 from pipelines.durable.transcript import Transcript, log_file
-from pipelines.durable.workers import session
+from pipelines.durable.workers import SPACE, session
 from tests.conftest import POSTGRES
 from tests.support.durable import State, World, look, offered, share_flow, shared_flows, work_for_others
 from tests.support.forked import call_forked, ended, start_forked
@@ -419,9 +420,9 @@ def test_a_flow_that_runs_here_is_not_taken_again(url: str, world: World, monkey
     claims: list[str] = []
     claim = Roster.claim
 
-    def counted(roster: Roster, row: Any, name: str) -> bool:
+    def counted(roster: Roster, row: Any) -> bool:
         claims.append(row.flow)
-        return claim(roster, row, name)
+        return claim(roster, row)
 
     monkeypatch.setattr(Roster, "claim", counted)
     with interrupted(Worker.launched(url, shared_flows(world), offer=offered(world.folder, "docker"))) as worker:
@@ -575,6 +576,136 @@ def test_a_dead_workers_flow_is_taken_by_one_that_lives(running_postgres: Server
     assert ended(owner) == 0
     os.kill(second.pid or 0, signal.SIGINT)
     ended(second)
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_worker_that_was_taken_for_dead_works_again(running_postgres: Server, world: World, begin: Begin) -> None:
+    """After a sleep in which its lock ended and its flow and queue were taken from it: the night does not wait for it
+    in vain.
+    """
+    url = engine_url(running_postgres.new_database())
+    asleep, owner = begin(url, "docker"), begin(url, owns='[["slow", ["docker"]]]')
+    until(lambda: world.lines("begun") == ["build slow"], "the step")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        (queue_of_it,) = connection.execute(text(f"select worker from {SCHEMA}.work")).scalars()
+        os.kill(asleep.pid or 0, signal.SIGSTOP)
+        ends = text(
+            "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and objsubid = 2 and "
+            "classid::bigint = :space and objid::bigint = (hashtext(:worker)::bigint & 4294967295)"
+        )
+        assert connection.execute(ends, {"space": SPACE, "worker": queue_of_it}).scalars().all() == [True]
+        queues = text(f"select count(*) from {SCHEMA}.queues where name = :worker")
+        until(lambda: connection.execute(queues, {"worker": queue_of_it}).scalar() == 0, "the end of its queue")
+        os.kill(asleep.pid or 0, signal.SIGCONT)
+    engine.dispose()
+    (world.folder / "go").touch()
+    assert ended(owner) == 0
+    assert world.lines("begun") == ["build slow", "build slow"]
+    os.kill(asleep.pid or 0, signal.SIGINT)
+    ended(asleep)
+
+
+@pytest.mark.needs(POSTGRES)
+def test_a_worker_that_is_taken_for_dead_claims_nothing(running_postgres: Server, world: World) -> None:
+    """Until it has its lock and its queue again: what it claimed meanwhile would never begin."""
+    url = engine_url(running_postgres.new_database())
+    with interrupted(Worker.launched(url, shared_flows(world))) as worker:
+        worker.begin("share", "s1", [["a", ["docker"]]])
+        until(worker._work_queue.waiting, "the shared flow")
+        roster = worker._work_queue.roster
+        row = WorkRow("s1/a", "back", "builder", "/log")
+        assert not roster.claim(row)
+        with session(url, "back"):
+            assert not roster.claim(row)
+            DBOS.register_queue("back")
+            assert roster.claim(row)
+        DBOS.delete_queue("back")
+
+
+def test_a_flow_that_was_taken_and_does_not_begin_goes_back(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may take it, and its place is free; who took it in vain leaves the next ones to them for a while."""
+    monkeypatch.setattr(queue.WorkQueue, "open", lambda _self: None)  # so nothing begins
+    monkeypatch.setattr(sharing, "LOOK_SECONDS", 3600.0)
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    with interrupted(Worker.launched(url, shared_flows(world), offer=offered(world.folder, "docker"))) as worker:
+        worker.begin("share", "s1", [["a", ["docker"]]])
+        until(worker._work_queue.waiting, "the shared flow")
+        worker.sharing.look()
+        worker.sharing.look()
+        assert worker.sharing.taken("s1/a")
+        assert not worker._work_queue.waiting()
+        monkeypatch.setattr(sharing, "BEGIN_SECONDS", 0.0)
+        worker.sharing._give_back()
+        assert [flow.workflow_id for flow in worker._work_queue.waiting()] == ["s1/a"]
+        assert worker.sharing.taken("s1/a") is None
+        place = one_of(world.folder / "places", 1)
+        assert place
+        place()
+        worker.sharing._rests_until = time.monotonic() + 3600
+        worker.sharing.look()
+        assert worker.sharing.taken("s1/a") is None
+    assert world.lines("begun") == []
+
+
+@pytest.mark.needs(POSTGRES)
+def test_who_waits_for_a_worker_that_hangs_says_for_whom_and_ends(
+    running_postgres: Server,
+    world: World,
+    begin: Begin,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A step that never ends is named with its worker, and after the limit its flow ends: nothing waits for ever."""
+    url = engine_url(running_postgres.new_database())
+    hangs = begin(url, "docker")
+    with Worker.launched(url, shared_flows(world)) as worker:
+        worker.begin("share", "s1", [["slow", ["docker"]]])
+        until(lambda: world.lines("begun") == ["build slow"], "the step")
+        monkeypatch.setattr(sharing, "QUIET_SECONDS", 0.0)
+        worker.sharing._watch(worker._work_queue.still_open(["s1/slow"]))
+        assert (seen := look(url, "s1"))
+        assert seen.state is State.OPEN
+        monkeypatch.setattr(sharing, "STUCK_SECONDS", 0.0)
+        until(lambda: (seen := look(url, "s1")) and seen.state is State.DONE, "the end")
+        seen = look(url, "s1")
+        assert seen
+        (message,) = seen.answer
+    assert message.startswith("s1/slow still waits for")
+    assert "which is in its step build slow since" in message
+    assert message in capfd.readouterr().err
+    (world.folder / "go").touch()
+    os.kill(hangs.pid or 0, signal.SIGINT)
+    ended(hangs)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("build", sharing.STUCK_SECONDS), ("roll", sharing.APART_SECONDS)])
+def test_only_flows_of_which_none_goes_on_end(name: str, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step that begins or ends puts it off; one that waits for a window may take a day longer."""
+    clock = [0.0]
+    monkeypatch.setattr(sharing.time, "monotonic", lambda: clock[0])
+    work = MagicMock(worker="w")
+    ours = sharing.Sharing(work, replace(offered(Path(), "docker"), apart={"roll": 1}))
+    flow: Any = SimpleNamespace(
+        workflow_id="s1/a", name=name, status="PENDING", executor_id="other", queue_name="other",
+        attributes={queue.NEEDS: ["docker"]},
+    )  # fmt: skip
+    for step in ("build a", "judge a"):
+        work.roster.work.return_value = {"s1/a": WorkRow("s1/a", "other", "builder", "/log", step, 0.0)}
+        ours._watch([flow])
+        clock[0] += limit - 1
+        ours._watch([flow])
+    assert not work.give_up.called
+    clock[0] += 1
+    ours._watch([flow])
+    ((given_up, why),) = (call.args for call in work.give_up.call_args_list)
+    assert given_up == "s1/a"
+    assert why == (
+        "s1/a still waits for other on builder, which is in its step judge a since 1970-01-01 00:00 UTC; its log there "
+        "is /log"
+    )
 
 
 @pytest.mark.needs(POSTGRES)
