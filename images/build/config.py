@@ -12,6 +12,8 @@ from hardening.foundation.hashing import canonical
 from images.model import Definition, Healthcheck
 from images.store.fields import ANOTHER
 
+# A label may make a container a fleet's member or give it a network role: of a base, only these go over.
+INHERITED_LABELS = tuple(f"org.opencontainers.image.{name}" for name in ("authors", "licenses", "vendor"))
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -54,6 +56,8 @@ def _runtime(definition: Definition, base: dict[str, Any]) -> dict[str, Any]:
     config["Env"] = _environment(base.get("Env") or [f"PATH={PATH}"], definition.environment)
     if definition.entrypoint:
         config.pop("Cmd", None)
+    labels = {key: text for key, text in (base.get("Labels") or {}).items() if key in INHERITED_LABELS}
+    config.pop("Labels", None)
     ports: dict[str, Any] = {port if "/" in port else f"{port}/tcp": {} for port in definition.ports}
     given = {
         "User": definition.user,
@@ -62,7 +66,7 @@ def _runtime(definition: Definition, base: dict[str, Any]) -> dict[str, Any]:
         "Cmd": list(definition.command),
         "ExposedPorts": {**(base.get("ExposedPorts") or {}), **ports},
         "StopSignal": definition.stop_signal,
-        "Labels": {**(base.get("Labels") or {}), **definition.labels},
+        "Labels": {**labels, **definition.labels},
         "Healthcheck": _healthcheck(definition.healthcheck, base),
     }
     return {**config, **{key: value for key, value in given.items() if value}}

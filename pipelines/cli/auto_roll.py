@@ -41,7 +41,7 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
         except Exception as error:
             known = as_ours(f"fleet {fleet}", error)
             return AutoLine(fleet=fleet, outcome=ended_by(known), detail=known.message), known
-        return line, line.unjudged
+        return line, line.refused
 
     if len(names) == 1:
         answers = [ended(names[0])]

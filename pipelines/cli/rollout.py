@@ -351,7 +351,7 @@ def show_plan(planned: tuple[RollOutput, ApprovedPlan], *, as_json: bool, as_mar
 def show_roll(
     roll: RollOutput, *, as_json: bool, file: str = "", as_owner: bool = False, adopt: Sequence[str] = ()
 ) -> int:
-    """Print a rollout, planned (in `file`, if anywhere) or done; exit code 3 where it failed.
+    """Print a rollout, planned (in `file`, if anywhere) or done; exit code 3 where it failed or an owner must act.
 
     What to type then repeats what was given: the members to `adopt`, the plan's file, and that the owner acts alone.
     """
@@ -359,7 +359,7 @@ def show_roll(
         print_json(to_json(roll))
     else:
         _print_roll(roll, file, adopt, as_owner=as_owner)
-    return 3 if roll.failure else 0
+    return 3 if roll.failure or roll.neglected else 0
 
 
 def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: bool) -> None:
@@ -372,12 +372,14 @@ def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: 
     for columns, rows in tables(roll):
         if rows:
             out().print()
-            print_table(columns, rows)
+            print_table(columns, [[*cells, last.splitlines()] for *cells, last in rows])  # of a note
     if (changes := changed(roll)) and not roll.rollout:
         out().print()
         print_text(changes)
     for why, names in by_reason((skip.member, skip.why) for skip in roll.skipped).items():
         print_text([f"skipped: {', '.join(names)}: {why}"])
+    for why, names in by_reason((one.member, one.why) for one in roll.neglected).items():
+        print_text([f"their owner must act: {', '.join(names)}: {why}"])
     for one in roll.groups:
         _print_instead(one)
     if roll.rollout:

@@ -107,7 +107,8 @@ class RollOutput(Line):
     person has to change elsewhere, lest that undo it. `needs_approval`: another user must approve the plan first.
     `rehearsed`: each new member is tried beside the old one first. `ends_at`: when the last wave of members has baked,
     as predicted, if nothing goes wrong and nobody is waited for. Of the members that are replaced `deadlines_met` are
-    so by their deadlines, `overdue` were past them before, and the others are `late`.
+    so by their deadlines, `overdue` were past them before, and the others are `late`. `neglected`: those for which
+    their owner must act, since they do not run, or are overdue and skipped.
     """
 
     fleet: str
@@ -132,6 +133,7 @@ class RollOutput(Line):
     deadlines_met: int = 0
     overdue: int = 0
     late: tuple[LateLine, ...] = ()
+    neglected: tuple[SkipLine, ...] = ()
 
 
 def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput:
@@ -164,6 +166,7 @@ def roll_output(plan: Plan, outcome: RolloutOutcome | None = None) -> RollOutput
         deadlines_met=plan.deadlines_met,
         overdue=plan.overdue,
         late=tuple(map(LateLine.of, plan.late)),
+        neglected=tuple(map(SkipLine.of, plan.neglected)),
         rollout=outcome.state.id if outcome else "",
         failure=outcome.state.failure if outcome else "",
     )

@@ -29,6 +29,22 @@ def managed_by(labels: Iterable[str]) -> str:
     return next((name for prefix, name in MANAGERS.items() if any(key.startswith(prefix) for key in labels)), "")
 
 
+def given_labels(labels: Mapping[str, str], of_image: Mapping[str, str] | None) -> dict[str, str]:
+    """The labels of a container without its image's: the engine merges both, so that one that was given with the very
+    value that it has in the image does not count either.
+    """
+    return {key: value for key, value in labels.items() if (of_image or {}).get(key) != value}
+
+
+def of_the_image(name: str, selector: Mapping[str, str], given: Mapping[str, str]) -> str:
+    """The warning about a container that has the labels of a selector, but some from its image."""
+    doubtful = ", ".join(f"{key}={value}" for key, value in selector.items() if given.get(key) != value)
+    return (
+        f"{name} is left out: its image sets {doubtful} too, or is unknown here, and only labels of the container "
+        "itself count; build the image without that label, or start the container with another"
+    )
+
+
 def lender(mode: str | None) -> str:
     """The id or name of the container whose namespace a mode of Docker, as NetworkMode, shares; empty: no container's.
 
@@ -52,7 +68,8 @@ class Member:
     at all. `zone` is where it stands, empty where its kind knows no zones. `exact` is the reference, by digest or id,
     that a rollback goes to. `group` is the group whose service replaces it; empty: we step it. `beside` is the group
     that starts it again with another container, which it rolls. `defined_in` is what else defines it and would undo the
-    replacement, unless it names the new image as well.
+    replacement, unless it names the new image as well. `stopped`: it does not run. `claimed_by`: another fleet that
+    selects it.
     """
 
     id: str
@@ -71,6 +88,8 @@ class Member:
     group: str = ""
     defined_in: str = ""
     beside: str = ""
+    stopped: bool = False
+    claimed_by: str = ""
 
     @property
     def known_by(self) -> tuple[str, ...]:

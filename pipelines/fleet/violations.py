@@ -23,6 +23,7 @@ from images.artifact import Release
 from images.registry.references import qualified
 from pipelines.fleet.members import Followed, Member, Provenance
 
+CLAIMED = "claimed"  # the rule that a member of two fleets breaks
 HOLDS = ("revoked_at", "superseded_since", "refused_since")  # since when: what is not so has no such day
 BARE_ID = re.compile("(sha256:)?[0-9a-f]*")  # an image by its id, of which no registry is known
 
@@ -92,6 +93,9 @@ class FleetJudge:
         if origin.unread:
             reasons = (unread(subject, origin.unread, self._now, "its image"), *reasons)
             member = replace(member, cannot_roll=member.cannot_roll or origin.unread)
+        if member.claimed_by:
+            reasons = (claimed(subject, member.claimed_by, self._now), *reasons)
+            member = replace(member, cannot_roll=reasons[0].what)
         return Judged(member, origin, reasons, observed.now if observed else None)
 
     def as_started(self, one: Judged, facts: Facts) -> tuple[Reason, ...]:
@@ -115,6 +119,16 @@ def unread(subject: str, why: str, now: datetime, called: str = "it") -> Reason:
         rule=UNREAD, subject=subject, enforcement=Enforcement.ENFORCE,
         what=f"{called} could not be read: {why}", why="a place that cannot be read counts as non-compliant",
         todo="fix the access to it, and check again", since=now, deadline=now,
+    )  # fmt: skip
+
+
+def claimed(subject: str, fleet: str, now: datetime) -> Reason:
+    """The reason against a member of two fleets: neither judges it alone, and both would replace it."""
+    return Reason(
+        rule=CLAIMED, subject=subject, enforcement=Enforcement.ENFORCE,
+        what=f"the fleet {fleet} selects it too", why="two fleets would replace one member against each other",
+        todo=f"change the selector of one of the two fleets, or start the member without the labels of {fleet}",
+        since=now, deadline=now,
     )  # fmt: skip
 
 

@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from hardening.foundation.console import say
 from images.engine import engine
 from pipelines.fleet.docker.inventory import outside
-from pipelines.fleet.members import lender
+from pipelines.fleet.members import given_labels, lender, of_the_image
 from pipelines.network.docker_networks import ICC, LABEL, EngineNetwork, EngineStep, SeenContainer, SeenEngine
 from pipelines.network.model import Network
 
@@ -21,12 +22,12 @@ def read_engine(host: str, network: Network) -> SeenEngine:
     with outside("listing networks and containers", host):
         api = engine(host).api
         networks, containers = api.networks(), api.containers(all=True)
+        images = {one["Id"]: one.get("Labels") or {} for one in api.images(all=True)}
     roles = {name: role.containers for name, role in network.roles.items() if role.containers}
     ours = {one["Name"] for one in networks if LABEL in (one.get("Labels") or {})}
     mine, others, guests = list[SeenContainer](), dict[str, set[str]](), dict[str, set[str]]()
     for shown in containers:
-        labels = (shown.get("Labels") or {}).items()
-        role = next((name for name, its in roles.items() if its.items() <= labels), "")  # of one at most: model.py
+        role = _role(shown, roles, images.get(str(shown.get("ImageID"))))
         seen = _seen(shown, role)
         if role:
             mine.append(seen)
@@ -41,6 +42,19 @@ def read_engine(host: str, network: Network) -> SeenEngine:
         shown_networks, frozenset(ours), tuple(sorted(mine, key=lambda one: one.name)),
         {name: frozenset(names) for name, names in others.items()},
     )  # fmt: skip
+
+
+def _role(
+    shown: Mapping[str, Any], roles: Mapping[str, Mapping[str, str]], of_image: Mapping[str, str] | None
+) -> str:
+    """The role of a container by its own labels; none where its image sets them too, or is not known any more."""
+    labels = shown.get("Labels") or {}
+    role = next((name for name, its in roles.items() if its.items() <= labels.items()), "")  # of one at most: model.py
+    given = {} if of_image is None else given_labels(labels, of_image)
+    if role and not roles[role].items() <= given.items():
+        say(f"the role {role}: {of_the_image(str(shown['Names'][0]).lstrip('/'), roles[role], given)}")
+        return ""
+    return role
 
 
 def _network(shown: Mapping[str, Any]) -> EngineNetwork:

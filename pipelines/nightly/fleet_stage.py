@@ -66,7 +66,7 @@ def bring_into_policy(context: Context, name: str) -> AutoLine:
 def look_at(context: Context, name: str) -> tuple[str, str, RefusedError | None]:
     """What a night would do with a fleet, and what is wrong where nothing was judged."""
     line = _automated(context, name, context.now + WAITS, apply=False)
-    return line.outcome, line.detail, line.unjudged
+    return line.outcome, line.detail, line.refused
 
 
 def _automated(context: Context, name: str, until: datetime, *, apply: bool, tells: bool = False) -> AutoLine:

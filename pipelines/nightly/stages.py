@@ -196,7 +196,7 @@ class WorldStages(NightStages):
 
         def act() -> tuple[str, str, GoldsmithError | None]:
             line = bring_into_policy(self.at(order), name)
-            return line.outcome, line.detail, line.unjudged
+            return line.outcome, line.detail, line.refused
 
         return with_failure("fleet", name, act)
 

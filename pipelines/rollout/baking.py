@@ -9,6 +9,7 @@ from functools import partial
 
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.text import last_line
 from pipelines.fleet.members import Key, Read
 from pipelines.fleet.port import Group, Progress, Watched
 from pipelines.rollout.state import Cause, DesiredState, Event, MemberState, OperatorCommands, Phase, RolloutStage
@@ -282,7 +283,8 @@ def look(read: Callable[[], Read]) -> HealthLook:
 async def evidence(work: MemberContext, texts: Sequence[str]) -> str:
     """The last reads, and the last lines that the new instance printed."""
     log = await work.runner.look(f"read the log of {work.order.name}", lambda: _log(work))
-    return "\n".join([*(f"health: {text}" for text in texts), *(f"log: {line}" for line in log.splitlines())])
+    health = (f"health: {last_line(text)}" for text in texts)
+    return "\n".join([*health, *(f"log: {line}" for line in log.splitlines())])
 
 
 def _log(work: MemberContext) -> str:

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from hardening.foundation.durations import shown
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.text import many
+from hardening.model import Enforcement
 from hardening.runtime import NAMES
 from images.registry.references import one_repository
 from pipelines.fleet.calendar import RunningRule, share
@@ -74,6 +75,7 @@ def plan(
         for one in violating
     }
     left |= {member: "; ".join(change.breaks) for member, change in changes.items() if change.breaks}
+    left |= {one.member.id: why for one in violating if not left[one.member.id] and (why := _last(judged, left, one))}
     rolled = [one for one in violating if not left[one.member.id]]
     refuse_surge(fleet, violating, left)
     needed = calls(fleet, (one.member.id for one in rolled))
@@ -96,7 +98,33 @@ def plan(
         rehearsed=fleet.kind is FleetKind.DOCKER and fleet.limits.method is Method.IN_PLACE and fleet.limits.rehearsal,
         ends_at=predicted.ends_at if made else None,
         late=predicted.late,
+        neglected=neglected(judged, left, now),
     )
+
+
+def _last(judged: Sequence[Judged], left: Mapping[str, str], one: Judged) -> str:
+    """Why the last member that serves is left alone where others do not run and are not replaced; empty for any other.
+
+    In its place there would be no other if its replacement fails, although the fleet has several.
+    """
+    serving = [other.member.id for other in judged if other.member.healthy or not left.get(other.member.id, "it stays")]
+    down = [other.member.name for other in judged if other.member.stopped and other.member.id not in serving]
+    if not down or serving != [one.member.id]:
+        return ""
+    return f"it is the last that serves of {many(len(judged), 'member')}: start or remove {', '.join(down[:3])} first"
+
+
+def neglected(judged: Sequence[Judged], left: Mapping[str, str], now: datetime) -> tuple[Skip, ...]:
+    """The members that do not run, and those past an enforced deadline that are left alone, each with why."""
+    found = list[Skip]()
+    for one in judged:
+        ends = [r.deadline for r in one.violations if r.deadline and r.enforcement is Enforcement.ENFORCE]
+        why = left.get(one.member.id, "")
+        if one.member.stopped:
+            found.append(Skip(one.member.id, one.member.cannot_roll or "it does not run"))
+        elif why and ends and min(ends) <= now:
+            found.append(Skip(one.member.id, f"overdue since {min(ends):%Y-%m-%d %H:%M} UTC, and skipped: {why}"))
+    return tuple(found)
 
 
 def _room(fleet: Fleet, judged: Sequence[Judged], needed: Sequence[Calls], rolled: int) -> Room:
@@ -304,7 +332,8 @@ def _another_image(one: Judged, target: ReplacementImage, adopt: Sequence[str]) 
     if target.digest in member.known_by and not one.drifted:
         who = "its maker rebuilds it" if target.followed else "its owner rebuilds it on the newer base"
         return f"{target.reference} has no newer digest yet: {who}"
-    if not _adopted(member, adopt) and not one_repository(member.image, target.reference):
+    was_tagged = tag is not None and tag.seen is not None and BARE_ID.fullmatch(member.image)
+    if not _adopted(member, adopt) and not was_tagged and not one_repository(member.image, target.reference):
         return f"it runs another image than {repository(target.reference)}; --adopt takes it over on purpose"
     return ""
 

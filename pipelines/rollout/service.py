@@ -22,7 +22,7 @@ from pipelines.durable.port import Flow
 from pipelines.durable.workers import LostError
 from pipelines.fleet.members import BACK
 from pipelines.fleet.model import Approval
-from pipelines.fleet.violations import MemberVerdict, in_words, verdict_of
+from pipelines.fleet.violations import Judged, in_words, verdict_of
 from pipelines.rollout.admission import outlasts
 from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
 from pipelines.rollout.approved_plan import ApprovedPlan, digest
@@ -31,8 +31,8 @@ from pipelines.rollout.deployments import record, recording
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
-from pipelines.rollout.plan import adoptions, by_reason
-from pipelines.rollout.plan_model import Plan
+from pipelines.rollout.plan import adoptions, by_reason, neglected
+from pipelines.rollout.plan_model import Plan, Skip
 from pipelines.rollout.rollout_store import View, commands_of, view
 from pipelines.rollout.schedule import Hold
 from pipelines.rollout.session import FleetSession, check
@@ -254,17 +254,24 @@ def _flows(
 
 class AutoLine(Line):
     """`roll.auto`: one fleet. `outcome`: empty, compliant, planned, waits (for approval, or for more than a day until a
-    window opens or a freeze ends), skipped, rolled, refused, failed.
+    window opens or a freeze ends), skipped, rolled, refused, failed. `neglected`: the members for which their owner
+    must act, since they do not run, or are overdue and skipped; with the reason of each.
     """
 
     fleet: str
     outcome: str
     detail: str
     rollout: str = ""
+    neglected: dict[str, str] = {}
 
     @property
-    def unjudged(self) -> RefusedError | None:
-        """What is wrong where nothing was judged; None where something was."""
+    def refused(self) -> RefusedError | None:
+        """What is wrong where nothing was judged, or members are neglected; None where all is well."""
+        if self.neglected:
+            names = ", ".join(name.rpartition("/")[2] for name in self.neglected)
+            what = f"{self.fleet}: no rollout brings these members back into service or policy: {names}"
+            told = "\n".join(f"{name.rpartition('/')[2]}: {why}" for name, why in self.neglected.items())
+            return RefusedError(what, evidence=told, hint="./goldsmith fleet.explain MEMBER shows what to do")
         if self.outcome != "empty":
             return None
         hint = "do the fleet's selector and labels match? delete the file of a fleet that is meant to be empty"
@@ -299,9 +306,12 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False, until: date
 
     seen = found(tell=apply)
     try:
-        line = _over(at, last.outcome, seen) if last else _rolled(at, verdicts, seen, until, apply=apply)
+        if last:
+            line = _over(at, last.outcome, seen, neglected(judged, {}, at.now()))
+        else:
+            line = _rolled(at, judged, seen, until, apply=apply)
     except HeldBackError as error:
-        return _line(at, "waits", f"{seen}; {error.message}")
+        return _line(at, "waits", f"{seen}; {error.message}", neglected(judged, {}, at.now()))
     except RefusedError:
         if tells:
             found(tell=True)
@@ -311,31 +321,29 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False, until: date
     return line
 
 
-def _rolled(
-    at: FleetSession, verdicts: Sequence[MemberVerdict], found: str, until: datetime, *, apply: bool
-) -> AutoLine:
-    if not verdicts:
+def _rolled(at: FleetSession, judged: Sequence[Judged], found: str, until: datetime, *, apply: bool) -> AutoLine:
+    if not judged:
         return _line(at, "empty", f"{found}; nothing was judged")
-    if all(one.good for one in verdicts):
-        return _line(at, "compliant", found)
+    if all(verdict_of(one).good for one in judged):
+        return _line(at, "compliant", found, neglected(judged, {}, at.now()))
     if at.fleet.approval is Approval.REQUIRED:
         return _ask(at, found, apply=apply)
     plan, outcome = start(at, apply=apply, automated=True, until=until)
     if outcome:
-        return _over(at, outcome, found, f"{_and_left(plan)}{_and_late(plan)}")
+        return _over(at, outcome, found, plan.neglected, f"{_and_left(plan)}{_and_late(plan)}")
     if many := len(plan.names):
         hold = _held(at, until)
         waits = f"; {_until(hold)}" if hold else ""
         detail = f"{found}; {many} would be replaced{waits}{_and_left(plan)}{_and_late(plan)}"
-        return _line(at, "waits" if hold else "planned", detail)
-    return _line(at, "skipped", f"{found}{_and_left(plan)}")
+        return _line(at, "waits" if hold else "planned", detail, plan.neglected)
+    return _line(at, "skipped", f"{found}{_and_left(plan)}", plan.neglected)
 
 
-def _over(at: FleetSession, outcome: RolloutOutcome, found: str, more: str = "") -> AutoLine:
+def _over(at: FleetSession, outcome: RolloutOutcome, found: str, left: Sequence[Skip], more: str = "") -> AutoLine:
     """The line of a rollout that is over. Raises RefusedError where it failed."""
     if outcome.state.failure:
         raise RefusedError(f"{outcome.state.id}: {outcome.state.failure}")
-    return _line(at, "rolled", f"{found}; {outcome.state.note}{more}", outcome.state.id)
+    return _line(at, "rolled", f"{found}; {outcome.state.note}{more}", left, outcome.state.id)
 
 
 def _held(at: FleetSession, until: datetime) -> Hold | None:
@@ -351,21 +359,21 @@ def _ask(at: FleetSession, found: str, *, apply: bool) -> AutoLine:
     """Write the plan down for whoever approves it, and tell people."""
     document = plan_all(at, automated=True)
     if not document.plan.parts:
-        return _line(at, "skipped", f"{found}{_and_left(document.plan)}")
+        return _line(at, "skipped", f"{found}{_and_left(document.plan)}", document.plan.neglected)
     name = at.fleet.name
     do = f"./goldsmith roll.plan {name} --output FILE, and let somebody approve it"
     if apply:
         file = at.context.settings.state_dir / "plans" / f"{at.fleet.name}.json"
         do = f"./goldsmith roll.start {name} --plan {file} --apply"
         if _approved(at, file):
-            return _line(at, "waits", f"{found}; its plan is approved: {do}")
+            return _line(at, "waits", f"{found}; its plan is approved: {do}", document.plan.neglected)
         file.parent.mkdir(parents=True, exist_ok=True)
         file_plan(at.context, document, file)
         do = f"./goldsmith roll.approve {name} --plan {file}, then {do}"
     detail = f"{found}{_and_left(document.plan)}{_and_late(document.plan)}; approval is required: {do}"
     if apply:
         notifier(at.context.settings)(Message(Event.APPROVAL, at.fleet.name, "", detail, at.now()))
-    return _line(at, "waits", detail)
+    return _line(at, "waits", detail, document.plan.neglected)
 
 
 def _approved(at: FleetSession, file: Path) -> bool:
@@ -399,5 +407,6 @@ def _and_late(plan: Plan) -> str:
     return f"; later than the deadline: {told}" if told else ""
 
 
-def _line(at: FleetSession, outcome: str, detail: str, rollout: str = "") -> AutoLine:
-    return AutoLine(fleet=at.fleet.name, outcome=outcome, detail=detail, rollout=rollout)
+def _line(at: FleetSession, outcome: str, detail: str, left: Sequence[Skip] = (), rollout: str = "") -> AutoLine:
+    told = {one.member: one.why for one in left}
+    return AutoLine(fleet=at.fleet.name, outcome=outcome, detail=detail, rollout=rollout, neglected=told)

@@ -11,6 +11,7 @@ from typing import assert_never
 
 from hardening.catalog import load_waivers
 from hardening.foundation.content import find_content
+from hardening.foundation.engine_address import place
 from hardening.foundation.errors import MalformedError, OutsideError
 from hardening.foundation.settings import pretended
 from hardening.model import Waiver
@@ -23,7 +24,7 @@ from images.ledger.runtime_history import KnownLines
 from images.registry.answers import NotFoundError
 from images.registry.login import auth_config
 from images.trust.verification import UntrustedError
-from pipelines.fleet.catalog import load_fleet
+from pipelines.fleet.catalog import load_fleet, load_fleets
 from pipelines.fleet.docker.connecting import open_host, require_ways
 from pipelines.fleet.docker.hosts import HostsFleet
 from pipelines.fleet.docker.images import registered
@@ -332,12 +333,23 @@ def _docker_members(fleet: Fleet, context: Context) -> DockerFleet | HostsFleet:
     require_ways(fleet.docker.addresses, ways)
     connect = partial(open_host, ways=ways)
     if not hosts:
-        return DockerFleet(fleet, fleet_host(context), *known)
+        engine = fleet_host(context)
+        return DockerFleet(fleet, engine, *known, rivals=_rivals(fleet, context, engine))
 
     def opened(host: str, label: str) -> DockerFleet:
-        return DockerFleet(fleet, host, *known, label if len(hosts) > 1 else "", connect)
+        others = _rivals(fleet, context, host)
+        return DockerFleet(fleet, host, *known, label if len(hosts) > 1 else "", connect, others)
 
     return HostsFleet(fleet, opened, ways.read_within)
+
+
+def _rivals(fleet: Fleet, context: Context, engine: str) -> list[Fleet]:
+    """The other Docker fleets that have members on the engine at this address."""
+    others = [one for one in load_fleets(context.settings.roots).values() if one.kind is fleet.kind]
+    local = not fleet.docker.hosts or engine.startswith("unix:")  # else the engine of the settings need not be there
+    own = {place(fleet_host(context))} if local else set[str]()
+    here = {one.name: {at.label for at in one.docker.addresses} or own for one in others}
+    return [one for one in others if one.name != fleet.name and place(engine) in here[one.name]]
 
 
 def _last_seen(fleet: Fleet, context: Context) -> set[str]:

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.text import bounded
 from images.documents import from_json, to_json
 from pipelines.durable.port import Json, WorkflowEngine
 from pipelines.fleet.members import Key
@@ -224,7 +225,7 @@ class StepContext:
     async def end(self, phase: Phase, note: str = "", failure: str = "", cause: Cause | None = None) -> MemberState:
         """Write down how it ended, or that the new version serves; a `cause` is told in its own words."""
         kept = "; ".join(part for part in (self.state.note, note or (SAID[cause] if cause else "")) if part)
-        self.state = replace(self.state, phase=phase, note=kept, failure=failure, cause=cause)
+        self.state = replace(self.state, phase=phase, note=bounded(kept), failure=bounded(failure), cause=cause)
         await self.runner.note(f"{phase} {self.state.name}", lambda: self.save(phase))
         return self.state
 

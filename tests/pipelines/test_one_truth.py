@@ -156,7 +156,8 @@ def _nothing(policy: str) -> Any:
 def _night_agrees(night: AutoLine, said: str, bad: list[MemberLine], lines: list[MemberLine]) -> None:
     assert night.detail.startswith(said)
     assert (night.outcome == "compliant") == (bool(lines) and not bad)
-    assert (night.outcome == "empty") == (not lines) == (night.unjudged is not None)
+    assert (night.outcome == "empty") == (not lines)
+    assert (night.refused is not None) == (not lines or bool(night.neglected))
     if bad:
         assert night.detail.startswith(f"{len(bad)} of {len(lines)} member(s) ")
 

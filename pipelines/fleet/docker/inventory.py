@@ -21,13 +21,27 @@ import urllib3.exceptions
 from requests.exceptions import ReadTimeout
 
 from hardening.foundation.asking import AT_ONCE, ask_each
+from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, MalformedError, OutsideError, RefusedError
 from hardening.foundation.limits import CHUNK, ENGINE_ANSWER
+from hardening.foundation.text import last_line
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import Json, Ownership
 from pipelines.fleet.docker.images import Images
 from pipelines.fleet.health import ask
-from pipelines.fleet.members import AT, MEMBER, OLD, ROLLOUT, Key, Member, Read, managed_by, protection
+from pipelines.fleet.members import (
+    AT,
+    MEMBER,
+    OLD,
+    ROLLOUT,
+    Key,
+    Member,
+    Read,
+    given_labels,
+    managed_by,
+    of_the_image,
+    protection,
+)
 from pipelines.fleet.model import Fleet, Health
 
 
@@ -130,12 +144,12 @@ class ContainerInventory:
     """The containers of one engine. What never changes in a container is queried once, the rest in one list.
 
     `account` is what the engine calls its machine; `host` what a fleet of several hosts calls this one, else empty.
-    `recorded`: the names of the members that the fleet was last seen with.
+    `recorded`: the names of the members that the fleet was last seen with; `rivals`: the other fleets of this engine.
     """
 
     def __init__(
         self, api: Any, fleet: Fleet, account: str, images: Images, recorded: Callable[[], Collection[str]],
-        host: str = "",
+        host: str = "", rivals: Sequence[Fleet] = (),
     ) -> None:  # fmt: skip
         self._api = api
         self._fleet = fleet
@@ -144,6 +158,8 @@ class ContainerInventory:
         self._images = images
         self._recorded = recorded
         self._seen: dict[str, Json] = {}
+        self._rivals = rivals
+        self._left_out = set[str]()
 
     def members(self, only: str = "") -> tuple[Member, ...]:
         """Every member, or the one with this name. Each is asked how it is at the same time as the others."""
@@ -170,12 +186,28 @@ class ContainerInventory:
     def _is_member(self, container: Json) -> bool:
         """Whether it carries the fleet's labels, is no rollout's work in progress, and runs or should run."""
         labels, name = container_spec.labels_of(container), container_spec.name(container)
-        rollout = labels.get(ROLLOUT)
-        preparing = rollout is not None and name.endswith(f".{rollout}")
-        if preparing or not self._fleet.selects(labels):
+        if not self._fleet.selects(labels):
+            return False
+        given = self._given(container)
+        rollout = given.get(ROLLOUT)
+        if rollout is not None and name.endswith(f".{rollout}"):  # it is being prepared
+            return False
+        if not self._fleet.selects(given):
+            if container["Id"] not in self._left_out:
+                say(f"{self._fleet.name}: {of_the_image(name, self._fleet.selector, given)}")
+            self._left_out.add(container["Id"])
             return False
         status = container["State"]["Status"]
         return status in container_spec.RUNNING or (status in ENDED and OLD not in name and self._should_run(container))
+
+    def _given(self, container: Json) -> dict[str, str]:
+        """The labels of the container itself; all where its image is not known: it is then replaced by nothing."""
+        image, _ = self._image(container)
+        return given_labels(container_spec.labels_of(container), (image.get("Config") or {}).get("Labels"))
+
+    def _claim(self, given: Json) -> str:
+        """The other fleet of this engine that selects a container with these labels; empty: none does."""
+        return next((other.name for other in self._rivals if other.selects(given)), "")
 
     def _should_run(self, container: Json) -> bool:
         """Whether one that has ended should run: by its restart policy, or because we know it as a member.
@@ -215,6 +247,8 @@ class ContainerInventory:
             zone=self._host,
             forced_in_place=container_spec.forced_in_place(container, self._fleet.limits.shared_mounts),
             cannot_roll=container_spec.cannot_roll(container, everything) or unknown or wrong,
+            stopped=container["State"]["Status"] != "running",
+            claimed_by=self._claim(self._given(container)),
             exact=container_spec.exact(container, image),
             defined_in=container_spec.compose_service(labels),
         )
@@ -340,7 +374,7 @@ def _own_check(api: Any, container: dict[str, Any]) -> Read:
         return Read(False, "the image has no health check: set health.kind to http, tcp or exec in the fleet's file")
     if health["Status"] != "healthy":
         last = (health.get("Log") or [{}])[-1]
-        return Read(False, f"{health['Status']}: {str(last.get('Output', '')).strip() or 'not checked yet'}")
+        return Read(False, f"{health['Status']}: {last_line(str(last.get('Output', ''))) or 'not checked yet'}")
     kind, *words = container["Config"]["Healthcheck"]["Test"]
     shell = container["Config"].get("Shell") or ["/bin/sh", "-c"]
     seconds = (container["Config"]["Healthcheck"].get("Timeout") or 0) / 1e9 or ENGINES_OWN
@@ -409,7 +443,7 @@ def _printed(connection: socket, until: float) -> Iterator[bytes]:
 
 
 def _said(output: bytes) -> str:
-    text = output.decode(errors="replace").strip()
+    text = last_line(output.decode(errors="replace"))
     return f": {text}" if text else ""
 
 

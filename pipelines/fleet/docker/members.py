@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import socket
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -40,7 +40,9 @@ from pipelines.fleet.members import (
     Read,
     ReplacementImage,
     Seen,
+    given_labels,
     lender,
+    of_the_image,
 )
 from pipelines.fleet.model import Fleet, Method
 from pipelines.fleet.port import GoneError
@@ -65,7 +67,7 @@ class DockerFleet:
     `host` is what a fleet of several hosts calls this one, empty where it is the only one; `connect` opens the engine.
     `login` gives the user name and password to pull a reference with, or None for those of docker's own files.
     `configuration` asks a registry for what an image sets by default, where the engine forgot it; `recorded` names the
-    members that the fleet was last seen with.
+    members that the fleet was last seen with; `rivals` are the other fleets of this engine.
     """
 
     rehearses = True
@@ -79,6 +81,7 @@ class DockerFleet:
         recorded: Callable[[], Collection[str]] = tuple,
         host: str = "",
         connect: Callable[[str], Any] = open_engine,
+        rivals: Sequence[Fleet] = (),
     ) -> None:
         self.fleet = fleet
         self.engine = engine
@@ -86,7 +89,7 @@ class DockerFleet:
             self.api: Any = connect(engine)
             self.account = str(self.api.info()["Name"])
         self.images = Images(self.api, configuration, login)
-        self._inventory = ContainerInventory(self.api, fleet, self.account, self.images, recorded, host)
+        self._inventory = ContainerInventory(self.api, fleet, self.account, self.images, recorded, host, rivals)
         self._list = ContainerList(self.api)
         self._copies = KeptCopies(self.api, self.images)
         self._hold = PortHold(self.api, engine, fleet.health)
@@ -136,7 +139,13 @@ class DockerFleet:
             user = user_after(container, before, sets)
             in_place = self.fleet.limits.method is Method.IN_PLACE
             told = self._hold.told(container, self._stop_timeout(container)) if in_place else ()
-            return Changes((*image_changes(container, before, sets), *told), self._unwritable(container, user), user)
+            forbids = self._hides(container, before, sets) or self._unwritable(container, user)
+            return Changes((*image_changes(container, before, sets), *told), forbids, user)
+
+    def _hides(self, container: Json, before: Json, sets: Json) -> str:
+        """Why a container of the new image would be no member any more; empty where it would be one."""
+        given = given_labels(container_spec.own_labels(container, before), sets.get("Labels"))
+        return "" if self.fleet.selects(given) else of_the_image("its replacement", self.fleet.selector, given)
 
     def _unwritable(self, container: Json, user: str) -> str:
         """The first mount that the old user can write and `user` cannot, and what to do; empty where there is none."""

@@ -300,6 +300,17 @@ def test_a_rollout_tells_what_failed_before_what_went_well(capsys: pytest.Captur
     assert "it failed: it fell ill" in capsys.readouterr().err
 
 
+def test_a_note_of_several_lines_is_printed_as_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not with the two characters of an escape in the place of each newline."""
+    made = plan(fleet(), [judged("web-1", "expired")], target(), NOW)
+    ended = MemberState(made.steps[0].member.id, "web-1", Phase.FAILED, note="first line\nhealth: second line")
+    show_roll(roll_output(made, RolloutOutcome(RolloutState("r1", "web", "", NOW, 1), (ended,))), as_json=False)
+    said = capsys.readouterr().out
+    assert "\\n" not in said
+    lines = [line.split()[-2:] for line in said.splitlines() if "line" in line]
+    assert lines == [["first", "line"], ["second", "line"]]
+
+
 def test_a_plan_tells_a_reason_that_members_share_once() -> None:
     """It stands at the first of them."""
     because = [row[2] for row in tables(planned(3))[2][1]]

@@ -15,6 +15,7 @@ from hardening.disagreement import disagreements
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation import console, text
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.text import bounded, last_line
 from hardening.gate import explain
 from hardening.model import Enforcement, Severity
 from pipelines.cli import image, image_output, rollout
@@ -45,6 +46,16 @@ HOSTILE = {
 }
 SEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 FORGED = "web\nother-member  within policy"
+
+
+def test_a_note_has_an_end_and_keeps_its_beginning_and_its_last_words() -> None:
+    """A health check with a traceback made 300 lines of it."""
+    note = "\n".join(["it fell ill", *(f"line {number}" for number in range(300)), "x" * 9000])
+    lines = bounded(note).splitlines()
+    assert (lines[0], lines[5], len(lines)) == ("it fell ill", "… 282 lines", 21)
+    assert max(map(len, lines)) <= 301
+    assert bounded("two\nlines") == "two\nlines"
+    assert (last_line("Traceback:\n  x\nError: y\n"), last_line("")) == ("Error: y (2 lines before it)", "")
 
 
 @pytest.fixture

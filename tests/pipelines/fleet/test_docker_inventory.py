@@ -334,3 +334,60 @@ def test_all_who_look_at_the_same_moment_share_one_list(api: Engine, monkeypatch
     time[0] += inventory.MOMENT
     look.new(keys[0])
     assert api.calls["list"] == 3
+
+
+@pytest.mark.usefixtures("well")
+def test_the_labels_of_an_image_make_no_member(api: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anyone who builds an image could join a fleet; a label that both give cannot be told apart, and is reported."""
+    other = "sha256:" + "2" * 64
+    api.images[other] = {"Id": other, "RepoDigests": [], "Config": {"Labels": {"app": "web", "x": "1"}}}
+    api.run("web-1")
+    api.run("stranger", image=other, labels={"app": "web", "x": "1"})
+    api.run("own", image=other, labels={"app": "web", "x": "2"})
+    assert list(members(api)) == ["web-1"]
+    said = capsys.readouterr().err
+    assert "stranger is left out: its image sets app=web too" in " ".join(said.split())
+    assert list(members(api, of=fleet_of({"app": "web", "x": "2"}))) == []
+    assert list(members(api, of=fleet_of({"x": "2"}))) == ["own"]
+
+
+@pytest.mark.usefixtures("well")
+def test_the_labels_of_an_image_hide_no_member(api: Engine) -> None:
+    """An image could call its containers the work of a rollout, which is not looked at."""
+    other = "sha256:" + "2" * 64
+    api.images[other] = {"Id": other, "RepoDigests": [], "Config": {"Labels": {"dev.goldsmith.rollout": "r1"}}}
+    api.run("web.r1", image=other, labels={"app": "web", "dev.goldsmith.rollout": "r1"})
+    assert list(members(api)) == ["web.r1"]
+
+
+def fleet_of(selector: dict[str, str], name: str = "other") -> Fleet:
+    return fleet().model_copy(update={"selector": selector, "name": name})
+
+
+@pytest.mark.usefixtures("well")
+def test_a_member_that_another_fleet_selects_too_names_that_fleet(api: Engine) -> None:
+    """By what the containers really have: neither selector contains the other."""
+    api.run("web-1")
+    api.run("web-2", labels={"app": "web", "tier": "front"})
+    images = Images(api, lambda _reference: None)
+    rivals = [fleet_of({"tier": "front"}, "front"), fleet_of({"app": "db"}, "db")]
+    found = ContainerInventory(api, fleet(), "host", images, tuple, rivals=rivals).members()
+    assert {one.name: one.claimed_by for one in found} == {"web-1": "", "web-2": "front"}
+
+
+@pytest.mark.usefixtures("well")
+@pytest.mark.parametrize("status", ["exited", "restarting", "paused"])
+def test_a_member_that_does_not_run_says_so(api: Engine, status: str) -> None:
+    """It is not merely unhealthy: no rollout starts it."""
+    api.run("web-1")
+    api.run("web-2", status, 137, "always")
+    assert [one.stopped for one in members(api).values()] == [False, True]
+
+
+def test_a_health_check_that_prints_a_traceback_is_one_line() -> None:
+    """Three looks at it made a note of 300 lines."""
+    output = "Traceback (most recent call last):\n" + '  File "check.py", line 1\n' * 99 + "OSError: no route\n"
+    health = {"Status": "unhealthy", "Log": [{"Output": output}]}
+    one = {"Id": "x", "State": {"Status": "running", "Health": health}, "RestartCount": 0}
+    seen = inventory.probe(None, fleet("docker").health, one)
+    assert seen == Read(False, "unhealthy: OSError: no route (100 lines before it)")

@@ -29,8 +29,9 @@ from pipelines.fleet.violations import (
     named,
     verdict_of,
 )
+from pipelines.rollout.plan import plan
 from pipelines.rollout.session import FleetSession
-from tests.support.fleets import NOW, fleet, judge, member, reason, release
+from tests.support.fleets import NOW, fleet, judge, member, reason, release, target
 
 POLICY = Policy(
     name="default", title="t", owner="o", rationale="r", review_by=date(2027, 1, 1), exception_contact="security"
@@ -45,6 +46,16 @@ def judged(origin: Provenance | None, *, policy: Policy = POLICY, waivers: tuple
 def test_a_current_release_violates_nothing() -> None:
     """The newest content within its dates."""
     assert judged(Provenance(release=release(9), latest=release(9))).reasons == ()
+
+
+def test_a_member_of_two_fleets_is_out_of_policy_and_replaced_by_neither() -> None:
+    """Both would replace it, one against the other."""
+    both, origin = member("web-1", claimed_by="shop"), Provenance(release=release(9), latest=release(9))
+    one = judge("web", POLICY, both, origin, (), NOW)
+    assert (verdict_of(one).rules, one.violations[0].what) == (("claimed",), "the fleet shop selects it too")
+    planned = plan(fleet(), [one, judge("web", POLICY, member("web-2"), origin, (), NOW)], target(), NOW)
+    assert (planned.steps, [skip.why for skip in planned.skipped]) == ((), ["the fleet shop selects it too"])
+    assert [skip.member for skip in planned.neglected] == [both.id], "it is for people to end this"
 
 
 def test_each_rule_has_its_since_and_deadline() -> None:

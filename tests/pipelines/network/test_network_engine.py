@@ -189,6 +189,19 @@ def test_containers_of_one_role_that_are_reached_from_outside_do_not_reach_each_
     assert yard.check() == set()
 
 
+def test_the_labels_of_an_image_give_no_role(yard: Yard, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anyone who builds an image could let its containers talk to the database."""
+    yard.write("web>db")
+    busybox_image(yard.api, "goldsmith-test-net-stranger:1", "stranger", "LABEL role=web")
+    made = yard.api.create_container("goldsmith-test-net-stranger:1", name="net-stranger", labels={OF_TESTS: "1"})["Id"]
+    yard.api.start(made)
+    yard.apply()
+    assert set(yard.api.inspect_container(made)["NetworkSettings"]["Networks"]) == {"bridge"}
+    assert "net-stranger is left out: its image sets role=web too" in " ".join(capsys.readouterr().err.split())
+    yard.api.connect_container_to_network(made, "goldsmith-db.web")
+    assert any("net-stranger" in f"{where} {what}" for _, where, what in yard.check())
+
+
 def test_what_somebody_connects_or_publishes_is_found(yard: Yard) -> None:
     """And what has no role, or runs in the network of the host or of a container of a role."""
     yard.write("web>db", "world>edge")

@@ -16,6 +16,8 @@ from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import from_json, to_json
 from pipelines.fleet.model import Approval
+from pipelines.nightly.duties import duties
+from pipelines.nightly.stages import with_failure
 from pipelines.rollout import admission, service
 from pipelines.rollout.flow import ROLLOUT, flows
 from pipelines.rollout.plan import plan
@@ -61,6 +63,29 @@ def test_an_automated_run_begins_what_may_begin_within_a_day(
     assert (line.outcome, told in line.detail) == (outcome, True), line.detail
     late = automated(at, apply=True, until=now + timedelta(hours=20))
     assert late.outcome == "waits", "what the run has waited for other fleets is over"
+
+
+@pytest.mark.parametrize(("rules", "outcome"), [((), "compliant"), (("expired",), "skipped")])
+def test_an_automated_run_over_members_that_are_down_is_refused(
+    monkeypatch: pytest.MonkeyPatch, rules: tuple[str, ...], outcome: str
+) -> None:
+    """A night was green, with exit code 0 and nobody to act, while four of five members had ended."""
+    of, ended = fleet().model_copy(update={"approval": Approval.NONE}), "it does not run (exited)"
+    down = [judged(f"web-{n}", *rules, healthy=False, stopped=True, cannot_roll=ended) for n in range(4)]
+    known = [*down, judged("web-4", *rules)]
+    ledger = SimpleNamespace(open_rollouts=lambda _: ())
+    at: Any = SimpleNamespace(context=SimpleNamespace(ledger=ledger), fleet=of, now=lambda: NOW)
+    monkeypatch.setattr(service, "check", lambda _at: known)
+    monkeypatch.setattr(
+        service, "plan_all", lambda *_, **__: SimpleNamespace(plan=plan(of, known, target(29), NOW), adopt=())
+    )
+    line = automated(at, apply=True)
+    assert (line.outcome, line.refused and line.refused.exit_code) == (outcome, 3)
+    part = with_failure("fleet", "web", lambda: (line.outcome, line.detail, line.refused))
+    [duty] = duties(part.lines)
+    assert (duty.exit_code, duty.who, duty.parts) == (3, "the owner", ("fleet web",))
+    assert part.failure
+    assert "web-0: it does not run (exited)" in part.failure.error.evidence
 
 
 def test_the_clock_of_a_rollout_goes_on_while_its_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -348,6 +348,36 @@ def test_what_cannot_be_rolled_says_why() -> None:
     assert planned.skipped[0].why == "it was started with --rm"
 
 
+def test_who_does_not_run_or_is_skipped_past_its_deadline_is_its_owners() -> None:
+    """A night was green while four of five members had ended: none of them was replaced, and nobody was to act."""
+    runs = judged("web-1")
+    gone = judged("web-2", healthy=False, stopped=True, cannot_roll="it does not run (exited): start it, or remove it")
+    late, early = (judged(name, "expired", cannot_roll="it was started with --rm") for name in ("web-3", "web-4"))
+    early = replace(early, reasons=(reason("expired", deadline=NOW + timedelta(days=1)),))
+    planned = plan(fleet(), [runs, gone, late, early, judged("web-5", "expired")], target(), NOW)
+    assert {one.member.rpartition("/")[2]: one.why for one in planned.neglected} == {
+        "web-2": "it does not run (exited): start it, or remove it",
+        "web-3": f"overdue since {NOW - timedelta(days=1):%Y-%m-%d %H:%M} UTC, and skipped: it was started with --rm",
+    }
+
+
+@pytest.mark.parametrize("method", ["surge", "in_place"])
+def test_the_last_member_that_serves_is_not_replaced_while_others_are_down(method: str) -> None:
+    """The fleet is not whole: if the replacement fails, nothing serves. Who can be replaced is so first."""
+
+    def down(name: str) -> Judged:
+        return judged(name, "expired", healthy=False, stopped=True, cannot_roll="it does not run (exited)")
+
+    members = [judged("web-1", "expired"), down("web-2"), down("web-3")]
+    limits = {"method": method, "max_unavailable": "100%"}
+    planned = plan(fleet(**limits), members, target(), NOW)
+    why = {one.member.rpartition("/")[2]: one.why for one in planned.skipped}["web-1"]
+    assert (planned.steps, why) == ((), "it is the last that serves of 3 members: start or remove web-2, web-3 first")
+    more = [*members, judged("web-4", "expired", healthy=False)]
+    assert [step.member.name for step in plan(fleet(**limits), more, target(), NOW).steps] == ["web-4", "web-1"]
+    assert [step.member.name for step in plan(fleet(**limits), members[:1], target(), NOW).steps] == ["web-1"]
+
+
 def wide(**more: Any) -> dict[str, Any]:
     """Limits that let ten act at once."""
     return {"max_parallel": 10, "max_surge": 10, "budgets": [{"nodes": "100%"}], "canary": 0, **more}
