@@ -41,12 +41,14 @@ def judge_image(
     waivers: Sequence[Waiver],
     now: datetime,
     bases: Sequence[BaseImage] = (),
+    offered: Collection[tuple[str, str]] | None = None,
 ) -> Verdict:
     """The verdict over publishing the image `subject` by `policy` at `now`.
 
     `checks` is None for an image that is not ours, which no profile applies to; of ours at least one must have looked.
     A finding that does not say since when its fix is known is new. Reasons come in a fixed order, refusals first.
-    `bases` are the images that it stands on, the nearest first, and say where what is found comes from.
+    `bases` are the images that it stands on, the nearest first, and say where what is found comes from. `offered`: the
+    fixes (package, version) that a build would get now; None where that is unknown.
     """
     policy, below = policy.on(now.date()), [base.name for base in bases]
     rules, unchecked = policy.image, list(_unchecked(subject, checks))
@@ -66,7 +68,7 @@ def judge_image(
     about = [
         *((reason, about_rule(reason.rule)) for reason in own),
         *_of_checks(subject, checks or (), bases),
-        *_of_findings(policy, subject, reports, findings, now, bases),
+        *_of_findings(policy, subject, reports, findings, now, bases, offered),
     ]
     settled = [
         answered(_placed(reason, named), named, policy.exception_contact, waivers, now) for reason, named in about
@@ -103,11 +105,12 @@ def _of_checks(
 
 def _of_findings(
     policy: Policy, subject: str, reports: Sequence[ScanReport], findings: Sequence[Finding], now: datetime,
-    bases: Sequence[BaseImage],
+    bases: Sequence[BaseImage], offered: Collection[tuple[str, str]] | None,
 ) -> Iterator[tuple[Reason, About]]:  # fmt: skip
     """The reasons against findings, merged, each with what it is about."""
     for finding in merge(findings):
-        yield _dissent(_finding(policy, subject, finding, now), finding, reports), about_finding(finding, bases)
+        reason = _finding(policy, subject, finding, now, offered)
+        yield _dissent(reason, finding, reports), about_finding(finding, bases)
 
 
 def enforced_as(results: Iterable[CheckResult], asked: Mapping[str, Enforcement]) -> tuple[CheckResult, ...]:
@@ -157,9 +160,11 @@ def _windowless(policy: Policy) -> Iterator[Reason]:
         yield Reason("policy-window", policy.name, Enforcement.ENFORCE, what, why, todo)
 
 
-def _finding(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
+def _finding(
+    policy: Policy, subject: str, finding: Finding, now: datetime, offered: Collection[tuple[str, str]] | None
+) -> Reason:
     if finding.kind is FindingKind.VULNERABILITY:
-        return _vulnerability(policy, subject, finding, now)
+        return _vulnerability(policy, subject, finding, now, offered)
     if policy.image.benchmark and evaluation.is_rule(finding):
         return evaluation.broken(policy.image.benchmark, subject, finding)
     secret = finding.kind is FindingKind.SECRET
@@ -193,11 +198,17 @@ def _strictest(treated: Iterable[tuple[Enforcement, datetime]]) -> tuple[Enforce
     return max(treated, key=lambda item: (LENIENT_FIRST.index(item[0]), -item[1].timestamp()))
 
 
-def _vulnerability(policy: Policy, subject: str, finding: Finding, now: datetime) -> Reason:
+def _vulnerability(
+    policy: Policy, subject: str, finding: Finding, now: datetime, offered: Collection[tuple[str, str]] | None
+) -> Reason:
     exploited = f"{', known to be exploited' if finding.exploited else ''}{_likely(policy, finding)}"
     what = f"{finding.id} in {finding.package} {finding.installed}: {_said(finding)}{exploited}{_title(finding)}"
     why = "attackers read the same advisories: once a fix is published, the hole is too"
     todo = f"rebuild on {finding.package} {finding.fixed} (`./goldsmith image.build {subject}` takes it)"
+    if offered is None:
+        todo = todo.replace("takes it", "takes it once the mirror has it")
+    elif (finding.package, finding.fixed) not in offered:
+        todo = f"leave the package out, or wait: the mirror's index lacks {finding.package} {finding.fixed} so far"
     base = Reason(finding.id, subject, Enforcement.AUDIT, what, why, todo)
     if not finding.fixed:
         wait = "no fixed version is published: leave the package out if the image can do without, or wait for the fix"

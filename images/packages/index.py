@@ -57,6 +57,10 @@ class PackageIndex:
         with only_one(root / "lock", "a refresh of the package index", wait_seconds=300), room_on(root):
             retrying(lambda: self._update(bootstrap), within=self.settings.retry_for)
 
+    def is_fetched(self, bootstrap: Bootstrap) -> bool:
+        """Whether questions are answered without fetching the index first."""
+        return (self._root(bootstrap) / "fetched").exists()
+
     def state(self, bootstrap: Bootstrap) -> str:
         """A digest of the whole index as fetched: the signed release files of all sources, and the sources' names."""
         lists = self._fetched(bootstrap) / "var/lib/apt/lists"
@@ -362,7 +366,7 @@ class PackageIndex:
 
     def _fetched(self, bootstrap: Bootstrap) -> Path:
         root = self._root(bootstrap)
-        if not (root / "fetched").exists():
+        if not self.is_fetched(bootstrap):
             self.refresh(bootstrap)
         return root
 

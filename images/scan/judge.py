@@ -10,14 +10,15 @@ from pathlib import Path
 from hardening.catalog import load_policy, load_waivers, policy_digest
 from hardening.check import run_checks
 from hardening.evaluation import counts, judges, silence
-from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
+from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict
 from hardening.foundation.console import say
-from hardening.foundation.errors import ContentError, OutsideError, RefusedError, nearest
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, nearest
 from hardening.foundation.hashing import digest_of
 from hardening.gate import GateError, judge_image
 from hardening.model import Kind
 from hardening.policy import Policy
 from hardening.render import Overlay
+from images.advisories import is_before
 from images.artifact import Artifact
 from images.boot import Level
 from images.build.workspace import workspace
@@ -153,10 +154,28 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     verdict = judge_image(
         policy, artifact.name, checks, result.reports, result.findings, waivers, context.now,
         context.ledger.bases_from(str(artifact.inputs.get("parent", ""))),
+        _offered(context, artifact.name, result.findings),
     )  # fmt: skip
     context.ledger.record_verdict(artifact.digest, verdict)
     digest = policy_digest(context.settings.roots, policy_name)
     return Judgement(verdict, checks, result, digest, _scripts(context, artifact))
+
+
+def _offered(context: Context, name: str, findings: Sequence[Finding]) -> frozenset[tuple[str, str]] | None:
+    """The fixes of `findings` that the fetched index has, in this version or a newer one; None without an index."""
+    fixes = {(one.package, one.fixed) for one in findings if one.fixed and one.kind is FindingKind.VULNERABILITY}
+    if not fixes:
+        return frozenset()
+    try:
+        bootstrap = Planner(context).bootstrap(context.definitions[name])
+        if not context.index.is_fetched(bootstrap):
+            return None
+        candidates = context.index.candidates(bootstrap, {package for package, _ in fixes})
+    except GoldsmithError:
+        return None
+    return frozenset(
+        (one, fixed) for one, fixed in fixes if one in candidates and not is_before(candidates[one], fixed)
+    )
 
 
 class KnownJudge:

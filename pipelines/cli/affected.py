@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
 from hardening.catalog import load_policies, load_waivers
 from hardening.findings import BaseImage, Finding, Reason, merge, worst
 from hardening.foundation.console import Cell, print_json, print_table, print_text
-from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
 from hardening.foundation.grouping import by_key
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Severity, Waiver
@@ -22,11 +23,12 @@ from images.artifact import Package, Release
 from images.context import Context
 from images.documents import to_json
 from images.feeds import indexed
-from images.ledger.artifacts import PackageList
+from images.ledger.artifacts import PackageList, ScanRecord
 from images.plan.holes import unfit
 from images.scan import matcher
 from images.scan.base import Feed, severity
-from pipelines.cli.image_output import NOWHERE, all_channels, channels_of
+from pipelines.cli.image_holders import ImageHolder, holders_of
+from pipelines.cli.image_output import channels_of
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.judged_state import fleets_without_file
@@ -34,7 +36,7 @@ from pipelines.fleet.model import Fleet
 from pipelines.wiring import image_context
 
 AFFECTED, UNANSWERED = 1, 4
-BUILT, NAMED = "built", 6
+NAMED = 6
 
 
 class AffectedPackage(Line):
@@ -103,32 +105,12 @@ class AffectedOutput(Line):
 
 
 @dataclass(frozen=True)
-class ImageHolder:
-    """What has a content: a release that channels point to, the last build, or a running member.
-
-    `on_base`: the member's image only stands on that content, so its own packages are not known. `published_by`: the
-    policy that a member's golden image was published by.
-    """
-
-    kind: Literal["release", "member"]
-    name: str
-    image: str
-    digest: str
-    content: str
-    channels: tuple[str, ...] = ()
-    since: datetime | None = None
-    on_base: bool = False
-    published_by: str = ""
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """How it is called where nothing can be said of it: image:channel, or fleet/member."""
-        return tuple(f"{self.name}:{channel}" for channel in self.channels) or (self.name,)
-
-
-@dataclass(frozen=True)
 class AffectedQuestion:
-    """One vulnerability, looked up in everything that the ledger knows; what many members need is read once."""
+    """One vulnerability, looked up in everything that the ledger knows; what many members need is read once.
+
+    `scans`: by content, what scanners last said of it. `by_scans`: the contents that only these answer for, where the
+    data does not know the vulnerability.
+    """
 
     context: Context
     id: str
@@ -138,6 +120,7 @@ class AffectedQuestion:
     likelihood: float | None = None
     known_since: Mapping[str, datetime] = field(default_factory=dict)
     scans: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
+    by_scans: frozenset[str] = frozenset()
     pointed: dict[str, tuple[Release | None, Release | None]] = field(default_factory=dict)
 
     @cached_property
@@ -178,8 +161,8 @@ class AffectedQuestion:
         return self.fleets[fleet].owner if fleet in self.fleets else "-"
 
     def answers(self, content: str) -> bool:
-        """Whether the packages of a content are known, and the data of their suite."""
-        return content in self.lists and self.lists[content].suite in self.advisories
+        """Whether the packages of a content are known, and the data of their suite, or a scan that has to do."""
+        return content in self.lists and (content in self.by_scans or self.lists[content].suite in self.advisories)
 
     def answers_fully(self, content: str) -> bool:
         """The same of each of its packages."""
@@ -194,9 +177,18 @@ class AffectedQuestion:
         return self.answers_fully(content) and not self.has(content)
 
     def matches(self, content: str) -> dict[Package, tuple[Advisory, ...]]:
-        """The packages of a content that have it, each with the advisory that says so."""
+        """The packages of a content that have it, each with the advisory that says so; by a scan, where only that does:
+        the gate refuses by all scanners.
+        """
         held = self.lists[content]
-        return match(held.comparable, self.advisories.get(held.suite, Advisories()))
+        found = match(held.comparable, self.advisories.get(held.suite, Advisories()))
+        names = {package.name for package in found}
+        for one in self.scans.get(content, ()):
+            if one.package not in names:
+                other = Package(one.package, one.installed, "", "", one.package)
+                package = next((package for package in held.packages if package.name == one.package), other)
+                found[package] = (Advisory(self.id, package.built_from[0], one.fixed, title=one.title),)
+        return found
 
     def scanned(self, content: str) -> tuple[Finding, ...]:
         """What scanners last said of it in a content, of any package."""
@@ -232,15 +224,22 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     context = replace(context, settings=settings, lenient=True)
     ledger, now = context.ledger, context.now
     wanted = vulnerability.strip().upper()
-    data, said = known_of(context, wanted)
+    holders = list(holders_of(context))
+    found = {one: scan for one in {holder.content for holder in holders} if (scan := ledger.scan(one))}
+    scans = {content: tuple(one for one in scan.findings if one.id == wanted) for content, scan in found.items()}
+    try:
+        data, said = known_of(context, wanted)
+    except GoldsmithError:
+        if not any(scans.values()):
+            raise
+        data, said = _data_of(found.values(), wanted), {}
     exploitation = feeds.exploitation(settings, now)
     question = AffectedQuestion(
         context, wanted, {suite: Advisories(found) for suite, found in said.items()},
-        ledger.package_lists({one.source for found in said.values() for one in found}),
+        ledger.package_lists({one.source for found in said.values() for one in found} if said else None),
         wanted in exploitation.ids if exploitation.feed else None, exploitation.likely.scores.get(wanted),
-        ledger.fixes_known_since(wanted),
+        ledger.fixes_known_since(wanted), scans, frozenset(() if said else scans),
     )  # fmt: skip
-    holders = list(holders_of(context))
     answered = [holder for holder in holders if question.answers(holder.content)]
     lines = tuple(line for holder in answered for line in _lines(question, holder))
     looked = {name: at for name, at in ledger.checked_at().items() if name in question.fleets}
@@ -250,14 +249,28 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     advisories = [one for found in said.values() for one in found]
     return AffectedOutput(
         id=wanted, title=next((one.title for one in advisories if one.title), ""),
-        severity=worst([severity(one.word) for one in advisories]), exploited=question.exploited,
-        likelihood=question.likelihood, data=data.source, data_date=data.date,
+        severity=worst([*(severity(one.word) for one in advisories), *_severities(scans)]),
+        exploited=question.exploited, likelihood=question.likelihood, data=data.source, data_date=data.date,
         looked_at=len(answered), lines=lines, older=_older(question, {holder.content for holder in holders}),
         unknown=tuple(sorted({label for holder in untold for label in holder.labels} | unseen)),
         fleets=looked, sample=data.sample, without_file=tuple(fleets_without_file(context, question.fleets)),
         outdated=unfit(data, question.policy("default").image.judges.data_max_age, now),
         notes=tuple(_notes(data, exploitation)),
     )  # fmt: skip
+
+
+def _data_of(scans: Iterable[ScanRecord], vulnerability: str) -> Feed:
+    """The data of the scanners that found it, by the oldest date."""
+    named = {name for scan in scans for one in scan.findings if one.id == vulnerability for name, _ in one.scanners}
+    reports = [one for scan in scans for one in scan.reports if one.scanner in named]
+    return Feed(
+        Path(), min((one.data_date for one in reports if one.data_date), default=None),
+        f"the last scans, by {', '.join(sorted(named))}", sample=all(one.sample for one in reports),
+    )  # fmt: skip
+
+
+def _severities(scans: Mapping[str, Sequence[Finding]]) -> Iterator[Severity]:
+    return (one.severity for found in scans.values() for one in found)
 
 
 def _notes(data: Feed, exploitation: feeds.Exploited) -> Iterator[str]:
@@ -301,43 +314,6 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
         )
     # What one suite's data knows, the others of the same data know not to be affected.
     return data, {suite: said.get(suite, ()) for suite in found}
-
-
-def holders_of(context: Context) -> Iterator[ImageHolder]:
-    """What channels point to and what was built last, of every definition; then what runs."""
-    ledger, first, channels = context.ledger, dict[str, datetime](), all_channels(context)
-    releases = {release.digest: release for release in ledger.releases()}
-    for release in releases.values():  # the newest first
-        first[release.content] = release.published_at
-    for name in sorted({*context.definitions, *(release.name for release in releases.values())}):
-        pointed = dict(zip(("candidate", "stable"), channels.get(name, NOWHERE), strict=True))
-        shown = by_key((there.digest, channel) for channel, there in pointed.items() if there and not there.pruned_at)
-        for digest, names in shown.items():
-            content = releases[digest].content
-            yield ImageHolder("release", name, name, digest, content, tuple(names), first[content])
-        last = ledger.latest_artifact(name, context.settings.platform)
-        if last and last.digest not in {releases[digest].content for digest in shown}:
-            yield ImageHolder("release", name, name, last.digest, last.digest, (BUILT,), first.get(last.digest))
-    fleets = load_fleets(context.settings.roots)
-    checks = {
-        f"{fleet}/{line['name']}": line for fleet, check in ledger.fleet_checks().items() for line in check.members
-    }
-    for digest, members in ledger.running_digests().items():
-        content = releases[digest].content if digest in releases else digest
-        golden = next((release for release in releases.values() if release.content == content), None)
-        image, policy = (golden.name, golden.policy) if golden else ("", "")
-        for member in (one for one in members if one.partition("/")[0] in fleets):
-            on_base = _on_base(checks.get(member), content)
-            yield ImageHolder("member", member, image, digest, content, (), first.get(content), on_base, policy)
-
-
-def _on_base(line: Mapping[str, Any] | None, content: str) -> bool:
-    """Whether a member's own packages are unknown, by what its last check kept of it."""
-    if line is None:
-        return False
-    if line["runs"] != content or line.get("on_base") is None:  # of another time, or of an earlier version
-        return bool(line["golden"])
-    return bool(line["on_base"])
 
 
 def _older(question: AffectedQuestion, current: set[str]) -> int:

@@ -19,7 +19,7 @@ from images.documents import to_json
 from images.feeds import indexed
 from images.ledger.artifacts import PackageList
 from images.scan.base import Feed
-from pipelines.cli.affected import holders_of
+from pipelines.cli.image_holders import holders_of
 from pipelines.contract import Line
 from pipelines.wiring import image_context
 

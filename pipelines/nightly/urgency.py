@@ -15,7 +15,7 @@ from images.advisories import standing
 from images.context import Context
 from images.feeds import indexed
 from images.ledger.artifacts import PackageList
-from pipelines.cli.affected import holders_of
+from pipelines.cli.image_holders import holders_of
 
 
 def urgent_fixes(context: Context, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

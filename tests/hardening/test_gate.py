@@ -541,7 +541,21 @@ def said(verdict: Verdict) -> list[tuple[str, str, str, str]]:
 
 
 READ = "attackers read the same advisories: once a fix is published, the hole is too"
-REBUILD = "rebuild on zlib1g 1.3-2 (`./goldsmith image.build debian-base` takes it)"
+REBUILD = "rebuild on zlib1g 1.3-2 (`./goldsmith image.build debian-base` takes it once the mirror has it)"
+
+
+@pytest.mark.parametrize(
+    ("offered", "todo"),
+    [
+        (None, REBUILD),
+        ({("zlib1g", "1.3-2")}, REBUILD.replace(" once the mirror has it", "")),
+        ({("zlib1g", "1.3-1")}, "leave the package out, or wait: the mirror's index lacks zlib1g 1.3-2 so far"),
+    ],
+)
+def test_a_rebuild_is_said_to_take_a_fix_only_where_the_mirror_has_it(offered, todo):
+    """Data often knows of a fix before the mirror does."""
+    verdict = judge_image(policy(), "debian-base", None, JUDGED, [finding()], (), NOW, offered=offered)
+    assert verdict.reasons[0].todo == todo
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hardening.findings import CheckResult, Outcome, Verdict
+from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Verdict
 from hardening.foundation.content import parse
 from hardening.foundation.errors import RefusedError
 from hardening.foundation.settings import Settings
@@ -72,6 +72,30 @@ def test_a_control_without_a_result_was_not_evaluated_and_refuses() -> None:
     ]  # fmt: skip
     assert [r.control for r in refusals(told)] == ["no-shell"]
     assert every((CHECK, OTHER), OVERLAY) == (CHECK, OTHER)
+
+
+@pytest.mark.parametrize(
+    ("fetched", "offered", "answer"),
+    [
+        (True, "1.3-2", True),
+        (True, "1.3-2+b1", True),
+        (True, "1.3-1", False),
+        (True, "", False),
+        (False, "1.3-2", None),
+    ],
+)
+def test_whether_a_build_gets_a_fix_is_answered_by_the_index_that_was_fetched(
+    monkeypatch: pytest.MonkeyPatch, fetched: bool, offered: str, answer: bool | None
+) -> None:
+    """None is unknown: a judgement fetches nothing."""
+    monkeypatch.setattr(judge, "Planner", lambda _: SimpleNamespace(bootstrap=lambda _: "trixie"))
+    index = SimpleNamespace(
+        is_fetched=lambda _: fetched, candidates=lambda *_: {"zlib1g": offered} if offered else {},
+    )  # fmt: skip
+    context: Any = SimpleNamespace(index=index, definitions={"image": None})
+    hole = Finding(FindingKind.VULNERABILITY, "CVE-2026-0001", "zlib1g", "1.3-1", "1.3-2", Severity.HIGH, ())
+    found = judge._offered(context, "image", (hole,))
+    assert answer is (None if found is None else ("zlib1g", "1.3-2") in found)
 
 
 SCAN = ScanResult((), (), b"")

@@ -345,6 +345,32 @@ def test_a_vulnerability_that_the_data_does_not_know_is_an_error(context: Contex
         who_is_affected(CVE, context)
 
 
+def test_what_publish_refuses_by_answers_where_the_tracker_does_not_know_it(
+    context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such as a package of another ecosystem that trivy read: the last scans have it, with their date."""
+    hole = Finding(
+        FindingKind.VULNERABILITY, "CVE-2021-23337", "lodash", "4.17.20", "4.17.21", Severity.HIGH,
+        (("trivy", Severity.HIGH),), "command injection", fix_known_since=NOW - DAY,
+    )  # fmt: skip
+    report = replace(REPORT, scanner="trivy", data_date=NOW - 2 * DAY, sample=False)
+    context.ledger.record_scan(WEB, ScanRecord((report,), (hole,), suite="trixie"), NOW)
+    context.ledger.seen_fleet("shop", {"web-1": WEB}, NOW)
+    found = who_is_affected("CVE-2021-23337", context)
+    assert [(line.name, line.source, line.fixed, line.part) for line in found.lines] == [
+        ("nginx-unprivileged", "lodash", "4.17.21", "yours"), ("shop/web-1", "lodash", "4.17.21", "yours"),
+    ]  # fmt: skip
+    assert (found.severity, found.data, found.data_date) == ("high", "the last scans, by trivy", NOW - 2 * DAY)
+    assert found.unknown == ("debian-base:candidate", "debian-base:stable"), "it was not scanned"
+    assert show_affected(found, as_json=False) == 1
+    said = capsys.readouterr().out
+    assert "by the data of 2026-11-23: the last scans, by trivy" in said
+    both = replace(hole, id=CVE)  # the tracker knows it of another package
+    context.ledger.record_scan(WEB, ScanRecord((report,), (both,), suite="trixie"), NOW)
+    assert ("nginx-unprivileged", "lodash") in asked(context)
+    assert ("nginx-unprivileged", "nginx") in asked(context)
+
+
 def test_no_scanner_is_started(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ledger and feed know it all."""
     monkeypatch.setattr(sandbox, "run", lambda *_, **__: pytest.fail("a program was run"))
