@@ -7,14 +7,18 @@ HTTPS on its own port, with a certificate that only these commands trust.
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import ROOT, Settings
 from images.feeds import debsecan_format
 from pipelines.host import embedded_registry
+from tests.support.checkouts import copy_checkout
+from tests.support.engines import engine, nginx_image
 from tests.support.hostile import Hostile, Reply, hostile
 from tests.support.loop import Answer, Goldsmith
 
@@ -82,6 +86,33 @@ def test_with_no_settings_an_image_is_published_by_the_default_policy(tracker: H
     assert verdict
     assert (verdict.policy, verdict.allowed) == ("default", True)
     assert [asked.headers["User-Agent"] for asked in tracker.asked] == ["goldsmith"] * 2
+
+
+def test_the_first_hour_of_the_readme_works_line_by_line(
+    tracker: Hostile, clone: Clone, own_engine: str, tmp_path: Path
+) -> None:
+    """Typed in one shell in a fresh checkout, up to the report; the catalog is built and nginx:1.27 pulled already."""
+    [lines] = re.findall(r"## The first hour\n.*?```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(lines.splitlines()) == 12
+    quick = """printf '\\nbake_time = "1s"\\nmin_healthy_time = "1s"\\n' >> ../golden/pipelines/fleets/web.toml\n"""
+    script = re.sub(r"(?m)^(\./goldsmith adopt .*\n)", lambda line: line[1] + quick, lines)
+    inv = clone.inv.with_(docker__host=own_engine)
+    environment = {key: value for key, value in inv.environment.items() if not key.endswith(("_CONTENT", "__ROOTS"))}
+    with engine(own_engine) as api:
+        nginx_image(api, "nginx:1.27", "events {} http { server { listen 80; location / { return 200 old; } } }")
+        try:
+            done = subprocess.run(
+                [*IN_PLACE, str(clone.hosts), "sh", "-ec", script], cwd=copy_checkout(tmp_path / "goldsmith"),
+                env=environment, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+            assert "1 member(s) within policy" in done.stdout + done.stderr
+            report = Path(done.stdout.split()[-1]).read_text()
+            for said in ("nothing is out of policy", "Nothing to do.", "<b>1</b>members running"):
+                assert said in report
+        finally:
+            for one in api.containers(all=True, filters={"label": "app=web"}):
+                api.remove_container(one["Id"], force=True)
 
 
 def test_offline_the_refusal_names_the_address_and_what_to_type_without(clone: Clone, tmp_path: Path) -> None:
