@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tests.support.trees import Layers
     from tests.support.yards import Yard
 
+os.environ.setdefault("COLUMNS", "80")  # as a terminal has; without it, output in a pipe is one line a row
 settings.register_profile("goldsmith", deadline=None)  # no test depends on how busy the machine is
 settings.load_profile("goldsmith")
 settings.register_profile("fast", deadline=None, max_examples=25)  # of each property; the whole run tries 100

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -68,9 +69,18 @@ listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 """Who else hears what is said, in this thread and in those that `process.threads` and `timing` start for it."""
 
 
+_said_at = [0.0]
+
+
+def last_said() -> float:
+    """When the last line of progress was printed, as time.monotonic() counts."""
+    return _said_at[0]
+
+
 def say(text: str) -> None:
     """One line of progress; where it has more lines, they are indented."""
     err().print(hanging(text))
+    _said_at[0] = time.monotonic()
     if (told := listener.get()) is not None:
         told(text)
 
@@ -113,8 +123,22 @@ def print_rule(text: str) -> None:
 def print_table(
     columns: list[str], rows: Sequence[Sequence[Cell]], *, empty: str = "nothing to show", **how: Any
 ) -> None:
-    """Print the table of the rows as `table_of` makes it; without rows, `empty` is said."""
-    out().print(table_of(columns, rows, **how)) if rows else say(empty)
+    """Print the table of the rows as `table_of` makes it, in pipes one line a row; without rows, `empty` is said."""
+    if not rows:
+        say(empty)
+    elif sys.stdout.isatty() or "COLUMNS" in os.environ:
+        out().print(table_of(columns, rows, **how))
+    else:
+        out().print(_one_line_a_row([columns, *rows], how.get("title", "")), soft_wrap=True)
+
+
+def _one_line_a_row(rows: Sequence[Sequence[Cell]], title: str) -> str:
+    from rich.cells import cell_len
+
+    cells = [[visible(one_line(cell if isinstance(cell, str) else "; ".join(cell))) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) + GAP for column in zip(*cells, strict=True)]
+    padded = ([cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)] for row in cells)
+    return "\n".join([*([one_line(title)] if title else []), *("".join(row).rstrip() for row in padded)])
 
 
 def table_of(

@@ -65,6 +65,7 @@ def allowed(environment: Mapping[str, str], more: Iterable[str] = ()) -> dict[st
 LOOK_SECONDS = 0.2
 LAST_LINES = 20
 PATIENCE = 5.0
+INTERRUPTED = 130  # the status of a program that Ctrl-C ended, in shells: 128 and the number of SIGINT
 LEAVE_SECONDS = 75.0  # for a process of ours that is asked to end: more than it lets a step that acts go on
 # What runs here has us as its parent, unless we ended before its parent-death signal was set: then nobody would end it.
 DYING = ("setpriv", "--pdeathsig", "KILL", "sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
@@ -216,6 +217,35 @@ def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
                     _told_to_stop.clear()
                     break
             raise
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C say at once that it ends the block, and with it the process; the second one waits for nothing.
+
+    What the second one leaves, the next build sweeps. SIGINT that is ignored or handled already stays as it is.
+    """
+
+    def end(*_: object) -> None:
+        stop_running()
+        os._exit(INTERRUPTED)
+
+    def begin(*_: object) -> None:
+        signal.signal(signal.SIGINT, end)
+        os.write(2, b"interrupted: ending what runs; Ctrl-C again ends at once, without cleaning up\n")
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, begin)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 
-from hardening.foundation.console import say
+from hardening.foundation.console import err, last_said, say
 
 Steps = dict[str, float]
 SEEN = 0.05  # seconds: what takes less does not show
-SILENCE = 20.0  # seconds after which whoever waits is told what goes on
+SILENCE = 9.0  # seconds after which people at a terminal read what goes on; others after twice as many
 
 
 @dataclass
@@ -32,7 +32,7 @@ _collected: ContextVar[_Collected | None] = ContextVar("_collected", default=Non
 def collected(what: str = "") -> Iterator[Steps]:
     """The seconds of each step that this thread does in the block, in the order of their ends.
 
-    `what` the work is about is said with the step that goes on, as often as that takes another `SILENCE`.
+    `what` the work is about is said with the step that goes on, whenever nothing was said for `SILENCE`.
     """
     at, over = _Collected(), threading.Event()
     before = _collected.set(at)
@@ -51,11 +51,15 @@ def collected(what: str = "") -> Iterator[Steps]:
 
 
 def _watch(what: str, at: _Collected, over: threading.Event) -> None:
-    """Say, until it is `over`, which step has been going on for long."""
-    while not over.wait(SILENCE):
-        name, start = (at.open[-1:] or [("", 0.0)])[0]
-        if name and (seconds := time.monotonic() - start) >= SILENCE:
-            say(f"{what}: {name} goes on, {seconds:.0f} s by now")
+    """Say, until it is `over`, what goes on, whenever nothing was said for long."""
+    began = said = time.monotonic()
+    patience = SILENCE if err().is_terminal else 2 * SILENCE
+    while not over.wait(min(patience, 1.0)):
+        now = time.monotonic()
+        if now - max(said, last_said()) >= patience:
+            name, start = (at.open[-1:] or [("", began)])[0]
+            say(f"{what}: {f'{name} goes on' if name else 'waits'}, {now - start:.0f} s by now")
+            said = now
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from hardening.catalog import load_waivers
 from hardening.foundation.console import say
 from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, UsageError
-from hardening.foundation.process import run
+from hardening.foundation.process import interruptible, run
 from images.artifact import Artifact
 from images.boot import Level
 from images.build.flow import dev_build
@@ -99,6 +99,7 @@ def _copy(disk: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+@interruptible()
 def boot_image(
     name: str, *, quick: bool, full: bool, control: str = "", context: Context | None = None
 ) -> list[VerifyLine]:

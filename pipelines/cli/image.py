@@ -13,6 +13,7 @@ from hardening.findings import BaseImage, CheckResult
 from hardening.foundation.console import Cell, out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, select
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
+from hardening.foundation.process import interruptible
 from hardening.foundation.text import listed
 from hardening.model import Kind, Waiver
 from hardening.running import UNREAD
@@ -136,6 +137,7 @@ def plan_images(
     return [PlanLine.of(plan) for plan in planner.plans.values()], wrong
 
 
+@interruptible()
 def build_images(
     pattern: str, *, no_cache: bool, refresh: bool = False, policy: str = ""
 ) -> tuple[list[BuildLine], Errors]:
@@ -151,6 +153,7 @@ def build_images(
     return [BuildLine.of(outcome) for outcome in outcomes], [outcome.error for outcome in outcomes]
 
 
+@interruptible()
 def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
     """Check the newest artifacts again."""
     context = image_context()
@@ -197,6 +200,7 @@ RELEASE_COLUMNS = {"image": "name", "release": "release", "content": "content", 
 PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "because": "why"}
 
 
+@interruptible()
 def publish_images(pattern: str, policy: str = "") -> tuple[list[PublishLine], Errors]:
     """Build, judge and publish; one line for each image, and what went wrong."""
     context = image_context(policy=policy)

@@ -10,6 +10,7 @@ from hardening.disagreement import Disagreement, DisagreementCause, compared, di
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text
 from hardening.foundation.errors import ContentError, GoldsmithError, UsageError
+from hardening.foundation.process import interruptible
 from hardening.gate import explain, judge_image
 from hardening.model import Waiver
 from hardening.waivers import about_finding, waived_by
@@ -39,6 +40,7 @@ def form_of(form: str, output: str) -> str:
     return form_named(form, output, FORMS, ENDINGS)
 
 
+@interruptible()
 def scan_images(ref: str, policy: str = "") -> tuple[list[Scan], list[GoldsmithError]]:
     """Scan artifacts of this machine (a definition's name, a glob, or `all`) or a published image, and ask the gate.
 

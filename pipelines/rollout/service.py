@@ -12,8 +12,9 @@ from pathlib import Path
 from secrets import token_hex
 from threading import Lock
 
-from hardening.foundation.console import say
+from hardening.foundation.console import err, say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.timing import collected, step
 from images.documents import from_json, to_json
 from images.ledger import Holder, Lease
 from pipelines.contract import Line
@@ -170,7 +171,8 @@ def execute(at: FleetSession, order: Order, until: datetime | None = None) -> Ro
         with Worker.launched(tenure.claim, ours, kind=at.fleet.name, now=now) as worker:
             tenure.when_lost(worker.lose)
             try:
-                answer = worker.execute(ROLLOUT, rollout, written)
+                with collected(at.fleet.name if err().is_terminal else ""), step("the rollout"):
+                    answer = worker.execute(ROLLOUT, rollout, written)
             except LostError:
                 if until and tenure.keeps():  # it came to a wait that is too long, and has said so
                     row = ledger.rollout(rollout)

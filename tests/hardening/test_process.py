@@ -251,3 +251,35 @@ def test_who_tells_us_to_stop_again_waits_for_no_process_of_ours(tmp_path: Path)
     running.send_signal(signal.SIGINT)
     running.communicate(timeout=600)
     assert processes(f"touch {tmp_path}/begun") == []
+
+
+ATTENDED = """
+from pathlib import Path
+from threading import Event
+from hardening.foundation.process import interruptible, run, threads
+def work():
+    try:
+        run(["sh", "-c", "touch {folder}/begun; sleep 600"])
+    finally:
+        {cleaning}
+with interruptible(), threads(1) as pool:
+    pool.submit(work).result()
+"""
+
+
+@pytest.mark.parametrize("cleaning", ["Path('{0}/cleaned').touch()", "Path('{0}/cleaning').touch(); Event().wait()"])
+def test_ctrl_c_in_a_build_says_so_at_once_and_the_second_waits_for_nothing(tmp_path: Path, cleaning: str) -> None:
+    """One line before anything is cleaned up, the status that shells expect, and no traceback."""
+    program = ATTENDED.format(folder=tmp_path, cleaning=cleaning.format(tmp_path))
+    running = subprocess.Popen([*HEARS, sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    until((tmp_path / "begun").exists, "its start")
+    running.send_signal(signal.SIGINT)
+    assert running.stderr
+    first = running.stderr.readline()
+    assert first == "interrupted: ending what runs; Ctrl-C again ends at once, without cleaning up\n"
+    if "cleaning" in cleaning:
+        until((tmp_path / "cleaning").exists, "its cleaning up")
+        running.send_signal(signal.SIGINT)
+    assert (running.communicate()[1], running.returncode) == ("", 130)
+    assert processes(f"touch {tmp_path}/begun") == []
+    assert (tmp_path / "cleaned").exists() is ("cleaned" in cleaning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,3 +73,22 @@ def test_whoever_waits_long_is_told_which_step_goes_on(
     with collected(), step("build"):
         assert not threading.Event().wait(0.05)
     assert len(seen) == count
+
+
+def test_somebody_at_a_terminal_reads_twice_as_often_what_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was said counts, also of another image; what has no step yet waits."""
+    clock, said = iter(range(1000)), list[str]()
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(timing, "say", said.append)
+    for terminal, last, expected in ((True, -99, [9, 18, 27]), (False, -99, [18]), (True, 5, [14, 23])):
+        monkeypatch.setattr(timing, "err", lambda terminal=terminal: SimpleNamespace(is_terminal=terminal))
+        monkeypatch.setattr(timing, "last_said", lambda last=last: last)
+        clock, over = iter(range(1000)), SimpleNamespace(left=30)
+
+        def wait(seconds: float, over: SimpleNamespace = over) -> bool:
+            over.left -= 1
+            return over.left < 0
+
+        timing._watch("web", timing._Collected(), SimpleNamespace(wait=wait))  # type: ignore[arg-type]
+        assert said == [f"web: waits, {seconds} s by now" for seconds in expected]
+        said.clear()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hardening.disagreement import disagreements
 from hardening.findings import Finding, FindingKind, Outcome, Reason, ScanReport
 from hardening.foundation import console, text
+from hardening.foundation.console import print_table
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.text import bounded, last_line
 from hardening.gate import explain
@@ -247,3 +248,23 @@ def test_a_chat_makes_no_link_of_an_address(name: str) -> None:
     said = text.chat(f"shop: {name}: it is old")
     assert not re.search(r"(?i)www\.|://|<|\|", said)
     assert text.chat("awww.x") == "awww.x"
+
+
+def test_a_table_in_a_pipe_is_one_line_a_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Logs of CI and `grep` take lines. With COLUMNS it folds as at a terminal; nothing of it is obeyed either way."""
+    row = ["web", ["first " * 30, "second"], f"{CLEARS}日本"]
+    monkeypatch.delenv("COLUMNS")
+    print_table(["image", "because", "note"], [row, ["db", "-", "-"]], title="all", whole=["image"])
+    title, heading, first, second = capsys.readouterr().out.splitlines()
+    assert title == "all"
+    assert first.startswith("web    first first")
+    assert "; second  " in first
+    assert "\x1b" not in first
+    assert heading.index("note") == first.index("\\x1b")
+    assert second.index("-") == heading.index("because")
+    assert not any(line.endswith(" ") for line in (title, heading, first, second))
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(["image", "because", "note"], [row])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -139,7 +139,9 @@ def test_nobody_sees_nothing_of_a_build_an_engine_a_registry_and_a_ledger(house:
         assert as_nobody(f"docker --host {engine.host} version").returncode != 0
         assert open_to_nobody([public / "content"]) == [str(public / "content")], "the probe itself works"
         building.send_signal(signal.SIGINT)
-        building.wait()
+        assert building.wait() == 130
+        assert own.leftovers() == []
+        assert own.ledger.latest_artifact("sleeper", settings.platform) is None
     finally:
         engine.stop()
         embedded_registry.stop(settings)
