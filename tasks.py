@@ -19,8 +19,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
-_YAML = "invoke.vendor.yaml"
-
 
 def _spare(module: str, **names: Any) -> None:
     """Replace `module` by an empty one with `names` while Invoke is imported: it needs it for tests or settings."""
@@ -29,18 +27,11 @@ def _spare(module: str, **names: Any) -> None:
         sys.modules[module].__dict__.update(names, _spared=True)
 
 
-def _safe_load(text: Any) -> Any:
-    from importlib import import_module
-
-    del sys.modules[_YAML]
-    return import_module(_YAML).safe_load(text)
-
-
 _spare("unittest.mock", Mock=object)  # with asyncio and SSL, a sixth of our start
-_spare(_YAML, safe_load=_safe_load)
+_spare("invoke.vendor.yaml", safe_load=None)  # no file is read: see _Config
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read the metadata of every package for them
 
-from invoke import Collection, Context, Exit, ParseError, Program, task  # noqa: E402
+from invoke import Collection, Config, Context, Exit, ParseError, Program, task  # noqa: E402
 
 if hasattr(sys.modules["unittest.mock"], "_spared"):
     del sys.modules["unittest.mock"]  # whoever wants it gets the real one
@@ -1038,6 +1029,13 @@ def test(c: Context, path: TestPath = "", only: TestNames = "", fast: Fast = Fal
 # --- the program ----------------------------------------------------------------------------------------------------
 
 
+class _Config(Config):
+    """Invoke's settings, of no file: it would read some in HOME, which may be another user's."""
+
+    def _load_file(self, prefix: str, absolute: bool = False, merge: bool = True) -> None:
+        del prefix, absolute, merge
+
+
 class _Program(Program):
     """Invoke's own program, which also says what a mistyped task or flag may have meant. Exit code 1."""
 
@@ -1128,7 +1126,9 @@ def main(*arguments: str) -> None:
         arguments = (*before, *_typed([RENAMED.get(name, name), *words]))
     try:
         try:
-            _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith").run(["./goldsmith", *arguments])
+            _Program(namespace=namespace, name="Goldsmith", binary="./goldsmith", config_class=_Config).run(
+                ["./goldsmith", *arguments]
+            )
         finally:
             if sys.stdout is not None:  # as it is where who started us has closed it
                 sys.stdout.flush()

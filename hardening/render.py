@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from hardening.foundation.errors import ContentError, nearest, raise_all
+from hardening.foundation.errors import ContentError, closest, nearest, raise_all
 from hardening.foundation.hashing import digest_of
 from hardening.model import Control, Enforcement, LoadedControl, Profile, ProfileEntry, Severity
 
@@ -78,6 +78,15 @@ class Overlay:
         }
 
 
+def _meant(name: str, profile: str, known: Collection[str], others: Collection[str]) -> str:
+    """The control that `name` means: of those that the profile has, or of all others where these are nearer."""
+    near = next(iter(closest(name, [*others])), "")
+    if not near or near in known:
+        return nearest(name, known)
+    other = "" if near == name else f"did you mean {near}? "
+    return f"{other}add {near} to {profile}, or choose a profile that has it"
+
+
 def render(
     profile: Profile,
     controls: Mapping[str, LoadedControl],
@@ -92,7 +101,9 @@ def render(
     """
     known = [entry.control for entry in profile.controls]
     raise_all(
-        ContentError(f"{profile.name} has no control {name}", key="profile_params", hint=nearest(name, known))
+        ContentError(
+            f"{profile.name} has no control {name}", key=name, hint=_meant(name, profile.name, known, controls)
+        )
         for name in params_over
         if name not in known
     )

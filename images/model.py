@@ -82,6 +82,9 @@ class CopiedFile(Content):
     owner: Annotated[str, Owner] = "0:0"
 
 
+REASON_WORDS = 3  # as the control healthcheck counts them
+
+
 class Healthcheck(Content):
     """The OCI/Docker health check, or the documented reason for having none. Empty: the base's applies."""
 
@@ -95,6 +98,8 @@ class Healthcheck(Content):
     def _one(self) -> Healthcheck:
         if self.command and self.none_because:
             raise ValueError("give a command or none_because, not both")
+        if self.none_because and len(self.none_because.split()) < REASON_WORDS:
+            raise ValueError(f'none_because says why in {REASON_WORDS} words or more, not "{self.none_because}"')
         return self
 
 

@@ -24,7 +24,7 @@ from hardening.catalog import (
 )
 from hardening.foundation.console import err, say
 from hardening.foundation.content import find_content, load_toml, read_toml
-from hardening.foundation.errors import ContentError, Problems, RefusedError, nearest, raise_all
+from hardening.foundation.errors import ContentError, Problems, RefusedError, closest, nearest, raise_all
 from hardening.foundation.process import follow, run
 from hardening.foundation.settings import ROOT, Judging, load_settings
 from hardening.model import WAIVER_KEYS, Cases, LoadedControl, Param, Profile, Waiver
@@ -33,6 +33,8 @@ from hardening.proof import overlay_of, prove_rendered, require_kind, with_contr
 from hardening.render import require_sound, require_templates
 from images.catalog import LoadedDefinition, load_definition
 from images.plan.build_plan import order
+from images.plan.freshness import NO_END, SUPPORT
+from images.plan.upstream import pins
 from images.plan.validate import DefinitionValidator
 from pipelines.fleet.catalog import require_replacement
 from pipelines.fleet.model import Fleet
@@ -49,7 +51,9 @@ def lint_content() -> int:
     roots = settings.roots
     problems = Problems()
     problems.of(Schedule.of, settings.serve)
-    found = (*problems.found, *content_problems(roots, clock().date(), settings.judging))
+    private = bool(settings.packages.mirror)
+    problems.of(require_readable_home, os.environ.get("HOME", ""))
+    found = (*problems.found, *content_problems(roots, clock().date(), settings.judging, private_archive=private))
     for error in found:
         err().print(str(error), style="red")
     for note in (*unused_controls(roots), *unreviewed_rules(roots, clock().date())):
@@ -58,8 +62,13 @@ def lint_content() -> int:
     return 2 if found else 0
 
 
-def content_problems(roots: Sequence[Path], today: date, judging: Judging | None = None) -> tuple[ContentError, ...]:
-    """What is wrong with controls, profiles, policies, definitions, fleets and waivers, each once."""
+def content_problems(
+    roots: Sequence[Path], today: date, judging: Judging | None = None, *, private_archive: bool = False
+) -> tuple[ContentError, ...]:
+    """What is wrong with controls, profiles, policies, definitions, fleets and waivers, each once.
+
+    private_archive: packages come from a mirror that may have suites of its own.
+    """
     problems = Problems()
     problems.of(check_hardening, roots, today, problems)
     check_publishing(roots, judging or Judging(), today, problems)
@@ -67,6 +76,9 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
     loaded = {name: problems.of(load_definition, name, folder) for name, folder in names.items()}
     definitions = {name: found for name, found in loaded.items() if found}
     problems.of(_check_definitions, DefinitionValidator(roots, today, definitions), names, problems)
+    pinned = problems.of(pins, roots)
+    for found in definitions.values():
+        problems.of(raise_all, _unbuildable(found, pinned, private_archive=private_archive))
     fleets = find_content(roots, "pipelines/fleets", "*.toml")
     policies = find_content(roots, "hardening/policies", "*.toml")
     told = list[Fleet]()
@@ -83,6 +95,29 @@ def content_problems(roots: Sequence[Path], today: date, judging: Judging | None
             problems.of(require_subjects, file, waiver, roots, names, fleets)
     check_network(roots, loaded, problems)
     return problems.found
+
+
+def require_readable_home(home: str) -> None:
+    """Raises ContentError where HOME is another user's: registry logins and settings of programs are read there."""
+    if home and Path(home).exists() and not os.access(home, os.R_OK | os.X_OK):
+        hint = "set it to a directory of the user who runs this"
+        raise ContentError(f"user id {os.geteuid()} cannot read {home}", file="environment", key="HOME", hint=hint)
+
+
+def _unbuildable(
+    loaded: LoadedDefinition, pinned: Collection[str] | None, *, private_archive: bool
+) -> Iterator[ContentError]:
+    """What a build would refuse about the base. `pinned` is None where a lock file does not load."""
+    base, file, suites = loaded.definition.base, loaded.folder / "image.toml", {*SUPPORT, *NO_END}
+    if base.bootstrap and base.bootstrap.suite not in suites and not private_archive:
+        hint = f"{nearest(base.bootstrap.suite, suites)} packages.mirror in goldsmith.toml names an archive of your own"
+        yield ContentError(
+            f"unknown suite: {base.bootstrap.suite}", file=file, key="base.bootstrap.suite", hint=hint
+        )  # fmt: skip
+    if base.image and pinned is not None and base.image not in pinned:
+        near = f"did you mean {' or '.join(close)}? " if (close := closest(base.image, pinned)) else ""
+        hint = f"{near}./goldsmith image.lock {loaded.name} pins it"
+        yield ContentError(f"{base.image} is not pinned, so no build takes it", file=file, key="base.image", hint=hint)
 
 
 def check_network(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -59,6 +60,12 @@ class Texts:
 
     os_release: str
     status: str
+
+
+def pins(roots: Sequence[Path]) -> dict[str, tuple[Path, Pin]]:
+    """Every pinned reference, with the first lock file that pins it, and the pin. Raises ContentError."""
+    files = [file for root in roots if (file := root / LOCK).exists()]
+    return {reference: (file, pin) for file in reversed(files) for reference, pin in _load(file).images.items()}
 
 
 class Upstream:
@@ -207,10 +214,8 @@ class Upstream:
 
     def _found(self, reference: str) -> tuple[Path, Pin | None]:
         """The lock file that pins `reference`, and the pin; the checkout's, and no pin, where none does."""
-        for file in (root / LOCK for root in self.settings.roots):
-            if file.exists() and (pin := _load(file).images.get(reference)):
-                return file, pin
-        return self.settings.roots[0] / LOCK, None
+        unpinned: tuple[Path, Pin | None] = (self.settings.roots[0] / LOCK, None)
+        return pins(self.settings.roots).get(reference, unpinned)
 
     def status(self, digest: str) -> str:
         """The dpkg status of an image in the store, with what stands beside it; empty where there is none."""

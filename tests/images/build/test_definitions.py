@@ -192,7 +192,6 @@ def test_a_template_in_another_encoding_is_named(tmp_path: Path) -> None:
     ("said", "broken"),
     [
         ("", ["healthcheck"]),
-        ('[healthcheck]\nnone_because = "n/a"', ["healthcheck"]),
         ('[healthcheck]\nnone_because = "a runtime runs nothing by itself"', []),
         ('[healthcheck]\ncommand = ["healthz"]', []),
     ],

@@ -58,7 +58,18 @@ def test_what_ships_is_sound(name: str, tmp_path: Path) -> None:
         ('policy = "defualt"\n' + CHILD, "policy: unknown policy: defualt\n  hint: did you mean default?"),
         (CHILD.replace("debian-base", "debian-bse"), "base.golden: debian-bse is not a definition\n  hint: did you"),
         (CHILD.replace("debian-base", "debian-static"), "base.golden: debian-static is static: it has no shell"),
-        (CHILD + "[profile_params.no-setuit]\nx = 1", "profile_params: container-base has no control no-setuit"),
+        (
+            CHILD + "[profile_params.no-setuit]\nx = 1",
+            "profile_params.no-setuit: container-base has no control no-setuit\n  hint: did you mean no-setuid",
+        ),
+        (
+            CHILD + "[profile_params.sshd-acces]\nx = 1",
+            "no control sshd-acces\n  hint: did you mean sshd-access? add sshd-access to container-base, or choose a",
+        ),
+        (
+            CHILD + "[profile_params.sshd-access]\nx = 1",
+            "no control sshd-access\n  hint: add sshd-access to container-",
+        ),
         (
             CHILD + "[profile_params.no-setuid]\nalow = []",
             "profile_params.no-setuid.alow: unknown param\n  hint: did you",

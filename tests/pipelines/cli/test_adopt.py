@@ -253,7 +253,7 @@ def test_the_command_line_takes_any_number_of_names_among_its_flags(tmp_path: Pa
     for given in words.values():
         with patch.object(tasks._Program, "run", lambda _program, argv: seen.append(tuple(argv[1:]))):
             tasks.main(*given)
-    named = ("adopt", "--what", "a", "-n", "shop", "--what", "b")
+    named = ("adopt", "--what=a", "--what=b", "-n", "shop")
     assert seen == [named, ("setup", *named)], "as the launcher calls it, too"
     assert "./goldsmith adopt CONTAINER" in inv.here("adopt").err
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -14,13 +16,21 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Judging, Settings
 from images.context import Context
+from images.plan.upstream import Pin, render_lock
 from pipelines.demo.flow import CONTENT as DEMO
 from pipelines.fleet.model import Fleet
-from pipelines.lint import _require_apart, content_problems, in_memory, lint_content, unused_controls
+from pipelines.lint import (
+    _require_apart,
+    content_problems,
+    in_memory,
+    lint_content,
+    unused_controls,
+)
 from pipelines.rollout.session import fleet_session
-from tests.support.loop import CHILD, definition
+from tests.support.loop import CHILD, Goldsmith, definition
 
 TODAY = date(2026, 6, 1)
+PIN = Pin(digest=f"sha256:{'1' * 64}", platforms={"linux/amd64": f"sha256:{'2' * 64}"})
 CONTROL = {
     "control.toml": 'title = "T"\nseverity = "low"\napplies_to = ["container"]\nowner = "us"\nrationale = "r"\n'
     'cost = "c"\nparams = { port = { type = "integer", help = "h", default = 1 } }\n',
@@ -294,6 +304,42 @@ def test_a_fleet_without_its_policy_is_told_before_any_engine_is_asked(
     opened = fleet_session("l-fleet", context, now=lambda: context.now)
     with pytest.raises(ContentError, match=r"l-fleet\.toml: policy: unknown policy: defualt"), opened:
         pytest.fail("it was opened")
+
+
+def test_a_base_that_a_build_would_refuse_is_named_with_the_nearest(tmp_path: Path) -> None:
+    """An archive of one's own may have suites that nobody else has; what is pinned and known is sound."""
+    text = CHILD.replace('golden = "debian-base"', 'bootstrap = { family = "debian", suite = "trixy" }')
+    root = definition(tmp_path, "l-suite", text)
+    [suite] = content_problems((ROOT, root), TODAY)
+    assert f"{root}/images/definitions/l-suite/image.toml: base.bootstrap.suite: unknown suite: trixy" in str(suite)
+    assert suite.hint.startswith("did you mean trixie? ")
+    assert content_problems((ROOT, root), TODAY, private_archive=True) == ()
+    shutil.rmtree(root / "images/definitions/l-suite")
+    reference = "registry.example.com/team/web:1.1"
+    definition(root, "l-upstream", CHILD.replace('golden = "debian-base"', f'image = "{reference}"'))
+    lock = root / "images/definitions/images.lock.toml"
+    other = reference.replace("1.1", "1.0")
+    for pinned, hint in (("", ""), (other, f"did you mean {other}? ")):
+        lock.write_text(render_lock({pinned: PIN} if pinned else {}))
+        [unpinned] = content_problems((ROOT, root), TODAY)
+        assert (unpinned.key, unpinned.hint) == ("base.image", f"{hint}./goldsmith image.lock l-upstream pins it")
+        assert f"{reference} is not pinned, so no build takes it" in unpinned.message
+    lock.write_text(render_lock({reference: PIN}))
+    assert content_problems((ROOT, root), TODAY) == ()
+
+
+def test_the_home_of_another_user_is_named_and_stops_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Invoke would read its settings there, and end with a traceback; registry logins are there too."""
+    (tmp_path / ".invoke.yaml").write_text("{")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Goldsmith(tmp_path / "state", "unix:///nowhere").here("control.list", "--json").json
+    assert lint_content() == 0
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert lint_content() == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"environment: HOME: user id {os.geteuid()} cannot read {tmp_path} hint: set it to a directory" in said
 
 
 def test_it_is_printed_and_ends_with_2(

@@ -36,7 +36,7 @@ kind = "{kind}"
 profile = "container-base"
 smoke = ["true"]
 base = {{ golden = "debian-base" }}
-healthcheck = {{ none_because = "x" }}
+healthcheck = {{ none_because = "of a test" }}
 """
 
 

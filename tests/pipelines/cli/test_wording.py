@@ -39,6 +39,7 @@ CONTROL: dict[str, Any] = {
             BASE + '[healthcheck]\nnone_because = "a reason"\ncommand = ["x"]',
             "give a command or none_because, not both",
         ),
+        (BASE + '[healthcheck]\nnone_because = "n/a"', 'none_because says why in 3 words or more, not "n/a"'),
         (BASE + '[lifecycle]\nsupport_until = "soon"', "support_until: must be a date such as 2027-01-31"),
         (BASE + '[lifecycle]\nexpires_after = "0s"', "expires_after: must be at least 1 hour, not 0s"),
     ],

@@ -431,7 +431,7 @@ controls = [
     { control = "no-shell", enforcement = "warn", stages = [{ enforcement = "enforce", from = %s }] },
 ]
 """
-OWN = 'title = "t"\nowner = "o"\nkind = "container"\nprofile = "own"\nhealthcheck = { none_because = "x" }\n'
+OWN = 'title = "t"\nowner = "o"\nkind = "container"\nprofile = "own"\nhealthcheck = { none_because = "of a test" }\n'
 
 
 def test_a_control_counts_as_the_profile_of_the_definition_asks_for_it_today(context: Context, tmp_path: Path) -> None:

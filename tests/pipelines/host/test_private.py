@@ -140,7 +140,7 @@ def test_nobody_sees_nothing_of_a_build_an_engine_a_registry_and_a_ledger(house:
         assert open_to_nobody([public / "content"]) == [str(public / "content")], "the probe itself works"
         building.send_signal(signal.SIGINT)
         assert building.wait() == 130
-        assert own.leftovers() == []
+        assert [*(state / "work").glob("*")] == []
         assert own.ledger.latest_artifact("sleeper", settings.platform) is None
     finally:
         engine.stop()
