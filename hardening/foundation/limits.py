@@ -109,6 +109,7 @@ WEBHOOK_SECONDS = Limit("webhook.seconds", 10, "seconds for one call to arrive")
 FORGE_BYTES = Limit("forge.bytes", 4 * MIB, "bytes of one answer of GitHub; a hundred deployments have 0.4 million")
 FORGE_SECONDS = Limit("forge.seconds", 30, "seconds for one answer of GitHub")
 SERVE_CALLS = Limit("serve.calls", 64, "calls at once")
+SERVE_HEAD_SECONDS = Limit("serve.head-seconds", 10, "seconds until a connection has sent the head of its next call")
 SERVE_STREAMS = Limit("serve.streams", 32, "pages that are told of changes at once; the other calls are for all else")
 SERVE_STREAM_SECONDS = Limit("serve.stream-seconds", 900, "seconds for one stream of changes; pages ask again then")
 

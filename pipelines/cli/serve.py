@@ -30,6 +30,7 @@ from pipelines.nightly.model import NIGHT_LOCK
 from pipelines.nightly.preflight import require_workable
 from pipelines.rollout.notify import unreachable, unreadable
 from pipelines.serve.app import Answers, application
+from pipelines.serve.deadlines import TimedProtocol
 from pipelines.serve.live import KeptAnswer, LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule
@@ -123,7 +124,7 @@ def _page(policy: str, stamp: str) -> str:
 
 def _config(answers: Answers, hosts: Collection[str] = ()) -> uvicorn.Config:
     return uvicorn.Config(
-        application(answers, hosts), log_level="warning", access_log=False, server_header=False,
+        application(answers, hosts), http=TimedProtocol, log_level="warning", access_log=False, server_header=False,
         limit_concurrency=SERVE_CALLS.most, timeout_keep_alive=5, timeout_graceful_shutdown=STOP_SECONDS,
         lifespan="off",
     )  # fmt: skip

@@ -103,7 +103,7 @@ def test_a_check_has_room_for_files_of_its_own_that_go_with_it(tree: Path) -> No
 
 def test_a_check_takes_no_more_memory_and_prints_no_more_than_its_limit(tree: Path) -> None:
     """Both are errors, never a pass."""
-    greedy = "awk 'BEGIN { text = \"x\"; while (length(text) < 2 ^ 31) text = text text; print \"taken\" }'"
+    greedy = 'awk \'BEGIN { text = "x"; while (length(text) < 2 ^ 31) text = text text; print "taken" }\''
     taken, printed = checked(tree, greedy, "head -c 2000000 /dev/zero | tr '\\0' x")
     assert (taken.outcome, printed.outcome) == (Outcome.ERROR, Outcome.ERROR)
     assert "prints more than the limit check.answer" in printed.evidence

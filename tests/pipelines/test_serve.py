@@ -12,7 +12,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -29,7 +29,15 @@ from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
 
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
-from hardening.foundation.limits import SERVE_STREAM_SECONDS, SERVE_STREAMS, WEBHOOK_BYTES, WEBHOOK_ID, WEBHOOK_SECONDS
+from hardening.foundation.limits import (
+    SERVE_CALLS,
+    SERVE_HEAD_SECONDS,
+    SERVE_STREAM_SECONDS,
+    SERVE_STREAMS,
+    WEBHOOK_BYTES,
+    WEBHOOK_ID,
+    WEBHOOK_SECONDS,
+)
 from hardening.foundation.locks import is_held, only_one
 from hardening.foundation.settings import Judging, Nightly, Notify, Serve, Settings
 from hardening.foundation.telling import Github
@@ -38,8 +46,10 @@ from images.ledger import Ledger, Trigger
 from pipelines.cli import serve as serving
 from pipelines.cli.serve import _config, _webhook
 from pipelines.serve import app as serving_app
+from pipelines.serve import deadlines
 from pipelines.serve import live as serving_live
 from pipelines.serve.app import HEADERS, Answers, OwnHosts
+from pipelines.serve.deadlines import TimedProtocol
 from pipelines.serve.live import KeptAnswer, LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule, TriggerKind, command
@@ -509,6 +519,50 @@ def test_a_call_that_does_not_come_to_its_end_is_refused(site: Site, monkeypatch
             line.sendall(b"POST /hooks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
             assert line.recv(99).startswith(b"HTTP/1.1 408 ")
     assert not site.ledger.waiting_triggers()
+
+
+PARTS = {
+    "nothing": b"",
+    "half a head": b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+    "half of a second head": b"GET /favicon.ico HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hea",
+    "a body that nobody asked for": b"GET /favicon.ico HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{",
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_silent_connections_give_their_places_back(part: str, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More of them than there are places: each is ended, and whoever calls then is answered."""
+    with answering(site, None) as address:
+        monkeypatch.setattr(deadlines, "SERVE_HEAD_SECONDS", replace(SERVE_HEAD_SECONDS, most=0.05))
+        host, port = address.rpartition("/")[2].split(":")
+        lines = [socket.create_connection((host, int(port)), timeout=SOON) for _ in range(SERVE_CALLS.most + 6)]
+        for line in lines:
+            with suppress(ConnectionError):
+                line.sendall(PARTS[part])
+                while line.recv(4096):
+                    pass
+            line.close()
+        monkeypatch.undo()
+        came("an answer", lambda: requests.get(f"{address}/healthz", timeout=SOON).status_code == 200)
+
+
+def test_an_answer_that_is_not_taken_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for the page and does not read it holds its place no longer than a stream may last."""
+    monkeypatch.setattr(deadlines, "SERVE_HEAD_SECONDS", replace(SERVE_HEAD_SECONDS, most=0.05))
+    monkeypatch.setattr(deadlines, "SERVE_STREAM_SECONDS", replace(SERVE_STREAM_SECONDS, most=0.05))
+    large = Response(b"x" * (64 << 20))
+    server = uvicorn.Server(uvicorn.Config(large, http=TimedProtocol, lifespan="off", log_level="critical"))
+    with closing(socket.create_server(("127.0.0.1", 0))) as bound:
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        with socket.create_connection(bound.getsockname()) as line:
+            line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            came(
+                "the end of the connection",
+                lambda: server.server_state.total_requests and not server.server_state.connections,
+            )
+        server.should_exit = True
+        thread.join()
 
 
 def test_without_a_secret_no_call_is_taken(site: Site) -> None:

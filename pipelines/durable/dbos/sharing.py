@@ -17,6 +17,7 @@ from dbos import WorkflowStatus
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, OutsideError
+from hardening.foundation.limits import BUILD_SECONDS
 from hardening.foundation.locks import one_of
 from hardening.foundation.retrying import retrying
 from pipelines.durable.dbos.queue import WorkQueue, is_suspect, needs_of
@@ -31,7 +32,7 @@ TELL_SECONDS = 3.0  # how often it is told who is there, and asked whether someb
 LACK_SECONDS = 600.0  # after which a flow ends that no living worker has the needs of
 BEGIN_SECONDS = 60.0  # within which a flow begins that was taken
 QUIET_SECONDS = 600.0  # after which the worker is named that has to go on before anything of ours does
-STUCK_SECONDS = 3 * 3600.0  # after which flows end of which none went on
+STUCK_SECONDS = BUILD_SECONDS.most + 3600.0  # after which flows end of which none went on
 APART_SECONDS = 26 * 3600.0  # the same where one of them waits more than it works, such as for a window: up to a day
 TIDY_SECONDS = 86400.0
 PATIENCE = timedelta(minutes=10)  # for a database that restarts under a step
