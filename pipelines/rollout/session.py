@@ -345,11 +345,13 @@ def _docker_members(fleet: Fleet, context: Context) -> DockerFleet | HostsFleet:
 
 def _rivals(fleet: Fleet, context: Context, engine: str) -> list[Fleet]:
     """The other Docker fleets that have members on the engine at this address."""
-    others = [one for one in load_fleets(context.settings.roots).values() if one.kind is fleet.kind]
-    local = not fleet.docker.hosts or engine.startswith("unix:")  # else the engine of the settings need not be there
-    own = {place(fleet_host(context))} if local else set[str]()
-    here = {one.name: {at.label for at in one.docker.addresses} or own for one in others}
-    return [one for one in others if one.name != fleet.name and place(engine) in here[one.name]]
+    every = load_fleets(context.settings.roots).values()
+    others = [one for one in every if one.kind is fleet.kind and one.name != fleet.name]
+    same, local = not fleet.docker.hosts, engine.startswith("unix:")
+    own = {place(engine)} if same else set[str]()
+    if local and not same and not all(one.docker.hosts for one in others):  # only then it matters where those are
+        own = {place(fleet_host(context))}
+    return [one for one in others if place(engine) in ({at.label for at in one.docker.addresses} or own)]
 
 
 def _last_seen(fleet: Fleet, context: Context) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import nullcontext
 from threading import Barrier
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import docker.errors
@@ -17,6 +18,7 @@ from pipelines.fleet.docker.images import Images, registered
 from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, find, inside
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Fleet, Method
+from pipelines.rollout import session
 from tests.support.fleets import fleet as fleet_with
 
 IMAGE = "sha256:" + "1" * 64
@@ -391,3 +393,32 @@ def test_a_health_check_that_prints_a_traceback_is_one_line() -> None:
     one = {"Id": "x", "State": {"Status": "running", "Health": health}, "RestartCount": 0}
     seen = inventory.probe(None, fleet("docker").health, one)
     assert seen == Read(False, "unhealthy: OSError: no route (100 lines before it)")
+
+
+@pytest.mark.parametrize(
+    ("own", "engine", "rivals"),
+    [
+        ([], "unix:///var/run/docker.sock", {"default", "socket"}),
+        (["unix:///run/docker.sock"], "unix:///run/docker.sock", {"default", "socket"}),
+        (["ssh://ops@web-2"], "ssh://ops@web-2", {"far"}),
+        (["ssh://ops@web-3"], "ssh://ops@web-3", set()),
+    ],
+)
+def test_fleets_of_one_engine_are_known_by_its_address(
+    monkeypatch: pytest.MonkeyPatch, own: list[str], engine: str, rivals: set[str]
+) -> None:
+    """However it is written; the engine of the settings is asked for only where it may be the same."""
+    hosts = {"default": [], "socket": ["unix:///run/docker.sock"], "far": ["tcp://web-2:2376"], "web": own}
+
+    def of(name: str) -> Fleet:
+        given = fleet_with().model_dump(exclude_unset=True) | {"docker": {"hosts": hosts[name]}}
+        return Fleet.model_validate(given).model_copy(update={"name": name})
+
+    def default(_context: object) -> str:
+        assert not engine.startswith("ssh:")
+        return "unix:///var/run/docker.sock"
+
+    monkeypatch.setattr(session, "load_fleets", lambda _roots: {name: of(name) for name in hosts})
+    monkeypatch.setattr(session, "fleet_host", default)
+    context: Any = SimpleNamespace(settings=SimpleNamespace(roots=()))
+    assert {one.name for one in session._rivals(of("web"), context, engine)} == rivals
