@@ -20,6 +20,7 @@ from images.registry.references import one_repository, qualified
 from images.registry.release_trust import require_upstream_trusted
 from pipelines.fleet.members import Followed, Member, ReplacementImage, repository
 from pipelines.fleet.model import Fleet
+from pipelines.fleet.violations import BARE_ID
 
 RECENT = timedelta(minutes=1)
 """A rollout judges each member again right before its step: by a look of its own that is no older than this."""
@@ -44,7 +45,7 @@ class FollowedTag:
 
     def of(self, member: Member) -> Followed | None:
         """What the tag says of the image that a member runs; None where that is of another repository."""
-        if not one_repository(member.image, self.tag):
+        if not self._concerns(member):
             return None
         sights = self._look.sights
         seen = next((one for digest in member.known_by if (one := sights.of(digest))), None)
@@ -58,11 +59,15 @@ class FollowedTag:
 
     def unasked(self, member: Member) -> Followed | None:
         """What earlier looks saw of the image that a member runs, so that its age is known; nothing that is newer."""
-        if not one_repository(member.image, self.tag):
+        if not self._concerns(member):
             return None
         sights = self.context.ledger.sights(TAG, self._subject)
         seen = next((one for digest in member.known_by if (one := sights.of(digest))), None)
         return Followed(self.tag, seen.since, digest=seen.version) if seen else None
+
+    def _concerns(self, member: Member) -> bool:
+        """Whether a member runs an image of the tag's repository, or one by its id alone, which names none."""
+        return one_repository(member.image, self.tag) or bool(BARE_ID.fullmatch(member.image))
 
     def target(self) -> ReplacementImage:
         """What the tag may be taken at; what it names, with the reason, where nothing of it may be taken yet."""

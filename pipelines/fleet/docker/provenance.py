@@ -19,6 +19,7 @@ from pipelines.fleet.docker.following import FollowedTag
 from pipelines.fleet.docker.images import dealt_with
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Member, Provenance, ReplacementImage, newest, repository
+from pipelines.fleet.violations import BARE_ID
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ class ProvenanceReader(GoldenStatus):
         where = repository(member.image)
         release = next((found for digest in member.digests if (found := self._release(where, digest))), None)
         base = None if release else self._base(member)
+        followed = self._followed.of(member) if self._followed else None
         if (golden := release or base) is None:
-            return Provenance(followed=self._followed.of(member) if self._followed else None)
+            stranger = followed and not followed.seen and BARE_ID.fullmatch(member.image)
+            return Provenance(followed=None if stranger else followed)
         told, where = self.told(golden), self.registry.repository(golden.name)
-        known = self.by_channel(told if release else None, None if release else told, where)
-        return replace(known, followed=self._followed.of(member)) if self._followed else known
+        return replace(self.by_channel(told if release else None, None if release else told, where), followed=followed)
 
     def unasked(self, member: Member) -> Provenance:
         """What the ledger knows of the image: a release of ours, and when the followed tag was seen to name it."""

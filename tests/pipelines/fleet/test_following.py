@@ -590,6 +590,25 @@ def test_a_rule_by_a_short_name_is_about_the_whole_one_too(town: Town, prefix: s
     assert not require_upstream_trusted(registry, "registry.example.com/nginx:1.27", f"sha256:{1:064x}", NOW)
 
 
+@needs_registry
+@pytest.mark.parametrize("image", ["{digest}", "{number}"])
+def test_a_member_made_from_a_bare_image_id_is_superseded_by_the_tag_too(town: Town, image: str) -> None:
+    """It was within policy for ever: an id names no repository. Its digest is one that the tag has named."""
+    first = town.push()
+    image = image.format(digest=first, number=first.removeprefix("sha256:")[:12])
+    assert town.violations(first, timedelta(0), image=image) == []
+    second = town.push()
+    assert town.violations(first, DAY, image=image) == [], "the newer one waits out its cooldown"
+    after = DAY + town.context.settings.cooldown
+    assert town.violations(first, after, image=image) == ["superseded"]
+    member = town.runs(first, image)
+    one = judge("web", POLICY, member, town.reader(after).of(member), (), NOW + after)
+    made = plan(town.fleet(), [one], town.target(after), NOW + after)
+    assert [(step.member.image, made.target.digest) for step in made.steps] == [(image, second)], made.skipped
+    stranger = town.runs("sha256:" + "7" * 64, "7" * 64)
+    assert town.reader(after).of(stranger).followed is None, "nothing says what it is, so it is unknown"
+
+
 SHORT = (
     "nginx:1.27", f"nginx:1.27@sha256:{1:064x}", f"nginx@sha256:{1:064x}", "docker.io/nginx:1.27",
     "index.docker.io/library/nginx:1.27",
