@@ -136,9 +136,10 @@ def _copies(env: dict[str, str]) -> None:
             base, name=plan.name, digest=digest, input_digest=plan.input_digest, inputs=plan.inputs, dockerfile=""
         )
         context.ledger.record_artifact(artifact)
-        context.ledger.record_checks(digest, checks, context.now)
+        context.ledger.record_checks(digest, checks, context.now, name=plan.name)
         subject, _ = scan_subject(context, artifact, policy, disk=False)
-        context.ledger.record_scan(digest, replace(scan, inputs=_entered(context, scan.suite, subject)), context.now)
+        own_scan = replace(scan, inputs=_entered(context, scan.suite, subject))
+        context.ledger.record_scan(digest, own_scan, context.now, plan.name)
 
 
 def _entered(context: object, suite: str, subject: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ from images.build import require_platform, require_tools
 from images.build.build_steps import BuildJob, Built
 from images.build.workspace import sweep, workspace
 from images.context import Context
+from images.ledger.artifacts import parent_of
 from images.machine.trees import private_mounts
 from images.plan.build_plan import Action, BuildPlan, sorter, with_ancestors
 from images.plan.planner import Planner
@@ -180,7 +181,7 @@ class _Builder:
         Raises ContentError where a check broke.
         """
         waivers, today = load_waivers(self.context.settings.roots), self.context.now.date()
-        bases = self.context.ledger.bases_from(str(plan.inputs.get("parent", "")))
+        bases = self.context.ledger.bases_from(*parent_of(plan.inputs))
         if refused := refusals(checks, plan.name, waivers, today, bases):
             if broke := broken(refused, self.context.settings.roots):
                 raise broke
@@ -191,7 +192,7 @@ class _Builder:
             self.context.store.put_file(built.dockerfile, "text/plain").digest if built.dockerfile else "",
         )  # fmt: skip
         scripts = dict(job.overlay.parts["checks"])
-        self.context.ledger.record_checks(built.digest, checks, artifact.built_at, scripts)
+        self.context.ledger.record_checks(built.digest, checks, artifact.built_at, scripts, name=plan.name)
         if job.definition.is_machine and (no := self._gate(artifact, job.store)):
             return self._refused(plan, no, built.digest, checks)
         with step("keep"):

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, literal, select, update
+from sqlalchemy import Select, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
@@ -78,9 +78,10 @@ class Artifacts(Database):
         """All artifacts (of one definition), the newest first."""
         return self._artifacts(**({"name": name} if name else {}))
 
-    def artifact_over(self, digest: str) -> Artifact | None:
-        """The newest artifact of that content."""
-        return next(iter(self._artifacts(limit=1, digest=digest)), None)
+    def artifact_over(self, digest: str, name: str = "") -> Artifact | None:
+        """The newest artifact of that content, that of the definition `name` before any other."""
+        found = self._artifacts(digest=digest)
+        return next((one for one in found if one.name == name), next(iter(found), None))
 
     def package_lists(
         self, sources: Collection[str] | None = None, of: Collection[str] | None = None
@@ -108,7 +109,7 @@ class Artifacts(Database):
         packages = table.c.packages if sources is None or sources else literal(None).label("packages")
         found = select(table.c.digest, table.c.name, packages, PARENT, suite).order_by(table.c.built_at)
         scanned = select(scans.c.digest, scans.c.value["suite"].as_string().label("suite")).where(
-            scans.c.kind == "scan"
+            scans.c.kind.startswith("scan")
         )
         if among is not None:
             found, scanned = found.where(table.c.digest.in_(among)), scanned.where(scans.c.digest.in_(among))
@@ -125,66 +126,66 @@ class Artifacts(Database):
         }
         return {digest: replace(one, suite=_suite(one, lists)) for digest, one in lists.items()}
 
-    def bases_of(self, digest: str) -> tuple[BaseImage, ...]:
+    def bases_of(self, digest: str, name: str = "") -> tuple[BaseImage, ...]:
         """What a content has from each image of ours that it stands on, the nearest first, as far as it is known."""
-        artifact = self.artifact_over(digest)
-        return self.bases_from(str(artifact.inputs.get("parent", ""))) if artifact else ()
+        artifact = self.artifact_over(digest, name)
+        return self.bases_from(*parent_of(artifact.inputs)) if artifact else ()
 
-    def bases_from(self, parent: str) -> tuple[BaseImage, ...]:
-        """What an image on the content `parent` has from that and from what it stands on."""
-        below = self.artifact_over(parent) if parent else None
+    def bases_from(self, parent: str, name: str = "") -> tuple[BaseImage, ...]:
+        """What an image on the content `parent`, of the definition `name`, has from that and what it stands on."""
+        below = self.artifact_over(parent, name) if parent else None
         if below is None:
             return ()
-        scan, checks = self.scan(below.digest), self.checks(below.digest)
+        scan, checks = self.scan(below.digest, below.name), self.checks(below.digest, below.name)
         base = BaseImage(
             below.name,
             frozenset((package.name, package.version) for package in below.packages),
             frozenset((one.kind, one.id, one.package) for one in (scan.findings if scan else ())),
             frozenset((check.control, check.evidence) for check in checks if check.outcome is Outcome.FAIL),
         )
-        return (base, *self.bases_of(below.digest))
+        return (base, *self.bases_of(below.digest, below.name))
 
     def record_checks(
         self, digest: str, checks: tuple[CheckResult, ...], at: datetime, scripts: Mapping[str, str] | None = None, *,
-        told: bool = False,
+        name: str = "", told: bool = False,
     ) -> None:  # fmt: skip
-        """Keep the results of the controls' checks of a content. `scripts`: by control, the digest of the check that
-        made its result. `told`: by a registry, which proves nothing.
+        """Keep the results of the controls' checks of a content, built from the definition `name`. `scripts`: by
+        control, the digest of the check that made its result. `told`: by a registry, which proves nothing.
         """
         known = scripts or {}
         rows = [{**to_json(one), **({SCRIPT: known[one.control]} if one.control in known else {})} for one in checks]
-        self._put(t.judgements, _judged(digest, f"{TOLD if told else ''}checks", at, rows))
+        self._put(t.judgements, _judged(digest, f"{TOLD if told else ''}checks", name, at, rows))
 
-    def checks(self, digest: str) -> tuple[CheckResult, ...]:
+    def checks(self, digest: str, name: str = "") -> tuple[CheckResult, ...]:
         """The last results of the controls' checks; empty when there are none."""
-        return self._judgement(tuple[CheckResult, ...], digest, "checks") or ()
+        return self._judgement(tuple[CheckResult, ...], digest, "checks", name) or ()
 
-    def check_scripts(self, digest: str) -> dict[str, str]:
+    def check_scripts(self, digest: str, name: str = "") -> dict[str, str]:
         """By control, the digest of the check that made its last result, where that was kept."""
-        rows = self._judgement(list[dict[str, Any]], digest, "checks") or []
+        rows = self._judgement(list[dict[str, Any]], digest, "checks", name) or []
         return {row["control"]: row[SCRIPT] for row in rows if SCRIPT in row}
 
-    def record_scan(self, digest: str, scan: ScanRecord, at: datetime) -> None:
-        """Keep what the scanners said of a content."""
-        self._put(t.judgements, _judged(digest, "scan", at, to_json(scan)))
+    def record_scan(self, digest: str, scan: ScanRecord, at: datetime, name: str = "") -> None:
+        """Keep what the scanners said of a content, built from the definition `name`."""
+        self._put(t.judgements, _judged(digest, "scan", name, at, to_json(scan)))
 
-    def scan(self, digest: str) -> ScanRecord | None:
+    def scan(self, digest: str, name: str = "") -> ScanRecord | None:
         """What the scanners last said of a content."""
-        return self._judgement(ScanRecord, digest, "scan")
+        return self._judgement(ScanRecord, digest, "scan", name)
 
     def record_verdict(self, digest: str, verdict: Verdict, *, told: bool = False) -> None:
         """Keep the gate's answer about a content. `told`: as a registry tells it, which lets nothing through."""
         kind = f"{TOLD if told else ''}verdict"
-        self._put(t.judgements, _judged(digest, kind, verdict.judged_at, to_json(verdict)))
+        self._put(t.judgements, _judged(digest, kind, verdict.subject, verdict.judged_at, to_json(verdict)))
 
-    def record_verdicts(self, verdicts: Mapping[str, Verdict]) -> None:
+    def record_verdicts(self, verdicts: Iterable[tuple[str, Verdict]]) -> None:
         """Keep the gate's answers about many contents, in one transaction."""
-        rows = (_judged(digest, "verdict", one.judged_at, to_json(one)) for digest, one in verdicts.items())
+        rows = (_judged(digest, "verdict", one.subject, one.judged_at, to_json(one)) for digest, one in verdicts)
         self._put(t.judgements, *rows)
 
-    def verdict(self, digest: str, *, told: bool = False) -> Verdict | None:
+    def verdict(self, digest: str, name: str = "", *, told: bool = False) -> Verdict | None:
         """The gate's last answer about a content, made on a machine of this ledger; or `told` by a registry."""
-        return self._judgement(Verdict, digest, f"{TOLD if told else ''}verdict")
+        return self._judgement(Verdict, digest, f"{TOLD if told else ''}verdict", name)
 
     def first_seen_all(self, pairs: Iterable[tuple[str, str]], now: datetime) -> dict[tuple[str, str], datetime]:
         """When each vulnerability was first found in its package; `now` when this is the first time.
@@ -213,9 +214,15 @@ class Artifacts(Database):
         found = self._find(Artifact, t.artifacts, *newest, **same)
         return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
-    def _judgement(self, of: type[Value], digest: str, kind: str) -> Value | None:
-        table = t.judgements
-        rows = self._rows(select(table.c.value).where(table.c.digest == digest, table.c.kind == kind))
+    def _judgement(self, of: type[Value], digest: str, kind: str, name: str) -> Value | None:
+        """What was last said of the content as the definition `name`; without a name, as any.
+
+        A line without a definition is an earlier version's, which kept one for all of them.
+        """
+        columns = t.judgements.c
+        wanted = columns.kind == f"{kind} {name}" if name else columns.kind.startswith(f"{kind} ")
+        query = select(columns.value).where(columns.digest == digest, or_(wanted, columns.kind == kind))
+        rows = self._rows(query.order_by(columns.at.desc(), columns.kind.desc()).limit(1))
         return from_json(of, rows[0].value) if rows else None
 
     def _seen(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], datetime]:
@@ -235,8 +242,14 @@ def _with_all_below(contents: Collection[str]) -> Select[Any]:
     return select(found.union(below).c.digest)
 
 
-def _judged(digest: str, kind: str, at: datetime, value: Any) -> dict[str, Any]:
-    return {"digest": digest, "kind": kind, "at": at, "value": value}
+def parent_of(inputs: Mapping[str, Any]) -> tuple[str, str]:
+    """The content that an artifact with these inputs stands on, and the definition of that; empty: none of ours."""
+    base = (inputs.get("definition") or {}).get("base") or {}
+    return str(inputs.get("parent", "")), str(base.get("golden") or "")
+
+
+def _judged(digest: str, kind: str, name: str, at: datetime, value: Any) -> dict[str, Any]:
+    return {"digest": digest, "kind": f"{kind} {name}".rstrip(), "at": at, "value": value}
 
 
 def _lacks_version(item: Mapping[str, Any]) -> bool:

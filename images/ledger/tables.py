@@ -92,6 +92,7 @@ artifacts = _table(
 )  # fmt: skip
 
 # One row for what was last said of a content: `kind` is checks, scan or verdict; `told-…` where a registry said it.
+# After a space it names the definition: equal ones share a content, and each has results of its own.
 judgements = _table(
     "judgements", {"digest": str, "kind": str, "at": datetime, "value": Any}, keys=["digest", "kind"], index=["at"]
 )

@@ -105,7 +105,7 @@ class KnownHoles:
     def critical(self) -> frozenset[str]:
         """The vulnerabilities that a scanner called critical in the newest artifact of a definition."""
         newest = map(self._last, self.context.definitions)
-        scans = (self.context.ledger.scan(one.digest) for one in newest if one)
+        scans = (self.context.ledger.scan(one.digest, one.name) for one in newest if one)
         return frozenset(
             one.id for scan in scans if scan for one in scan.findings
             if one.kind is FindingKind.VULNERABILITY and one.severity is Severity.CRITICAL

@@ -84,13 +84,13 @@ def _record(ledger: Ledger, store: Store, release: Release, proof: Attested) -> 
         known = ledger.artifact_by_input(artifact.name, artifact.platform, artifact.input_digest)
         if known is None or not store.whole(known.digest):  # what was built here is known already
             ledger.record_artifact(artifact)
-    ours = ledger.scan(content)
+    ours = ledger.scan(content, release.name)
     if (scan := found.scan) and not (ours and ours.inputs):  # a scan of our own says what it was made from
-        ledger.record_scan(content, ScanRecord(scan.reports, scan.findings), release.published_at)
+        ledger.record_scan(content, ScanRecord(scan.reports, scan.findings), release.published_at, release.name)
     if verdict := found.verdict:
         ledger.record_verdict(content, verdict, told=True)
     if checks := found.checks:
-        ledger.record_checks(content, checks, release.published_at, told=True)
+        ledger.record_checks(content, checks, release.published_at, name=release.name, told=True)
 
 
 def _of(release: Release, artifact: Artifact) -> Artifact:

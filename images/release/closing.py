@@ -32,7 +32,8 @@ def before_it(ledger: Ledger, release: Release) -> PreviousRelease | None:
     """The content that a release takes the place of, as far as the ledger knows it."""
     for known in ledger.releases(release.name):
         if known.content != release.content and known.published_at <= release.published_at:
-            artifact, scan = ledger.artifact_over(known.content), ledger.scan(known.content)
+            of = known.content, known.name
+            artifact, scan = ledger.artifact_over(*of), ledger.scan(*of)
             return PreviousRelease(known, artifact, scan.findings if scan else ()) if artifact else None
     return None
 
@@ -57,8 +58,8 @@ def read_in_closed(to: ReleaseStore, releases: Iterable[Release]) -> None:
     The day of first sight is the one that was signed, else that of the release.
     """
     for release in sorted(releases, key=lambda one: one.published_at):
-        before, artifact = before_it(to.ledger, release), to.ledger.artifact_over(release.content)
-        scan = to.ledger.scan(release.content)
+        before, artifact = before_it(to.ledger, release), to.ledger.artifact_over(release.content, release.name)
+        scan = to.ledger.scan(release.content, release.name)
         if before and artifact and scan:
             closed = _ended_by_packages(before, artifact, scan.findings, scan.reports).values()
             lines = [_line(to, release, artifact, one, one.fix_known_since or release.published_at) for one in closed]

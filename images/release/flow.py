@@ -170,7 +170,7 @@ def _today(context: Context, release: Release, policy: str) -> Verdict:
         return judge(context, artifact, policy).verdict
     again = f"./goldsmith image.publish {release.name} judges it on this machine"
     told = f"{release.name} {release.digest[:19]}"
-    last = context.ledger.verdict(release.content)
+    last = context.ledger.verdict(release.content, release.name)
     if last is None:
         raise RefusedError(f"{told} was never judged on this machine, and its content is not here", hint=again)
     most = load_policy(context.settings.roots, policy).image.judges.data_max_age

@@ -85,7 +85,7 @@ def urgent_fixes(context: Context, stable: Release, candidate: Release) -> tuple
     after = _today(context, candidate)
     if after is None:
         return ()
-    last = context.ledger.scan(stable.content)
+    last = context.ledger.scan(stable.content, stable.name)
     before = _today(context, stable) or (last.findings if last else ())
     return fixed(before, after)
 

@@ -24,7 +24,7 @@ from images.boot import Level
 from images.build.workspace import workspace
 from images.context import Context
 from images.documents import to_json
-from images.ledger.artifacts import ScanRecord
+from images.ledger.artifacts import ScanRecord, parent_of
 from images.machine import trees
 from images.machine.trees import private_mounts
 from images.plan.planner import Planner
@@ -89,10 +89,10 @@ def todays_checks(planner: Planner, name: str, digest: str) -> tuple[tuple[Check
     context, loaded = planner.context, planner.context.definitions[name]
     overlay, known, artifact = (
         planner.overlay(loaded),
-        context.ledger.checks(digest),
-        context.ledger.artifact_over(digest),
+        context.ledger.checks(digest, name),
+        context.ledger.artifact_over(digest, name),
     )
-    scripts = _scripts(context, artifact) if artifact else context.ledger.check_scripts(digest)
+    scripts = _scripts(context, artifact) if artifact else context.ledger.check_scripts(digest, name)
     open_controls = {*without_result(known, overlay, loaded.definition), *changed_checks(scripts, overlay)}
     chosen = tuple(one for one in overlay.checks if one.control in open_controls and "RUN_STATUS" not in one.text)
     made: dict[str, CheckResult] = {}
@@ -153,7 +153,7 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     waivers = load_waivers(context.settings.roots)
     verdict = judge_image(
         policy, artifact.name, checks, result.reports, result.findings, waivers, context.now,
-        context.ledger.bases_from(str(artifact.inputs.get("parent", ""))),
+        context.ledger.bases_from(*parent_of(artifact.inputs)),
         _offered(context, artifact.name, result.findings),
     )  # fmt: skip
     context.ledger.record_verdict(artifact.digest, verdict)
@@ -185,14 +185,14 @@ class KnownJudge:
         self._context = context
         self._planner = planner
         self._feeds = FeedsOnce()
-        self._bases: dict[str, tuple[BaseImage, ...]] = {}
+        self._bases: dict[tuple[str, str], tuple[BaseImage, ...]] = {}
         self._waivers = load_waivers(context.settings.roots)
 
     def judge(self, artifact: Artifact, policy: Policy) -> Judgement | None:
         """What `judge` would say where nothing has to be verified or scanned for it; None where something has."""
         context, loaded = self._context, self._context.definitions[artifact.name]
         overlay, known = self._planner.overlay(loaded), _last_scan(context, artifact)
-        checks = context.ledger.checks(artifact.digest)
+        checks = context.ledger.checks(artifact.digest, artifact.name)
         if not known or _unverified(context, artifact, overlay, checks):
             return None
         disk = context.store.disk_of(artifact.digest) is not None
@@ -205,13 +205,13 @@ class KnownJudge:
         findings, enforced = _dated(context, result.findings), enforced_by(checks, overlay)
         verdict = judge_image(
             policy, artifact.name, enforced, result.reports, findings, self._waivers, context.now,
-            self._bases_of(str(artifact.inputs.get("parent", ""))),
+            self._bases_of(parent_of(artifact.inputs)),
         )  # fmt: skip
         return Judgement(verdict, enforced, replace(result, findings=findings))
 
-    def _bases_of(self, parent: str) -> tuple[BaseImage, ...]:
+    def _bases_of(self, parent: tuple[str, str]) -> tuple[BaseImage, ...]:
         if parent not in self._bases:
-            self._bases[parent] = self._context.ledger.bases_from(parent)
+            self._bases[parent] = self._context.ledger.bases_from(*parent)
         return self._bases[parent]
 
 
@@ -231,20 +231,21 @@ def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: 
     sbom = context.store.put_bytes(result.sbom, "application/vnd.cyclonedx+json")
     spdx = context.store.put_bytes(result.spdx, "application/spdx+json")
     record = ScanRecord(result.reports, findings, sbom.digest, result.suite, result.inputs, spdx.digest)
-    context.ledger.record_scan(artifact.digest, record, context.now)
+    context.ledger.record_scan(artifact.digest, record, context.now, artifact.name)
     return replace(result, findings=findings)
 
 
 def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
     """What the controls said of the artifact, each enforced as its profile says today."""
     overlay = Planner(context).overlay(context.definitions[artifact.name])
-    known = context.ledger.checks(artifact.digest)
+    known = context.ledger.checks(artifact.digest, artifact.name)
     why = _unverified(context, artifact, overlay, known)
     if not why:
         return enforced_by(known, overlay)
     say(f"{artifact.name}: verifying {len(overlay.checks)} controls again, since {why}")
     made = _verified(context, artifact, overlay)
-    context.ledger.record_checks(artifact.digest, made, context.now, dict(overlay.parts["checks"]))
+    scripts = dict(overlay.parts["checks"])
+    context.ledger.record_checks(artifact.digest, made, context.now, scripts, name=artifact.name)
     return made
 
 
@@ -264,7 +265,7 @@ def _scripts(context: Context, artifact: Artifact) -> dict[str, str]:
     An earlier version of Goldsmith did not keep that: it was the check of the artifact's inputs.
     """
     as_built = artifact.inputs.get("overlay", {}).get("checks", [])
-    return context.ledger.check_scripts(artifact.digest) or dict(as_built)
+    return context.ledger.check_scripts(artifact.digest, artifact.name) or dict(as_built)
 
 
 def _few(controls: Sequence[str]) -> str:
@@ -300,7 +301,7 @@ def scan_content(
 
 def _last_scan(context: Context, artifact: Artifact) -> ScanResult | None:
     """What was last found in that content, as far as it is still there whole."""
-    last = context.ledger.scan(artifact.digest)
+    last = context.ledger.scan(artifact.digest, artifact.name)
     if last is None or not last.inputs or not all(bill and context.store.has(bill) for bill in (last.sbom, last.spdx)):
         return None
     sbom, spdx = (context.store.blob(bill).read_bytes() for bill in (last.sbom, last.spdx))

@@ -93,7 +93,7 @@ def _reachable(context: Context, artifact: Artifact) -> Iterable[str]:
     """
     if artifact.dockerfile:
         yield artifact.dockerfile
-    if scan := context.ledger.scan(artifact.digest):
+    if scan := context.ledger.scan(artifact.digest, artifact.name):
         yield from (bill for bill in (scan.sbom, scan.spdx) if bill)
     store, below = context.store, str(artifact.inputs.get("parent"))  # of a registry's word it may be anything
     stands_on = re.fullmatch(DIGEST, below) and store.has(below) and not store.disk_of(below)

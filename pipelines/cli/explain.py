@@ -20,6 +20,7 @@ from hardening.running import UNREAD
 from hardening.waivers import active
 from images.context import Context
 from images.documents import from_json, to_json
+from images.ledger.artifacts import parent_of
 from images.plan.build_plan import changes_between
 from pipelines.cli.rollout_output import MEANING
 from pipelines.contract import Line
@@ -206,12 +207,12 @@ def _image(context: Context, one: Judged) -> ImageStory | None:
     if golden is None:
         return None
     ledger = context.ledger
-    built = ledger.artifact_over(golden.content)
+    built = ledger.artifact_over(golden.content, golden.name)
     base, because = golden.base_name, tuple[str, ...]()
     if built:
         before = [other for other in ledger.artifacts(built.name) if other.platform == built.platform]
         before = [other for other in before if other.built_at < built.built_at and other.digest != built.digest]
-        below = ledger.artifact_over(str(built.inputs.get("parent", "")))
+        below = ledger.artifact_over(*parent_of(built.inputs))
         base = f"{below.name} {below.digest[:19]}" if below else base
         inputs = NOTHING | built.inputs | {"overlay": NO_OVERLAY | built.inputs.get("overlay", {})}
         because = tuple(map(str, changes_between(before[0], inputs, built.packages))) if before else ()

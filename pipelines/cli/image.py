@@ -161,7 +161,7 @@ def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
     for name in named(context, pattern):
         say(f"{name}: verifying")
         digest, checks = reverify(context, name, control)
-        bases = context.ledger.bases_of(digest)
+        bases = context.ledger.bases_of(digest, name)
         lines.append(verify_line(name, digest, checks, waivers, context.now, bases))
     return lines
 

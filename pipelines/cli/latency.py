@@ -198,7 +198,8 @@ def _unreleased(context: Context, history: PatchHistory, contents: Iterable[str]
     closed = by_key(((fix.vulnerability, fix.package, fix.image), fix) for fix in history.fixes)
     found: dict[tuple[str, str, str], tuple[ClosedFix, tuple[str, ...]]] = {}
     for content in sorted(contents & history.published.keys()):
-        scan, (image, _) = context.ledger.scan(content), history.published[content]
+        image, _ = history.published[content]
+        scan = context.ledger.scan(content, image)
         for finding in _fixable(scan):
             which = (finding.id, finding.package, image)
             if not any(history.has(content, fix) is False for fix in closed.get(which, ())):
@@ -267,13 +268,13 @@ class _Waiving:
         return {content for content in shown if history.has(content, one.fix) is False}
 
     def _waiver(self, fix: ClosedFix, content: str) -> Waiver | None:
-        scan = self._ledger.scan(content)
+        scan = self._ledger.scan(content, fix.image)
         alike = (
             one for one in (scan.findings if scan else ()) if (one.id, one.package) == (fix.vulnerability, fix.package)
         )
         about = About("vulnerabilities", fix.vulnerability, fix.package)
         if finding := next(alike, None):
-            about = about_finding(finding, self._ledger.bases_of(content))
+            about = about_finding(finding, self._ledger.bases_of(content, fix.image))
         return waived_by(self._waivers, about, fix.image, self._today)
 
 

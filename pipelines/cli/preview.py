@@ -172,12 +172,12 @@ def judge_last(planner: Planner, name: str) -> Verdict | None:
     """The gate's answer over the newest artifact of `name`, by its last scan and checks; None without a scan here."""
     context, ledger = planner.context, planner.context.ledger
     artifact = planner.last(name)
-    scan = ledger.scan(artifact.digest) if artifact else None
+    scan = ledger.scan(artifact.digest, name) if artifact else None
     if artifact is None or scan is None or name not in context.definitions:
         return None
     policy = context.policy_named(context.policy_of(name))
-    checks = enforced_by(ledger.checks(artifact.digest), planner.overlay(context.definitions[name]))
-    waivers, bases = load_waivers(context.settings.roots), ledger.bases_of(artifact.digest)
+    checks = enforced_by(ledger.checks(artifact.digest, name), planner.overlay(context.definitions[name]))
+    waivers, bases = load_waivers(context.settings.roots), ledger.bases_of(artifact.digest, name)
     return judge_image(policy, name, checks, scan.reports, scan.findings, waivers, context.now, bases)
 
 
@@ -193,7 +193,7 @@ def _not_aged(context: Context, name: str, verdict: Verdict, today: datetime, fo
 
 def _enough(context: Context, name: str, today: datetime, rule: str) -> bool:
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
-    scan = context.ledger.scan(artifact.digest) if artifact else None
+    scan = context.ledger.scan(artifact.digest, name) if artifact else None
     rules = context.policy_named(context.policy_of(name)).image
     if scan is None:
         return False
@@ -211,10 +211,10 @@ def _checked(context: Context, unknown: dict[str, tuple[str, ...]]) -> Context:
     planner, ledger = Planner(context), copy(context.ledger)
 
     @cache
-    def checks(digest: str) -> tuple[CheckResult, ...]:
-        known, artifact = context.ledger.checks(digest), context.ledger.artifact_over(digest)
+    def checks(digest: str, name: str = "") -> tuple[CheckResult, ...]:
+        known, artifact = context.ledger.checks(digest, name), context.ledger.artifact_over(digest, name)
         releases = context.ledger.releases_of_content(digest) if known else ()
-        name = artifact.name if artifact else releases[0].name if releases else ""
+        name = name or (artifact.name if artifact else releases[0].name if releases else "")
         if name not in context.definitions:
             return known
         results, unknown[digest] = todays_checks(planner, name, digest)

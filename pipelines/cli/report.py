@@ -189,7 +189,7 @@ def _releases_of(
 ) -> Iterator[ReleaseReport]:  # fmt: skip
     """`running`: members by a release's digest; `closed`: by content, what it was the first to be without."""
     channels = {"candidate": image.candidate, "stable": image.stable}
-    built = {one.content: context.ledger.artifact_over(one.content) for one in releases[: NEWEST + 1]}
+    built = {one.content: context.ledger.artifact_over(one.content, one.name) for one in releases[: NEWEST + 1]}
     for number, release in enumerate(releases[:NEWEST]):
         before = next((one for one in releases[number + 1 :] if one.content != release.content), None)
         new, old = built[release.content], built.get(before.content) if before else None
@@ -217,16 +217,16 @@ def _changed_packages(old: Artifact, new: Artifact) -> Iterator[str]:
 def _evidence(context: Context, said: ContentRecords, release: Release) -> Iterator[str]:
     """A line for each thing that is known of a release."""
     content = release.content
-    if verdict := said.verdict(content) or said.verdict(content, told=True):
+    if verdict := said.verdict(content, release.name) or said.verdict(content, release.name, told=True):
         answer = "allowed" if verdict.allowed else "refused"
         trial = ""
         if _in_trial(context, release.name, verdict.policy):
             trial = f"; a trial, its definition names {context.definitions[release.name].definition.policy}"
         yield f"{answer} by the policy {verdict.policy} on {verdict.judged_at:%Y-%m-%d %H:%M} UTC{trial}"
-    if checks := said.checks(content):
+    if checks := said.checks(content, release.name):
         hold = sum(check.outcome is Outcome.PASS for check in checks)
         yield f"{hold} of {len(checks)} controls hold"
-    if scan := said.scan(content):
+    if scan := said.scan(content, release.name):
         looked = [one.scanner for one in scan.reports if one.outcome in (Outcome.PASS, Outcome.FAIL)]
         sample = "; vulnerabilities by a sample" if any(one.sample for one in scan.reports) else ""
         yield f"{len(scan.findings)} finding(s) by {', '.join(looked) or 'no scanner'}{sample}"
@@ -262,8 +262,8 @@ def _image(
     artifact = context.ledger.latest_artifact(name, context.settings.platform)
     candidate, stable = channels
     release = stable or (None if candidate else newest)
-    scan = said.scan(artifact.digest) if artifact else None
-    own = said.verdict(artifact.digest) if artifact else None
+    scan = said.scan(artifact.digest, name) if artifact else None
+    own = said.verdict(artifact.digest, name) if artifact else None
     verdict = own or (_told(said, artifact) if artifact else None)
     loaded, unsound = context.definitions.get(name), context.unsound.get(name)
     mine = [member for member in members if member.image == name]
@@ -315,7 +315,7 @@ def _owner_of_unsound(context: Context, name: str) -> str:
 
 def _told(said: ContentRecords, artifact: Artifact) -> Verdict | None:
     """The verdict that a registry tells of, marked as such."""
-    told = said.verdict(artifact.digest, told=True)
+    told = said.verdict(artifact.digest, artifact.name, told=True)
     return replace(told, policy=f"{told.policy} (as the registry tells, not judged here)") if told else None
 
 

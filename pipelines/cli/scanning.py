@@ -16,6 +16,7 @@ from hardening.model import Waiver
 from hardening.waivers import about_finding, waived_by
 from images.context import Context
 from images.documents import to_json
+from images.ledger.artifacts import parent_of
 from images.plan.upstream import Upstream
 from images.registry.references import require_reference, split
 from images.registry.releases import reference_of
@@ -65,7 +66,7 @@ def _scan(context: Context, ref: str) -> Scan:
         artifact = latest(context, ref)
         judged = judge(context, artifact, context.policy_of(ref), afresh=True)
         digest, result, verdict = artifact.digest, judged.result, judged.verdict
-        bases = context.ledger.bases_from(str(artifact.inputs.get("parent", "")))
+        bases = context.ledger.bases_from(*parent_of(artifact.inputs))
     else:
         reference = reference_meant(context, ref)
         digest = Upstream(context.settings, context.store, context.now).bring(reference)

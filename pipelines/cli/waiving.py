@@ -101,7 +101,7 @@ def refused_now(context: Context) -> Iterator[Reason]:
     ledger = context.ledger
     for name in sorted(context.definitions):
         artifact = ledger.latest_artifact(name, context.settings.platform)
-        verdict = ledger.verdict(artifact.digest) if artifact else None
+        verdict = ledger.verdict(artifact.digest, name) if artifact else None
         yield from verdict.refusals if verdict else ()
     for _, members in last_checks(context, load_fleets(context.settings.roots)).values():
         reasons = (reason for member in members for reason in member.reasons)
@@ -232,7 +232,7 @@ def _found(context: Context, subject: str) -> Iterator[About]:
     """What the last scans found in the images that a subject names."""
     for name in (name for name in sorted(context.definitions) if fnmatchcase(name, subject)):
         artifact = context.ledger.latest_artifact(name, context.settings.platform)
-        scan = context.ledger.scan(artifact.digest) if artifact else None
+        scan = context.ledger.scan(artifact.digest, name) if artifact else None
         yield from map(about_finding, scan.findings if scan else ())
 
 

@@ -123,10 +123,10 @@ class GoldenStatus:
         return self._verdicts[key]
 
     def _judged(self, golden: Release) -> Verdict | None:
-        scan = self.context.ledger.scan(golden.content)
+        scan = self.context.ledger.scan(golden.content, golden.name)
         if scan is None:
             return None
-        bases, checks = self.context.ledger.bases_of(golden.content), self._checks(golden)
+        bases, checks = self.context.ledger.bases_of(golden.content, golden.name), self._checks(golden)
         policy = self._policy_of(golden)
         return judge_image(policy, golden.name, checks, scan.reports, scan.findings, self.waivers, self.now, bases)
 
@@ -180,7 +180,7 @@ class GoldenStatus:
         """What the controls said of the image, each as the profile of its definition asks for it today; where there is
         no sound one, as it was asked for when it was checked.
         """
-        checks = self.context.ledger.checks(golden.content)
+        checks = self.context.ledger.checks(golden.content, golden.name)
         if golden.name not in self._asked:
             self._asked[golden.name] = self._asked_of(golden.name)
         asked = self._asked[golden.name]

@@ -180,7 +180,7 @@ def _channel_line(name: str, status: str, detail: str) -> NightlyLine:
 
 def _of_tonight(context: Context, answer: ImageAnswer, release: Release) -> Verdict:
     """The gate's answer over the release's content: tonight's own, where that is what was judged."""
-    policy, last = context.policy_of(answer.name), context.ledger.verdict(release.content)
+    policy, last = context.policy_of(answer.name), context.ledger.verdict(release.content, release.name)
     if last and answer.content == release.content and (last.policy, last.judged_at) == (policy, context.now):
         return last
     return gate(context, policy)(release)

@@ -211,7 +211,7 @@ class _Look:
         self._policy = cache(found.context.policy_named)
         self._silent: dict[str, OutsideError] = {}
         self._failed = Counter[str]()
-        self.verdicts: dict[str, Verdict] = {}
+        self.verdicts: list[tuple[str, Verdict]] = []
         self.asked = set[str]()
 
     def at(self, name: str, *, thorough: bool) -> ImageAnswer | str:
@@ -237,7 +237,7 @@ class _Look:
         judgement = self._judge.judge(artifact, policy)
         if judgement is None:
             return "newer data, or a changed control: it is judged again"
-        self.verdicts[artifact.digest] = judgement.verdict
+        self.verdicts.append((artifact.digest, judgement.verdict))
         if not judgement.verdict.allowed:
             return image_failed(self._found.job(name), refusal(judgement), content=artifact.digest)
         definition, to = context.definitions[name].definition, store_of(context, name)

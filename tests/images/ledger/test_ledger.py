@@ -134,6 +134,32 @@ def test_what_every_content_holds_is_read_in_one_pass(ledger: Ledger) -> None:
     assert {one.packages for one in ledger.package_lists(()).values()} == {()}
 
 
+def test_equal_definitions_share_a_content_and_no_result(ledger: Ledger) -> None:
+    """A night refused one for a verdict about the other, and scanned and published both in turns for ever."""
+    one, two = (replace(VERDICT, subject=name) for name in ("one", "two"))
+    for number, verdict in enumerate((one, two)):
+        later = NOW + timedelta(minutes=number)
+        ledger.record_artifact(replace(ARTIFACT, name=verdict.subject, digest="sha256:same", built_at=later))
+        ledger.record_verdict("sha256:same", verdict)
+        ledger.record_verdict("sha256:same", verdict, told=True)
+        check = replace(CHECK, evidence=verdict.subject)
+        ledger.record_checks("sha256:same", (check,), NOW, {check.control: verdict.subject}, name=verdict.subject)
+        ledger.record_scan("sha256:same", ScanRecord((), (), inputs={"a": verdict.subject}), NOW, verdict.subject)
+    for name in ("one", "two"):
+        verdict, told = ledger.verdict("sha256:same", name), ledger.verdict("sha256:same", name, told=True)
+        scan, over = ledger.scan("sha256:same", name), ledger.artifact_over("sha256:same", name)
+        found = verdict and verdict.subject, told and told.subject, scan and scan.inputs["a"], over and over.name
+        assert found == (name, name, name, name)
+        assert [check.evidence for check in ledger.checks("sha256:same", name)] == [name]
+        assert ledger.check_scripts("sha256:same", name) == {CHECK.control: name}
+    assert ledger.verdict("sha256:same", "three") is None
+    ledger.record_checks("sha256:old", (CHECK,), NOW)
+    assert ledger.checks("sha256:old", "one") == (CHECK,), "a line of an earlier version names no definition"
+    inputs = {"parent": "sha256:same", "definition": {"base": {"golden": "one"}}}
+    ledger.record_artifact(replace(ARTIFACT, inputs=inputs))
+    assert [base.name for base in ledger.bases_of("sha256:c1")] == ["one"], "the parent that its definition names"
+
+
 def test_judgements_of_a_content_come_back_and_the_last_one_stands(ledger: Ledger) -> None:
     """Checks, scan and verdict survive with their enums; what was never judged is not a pass."""
     assert (ledger.checks("sha256:c1"), ledger.scan("sha256:c1"), ledger.verdict("sha256:c1")) == ((), None, None)
