@@ -1,6 +1,7 @@
 """A container with a published port, replaced in place under requests with new connections, beside stop, rm and run.
 
-Then rollouts that are killed (kill -9) while they hold the port: for how long does it stay held?
+Then rollouts that are killed (kill -9) while they hold the port: for how long does it stay held? And one of a container
+whose health check is asked rarely: how long does its plan say that it takes?
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ LIMITS = {"method": "in_place", "max_unavailable": 1, "min_healthy_time": "1s", 
 MOST_SECONDS = 900.0  # of all requests together
 ANSWERS_WITHIN = 30.0
 PAUSE = 0.02
+RARELY = "20s"
 WORKERS = 2  # for each address
 
 
@@ -73,11 +75,14 @@ def main() -> int:
         shut, limit = _killed(yard, DockerFleet, given.kills) if given.kills else ([0.0], 1)
         print(f"{given.kills} killed while they held the port: it was held for at most {max(shut):.1f} s more")
         mended = roll(yard, fleet(**LIMITS), "two", "bench-last")
+        predicted, took = _predicted(yard, DockerFleet)
         print(f"the next rollout: {', '.join(member.note for member in mended.members)}; {yard.names()}")
     per_swap = len(refused.failures) / max(1, refused.swaps)
     print(f"failed requests for each swap: {len(held.failures) / max(1, held.swaps):.2f} and {per_swap:.1f}")
     report.claim("failed requests, in place", len(held.failures), 0)
     report.claim("the slowest request, seconds", max(held.seconds), 4)
+    print(f"health check every {RARELY}, min_healthy_time 10 s: planned {predicted} s, took {took:.1f} s")
+    report.claim("seconds that a rollout took / planned", took / predicted, 1.3)
     report.claim("seconds held after kill -9 / the limit", max(shut) / limit, 1)
     return int(report.failed)
 
@@ -158,7 +163,7 @@ def _killed(yard: Any, open_fleet: Any, kills: int) -> tuple[list[float], int]:
     the next one goes on with.
     """
     from images.documents import to_json
-    from pipelines.fleet.docker.port_hold import STARTS
+    from pipelines.fleet.docker.handover import STARTS
     from pipelines.rollout.state import Order
     from tests.support.yards import fleet, planned
 
@@ -183,6 +188,33 @@ def _killed(yard: Any, open_fleet: Any, kills: int) -> tuple[list[float], int]:
         print(f"kill {number + 1}: held for {found[-1]:.1f} s more", file=sys.stderr)
         subprocess.run(argv, cwd=ROOT, check=True)
     return found, int(of.limits.drain.total_seconds()) + STARTS
+
+
+def _predicted(yard: Any, open_fleet: Any) -> tuple[int, float]:
+    """The seconds that a plan names, and those that its rollout takes."""
+    from images.documents import from_json, to_json
+    from pipelines.rollout.flow import ROLLOUT
+    from pipelines.rollout.state import Order, Phase, RolloutOutcome
+    from tests.support.rolling import carried
+    from tests.support.yards import fleet, planned
+
+    yard.docker("rm", "--force", "web-1")
+    check = ("--health-cmd", "wget -qO- http://127.0.0.1:8080/", "--health-interval", RARELY)
+    yard.start("web-1", "--publish", f"{_free_port()}:8080", *check)
+    of = fleet(**{**LIMITS, "min_healthy_time": "10s"}, health={"kind": "docker"})
+    while yard.inspect("web-1")["State"]["Health"]["Status"] != "healthy":
+        time.sleep(1)
+    with open_fleet(of, yard.host) as members, carried(members, yard.folder) as worker:
+        plan = planned(members, yard.target("two"))
+        print(plan.takes)
+        began = time.monotonic()
+        done = from_json(
+            RolloutOutcome, worker.execute(ROLLOUT, "bench-plan", to_json(Order("bench-plan", plan, of.limits)))
+        )
+        took = time.monotonic() - began
+    if [member.phase for member in done.members] != [Phase.NEW]:
+        sys.exit(f"not replaced: {done.state.failure}")
+    return plan.seconds, took
 
 
 def _carry(folder: Path) -> int:

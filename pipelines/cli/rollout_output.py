@@ -105,10 +105,11 @@ class RollOutput(Line):
 
     `waits_until` and `waits_for`: windows, freezes or budgets that let it do nothing before that. `afterwards`: what a
     person has to change elsewhere, lest that undo it. `needs_approval`: another user must approve the plan first.
-    `rehearsed`: each new member is tried beside the old one first. `ends_at`: when the last wave of members has baked,
-    as predicted, if nothing goes wrong and nobody is waited for. Of the members that are replaced `deadlines_met` are
-    so by their deadlines, `overdue` were past them before, and the others are `late`. `neglected`: those for which
-    their owner must act, since they do not run, or are overdue and skipped.
+    `rehearsed`: each new member is tried beside the old one first. `takes`: of what the time of one consists.
+    `ends_at`: when the last wave of members has baked, as predicted, if nothing goes wrong and nobody is waited for. Of
+    the members that are replaced `deadlines_met` are so by their deadlines, `overdue` were past them before, and the
+    others are `late`. `neglected`: those for which their owner must act, since they do not run, or are overdue and
+    skipped.
     """
 
     fleet: str
@@ -127,6 +128,7 @@ class RollOutput(Line):
     groups: tuple[GroupLine, ...] = ()
     needs_approval: bool = False
     rehearsed: bool = False
+    takes: str = ""
     rollout: str = ""
     failure: str = ""
     ends_at: datetime | None = None
@@ -218,6 +220,7 @@ def heading(roll: RollOutput) -> list[str]:
         lines += [] if roll.rollout else deadlines(roll.ends_at, roll.deadlines_met, roll.overdue, roll.late)
     if roll.rehearsed and roll.steps:
         lines.append("each is tried beside the old one first, and the old one stops only if that is healthy")
+    lines += [roll.takes] if roll.takes and not roll.rollout else []
     if roll.groups:
         lines.append(f"{many(len(roll.groups), 'group')} that a service rolls, one after the other")
     if roll.waits_until:

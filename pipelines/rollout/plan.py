@@ -19,10 +19,10 @@ from hardening.runtime import NAMES
 from images.registry.references import one_repository
 from pipelines.fleet.calendar import RunningRule, share
 from pipelines.fleet.members import Changes, Member, ReplacementImage, repository
-from pipelines.fleet.model import Fleet, FleetKind, Limits, Method
+from pipelines.fleet.model import Fleet, Limits, Method
 from pipelines.fleet.port import Group
 from pipelines.fleet.violations import BARE_ID, Judged, named
-from pipelines.rollout.cost import calls, step_cost
+from pipelines.rollout.cost import calls, explained, rehearses, step_cost
 from pipelines.rollout.plan_model import Calls, Plan, Skip
 from pipelines.rollout.schedule import AGES, LOOK_AHEAD, Cap, Hold, Timeline, caps, gravest, may_act
 from pipelines.rollout.waves import Room, Step, forecast
@@ -95,7 +95,8 @@ def plan(
         seconds=max(sum(wave.seconds for wave in made), *(call.seconds for call in needed), 0),
         hold=hold if rolled else None,
         calls=needed,
-        rehearsed=fleet.kind is FleetKind.DOCKER and fleet.limits.method is Method.IN_PLACE and fleet.limits.rehearsal,
+        rehearsed=rehearses(fleet),
+        takes=explained(fleet, (one.member for one in rolled)),
         ends_at=predicted.ends_at if made else None,
         late=predicted.late,
         neglected=neglected(judged, left, now),
@@ -175,10 +176,11 @@ def not_yet(fleet: Fleet, turn: datetime | None, now: datetime) -> str:
 def _steps(
     fleet: Fleet, rolled: Sequence[Judged], changes: Mapping[str, Changes], others: Mapping[str, ReplacementImage]
 ) -> list[Step]:
-    seconds, nothing = int(step_cost(fleet)[1].total_seconds()), Changes()
+    nothing = Changes()
     return [
         Step(
-            one.member, tuple(reason.what for reason in one.violations), gravest(one.rules), seconds,
+            one.member, tuple(reason.what for reason in one.violations), gravest(one.rules),
+            int(step_cost(fleet, one.member.first_check)[1].total_seconds()),
             changes.get(one.member.id, nothing).told, one.deadline, target=others.get(one.member.id),
         )
         for one in rolled

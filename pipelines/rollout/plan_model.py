@@ -49,9 +49,10 @@ class Plan:
 
     Members first, wave after wave, then the `groups`, one after the other. `hold`: until when windows, freezes or
     budgets let it do nothing. `calls`: what it asks of a service that limits its callers. `rehearsed`: each new member
-    is tried beside the old one first. `ends_at`: when the last wave has baked, as predicted; None without waves, or
-    where that is not within a year. `late`: whose deadlines it cannot meet, of those still to come. `neglected`: the
-    members for which their owner must do something, since no rollout does: they do not run, or are skipped and overdue.
+    is tried beside the old one first. `takes`: of what the time of one consists. `ends_at`: when the last wave has
+    baked, as predicted; None without waves, or where that is not within a year. `late`: whose deadlines it cannot meet,
+    of those still to come. `neglected`: the members for which their owner must do something, since no rollout does:
+    they do not run, or are skipped and overdue.
     """
 
     fleet: str
@@ -66,6 +67,7 @@ class Plan:
     calls: tuple[Calls, ...] = ()
     groups: tuple[GroupStep, ...] = ()
     rehearsed: bool = False
+    takes: str = ""
     ends_at: datetime | None = None
     late: tuple[Late, ...] = ()
     neglected: tuple[Skip, ...] = ()

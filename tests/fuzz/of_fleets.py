@@ -25,11 +25,11 @@ from images.aws.client import Client, Clients
 from images.documents import to_json
 from pipelines.blast_radius import account, gathering
 from pipelines.blast_radius.escalation import AccountSteps
-from pipelines.fleet.docker import container_spec, written
+from pipelines.fleet.docker import container_spec, handover, written
 from pipelines.fleet.docker.container_facts import processes_of
 from pipelines.fleet.docker.drafts import definition_draft, dockerfile_draft, fleet_draft, undrafted
 from pipelines.fleet.docker.images import Images
-from pipelines.fleet.docker.inventory import ContainerInventory
+from pipelines.fleet.docker.inventory import ContainerInventory, first_check
 from pipelines.fleet.docker.observing import _observed
 from pipelines.fleet.ec2.groups import AutoScalingFleet
 from pipelines.fleet.ec2.instances import Ec2Fleet
@@ -145,6 +145,8 @@ def _spec(said: Any) -> None:
         lambda: container_spec.image_changes(container, image["Config"], image["Config"]),
         lambda: container_spec.cannot_roll(container, [container]),
         lambda: container_spec.forced_in_place(container, ()),
+        lambda: first_check(container),
+        lambda: handover.ruleset("x", handover.published(container), 1),
     ):
         with suppress(OutsideError), understood("host"):
             ask()

@@ -251,6 +251,7 @@ class ContainerInventory:
             claimed_by=self._claim(self._given(container)),
             exact=container_spec.exact(container, image),
             defined_in=container_spec.compose_service(labels),
+            first_check=first_check(container) if self._fleet.health.kind == "docker" else 0,
         )
 
     def _image(self, container: Json) -> tuple[Json, str]:
@@ -337,7 +338,9 @@ class _Bounded(io.RawIOBase):
 # -- how a container is -----------------------------------------------------------------------------------------------
 
 SHOWN_BYTES = 200  # of what a command printed last
-ENGINES_OWN = 30.0  # seconds: what the engine gives a health check that names no timeout
+ENGINES_OWN = 30.0  # seconds: what the engine gives a health check that names no timeout, and waits between two
+ENGINES_START = 5.0  # seconds: and between two in the start period
+LONGEST_INTERVAL = 86400.0  # seconds: so much of any is believed
 
 
 def probe(api: Any, health: Health, container: dict[str, Any]) -> Read:
@@ -379,6 +382,13 @@ def _own_check(api: Any, container: dict[str, Any]) -> Read:
     shell = container["Config"].get("Shell") or ["/bin/sh", "-c"]
     seconds = (container["Config"]["Healthcheck"].get("Timeout") or 0) / 1e9 or ENGINES_OWN
     return inside(api, container, [*shell, *words] if kind == "CMD-SHELL" else words, seconds)
+
+
+def first_check(container: dict[str, Any]) -> int:
+    """After how many seconds the engine asks a container's own health check for the first time."""
+    check = container["Config"].get("Healthcheck") or {}
+    which, default = ("StartInterval", ENGINES_START) if check.get("StartPeriod") else ("Interval", ENGINES_OWN)
+    return round(min(max(0.0, (check.get(which) or 0) / 1e9) or default, LONGEST_INTERVAL))
 
 
 def inside(api: Any, container: dict[str, Any], command: list[str], seconds: float) -> Read:

@@ -67,6 +67,7 @@ def test_the_heading_says_how_much_how_long_and_from_when() -> None:
         "3 members in 3 waves, in 6m 45s or more",
         "over on 2026-03-02 at 03:06 UTC or later",
         "deadlines: 3 past theirs already",
+        "each takes 35s: 3s to start, 30s healthy, 2s settle; and up to 30s more to stop (drain)",
         "nothing is done before 2026-03-02 03:00 UTC: no window of limits.windows is open",
     ]
 
@@ -108,17 +109,17 @@ def test_the_heading_says_that_each_new_one_is_tried_first() -> None:
     assert (
         heading(rehearsed)[4] == "each is tried beside the old one first, and the old one stops only if that is healthy"
     )
-    assert len(heading(planned(1))) == 4
+    assert len(heading(planned(1))) == 5
 
 
 def test_the_heading_says_which_compose_file_must_name_the_new_image() -> None:
     """Each service once: `docker compose up` would bring the old image back."""
     of = {"defined_in": "the service web in /srv/shop/compose.yaml"}
     shown = planned(2, **of)
-    assert heading(shown)[4:] == [
+    assert heading(shown)[5:] == [
         f"the service web in /srv/shop/compose.yaml must name {shown.replacement}, or compose brings the old image back"
     ]
-    assert heading(planned(2))[4:] == []
+    assert heading(planned(2))[5:] == []
 
 
 def test_a_plan_with_long_names_and_reasons_stays_within_80_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardening.foundation.durations import shown
+from pipelines.fleet.docker.inventory import first_check as first_check_of
 from pipelines.fleet.model import Fleet
-from pipelines.rollout.cost import DESCRIBE, LAUNCHED, OTHER, RUN, TAG, TERMINATE, Bucket, calls, step_cost
-from tests.support.fleets import fleet
+from pipelines.rollout.cost import DESCRIBE, LAUNCHED, OTHER, RUN, TAG, TERMINATE, Bucket, calls, explained, step_cost
+from pipelines.rollout.plan import plan
+from tests.support.fleets import NOW, fleet, judged, member, target
 
 
 def machines(way: str = "instance", **limits: Any) -> Fleet:
@@ -30,6 +35,58 @@ def ids(count: int, region: str = "eu-central-1") -> list[str]:
 def test_containers_cost_no_calls() -> None:
     """The Docker Engine limits nobody."""
     assert calls(fleet(), ["host/local/docker/web"]) == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "first_check", "seconds", "parts"),
+    [
+        ({}, 0, 35, "3s to start, 30s healthy, 2s settle; and up to 30s more to stop (drain)"),
+        (
+            {"drain": "10s"}, 30, 68,
+            "3s to start and 33s until its health check is asked, 30s healthy, 2s settle; and up to 10s more to "
+            "stop (drain)",
+        ),
+        (
+            {"method": "in_place", "max_unavailable": 1}, 30, 102,
+            "twice (rehearsal and replacement) 3s to start and 33s until its health check is asked, 30s healthy; "
+            "and up to 30s more to stop (drain)",
+        ),
+        (
+            {"method": "in_place", "max_unavailable": 1, "rehearsal": False}, 0, 33,
+            "3s to start, 30s healthy; and up to 30s more to stop (drain)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_container_takes_as_long_as_its_own_health_check_is_not_asked(
+    limits: dict[str, Any], first_check: int, seconds: int, parts: str
+) -> None:
+    """Twice, where it is tried beside the old one first; the plan says of what the time consists."""
+    of, one = fleet(**limits), replace(member("web"), first_check=first_check)
+    assert step_cost(of, first_check)[1].total_seconds() == seconds
+    made = plan(of, [replace(judged("web", "expired"), member=one)], target(), NOW)
+    assert [step.seconds for step in made.steps] == [seconds]
+    assert made.takes == f"each takes {shown(timedelta(seconds=seconds))}: {parts}"
+
+
+def test_of_machines_no_parts_are_named() -> None:
+    """Nothing is known of how long they boot."""
+    assert explained(machines(), [member("web")]) == explained(fleet(), []) == ""
+
+
+@pytest.mark.parametrize(
+    ("check", "seconds"),
+    [
+        ({}, 30),
+        ({"Interval": 5_000_000_000}, 5),
+        ({"Interval": 5_000_000_000, "StartPeriod": 60_000_000_000}, 5),
+        ({"Interval": 60_000_000_000, "StartPeriod": 1, "StartInterval": 2_000_000_000}, 2),
+        ({"Interval": 10**30}, 86400),
+        ({"Interval": -1}, 30),
+    ],
+)
+def test_an_engine_first_asks_a_health_check_after_its_interval(check: dict[str, int], seconds: int) -> None:
+    """In the start period after that of the start period."""
+    assert first_check_of({"Config": {"Healthcheck": check}}) == seconds
 
 
 @pytest.mark.parametrize(
