@@ -34,7 +34,8 @@ class BuildJob:
 
     `packages` are those to add, `debs` their files, `stanzas` their index entries; `sources` is the apt configuration
     that the image itself will hold, `archive` the state of what that names, where mkosi takes from it by itself.
-    `parent` or `upstream` is the content digest, in the store, of what it stands on.
+    `parent` or `upstream` is the content digest, in the store, of what it stands on. `mounts`: overlays may be mounted
+    in `work`, privately.
     """
 
     name: str
@@ -52,6 +53,7 @@ class BuildJob:
     store: Store
     docker_host: str = ""
     archive: str = ""
+    mounts: bool = False
 
     @property
     def base(self) -> str | None:

@@ -17,6 +17,7 @@ from hardening.foundation.timing import step
 from hardening.overlay import materialise
 from images.build import build_steps, dockerfile
 from images.build.build_steps import BuildJob, Built
+from images.machine import trees
 from images.model import FILES, Definition
 from images.packages.pool import write_repository
 from images.store import layers
@@ -35,11 +36,11 @@ def build(job: BuildJob) -> Built:
     with room_on(job.work):
         with step("prepare"):
             written = _prepare(job, base_digest, epoch)
-        # BuildKit works while the base is unpacked here, where what it changed is then added to it.
+        # BuildKit works while the base's tree is made ready here, where what it changed is then added to it.
         with ThreadPoolExecutor(1) as beside:
             running = beside.submit(_run, job, base_digest, written)
             with step("unpack"):
-                tree = job.store.unpack(base_digest, job.work / "tree")
+                tree = trees.of_base(job, base_digest)
             _require_shell(job, tree)
             with step("BuildKit"):
                 changed = running.result()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from images.build.build_steps import BuildJob, Built
 from images.build.workspace import sweep, workspace
 from images.context import Context
 from images.ledger.artifacts import parent_of
-from images.machine.trees import private_mounts
+from images.machine.trees import mounts_where_possible, private_mounts
 from images.plan.build_plan import Action, BuildPlan, sorter, with_ancestors
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
@@ -156,9 +155,9 @@ class _Builder:
             docker_host = "" if definition.is_machine else self.engine()
             with step("packages"):
                 job = job_for(self.context, self.planner, plan, work=work, store=store, docker_host=docker_host)
-            with private_mounts() if definition.is_machine else nullcontext():
+            with private_mounts() if definition.is_machine else mounts_where_possible(work / "mounts") as possible:
                 with step("build"):
-                    built = build_image(job)
+                    built = build_image(replace(job, mounts=bool(possible)))
                 say(f"{name}: verifying {len(job.overlay.checks)} controls")
                 checks = _verify(job, built, job.overlay)
             return self._record(plan, job, built, checks)

@@ -7,7 +7,8 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from hardening.foundation.confinement import change_tree
@@ -20,6 +21,7 @@ from hardening.overlay import apply_to
 from images.build import bootstrap, build_steps
 from images.build.build_steps import BuildJob
 from images.packages.pool import write_repository
+from images.store.files import unshared
 from images.store.oci import TREES, Store
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -39,7 +41,7 @@ def private_mounts() -> Iterator[None]:
     """
     before, folder = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY), os.open(".", os.O_RDONLY)
     try:
-        _call("unshare", CLONE_NEWNS)
+        unshared(partial(_call, "unshare", CLONE_NEWNS))
         try:
             run(["mount", "--make-rprivate", "/"])
             yield
@@ -52,6 +54,19 @@ def private_mounts() -> Iterator[None]:
     finally:
         os.close(before)
         os.close(folder)
+
+
+@contextmanager
+def mounts_where_possible(room: Path) -> Iterator[bool]:
+    """The same, and whether overlays can be mounted in it over what lies beside `room`, a folder that it makes."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(private_mounts())
+            overlay([build_steps.fresh(room)], room / "at", upper=room / "upper", work=room / "work")
+            possible = True
+        except OutsideError:
+            possible = False
+        yield possible
 
 
 def overlay(lowers: Sequence[Path], at: Path, *, upper: Path | None = None, work: Path | None = None) -> Path:
@@ -189,10 +204,10 @@ def packages_layer(job: BuildJob, epoch: int) -> str:
     return made_once(job, packages_key(job), make, parent)
 
 
-def made_once(job: BuildJob, key: str, make: Callable[[Path], None], parent: str = "") -> str:
-    """`key`, once the layer of packages by that key is there: `make` makes it, in a folder of its own, if it was not.
+def made_once(job: BuildJob, key: str, make: Callable[[Path], object], parent: str = "") -> str:
+    """`key`, once the layer by that key is there: `make` makes it, in a folder of its own, if it was not.
 
-    It enters the shared store at once: it holds nothing but what an archive published.
+    It enters the shared store at once: it holds nothing but what an archive published, or an image of the store.
     """
     store = job.store.bottom
     with only_one(store.own_place("locks", f"tree-{key[:16]}"), f"the tree of {job.name}", wait_seconds=WAIT_SECONDS):
@@ -202,6 +217,19 @@ def made_once(job: BuildJob, key: str, make: Callable[[Path], None], parent: str
             keep(store, key, layer, keys(store, parent) if parent else ())
         used(store, key)
     return key
+
+
+def of_base(job: BuildJob, digest: str) -> Path:
+    """The file system of the container image that `job` builds on, in its `work`, for it to change.
+
+    Its tree is unpacked once and kept, and each build's changes lie over it; where no overlay can be mounted, it is
+    unpacked for each build.
+    """
+    tree = job.work / "tree"
+    if not job.mounts:
+        return job.store.unpack(digest, tree)
+    key = made_once(job, key_of(digest), lambda layer: job.store.unpack(digest, layer / "tree"))
+    return overlay(stack(job.store, key), tree, upper=job.work / "changes", work=job.work / "changes.work")
 
 
 def packages_key(job: BuildJob) -> str:

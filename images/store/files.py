@@ -6,10 +6,11 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 
 from hardening.foundation.errors import FULL, ROOM_HINT, OutsideError
 
@@ -73,28 +74,49 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 IN_IMAGES, ON_THIS_HOST = 0o022, 0o077
 _lock = Lock()
-_building = 0
-_before = 0
+
+
+@dataclass
+class _Mask:
+    """How many blocks want the modes of images under one mask, and what the mask was before the first."""
+
+    building: int = 0
+    before: int = 0
+
+
+_of_process = _Mask()
+_of_thread = local()
 
 
 @contextmanager
 def image_modes() -> Iterator[None]:
     """While any block of this process is in here, new files get the modes that files of images have.
 
-    The mask is the whole process's: the first block sets it, and the last one gives back what was before. All that is
-    made meanwhile lies in the state directory, which no other user can enter.
+    The mask is the whole process's, or that of a thread with its own (`unshared`): the first block sets it, and the
+    last one gives back what was before. All that is made meanwhile lies in the state directory, which no other user
+    can enter.
     """
-    global _building, _before  # noqa: PLW0603 - the mask that this counts for is the process's
+    mask: _Mask = getattr(_of_thread, "mask", _of_process)
     with _lock:
-        _before = _before if _building else os.umask(IN_IMAGES)
-        _building += 1
+        mask.before = mask.before if mask.building else os.umask(IN_IMAGES)
+        mask.building += 1
     try:
         yield
     finally:
         with _lock:
-            _building -= 1
-            if not _building:
-                os.umask(_before)
+            mask.building -= 1
+            if not mask.building:
+                os.umask(mask.before)
+
+
+def unshared(unshare: Callable[[], None]) -> None:
+    """Let `unshare` give this thread a root, folder and mask of its own, for good."""
+    with _lock:
+        unshare()
+        if not hasattr(_of_thread, "mask"):
+            _of_thread.mask = _Mask()
+            if _of_process.building:  # the mask that it took over
+                os.umask(_of_process.before)
 
 
 def keep_private_by_default() -> None:

@@ -29,7 +29,7 @@ ANSWERS = timedelta(days=30)
 
 @dataclass(frozen=True)
 class Garbage:
-    """Files, or trees of machines, of one kind that may be removed, and their size."""
+    """Files, or trees of images, of one kind that may be removed, and their size."""
 
     what: str
     files: tuple[Path, ...]
@@ -44,7 +44,8 @@ def collect(context: Context, *, apply: bool) -> tuple[Garbage, ...]:
     kept = _kept(context)
     blobs = {name.removeprefix("sha256:") for artifact in kept for name in _reachable(context, artifact)}
     debs = {package.sha256 for artifact in kept for package in artifact.packages}
-    layers = {key for artifact in kept for key in trees.keys(context.store, trees.key_of(artifact.digest))}
+    machines = (one.digest for one in kept if not _is_container(context.store, one.digest))
+    layers = {key for digest in machines for key in trees.keys(context.store, trees.key_of(digest))}
     disks, folders = (context.store.own_place(sort, "").glob("*") for sort in (DISKS, TREES))
     apt = context.index.home
     left = chain(context.store.path.glob("tmp*"), apt.glob("tmp*"), apt.glob("*-*/tmp*"))
@@ -52,7 +53,7 @@ def collect(context: Context, *, apply: bool) -> tuple[Garbage, ...]:
         _over(context, "blobs of the local store", context.store.blobs.glob("*"), blobs, lambda path: path.name),
         _over(context, "packages", context.index.home.glob("pool/*/*"), debs, lambda path: path.parent.name),
         _over(context, "disks of machines", disks, blobs, lambda path: path.stem),
-        _over(context, "trees of machines", folders, layers, lambda path: path.name),
+        _over(context, "trees of images", folders, layers, lambda path: path.name),
         _over(context, "answers of apt", apt.glob("*/resolved/*"), set(), lambda path: path.name, ANSWERS),
         _over(context, "index entries of packages", apt.glob("entries/*/*"), debs, lambda path: path.parent.name),
         _over(context, "entries of upstream packages", apt.glob("told/*/*"), blobs, lambda path: path.parent.name),
@@ -64,6 +65,11 @@ def collect(context: Context, *, apply: bool) -> tuple[Garbage, ...]:
             with suppress(FileNotFoundError):  # another has just removed it
                 _remove(path, context.store)
     return found
+
+
+def _is_container(store: Store, digest: str) -> bool:
+    """Whether its tree can be unpacked again, so that it is kept only while it is used."""
+    return store.has(digest) and store.disk_of(digest) is None
 
 
 def _remove(path: Path, store: Store) -> None:

@@ -22,6 +22,7 @@ from images.store.tars import ATTRIBUTE, BUFFER, Allowance, Tar, Within, ratio
 LEVEL, THREADS = 3, 2
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
+OVERLAYS_OWN = "trusted.overlay."  # by these attributes overlayfs hides and moves files
 LOOKS = 5  # at an image of which some places are asked for: a link to another folder takes one more
 
 # An entry of a layer, and how to open its content if it has any.
@@ -175,7 +176,8 @@ def unpack(
     with reading(path, media_type, allowance) as tar, ExitStack() as stack:
         upper, tree = root, Within(root)
         if any(root.iterdir()):
-            upper = Path(stack.enter_context(TemporaryDirectory(dir=root.parent, prefix=f"{root.name}.layer-")))
+            beside = root if root.is_mount() else root.parent  # nothing is renamed from one file system into another
+            upper = Path(stack.enter_context(TemporaryDirectory(dir=beside, prefix=f"{root.name}.layer-")))
         layer, small = _Layer(upper, marks=upper is not root), Meter(SMALL_FILE, f"what {tar.what} says of the image")
         for info in tar:
             if not only:
@@ -337,6 +339,10 @@ def _create(tar: tarfile.TarFile, info: tarfile.TarInfo, target: Path) -> None:
     if not info.issym():
         target.chmod(info.mode)
     for key, value in info.pax_headers.items():
+        if key.startswith(f"{ATTRIBUTE}{OVERLAYS_OWN}"):
+            raise OutsideError(
+                f"a layer gives {info.name[:200]} the attribute {key[:80]}, which only overlayfs may set"
+            )
         if key.startswith(ATTRIBUTE):
             data = value.encode("utf-8", "surrogateescape")
             os.setxattr(target, key.removeprefix(ATTRIBUTE), data, follow_symlinks=False)

@@ -29,7 +29,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar+zstd"
 # A machine image: its only layer holds the digests of its disk's blocks, whose own digest is the disk's linear one.
 MACHINE_CONFIG = "application/vnd.dev.goldsmith.machine.config.v1+json"
 DISK_BLOCKS = "application/vnd.dev.goldsmith.disk.blocks.v1"
-# What lies beside the blobs, under the state directory: raw disks by linear digest, trees of machines by key.
+# What lies beside the blobs, under the state directory: raw disks by linear digest, trees of images by key.
 DISKS, TREES = "disks", "trees"
 
 
@@ -114,7 +114,7 @@ class Store:
         return self if self.below is None else self.below.bottom
 
     def place(self, sort: str, name: str) -> Path:
-        """Where something of `sort` beside the blobs (DISKS, or trees of machines) lies, or would."""
+        """Where something of `sort` beside the blobs (DISKS, or trees of images) lies, or would."""
         own = self.own_place(sort, name)
         return own if self.below is None or own.exists() else self.below.place(sort, name)
 

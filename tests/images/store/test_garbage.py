@@ -125,6 +125,22 @@ def test_disks_and_trees_of_superseded_machines_go_and_those_of_the_newest_stay(
     assert list(context.store.partial.iterdir()) == []
 
 
+def test_the_tree_of_a_container_image_is_kept_while_builds_use_it(context: Context) -> None:
+    """It can be unpacked again, unlike that of a machine."""
+    new = built(context, "new", NOW)
+    (folder := context.settings.state_dir / "new").mkdir()
+    (folder / "tree").mkdir()
+    trees.keep(context.store, key := trees.key_of(new.digest), folder)
+    age(context)
+    trees.used(context.store, key)
+    collect(context, apply=True)
+    assert trees.has(context.store, key)
+    age(context)
+    collect(context, apply=True)
+    assert not trees.has(context.store, key)
+    assert context.store.has(new.digest)
+
+
 def test_a_machine_keeps_no_disk_of_what_it_stands_on(context: Context) -> None:
     """It was made from that one's tree, and each is as large as its own."""
     below = built_machine(context, "below", NOW - timedelta(days=9), "packages")

@@ -156,6 +156,15 @@ def test_a_hostile_layer_never_writes_outside(store: Store, tmp_path: Path, way:
 
 
 @pytest.mark.needs("root")
+@pytest.mark.parametrize("name", ["trusted.overlay.whiteout", "trusted.overlay.opaque", "trusted.overlay.redirect"])
+def test_a_layer_that_speaks_to_the_file_system_of_engines_is_refused(store: Store, tmp_path: Path, name: str) -> None:
+    """Where its tree lies below another layer, that would hide files from our checks which an engine shows."""
+    tar = tar_of(tmp_path / "layer", [("etc", None)], pax_headers={f"SCHILY.xattr.{name}": "y"})
+    with pytest.raises(OutsideError, match=f"{name}, which only overlayfs may set"):
+        store.unpack(image(store, store.put_file(tar, TAR)), tmp_path / "tree")
+
+
+@pytest.mark.needs("root")
 @pytest.mark.parametrize("mark", [".wh...", ".wh..", ".wh.", "d/.wh...", "d/.wh..", "d/.wh."])
 def test_a_removal_mark_names_something_beside_it(store: Store, tmp_path: Path, mark: str) -> None:
     """What it says is gone is never the directory above, nor the one it stands in."""

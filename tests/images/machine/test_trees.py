@@ -1,0 +1,144 @@
+"""The trees of what images stand on: unpacked once, never changed, and never half there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hardening.foundation.errors import OutsideError
+from images.machine import trees
+from images.store import files as store_files
+from images.store import layers
+from images.store.oci import Store
+
+pytestmark = pytest.mark.needs("root")
+
+MakeJob = Callable[..., Any]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def base(store: Store, tmp_path: Path) -> str:
+    """The content digest of an image with two files in a folder."""
+    (tmp_path / "base/etc").mkdir(parents=True)
+    for name in ("kept", "gone"):
+        (tmp_path / "base/etc" / name).write_text(name)
+    layer, diff_id = store.write_layer(layers.tree_entries(tmp_path / "base"), 1_700_000_000)
+    return store.write_image({"rootfs": {"type": "layers", "diff_ids": [diff_id]}}, [layer]).digest
+
+
+@pytest.fixture
+def make_job(store: Store, tmp_path: Path) -> Iterator[MakeJob]:
+    """Makes a build's job, with its results in a store of its own; overlays can be mounted where it says so."""
+
+    def make(name: str, *, mounts: bool) -> Any:
+        work = tmp_path / "work" / name
+        work.mkdir(parents=True)
+        return SimpleNamespace(name=name, work=work, store=Store(work / "store", below=store), mounts=mounts)
+
+    with trees.mounts_where_possible(tmp_path / "mounts") as possible:
+        if not possible:
+            pytest.skip("no overlay can be mounted here")
+        yield make
+
+
+def change(tree: Path, tmp_path: Path, name: str) -> None:
+    """Lay a layer over a tree that changes a file, takes one away, and brings a folder."""
+    above, store = tmp_path / f"above-{name}", Store(tmp_path / f"store-{name}")
+    (above / "etc").mkdir(parents=True)
+    (above / "srv/new").mkdir(parents=True)
+    (above / "srv/new/page").write_text(name)
+    (above / "etc/kept").write_text("changed")
+    (above / "etc/.wh.gone").touch()
+    layer, _ = store.write_layer(layers.tree_entries(above), 1_700_000_000)
+    layers.unpack(store.blob(layer.digest), layer.media_type, tree)
+
+
+def files(tree: Path) -> dict[str, str]:
+    return {str(path.relative_to(tree)): path.read_text() for path in sorted(tree.rglob("*")) if path.is_file()}
+
+
+CHANGED = {"etc/kept": "changed", "srv/new/page": "one"}
+
+
+def test_what_images_stand_on_is_unpacked_once_and_no_build_changes_it(
+    store: Store, base: str, make_job: MakeJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each build sees the base and its own changes; the kept tree lies below, under the digest of the content."""
+    unpacked, real = list[str](), Store.unpack
+    monkeypatch.setattr(Store, "unpack", lambda *given: (unpacked.append(given[1]), real(*given))[1])
+    one = trees.of_base(make_job("one", mounts=True), base)
+    change(one, tmp_path, "one")
+    two = trees.of_base(make_job("two", mounts=True), base)
+    assert (files(one), files(two)) == (CHANGED, {"etc/gone": "gone", "etc/kept": "kept"})
+    assert unpacked == [base]
+    [kept] = trees.stack(store, trees.key_of(base))
+    assert files(kept) == files(two)
+    for tree in (one, two):
+        trees.unmount(tree)
+
+
+def test_where_nothing_can_be_mounted_it_is_unpacked_for_each_build(
+    store: Store, base: str, make_job: MakeJob, tmp_path: Path
+) -> None:
+    """With the same result; nothing is kept."""
+    tree = trees.of_base(make_job("one", mounts=False), base)
+    change(tree, tmp_path, "one")
+    assert files(tree) == CHANGED
+    assert not trees.has(store, trees.key_of(base))
+
+
+def test_a_tree_that_was_not_unpacked_to_its_end_is_not_used(
+    store: Store, base: str, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets its name last."""
+
+    def half(_store: Store, _digest: str, directory: Path) -> Path:
+        (directory / "etc").mkdir(parents=True)
+        raise OutsideError("the disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "unpack", half)
+        with pytest.raises(OutsideError, match="full"):
+            trees.of_base(make_job("one", mounts=True), base)
+    assert not trees.has(store, trees.key_of(base))
+    tree = trees.of_base(make_job("two", mounts=True), base)
+    assert files(tree) == {"etc/gone": "gone", "etc/kept": "kept"}
+    trees.unmount(tree)
+
+
+def test_builds_beside_each_other_give_their_files_the_modes_of_images(tmp_path: Path) -> None:
+    """A thread with mounts of its own has a mask of its own: what is not of an image stays its user's alone there."""
+
+    def mode(name: str) -> int:
+        (tmp_path / name).touch()
+        return stat.S_IMODE((tmp_path / name).stat().st_mode)
+
+    def build() -> list[int]:
+        with trees.mounts_where_possible(tmp_path / "mounts"):
+            with store_files.image_modes():
+                inside = mode("of an image")
+            return [inside, mode("of this host")]
+
+    def two_builds() -> list[int]:
+        with store_files.image_modes(), ThreadPoolExecutor(1) as beside:
+            found = [*beside.submit(build).result(), mode("of another image")]
+        return [*found, mode("afterwards")]
+
+    before = os.umask(store_files.ON_THIS_HOST)
+    try:
+        with ThreadPoolExecutor(1) as process:  # this thread may have a mask of its own from an earlier test
+            assert process.submit(two_builds).result() == [0o644, 0o600, 0o644, 0o600]
+    finally:
+        os.umask(before)
