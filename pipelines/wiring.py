@@ -8,6 +8,7 @@ import pwd
 import re
 import socket
 import stat
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -211,3 +212,26 @@ def _refuse_shared(state: Path, mode: int) -> None:
         shared = f"the state directory {state} is open to other users and holds what is not ours: it will not be closed"
         hint = f"set `state` in goldsmith.toml to a directory of its own, such as {state / 'goldsmith'}"
         raise OutsideError(shared, hint=hint)
+
+
+def root_for(settings: Settings, content: str) -> Path:
+    """The content root that is drafted into: the named one, else the first of the user's own that may add fleets."""
+    judged = {(ROOT / root).resolve() for root in settings.judging.roots}
+    if not content:
+        own = settings.roots[1:]
+        return next((root for root in own if root.resolve() in judged), None) or checkout_for(own[:1], "fleet")
+    root = Path(content).absolute()
+    if root.resolve() in {one.resolve() for one in settings.roots[1:]} - judged:
+        raise ContentError(
+            f"the settings let {content} add no fleet", file="goldsmith.toml", key="judging.roots",
+            hint=f'if it may: [judging] roots = ["{content}"]',
+        )  # fmt: skip
+    return root
+
+
+def checkout_for(own: Sequence[Path], what: str) -> Path:
+    """The checkout, into which is written what no root of `own` may add; a line says what would let each."""
+    for root in own:
+        setting = f'[judging] roots = ["{root}"] in goldsmith.toml'
+        say(f"written into the checkout: {root} may add no {what} without {setting}")
+    return ROOT

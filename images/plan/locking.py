@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 from hardening.foundation.errors import GoldsmithError, MalformedError, UsageError
@@ -161,11 +162,17 @@ def _move(watch: TagWatch, state: TagState, now_because: str) -> LockMove:
         return LockMove(reference, action, state.pinned, choice.newest, choice.until, choice.because)
     early = choice.until is not None and wanted == choice.newest
     why = f"without waiting: {now_because}" if early and now_because else choice.because
-    watch.upstream.lock(reference, digest=wanted)
+    watch.upstream.lock(reference, None if state.pinned else _root_for(context, reference), digest=wanted)
     told = f"{state.pinned or 'nothing'} → {wanted}: {why}"
     context.ledger.audit(context.now, context.actor, "lock", reference, told)
     waits = choice.until if wanted != choice.newest else None
     return LockMove(reference, "moved" if state.pinned else "pinned", wanted, choice.newest, waits, why)
+
+
+def _root_for(context: Context, reference: str) -> Path | None:
+    """The content root whose lock file pins a new reference: the first whose definitions stand on it."""
+    users = {one.folder.parents[2] for one in context.definitions.values() if one.definition.base.image == reference}
+    return next((root for root in context.settings.roots if root in users), None)
 
 
 def require_reason(now: bool, reason: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import parse, read_small
 from hardening.foundation.errors import ContentError, OutsideError, RefusedError, UsageError, nearest
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import Settings
 from hardening.foundation.text import one_line
 from hardening.running import under
 from images.catalog import sound_definitions
@@ -42,7 +42,7 @@ from pipelines.fleet.members import OLD, managed_by, repository
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.violations import BARE_ID
 from pipelines.host.provision import existing_engine
-from pipelines.wiring import image_context, person
+from pipelines.wiring import image_context, person, root_for
 
 YAML = (".yaml", ".yml")
 DOCKERFILES = ("dockerfile", "containerfile")
@@ -306,15 +306,22 @@ def _composed(service: str, container: Json, file: Path, at: OnEngine) -> list[U
     ours = (labels[COMPOSE_PROJECT], labels[COMPOSE_SERVICE])
     where = f"the service {service} in {file}"
     dockerfile = container["Build"]
-    notes = (f"compose builds it: ./goldsmith adopt {dockerfile} drafts its definition",) if dockerfile else ()
+    built = _from_dockerfile(Path(dockerfile), read_small(Path(dockerfile))) if Path(dockerfile).is_file() else None
+    notes = (f"compose builds it from {dockerfile}, which is not there",) if dockerfile and not built else ()
     made = [one for one in at.containers if _service(one)[1:] == ours[1:] and not _is_aside(one)]
     by_file = [one for one in made if str(file.absolute()) in _compose_files(one)]
     if running := by_file or [one for one in made if _service(one) == ours]:
         one = _service_of(running, at)
-        return [replace(one, source=f"{where}, by {one.source}", notes=(*one.notes, *notes))]
-    unset = ("it does not run, so what its image sets is not known: look at health, user and ports here",)
-    name = slug("-".join(ours)) or "service"
-    return [Unadopted(name, where, (container,), {}, runs=False, others=at.containers, notes=(*unset, *notes))]
+        one = replace(one, source=f"{where}, by {one.source}", notes=(*one.notes, *notes))
+    else:
+        unset = "it does not run, so what its image sets is not known: look at health, user and ports here"
+        name, notes = slug("-".join(ours)) or "service", notes if built else (unset, *notes)
+        if built:  # what compose leaves open, the image sets
+            set_here = {key: value for key, value in container["Config"].items() if value}
+            container = {**container, "Config": {**built.image["Config"], **set_here}}
+        image = built.image if built else {}
+        one = Unadopted(name, where, (container,), image, runs=False, others=at.containers, notes=notes)
+    return [replace(one, stands_on=built.stands_on, steps=built.steps, packages=built.packages) if built else one]
 
 
 def _from_dockerfile(file: Path, text: str) -> Unadopted:
@@ -328,20 +335,6 @@ def _from_dockerfile(file: Path, text: str) -> Unadopted:
 
 
 # -- the drafts --------------------------------------------------------------------------------------------------------
-
-
-def root_for(settings: Settings, content: str) -> Path:
-    """The content root that is drafted into: the named one, else the first of the user's own that may add fleets."""
-    judged = {(ROOT / root).resolve() for root in settings.judging.roots}
-    if not content:
-        return next((root for root in settings.roots[1:] if root.resolve() in judged), ROOT)
-    root = Path(content).absolute()
-    if root.resolve() in {one.resolve() for one in settings.roots[1:]} - judged:
-        raise ContentError(
-            f"the settings let {content} add no fleet", file="goldsmith.toml", key="judging.roots",
-            hint=f'if it may: [judging] roots = ["{content}"]',
-        )  # fmt: skip
-    return root
 
 
 def _draft(
@@ -375,7 +368,9 @@ def _draft(
         members=tuple(container_spec.name(one) for one in found.containers) if found.runs else (),
         files=tuple(str(file) for file in files),
         todo=tuple(dict.fromkeys(todo)),
-        next=steps_after(context, found.name, becomes, None if found.steps else "" if follow else "--adopt all"),
+        next=steps_after(
+            context, found.name, becomes, None if found.steps and not found.runs else "" if follow else "--adopt all"
+        ),
     )
     return line, files
 

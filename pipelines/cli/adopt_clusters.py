@@ -10,7 +10,7 @@ from typing import Any
 from hardening.foundation.errors import ContentError, OutsideError, UsageError, nearest
 from images.context import Context
 from images.model import Definition
-from pipelines.cli.adopt import AdoptLine, FoundLine, root_for, selected
+from pipelines.cli.adopt import AdoptLine, FoundLine, selected
 from pipelines.cli.adopt_clouds import definitions, fleet_as_read, golden_of, only_place, told, written
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.delegated_drafts import (
@@ -30,7 +30,7 @@ from pipelines.fleet.eks.node_groups import NodeGroup
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Ecs, Eks, Fleet, FleetKind
 from pipelines.fleet.unstepped import RemoteProvenance
-from pipelines.wiring import image_context, person
+from pipelines.wiring import image_context, person, root_for
 
 Group = Service | NodeGroup
 Found = tuple[UnadoptedService | UnadoptedNodeGroup, tuple[Member, ...]]

@@ -14,7 +14,7 @@ from images.aws.cloud import Cloud
 from images.aws.permissions import AUDITOR, permit
 from images.aws.tags import as_dict
 from images.context import Context
-from pipelines.cli.adopt import GROUP, TAGS, AdoptLine, FoundLine, root_for, selected
+from pipelines.cli.adopt import GROUP, TAGS, AdoptLine, FoundLine, selected
 from pipelines.cli.adopt_clouds import definitions, fleet_as_read, told, written
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.drafting import USUAL_LABELS, slug
@@ -34,7 +34,7 @@ from pipelines.fleet.ec2.members import Inventory, read_fleet, regions_of
 from pipelines.fleet.ec2.provenance import AmiProvenance
 from pipelines.fleet.model import Fleet, FleetKind, ReplacementStrategy
 from pipelines.fleet.violations import named
-from pipelines.wiring import image_context, person
+from pipelines.wiring import image_context, person, root_for
 
 PERMISSIONS = (permit("autoscaling:DescribeAutoScalingGroups", AUDITOR),)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hardening.foundation.errors import ContentError, UsageError, nearest
 from images.context import Context
-from pipelines.cli.adopt import KUBERNETES, AdoptLine, FoundLine, root_for, selected
+from pipelines.cli.adopt import KUBERNETES, AdoptLine, FoundLine, selected
 from pipelines.cli.adopt_clouds import definitions, fleet_as_read, golden_of, told, written
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.delegated_drafts import UnadoptedWorkload, workload_fleet_draft
@@ -21,7 +21,7 @@ from pipelines.fleet.kubernetes.workloads import Workload
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.unstepped import RemoteProvenance
-from pipelines.wiring import image_context, person
+from pipelines.wiring import image_context, person, root_for
 
 Found = tuple[UnadoptedWorkload, tuple[Member, ...]]
 

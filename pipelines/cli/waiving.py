@@ -164,10 +164,11 @@ def new_waiver(
         "reason": reason, "owner": owner, "approver": approver, "created": today, "expires": last,
     }  # fmt: skip
     name = name or NOT_IN_A_NAME.sub("-", f"{subject}-{rule}".lower()).strip("-")
-    file, text = _root(context.settings, content) / "hardening/waivers" / f"{name}.toml", tomlkit.dumps(data)
+    definitions, fleets = (find_content(roots, *where) for where in (("images/definitions", "*/"), FLEETS))
+    own = {_root_of(path, roots) for one, path in (*definitions.items(), *fleets.items()) if _is_about(subject, one)}
+    file, text = _root(context.settings, content, own) / "hardening/waivers" / f"{name}.toml", tomlkit.dumps(data)
     waiver = parse(tomllib.loads(text), Waiver, file, id=name)
     require_known(file, waiver, find_content(roots, "hardening/controls", "*/"))
-    definitions, fleets = (find_content(roots, *where) for where in (("images/definitions", "*/"), FLEETS))
     require_subjects(file, waiver, roots, definitions, fleets)
     names = sorted(context.definitions)
     before = judge_all(context, names, context.now)
@@ -269,10 +270,26 @@ def _day(text: str) -> date:
         raise UsageError(f"--expires: invalid date: {text}", hint="such as 2027-01-31") from None
 
 
-def _root(settings: Settings, content: str) -> Path:
-    """The content root to write into. Raises ContentError for one that may add no waivers."""
-    root = Path(content).resolve() if content else ROOT
+def _is_about(subject: str, name: str) -> bool:
+    return fnmatchcase(name, subject.partition("/")[0])
+
+
+def _root_of(path: Path, roots: Sequence[Path]) -> Path:
+    """The content root that holds a file; of one inside of another, the inner one."""
+    return max((root.resolve() for root in roots if path.is_relative_to(root)), key=lambda root: len(root.parts))
+
+
+def _root(settings: Settings, content: str, own: set[Path]) -> Path:
+    """The content root to write into: the named one, else that of all of `own`, else the checkout.
+
+    Raises ContentError for a named one that may add no waivers.
+    """
+    from pipelines.wiring import checkout_for
+
     allowed = {ROOT, *((ROOT / one).resolve() for one in settings.judging.roots)}
+    if not content and len(own) == 1 and own <= allowed:
+        return next(iter(own))
+    root = Path(content).resolve() if content else checkout_for(sorted(own - allowed)[:1], "waiver")
     if root not in allowed:
         raise ContentError(
             f"the settings let {content} add no waiver", file="goldsmith.toml", key="judging.roots",

@@ -44,9 +44,7 @@ def read_engine(host: str, network: Network) -> SeenEngine:
     )  # fmt: skip
 
 
-def _role(
-    shown: Mapping[str, Any], roles: Mapping[str, Mapping[str, str]], of_image: Mapping[str, str] | None
-) -> str:
+def _role(shown: Mapping[str, Any], roles: Mapping[str, Mapping[str, str]], of_image: Mapping[str, str] | None) -> str:
     """The role of a container by its own labels; none where its image sets them too, or is not known any more."""
     labels = shown.get("Labels") or {}
     role = next((name for name, its in roles.items() if its.items() <= labels.items()), "")  # of one at most: model.py

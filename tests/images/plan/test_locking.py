@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.settings import Settings
+from images.context import Context
 from images.model import Bootstrap
+from images.plan import locking
 from images.plan.cooldown import SOURCE
 from images.plan.locking import move_locks, nightly_upstreams
 from images.plan.planner import Planner
@@ -19,6 +22,7 @@ from pipelines.nightly.stages import WorldStages
 from tests.images.plan.test_upstream import STATUS, debian, publish
 from tests.support.archive import Archive
 from tests.support.catalogs import NOW, Catalog, entry
+from tests.support.loop import definition
 from tests.support.publishing import running_registry
 
 DAY, HOUR, COOLDOWN = timedelta(days=1), timedelta(hours=1), timedelta(days=3)
@@ -383,3 +387,17 @@ def test_an_image_of_another_distribution_is_not_called_fresh(
     assert [line.what for line in found.unasked] == [f"the packages of {reference}"]
     assert show_outdated(found, errors, as_json=False) == 4
     assert "nothing newer is known" in capsys.readouterr().out
+
+
+def test_a_new_pin_stands_in_the_root_of_the_definition_that_needs_it(tmp_path: Path) -> None:
+    """The checkout's lock file is somebody else's; the checkout's own definitions are pinned there."""
+    ours, theirs = tmp_path / "checkout", tmp_path / "theirs"
+    text = 'title = "t"\nowner = "o"\nkind = "container"\nprofile = "p"\nbase = {{ image = "{}" }}\n'
+    definition(ours, "one", text.format("r.example.com/both:1"))
+    definition(theirs, "two", text.format("r.example.com/both:1"))
+    definition(theirs, "three", text.format("r.example.com/theirs:1"))
+    settings = Settings(state=tmp_path / "state").over((ours, theirs))
+    context = Context(settings, NOW, str, str)
+    assert locking._root_for(context, "r.example.com/theirs:1") == theirs
+    assert locking._root_for(context, "r.example.com/both:1") == ours
+    assert locking._root_for(context, "r.example.com/nobody:1") is None

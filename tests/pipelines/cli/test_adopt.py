@@ -34,6 +34,7 @@ from pipelines.fleet.docker.drafts import Unadopted
 from pipelines.fleet.docker.written import compose_services
 from pipelines.host import embedded_registry
 from pipelines.rollout.rollout_store import history
+from pipelines.wiring import root_for
 from tests.support.engines import busybox_image, engine, nginx_image
 from tests.support.loop import Goldsmith, until
 from tests.support.signing import sign_release
@@ -212,6 +213,40 @@ def test_a_root_that_the_settings_do_not_name_is_told(here: Context, tmp_path: P
     settings = here.settings.model_copy(update={"judging": Judging()})
     with pytest.raises(ContentError, match=r"the settings let .* add no fleet"):
         adopt(["compose.yaml"], content=str(tmp_path / "content"), context=replace(here, settings=settings))
+
+
+def test_a_draft_goes_into_the_checkout_and_says_which_setting_a_root_of_ones_own_lacks(
+    here: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every command would fail by a fleet of a root that may add none."""
+    assert root_for(here.settings, "") == here.settings.content[0]
+    assert capsys.readouterr().err == ""
+    root = here.settings.content[0]
+    assert root_for(here.settings.model_copy(update={"judging": Judging()}), "") == ROOT
+    [line] = capsys.readouterr().err.splitlines()
+    setting = f'[judging] roots = ["{root}"] in goldsmith.toml'
+    assert line == f"written into the checkout: {root} may add no fleet without {setting}"
+
+
+@pytest.mark.parametrize("form", ["build: app", "build: { context: app, dockerfile: Dockerfile }"])
+def test_a_compose_file_that_builds_makes_one_fleet_and_one_definition(
+    here: Context, tmp_path: Path, form: str
+) -> None:
+    """What its Dockerfile sets is known, and its steps are drafted; without that file it says what is missing."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "compose.yaml").write_text(f"name: shop\nservices: {{ web: {{ {form}, ports: ['8080:8080'] }} }}\n")
+    (line,) = adopt(["compose.yaml"], name="missing", replacement="debian-base", context=here)
+    assert f"compose builds it from {tmp_path}/app/Dockerfile, which is not there" in line.todo
+    Path(line.files[0]).unlink()
+    (tmp_path / "app/Dockerfile").write_text("FROM python:3.12\nCOPY app /srv/app\nUSER 1000\nEXPOSE 8080\nCMD ['x']\n")
+    (line,) = adopt(["compose.yaml"], context=here)
+    files = written(line)
+    assert set(files) == {"shop-web.toml", "image.toml", "Dockerfile.j2"}
+    made = here.definitions["shop-web"].definition
+    assert (made.base.golden, made.user, made.ports) == ("python-runtime", "1000", ("8080/tcp",))
+    assert "COPY app /srv/app" in files["Dockerfile.j2"]
+    assert load_fleet(here.settings.roots, "shop-web").replacement.definition == "shop-web"
+    assert not any("it does not run" in todo for todo in line.todo)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.errors import ContentError, OutsideError, UsageError
 from hardening.foundation.process import run
-from hardening.foundation.settings import ROOT, Docker, Registry, Settings
+from hardening.foundation.settings import ROOT, Docker, Judging, Registry, Settings
 from hardening.model import Enforcement, Severity
 from images import feeds
 from images.context import Context
@@ -31,6 +31,7 @@ from images.scan import chosen
 from images.scan.flow import inputs_of
 from images.scan.judge import judge, scan_subject
 from pipelines import revisions
+from pipelines.cli import waiving
 from pipelines.cli.preview import moment, preview, show_preview
 from pipelines.cli.preview_output import PreviewLine, PreviewOutput, UnknownLine, markdown
 from pipelines.cli.waiving import new_waiver, show_new
@@ -725,11 +726,22 @@ def test_the_markdown_of_thousands_fits_a_comment() -> None:
 ASKED = {"reason": 'it is "not" compiled in \\ é', "approver": "security"}
 
 
+def test_a_waiver_stands_in_the_root_of_its_subject(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the checkout where that root may add none, which one line says, and where several roots are meant."""
+    assert waiving._root(house.settings, "", {house.root}) == house.root
+    assert waiving._root(house.settings, "", {house.root, ROOT}) == ROOT
+    assert capsys.readouterr().err == ""
+    laxer = house.settings.model_copy(update={"judging": Judging()})
+    assert waiving._root(laxer, "", {house.root}) == ROOT
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"written into the checkout: {house.root} may add no waiver without [judging] roots = [")
+
+
 def test_a_new_waiver_is_written_and_says_whom_it_frees(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     """It names the package and version in which the scan found it, and is the definition's owner's."""
     house.judge("shop", hole(Severity.HIGH))
     house.judge("bank", hole(Severity.HIGH))
-    made = new_waiver("shop", "CVE-2026-0001", content=str(house.root), context=house.context, **ASKED)
+    made = new_waiver("shop", "CVE-2026-0001", context=house.context, **ASKED)
     output = made[0]
     assert output.file == str(house.root / "hardening/waivers/shop-cve-2026-0001.toml")
     waiver = output.waiver
