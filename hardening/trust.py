@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from hardening.foundation.addresses import canonical_registry
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration, shown
 from hardening.model import NonEmpty
@@ -106,10 +107,18 @@ class UpstreamSigner(Content):
     predicates: Predicates = Field(("provenance",), description="what must be attested, as in trust")
 
     def covers(self, reference: str) -> bool:
-        """Whether a reference begins with the prefix, by whole parts of its path."""
-        rest = reference.removeprefix(self.prefix)
-        ends = self.prefix.endswith((":", "/")) or rest.startswith(("/", ":", "@")) or not rest
-        return reference.startswith(self.prefix) and ends
+        """Whether a reference begins with the prefix, by whole parts of its path, however its host is written."""
+        prefix, whole = _canonical(self.prefix), _canonical(reference)
+        rest = whole.removeprefix(prefix)
+        ends = prefix.endswith((":", "/")) or rest.startswith(("/", ":", "@")) or not rest
+        return whole.startswith(prefix) and ends
+
+
+def _canonical(reference: str) -> str:
+    """A reference, or its beginning, with its host as one is always written."""
+    first, slash, rest = reference.partition("/")
+    is_host = "." in first or first.endswith(":") or (slash and ":" in first)
+    return f"{canonical_registry(first)}{slash}{rest}" if is_host else reference
 
 
 class Trust(Content):
@@ -122,6 +131,9 @@ class Trust(Content):
     max_age: Duration | None = Field(None, description="the oldest release that is accepted")
     builders: tuple[NonEmpty, ...] = Field((), description="globs over builder ids of the provenance; empty: any")
     upstream: tuple[UpstreamSigner, ...] = Field((), description="who signs upstream bases")
+    upstream_default: Literal["first-use", "refuse"] = Field(
+        "first-use", description="upstream bases that no rule covers: trusted by the digest that was locked, or refused"
+    )
 
     def of_upstream(self, reference: str) -> Trust | None:
         """What an upstream image must prove, by the rule with the longest prefix; None where no rule is about it."""
@@ -144,6 +156,8 @@ def less_trust(ours: Trust, floor: Trust) -> Iterator[str]:
         yield f"trust.max_age: {said}, and the floor accepts {shown(floor.max_age)}"
     if floor.builders and not (ours.builders and set(ours.builders) <= set(floor.builders)):
         yield f"trust.builders: others than {', '.join(floor.builders)}, which the floor names"
+    if floor.upstream_default == "refuse" != ours.upstream_default:
+        yield f"trust.upstream_default: {ours.upstream_default}, and the floor has refuse"
     yield from _more_keys(ours.keys, floor.keys)
 
 

@@ -33,6 +33,20 @@ def is_safe(address: str, came_from: str = "") -> bool:
     return bool(host) and "@" not in parts.netloc and (parts.scheme == "https" or plain_here)
 
 
+HUB, HUB_HOST, OLD_HUB = "docker.io", "registry-1.docker.io", "index.docker.io"
+
+
+def canonical_registry(host: str) -> str:
+    """A registry's host[:port] as one is always written: in small letters, without the dot that may end a name and the
+    port that HTTPS has, and Docker Hub by one of its names.
+    """
+    port = re.search(r":[0-9]*$", host)
+    name = (host[: port.start()] if port else host).lower().rstrip(".")
+    number = port[0].lstrip(":").lstrip("0") if port else ""
+    written = f"{name}:{number}" if port and number != "443" else name
+    return HUB if written in (HUB_HOST, OLD_HUB) else written
+
+
 LOGIN_HINT = "put the login into a file of /etc/apt/auth.conf.d (see apt_auth.conf(5)): apt reads it, no image holds it"
 REGISTRY = re.compile(r"(([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*)?")
 DATABASE = re.compile(

@@ -28,7 +28,7 @@ from images.packages.index import PackageIndex, write_atomically
 from images.registry.answers import Platform, parsed
 from images.registry.client import Manifest, RegistryClient
 from images.registry.references import split
-from images.registry.release_trust import require_upstream_trusted
+from images.registry.release_trust import require_base_allowed, require_upstream_trusted
 from images.store import layers
 from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store
@@ -84,6 +84,7 @@ class Upstream:
         the one that already pins it, else the checkout's). Raises OutsideError or ContentError when the registry has no
         such tag or digest.
         """
+        require_base_allowed(self.settings, reference)
         found = self._registry(reference).get(f"{split(reference)[0]}@{digest}" if digest else reference)
         if not self._require_trusted(reference, found.digest):
             say(f"{reference}: trusted on first use, for no rule in trust.upstream of the policy says who signs it")
@@ -96,7 +97,10 @@ class Upstream:
         return pin
 
     def locked(self, reference: str) -> str:
-        """The pinned digest of `reference` for the platform of the settings, without any network."""
+        """The pinned digest of `reference` for the platform of the settings, without any network. Raises RefusedError
+        for a base that nothing may be built on.
+        """
+        require_base_allowed(self.settings, reference)
         return self._of_platform(reference, self._pin(reference).platforms, self._found(reference)[0])
 
     def pinned(self, reference: str) -> str:

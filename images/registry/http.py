@@ -16,14 +16,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from hardening.foundation.addresses import is_loopback, is_safe
+from hardening.foundation.addresses import HUB_HOST, is_loopback, is_safe
 from hardening.foundation.asking import ask_within
 from hardening.foundation.errors import LateError, MalformedError, OutsideError
 from hardening.foundation.limits import HEAD_SECONDS, MANIFEST_BYTES, TOKEN_BYTES, Limit, parse_json, read_all
 from hardening.foundation.settings import Settings
 from images.registry.answers import MISSING, NotFoundError
 from images.registry.login import auth_config
-from images.registry.references import HUB_HOST, place_of, speaks_plain_http
+from images.registry.references import place_of, speaks_plain_http
 
 if TYPE_CHECKING:
     import requests

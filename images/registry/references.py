@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 
-from hardening.foundation.addresses import is_loopback
+from hardening.foundation.addresses import HUB, HUB_HOST, canonical_registry, is_loopback
 from hardening.foundation.errors import ContentError
 from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 
-HUB, HUB_HOST = "docker.io", "registry-1.docker.io"
-OLD_HUB = "index.docker.io"
 REPOSITORY = re.compile(r"[\w.\[\]:-]+(/[a-z0-9]+([._-]+[a-z0-9]+)*)*", re.ASCII)
 TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
@@ -41,7 +39,7 @@ def place_of(reference: str) -> tuple[str, str, str]:
     repository, wanted = split(reference)
     first, _, rest = repository.partition("/")
     host, name = (first, rest) if has_host(repository) else (HUB, repository)
-    if host in (HUB, OLD_HUB):
+    if canonical_registry(host) == HUB:
         return HUB_HOST, name if "/" in name else f"library/{name}", wanted or "latest"
     return host, name, wanted or "latest"
 
@@ -56,21 +54,13 @@ def qualified(reference: str) -> str:
     """A reference with the host and path that Docker reads into it: `nginx:1` is `docker.io/library/nginx:1`."""
     tagged = reference.partition("@")[0]
     host, name, _ = place_of(tagged)
-    return f"{_place(host)}/{name}{reference.removeprefix(split(tagged)[0])}"
+    return f"{canonical_registry(host)}/{name}{reference.removeprefix(split(tagged)[0])}"
 
 
 def one_repository(one: str, other: str) -> bool:
     """Whether two references are of one repository, as Docker reads them."""
     places = [place_of(reference.partition("@")[0]) for reference in (one, other)]
-    return len({(_place(host), name) for host, name, _ in places}) == 1
-
-
-def _place(host: str) -> str:
-    """A host with its port, written as one place always is: in small letters, without the port that HTTPS has, and
-    Docker Hub by one of its names.
-    """
-    written = host.lower().removesuffix(":443")
-    return HUB if written in (HUB, HUB_HOST, OLD_HUB) else written
+    return len({(canonical_registry(host), name) for host, name, _ in places}) == 1
 
 
 def speaks_plain_http(settings: Settings, reference: str) -> bool:

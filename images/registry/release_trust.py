@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import date, datetime
 
 from hardening.catalog import load_policy
-from hardening.foundation.errors import MalformedError
+from hardening.foundation.addresses import HUB, canonical_registry
+from hardening.foundation.errors import MalformedError, RefusedError
 from hardening.foundation.settings import Settings
 from hardening.trust import Trust
 from images.artifact import Descriptor, Release
@@ -14,7 +15,8 @@ from images.documents import Document
 from images.registry.answers import NotFoundError
 from images.registry.attestations import bundles, signed_document
 from images.registry.client import RegistryClient
-from images.registry.references import HUB, qualified, split
+from images.registry.login import authfile
+from images.registry.references import qualified, split
 from images.registry.referrers import attach
 from images.trust.envelope import BUNDLE, signed_by
 from images.trust.keys import own_keys, signer
@@ -75,14 +77,36 @@ def require_upstream_trusted(
 
     Raises UntrustedError for a digest not signed so.
     """
-    asked, whole = trust_of(registry.settings, policy), qualified(reference)
-    of_hub = whole.removeprefix(f"{HUB}/")
-    forms = (reference, whole, of_hub, of_hub.removeprefix("library/")) if of_hub != whole else (reference, whole)
-    trust = next(filter(None, map(asked.of_upstream, dict.fromkeys(forms))), None)
+    trust = _upstream_rule(trust_of(registry.settings, policy), reference)
     if trust is None:
         return False
     verify(reference, (digest,), bundles(registry, split(reference)[0], digest), trust, (), signed_at=None, now=now)
     return True
+
+
+def require_base_allowed(settings: Settings, reference: str) -> None:
+    """Raise RefusedError for an upstream base that stands where our own releases do, and for one that no rule of the
+    floor covers where `upstream_default` refuses these. No registry is asked.
+    """
+    repository, (host, slash, path) = split(qualified(reference))[0], settings.registry.address.partition("/")
+    name = repository.removeprefix(f"{canonical_registry(host)}{slash}{path}/") if host else repository
+    below = name != repository and (path or "/" not in name)  # without a path, others' images are below it too
+    if below or authfile(settings, reference):
+        hint = f'name the definition: base = {{ golden = "{repository.rpartition("/")[2]}" }}'
+        raise RefusedError(f"the base {reference} is where this installation publishes its own images", hint=hint)
+    floor = trust_of(settings)
+    if floor.upstream_default == "refuse" and _upstream_rule(floor, reference) is None:
+        why = f"no rule in trust.upstream of the policy {settings.judging.floor} covers the base {reference}"
+        hint = "add [[trust.upstream]] there, with its prefix and the keys that sign it; docs/trust.md"
+        raise RefusedError(f"{why}, and its trust.upstream_default is refuse", hint=hint)
+
+
+def _upstream_rule(asked: Trust, reference: str) -> Trust | None:
+    """What an upstream image must prove, in whichever form it is written; None where no rule is about it."""
+    whole = qualified(reference)
+    of_hub = whole.removeprefix(f"{HUB}/")
+    forms = (reference, whole, of_hub, of_hub.removeprefix("library/")) if of_hub != whole else (reference, whole)
+    return next(filter(None, map(asked.of_upstream, dict.fromkeys(forms))), None)
 
 
 def trust_of(settings: Settings, policy: str = "") -> Trust:

@@ -77,6 +77,11 @@ FAR = "trust.keys: a, which the floor does not trust that far"
         (trust(named(since=DAY + timedelta(days=1), until=DAY + timedelta(days=8))), trust(named()), []),
         (trust(named(revoked="leaked")), trust(named()), []),
         (trust(named()), trust(), ["trust.keys: a, and the floor trusts the keys of this installation"]),
+        (
+            trust(), Trust(upstream_default="refuse"),
+            ["trust.upstream_default: first-use, and the floor has refuse"],
+        ),
+        (Trust(upstream_default="refuse"), trust(), []),
         (trust(), trust(named()), ["trust.keys: the keys of this installation, and the floor names others"]),
         (trust(named(OTHER)), trust(named()), [FAR]),
         (trust(named(since=DAY - timedelta(days=1))), trust(named()), [FAR]),

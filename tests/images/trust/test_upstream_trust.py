@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Release
 from images.plan.upstream import LOCK, Upstream
+from images.registry.login import write_login
 from images.registry.referrers import detach_all
 from images.registry.release_store import RegistryStore
 from images.store.oci import Store
@@ -30,7 +33,7 @@ class Golden:
     made: Release
     folder: Path
 
-    def upstream(self, rule: str = "") -> Upstream:
+    def upstream(self, rule: str = "", **more: Any) -> Upstream:
         """Bases, by a floor with `rule`; with a lock file and a store of their own."""
         root = self.folder / "root"
         (root / "images/definitions").mkdir(parents=True, exist_ok=True)
@@ -42,6 +45,7 @@ class Golden:
             content=(root,),
             judging={"floor": "strict", "policies": ["strict"], "roots": [root]},
             retry_for=timedelta(seconds=1),
+            **more,
         )
         return Upstream(settings, Store(settings.state_dir / "store"), NOW)
 
@@ -107,3 +111,50 @@ def test_without_a_rule_it_is_said_to_be_trusted_on_first_use(
     [key] = own_keys(golden.to.settings)
     golden.lock(golden.upstream(UPSTREAM_RULE % key.public))
     assert "first use" not in capsys.readouterr().err
+
+
+def test_bases_without_a_rule_are_refused_where_the_floor_says_so(golden: Golden) -> None:
+    """Whether they are pinned already, as a plan asks, or not; one with a rule is taken."""
+    refuse = '[trust]\nupstream_default = "refuse"\n'
+    golden.lock(golden.upstream())
+    strict = golden.upstream(refuse)
+    for act in (lambda: golden.lock(strict), lambda: strict.locked(golden.reference)):
+        with pytest.raises(RefusedError, match=r"no rule in trust\.upstream of the policy strict covers") as no:
+            act()
+    assert "add [[trust.upstream]]" in no.value.hint
+    [key] = own_keys(golden.to.settings)
+    ruled = golden.upstream(refuse + UPSTREAM_RULE % key.public)
+    assert golden.lock(ruled) == golden.made.digest
+    assert ruled.locked(golden.reference) == golden.made.content
+
+
+OWN = {
+    "registry.example.com/golden": ("registry.example.com/golden/web:1", "Registry.Example.com.:443/golden/a/web"),
+    "registry.example.com": ("registry.example.com/web", "registry.example.com:0443/web@sha256:1"),
+}
+OTHERS = {
+    "registry.example.com/golden": ("registry.example.com/mirror/web:1", "registry.example.com/golden-2/web", "web"),
+    "registry.example.com": ("registry.example.com/mirror/debian:12", "docker.io/library/debian"),
+}
+
+
+@pytest.mark.parametrize("address", OWN)
+def test_a_base_is_no_image_below_the_own_prefix(golden: Golden, address: str) -> None:
+    """Whoever may push puts one there; below an address without a path also others' images stand."""
+    upstream = golden.upstream(registry={"address": address})
+    for reference in OWN[address]:
+        for act in (upstream.lock, upstream.locked):
+            with pytest.raises(RefusedError, match="is where this installation publishes its own images") as no:
+                act(reference)
+    assert 'base = { golden = "web" }' in no.value.hint
+    for reference in OTHERS[address]:
+        with pytest.raises(ContentError, match="is not pinned"):
+            upstream.locked(reference)
+
+
+def test_a_base_is_no_image_of_the_embedded_registry(golden: Golden) -> None:
+    """It is known by its login."""
+    upstream = golden.upstream()
+    write_login(upstream.settings, golden.to.registry.address, "secret")
+    with pytest.raises(RefusedError, match="is where this installation publishes its own images"):
+        golden.lock(upstream)

@@ -197,6 +197,20 @@ def test_what_is_no_bundle_is_malformed_and_spoils_nothing_else(junk: bytes) -> 
     assert verify_release(RELEASE, [junk, *complete()], Trust(), [OURS.trusted()], NOW).keys == ("release",)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["registry.example.com/golden/", "REGISTRY.example.com./golden/", "registry.example.com:443/golden/"]
+)
+@pytest.mark.parametrize(
+    "host", ["registry.example.com", "Registry.Example.COM", "registry.example.com.", "registry.example.com.:0443"]
+)
+def test_a_rule_is_about_a_host_however_it_is_written(prefix: str, host: str) -> None:
+    """With a dot at its end, the port that HTTPS has, or capital letters; another port is another registry."""
+    trust = Trust(upstream=(UpstreamSigner(prefix=prefix, keys=(THEIRS.trusted(),)),))
+    assert trust.of_upstream(f"{host}/golden/web:1")
+    assert trust.of_upstream(f"{host}/other/web:1") is None
+    assert trust.of_upstream("registry.example.com:5000/golden/web:1") is None
+
+
 def test_what_upstream_images_must_prove_goes_by_their_names() -> None:
     """By whole parts of them, and the longest prefix that fits; without one nothing is asked."""
     trust = Trust(upstream=(UpstreamSigner(prefix="registry/golden/", keys=(THEIRS.trusted(),)),))

@@ -568,7 +568,8 @@ def test_a_rule_is_about_an_image_however_it_is_written() -> None:
 
 @needs_registry
 @pytest.mark.parametrize(
-    "written", ["nginx:1", "library/nginx:1", "docker.io/library/nginx:1", "index.docker.io/nginx"]
+    "written",
+    ["nginx:1", "library/nginx:1", "docker.io/library/nginx:1", "index.docker.io/nginx", "docker.io./library/nginx"],
 )
 def test_a_rule_for_docker_hub_is_about_its_short_names(town: Town, written: str) -> None:
     """Nothing is asked of Docker Hub: the rule alone refuses what has no signature here."""
