@@ -341,6 +341,14 @@ def image_rollback(c: Context, name: DefinitionName, reason: WhyOver = "", json:
 
 
 @command
+def image_sign_channels(c: Context, name: Names, json: Json = False) -> int:
+    """Sign again where the channels of images point, and put their tags right; each night does it too."""
+    from pipelines.cli.image import SIGNED_COLUMNS, sign_channels
+
+    return _show(*sign_channels(name), columns=SIGNED_COLUMNS, as_json=json)
+
+
+@command
 def image_revoke(c: Context, digest: ReleaseDigest, reason: WhyRevoked = "", json: Json = False) -> int:
     """Revoke a release and everything built on it, everywhere and at once. This cannot be undone."""
     from pipelines.cli.image import CHANNEL_COLUMNS, revoke_release

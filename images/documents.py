@@ -1,6 +1,6 @@
 """Documents that are attached to releases, and how our values become JSON and back. Pure.
 
-What a release says of itself is signed (`images.trust`). Its end, for other tools, and a revocation are not.
+What a release says of itself is signed (`images.trust`). Its end, for other tools, is not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 
 Value = TypeVar("Value")
 
-REVOCATION = "application/vnd.dev.goldsmith.revocation.v1+json"
 LIFECYCLE = "application/vnd.microsoft.artifact.lifecycle"
 
 

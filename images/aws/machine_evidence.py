@@ -19,7 +19,7 @@ from images.documents import Document
 from images.registry.client import RegistryClient
 from images.registry.referrers import EMPTY
 from images.registry.release_trust import attach_proof, is_proved, proved
-from images.registry.releases import MACHINE_RELEASE, attach_revocation, dated_tag_of, remove
+from images.registry.releases import MACHINE_RELEASE, attach_end, dated_tag_of, remove
 from images.release import lifecycle
 from images.store.oci import MANIFEST, Store, as_json
 from images.trust.verification import Attested, Fault, UntrustedError
@@ -77,11 +77,11 @@ def has_evidence(registry: RegistryClient, release: Release, now: datetime) -> b
     return is_proved(registry, in_registry(registry, release), now)
 
 
-def revoke_evidence(registry: RegistryClient, release: Release, reason: str, at: datetime) -> None:
-    """Attach the revocation to the manifest of a release, so that strangers learn of it too; done again, it is kept."""
+def end_evidence(registry: RegistryClient, release: Release, at: datetime) -> None:
+    """Attach a day as the end to the manifest of a release, so that strangers learn of it too; done again, it stays."""
     to = in_registry(registry, release)
     if subject := registry.find(f"{to.repository}@{to.digest}"):
-        attach_revocation(registry, to.repository, subject, reason, at, ends=True)
+        attach_end(registry, to.repository, subject, at)
 
 
 def remove_evidence(registry: RegistryClient, release: Release) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,13 +17,14 @@ from images.artifact import Release
 from images.aws import call_arguments, tags
 from images.aws.amis import SOON, deprecate, image, images_of, named, ours_in, put_tags
 from images.aws.cloud import Cloud
-from images.aws.machine_evidence import evidence_at, revoke_evidence
+from images.aws.machine_evidence import end_evidence, evidence_at
 from images.aws.model import Ami
 from images.aws.permissions import ANY, OWN_PARAMETERS, PUBLISHER, permit
 from images.aws.publish import AwsPublication, preflight
 from images.aws.retire import retire_images
 from images.aws.signed_statement import StatementProof, parameter, proof_of, public_key
 from images.ledger import STANDING
+from images.registry.channel_documents import ChannelDocuments
 from images.release.attested import (
     ShownAttestation,
     attested_verdict,
@@ -31,9 +32,12 @@ from images.release.attested import (
     read_in_proven,
     shown_attestations,
 )
+from images.release.channels import first_document, settled
 from images.release.lifecycle import newest_first, shown
 from images.release.retention import KeepRule
+from images.release.revocations import Ask
 from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
+from images.trust.channel_document import ChannelDocument, require_tag, unread
 from images.trust.verification import Attested
 
 PERMISSIONS = (
@@ -82,11 +86,8 @@ class ShownMachine(ShownRelease):
 class AwsStore(ReleaseStore):
     """The releases of machine images, in every region of the settings; home decides.
 
-    `names` are the definitions', to suggest the nearest; `rules` what is kept of each beyond need. No revocation can be
-    asked for: the images' own tags tell.
+    `names` are the definitions', to suggest the nearest; `rules` what is kept of each beyond need.
     """
-
-    revocation = None
 
     def __init__(self, cloud: Cloud, names: Sequence[str] = (), rules: Mapping[str, KeepRule] | None = None) -> None:
         self.rules = rules or {}
@@ -102,10 +103,31 @@ class AwsStore(ReleaseStore):
         """The account and our images' names in it, in the ledger's words."""
         return self.cloud.repository("")
 
+    @property
+    def documents(self) -> ChannelDocuments | None:
+        """The signed documents of our channels, which are in the registry; None where AWS alone is asked."""
+        registry = self.cloud.registry
+        return ChannelDocuments(registry, self.ledger, self.now) if registry else None
+
+    @property
+    def revocation(self) -> Ask | None:
+        """What these documents tell, beside the images' own tags."""
+        return revocation_of(self.cloud, self.documents)
+
     def pointed(self, repository: str, channel: str) -> tuple[str, ...]:
-        """The digests of the release whose image a parameter names at home, and of its content."""
+        """The digests of the release that a channel names, as its parameter at home does, and of its content."""
+        digest = channel_digest(self.cloud, repository, channel, self.documents)
+        known = (self.find(repository, digest), self._at(repository, channel)) if digest else ()
+        return next(((one.digest, one.content) for one in known if one and one.digest == digest), ())
+
+    def tagged(self, repository: str, channel: str) -> str:
+        """The digest of the release whose image a parameter names at home."""
+        found = self._at(repository, channel)
+        return found.digest if found else ""
+
+    def _at(self, repository: str, channel: str) -> Release | None:
         found = in_channel(self.cloud, self.cloud.home, repository.rpartition("/")[2], channel)
-        return (found.release.digest, found.release.content) if found and found.release else ()
+        return found.release if found else None
 
     def find(self, repository: str, digest: str) -> Release | None:
         """A release of the ledger whose image is there at home, with a revocation that only its tags tell of."""
@@ -121,6 +143,9 @@ class AwsStore(ReleaseStore):
         """The release that a digest means, or an image as `show` finds it, in the ledger's words."""
         shown_at_home = None if ref.startswith("sha256:") else self._home_image(ref).release
         digest = shown_at_home.digest if shown_at_home else ref
+        name, _, wanted = ref.partition(":")
+        if wanted in CHANNELS:
+            digest = next(iter(self.pointed(self.repository(name), wanted)), digest)
         if release := self.ledger.release(digest):
             return release
         hint = "./goldsmith image.rebuild fills it from AWS"
@@ -128,8 +153,11 @@ class AwsStore(ReleaseStore):
 
     def named(self, ref: str) -> Release:
         """The release that a digest means, or that an image as `show` finds it is tagged with; the ledger need not know
-        it. Raises ContentError.
+        it. Raises ContentError, and UnreadChannelsError.
         """
+        name, _, wanted = ref.partition(":")
+        if wanted in CHANNELS:
+            self.pointed(self.repository(name), wanted)  # which refuses what no document says
         return (None if ref.startswith("sha256:") else self._home_image(ref).release) or self.meant(ref)
 
     def evidence(self, release: Release, policy: str = "") -> Verdict:
@@ -155,14 +183,47 @@ class AwsStore(ReleaseStore):
 
         Raises RefusedError where that is home.
         """
-        left = next(iter(self.pointed(release.repository, channel)), "")
         amis = self._usable(release)
         if self.cloud.home not in {ami.region for ami in amis}:
             hint = "enable the one that is disabled; or ./goldsmith image.rebuild reads from AWS what there is"
             raise RefusedError(f"{shown(release)} has no image in {self.cloud.home} that can be launched", hint=hint)
-        for ami in sorted(amis, key=lambda ami: ami.region == self.cloud.home):
-            _move_in(self.cloud, release, ami, channel, back)
+        left = self.tagged(release.repository, channel)
+        if self.documents:
+            before, _ = self.documents.write(
+                self._signed_as(release.repository), lambda one: one.moved(channel, release.digest, back),
+                self._first(release.repository),
+            )  # fmt: skip
+            left = before.channels[channel].digest if channel in before.channels else ""
+        self._lead(release, channel, back)
         return left
+
+    def _lead(self, release: Release, channel: str, back: str) -> None:
+        """Move the parameters of all regions, home last."""
+        for ami in sorted(self._usable(release), key=lambda ami: ami.region == self.cloud.home):
+            _move_in(self.cloud, release, ami, channel, back)
+
+    def sign(self, repository: str, *, recover: bool = False) -> tuple[str, ...]:
+        """Parameters first, as with tags."""
+        if self.documents is None:
+            return ()
+        name, first = self._signed_as(repository), self._first(repository, recover=recover)
+        if not recover and self.documents.is_recent(name):
+            return ()
+        base = self.documents.base(name, first, recover=recover)
+        if self.documents.is_unpublished(base) and not any(self.tagged(repository, one) for one in CHANNELS):
+            return ("nothing is published",)
+        for channel, one in base.channels.items():
+            if self.tagged(repository, channel) != one.digest and (release := self.ledger.release(one.digest)):
+                self._lead(release, channel, one.previous)
+        _, after = self.documents.write(name, lambda one: settled(self, repository, one), first, recover=recover)
+        return after.lines
+
+    def _first(self, repository: str, *, recover: bool = False) -> Callable[[], ChannelDocument]:
+        return lambda: first_document(self, repository, self._signed_as(repository), recover=recover)
+
+    def _signed_as(self, repository: str) -> str:
+        """What the document of a repository calls it: the registry's name of it."""
+        return signed_as(self.cloud, repository)
 
     def unmoved(self, release: Release) -> str:
         """The regions of the settings where it has no image that can be launched."""
@@ -186,9 +247,14 @@ class AwsStore(ReleaseStore):
         if not release.revoked_at:
             self.ledger.revoke(release.digest, reason, self.now)
             self.note("revoke", f"{release.repository}@{release.digest}", reason)
-        if cloud.registry:
+        if cloud.registry and self.documents:
             try:
-                revoke_evidence(cloud.registry, release, reason, self.now)
+                digests = (release.content, release.digest)
+                self.documents.write(
+                    self._signed_as(release.repository), lambda one: one.revoking(digests, self.now, reason),
+                    self._first(release.repository),
+                )  # fmt: skip
+                end_evidence(cloud.registry, release, self.now)
             except GoldsmithError as error:  # AWS and the ledger know; what still has to be done must not wait for it
                 say(f"{shown(release)} is revoked, but its evidence does not say so yet: {error.message}\n"
                     "revoke it again when the registry answers")  # fmt: skip
@@ -274,6 +340,39 @@ class AwsStore(ReleaseStore):
             hint = nearest(name, self.names) if self.names and name not in self.names else publish
             raise ContentError(f"nothing is published as {ref} in {cloud.home}", hint=hint)
         return found
+
+
+def signed_as(cloud: Cloud, repository: str) -> str:
+    """What the signed document calls a repository of the ledger; empty where AWS alone is asked."""
+    return cloud.registry.repository(repository.rpartition("/")[2]) if cloud.registry else ""
+
+
+def channel_digest(cloud: Cloud, repository: str, channel: str, documents: ChannelDocuments | None) -> str:
+    """The digest of the release that a channel points to, by its signed document, which the parameter at home agrees
+    with; empty where there is none. Raises UnreadChannelsError.
+    """
+    name = channel.removesuffix(PREVIOUS)
+    ami = in_channel(cloud, cloud.home, repository.rpartition("/")[2], channel)
+    tagged = ami.release.digest if ami and ami.release else ""
+    if documents is None:
+        return tagged
+    document = documents.read(signed_as(cloud, repository))
+    if document is None:
+        if tagged:
+            raise unread(signed_as(cloud, repository), "there is no signed document of them")
+        return ""
+    if name != channel:
+        return document.channels[name].previous if name in document.channels else ""
+    require_tag(document, channel, tagged, documents.now)
+    return document.channels[channel].digest if channel in document.channels else ""
+
+
+def revocation_of(cloud: Cloud, documents: ChannelDocuments | None) -> Ask | None:
+    """What the signed documents tell of revocations of machines; None where AWS alone is asked."""
+    if documents is None:
+        return None
+    ask = documents.revocation()
+    return lambda repository, digest: ask(signed_as(cloud, repository), digest)
 
 
 def channel_name(cloud: Cloud, name: str, channel: str) -> str:

@@ -32,12 +32,13 @@ from images.plan.build_plan import Action, BuildPlan, sorter, with_ancestors
 from images.plan.planner import Planner
 from images.plan.upstream import Upstream
 from images.registry.answers import NotFoundError
-from images.registry.releases import revocations_in
+from images.registry.channel_documents import ChannelDocuments
 from images.release.revocations import revoked_base
 from images.scan.judge import judge, only_check, refusal, without_judges
 from images.scan.verify import console_log, refusals, verify, waived
 from images.store.files import room_on
 from images.store.oci import Store
+from images.trust.channel_document import UnreadChannelsError
 
 
 @dataclass(frozen=True)
@@ -306,9 +307,9 @@ def revoked_parent(context: Context, parent: str, content: str) -> RefusedError 
     shared = context.settings.registry.address
     repository = f"{shared.rstrip('/')}/{parent}" if shared else parent
     try:
-        ask = revocations_in(context.registry) if shared else None
+        ask = ChannelDocuments.of(context).revocation() if shared else None
         found = revoked_base(context.ledger, repository, content, ask)
-    except OutsideError as error:
+    except (OutsideError, UnreadChannelsError) as error:
         say(f"whether {parent} was revoked elsewhere is not known: {error.message}")
         found = revoked_base(context.ledger, repository, content)
     if found is None:

@@ -32,6 +32,7 @@ from images.ledger.tables import (
     Move,
     Night,
     Rollout,
+    SeenChannels,
     ToldPoint,
     Trigger,
 )
@@ -41,7 +42,7 @@ from images.ledger.triggers import Triggers
 __all__ = [
     "BEGUN", "GONE", "STANDING", "ApprovedPlanRow", "AuditLine", "BaseUptake", "Begun", "ClosedFix", "CommandRow",
     "Deployment", "FleetCheck", "FleetDay", "Holder", "Lease", "Ledger", "Made", "MemberRun", "MemberSnapshot", "Move",
-    "Night", "Rollout", "ScanRecord", "ToldPoint", "Trigger",
+    "Night", "Rollout", "ScanRecord", "SeenChannels", "ToldPoint", "Trigger",
 ]  # fmt: skip
 
 

@@ -5,17 +5,19 @@ The last is written down before it is made: so nothing is made twice, and nothin
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 
 from images.artifact import Release
 from images.documents import Document, from_json, to_json
 from images.ledger import tables as t
 from images.ledger.database import Database
-from images.ledger.tables import Made, Move
+from images.ledger.tables import Made, Move, SeenChannels
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,18 @@ class Releases(Database):
         moves = t.channel_moves
         newest = select(func.max(moves.c.id)).group_by(moves.c.repository, moves.c.channel)
         return {(one.repository, one.channel): one for one in self._find(Move, moves, where=[moves.c.id.in_(newest)])}
+
+    def seen_channels(self, repository: str) -> SeenChannels | None:
+        """The newest document about the channels of a repository that was seen."""
+        return next(iter(self._find(SeenChannels, t.channel_documents, repository=repository)), None)
+
+    def see_channels(self, seen: SeenChannels) -> None:
+        """Keep a document, unless a newer one was seen meanwhile."""
+        table = t.channel_documents
+        older = (table.c.repository == seen.repository, table.c.version < seen.version)
+        if not self._change(update(table).where(*older).values(**asdict(seen))):
+            with suppress(IntegrityError):  # there is one, and it is not older
+                self._insert(table, asdict(seen))
 
     def _releases(self, **same: Any) -> tuple[Release, ...]:
         return self._find(Release, t.releases, t.releases.c.published_at.desc(), t.releases.c.digest, **same)

@@ -118,6 +118,18 @@ class Move:
 
 channel_moves = _table("channel_moves", Move, Index("ix_channel_moves_of", "repository", "channel"))
 
+
+@dataclass(frozen=True)
+class SeenChannels:
+    """The newest signed document about the channels of a repository that this ledger has seen."""
+
+    repository: str
+    version: int
+    document: Any
+
+
+channel_documents = _table("channel_documents", SeenChannels, keys=["repository"])
+
 first_seen = _table(
     "first_seen", {"vulnerability": str, "package": str, "at": datetime}, keys=["vulnerability", "package"]
 )

@@ -86,7 +86,7 @@ def attach(
             pushed = True
             listed = [*present, *unlisted]
             _write_index(registry, repository, subject.digest, store, listed, with_documents=with_documents)
-            _settle(registry)
+            settle(registry)
     hint = "does another machine write to the same repository? run it again when that has ended"
     raise OutsideError(f"what refers to {subject.digest} in {repository} does not stay as it was written", hint=hint)
 
@@ -136,10 +136,11 @@ def _write_index(
     registry.push_root(store.path, index, f"{repository}:{tag_of(subject)}", index_only=not with_documents)
 
 
-def _settle(registry: RegistryClient) -> None:
-    """Let whoever read the index before our write come to theirs. The embedded registry has no writers elsewhere."""
+def settle(registry: RegistryClient) -> bool:
+    """Let whoever read something before our write come to theirs. False: the embedded registry has no other writers."""
     if registry.settings.registry.address:
         sleep(SETTLE_SECONDS)
+    return bool(registry.settings.registry.address)
 
 
 def _manifest(store: Store, subject: Descriptor, document: Document) -> Listed:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -18,13 +19,15 @@ from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from images.artifact import Release
 from images.ledger import Ledger
+from images.registry.answers import NotFoundError
+from images.registry.channel_documents import ChannelDocuments
 from images.registry.client import RegistryClient
 from images.registry.publication import RegistryPublication
 from images.registry.references import split
 from images.registry.release_trust import proved
 from images.registry.releases import (
     READERS,
-    attach_revocation,
+    attach_end,
     channels_of,
     is_of_machine,
     reference_of,
@@ -32,7 +35,6 @@ from images.registry.releases import (
     release_of,
     releases_in,
     remove,
-    revocations_in,
 )
 from images.release.attested import (
     ShownAttestation,
@@ -41,11 +43,13 @@ from images.release.attested import (
     read_in_proven,
     shown_attestations,
 )
+from images.release.channels import first_document, settled
 from images.release.lifecycle import dated_tag
 from images.release.retention import REMOVE, KeepRule, RetirementDecision, plan
-from images.release.revocations import Ask, said_by_ledger
-from images.release.store import PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
+from images.release.revocations import Ask, revoked_by, said_by_ledger
+from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
 from images.store.oci import Store
+from images.trust.channel_document import ChannelDocument, UnreadChannelsError
 from images.trust.evidence import Evidence, evidence_of
 
 Decision = RetirementDecision[Release]
@@ -53,10 +57,12 @@ Decision = RetirementDecision[Release]
 
 class ShownImage(ShownRelease):
     """A release as the registry knows it. `verdict` is `allowed`, `refused`, or `unknown`, as is all that it says of
-    itself, where `untrusted` says why none of it is believed.
+    itself, where `untrusted` says why none of it is believed. `channels_unread`: why
+    no channel and no revocation is known.
     """
 
     channels: tuple[str, ...]
+    channels_unread: str = ""
     tag: str
     verdict: str
     judged_at: datetime | None
@@ -98,24 +104,44 @@ class RegistryStore(ReleaseStore):
         return self.registry.repository("")
 
     @property
+    def documents(self) -> ChannelDocuments:
+        """The signed documents of our channels."""
+        return ChannelDocuments(self.registry, self.ledger, self.now)
+
+    @property
     def revocation(self) -> Ask:
-        """What our registry tells."""
-        return revocations_in(self.registry)
+        """What these documents tell."""
+        return self.documents.revocation()
 
     def pointed(self, repository: str, channel: str) -> tuple[str, ...]:
-        """The digests of the index that a tag names, and of its content."""
-        found = self.registry.find(f"{repository}:{channel}")
+        """The digests of the index that a channel names, and of its content."""
+        name = channel.removesuffix(PREVIOUS)
+        if name == channel:
+            found = self.documents.manifest(repository, channel)
+        else:
+            document = self.documents.read(repository)
+            back = document.channels[name].previous if document and name in document.channels else ""
+            found = self.registry.find(f"{repository}@{back}") if back else None
         return (found.digest, found.content(self.settings.platform)) if found else ()
 
+    def tagged(self, repository: str, channel: str) -> str:
+        """The digest that a tag names."""
+        found = self.registry.find(f"{repository}:{channel}")
+        return found.digest if found else ""
+
     def find(self, repository: str, digest: str) -> Release | None:
-        """A release as its index and the revocations attached to it tell of it."""
+        """A release as its index tells of it."""
         found = self.registry.find(f"{repository}@{digest}")
         return release_of(self.registry, repository, found) if found else None
 
     def meant(self, ref: str) -> Release:
         """The release at a reference as a person types it, or the one that has a digest."""
         reference = self._located(ref) if ref.startswith("sha256:") else reference_of(self.registry, ref, self.names)
-        manifest, repository = self.registry.get(reference), split(reference)[0]
+        repository, wanted = split(reference)
+        if wanted in CHANNELS and repository.startswith(self.place):
+            manifest = self.documents.manifest(repository, wanted) or self.registry.get(reference)
+        else:
+            manifest = self.registry.get(reference)
         if is_of_machine(manifest):
             name = repository.rpartition("/")[2]
             hint = f"name it as AWS knows it: {name}:candidate, {name}:stable or {name}:DATE-DIGEST6"
@@ -131,30 +157,60 @@ class RegistryStore(ReleaseStore):
         return attested_verdict(release, proved(self.registry, release, self.now, *policies))
 
     def move(self, release: Release, channel: str, back: str) -> str:
-        """Move a tag; where it came from is written first."""
+        """Sign the document that says so, then move the tags, the channel's last."""
         repository = release.repository
-        before = next(iter(self.pointed(repository, channel)), "")
-        if before != release.digest:
-            if back or before:
-                self.registry.tag(repository, back or before, f"{channel}{PREVIOUS}")
-            self.registry.tag(repository, release.digest, channel)
-        return before
+        before, after = self.documents.write(
+            repository, lambda one: one.moved(channel, release.digest, back), self._first(repository)
+        )
+        self._lead(after, (channel,))
+        left = before.channels.get(channel)
+        return left.digest if left else ""
+
+    def sign(self, repository: str, *, recover: bool = False) -> tuple[str, ...]:
+        """Tags first: the document that is signed then accepts nothing that they have left. A night leaves what was
+        signed within half a day.
+        """
+        documents, first = self.documents, self._first(repository, recover=recover)
+        if not recover and documents.is_recent(repository):
+            return ()
+        base = documents.base(repository, first, recover=recover)
+        if documents.is_unpublished(base):
+            return ("nothing is published",)
+        self._lead(base, CHANNELS)
+        _, after = documents.write(repository, lambda one: settled(self, repository, one), first, recover=recover)
+        return after.lines
+
+    def _first(self, repository: str, *, recover: bool = False) -> Callable[[], ChannelDocument]:
+        return lambda: first_document(self, repository, repository, recover=recover)
+
+    def _lead(self, document: ChannelDocument, channels: Collection[str]) -> None:
+        """Let the tags of channels name what the document says; where one would go back to is written first."""
+        repository = document.repository
+        for name, channel in ((one, document.channels[one]) for one in channels if one in document.channels):
+            tagged = self.tagged(repository, name)
+            if tagged == channel.digest:
+                continue
+            if tagged not in ("", channel.left):
+                self.note("sign", f"{repository}:{name}", f"its tag named {tagged}, which nobody signed")
+            for tag, digest in ((f"{name}{PREVIOUS}", channel.previous), (name, channel.digest)):
+                with suppress(NotFoundError):  # it was removed since
+                    if digest:
+                        self.registry.tag(repository, digest, tag)
 
     def mark_revoked(self, release: Release, reason: str) -> None:
-        """Attach the revocation to release and content, and today as the end that other tools read."""
+        """Sign that release and content are revoked, and attach today as the end that other tools read."""
         if release.pruned_at:
             return
-        index = self.registry.find(f"{release.repository}@{release.digest}")
-        if index is None:
-            self.ledger.revoke(release.digest, reason, self.now)
-            return
-        content = self.registry.find(f"{release.repository}@{release.content}")
-        both = {one.digest: one for one in (content, index) if one}  # content first: it stops what is dated meanwhile
-        for subject in both.values():
-            ends = subject.digest == release.digest
-            if attach_revocation(self.registry, release.repository, subject, reason, self.now, ends=ends):
-                self.note("revoke", f"{release.repository}@{subject.digest}", reason)
-        self.ledger.record_release(release_of(self.registry, release.repository, index))
+        repository, digests = release.repository, (release.content, release.digest)
+        before, after = self.documents.write(
+            repository, lambda one: one.revoking(digests, self.now, reason), self._first(repository)
+        )
+        if set(digests) - before.revoked.keys():
+            self.note("revoke", f"{repository}@{release.digest}", reason)
+        if index := self.registry.find(f"{repository}@{release.digest}"):
+            attach_end(self.registry, repository, index, self.now)
+        said = after.revoked[release.digest]
+        self.ledger.record_release(replace(release, revoked_at=said.at, revoked_reason=said.reason))
 
     def publication(self) -> Publication:
         """What pushes a release."""
@@ -193,8 +249,9 @@ class RegistryStore(ReleaseStore):
         found, errors = list[Release](), list[GoldsmithError]()
         for name in self.names:
             try:
-                releases = releases_in(self.registry, name)
-            except MalformedError as error:
+                ask = self.revocation
+                releases = [revoked_by(ask, release) for release in releases_in(self.registry, name)]
+            except (MalformedError, UnreadChannelsError) as error:
                 say(f"{name} is passed over: {error.message}")
                 errors.append(error)
                 continue
@@ -205,8 +262,31 @@ class RegistryStore(ReleaseStore):
         return tuple(found), tuple(errors)
 
     def show(self, ref: str) -> ShownImage:
-        """What the registry says of `ref`."""
-        return show(self.registry, ref, self.now, self.names)
+        """What the registry says of `ref`: a definition's name, `name:tag`, `name@digest`, or a full reference.
+
+        Raises NotFoundError with the nearest tags, or names; ContentError when it is no release of ours.
+        """
+        reference = reference_of(self.registry, ref, self.names)
+        release, unread = release_at(self.registry, reference), ""
+        try:
+            release = self.revoked(release)
+            pointing = ((one, self.pointed(release.repository, one)) for channel in CHANNELS
+                        for one in (channel, f"{channel}{PREVIOUS}"))  # fmt: skip
+            channels = tuple(channel for channel, digests in pointing if release.digest in digests[:1])
+        except UnreadChannelsError as error:
+            channels, unread = (), f"{error.message}; {error.hint}"
+        proof, untrusted = proof_or_why(lambda: proved(self.registry, release, self.now))
+        found = evidence_of(proof.said)
+        return ShownImage(
+            **as_shown(release, reference, self.now),
+            channels=channels,
+            channels_unread=unread,
+            tag=dated_tag(release),
+            untrusted=untrusted,
+            attestations=shown_attestations(proof),
+            **_judged(found),
+            **_built(found),
+        )
 
     def _located(self, digest: str) -> str:
         """The full reference of a release known only by its digest. Raises ContentError where there is none."""
@@ -230,27 +310,6 @@ def _pointing(tags: Sequence[dict[str, str]], releases: Sequence[Release]) -> di
         if not (tag.endswith(PREVIOUS) and digest in revoked):
             found.setdefault(digest, []).append(tag)
     return found
-
-
-def show(registry: RegistryClient, ref: str, now: datetime, known: Collection[str] = ()) -> ShownImage:
-    """What the registry says of `ref`: a definition's name, `name:tag`, `name@digest`, or a full reference.
-
-    Raises NotFoundError with the nearest tags, or names out of `known`; ContentError when it is no release of ours.
-    """
-    reference = reference_of(registry, ref, known)
-    release = release_at(registry, reference)
-    proof, untrusted = proof_or_why(lambda: proved(registry, release, now))
-    found = evidence_of(proof.said)
-    tags = sorted(tag for tag, digest in channels_of(registry, release.repository).items() if digest == release.digest)
-    return ShownImage(
-        **as_shown(release, reference, now),
-        channels=tuple(tags),
-        tag=dated_tag(release),
-        untrusted=untrusted,
-        attestations=shown_attestations(proof),
-        **_judged(found),
-        **_built(found),
-    )
 
 
 def _judged(found: Evidence) -> dict[str, Any]:

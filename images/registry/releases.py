@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import datetime
 
-from hardening.foundation.errors import ContentError, MalformedError, UsageError, nearest
+from hardening.foundation.errors import ContentError, UsageError, nearest
 from images.artifact import Release
-from images.documents import LIFECYCLE, REVOCATION, Document
+from images.documents import LIFECYCLE, Document
 from images.registry.answers import NotFoundError
 from images.registry.client import Manifest, RegistryClient
 from images.registry.references import has_host, split
-from images.registry.referrers import attach, attached, detach_all, latest
+from images.registry.referrers import attach, detach_all
 from images.release import lifecycle
-from images.release.revocations import Ask, Told
 from images.release.store import CHANNELS, PREVIOUS
 
 DATED = re.compile(r"\d{8}-[0-9a-f]{6}")
@@ -45,10 +43,7 @@ def reference_of(registry: RegistryClient, ref: str, known: Collection[str] = ()
 
 
 def release_at(registry: RegistryClient, reference: str) -> Release:
-    """The release at a reference, with a revocation that its registry holds, of the release or of what is inside.
-
-    Raises NotFoundError, ContentError for a stranger, and MalformedError for a revocation that cannot be read.
-    """
+    """The release at a reference, by what its index says. Raises NotFoundError, and ContentError for a stranger."""
     return release_of(registry, split(reference)[0], registry.get(reference))
 
 
@@ -57,14 +52,9 @@ def release_of(registry: RegistryClient, repository: str, manifest: Manifest) ->
     content = manifest.content(registry.settings.platform)
     if is_of_machine(manifest):  # it holds no disk, and only names the content
         content = manifest.annotations.get(f"{registry.prefix}content", content)
-    release = lifecycle.parse_annotations(
+    return lifecycle.parse_annotations(
         manifest.annotations, registry.prefix, repository=repository, digest=manifest.digest, content=content
     )
-    for subject in dict.fromkeys((release.digest, release.content)):
-        if said := revocation_of(registry, repository, subject):
-            at, reason = said
-            return replace(release, revoked_at=at, revoked_reason=reason)
-    return release
 
 
 def dated_tag_of(registry: RegistryClient, release: Release) -> Manifest | None:
@@ -116,38 +106,7 @@ def _release_or_none(registry: RegistryClient, repository: str, manifest: Manife
         return None
 
 
-def revocation_of(registry: RegistryClient, repository: str, subject: str) -> Told | None:
-    """When and why what has the digest `subject` was revoked, as the repository tells it."""
-    revocation = latest(attached(registry, repository, subject), REVOCATION)
-    return _told(revocation.annotations, registry.prefix, f"{repository}@{subject}") if revocation else None
-
-
-def attach_revocation(
-    registry: RegistryClient, repository: str, subject: Manifest, reason: str, at: datetime, *, ends: bool
-) -> bool:
-    """Attach a revocation, with `ends` also the day as the end that other tools read; False where one is there."""
-    if latest(attached(registry, repository, subject.digest), REVOCATION):
-        return False
-    said = {f"{registry.prefix}revoked-at": lifecycle.timestamp(at), f"{registry.prefix}revoked-reason": reason}
+def attach_end(registry: RegistryClient, repository: str, subject: Manifest, at: datetime) -> None:
+    """Attach a day as the end of a release that other tools read."""
     ended = Document(LIFECYCLE, b"", {lifecycle.END_OF_LIFE: f"{at:%Y-%m-%d}"})
-    revocation = Document(REVOCATION, b"", said)
-    attach(registry, repository, subject.descriptor, (ended, revocation) if ends else (revocation,))
-    return True
-
-
-def revocations_in(registry: RegistryClient) -> Ask:
-    """What a registry tells of its own repositories, and nothing of others'."""
-
-    def ask(repository: str, digest: str) -> Told | None:
-        ours = repository.startswith(registry.repository(""))
-        return revocation_of(registry, repository, digest) if ours else None
-
-    return ask
-
-
-def _told(said: Mapping[str, str], prefix: str, what: str) -> Told:
-    try:
-        return lifecycle.moment(said[f"{prefix}revoked-at"]), said.get(f"{prefix}revoked-reason", "")
-    except (KeyError, ValueError) as error:
-        hint = "it counts as no pass: remove it from the registry, and let ./goldsmith image.revoke say it well"
-        raise MalformedError(f"the revocation of {what} is malformed: {error}", hint=hint) from None
+    attach(registry, repository, subject.descriptor, (ended,))

@@ -6,18 +6,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 from hardening.catalog import require_may_publish
 from hardening.findings import Verdict
-from hardening.foundation.errors import GoldsmithError, MalformedError, RefusedError, UsageError
+from hardening.foundation.console import say
+from hardening.foundation.errors import GoldsmithError, MalformedError, OutsideError, RefusedError, UsageError
 from images.artifact import Release
-from images.ledger import Ledger, Move
+from images.ledger import Move
 from images.release.closing import read_in_closed
 from images.release.lifecycle import before, below, chosen_back, refuse_ended, refuse_judged, shown, worse
 from images.release.revocations import with_children
 from images.release.store import CHANNELS, PREVIOUS, ReleaseStore
+from images.trust.channel_document import ChannelDocument, SignedChannel, UnreadChannelsError, unread
 
+SIGNERS = 4
 Gate = Callable[[Release], Verdict]
 """What judges a release's content by today's policy and data. Raises RefusedError where it cannot."""
 
@@ -39,14 +44,11 @@ def promote(to: ReleaseStore, name: str, policy: str, gate: Gate, earlier: Relea
 
     Raises RefusedError when that release is revoked, has expired, `gate` refuses it today, or what was attached to it
     at its publication refuses it, is missing, or is by another policy than `policy`: what was let through for a trial
-    does not become `stable` by the way. So it does where the tag `candidate` was moved back by somebody else.
+    does not become `stable` by the way.
     """
     require_may_publish(to.settings.roots, to.settings.judging, policy, to.now.date())
-    chosen = to.revoked(_found(to, earlier) if earlier else to.meant(f"{name}:candidate"), read=True)
+    chosen = to.revoked(_found(to, earlier) if earlier else to.meant(f"{name}:candidate"))
     require_name(chosen, name, f"what {to.repository(name)}:candidate {'pointed' if earlier else 'points'} to")
-    newer = None if earlier else passed_over(to.ledger, chosen.repository, "candidate", chosen, to.revoked)
-    if newer:
-        raise moved_back(f"{chosen.repository}:candidate", chosen, newer)
     refuse_ended(chosen, to.now, "stable stays where it is")
     refuse_judged(chosen, to.evidence(chosen, policy), policy)
     refuse_judged(chosen, gate(chosen), policy)
@@ -113,35 +115,62 @@ def point(to: ReleaseStore, release: Release, channel: str, reason: str, back: s
     return left
 
 
-def passed_over(
-    ledger: Ledger, repository: str, channel: str, found: Release, revoked: Callable[[Release], Release]
-) -> Release | None:
-    """The release that a channel was moved to last by the ledger, where it names `found`, which is not newer.
+def first_document(to: ReleaseStore, repository: str, signed_as: str, *, recover: bool) -> ChannelDocument:
+    """The first document of a repository, which is called `signed_as` in it: each channel as this ledger moved it last,
+    if its tag agrees. To `recover` from a ledger that knows no move: as the tag says, if that release proves
+    itself; a channel without either is left out.
 
-    Nothing signs a tag or a parameter: whoever may write it can move it back. None where nothing is known, as without
-    any move, and where `revoked` says that the channel had to leave that release.
+    Raises UnreadChannelsError where nothing but tags tells of the channels.
     """
-    last = ledger.last_move(repository, channel)
-    known = ledger.release(last.digest) if last and last.digest != found.digest else None
-    if known is None or known.published_at < found.published_at or revoked(known).revoked_at:
-        return None
-    return known
+    channels, untold = dict[str, SignedChannel](), list[str]()
+    for channel in CHANNELS:
+        moves, tagged = _digests(to, repository, channel), to.tagged(repository, channel)
+        last = next(reversed(moves), "")
+        if last and tagged in ("", last):
+            channels[channel] = SignedChannel(digest=last, previous=next(iter(before(moves, last)), ""))
+        elif tagged and not last and recover and _proves(to, repository, tagged):
+            channels[channel] = SignedChannel(digest=tagged)
+        elif tagged:
+            untold.append(f"{channel} points to {tagged[:19]}")
+    if untold and not (channels or recover):
+        raise unread(signed_as, f"{', '.join(untold)}, which neither a signed document nor this ledger says")
+    made = ChannelDocument(repository=signed_as, issued=to.now, expires=to.now, channels=channels)
+    return settled(to, repository, made)
 
 
-def moved_back(channel: str, found: Release, newer: Release) -> RefusedError:
-    """The error for a channel that somebody moved back to `found`, without the ledger that says `newer`."""
-    stable = channel.endswith(":stable")
-    on = f"./goldsmith image.{'promote' if stable else 'publish'} {found.name} moves it on again"
-    back = f"; after that, ./goldsmith image.rollback {found.name} moves it back on purpose" if stable else ""
-    return RefusedError(
-        f"the channel {channel} was moved back to {_dated(found)}, which the ledger does not know: by it, the "
-        f"channel was last moved to {_dated(newer)}",
-        hint=f"find out who can write to it; {on}{back}",
-    )
+def _proves(to: ReleaseStore, repository: str, digest: str) -> bool:
+    """Whether a release proves itself to be one of its repository's definition; says what it lacks."""
+    release = to.find(repository, digest)
+    try:
+        return release is not None and bool(_first_proven(to, repository.rpartition("/")[2], [release]))
+    except (RefusedError, MalformedError) as error:
+        say(f"{repository}@{digest} is passed over: {error.message}")
+        return False
 
 
-def _dated(release: Release) -> str:
-    return f"{release.name} of {release.published_at:%Y-%m-%d} ({release.digest[:19]})"
+def settled(to: ReleaseStore, repository: str, document: ChannelDocument) -> ChannelDocument:
+    """The document of a repository once all tags follow it, with every revocation that the ledger knows."""
+    for one in to.ledger.releases(repository.rpartition("/")[2]):
+        if one.revoked_at and one.repository == repository:
+            document = document.revoking((one.content, one.digest), one.revoked_at, one.revoked_reason)
+    return document.without_left()
+
+
+def sign_all(stores: Iterable[ReleaseStore]) -> dict[str, GoldsmithError]:
+    """Sign every channel again that the ledger ever moved; by repository, those that could not be signed."""
+    failed = dict[str, GoldsmithError]()
+
+    def sign(to: ReleaseStore, repository: str) -> None:
+        try:
+            to.sign(repository)
+        except GoldsmithError as error:
+            failed[repository] = error
+
+    for to in stores:
+        mine = sorted({repository for repository, _ in to.ledger.last_moves() if repository.startswith(to.place)})
+        with ThreadPoolExecutor(SIGNERS) as pool:
+            list(pool.map(partial(sign, to), mine))
+    return failed
 
 
 def read_in_moves(to: ReleaseStore, repository: str, accepted: Collection[str]) -> None:
@@ -187,7 +216,7 @@ def _earlier(
     """The releases before the present one that are still there, the nearest first, revoked where anything says so."""
     digests = before(_digests(to, repository, channel), present)
     found = (to.find(repository, digest) for digest in digests if digest not in without)
-    return [to.revoked(release, read=True) for release in found if release]
+    return [to.revoked(release) for release in found if release]
 
 
 def _first_proven(to: ReleaseStore, name: str, releases: Iterable[Release]) -> Release | None:
@@ -215,7 +244,12 @@ def require_name(release: Release, name: str, what: str) -> None:
 
 def _leave(to: ReleaseStore, name: str, repository: str, channel: str, gone: Collection[str]) -> ChannelMove | None:
     """Move a channel off revoked releases; where there is nothing to go back to, say so and leave it."""
-    found = to.pointed(repository, channel)
+    try:
+        found = to.pointed(repository, channel)
+    except (UnreadChannelsError, OutsideError) as error:
+        return ChannelMove(
+            name, channel, "", "", applied=False, note=f"it stays as it is: {error.message}; {error.hint}"
+        )
     if set(found).isdisjoint(gone):
         return None
     earlier = (one for one in _earlier(to, repository, channel, found[0], gone) if not one.revoked_at)
@@ -238,8 +272,13 @@ def rebuild(to: ReleaseStore) -> tuple[tuple[Release, ...], tuple[GoldsmithError
     nothing; returns the releases, and what could not be read: that stops no other image.
     """
     releases, errors = to.read_in()
+    unread_too = list[GoldsmithError]()
     for repository in sorted({release.repository for release in releases}):
-        read_in_moves(to, repository, {release.digest for release in releases})
+        try:
+            read_in_moves(to, repository, {release.digest for release in releases})
+        except UnreadChannelsError as error:
+            say(f"no channel of {repository} is read in: {error}")
+            unread_too.append(error)
     read_in_closed(to, releases)
     to.note("rebuild", "ledger", f"{len(releases)} releases read from {to.place.rstrip('/')}")
-    return releases, errors
+    return releases, (*errors, *unread_too)

@@ -14,8 +14,8 @@ from images.ledger import Ledger
 
 Told = tuple[datetime, str]
 Ask = Callable[[str, str], Told | None]
-"""What a registry says of a digest in a repository: when and why it was revoked. Raises OutsideError: unasked is not
-unrevoked. None where the ledger alone decides, or AWS's tags say the rest."""
+"""What a registry says of a digest in a repository: when and why it was revoked. Raises OutsideError, and RefusedError
+where its signed document is unread: unasked is not unrevoked. None where the ledger alone decides."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,12 @@ class Link:
     digests: tuple[str, ...]
 
 
-def revoked(ledger: Ledger, release: Release, ask: Ask | None = None, *, read: bool = False) -> Release:
-    """The release, revoked where ledger or registry say so of it, of its content, or of a base of it.
-
-    With `read` it was read from the registry just now, which is not asked again of the release and its content.
-    """
+def revoked(ledger: Ledger, release: Release, ask: Ask | None = None) -> Release:
+    """The release, revoked where ledger or registry say so of it, of its content, or of a base of it."""
     if release.revoked_at:
         return release
     own = Link(release.name, release.repository, tuple(dict.fromkeys((release.digest, release.content))))
-    if said := _said(ledger, own, None if read else ask):
+    if said := _said(ledger, own, ask):
         at, reason = said
     elif found := revoked_base(ledger, release.base_name, release.base_digest, ask):
         base, (at, why) = found
@@ -43,6 +40,14 @@ def revoked(ledger: Ledger, release: Release, ask: Ask | None = None, *, read: b
     else:
         return release
     return replace(release, revoked_at=at, revoked_reason=reason)
+
+
+def revoked_by(ask: Ask, release: Release) -> Release:
+    """The release with a revocation of itself or of its content that a registry tells of."""
+    own = Link(release.name, release.repository, (release.digest, release.content))
+    if release.revoked_at or not (told := _asked(own, ask)):
+        return release
+    return replace(release, revoked_at=told[0], revoked_reason=told[1])
 
 
 def said_by_ledger(ledger: Ledger, release: Release) -> Release:
@@ -92,4 +97,8 @@ def _said(ledger: Ledger, link: Link, ask: Ask | None) -> Told | None:
     known = ledger.revoked_of(*link.digests)
     if known and known.revoked_at:
         return known.revoked_at, known.revoked_reason
-    return next(filter(None, (ask(link.repository, digest) for digest in link.digests)), None) if ask else None
+    return _asked(link, ask) if ask else None
+
+
+def _asked(link: Link, ask: Ask) -> Told | None:
+    return next(filter(None, (ask(link.repository, digest) for digest in link.digests)), None)

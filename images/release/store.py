@@ -126,7 +126,19 @@ class ReleaseStore(Protocol):
         """What tells of revocations besides the ledger, where a store can be asked by a digest."""
 
     def pointed(self, repository: str, channel: str) -> tuple[str, ...]:
-        """The digests of the release that a channel points to, and of its content; empty where there is none."""
+        """The digests of the release that a channel points to, and of its content; empty where there is none.
+
+        Raises UnreadChannelsError where no signed document of today says so.
+        """
+
+    def tagged(self, repository: str, channel: str) -> str:
+        """The digest of the release that a channel's tag or parameter names, whoever wrote that; empty for none."""
+
+    def sign(self, repository: str, *, recover: bool = False) -> tuple[str, ...]:
+        """Sign the channels of a repository again, and put their tags right; what they point to, in words.
+
+        To `recover` from a ledger and a document that tell nothing, an expired document counts, or the tags.
+        """
 
     def find(self, repository: str, digest: str) -> Release | None:
         """A release as the store shows it, what it knows of a revocation included; None where it is gone."""
@@ -174,12 +186,11 @@ class ReleaseStore(Protocol):
         """Our own annotations' and tags' prefix."""
         return self.settings.annotation_prefix
 
-    def revoked(self, release: Release, *, read: bool = False) -> Release:
-        """The release, revoked where ledger or store say so of it or of what it stands on. Raises OutsideError.
-
-        With `read` it was read from this store just now, and holds what the store says of itself.
+    def revoked(self, release: Release) -> Release:
+        """The release, revoked where ledger or store say so of it or of what it stands on. Raises OutsideError, and
+        UnreadChannelsError.
         """
-        return revoked(self.ledger, release, self.revocation, read=read)
+        return revoked(self.ledger, release, self.revocation)
 
     def note(self, action: str, subject: str, detail: str = "") -> None:
         """Write an audit line."""

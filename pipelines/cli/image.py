@@ -103,6 +103,13 @@ class PublishLine(Line):
         return next(iter(_brief(self.action, self.reasons, self.stopped_by)), "")
 
 
+class SignedChannels(Line):
+    """`image.sign-channels`: where the channels of an image point, how much is revoked, and until when that counts."""
+
+    name: str
+    says: tuple[str, ...]
+
+
 class WhyOutput(Line):
     """`image.why`: which input changed since the last artifact."""
 
@@ -195,6 +202,7 @@ PUBLISH_COLUMNS = {
     "image": "name", "action": "action", "release": "release", "expires": "expires_at", "because": "because",
 }  # fmt: skip
 CHANNEL_COLUMNS = {"image": "name", "channel": "channel", "before": "before", "after": "after", "note": "note"}
+SIGNED_COLUMNS = {"image": "name", "signed": "says"}
 LOCK_COLUMNS = {"image": "name", "base": "base", "action": "action", "digest": "digest", "because": "because"}
 RELEASE_COLUMNS = {"image": "name", "release": "release", "content": "content", "expires": "expires_at"}
 PRUNE_COLUMNS = {"image": "name", "release": "release", "action": "action", "because": "why"}
@@ -235,6 +243,19 @@ def promote_one(
     """
     policy = context.policy_of(name)
     return channels.promote(store_of(context, name), name, policy, tonight or gate(context, policy), earlier)
+
+
+def sign_channels(pattern: str) -> tuple[list[SignedChannels], list[GoldsmithError]]:
+    """Sign the channels of images again by hand, and put their tags right; one that cannot be signed stops no other."""
+    context = image_context()
+    lines, errors = list[SignedChannels](), list[GoldsmithError]()
+    for name in named(context, pattern):
+        store = store_of(context, name)
+        try:
+            lines.append(SignedChannels(name=name, says=store.sign(store.repository(name), recover=True)))
+        except GoldsmithError as error:
+            errors.append(error)
+    return lines, errors
 
 
 def show_why(why: WhyOutput, *, as_json: bool) -> None:

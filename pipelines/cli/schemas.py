@@ -32,7 +32,7 @@ from pipelines.cli.digest_text import DigestOutput
 from pipelines.cli.explain import MemberStory
 from pipelines.cli.export import ExportLine
 from pipelines.cli.feeds import FeedUpdateOutput
-from pipelines.cli.image import BuildLine, PlanLine, PublishLine, WhyOutput
+from pipelines.cli.image import BuildLine, PlanLine, PublishLine, SignedChannels, WhyOutput
 from pipelines.cli.latency import LatencyOutput
 from pipelines.cli.network import NetworkDifferenceLine, NetworkStepLine
 from pipelines.cli.network_moving import NetworkMoveOutput
@@ -68,6 +68,7 @@ COMMANDS: dict[str, Any] = {
     "image.scan": contract.ScanOutput | list[contract.ScanOutput],
     "image.publish": list[PublishLine],
     "image.promote": list[ChannelMove],
+    "image.sign-channels": list[SignedChannels],
     "image.rollback": list[ChannelMove],
     "image.revoke": list[ChannelMove],
     "image.show": ShownImage | ShownMachine,

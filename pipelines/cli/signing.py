@@ -13,9 +13,11 @@ from hardening.trust import TrustedKey
 from images.artifact import Release
 from images.context import Context
 from images.registry.attestations import bundles
+from images.registry.channel_documents import ChannelDocuments
 from images.registry.references import split
 from images.registry.release_trust import trust_of
 from images.registry.releases import release_at
+from images.release.store import CHANNELS
 from images.release.stores import evidence_reference
 from images.trust.evidence import line
 from images.trust.keys import make, own_keys, rotate
@@ -65,7 +67,7 @@ def verify_trust(ref: str, policy: str) -> list[TrustLine]:
     """
     context = image_context()
     reference = evidence_reference(context, ref)
-    digest, repository = context.registry.get(reference).digest, split(reference)[0]
+    digest, (repository, wanted) = context.registry.get(reference).digest, split(reference)
     release = _release(context, reference)
     if release:
         require_alive(release, context.now)
@@ -74,6 +76,8 @@ def verify_trust(ref: str, policy: str) -> list[TrustLine]:
     attached = bundles(context.registry, repository, digest)
     signed_at = release.published_at if release else None
     proof = verify(ref, (digest,), attached, trust, own, signed_at=signed_at, now=context.now)
+    if wanted in CHANNELS and repository.startswith(context.registry.repository("")):
+        ChannelDocuments.of(context, policy).manifest(repository, wanted)
     say(f"{ref} is trusted: {digest} is signed by {', '.join(proof.keys)}")
     return [
         TrustLine(ref=ref, digest=digest, attestation=one.said.predicate_type, key=one.key, says=line(one.said))
@@ -112,10 +116,9 @@ def _key_lines(settings: Settings, keys: Iterable[TrustedKey]) -> list[KeyLine]:
 
 def _release(context: Context, reference: str) -> Release | None:
     """The release at a reference, with a revocation from wherever it is told; None for a stranger's image."""
-    from images.registry.releases import revocations_in
     from images.release.revocations import revoked
 
     with suppress(ContentError):
         told = release_at(context.registry, reference)
-        return revoked(context.ledger, told, revocations_in(context.registry), read=True)
+        return revoked(context.ledger, told, ChannelDocuments.of(context).revocation())
     return None

@@ -18,7 +18,7 @@ from hardening.running import SHOWN
 from images.artifact import Release
 from images.catalog import load_definition
 from images.context import Context
-from images.release.channels import moved_back, passed_over, require_name
+from images.release.channels import require_name
 from images.release.revocations import revoked
 from pipelines.fleet.catalog import require_replacement
 from pipelines.fleet.members import Member, Provenance, newest
@@ -48,8 +48,8 @@ class GoldenStatus:
         """What is known of a member's image without asking anybody."""
         return Provenance()
 
-    def pointed(self, name: str, *, again: bool = False) -> Release | None:  # noqa: ARG002 - who reads a channel
-        """What the channel of a golden image names, as it was asked for once, or is `again`."""
+    def pointed(self, name: str) -> Release | None:  # noqa: ARG002 - who reads a channel
+        """The release that the channel of a golden image names."""
         return None
 
     def told(self, golden: Release) -> Release:
@@ -57,25 +57,14 @@ class GoldenStatus:
         return revoked(self.context.ledger, golden)
 
     def channel(self, name: str, where: str) -> Release | None:
-        """What the channel of a golden image points to, whose releases are `where`. Whoever keeps it is the truth about
-        it, but for a step back that the ledger does not know of: nothing signs a channel.
+        """What the channel of a golden image points to, whose releases are `where`.
 
-        Raises RefusedError for that, and where it points to another definition's release.
+        Raises UnreadChannelsError where no signed document of today says so, and RefusedError where that is another
+        definition's release.
         """
-        channel = self.fleet.replacement.channel
-        found = self.pointed(name)
-        if found and self._passed_over(found, where):
-            found = self.pointed(name, again=True)  # or it was moved on while we asked
-        if found is None:
-            return None
-        require_name(found, name, f"what {where}:{channel} points to")
-        if newer := self._passed_over(found, where):
-            raise moved_back(f"{where}:{channel}", found, newer)
+        if found := self.pointed(name):
+            require_name(found, name, f"what {where}:{self.fleet.replacement.channel} points to")
         return found
-
-    def _passed_over(self, found: Release, where: str) -> Release | None:
-        """The release that the channel was moved to last, where it was moved back from there by somebody else."""
-        return passed_over(self.context.ledger, where, self.fleet.replacement.channel, found, self.told)
 
     def forbidden(self, golden: Release) -> str:
         """Why a golden image must not become a member; empty where the policy does not enforce it."""
@@ -139,9 +128,10 @@ class GoldenStatus:
         """What is known of a golden image, the member's own or its `base`, and of its channel. One that cannot be
         believed costs its members, which nothing then replaces, and no others.
         """
-        golden, latest, why = release or base, None, ""
+        latest, why = None, ""
         try:
-            latest = self.channel(golden.name, where) if golden else None
+            release, base = release and self.told(release), base and self.told(base)
+            latest = self.channel(golden.name, where) if (golden := release or base) else None
         except RefusedError as error:
             why = f"{error.message}; {error.hint}"
         known = self.provenance(release, base, latest)

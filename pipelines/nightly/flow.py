@@ -92,7 +92,8 @@ async def run_night(stages: NightStages, engine: WorkflowEngine, order: NightOrd
     urgent = await _untried(stages, steps, order, found) if order.urgent else ()
     if order.urgent and not urgent:
         return replace(record, nothing_urgent=True, in_vain=True, ended_at=await engine.now())
-    record = replace(record, before=(*record.before, *await _locks(stages, steps, order)))
+    signed = await steps.part("channel", "all", lambda: stages.channels(order))
+    record = replace(record, before=(*record.before, *await _locks(stages, steps, order), signed))
     images, failed = await _images(stages, steps, order, urgent)
     after = [*failed, await steps.part("prune", "releases", lambda: stages.prune(order))]
     after += await _fleets(stages, steps, order, images)

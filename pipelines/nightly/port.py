@@ -57,6 +57,10 @@ class NightStages(Protocol):
     def promote(self, job: ImageJob, published: ImageAnswer) -> ImageAnswer:
         """Move `stable` where that is the night's to do; and say of every image how long its stable release lasts."""
 
+    def channels(self, order: NightOrder) -> NightPart:  # noqa: ARG002
+        """Sign again where every channel points, since what is signed expires; a line only where that fails."""
+        return NightPart()
+
     def prune(self, order: NightOrder) -> NightPart:
         """What is over: removed where the settings say so, else named."""
 

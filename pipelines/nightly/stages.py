@@ -22,9 +22,10 @@ from images.feeds.indexed import CHECK_AFTER
 from images.model import Bootstrap
 from images.plan.locking import TagWatch, move_locks, nightly_upstreams
 from images.release import retention
+from images.release.channels import sign_all
 from images.release.lifecycle import before, newest_first
 from images.release.store import CHANNELS, PREVIOUS
-from images.release.stores import AT_AWS, keep_rules
+from images.release.stores import AT_AWS, keep_rules, stores
 from pipelines.cli.blast_radius import record_radius
 from pipelines.cli.digest import ONE_TARGET, in_words, send_digests
 from pipelines.cli.digest_text import DigestOutput
@@ -175,6 +176,10 @@ class WorldStages(NightStages):
     def promote(self, job: ImageJob, published: ImageAnswer) -> ImageAnswer:
         """Where it has soaked, or cannot wait."""
         return _alone(lambda: promoted(self.at(job.night), published))
+
+    def channels(self, order: NightOrder) -> NightPart:
+        """Every channel that this ledger ever moved."""
+        return with_failure("channel", "all", lambda: _signed(self.at(order)))
 
     def prune(self, order: NightOrder) -> NightPart:
         """By the ledger alone, unless it is to be done: then stores and fleets are asked."""
@@ -350,6 +355,13 @@ def _sent(context: Context) -> tuple[DigestOutput, list[GoldsmithError]]:
     if any(one.outcome == "busy" for one in output.targets):
         raise OutsideError("another process sends digests", hint="./goldsmith digest --dry-run shows what is left")
     return output, failures
+
+
+def _signed(context: Context) -> tuple[str, str, GoldsmithError | None]:
+    failed = sign_all(stores(context))
+    if not failed:
+        return "", "", None
+    return "failed", _named(sorted(failed)), next(iter(failed.values()))
 
 
 def _pruned(context: Context) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ from hardening.findings import Outcome, ScanReport, merge
 from hardening.foundation.durations import header_date
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import canonical
+from hardening.trust import Trust
 from images.advisories import is_before
 from images.boot import guest, observations, qemu
 from images.build import config, dockerfile
@@ -35,14 +37,15 @@ from images.release import lifecycle
 from images.scan import MORE, SCANNERS, boot_state, reproduced
 from images.scan import flow as scanning
 from images.store import layers
-from images.trust import envelope, evidence
-from images.trust.statement import Attestation
+from images.trust import channel_document, envelope, evidence
+from images.trust.statement import Attestation, read_predicate
 from tests.fuzz.harness import Form, Target, folder, refused_or_read
 from tests.fuzz.mutation import slim
 from tests.images.feeds import test_advisories as advisories
 from tests.images.scan.test_scanners import EMPTY, of, sample
 from tests.support.building import definition
 from tests.support.evidence import ARTIFACT, RELEASE, judgement
+from tests.support.publishing import NOW
 from tests.support.scanning import SAMPLES
 from tests.support.signing import KeyInMemory
 
@@ -223,7 +226,25 @@ def _statement(said: Any) -> object:
     return _signed(json.dumps(made))
 
 
+@cache
+def _channels() -> channel_document.ChannelDocument:
+    points = {"stable": channel_document.SignedChannel(digest=SHA, previous=SHA)}
+    made = channel_document.ChannelDocument(
+        repository="r.example/web", version=7, issued=NOW, expires=NOW + timedelta(days=7), channels=points
+    )
+    return made.revoking([SHA], NOW, "a hole")
+
+
+def _channel_document(said: Any) -> object:
+    """A signed statement of which only the predicate is hostile."""
+    made = envelope.bundled(envelope.statement(channel_document.CHANNELS_PREDICATE, said, {SHA: "it"}), KEY)
+    found = channel_document.verified(made, "r.example/web", (Trust(keys=(KEY.trusted(),)),), (), NOW)
+    assert read_predicate(channel_document.ChannelDocument, found.predicate, "it") == found
+    return found.lines, found.payload
+
+
 ATTESTATIONS = [
+    Target("channel-document", _channel_document, lambda: [_channels().predicate]),
     Target("evidence", _evidence, _attestations),
     Target("signed-bundle", _signed, lambda: [_bundle()], Form.JSON),
     Target("signed-statement", _statement, lambda: [

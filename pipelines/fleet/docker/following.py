@@ -14,6 +14,7 @@ from images.plan.cooldown import TAG, TagChoice, TagLook, take, until
 from images.plan.holes import KnownHoles
 from images.plan.locking import closed_by
 from images.plan.upstream import Upstream
+from images.registry.channel_documents import ChannelDocuments
 from images.registry.client import RegistryClient
 from images.registry.heads import Heads
 from images.registry.references import one_repository, qualified
@@ -114,7 +115,12 @@ class FollowedTag:
         return f"followed {qualified(self.tag)}"
 
     def _asked(self) -> str:
-        """The digest that the tag names now, by HEAD; where a registry does not tell it so, by the manifest."""
+        """The digest that the tag names now: a channel of ours by its document, others by HEAD; where a registry does
+        not tell it so, by the manifest.
+        """
+        documents = ChannelDocuments(self.registry, self.context.ledger, self.now, ("", self.fleet.policy))
+        if found := documents.known(self.tag):
+            return found.digest
         try:
             return Heads(self.context.settings, self.now).digest(self.tag)
         except MalformedError:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import cached_property
 
 from hardening.foundation.errors import ContentError
 from images.artifact import Release
+from images.registry.channel_documents import ChannelDocuments
 from images.registry.client import Manifest, RegistryClient
 from images.registry.release_trust import proved
-from images.registry.releases import revocation_of
 from images.release.lifecycle import OCI, parse_annotations
-from images.release.revocations import revoked
+from images.release.revocations import Ask, revoked
 from images.trust.verification import UntrustedError
 from pipelines.fleet.docker.following import FollowedTag
 from pipelines.fleet.docker.images import dealt_with
@@ -29,8 +28,8 @@ class ProvenanceReader(GoldenStatus):
     registry: RegistryClient
     _known: dict[tuple[str, tuple[str, ...], tuple[str, ...]], Provenance] = field(default_factory=dict)
     _manifests: dict[str, Manifest | None] = field(default_factory=dict)
+    _channels: dict[str, Manifest | None] = field(default_factory=dict)
     _proved: set[str] = field(default_factory=set)
-    _revocations: dict[tuple[str, str], tuple[datetime, str] | None] = field(default_factory=dict)
 
     def of(self, member: Member) -> Provenance:
         """What is known of the image that `member` runs; many members run one."""
@@ -47,8 +46,8 @@ class ProvenanceReader(GoldenStatus):
         if (golden := release or base) is None:
             stranger = followed and not followed.seen and BARE_ID.fullmatch(member.image)
             return Provenance(followed=None if stranger else followed)
-        told, where = self.told(golden), self.registry.repository(golden.name)
-        return replace(self.by_channel(told if release else None, None if release else told, where), followed=followed)
+        where = self.registry.repository(golden.name)
+        return replace(self.by_channel(release, base, where), followed=followed)
 
     def unasked(self, member: Member) -> Provenance:
         """What the ledger knows of the image: a release of ours, and when the followed tag was seen to name it."""
@@ -61,13 +60,13 @@ class ProvenanceReader(GoldenStatus):
     def target(self) -> ReplacementImage:
         """What the fleet's members become, pinned by digest. Raises ContentError where there is no such thing.
 
-        Raises UntrustedError where a golden image does not prove what it is, RefusedError where its channel's tag
-        cannot be believed.
+        Raises UntrustedError where a golden image does not prove what it is, UnreadChannelsError where no
+        signed document of today says what its channel points to.
         """
         if self._followed:
             return self._followed.target()
         if tag := self.fleet.replacement.tag:
-            found = self.registry.get(tag)
+            found = self._documents.known(tag) or self.registry.get(tag)
             image = Member("", "", "", tag, (found.digest,), self._layers(repository(tag), found.digest))
             golden = self._release(repository(tag), found.digest)
             if golden is None and (told := self._told(repository(tag), found.digest)):
@@ -77,7 +76,7 @@ class ProvenanceReader(GoldenStatus):
         name = self.fleet.replacement.definition or ""
         where = self.registry.repository(name)
         release = self.channel(name, where)
-        if release is None and (told := self._told(where, self.fleet.replacement.channel)):
+        if release is None and (named := self._pointed(name)) and (told := self._told(where, named.digest)):
             self._prove(told)  # which says why it counts as nothing
         release = self.required(release)
         return self.again(ReplacementImage(f"{release.repository}@{release.digest}", release.digest, release))
@@ -108,15 +107,17 @@ class ProvenanceReader(GoldenStatus):
 
     def told(self, golden: Release) -> Release:
         """The golden image, revoked where ledger or registry say so of it, its content, or what it stands on."""
-        return revoked(self.context.ledger, golden, self._revocation)
+        return revoked(self.context.ledger, golden, self._ask)
 
-    def _revocation(self, where: str, digest: str) -> tuple[datetime, str] | None:
-        """What a registry that we deal with says of a digest; asked once."""
-        if not dealt_with(self.registry, self.fleet, where):
-            return None
-        if (where, digest) not in self._revocations:
-            self._revocations[where, digest] = revocation_of(self.registry, where, digest)
-        return self._revocations[where, digest]
+    @cached_property
+    def _documents(self) -> ChannelDocuments:
+        """The channels of our registry, by the keys that the floor and the fleet's policy trust."""
+        return ChannelDocuments(self.registry, self.context.ledger, self.now, ("", self.fleet.policy))
+
+    @cached_property
+    def _ask(self) -> Ask:
+        """What these tell of revocations."""
+        return self._documents.revocation()
 
     def _release(self, where: str, digest: str) -> Release | None:
         """The newest release over the content that `digest` means: a release's, or the content's own."""
@@ -213,10 +214,15 @@ class ProvenanceReader(GoldenStatus):
         here = [content for content in sorted(contents) if self.context.store.has(content)]
         return {content: tuple(self.context.store.config(content)["rootfs"]["diff_ids"]) for content in here}
 
-    def pointed(self, name: str, *, again: bool = False) -> Release | None:
-        """The release that a channel's tag names."""
-        where, channel = self.registry.repository(name), self.fleet.replacement.channel
-        if again:
-            self._manifests.pop(f"{where}:{channel}", None)
-        found = self._manifest(where, channel)
+    def pointed(self, name: str) -> Release | None:
+        """The release that a channel names; one that proves nothing is none."""
+        found, where = self._pointed(name), self.registry.repository(name)
         return (self.context.ledger.release(found.digest) or self._published(where, found.digest)) if found else None
+
+    def _pointed(self, name: str) -> Manifest | None:
+        """What the channel of a golden image points to; asked once."""
+        if name not in self._channels:
+            self._channels[name] = self._documents.manifest(
+                self.registry.repository(name), self.fleet.replacement.channel
+            )
+        return self._channels[name]

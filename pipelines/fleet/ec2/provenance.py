@@ -13,8 +13,9 @@ from images.aws.amis import images_in, ours_in
 from images.aws.cloud import Cloud
 from images.aws.machine_evidence import evidence_at
 from images.aws.model import Ami
-from images.aws.release_store import in_channel
+from images.aws.release_store import channel_digest, revocation_of
 from images.aws.signed_statement import proof_of, public_key
+from images.registry.channel_documents import ChannelDocuments
 from images.release.revocations import revoked
 from images.trust.verification import UntrustedError
 from pipelines.fleet.golden_status import GoldenStatus
@@ -68,7 +69,7 @@ class AmiProvenance(GoldenStatus):
     def target(self) -> ReplacementImage:
         """What the fleet's members become: the release that the channel names at home. Raises ContentError.
 
-        Raises RefusedError where the channel cannot be believed.
+        Raises UnreadChannelsError where no signed document of today says what the channel points to.
         """
         name = self.fleet.replacement.definition or ""
         release = self.required(self.channel(name, self._cloud.repository(name)))
@@ -101,7 +102,7 @@ class AmiProvenance(GoldenStatus):
         """The release that an image is of, dated by the newest over its content."""
         if (region, image) not in self._known:
             found = self._written(region, image) or self._proven(region, image)
-            self._known[region, image] = self.dated(self.told(found)) if found else None
+            self._known[region, image] = self.dated(found)
         return self._known[region, image]
 
     def _written(self, region: str, image: str) -> Release | None:
@@ -126,7 +127,14 @@ class AmiProvenance(GoldenStatus):
         said = next((one for one in told if one.revoked_at), None)
         if said and not golden.revoked_at:
             return replace(golden, revoked_at=said.revoked_at, revoked_reason=said.revoked_reason)
-        return revoked(self.context.ledger, golden)
+        return revoked(self.context.ledger, golden, revocation_of(self._cloud, self._documents))
+
+    @cached_property
+    def _documents(self) -> ChannelDocuments | None:
+        """The channels of machines, by the keys that the floor and the fleet's policy trust."""
+        registry = self._cloud.registry
+        policies = "", self.fleet.policy
+        return ChannelDocuments(registry, self.context.ledger, self.now, policies) if registry else None
 
     def _in(self, region: str) -> dict[str, Ami]:
         """Our images of a region, by id."""
@@ -138,11 +146,12 @@ class AmiProvenance(GoldenStatus):
     def _public_key(self) -> bytes:
         return public_key(self._cloud)
 
-    def pointed(self, name: str, *, again: bool = False) -> Release | None:
-        """The release of the image that a channel's parameter names at home, by the ledger before its tags."""
-        if again:
-            self._channels.pop(name, None)
+    def pointed(self, name: str) -> Release | None:
+        """The release that a channel names, by the ledger before an image's tags."""
         if name not in self._channels:
-            found = in_channel(self._cloud, self._cloud.home, name, self.fleet.replacement.channel)
-            self._channels[name] = (self._written(found.region, found.id) or found.release) if found else None
+            channel, cloud = self.fleet.replacement.channel, self._cloud
+            digest = channel_digest(cloud, cloud.repository(name), channel, self._documents)
+            images = (ami.release for ami in self._in(cloud.home).values() if ami.release) if digest else ()
+            known = self.context.ledger.release(digest) if digest else None
+            self._channels[name] = known or next((one for one in images if one.digest == digest), None)
         return self._channels[name]

@@ -18,9 +18,10 @@ from hardening.trust import PREDICATES
 from images.artifact import Release
 from images.aws.cloud import Cloud
 from images.aws.machine_evidence import evidence_at, in_registry
-from images.aws.release_store import AwsStore
+from images.aws.release_store import AwsStore, channel_name
 from images.context import Context
 from images.registry.attestations import bundles
+from images.registry.channel_documents import ChannelDocuments
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached, detach_all
 from images.registry.release_store import RegistryStore
@@ -28,6 +29,7 @@ from images.registry.releases import MACHINE_RELEASE, release_at
 from images.release import lifecycle
 from images.release.channels import promote, rebuild, revoke, rollback
 from images.release.stores import evidence_reference
+from images.trust.channel_document import UnreadChannelsError
 from images.trust.envelope import BUNDLE
 from images.trust.verification import Fault, UntrustedError
 from pipelines.cli import signing
@@ -175,6 +177,36 @@ def test_a_rollout_takes_what_is_proved(cloud: Cloud, tmp_path: Path) -> None:
         assert session.origins().target().digest == release.digest
 
 
+def test_a_channel_that_somebody_moved_by_its_parameter_is_unread(cloud: Cloud, tmp_path: Path) -> None:
+    """Nothing is rolled to what it names, nothing promoted and nothing verified, until it is put right by the document
+    in the registry, which the parameter follows; as after a run that was killed before it moved it.
+    """
+    one = publish(cloud, disk(seed=1)).release
+    later = at(cloud, cloud.now + DAY)
+    two = publish(later, disk(seed=2)).release
+    parameter = channel_name(cloud, NAME, "candidate")
+    asked = {"Value": ami_of(cloud, one), "Type": "String", "DataType": "aws:ec2:image", "Overwrite": True}
+    cloud.client("ssm").call("PutParameter", Name=parameter, **asked)
+    context = context_of(at(later, later.now + DAY / 24), tmp_path / "root")
+    store = AwsStore(context.cloud)
+    with fleet_session("shop", context, now=lambda: context.now) as session:
+        for act in (
+            lambda: session.origins().target(), lambda: promote(store, NAME, "default", gate()),
+            lambda: store.named(f"{NAME}:candidate"),
+        ):  # fmt: skip
+            with pytest.raises(UnreadChannelsError, match=r"candidate points to .* its signed document names"):
+                act()
+        assert f"candidate → {two.digest[:19]}" in store.sign(two.repository, recover=True)
+        assert session.origins().target().digest == two.digest
+    assert store.named(f"{NAME}:candidate").digest == two.digest
+
+
+def ami_of(cloud: Cloud, release: Release) -> str:
+    """The image of a release at home."""
+    [line] = cloud.made(kind="image", release=release.digest)
+    return line.resource
+
+
 def test_verify_trust_takes_a_machines_name(
     cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,8 +222,8 @@ def test_verify_trust_takes_a_machines_name(
     assert f"{NAME}:candidate is trusted" in capsys.readouterr().err
     revoke(AwsStore(cloud), release.digest, "a back door")
     registry = registry_of(cloud)
-    told = release_at(registry, f"{registry.repository(NAME)}@{release.digest}")
-    assert told.revoked_reason == "a back door"
+    told = ChannelDocuments(registry, cloud.ledger, cloud.now).revocation()
+    assert told(registry.repository(NAME), release.digest) == (cloud.now, "a back door")
     with pytest.raises(UntrustedError, match="a back door"):
         signing.verify_trust(f"{NAME}:candidate", "")
 
@@ -221,8 +253,8 @@ def test_without_the_registry_it_is_revoked_all_the_same(cloud: Cloud, capfd: py
     again = at(cloud, later.now)
     revoke(AwsStore(again), one.digest, "a back door")
     registry = registry_of(cloud)
-    told = release_at(registry, f"{registry.repository(NAME)}@{one.digest}")
-    assert told.revoked_reason == "a back door"
+    told = ChannelDocuments(registry, cloud.ledger, again.now).revocation()
+    assert told(registry.repository(NAME), one.digest) == (again.now, "a back door")
 
 
 def test_without_the_registry_the_evidence_stays_until_the_next_run(

@@ -12,8 +12,9 @@ import struct
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,20 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.limits import ATTESTATIONS, DOCUMENT_BYTES, IMAGE_BYTES, IMAGE_LAYERS, Limit
 from hardening.foundation.settings import ROOT, Settings
 from hardening.trust import PREDICATES
-from images import documents
 from images.artifact import Artifact, Descriptor
-from images.ledger import ScanRecord
+from images.ledger import Ledger, ScanRecord
 from images.plan.upstream import LOCK, Upstream
 from images.registry import client, http
 from images.registry.answers import loaded, read_as
 from images.registry.attestations import _bundle, bundles
+from images.registry.channel_documents import ChannelDocuments
 from images.registry.client import RegistryClient
 from images.registry.referrers import attached, detach_all
-from images.registry.release_store import show
+from images.registry.release_store import RegistryStore
 from images.registry.releases import release_at
 from images.store.oci import INDEX, MANIFEST, Store, as_json
-from images.trust.envelope import BUNDLE
+from images.trust.channel_document import ChannelDocument, SignedChannel, UnreadChannelsError
+from images.trust.envelope import BUNDLE, Signer, bundled
 from images.trust.keys import signer
 from tests.images.store.test_tars import END, EVIL
 from tests.images.store.test_tars import member as tar_member
@@ -111,6 +113,22 @@ class Stage:
     def release(self, *children: dict[str, Any]) -> str:
         """Serve a release; its reference by digest."""
         return f"{self.repository}@{self.index('candidate', *children, annotations=DATES)}"
+
+    def channels(
+        self, revoked: Sequence[str] = (), *, issued: datetime = NOW, expires: datetime = NOW + timedelta(days=7),
+        repository: str = "", key: Signer | None = None, left: str = "", **channels: str,
+    ) -> None:
+        """Serve a signed document that says where the channels point, and what is revoked for a hole."""
+        points = {name: SignedChannel(digest=digest, left=left) for name, digest in channels.items()}
+        where = repository or self.repository
+        made = ChannelDocument(
+            repository=where, version=int(issued.timestamp()), issued=issued, expires=expires, channels=points
+        ).revoking(revoked, issued, "a hole")
+        self.served_channels(bundled(made.payload, key or signer(self.settings, NOW.date())))
+
+    def served_channels(self, bundle: bytes) -> None:
+        """Serve something as the document of the channels."""
+        self.image("channels", annotations={f"{PREFIX}channels": bundle.decode(errors="replace")})
 
     def outside(self) -> list[Path]:
         """What was written that is not in the state directory."""
@@ -359,7 +377,9 @@ def test_a_malformed_attestation_proves_nothing_and_show_says_so(stage: Stage, d
     """Whatever is attached as one."""
     reference = stage.release(stage.child(stage.image("content", stage.blob(b"layer"))))
     bundle(stage, reference.partition("@")[2], data)
-    shown = show(stage.registry, reference, NOW)
+    with closing(Ledger.open(stage.settings.database_url)) as ledger:
+        store = Store(stage.settings.state_dir / "store")
+        shown = RegistryStore(stage.registry, ledger, store, NOW, "ann").show(reference)
     assert "is not trusted (malformed)" in shown.untrusted
     assert (shown.verdict, shown.attestations) == ("unknown", ())
 
@@ -489,16 +509,16 @@ def test_an_attestation_whose_bytes_are_others_on_our_disk_gives_nothing(tmp_pat
     assert _bundle(lambda name: store.blob(name).read_bytes(), good.digest, ZERO) == b""
 
 
-REVOCATIONS = {"no date": {}, "a day": {f"{PREFIX}revoked-at": "2026-11-25"}, "words": {f"{PREFIX}revoked-at": "now"}}
-
-
-@pytest.mark.parametrize("said", REVOCATIONS.values(), ids=REVOCATIONS)
-def test_a_revocation_that_cannot_be_read_is_no_pass(stage: Stage, said: dict[str, str]) -> None:
-    """Neither a KeyError nor a release that counts as good."""
-    reference = stage.release(stage.child(stage.image("content", stage.blob(b"layer"))))
-    line = {"mediaType": MANIFEST, "digest": ZERO, "size": 1, "artifactType": documents.REVOCATION, "annotations": said}
-    stage.index(reference.partition("@")[2].replace(":", "-"), line)
-    refused(lambda: release_at(stage.registry, reference), "the revocation of .* is malformed")
+@pytest.mark.parametrize("data", BAD_DOCUMENTS.values(), ids=BAD_DOCUMENTS)
+def test_channels_whose_document_cannot_be_read_are_unread(stage: Stage, data: bytes) -> None:
+    """Nothing of them is known then, and nothing is unrevoked."""
+    stage.served_channels(data)
+    with closing(Ledger.open(stage.settings.database_url)) as ledger:
+        documents = ChannelDocuments(stage.registry, ledger, NOW)
+        for act in (lambda: documents.read(stage.repository), lambda: documents.revocation()(stage.repository, ZERO)):
+            with pytest.raises(UnreadChannelsError, match="is malformed") as caught:
+                act()
+    assert "./goldsmith image.sign-channels web" in caught.value.hint
 
 
 def test_an_index_with_a_choice_or_without_the_platform_is_no_release(stage: Stage) -> None:
@@ -534,7 +554,7 @@ def test_a_list_of_referrers_removes_nothing_that_does_not_refer(stage: Stage) -
 
 MEASURED = """
 import json, resource, sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from hardening.findings import CheckResult, Verdict
 from hardening.foundation.errors import GoldsmithError
@@ -543,6 +563,7 @@ from images.artifact import Release
 from images.registry.answers import read_as
 from images.registry.attestations import bundles
 from images.registry.referrers import attached
+from images.registry.channel_documents import ChannelDocuments
 from images.registry.client import RegistryClient
 from images.store.oci import Store
 from images.plan.upstream import Upstream

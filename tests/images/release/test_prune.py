@@ -445,4 +445,4 @@ def test_a_removal_that_fails_in_the_middle_is_finished_by_the_next(
     with pytest.raises(OutsideError, match="cut"):
         later.prune(apply=True)
     assert len([d for d in later.prune(apply=True) if d.action is REMOVE]) == 1
-    assert stored(shared_registry.folder) == {"manifests": 26, "tags": 6}
+    assert stored(shared_registry.folder) == {"manifests": 27, "tags": 7}

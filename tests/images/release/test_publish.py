@@ -27,12 +27,13 @@ from images.documents import Document
 from images.registry.answers import Listed, NotFoundError
 from images.registry.client import RegistryClient
 from images.registry.referrers import attach, attached
-from images.registry.release_store import RegistryStore, show
+from images.registry.release_store import RegistryStore
 from images.registry.release_trust import proved
 from images.registry.releases import channels_of, release_at, releases_in
 from images.release.channels import rebuild, revoke
 from images.release.lifecycle import Status
 from images.release.publish import LACKING, release, stands
+from images.trust.channel_document import UnreadChannelsError
 from images.trust.envelope import BUNDLE
 from images.trust.keys import rotate, signer
 from images.trust.verification import Fault, UntrustedError
@@ -57,7 +58,7 @@ from tests.support.publishing import (
 )
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
-WHOLE = {"manifests": 13, "tags": 3}  # content, index, 10 documents, their list; candidate, dated, the list
+WHOLE = {"manifests": 14, "tags": 4}  # content, index, 10 documents, their list, channels; candidate, dated, both
 
 
 ONE = ("one", 0)
@@ -81,7 +82,8 @@ def test_a_release_is_an_index_that_carries_the_dates(to: RegistryStore) -> None
     assert [child["digest"] for child in index.data["manifests"]] == [artifact.digest]
     assert "2026" not in dump(to.store.read_json(artifact.digest)) + dump(to.store.config(artifact.digest))
     dated = f"20261125-{index.digest[7:13]}"
-    assert {tag for tag in to.registry.tags(repository) if not tag.startswith("sha256-")} == {"candidate", dated}
+    tags = {tag for tag in to.registry.tags(repository) if not tag.startswith("sha256-")}
+    assert tags == {"candidate", "channels", dated}
     assert release_at(to.registry, f"{repository}:{dated}") == done.release
     assert to.ledger.release(index.digest) == done.release
     assert to.ledger.open_publications(repository) == ()
@@ -214,7 +216,7 @@ def test_what_the_key_before_a_rotation_signed_is_not_signed_again(
     """A publication that was cut short is taken up by the new key, which finds all signed."""
     begun = cut_short(to, monkeypatch)
     rotate(to.settings, NOW.date() + DAY)
-    done = release(at(to, NOW + DAY / 24), built(to.store), definition(), judged())
+    done = release(at(to, NOW + 13 * DAY / 24), built(to.store), definition(), judged())
     assert done.release == begun
     assert stored(shared_registry.folder) == WHOLE
 
@@ -292,7 +294,7 @@ def test_killed_at_any_write_the_next_run_completes_the_same_release(
         assert not [p for p in (tmp_path / f"k{calls}" / "partial").glob("*") if p.is_dir()]
         to.ledger.close()
         calls += 1
-    assert calls == 5  # content, index, documents with their list, dated tag, candidate
+    assert calls == 6  # content, index, documents with their list, dated tag, channels, candidate
 
 
 @pytest.mark.slow
@@ -308,24 +310,25 @@ def test_a_killed_publication_of_something_else_is_put_away(
     shown = {r.digest for r in releases_in(to.registry, "web")}
     assert done.digest in shown
     assert to.ledger.open_publications(done.repository) == ()
-    whole = {"manifests": 26, "tags": 5} if call == 5 else WHOLE  # the fifth write is the channel: all was there
+    whole = {"manifests": 27, "tags": 6} if call == 5 else WHOLE  # the fifth write is the channel: all was there
     assert stored(shared_registry.folder) == whole
     to.ledger.close()
 
 
 @pytest.mark.slow
 def test_publications_side_by_side_lose_no_attestation(tmp_path: Path) -> None:
-    """Four of different images, and of one image two by machines that share nothing but the registry.
+    """Four of different images, and of one image two by machines that share the key and the registry alone.
 
     They try for the time that the product does: Debian's registry writes its links in place, and answers with 500 who
     reads one that another is writing (165 of 1,200 reads of a tag that six wrote to).
     """
     tries = Settings.model_fields["retry_for"].default
+    signer(settings_in(tmp_path / "keys"), NOW.date())
     with running_registry(tmp_path / "registry") as address:
 
         def published(name: str, state: str) -> tuple[RegistryStore, Release]:
             shared = settings_in(tmp_path / state, registry={"address": address}, retry_for=tries)
-            own = publisher(address, tmp_path / state)
+            own = publisher(address, tmp_path / state, keys_of=tmp_path / "keys")
             to = replace(own, registry=RegistryClient(address, shared), names=(name,))
             verdict = replace(judged().verdict, subject=name)
             made = release(to, built(to.store, name), definition(name), replace(judged(), verdict=verdict))
@@ -345,8 +348,8 @@ def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> Non
     base = definition(base={"golden": "debian-base"})
     parent = f"sha256:{1:064x}"
     done = release(to, built(to.store, parent=parent), base, judged()).release
-    found = show(to.registry, "web", NOW + 24 * DAY)
-    assert found == show(to.registry, f"{done.repository}:candidate", NOW + 24 * DAY)
+    found = at(to, NOW + 24 * DAY).show("web")
+    assert found == at(to, NOW + 24 * DAY).show(f"{done.repository}:candidate")
     assert (found.digest, found.content, found.expires_at) == (done.digest, done.content, done.expires_at)
     assert (found.status, found.days_left, found.channels) == (Status.WARN, 6, ("candidate",))
     assert (found.base_name, found.base_digest) == (to.registry.repository("debian-base"), parent)
@@ -354,7 +357,7 @@ def test_show_tells_everything_from_the_registry_alone(to: RegistryStore) -> Non
     assert (found.findings, found.packages_count, found.checks) == ({"low": 1}, len(PACKAGES), {"pass": 1})
     assert {one.predicate_type for one in found.attestations} >= set(PREDICATES.values())
     assert found.untrusted == ""
-    by_digest = show(to.registry, f"web@{done.digest}", NOW)
+    by_digest = at(to, NOW).show(f"web@{done.digest}")
     assert json.loads(by_digest.model_dump_json())["days_left"] == 30
 
 
@@ -362,14 +365,14 @@ def test_show_names_what_is_near_and_refuses_strangers(begin: Begin) -> None:
     """A typing error, a repository that is not there, and an image that is none of ours."""
     to, _ = begin(published, ONE)
     with pytest.raises(NotFoundError, match="did you mean candidate"):
-        show(to.registry, "web:candidat", NOW)
+        at(to, NOW).show("web:candidat")
     with pytest.raises(NotFoundError, match="nothing is published"):
-        show(to.registry, "webb", NOW)
+        at(to, NOW).show("webb")
     with pytest.raises(NotFoundError, match="did you mean web"):
-        show(to.registry, "webb", NOW, ["web", "app"])
+        replace(to, names=("web", "app")).show("webb")
     content = built(to.store).digest
     with pytest.raises(ContentError, match="not a release of ours"):
-        show(to.registry, f"web@{content}", NOW)
+        at(to, NOW).show(f"web@{content}")
 
 
 def test_a_lost_ledger_comes_back_from_the_registry(begin: Begin, tmp_path: Path) -> None:
@@ -394,20 +397,26 @@ def test_what_nobody_signed_comes_into_no_ledger(begin: Begin, tmp_path: Path) -
     other = publisher(to.registry.address, tmp_path / "other", NOW + DAY)
     signer(other.settings, NOW.date())
     _, [error] = rebuild(other)
-    assert isinstance(error, UntrustedError)
-    assert error.fault is Fault.UNKNOWN_KEY
+    assert "is not trusted (unknown-key)" in error.message
     assert (other.ledger.releases(), other.ledger.artifact_over(made.content)) == ((), None)
-    assert show(other.registry, "web", NOW).untrusted == str(error)
+    shown = at(other, NOW).show("web")
+    assert "is not trusted (unknown-key)" in shown.untrusted
+    assert (shown.channels, shown.channels_unread) == ((), f"{error.message}; {error.hint}")
     other.ledger.close()
 
 
 def test_a_release_that_another_key_signed_is_signed_anew(begin: Begin, tmp_path: Path) -> None:
-    """Its dates hold, and yet it proves nothing here; the same index then carries what both said."""
+    """Its dates hold, and yet it proves nothing here, nor do its channels, which a person has to sign by hand; the same
+    index then carries what both said.
+    """
     to, (first,) = begin(published, ONE)
     artifact = built(to.store)
     other = replace(publisher(to.registry.address, tmp_path / "other"), store=to.store)
+    with pytest.raises(UnreadChannelsError, match=r"unknown-key.*"):
+        release(other, artifact, definition(), judged())
+    assert other.sign(first.repository, recover=True)[0] == "0 revoked"
     second = release(other, artifact, definition(), judged()).release
     assert second == first
     for one in (to, other):
-        assert show(one.registry, "web", NOW).untrusted == ""
+        assert at(one, NOW).show("web").untrusted == ""
     other.ledger.close()

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -14,9 +15,8 @@ import pytest
 import images.registry.release_store
 import images.release.flow
 from hardening.findings import Finding, FindingKind, Verdict
-from hardening.foundation.errors import ContentError, MalformedError, OutsideError, RefusedError
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from hardening.model import Severity
-from images import documents
 from images.artifact import Release
 from images.build.flow import BuildOutcome, revoked_parent
 from images.context import Context
@@ -33,6 +33,7 @@ from images.release.channels import promote, rebuild, revoke, rollback
 from images.release.flow import gate as gate_of
 from images.release.publish import release
 from images.release.stores import full_reference, store_of
+from images.trust.channel_document import UnreadChannelsError
 from images.trust.envelope import BUNDLE, read_bundle, statement
 from images.trust.keys import signer
 from images.trust.results import verdict_attestation
@@ -105,7 +106,7 @@ def test_children_of_a_revoked_base_go_with_it(begin: Begin) -> None:
     assert {change.name for change in changes} == {"base", "child", "leaf"}
     assert channels(to, "child")["stable"] == old.digest
     for one in (child, grandchild):
-        seen = release_at(to.registry, f"{one.repository}@{one.digest}")
+        seen = to.revoked(release_at(to.registry, f"{one.repository}@{one.digest}"))
         assert seen.revoked_reason == "its base base was revoked: a back door"
         assert to.ledger.release(one.digest) == seen
     with pytest.raises(RefusedError, match="its base base was revoked: a back door"):
@@ -149,11 +150,10 @@ def test_what_is_inside_is_revoked_under_every_date_and_name(begin: Begin, elsew
     alias = put(one, "alias", 0, text="web0")
     assert redated.digest != first.digest
     revoke(at(one, NOW + 2 * DAY), f"{first.repository}@{first.digest}", "leaked key")
-    seen = release_at(two.registry, f"{redated.repository}@{redated.digest}")
-    assert seen.revoked_reason == "leaked key"
-    assert release_at(one.registry, f"{alias.repository}@{alias.digest}").revoked_reason == "leaked key"
+    assert at(two, NOW + 2 * DAY).revoked(redated).revoked_reason == "leaked key"
+    assert one.revoked(alias).revoked_reason == "leaked key"
     with pytest.raises(RefusedError, match="was revoked: leaked key"):
-        promote(two, "web", "default", gate())
+        promote(at(two, NOW + 2 * DAY), "web", "default", gate())
     with pytest.raises(RefusedError, match="was revoked: leaked key; nothing was published"):
         put(two, "web", 3, text="web0", redate=True)
 
@@ -304,6 +304,7 @@ def test_what_was_revoked_elsewhere_is_asked_before_a_build(begin: Begin, contex
     to, (base,) = begin(put, BASE)
     revoke(to, f"{base.repository}@{base.digest}", "a back door")
     shared = settings_in(context.settings.state_dir / "b", registry={"address": to.registry.address})
+    copytree(to.settings.state_dir / "keys", shared.state_dir / "keys")
     with closing((at_shared := replace(context, settings=shared, registry_address=lambda: to.registry.address)).ledger):
         assert "was revoked: a back door" in str(revoked_parent(at_shared, "base", base.content))
     away = settings_in(context.settings.state_dir / "c", registry={"address": "127.0.0.1:1/x"})
@@ -317,12 +318,11 @@ def test_one_malformed_image_costs_a_rebuild_one_image(
     """The others come back, and it is said; what they were judged is told, and counts for nothing."""
     to, (good,) = begin(put, WEB)
     bad, other = put(to, "bad", 0), elsewhere()
-    index = to.registry.get(f"{bad.repository}@{bad.digest}").descriptor
-    attach(to.registry, bad.repository, index, [Document(documents.REVOCATION, b"", {"when": "now"})])
+    to.registry.tag(bad.repository, bad.digest, "channels")  # which says nothing of channels
     releases, errors = rebuild(replace(other, names=("bad", "web")))
     assert [one.digest for one in releases] == [good.digest]
-    assert [type(error) for error in errors] == [MalformedError]
-    assert "bad is passed over: the revocation of" in capsys.readouterr().err
+    assert [type(error) for error in errors] == [UnreadChannelsError]
+    assert "bad is passed over: the channels of" in capsys.readouterr().err
     assert other.ledger.verdict(good.content) is None
     assert other.ledger.checks(good.content) == ()
     told = other.ledger.verdict(good.content, told=True)
@@ -389,8 +389,7 @@ def test_one_malformed_image_costs_the_night_one_image(
         first = release(
             store_of(context, "debian-base"), made["debian-base"], definition("debian-base", **LIVES), judged()
         ).release
-        content = to.registry.get(f"{first.repository}@{first.content}").descriptor
-        attach(to.registry, first.repository, content, [Document(documents.REVOCATION, b"", {"when": "now"})])
+        to.registry.tag(first.repository, first.digest, "channels")  # which says nothing of channels
         monkeypatch.setattr(image_stages, "build", lambda _, one: [BuildOutcome(one[0], Action.BUILT, "")])
         monkeypatch.setattr(images.release.flow, "latest", lambda _, name: made[name])
         verdicts = {name: replace(judged().verdict, subject=name) for name in names}
@@ -401,10 +400,10 @@ def test_one_malformed_image_costs_the_night_one_image(
             context.ledger.record_verdict(one.digest, verdicts[name])
         monkeypatch.setitem(context.__dict__, "parents", dict.fromkeys(names))
         base, runtime = images_of_a_night(context, names)
-    assert base.action == "failed"
-    assert "the revocation of" in image_line(base).detail
+    assert base.action == "refused"
+    assert "the channels of" in image_line(base).detail
     assert base.failure
-    assert type(base.failure.error) is MalformedError
+    assert type(base.failure.error) is UnreadChannelsError
     assert (runtime.action, runtime.failure) == ("published", None)
     assert [part.promoted for part in runtime.parts] == ["python-runtime"]
 

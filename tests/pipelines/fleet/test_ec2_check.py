@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import OutsideError
 from hardening.runtime import Observed
-from images.aws.release_store import AwsStore, channel_name
+from images.aws.release_store import AwsStore
 from images.context import Context
-from images.ledger import GONE, Move
+from images.ledger import GONE
 from images.release import channels
 from pipelines.fleet.ec2.instances import Ec2Fleet
 from pipelines.fleet.ec2.members import read_fleet
@@ -103,39 +103,6 @@ def test_a_revoked_image_is_out_at_once(office: Office) -> None:
     old = at.instance()
     channels.revoke(AwsStore(at.cloud), at.old.digest, "a backdoor")
     assert "revoked" in rules(office.check()[old])
-
-
-def test_a_channel_that_somebody_moved_back_by_its_parameter_is_not_believed(office: Office) -> None:
-    """A parameter is signed by nobody: nothing is rolled back to the release before, of which the ledger knows no move,
-    whatever a tag now says of its day; what the ledger has recorded, as a rollback does, is followed. However many run
-    an image, its channel is asked for once, and once again.
-    """
-    at, store, name = office.at, AwsStore(office.at.cloud), office.at.new.name
-    for _ in range(3):
-        at.instance(ImageId=at.image(at.new))
-    member = at.instance(ImageId=at.image(at.new))
-    assert rules(office.check()[member]) == set()
-    parameter = channel_name(at.cloud, name, "candidate")
-    asked = {"Value": at.image(at.old), "Type": "String", "DataType": "aws:ec2:image", "Overwrite": True}
-    at.aws.client("ssm").put_parameter(Name=parameter, **asked)
-    later = [{"Key": "org.opencontainers.image.created", "Value": "2027-01-01T00:00:00Z"}]
-    at.ec2.create_tags(Resources=[at.image(at.old)], Tags=later)
-    asked_before = len(at.aws.calls("ssm", "GetParameter"))
-    judged = office.check()[member]
-    assert len(at.aws.calls("ssm", "GetParameter")) == asked_before + 2
-    assert (rules(judged), judged.origin.golden, judged.origin.latest) == ({"unread"}, at.new, None)
-    assert f"{at.new.repository}:candidate was moved back to {name} of {at.old.published_at:%Y-%m-%d}" in (
-        judged.member.cannot_roll
-    )
-    with (
-        fleet_session("shop", office.context, now=lambda: office.context.now) as opened,
-        pytest.raises(RefusedError, match="was moved back") as no,
-    ):
-        opened.origins().target()
-    assert f"image.publish {name} moves it on again" in no.value.hint
-    channels.point(store, at.old, "candidate", "rollback")
-    at.cloud.ledger.record_move(Move(at.old.repository, "candidate", at.old.digest, at.cloud.now, "rollback"))
-    assert rules(office.check()[member]) == {"superseded"}
 
 
 def test_groups_and_templates_are_judged_too(office: Office) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from hardening.running import SHOWN
 from images.artifact import Artifact, Package, Release
 from images.context import Context
 from images.ledger import Move, ScanRecord
+from images.trust.channel_document import unread
 from pipelines.fleet import golden_status
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Provenance
@@ -269,46 +270,22 @@ def test_a_channel_left_a_content_when_it_first_moved_on_from_it(context: Contex
 
 @dataclass(frozen=True)
 class Kept(GoldenStatus):
-    """Whose channel names one thing after the other, the last for ever; `asked`: of which, and whether again."""
+    """A status whose channel names one release, or is unread."""
 
-    named: list[Release | None] = field(default_factory=list)
-    asked: list[tuple[str, bool]] = field(default_factory=list)
+    named: Release | None = None
 
-    def pointed(self, name: str, *, again: bool = False) -> Release | None:
-        self.asked.append((name, again))
-        return self.named.pop(0) if self.named[1:] else self.named[0]
+    def pointed(self, name: str) -> Release | None:
+        if self.named is None:
+            raise unread(f"r.example/{name}", "there is no signed document of them")
+        return self.named
 
 
-def kept(context: Context, *named: Release | None, channel: str = "stable") -> Kept:
-    of = fleet(replacement={"definition": "nginx", "channel": channel}).model_copy(update={"policy": "strict"})
-    return Kept(of, context, (), NOW, list(named))
+def kept(context: Context, named: Release | None) -> Kept:
+    of = fleet(replacement={"definition": "nginx"}).model_copy(update={"policy": "strict"})
+    return Kept(of, context, (), NOW, named)
 
 
 WHERE = "r.example/nginx"
-ONCE, AGAIN = ("nginx", False), ("nginx", True)
-
-
-@pytest.mark.parametrize("channel", ["stable", "candidate"])
-def test_a_channel_is_what_whoever_keeps_it_says_but_for_a_step_back(context: Context, channel: str) -> None:
-    """One that was moved on while we asked is asked again; the ledger's own steps back, and none, are believed."""
-    old, new = release(1), release(2)
-    for one in (old, new):
-        context.ledger.record_release(one)
-    at = kept(context, old, channel=channel)
-    assert (at.channel("nginx", WHERE), at.asked) == (old, [ONCE]), "the ledger knows of no move"
-    context.ledger.record_move(Move(WHERE, channel, new.digest, NOW, ""))
-    for named, found, asked in (
-        ([new], new, [ONCE]), ([old, new], new, [ONCE, AGAIN]),
-        ([None], None, [ONCE]), ([old, None], None, [ONCE, AGAIN]),
-    ):  # fmt: skip
-        at = kept(context, *named, channel=channel)
-        assert (at.channel("nginx", WHERE), at.asked) == (found, asked)
-    said = rf"the channel {WHERE}:{channel} was moved back to nginx of .* was last moved to nginx of"
-    with pytest.raises(RefusedError, match=said):
-        kept(context, old, channel=channel).channel("nginx", WHERE)
-    context.ledger.record_release(replace(new, revoked_at=NOW, revoked_reason="a hole"))
-    at = kept(context, old, channel=channel)
-    assert (at.channel("nginx", WHERE), at.asked) == (old, [ONCE]), "it had to leave what is revoked"
 
 
 def test_a_channel_that_names_another_definitions_release_is_refused(context: Context) -> None:
@@ -317,22 +294,19 @@ def test_a_channel_that_names_another_definitions_release_is_refused(context: Co
         kept(context, release(2, name="httpd")).channel("nginx", WHERE)
 
 
-def test_a_channel_that_cannot_be_believed_costs_its_members_alone(context: Context) -> None:
+def test_a_channel_that_is_unread_costs_its_members_alone(context: Context) -> None:
     """Their image is unread, with the reason and what to do; a base's channel is asked as an own one's is."""
     old, new = release(1, policy="strict"), release(2)
     for one in (old, new):
         context.ledger.record_release(one)
     context.ledger.record_move(Move(WHERE, "stable", new.digest, NOW - DAY, ""))
     for ours in ((old, None), (None, old)):
-        at = kept(context, new)
-        assert at.by_channel(*ours, WHERE) == Provenance(*ours, new, NOW - DAY)
-        assert at.asked == [ONCE]
-        found = kept(context, old).by_channel(*ours, WHERE)
+        assert kept(context, new).by_channel(*ours, WHERE) == Provenance(*ours, new, NOW - DAY)
+        found = kept(context, None).by_channel(*ours, WHERE)
         assert (found.release, found.base, found.latest) == (*ours, None)
-        assert found.unread.startswith(f"the channel {WHERE}:stable was moved back to")
-        assert "; find out who can write to it; ./goldsmith image.promote nginx" in found.unread
-    at = kept(context, new)
-    assert (at.by_channel(None, None, WHERE), at.asked) == (Provenance(), [])
+        assert found.unread.startswith(f"the channels of {WHERE} are unread: there is no signed document of them; ")
+        assert "./goldsmith image.sign-channels nginx" in found.unread
+    assert kept(context, None).by_channel(None, None, WHERE) == Provenance()
 
 
 def test_who_asks_nobody_knows_nothing(context: Context) -> None:

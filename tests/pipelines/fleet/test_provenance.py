@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,20 +13,20 @@ import pytest
 from sqlalchemy import event
 
 from hardening.foundation.errors import MalformedError, RefusedError
-from images import documents
 from images.context import Context
-from images.ledger import Move
 from images.registry.client import RegistryClient
 from images.store.oci import MANIFEST
+from images.trust.channel_document import UnreadChannelsError
 from images.trust.verification import Fault, UntrustedError
 from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.members import Member, Seen
 from pipelines.fleet.model import Fleet
 from pipelines.rollout.session import UNREAD, FleetSession, check
-from tests.images.registry.test_hostile_registry import DATES, OCI_CONFIG, PREFIX, Stage, sign
+from tests.images.registry.test_hostile_registry import DATES, OCI_CONFIG, Stage, sign
 from tests.support.fleets import fleet
 from tests.support.hostile import hostile
 from tests.support.publishing import DAY, NOW
+from tests.support.signing import KeyInMemory
 
 pytestmark = pytest.mark.needs("skopeo")
 BASE, MORE, OTHER = (f"sha256:{number:064x}" for number in (11, 12, 13))
@@ -61,6 +61,7 @@ class Place:
         self.release = self.stage.release(self.stage.child(content))
         sign(self.stage, self.release)
         self.stage.server["/v2/web/manifests/stable"] = self.stage.server.routes["/v2/web/manifests/candidate"]
+        self.stage.channels(**dict.fromkeys(("candidate", "stable"), self.release.partition("@")[2]))
         found = self.stage.registry.get(self.release)
         made = replace(self.origins()._published(self.stage.repository, found.digest) or pytest.fail("no release"))
         self.context.ledger.record_release(made)
@@ -127,6 +128,9 @@ def test_what_only_the_registry_calls_a_release_becomes_nobodys_replacement(plac
     content = place.image("golden", (BASE,))
     reference = place.stage.release(place.stage.child(content))
     place.stage.server["/v2/web/manifests/stable"] = place.stage.server.routes["/v2/web/manifests/candidate"]
+    with pytest.raises(UnreadChannelsError, match="there is no signed document of them"):
+        place.origins().target()
+    place.stage.channels(**dict.fromkeys(("candidate", "stable"), reference.partition("@")[2]))
     with pytest.raises(UntrustedError) as caught:
         place.origins().target()
     assert caught.value.fault is Fault.UNSIGNED
@@ -161,74 +165,112 @@ def retag(place: Place, digest: str) -> None:
     place.stage.server["/v2/web/manifests/stable"] = place.stage.server.routes[f"/v2/web/manifests/{digest}"]
 
 
-def moved(place: Place, *digests: str) -> None:
-    """Record that `stable` was moved here, to releases that the ledger learns of."""
-    for digest in digests:
-        release = place.origins()._published(place.stage.repository, digest)
-        place.context.ledger.record_release(release or pytest.fail("no release"))
-        place.context.ledger.record_move(Move(place.stage.repository, "stable", digest, NOW, "promote"))
+def replay(place: Place, document: Any) -> None:
+    """Serve a channel document again that was served before."""
+    place.stage.server["/v2/web/manifests/channels"] = document
 
 
-def test_a_channel_that_somebody_moved_back_by_its_tag_is_not_believed(place: Place) -> None:
-    """The release before is signed as well, and a tag is signed by nobody: members on the newer one are not superseded
-    by it, and nothing is rolled back to it. What the ledger has recorded, as a rollback does, is followed.
-    """
+@dataclass
+class Attack:
+    """What whoever may push does to `stable`, which points to `new`, since it left `old`; what is read of it then."""
+
+    act: Callable[[Place, str, str], None]
+    why: str
+
+
+def candidate_forward(place: Place, old: str, new: str) -> None:
+    """Move `stable` to a release that was never promoted."""
+    dates = DATES | {"org.opencontainers.image.created": "2026-11-27T12:00:00Z"}
+    unpromoted = place.stage.index("evil", place.stage.child(place.image("more", (OTHER,))), annotations=dates)
+    sign(place.stage, f"{place.stage.repository}@{unpromoted}")
+    retag(place, unpromoted)
+
+
+def document_back(place: Place, old: str, new: str) -> None:
+    """Bring back both the document of yesterday and the tag."""
+    place.stage.channels(stable=old, issued=NOW - DAY)
+    retag(place, old)
+    assert new
+
+
+def other_repository(place: Place, old: str, new: str) -> None:
+    """Serve the document of another repository, which the same key signed."""
+    place.stage.channels(stable=old, issued=NOW, repository=f"{place.stage.registry.address}/other")
+    retag(place, old)
+    assert new
+
+
+def own_key(place: Place, old: str, new: str) -> None:
+    """Sign the document with a key of one's own."""
+    place.stage.channels(stable=old, issued=NOW, key=KeyInMemory())
+    retag(place, old)
+    assert new
+
+
+def withheld(place: Place, old: str, new: str) -> None:
+    """Remove the document."""
+    replay(place, place.stage.server.fallback)
+    assert old != new
+
+
+ATTACKS = {
+    "forward to a candidate": Attack(candidate_forward, "stable points to .* its signed document names"),
+    "back by its tag": Attack(lambda place, old, _: retag(place, old), "stable points to .* its signed document names"),
+    "back by its document": Attack(document_back, "its document is older than one that was seen"),
+    "another repository's document": Attack(other_repository, "is that of .*/other"),
+    "another key": Attack(own_key, "unknown-key"),
+    "no document": Attack(withheld, "there is no signed document of them"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_a_channel_that_a_registry_writer_changed_is_unread(place: Place, attack: Attack) -> None:
+    """Members are not superseded by what it names then, nothing is rolled to it, and the hint says what to do."""
     place.golden()
     old, new = place.release.partition("@")[2], newer(place)
-    content = place.stage.registry.get(f"{place.stage.repository}@{new}").content("linux/amd64")
-    moved(place, old, new)
+    place.stage.channels(stable=new, left=old, issued=NOW - DAY / 2)
     session = place.session(place.member("web-1", new, MORE))
     assert place.origins().target().digest == new
     assert [UNREAD in one.rules for one in check(session)] == [False]
-    retag(place, old)
-    with pytest.raises(
-        RefusedError, match=r"web:stable was moved back to web of 2026-11-25 .* web of 2026-11-26"
-    ) as no:
+    attack.act(place, old, new)
+    with pytest.raises(UnreadChannelsError, match=attack.why) as no:
         place.origins().target()
-    assert "./goldsmith image.promote web moves it on again" in no.value.hint
+    assert "./goldsmith image.sign-channels web" in no.value.hint
     (one,) = check(session)
-    assert one.origin.golden
-    assert one.origin.golden.content == content
     assert one.origin.latest is None
     assert one.rules == {UNREAD}
-    assert "was moved back to web of 2026-11-25" in one.member.cannot_roll
-    moved(place, old)
-    assert place.origins().target().digest == old
-    assert [UNREAD in one.rules for one in check(session)] == [False]
+    assert "the channels of" in one.member.cannot_roll
 
 
-def test_a_channel_that_another_machine_moved_on_is_believed(place: Place) -> None:
-    """Its release was published later, though this ledger knows neither it nor the move; where this ledger has no move
-    at all, nothing is known, and where it is revoked what the channel left, whoever did that moved it.
-    """
+def test_a_tag_that_has_not_followed_its_document_yet_is_no_attack(place: Place) -> None:
+    """The document goes first: what it names counts while the tag is on its way, and when the tag is gone."""
     place.golden()
     old, new = place.release.partition("@")[2], newer(place)
-    assert place.origins().target().digest == new
-    moved(place, old)
-    assert place.origins().target().digest == new
-    moved(place, new)
-    place.context.ledger.revoke(new, "a hole", NOW)
     retag(place, old)
-    assert place.origins().target().digest == old
+    place.stage.channels(stable=new, left=old, issued=NOW)
+    assert place.origins().target().digest == new
+    place.stage.server["/v2/web/manifests/stable"] = place.stage.server.fallback
+    assert place.origins().target().digest == new
 
 
-def test_a_channel_that_moves_on_while_it_is_asked_for_is_asked_again(place: Place) -> None:
-    """The ledger tells of the move before what the registry was asked for is of it."""
-    place.golden()
-    old, new = place.release.partition("@")[2], newer(place)
-    moved(place, old)
-    retag(place, old)
-    origins = place.origins()
-    assert origins.target().digest == old
-    moved(place, new)
-    retag(place, new)
-    assert origins.target().digest == new
+def test_a_ledger_that_saw_nothing_yet_learns_of_a_revocation_and_takes_no_expired_document(place: Place) -> None:
+    """What it does not know is bounded by the expiry."""
+    content = place.golden()
+    new = place.release.partition("@")[2]
+    place.stage.channels([content], stable=new, issued=NOW)
+    (one,) = check(place.session(place.member("web-1", new, BASE)))
+    assert "revoked" in one.rules
+    place.stage.channels(stable=new, issued=NOW + DAY / 4, expires=NOW + DAY / 2)
+    later = place.origins()
+    with pytest.raises(UnreadChannelsError, match=r"its document expired on 2026-11-26 00:00 UTC"):
+        replace(later, now=NOW + DAY / 2).target()
 
 
 def test_a_channel_that_names_another_definitions_release_is_not_believed(place: Place) -> None:
     """That is signed too, and is no replacement for this one."""
     place.golden()
-    newer(place, **{"org.opencontainers.image.title": "shell"})
+    other = newer(place, **{"org.opencontainers.image.title": "shell"})
+    place.stage.channels(stable=other)
     with pytest.raises(RefusedError, match=r"what .*/web:stable points to calls itself shell"):
         place.origins().target()
     (one,) = check(place.session(place.member("web-1", place.release.partition("@")[2], BASE)))
@@ -309,13 +351,9 @@ def test_a_member_whose_image_was_revoked_elsewhere_is_revoked(place: Place, sub
     """The ledger of this machine knows the release as good; the registry is asked, by release and by content."""
     content = place.golden()
     digest = place.release.partition("@")[2]
-    said = {f"{PREFIX}revoked-at": "2026-11-25T12:00:00Z", f"{PREFIX}revoked-reason": "a hole"}
-    line = {"mediaType": MANIFEST, "digest": content, "size": 1, "artifactType": documents.REVOCATION}
-    known = digest if subject == "release" else content
-    place.stage.index(known.replace(":", "-"), {**line, "annotations": said})
+    place.stage.channels([digest if subject == "release" else content], stable=digest)
     (one,) = check(place.session(place.member("web-1", digest, BASE)))
     assert "revoked" in one.rules
-    assert DATES["org.opencontainers.image.title"] == "web"
 
 
 def test_a_member_on_a_revoked_base_is_revoked(place: Place) -> None:

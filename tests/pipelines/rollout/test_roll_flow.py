@@ -19,11 +19,12 @@ from hardening.foundation.process import run as command_of
 from hardening.foundation.settings import Docker, Settings
 from images.artifact import Release
 from images.context import Context
-from images.documents import REVOCATION, Document
 from images.ledger import Ledger
+from images.registry.channel_documents import ChannelDocuments
 from images.registry.login import auth_config
-from images.registry.referrers import attach
-from images.release.lifecycle import timestamp
+from images.release.channels import point
+from images.release.store import CHANNELS
+from images.release.stores import store_of
 from pipelines.cli.check_output import member_lines
 from pipelines.cli.image import prune_images
 from pipelines.cli.rollout_output import roll_output
@@ -87,14 +88,17 @@ class Place:
         """A release whose image answers `answer`, published `days` ago, in the channel now. `files` are more."""
         repository = f"{self.address}/fleet-test"
         busybox_image(self.api, f"fleet-test:{answer}", answer, files=files)
-        self.api.tag(f"fleet-test:{answer}", repository, channel)
-        lines = list(self.api.push(repository, channel, stream=True, decode=True, auth_config=self.login()))
+        tag = answer if channel in CHANNELS else channel
+        self.api.tag(f"fleet-test:{answer}", repository, tag)
+        lines = list(self.api.push(repository, tag, stream=True, decode=True, auth_config=self.login()))
         assert not [line for line in lines if "error" in line], lines
-        pushed = context.registry.get(f"{repository}:{channel}").digest
+        pushed = context.registry.get(f"{repository}:{tag}").digest
         at = NOW - timedelta(days=days)
         made = Release("fleet-test", repository, pushed, pushed, "", "p", "default", at, at, NOW + timedelta(days=ends))
         context.ledger.record_release(made)
         sign_release(context.registry, repository, pushed)
+        if channel in CHANNELS:
+            point(store_of(context, "fleet-test"), made, channel, "publish")
         return made
 
     def answers(self) -> list[str]:
@@ -270,10 +274,8 @@ def revoke(context: Context, release: Release, known_to: str) -> None:
     if known_to == "ledger":
         context.ledger.revoke(release.digest, "a hole", NOW)
         return
-    prefix = context.settings.annotation_prefix
-    said = {f"{prefix}revoked-at": timestamp(NOW), f"{prefix}revoked-reason": "a hole"}
-    index = context.registry.get(f"{release.repository}@{release.digest}")
-    attach(context.registry, release.repository, index.descriptor, [Document(REVOCATION, b"", said)])
+    documents = ChannelDocuments.of(context)
+    documents.write(release.repository, lambda one: one.revoking([release.digest], NOW, "a hole"), pytest.fail)
 
 
 def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Context) -> None:

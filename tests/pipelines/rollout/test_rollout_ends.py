@@ -92,7 +92,7 @@ def taken_back(run: Run, meanwhile: Callable[[], None] = lambda: None) -> Rollou
     return from_json(RolloutOutcome, row.result)
 
 
-def by_hand(run: Run, name: str, exact: str) -> None:
+def recover(run: Run, name: str, exact: str) -> None:
     """Somebody puts another instance in a member's place."""
     box = run.estate.members()[name]
     del run.estate.boxes[box.handle]
@@ -104,7 +104,7 @@ def test_who_was_changed_by_somebody_else_is_not_taken_back_and_that_is_no_succe
     """The others go back; the failure names the one that did not, and why."""
     run = Run()
 
-    outcome = taken_back(run, lambda: by_hand(run, name_of(1), "r.example/other@sha256:other"))
+    outcome = taken_back(run, lambda: recover(run, name_of(1), "r.example/other@sha256:other"))
     assert phases(outcome) == [Phase.OLD, Phase.NEW, Phase.OLD]
     cause = f"{UNFINISHED}: {name_of(1)}: {SAID[Cause.NOT_TAKEN]}; {SAID[Cause.CHANGED]}"
     assert outcome.state.failure == cause
@@ -150,7 +150,7 @@ def test_who_runs_its_old_version_already_is_back() -> None:
     run = Run()
     before = dict(run.pinned)
 
-    outcome = taken_back(run, lambda: by_hand(run, name_of(1), before[name_of(1)]))
+    outcome = taken_back(run, lambda: recover(run, name_of(1), before[name_of(1)]))
     assert (phases(outcome), outcome.state.failure) == ([Phase.OLD] * 3, "")
     assert run.images() == before
 
