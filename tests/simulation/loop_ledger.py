@@ -56,7 +56,7 @@ class LoopLedger(Sightings):
         """What has this content."""
         return self._by_content[digest]
 
-    def bases_of(self, content: str) -> tuple[BaseImage, ...]:
+    def bases_of(self, content: str, name: str = "") -> tuple[BaseImage, ...]:
         """What it stands on, the nearest first."""
         found, below = list[BaseImage](), self.stands_on.get(content)
         while below:
@@ -64,11 +64,11 @@ class LoopLedger(Sightings):
             below = self.stands_on.get(below.digest)
         return tuple(found)
 
-    def checks(self, content: str) -> tuple[CheckResult, ...]:
+    def checks(self, content: str, name: str = "") -> tuple[CheckResult, ...]:
         """One control has looked at everything."""
         return (LOOKED,)
 
-    def scan(self, content: str) -> Any:
+    def scan(self, content: str, name: str = "") -> Any:
         """What a scanner finds by the data that was kept."""
         return self.scanned(content, self.data)
 
