@@ -116,6 +116,7 @@ def _environment(facts: ImageFacts, folder: Path) -> dict[str, str]:
         "IMAGE_CONFIG": json.dumps(facts.config, sort_keys=True, indent=1),
         "IMAGE_HISTORY": "".join(f"{line}\n" for line in facts.history),
         "RUN_LOG": facts.run_log,
+        "DECLARED_FILES": "".join(f"{path}\n" for path in facts.declared),
     }
     for name, text in texts.items():
         (folder / name).write_text(text)

@@ -52,7 +52,8 @@ class ImageFacts:
     """What a check may know of an image besides its filesystem. `config` is the OCI image configuration.
 
     `healthcheck` is its command, joined; `history` every history entry, variable and label; `run_status` the exit
-    status of the image really run with a read-only root and no capabilities, None when it was not run.
+    status of the image really run with a read-only root and no capabilities, None when it was not run. `declared` are
+    the paths of the `files` in image.toml of the definition and of those it is built on.
     """
 
     user: str = ""
@@ -62,6 +63,7 @@ class ImageFacts:
     config: dict[str, Any] = field(default_factory=dict)
     run_status: int | None = None
     run_log: str = ""
+    declared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

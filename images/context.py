@@ -14,6 +14,7 @@ from hardening.catalog import ControlsOnDemand, load_controls, load_policies, lo
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.catalog import LoadedDefinition, load_definitions, sound_definitions
+from images.plan.build_plan import with_ancestors
 
 if TYPE_CHECKING:  # each of these opens a world, and most commands need few of them
     from hardening.model import LoadedControl
@@ -67,6 +68,11 @@ class Context:
     def parents(self) -> dict[str, str | None]:
         """Each definition's parent among the definitions."""
         return {name: loaded.definition.parent for name, loaded in self.definitions.items()}
+
+    def declared(self, name: str) -> tuple[str, ...]:
+        """The paths of the `files` of a definition and of those it is built on, as reviewers see them."""
+        line = with_ancestors([name], self.parents)
+        return tuple(sorted({file.path for one in line for file in self.definitions[one].definition.files}))
 
     @cached_property
     def index(self) -> PackageIndex:

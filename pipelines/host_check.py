@@ -29,7 +29,7 @@ LOCAL = "this host"
 PRELUDE = Path(__file__).with_name("host-check.sh")
 SHELL = '[ "$(id -u)" = 0 ] || by=sudo; exec ${by:+sudo -n} unshare --mount --propagation private sh -s'
 WHERE = "running", "its files"  # as evidence names what a live check saw, and the other
-NO_FACTS = {"IMAGE_CONFIG": "/dev/null", "IMAGE_HISTORY": "/dev/null", "RUN_LOG": "/dev/null"}  # of no image
+NO_FACTS = dict.fromkeys(("IMAGE_CONFIG", "IMAGE_HISTORY", "RUN_LOG", "DECLARED_FILES"), "/dev/null")  # of no image
 BEFORE_BOOT = "it is about an image before its first boot, and this host runs"
 WAYS = "log in as root, or as somebody whom sudo lets run commands without a password (ssh://ops@web-2)"
 

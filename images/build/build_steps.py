@@ -35,7 +35,7 @@ class BuildJob:
     `packages` are those to add, `debs` their files, `stanzas` their index entries; `sources` is the apt configuration
     that the image itself will hold, `archive` the state of what that names, where mkosi takes from it by itself.
     `parent` or `upstream` is the content digest, in the store, of what it stands on. `mounts`: overlays may be mounted
-    in `work`, privately.
+    in `work`, privately. `declared`: see ImageFacts.
     """
 
     name: str
@@ -54,6 +54,7 @@ class BuildJob:
     docker_host: str = ""
     archive: str = ""
     mounts: bool = False
+    declared: tuple[str, ...] = ()
 
     @property
     def base(self) -> str | None:

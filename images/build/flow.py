@@ -295,6 +295,7 @@ def job_for(
         store=store,
         docker_host=docker_host,
         archive=plan.inputs.get("archive", ""),
+        declared=context.declared(plan.name),
     )
 
 
@@ -351,7 +352,7 @@ def _verify(
 ) -> tuple[CheckResult, ...]:
     return verify(
         job.definition, overlay, tree=built.tree, digest=built.digest, store=job.store, work=job.work,
-        docker_host=job.docker_host, level=level, twice=twice,
+        docker_host=job.docker_host, declared=job.declared, level=level, twice=twice,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from hashlib import md5
 from pathlib import Path
 
 from hardening.foundation.process import run
@@ -38,10 +40,21 @@ def unpack(job: BuildJob, tree: Path) -> None:
     for package in sorted(job.packages, key=lambda p: (p.name != "base-files", p.name)):
         run(["dpkg-deb", "--extract", str(require_whole(package, job.debs[package])), str(tree)])
     tree.chmod(0o755)
+    _record(tree)
     _links(tree)
     _status(job, tree)
     _accounts(tree)
     _certificates(tree)
+
+
+def _record(tree: Path) -> None:
+    """Record what packages brought in the form of dpkg's database, with checksums, which controls compare."""
+    info, paths = tree / "var/lib/dpkg/info", sorted(tree.rglob("*"))
+    files = [path for path in paths if path.is_file() and not path.is_symlink()]
+    sums = {path.relative_to(tree): md5(path.read_bytes(), usedforsecurity=False).hexdigest() for path in files}
+    info.mkdir(parents=True)
+    (info / "static.list").write_bytes(os.fsencode("".join(f"/{path.relative_to(tree)}\n" for path in paths)))
+    (info / "static.md5sums").write_bytes(os.fsencode("".join(f"{known}  {name}\n" for name, known in sums.items())))
 
 
 def _links(tree: Path) -> None:

@@ -126,7 +126,8 @@ def _verified(
     with unpacked(context, artifact.digest) as (work, tree):
         return verify(
             definition, overlay, tree=tree, digest=artifact.digest, store=context.store, work=work,
-            docker_host="" if definition.is_machine else context.build_host(), level=level,
+            docker_host="" if definition.is_machine else context.build_host(),
+            declared=context.declared(artifact.name), level=level,
         )  # fmt: skip
 
 

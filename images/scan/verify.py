@@ -42,7 +42,9 @@ MOST_PROCESSES, MOST_MEMORY = 4096, "4g"  # of an image that nobody trusts yet
 LOG_SIZE = "512k"  # of what it prints the engine keeps the newest only: two files of this size
 
 
-def facts_of(definition: Definition, config: dict[str, Any], run: tuple[int, str] | None) -> ImageFacts:
+def facts_of(
+    definition: Definition, config: dict[str, Any], run: tuple[int, str] | None, declared: tuple[str, ...] = ()
+) -> ImageFacts:
     """What checks may know of an image beside its tree; `run` is the trial's status and output. Pure."""
     inner = config.get("config", {})
     history = [
@@ -59,12 +61,13 @@ def facts_of(definition: Definition, config: dict[str, Any], run: tuple[int, str
         config=config,
         run_status=run[0] if run else None,
         run_log=run[1] if run else "",
+        declared=declared,
     )
 
 
 def verify(
     definition: Definition, overlay: Overlay, *, tree: Path, digest: str, store: Store, work: Path, docker_host: str,
-    level: Level = Level.RELEASE, twice: bool | None = None,
+    declared: tuple[str, ...] = (), level: Level = Level.RELEASE, twice: bool | None = None,
 ) -> tuple[CheckResult, ...]:  # fmt: skip
     """Run the image `digest`, then every check of the overlay over its `tree`; one result for each control.
 
@@ -76,7 +79,7 @@ def verify(
     config = store.config(digest)
     if definition.is_machine:
         with step("checks"):
-            static = run_checks(overlay, tree, ImageFacts(config=config))
+            static = run_checks(overlay, tree, ImageFacts(config=config, declared=declared))
         (room := work / "boot").mkdir()
         disk = store.disk(config["disk"]["linear"])
         with step("boot"):
@@ -87,7 +90,7 @@ def verify(
         return every(merge_live(static, report.results), overlay)
     tried = try_image(definition, config, digest, store, work, docker_host)
     with step("checks"):
-        results = run_checks(overlay, tree, facts_of(definition, config, tried.smoke))
+        results = run_checks(overlay, tree, facts_of(definition, config, tried.smoke, declared))
     return every([*results, *tried.starts], overlay)
 
 

@@ -94,6 +94,56 @@ def test_a_control_is_red_where_it_is_broken(
     assert proved, said
 
 
+ORDINARY = {
+    "a virtual environment": (
+        'mkdir -p "$ROOT/opt/venv/bin" "$ROOT/opt/venv/lib/python3.13/site-packages/requests" && cd "$ROOT/opt/venv"'
+        " && ln -s /usr/bin/perl bin/python3 && echo x > lib/python3.13/site-packages/requests/__init__.py"
+        " && echo 'import _virtualenv' > lib/python3.13/site-packages/_virtualenv.pth && echo x > lib/one.so"
+    ),
+    "modules of an application": 'mkdir -p "$ROOT/app/node_modules/a" && echo x > "$ROOT/app/node_modules/a/index.js"',
+    "a program of its own name": 'echo x > "$ROOT/usr/local/bin/serve" && ln -s serve "$ROOT/usr/local/bin/serve2"',
+    "another name for a packaged program": 'ln -s ls "$ROOT/usr/bin/list" && ln -s ../../usr/bin/ls "$ROOT/opt/ls"',
+    "an alternative": (
+        'ln -s /usr/bin/perl "$ROOT/etc/alternatives/language"'
+        ' && ln -s /etc/alternatives/language "$ROOT/usr/bin/language"'
+    ),
+    "a site": 'mkdir -p "$ROOT/srv/www" "$ROOT/etc/nginx/conf.d" && echo x > "$ROOT/srv/www/app.js"',
+    "files of the definition": (
+        'mkdir -p "$ROOT/usr/lib/python3/dist-packages" && echo /opt/x > "$ROOT/usr/lib/python3/dist-packages/x.pth"'
+        ' && echo "# own" >> "$ROOT/etc/ssl/openssl.cnf" && echo x > "$ROOT/usr/local/lib/libown.so.1"'
+    ),
+    "an index with TLS": (
+        'printf "[global]\nindex-url = https://pypi.example.com/simple\n# trusted-host = x\n" > "$ROOT/etc/pip.conf"'
+    ),
+    "a public key": """printf '%s\\n' '-----BEGIN PUBLIC KEY-----' MIGHAgEAMBMGByqGSM49AgEGCCqG > "$ROOT/opt/key.pem" """,
+    "settings of docker without a login": """echo '{"auths": {"registry.example": {}}}' > "$ROOT/opt/config.json" """,
+}
+ORDINARY_FACTS = replace(
+    GOOD,
+    declared=("/etc/ssl/openssl.cnf", "/usr/lib/python3/dist-packages/x.pth", "/usr/local/lib/libown.so.1"),
+    config={
+        "config": {
+            "Env": [
+                "PATH=/opt/venv/bin:/usr/local/bin:/usr/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+                "PIP_INDEX_URL=https://pypi.example.com/simple", "PIP_PROXY=http://proxy.example.com:3128",
+                "SCHEMA_REGISTRY=http://registry:8081", "JAVA_HOME=/usr/lib/jvm/java", "DOCKER_TLS_VERIFY=1",
+            ],
+            "Entrypoint": ["/app/serve"], "Volumes": {"/data": {}, "/var/lib/shop": {}},
+        }
+    },
+)  # fmt: skip
+
+
+@needs_trees
+def test_what_ordinary_images_hold_is_no_breach(copies: Copies) -> None:
+    """Applications below /opt and /app, links, a definition's own files, an index and authorities with TLS."""
+    with_images = copies("container-base", "hardened")
+    for plant in ORDINARY.values():
+        run(["sh", "-euc", plant], env={"ROOT": str(with_images)})
+    results = run_checks(overlay_of("container-base"), with_images, ORDINARY_FACTS)
+    assert [(result.control, result.evidence) for result in results if result.outcome is not Outcome.PASS] == []
+
+
 def test_every_control_has_a_proof_and_stands_in_a_profile() -> None:
     """A control that nothing proves, or that nobody uses, does not land."""
     listed = {entry.control for profile in load_profiles([ROOT]).values() for entry in profile.controls}

@@ -20,6 +20,18 @@ bad=$(
             at=$(dirname -- "$at")
         done
     done | sort -u
+    # What lies in a volume is not the image's any more: another image, or whoever wrote to it before, brings it.
+    sed -nE '/^  "Volumes": \{/,/^  \}/s/^   "(.*)": .*/\1/p' "$IMAGE_CONFIG" | tr -s / | sed 's#\(.\)/$#\1#' | while IFS= read -r volume; do
+        printf '%s\n' "$PARAM_VOLUMES" | grep -qxF -e "$volume" && continue
+        case $volume/ in
+            *..* | *\\* | [!/]* | *[[:cntrl:]]*) echo "$volume: a volume with a name that leads elsewhere" ;;
+            // | /bin/* | /boot/* | /dev/* | /etc/* | /lib*/* | /opt/ | /proc/* | /root/* | /run/ | /sbin/* | /sys/* | /usr/* | /var/ | /var/lib/ | /var/lib/dpkg/* | /var/lib/apt/*)
+                echo "$volume: a volume takes the place of a folder of the system" ;;
+        esac
+        for word in $IMAGE_ENTRYPOINT $IMAGE_HEALTHCHECK; do
+            case $word in "$volume"/*) echo "$word: lies in the volume $volume" ;; esac
+        done
+    done
 )
 if [ -n "$bad" ]; then
     echo "$bad"

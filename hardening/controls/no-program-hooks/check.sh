@@ -1,25 +1,33 @@
 # What a package brought counts as its own, configuration files too: dpkg's lists name both.
 set -eu
 cd "$ROOT"
-files=$(find . -xdev -type f | wc -l)
-[ "$files" -gt 0 ] || { echo "no files: nothing to look at"; exit 1; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-find var/lib/dpkg/info -maxdepth 1 -type f -name '*.list' -exec cat -- {} + 2>/dev/null |
-    sed -E -e 's#^/##' -e 's#^(bin|sbin|lib|lib64)/#usr/\1/#' | sort -u > "$folder/packaged"
+packages "$folder" > "$folder/odd"
+files=$(grep -c '^f' "$folder/tree" || true)
+[ "$files" -gt 0 ] || { echo "no files: nothing to look at"; exit 1; }
+sort -u "$folder/listed" "$folder/declared" > "$folder/packaged"
+# Neither a package's nor the definition's, and no link to such a file, to nothing or to a unit, which is looked at itself.
+awk -v tree="$folder/tree" -v list="$folder/packaged" "$follow"'
+    END {
+        for (path in there)
+            if (there[path] != "d" && !(path in listed) && !(path in link && (brought(path) || end(path) ~ /^(dev\/null|etc\/systemd\/(system|user)\/[^\/]+)$/)))
+                print path
+    }' \
+    "$folder/tree" "$folder/packaged" | sort > "$folder/unlisted"
 
 # not_packaged WHAT PLACE…: files in these places that no package brought.
 not_packaged() {
     what=$1
     shift
-    find "$@" -xdev ! -type d -size +0 -printf '%p\n' 2>/dev/null | sort -u | comm -23 - "$folder/packaged" | sed "s#^.*\$#/&: $what#" || true
+    find "$@" -xdev ! -type d -size +0 -printf '%p\n' 2>/dev/null | sort -u | comm -12 - "$folder/unlisted" | sed "s#^.*\$#/&: $what#" || true
 }
 
 # lines WHAT PATTERN PLACE…: lines of these places that match, in any case of letters, but for comments.
 lines() {
     what=$1 pattern=$2
     shift 2
-    find "$@" -xdev -type f -exec grep -lIiE -e "$pattern" -- {} + 2>/dev/null | sort -u | sed "s#^.*\$#/&: $what#"
+    find "$@" -xdev -type f -exec grep -laiE -e "$pattern" -- {} + 2>/dev/null | sort -u | sed "s#^.*\$#/&: $what#"
 }
 
 loading='LD_PRELOAD|LD_AUDIT|LD_LIBRARY_PATH|GCONV_PATH|BASH_ENV|PROMPT_COMMAND|PERL5OPT|PYTHONSTARTUP|OPENSSL_CONF|OPENSSL_MODULES'
@@ -41,6 +49,14 @@ found=$(
         done
     done
     not_packaged "runs in every login shell" etc/profile.d etc/ssh/sshrc
+    if [ -e etc/profile ] && ! cmp -s etc/profile usr/share/base-files/profile; then not_packaged "runs in every login shell" etc/profile; fi
+    not_packaged "runs in every shell of its kind" etc/zsh etc/fish etc/csh.cshrc etc/csh.login etc/ksh.kshrc etc/bash_completion.d etc/X11/Xsession.d etc/xdg/autostart
+    not_packaged "is a unit that no package brought" etc/systemd/system etc/systemd/user usr/local/lib/systemd usr/local/share/systemd
+    not_packaged "is read by programs that speak TLS" etc/ssl/openssl.cnf etc/ssl/openssl.cnf.d
+    not_packaged "is applied when a machine boots" etc/tmpfiles.d usr/local/lib/tmpfiles.d etc/sysusers.d etc/cloud/cloud.cfg etc/cloud/cloud.cfg.d var/lib/cloud/scripts var/lib/cloud/seed
+    not_packaged "lets programs be started by others" etc/dbus-1 etc/polkit-1 usr/local/share/dbus-1 usr/local/share/polkit-1 etc/xinetd.d
+    # pam-auth-update makes the common ones.
+    not_packaged "decides who may log in" etc/pam.d etc/pam.conf | grep -v '^/etc/pam.d/common-[a-z-]*:' || true
     not_packaged "runs as part of apt" etc/apt/apt.conf etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d
     lines "runs programs as part of apt" '^[^/#]*(Pre-Invoke|Post-Invoke(-Success)?|Pre-Install-Pkgs|pre-invoke|post-invoke|status-logger)' etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d |
         while IFS= read -r line; do name=${line%%:*}; grep -qxF -e "${name#/}" "$folder/packaged" || echo "$line"; done
@@ -54,7 +70,8 @@ found=$(
     not_packaged "is a module that logins load" usr/lib/security usr/lib/x86_64-linux-gnu/security usr/lib/aarch64-linux-gnu/security
     find usr/lib usr/local/lib opt -xdev \( -path '*/python*/*.pth' -o -name sitecustomize.py -o -name usercustomize.py -o -name 'sitecustomize.p[lm]' \) \
         -size +0 -printf '%p\n' 2>/dev/null | sort -u | comm -23 - "$folder/packaged" | while IFS= read -r file; do
-        case $file in *.pth) grep -qE '^[[:space:]]*import[[:space:]]' -- "$file" || continue ;; esac
+        # Those of setuptools and of virtualenv load a module of their own that lies beside them.
+        case $file in *.pth) grep -E '^[[:space:]]*import[[:space:]]' -- "$file" | grep -qvxE "import _virtualenv|import os; *var = 'SETUPTOOLS_USE_DISTUTILS'; *enabled = os\.environ\.get\(var, '(local|stdlib)'\) == 'local'; *enabled and __import__\('_distutils_hack'\)[; ]*" || continue ;; esac
         echo "/$file: runs with every program of that language"
     done
     not_packaged "runs when a device appears" etc/udev/rules.d usr/lib/udev/rules.d usr/local/lib/udev/rules.d
@@ -65,11 +82,11 @@ found=$(
     not_packaged "is a kind of program that the kernel starts by another" etc/binfmt.d usr/lib/binfmt.d usr/local/lib/binfmt.d
     lines "has the kernel run a program" '^-?kernel[./](modprobe|hotplug|poweroff_cmd|core_pattern[[:space:]]*=[[:space:]]*\|)' etc/sysctl.conf etc/sysctl.d usr/lib/sysctl.d usr/local/lib/sysctl.d |
         while IFS= read -r line; do name=${line%%:*}; grep -qxF -e "${name#/}" "$folder/packaged" || echo "$line"; done
-    not_packaged "runs at boot" etc/rc.local etc/init.d etc/network/if-up.d etc/network/if-pre-up.d etc/NetworkManager/dispatcher.d \
+    not_packaged "runs at boot" etc/rc.local etc/inittab etc/init.d etc/rc[0-6S].d etc/logrotate.d etc/network/if-up.d etc/network/if-pre-up.d etc/NetworkManager/dispatcher.d \
         etc/networkd-dispatcher etc/dhcp/dhclient-enter-hooks.d etc/dhcp/dhclient-exit-hooks.d usr/lib/systemd/system-generators \
         etc/systemd/system-generators usr/local/lib/systemd/system-generators etc/systemd/user-generators usr/lib/systemd/user-generators \
         usr/local/lib/systemd/user-generators usr/lib/systemd/system-environment-generators usr/lib/systemd/user-environment-generators usr/lib/systemd/system-shutdown usr/lib/systemd/system-sleep \
-        etc/update-motd.d etc/kernel/postinst.d etc/initramfs-tools/hooks etc/initramfs-tools/scripts
+        etc/update-motd.d etc/kernel/*inst.d etc/kernel/*rm.d etc/kernel/install.d etc/grub.d etc/initramfs-tools/hooks etc/initramfs-tools/scripts
     # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
     find etc/ld.so.conf etc/pam.d etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d etc/modprobe.d etc/ssh/ssh_config etc/ssh/ssh_config.d etc/gitconfig \
         -xdev -type l -printf '%p\n' 2>/dev/null | sort -u | comm -23 - "$folder/packaged" | sed 's#^.*$#/&: is a link, and may say anything#' || true
@@ -78,10 +95,7 @@ found=$(
         grep -viE ':[[:space:]]*Include[[:space:]]+/etc/ssh/ssh_config\.d/\*\.conf[[:space:]]*$' | sed 's#^\([^:]*\):.*$#/\1: reads settings of another place#' || true
     lines "runs programs of its own" '^[[:space:]]*(hooksPath|fsmonitor|sshCommand|helper|pager|editor|askPass)[[:space:]]*=' etc/gitconfig
 )
-bad=$(printf '%s\n' "$found" | while IFS= read -r line; do
-    [ -n "$line" ] || continue
-    printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "${line%%: *}" || echo "$line"
-done)
+bad=$(printf '%s\n' "$found" | grep . | cat "$folder/odd" - | refused)
 if [ -n "$bad" ]; then
     echo "$bad"
     exit 1

@@ -1,42 +1,68 @@
-# dpkg's own checksums, which leave out configuration files. Where directories were joined (/bin to /usr/bin), older
-# packages name their files without /usr. Links are never followed: a link in the place of a file is a change.
+# dpkg has checksums of files and of configuration files, and none of links. Links are never followed out of the image.
 set -eu
 cd "$ROOT"
-info=var/lib/dpkg/info
-[ -d $info ] && [ ! -L $info ] || { echo "/$info is missing: nothing to look at"; exit 1; }
+[ -d var/lib/dpkg ] && [ ! -L var/lib/dpkg ] || { echo "/var/lib/dpkg is missing: nothing to look at"; exit 1; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-find $info -maxdepth 1 -type f -name '*.md5sums' -exec cat -- {} + |
-    sed -E -e 's#  (\./)?(bin|sbin|lib|lib32|lib64|libx32)/#  usr/\2/#' -e 's#  \./#  #' | sort -u > "$folder/sums"
-[ -s "$folder/sums" ] || { echo "no package has checksums: nothing to look at"; exit 1; }
-cut -c 35- "$folder/sums" | sort -u > "$folder/names"
-# What dpkg was told to put elsewhere belongs to the package that told it.
-if [ -f var/lib/dpkg/diversions ]; then sed -n '1~3s#^/##p' var/lib/dpkg/diversions | sort -u > "$folder/diverted"; else : > "$folder/diverted"; fi
-
-find . -xdev ! -type d ! -type f -printf '%P\n' | sort > "$folder/others"
-find . -xdev -type f -printf '%P\n' | sort > "$folder/files"
-comm -12 "$folder/names" "$folder/files" > "$folder/present"
-grep -vxF -f "$folder/diverted" "$folder/present" > "$folder/looked" || true
-awk 'FNR == NR {wanted[$0] = 1; next} substr($0, 35) in wanted' "$folder/looked" "$folder/sums" > "$folder/wanted"
+packages "$folder" > "$folder/bad"
+diversions=/dev/null
+[ ! -f var/lib/dpkg/diversions ] || diversions=var/lib/dpkg/diversions
+# A file that another package diverts lies where that package says.
+divert='
+    function plain(name) { sub(/^(\.\/|\/)/, "", name); return name ~ joined ? "usr/" name : name }
+    function put(sum, name) { name = plain(name); print sum "  " (name in to && by[name] != owner ? to[name] : name) }
+    BEGIN {
+        while ((getline from < diversions) > 0 && (getline other < diversions) > 0 && (getline who < diversions) > 0) {
+            by[plain(from)] = who; to[plain(from)] = plain(other)
+        }
+    }'
+find var/lib/dpkg/info var/lib/dpkg/status.d -maxdepth 1 -type f -name '*.md5sums' -exec awk -v joined="$joined" -v diversions=$diversions "$divert"'
+    FNR == 1 { owner = FILENAME; gsub(/^.*\/|(:[^:]*)?\.md5sums$/, "", owner) }
+    { put(substr($0, 1, 32), substr($0, 35)) }' {} + 2>/dev/null | sort -u > "$folder/packaged"
+[ -s "$folder/packaged" ] || { echo "no package has checksums: nothing to look at"; exit 1; }
+find var/lib/dpkg/status var/lib/dpkg/status.d -maxdepth 1 -type f ! -name '*.md5sums' -exec awk -v joined="$joined" -v diversions=$diversions "$divert"'
+    /^Package:/ { owner = $2 }
+    !/^ / { inside = /^Conffiles:/; next }
+    inside && length($2) == 32 { put($2, $1) }' {} + 2>/dev/null | sort -u - "$folder/packaged" > "$folder/all"
+grep -E '^.{34}etc/' "$folder/all" > "$folder/configuration" || true
+cut -c 35- "$folder/all" | sort -u > "$folder/names"
+awk -F '\t' '$1 == "f" {print $2}' "$folder/tree" | sort > "$folder/files"
+awk -F '\t' '$1 != "f" && $1 != "d" {print $2}' "$folder/tree" | sort > "$folder/others"
+# Configuration that the definition or a control writes is not the package's any more.
+printf '%s\n' "$PARAM_WRITTEN" | sed 's#^/##' | cat "$folder/declared" - > "$folder/written"
+awk -v written="$folder/written" 'FILENAME == written {own[$0] = 1; next} !(substr($0, 35) in own)' "$folder/written" "$folder/configuration" |
+    { cat; grep -vE '^.{34}etc/' "$folder/all"; } | awk -v files="$folder/files" 'FILENAME == files {here[$0] = 1; next} substr($0, 35) in here' "$folder/files" - > "$folder/wanted"
 [ -s "$folder/wanted" ] || { echo "none of the packaged files is here: nothing to look at"; exit 1; }
-# A link in the place of a directory takes all that packages brought in it away, and puts something else there.
-awk -F/ '{path = $1; for (i = 2; i <= NF; i++) {print path; path = path "/" $i}}' "$folder/names" | sort -u > "$folder/folders"
-bad=$(
-    for list in $info/*.list; do
-        [ -f "${list%.list}.md5sums" ] || echo "/$list is there without the checksums of its package"
+# Configuration to which a control adds lines, less these.
+restored() {
+    printf '%s\n' "$PARAM_ADDED" | while IFS=' ' read -r file pattern; do
+        [ "$file" = "/$1" ] && grep -qxF -e "$(grep -vxE -e "$pattern" -- "$1" | md5sum | cut -c 1-32)  $1" "$folder/configuration" && echo yes
+    done
+}
+{
+    for list in var/lib/dpkg/info/*.list; do
+        [ ! -f "$list" ] || [ -f "${list%.list}.md5sums" ] || echo "/$list: is there without the checksums of its package"
     done
     # md5sum passes over a line that holds no checksum.
-    grep -vE '^[0-9a-f]{32}  .' "$folder/sums" | sed 's#^.\{0,34\}#/#; s#$# is named without a checksum#' || true
-    comm -12 "$folder/folders" "$folder/others" | sed 's#^.*$#/& is no folder any more#'
-    comm -12 "$folder/names" "$folder/others" | sed 's#^.*$#/& is no file any more#'
-    LC_ALL=C md5sum --check --quiet --strict "$folder/wanted" 2>/dev/null | sed -E 's#^(.*): FAILED.*$#/\1 is not what its package brought#'
-)
-bad=$(printf '%s\n' "$bad" | sort -u | while IFS= read -r line; do
-    [ -n "$line" ] || continue
-    printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "${line%% is *}" || echo "$line"
-done)
+    grep -vE '^[0-9a-f]{32}  .' "$folder/all" | sed 's#^.\{0,34\}#/#; s#$#: is named without a checksum#' || true
+    comm -12 "$folder/listed" "$folder/files" | comm -23 - "$folder/names" | sed 's#^.*$#/&: lies where a package brought something, and has no checksum#'
+    # A link in the place of a directory takes all that packages brought in it away, and puts something else there.
+    awk -F/ '{path = $1; for (i = 2; i <= NF; i++) {print path; path = path "/" $i}}' "$folder/names" | sort -u |
+        comm -12 - "$folder/others" | sed 's#^.*$#/&: is no folder any more#'
+    comm -12 "$folder/names" "$folder/others" | sed 's#^.*$#/&: is no file any more#'
+    LC_ALL=C md5sum --check --quiet --strict "$folder/wanted" 2>/dev/null | sed -nE 's#^(.*): FAILED.*$#\1#p' | while IFS= read -r name; do
+        [ -n "$(restored "$name")" ] || echo "/$name: is not what its package brought"
+    done
+    # A packaged link leads to what a package brought, to nothing yet in a folder of the system, or to a listed place.
+    awk -v tree="$folder/tree" -v list="$folder/listed" "$follow"'
+        BEGIN { count = split(ENVIRON["PARAM_TARGETS"], names, "\n"); for (i = 1; i <= count; i++) usual[substr(names[i], 2)] = 1 }
+        END {
+            for (one in link) if (one in listed && !brought(one) && !(end(one) in usual)) print "/" one ": leads to /" end(one) ", which no package brought"
+        }' "$folder/tree" "$folder/listed"
+} >> "$folder/bad"
+bad=$(awk '!seen[$0]++' "$folder/bad" | refused)
 if [ -n "$bad" ]; then
     echo "$bad"
     exit 1
 fi
-echo "$(wc -l < "$folder/wanted") packaged files, each as its package brought it"
+echo "$(wc -l < "$folder/wanted") packaged files, each as its package brought it, and $(comm -12 "$folder/listed" "$folder/others" | wc -l) links that lead to such"

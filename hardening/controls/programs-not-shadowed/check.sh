@@ -1,34 +1,63 @@
+# What programs are found in, and what they load code from: there nothing lies but what packages brought, links to that,
+# the files of the definition, and what reviewers allowed.
 set -eu
 cd "$ROOT"
-fail() { echo "$*"; exit 1; }
-packaged=$(find usr/bin usr/sbin -xdev ! -type d -printf '%f\n' 2>/dev/null | sort -u)
-before=$(find usr/local/bin usr/local/sbin -maxdepth 1 -xdev ! -type d -printf '%f /%p\n' 2>/dev/null | sort -u || true)
-[ -n "$(find usr -xdev ! -type d 2>/dev/null | head -n 1)" ] || fail "no files in /usr: nothing to look at"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-find var/lib/dpkg/info -maxdepth 1 -type f -name '*.list' -exec cat -- {} + 2>/dev/null |
-    sed -E 's#^/(bin|sbin|lib|lib64)/#/usr/\1/#' | sort -u > "$folder/listed"
-bad=$(
-    printf '%s\n' "$before" | while read -r name path; do
-        [ -n "$name" ] || continue
-        ! printf '%s\n' "$packaged" | grep -qxF -e "$name" || echo "$path: stands before the packaged $name"
-    done
-    find etc/alternatives -maxdepth 1 -type l -printf '%p %l\n' 2>/dev/null | while read -r name target; do
-        case $target in
-            /usr/local/* | /tmp/* | /var/* | /home/* | /root/* | /opt/* | /srv/* | /dev/* | /run/* | */../* | [!/]*) echo "/$name: leads to $target, which no package brought" ;;
-        esac
-    done
-    find usr/bin usr/sbin -xdev ! -type d -printf '/%p\n' 2>/dev/null | sort -u | comm -23 - "$folder/listed" | while IFS= read -r file; do
-        # What maintainer scripts make: links to what is packaged, in /etc/alternatives or beside it.
-        if [ -L ".$file" ]; then
-            case $(readlink -- ".$file") in /etc/alternatives/*/* | [!/]*/*) ;; /etc/alternatives/* | [!/]*) continue ;; esac
-        fi
-        echo "$file: no package brought it"
-    done
-)
-bad=$(printf '%s\n' "$bad" | while IFS= read -r line; do
-    [ -n "$line" ] || continue
-    printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "${line%%: *}" || echo "$line"
-done)
-[ -z "$bad" ] || fail "$bad"
-echo "$(printf '%s\n' "$packaged" | grep -c . || true) programs, and none of another's stands before or among them"
+packages "$folder" > "$folder/found"
+grep -q '	usr/' "$folder/tree" || { echo "no files in /usr: nothing to look at"; exit 1; }
+# Folders that come before /usr/bin in the image's PATH, and folders of the linker.
+{
+    printf '/usr/local/sbin\n/usr/local/bin\n/usr/local/games\n'
+    sed -nE 's/^   "PATH=(.*)",?$/\1/p' "$IMAGE_CONFIG" | tr ':' '\n' | sed -E '/^\/(usr\/)?s?bin\/?$/,$d'
+} > "$folder/before"
+{
+    printf '/usr/local/lib\n'
+    find etc/ld.so.conf etc/ld.so.conf.d -type f -exec grep -h '^/' {} + 2>/dev/null || true
+} > "$folder/linker"
+# The linker's cache holds names and paths between other bytes.
+[ ! -f etc/ld.so.cache ] || [ -L etc/ld.so.cache ] || tr -c '\40-\176' '\n' < etc/ld.so.cache | grep / > "$folder/cache" || true
+: >> "$folder/cache"
+awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v before="$folder/before" -v linker="$folder/linker" \
+    -v cache="$folder/cache" "$follow"'
+    FILENAME == own { declared[$0] = 1; next }
+    FILENAME == before { sub(/\/$/, ""); first[end($0)] = 1; next }
+    FILENAME == linker { libraries[end($0)] = 1; next }
+    FILENAME == cache {
+        path = $0; sub(/^[^\/]*/, "", path); path = end(path)
+        if (!($0 ~ /^\// && brought(path)) && !(path in declared)) print "/" path ": the cache of the linker names it, and no package brought it"
+        next
+    }
+    function reason(path, place, name,    parts) {
+        # What Python makes of a packaged module when its package is configured.
+        if (place ~ /\/__pycache__$/ && name ~ /\.cpython-[0-9]+(\.opt-[12])?\.pyc$/ && split(name, parts, ".") &&
+            (substr(place, 1, length(place) - 11) parts[1] ".py") in listed) return ""
+        if (path ~ /^(usr\/)?(bin|sbin|games|lib|lib32|lib64|libx32|libexec)\//) return "no package brought it"
+        if (path ~ /^usr\/share\/[^\/]+\// && (split(path, parts, "/") && "usr/share/" parts[3] in listed)) return "no package brought it"
+        if (path ~ /^etc\/alternatives\//) return "leads to /" end(path) ", which no package brought"
+        sub(/\/(glibc-hwcaps\/[^\/]+|tls|haswell|x86_64|avx512_1)$/, "", place)
+        if (place in libraries && name ~ /\.so(\.|$)/) return "is a library that no package brought"
+        if (path ~ code) return "is loaded as code, and no package brought it"
+    }
+    END {
+        code = "^usr/local/(lib/python3[^/]*/dist-packages|(lib|share)/([^/]+/)?perl[^/]*|lib/site_perl|lib/site_ruby|(lib|share)/lua|share/nodejs|lib/nodejs|share/php|lib/php|lib/R|share/guile|share/tcltk)/" \
+            "|^etc/(perl|python3[^/]*|gdb|lua|emacs/site-start\\.d|vim)/" \
+            "|(^|/)(\\.local/lib/python3[^/]*/site-packages|\\.node_modules|\\.node_libraries)/"
+        for (path in there) {
+            if (there[path] == "d") continue
+            name = path; sub(/^.*\//, "", name); place = substr(path, 1, length(path) - length(name) - 1)
+            programs += path ~ /^usr\/s?bin\// && path in listed
+            if (place in first && (("usr/bin/" name) in there && end("usr/bin/" name) != end(path) || ("usr/sbin/" name) in there && end("usr/sbin/" name) != end(path)))
+                print "/" path ": stands before the packaged " name
+            if (path in listed || path in declared || (path in link && brought(path))) continue
+            if (why = reason(path, place, name)) print "/" path ": " why
+        }
+        print programs + 0 > (tree ".programs")
+    }' "$folder/tree" "$folder/listed" "$folder/declared" "$folder/before" "$folder/linker" "$folder/cache" >> "$folder/found"
+bad=$(sort -u "$folder/found" | PARAM_ALLOW="$PARAM_ALLOW
+$PARAM_EXPECTED" refused)
+if [ -n "$bad" ]; then
+    echo "$bad"
+    exit 1
+fi
+echo "$(cat "$folder/tree.programs") packaged programs; nothing else stands before them, or lies where programs load code from"

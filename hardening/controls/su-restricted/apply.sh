@@ -9,5 +9,5 @@ if ! grep -q "^$PARAM_GROUP:" etc/group; then
 fi
 line="auth required pam_wheel.so use_uid group=$PARAM_GROUP"
 [ "$(grep -E '^auth[[:space:]]' etc/pam.d/su | sed -n 2p)" != "$line" ] || exit 0
-new=$(awk -v line="$line" '/^auth[ \t].*pam_wheel\.so/ {next} {print} /^auth[ \t].*pam_rootok\.so/ {print line}' etc/pam.d/su)
-printf '%s\n' "$new" > etc/pam.d/su
+new=$(awk -v line="$line" '/^auth[ \t].*pam_wheel\.so/ {next} {print} /^auth[ \t].*pam_rootok\.so/ {print line}' etc/pam.d/su && echo .)
+printf %s "${new%.}" > etc/pam.d/su
