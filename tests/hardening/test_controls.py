@@ -115,7 +115,7 @@ ORDINARY = {
     "an index with TLS": (
         'printf "[global]\nindex-url = https://pypi.example.com/simple\n# trusted-host = x\n" > "$ROOT/etc/pip.conf"'
     ),
-    "a public key": """printf '%s\\n' '-----BEGIN PUBLIC KEY-----' MIGHAgEAMBMGByqGSM49AgEGCCqG > "$ROOT/opt/key.pem" """,
+    "a public key": """printf '%s\\n' '-----BEGIN PUBLIC KEY-----' MIGHAgEAMBMGBy > "$ROOT/opt/key.pem" """,
     "settings of docker without a login": """echo '{"auths": {"registry.example": {}}}' > "$ROOT/opt/config.json" """,
 }
 ORDINARY_FACTS = replace(

@@ -15,9 +15,11 @@ grep -q '	usr/' "$folder/tree" || { echo "no files in /usr: nothing to look at";
     printf '/usr/local/lib\n'
     find etc/ld.so.conf etc/ld.so.conf.d -type f -exec grep -h '^/' {} + 2>/dev/null || true
 } > "$folder/linker"
-# The linker's cache holds names and paths between other bytes.
-[ ! -f etc/ld.so.cache ] || [ -L etc/ld.so.cache ] || tr -c '\40-\176' '\n' < etc/ld.so.cache | grep / > "$folder/cache" || true
-: >> "$folder/cache"
+# The linker's cache holds names and paths between other bytes; other caches name modules among other words.
+{
+    [ ! -f etc/ld.so.cache ] || [ -L etc/ld.so.cache ] || tr -c '\40-\176' '\n' < etc/ld.so.cache | grep / || true
+    find usr/lib -xdev -type f \( -name loaders.cache -o -name immodules.cache -o -name giomodule.cache \) -exec cat -- {} + | tr ' "' '\n' | grep '^/' || true
+} > "$folder/cache"
 awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v before="$folder/before" -v linker="$folder/linker" \
     -v cache="$folder/cache" "$follow"'
     FILENAME == own { declared[$0] = 1; next }
@@ -25,7 +27,7 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
     FILENAME == linker { libraries[end($0)] = 1; next }
     FILENAME == cache {
         path = $0; sub(/^[^\/]*/, "", path); path = end(path)
-        if (!($0 ~ /^\// && brought(path)) && !(path in declared)) print "/" path ": the cache of the linker names it, and no package brought it"
+        if (!($0 ~ /^\// && brought(path)) && !(path in declared)) print "/" path ": a cache of libraries names it, and no package brought it"
         next
     }
     function reason(path, place, name,    parts) {
