@@ -16,6 +16,7 @@ from hardening.model import Enforcement, Waiver
 from hardening.policy import RunningRules
 
 STARTS = "container-starts"
+OFFERED = "packages-offered"
 TITLES = {
     "boot-completed": "The machine boots to its default target",
     "boot-failed-units": "No unit has failed after the boot",
@@ -23,6 +24,7 @@ TITLES = {
     "boot-cloud-init": "cloud-init ends without an error",
     "boot-second": "A second boot is as good, and what makes a machine itself is made once for each",
     STARTS: "The container gets healthy as it is shipped",
+    OFFERED: "An archive offers each package of the upstream base in that version, or in a newer one",
 }
 # Goldsmith's own rules, beside controls, findings and benchmarks.
 RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)

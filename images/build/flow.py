@@ -18,7 +18,7 @@ from hardening.foundation.errors import ContentError, GoldsmithError, OutsideErr
 from hardening.foundation.process import threads
 from hardening.foundation.timing import Steps, collected, in_all, step
 from hardening.render import Overlay
-from hardening.waivers import STARTS, TITLES, about_check, how_to_ask
+from hardening.waivers import OFFERED, STARTS, TITLES, about_check, how_to_ask
 from images.artifact import Artifact
 from images.boot import Level
 from images.build import build as build_image
@@ -35,7 +35,7 @@ from images.registry.answers import NotFoundError
 from images.registry.channel_documents import ChannelDocuments
 from images.release.revocations import revoked_base
 from images.scan.judge import judge, only_check, refusal, without_judges
-from images.scan.verify import console_log, refusals, verify, waived
+from images.scan.verify import console_log, offered, refusals, verify, waived
 from images.store.files import room_on
 from images.store.oci import Store
 from images.trust.channel_document import UnreadChannelsError
@@ -161,6 +161,7 @@ class _Builder:
                     built = build_image(replace(job, mounts=bool(possible)))
                 say(f"{name}: verifying {len(job.overlay.checks)} controls")
                 checks = _verify(job, built, job.overlay)
+            checks += offered(self.planner.not_offered(self.context.definitions[plan.name]))
             return self._record(plan, job, built, checks)
 
     def _make_newest(self, artifact: Artifact) -> None:
@@ -236,6 +237,10 @@ class _Builder:
             why = "see its output"
             if "Read-only file system" in refused[0].evidence:
                 why = "its root is read-only; `tmpfs` in image.toml, which no base passes on, names where it may write"
+        elif first == OFFERED:
+            why = (
+                "name the archive that has them in packages.extra_sources of goldsmith.toml, or build on another image"
+            )
         elif first in TITLES:
             why = f"{console_log(self.context.store, name)} has the machine's output"
         asking = how_to_ask(

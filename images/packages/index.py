@@ -22,6 +22,7 @@ from hardening.foundation.locks import only_one
 from hardening.foundation.process import NETWORK, Completed, failed, run
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
+from images.advisories import is_before
 from images.artifact import Package
 from images.model import Bootstrap
 from images.packages import aptroot, debian, pool
@@ -101,6 +102,24 @@ class PackageIndex:
                 return debian.candidates(apt(["apt-cache", "policy", "--", *asked], (0,)).stdout)
 
         return self._told("candidates", bootstrap, asked, ask) if asked else {}
+
+    def newest(self, bootstrap: Bootstrap, names: Iterable[str]) -> dict[str, str]:
+        """Name → the newest version that any source offers; those without any are left out.
+
+        Kept for this state of the index.
+        """
+        asked = sorted(set(names))
+
+        def ask() -> dict[str, str]:
+            with self._apt(bootstrap) as apt:
+                shown = apt(["apt-cache", "madison", "--", *asked], (0,)).stdout
+            offered = dict[str, str]()
+            for name, version, _ in debian.listed(shown):
+                if name not in offered or is_before(offered[name], version):
+                    offered[name] = version
+            return offered
+
+        return self._told("newest", bootstrap, asked, ask) if asked else {}
 
     def upgrades(self, bootstrap: Bootstrap, status: str) -> dict[str, tuple[str, str, bool]]:
         """Name → (installed, newer, whether it is kept back), by apt's solver over a system with that dpkg status.

@@ -22,7 +22,7 @@ from images.context import Context
 from images.model import Base, Bootstrap
 from images.plan.build_plan import BuildPlan, decide, inputs_of, order, with_ancestors
 from images.plan.cooldown import TAG, Offer, Sights, Waiting, until, waiting
-from images.plan.upstream import Upstream
+from images.plan.upstream import Upstream, not_offered
 from images.plan.validate import DefinitionValidator
 
 if TYPE_CHECKING:
@@ -122,6 +122,18 @@ class Planner:
         """What `loaded` and all that it stands on are built on in the end: a bootstrap, or an upstream image."""
         base = loaded.definition.base
         return self._lowest(self.context.definitions[base.golden]) if base.golden else base
+
+    def not_offered(self, loaded: LoadedDefinition) -> tuple[str, ...]:
+        """What no archive offers of the packages of the upstream image below `loaded`, each with the reason."""
+        image = self._lowest(loaded).image
+        if not image:
+            return ()
+        index, bootstrap, packages = self.context.index, self.bootstrap(loaded), self.upstream.packages(image)
+        names = [one.name for one in packages]
+        if not not_offered(packages, index.newest(bootstrap, names)):
+            return ()
+        index.refresh(bootstrap)  # the image may be newer than the index
+        return not_offered(packages, index.newest(bootstrap, names))
 
     @cached_property
     def upstream(self) -> Upstream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from hardening.foundation.wording import matching
+from images.advisories import is_before
 from images.artifact import Package
 from images.documents import from_json, to_json
 from images.model import Bootstrap
@@ -236,6 +237,19 @@ class Upstream:
                 found = Texts(layers.small_text(tree, tree / OS_RELEASE), dpkg_status(tree))
             write_atomically(kept, json.dumps(to_json(found)))
         return from_json(Texts, json.loads(kept.read_bytes()))
+
+
+def not_offered(packages: Iterable[Package], newest: Mapping[str, str]) -> tuple[str, ...]:
+    """The packages, each with the reason, that no archive can have had: `newest` is what it offers, by name.
+
+    An older version was offered before. Pure.
+    """
+    return tuple(
+        f"{one.name} {one.version}: "
+        + (f"newer than {newest[one.name]}, the newest that is offered" if one.name in newest else "not offered at all")
+        for one in packages
+        if one.name not in newest or is_before(newest[one.name], one.version)
+    )
 
 
 def _load(file: Path) -> LockFile:

@@ -31,7 +31,7 @@ from images.plan.planner import Planner
 from images.scan import chosen
 from images.scan.base import ScanTarget
 from images.scan.flow import FeedsOnce, ScanResult, at_best, scan, unchanged
-from images.scan.verify import changed_checks, enforced_by, facts_of, verify, without_result
+from images.scan.verify import changed_checks, enforced_by, facts_of, offered, verify, without_result
 
 ANSWERS = (Outcome.PASS, Outcome.FAIL, Outcome.NOT_APPLICABLE)
 TRIAL = "./goldsmith {} {} --policy demo, or ./goldsmith demo"
@@ -122,9 +122,10 @@ def _verified(
     context: Context, artifact: Artifact, overlay: Overlay, level: Level = Level.RELEASE
 ) -> tuple[CheckResult, ...]:
     """The results of the overlay's checks over a stored image."""
-    definition = context.definitions[artifact.name].definition
+    loaded = context.definitions[artifact.name]
+    definition, strange = loaded.definition, Planner(context).not_offered(loaded)
     with unpacked(context, artifact.digest) as (work, tree):
-        return verify(
+        return *offered(strange), *verify(
             definition, overlay, tree=tree, digest=artifact.digest, store=context.store, work=work,
             docker_host="" if definition.is_machine else context.build_host(),
             declared=context.declared(artifact.name), level=level,

@@ -19,7 +19,7 @@ from hardening.foundation.timing import step
 from hardening.gate import enforced_as
 from hardening.model import Enforcement, Waiver
 from hardening.render import Overlay
-from hardening.waivers import STARTS, about_check, waived_by
+from hardening.waivers import OFFERED, STARTS, about_check, waived_by
 from images.boot import Level, boot, merge_live
 from images.boot.observations import own_result
 from images.build.workspace import TRIAL, WORK_LABEL
@@ -92,6 +92,11 @@ def verify(
     with step("checks"):
         results = run_checks(overlay, tree, facts_of(definition, config, tried.smoke, declared))
     return every([*results, *tried.starts], overlay)
+
+
+def offered(strange: Sequence[str]) -> tuple[CheckResult, ...]:
+    """The result of `Planner.not_offered`; none where nothing is strange. Pure."""
+    return (own_result(OFFERED, Outcome.FAIL, "\n".join(strange)),) if strange else ()
 
 
 def console_log(store: Store, name: str) -> Path:

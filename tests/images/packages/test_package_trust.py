@@ -10,11 +10,15 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Packages, Settings
 from images.artifact import Package
 from images.build import build
+from images.catalog import LoadedDefinition
+from images.context import Context
 from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
 from images.packages.pool import write_repository
+from images.plan.planner import Planner
 from images.plan.upstream import LOCK, Pin, Upstream, render_lock
+from images.scan.verify import offered, refusals
 from images.store import layers
 from images.store.oci import Store
 from tests.support.archive import Archive
@@ -117,6 +121,33 @@ def test_one_base_image_says_nothing_of_anothers_packages(tmp_path: Path) -> Non
         found = index.resolve(TRIXIE, ("tool",), upstream.packages(REFERENCE), digest)
         added.append([package.name for package in found])
     assert added == [["tool"], ["helper", "tool"]]
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_a_version_that_no_archive_can_have_offered_is_refused(tmp_path: Path) -> None:
+    """The version `99:9-9` would hide every vulnerability. An older one was offered before, and the index is fetched
+    again before a newer one is refused."""
+    archive = Archive(tmp_path / "archive")
+    for name, version in (("current", "2.0-1"), ("older", "2.0-1"), ("forged", "2.0-1"), ("newer", "2.0-1")):
+        archive.add(name, version)
+    archive.publish()
+    said = {"current": "2.0-1", "older": "1.9-1~deb13u1", "forged": "99:9-9", "newer": "3.0-1", "unheard": "1"}
+    status = "\n".join(installed(Package=name, Version=version, SHA256="") for name, version in said.items())
+    upstream_with(tmp_path / "root", status, tmp_path / "state")
+    packages = Packages(mirror=archive.uri, suites=("./",), keyring=archive.keyring)
+    settings = Settings(state=tmp_path / "state", content=(tmp_path / "root",), retry_for="0s", packages=packages)
+    loaded = LoadedDefinition(definition(f'base = {{ image = "{REFERENCE}" }}'), tmp_path)
+    planner = Planner(Context(settings, NOW, str, str))
+    planner.context.index.refresh(TRIXIE)
+    archive.add("newer", "3.0-1")
+    archive.publish()
+    strange = planner.not_offered(loaded)
+    assert strange == (
+        "forged 99:9-9: newer than 2.0-1, the newest that is offered",
+        "unheard 1: not offered at all",
+    )
+    assert [result.control for result in refusals(offered(strange))] == ["packages-offered"]
+    assert offered(()) == ()
 
 
 def test_a_release_name_that_is_none_is_refused(tmp_path: Path) -> None:
