@@ -24,6 +24,8 @@ from images.artifact import Release
 from images.context import Context
 from images.model import Definition
 from images.registry.login import auth_config
+from images.release.channels import point
+from images.release.stores import store_of
 from pipelines.cli import adopt as module
 from pipelines.cli.adopt import AdoptLine, OnEngine, _running, adopt, show_adopted, write_new
 from pipelines.cli.rollout import plan_roll, roll_back, roll_fleet, show_plan
@@ -353,15 +355,14 @@ def publish(context: Context, api: Any, name: str) -> Release:
     repository = context.registry.repository(name)
     nginx_image(api, "adopt-test:new", PAGE.format("new"))
     made_of = api.create_container("adopt-test:new", labels={"goldsmith-test": "1"})["Id"]
-    api.commit(made_of, repository, "stable", changes=["USER 65532:65532"])
-    sent = api.push(
-        repository, "stable", stream=True, decode=True, auth_config=auth_config(context.settings, repository)
-    )
+    api.commit(made_of, repository, "new", changes=["USER 65532:65532"])
+    sent = api.push(repository, "new", stream=True, decode=True, auth_config=auth_config(context.settings, repository))
     assert not [line for line in sent if "error" in line]
-    digest = context.registry.get(f"{repository}:stable").digest
+    digest = context.registry.get(f"{repository}:new").digest
     made = Release(name, repository, digest, digest, "", "p", "default", NOW, NOW, NOW + timedelta(days=30))
     context.ledger.record_release(made)
     sign_release(context.registry, repository, digest)
+    point(store_of(context, name), made, "stable", "promote")
     return made
 
 
