@@ -155,7 +155,9 @@ OnlyUrgent = Annotated[
 ]
 DryRun = Annotated[bool, "show what every stage would do, and do nothing"]
 DigestDryRun = Annotated[bool, "show what would be sent to whom; nothing is sent or written"]
-OnlyImages = Annotated[str, "only these images (a glob) and their bases; fleets are always checked"]
+OnlyImages = Annotated[
+    str, "only these images (globs), their bases, and fleets that become them; other fleets are checked, not rolled"
+]
 Capabilities = Annotated[str, "what it offers, with commas, such as docker,arch:amd64; default: all that is found"]
 WorkerParallel = Annotated[int, "how many flows at a time; default: the setting `parallel`"]
 Drain = Annotated[bool, "end as soon as nothing is left that it could do"]

@@ -213,4 +213,4 @@ def _why(last: Artifact | None, changes: tuple[Change, ...], pending: bool, no_c
         reasons.append("its parent has new content")
     if no_cache:
         reasons.append("--no-cache was given")
-    return tuple(reasons) or ("its content is no longer on this machine",)
+    return tuple(reasons) or ("its content is not on this machine",)

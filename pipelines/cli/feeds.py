@@ -62,8 +62,8 @@ class FeedChangeLine(Line):
 class FeedUpdateOutput(Line):
     """`feed.update`: the feeds, and what changed since the last time for the `images` that the ledger knows.
 
-    `first`: there was no data to compare with. `unknown`: the images in which the version of a package's source is not
-    known, so that not all changes are.
+    `first`: data came, and there was none before to compare it with. `unknown`: the images in which the version of a
+    package's source is not known, so that not all changes are.
     """
 
     feeds: tuple[FeedLine, ...]
@@ -71,6 +71,11 @@ class FeedUpdateOutput(Line):
     images: int
     first: bool
     unknown: tuple[str, ...]
+
+    @property
+    def compared(self) -> bool:
+        """Whether the tracker's data, by which changes are seen, is real."""
+        return any(line.name == "tracker" and line.status in ("current", "kept") for line in self.feeds)
 
 
 def update_feeds(context: Context | None = None, after: timedelta = indexed.NOW) -> FeedUpdateOutput:
@@ -145,16 +150,19 @@ def _key(name: str) -> str:
 def _changes(
     context: Context, images: Iterable[PackageList], data: dict[str, dict[str, Feed]], exploited: feeds.Exploited
 ) -> tuple[list[FeedChangeLine], bool]:
-    """What changed for the images, the same in many of them as one; and whether there was nothing to compare with."""
+    """What changed for the images, the same in many of them as one; and whether data came for the first time."""
     found: dict[tuple[FeedChange, str, str, str], set[str]] = {}
-    first = True
+    first = False
     for suite, held in by_key((image.suite, image) for image in images if image.suite).items():
         packages = tuple({package for image in held for package in image.packages})
         before, known = indexed.reported(context.settings, suite, packages)
         feed = data.get(suite, {}).get("tracker")
-        if before is None or feed is None or feed.sample:  # beside real data the sample knows next to nothing
+        if feed is None or feed.sample:  # beside real data the sample knows next to nothing
             continue
-        first, after = False, indexed.advisories(feed, suite, packages)
+        if before is None:
+            first = True
+            continue
+        after = indexed.advisories(feed, suite, packages)
         newly = frozenset[str]() if known is None else exploited.ids - known
         for image in held:
             was, now = standing(image.comparable, before), standing(image.comparable, after)
@@ -201,6 +209,8 @@ def _summary(found: FeedUpdateOutput) -> Iterator[str]:
         yield "the ledger knows no image that newer data could change anything for"
     elif found.first:
         yield f"{found.images} image(s) are known; the next feed.update that gets data tells what it changes for them"
+    elif not found.compared:
+        yield "without data of the tracker (feeds.tracker) nothing tells what changed"
     elif not found.changes:
         yield f"nothing changed for the {found.images} image(s) that the ledger knows"
     if found.unknown:
@@ -235,7 +245,7 @@ def changes_told(found: FeedUpdateOutput) -> tuple[str, str]:
     more = [f"no newer data: {', '.join(without)}"] if without else []
     more += [f"not all is known of {', '.join(found.unknown)}"] if found.unknown else []
     if not found.changes:
-        told = "there was no data to compare with" if found.first else "nothing changed"
+        told = "there was no data to compare with" if found.first or not found.compared else "nothing changed"
         told = told if found.images else "no image is known that newer data could change anything for"
         return "first" if found.first and found.images else "unchanged", "; ".join([told, *more])
     counts = Counter(line.change for line in found.changes)

@@ -221,7 +221,7 @@ class FreshnessQuestion:
         if loaded.definition.is_machine or not written:
             return known
         if not self.context.store.has(last.digest):
-            self.unasked[f"what {loaded.name} holds beside its plan"] = "its content is no longer on this machine"
+            self.unasked[f"what {loaded.name} holds beside its plan"] = "its content is not on this machine"
             return known
         try:
             found = debian.installed(self.upstream.status(last.digest))

@@ -28,6 +28,7 @@ from pipelines.cli.rollout_output import (
     heading,
     markdown,
     roll_output,
+    same_base,
     tables,
     towards,
 )
@@ -181,6 +182,8 @@ def plan_roll(
     with fleet_session(name, context) as at:
         document = plan_all(at, adopt)
         roll = roll_output(document.plan).model_copy(update={"needs_approval": needs_approval(at, None)})
+        if at.fleet.replacement.tag and not roll.steps:
+            say(same_base(at.fleet.replacement.tag))
         if output and (roll.steps or roll.groups):
             file_plan(context, document, Path(output))
         elif output:

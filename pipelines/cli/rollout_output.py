@@ -412,6 +412,11 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
     return said
 
 
+def same_base(tag: str) -> str:
+    """What `replacement.tag` does not roll."""
+    return f"replacement.tag: a newer build of {tag} on the same base is within policy, so it is not rolled"
+
+
 def towards(replacement: str, *, back: bool = False) -> str:
     """What members become, or go `back` from, with the head of its digest."""
     name, _, digest = replacement.partition("@")

@@ -96,7 +96,11 @@ class Replacement(Content):
 
     definition: Name | None = None
     channel: Literal["candidate", "stable"] = "stable"
-    tag: NonEmpty | None = Field(None, description="registry/app:1; for application images built on a golden base")
+    tag: NonEmpty | None = Field(
+        None,
+        description="registry/app:1, for application images built on a golden base: replaces what is out of policy, so "
+        "a newer build on the same base is not rolled",
+    )
     follow: TaggedReference | None = Field(
         None, description="docker.io/library/nginx:1.27; an image that others make, taken once its cooldown is over"
     )

@@ -13,7 +13,6 @@ from images.plan.locking import nightly_upstreams
 from pipelines.cli.image import publishable
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.fleet.catalog import load_fleets
-from pipelines.nightly.fleet_stage import look_at
 from pipelines.nightly.model import (
     ENDED_BADLY,
     Failure,
@@ -26,7 +25,7 @@ from pipelines.nightly.model import (
 )
 from pipelines.nightly.planning import bootstraps, plan_night, selected
 from pipelines.nightly.preflight import require_ready
-from pipelines.nightly.stages import WorldStages, ending, here, over, with_failure
+from pipelines.nightly.stages import WorldStages, ending, here, looked_at, over, with_failure
 from pipelines.nightly.summary import nothing_urgent, output, shortly
 from pipelines.promotion import earlier, earlier_text, promotion
 from pipelines.rollout.notify import unreachable
@@ -68,7 +67,13 @@ def _planned(context: Context, record: NightRecord, urgent: Sequence[str]) -> Ni
         return replace(record, after=(ended_with("image", "all", error),))
     jobs = [line for tree in plan.trees for line in _of_tree(context, tree)]
     concerned = {*urgent, *(line.name for line in jobs)} if order.urgent else set[str]()
-    after = [NightPart(tuple(jobs)), _prune(context), *_fleets(context, concerned), ending(context), *_told(context)]
+    after = [
+        NightPart(tuple(jobs)),
+        _prune(context),
+        *_fleets(context, order, concerned),
+        ending(context),
+        *_told(context),
+    ]
     return replace(record, images=plan.settled, after=tuple(after))
 
 
@@ -128,10 +133,10 @@ def _prune(context: Context) -> NightPart:
     return NightPart((_line("prune", "releases", PLANNED if not kept else "due", shortly(due) + kept),) if due else ())
 
 
-def _fleets(context: Context, images: set[str]) -> Iterator[NightPart]:
+def _fleets(context: Context, order: NightOrder, images: set[str]) -> Iterator[NightPart]:
     for name, fleet in sorted(load_fleets(context.settings.roots).items()):
         if not images or fleet.replacement.definition in images:
-            yield with_failure("fleet", name, partial(look_at, context, name))
+            yield with_failure("fleet", name, partial(looked_at, context, order, name))
 
 
 def _told(context: Context) -> Iterator[NightPart]:

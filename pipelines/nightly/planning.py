@@ -35,6 +35,7 @@ from images.release.store import ReleaseStore
 from images.release.stores import store_of
 from images.scan.judge import KnownJudge, refusal
 from pipelines.cli.image import publishable
+from pipelines.fleet.model import Fleet
 from pipelines.host.capabilities import needs_of
 from pipelines.nightly.image_stages import days_left, soaking
 from pipelines.nightly.model import (
@@ -70,6 +71,11 @@ def selected(context: Context, night: NightOrder, urgent: Sequence[str] = ()) ->
     if urgent:
         return [name for name in sound if with_ancestors([name], context.parents) & set(urgent)], []
     return sound, [name for name in names if name in context.unsound]
+
+
+def may_roll(context: Context, night: NightOrder, fleet: Fleet) -> bool:
+    """Whether a night rolls a fleet: a night of all images does, another one if it names what members become."""
+    return night.only == "all" or fleet.replacement.definition in selected(context, night)[0]
 
 
 def bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:

@@ -37,7 +37,7 @@ from pipelines.contract import NightlyLine
 from pipelines.durable.port import FencedError
 from pipelines.fleet.catalog import load_fleet, load_fleets
 from pipelines.host.capabilities import needs_of_fleet, shares
-from pipelines.nightly.fleet_stage import bring_into_policy, in_turn
+from pipelines.nightly.fleet_stage import bring_into_policy, in_turn, look_at
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
 from pipelines.nightly.model import (
     NOTHING_URGENT,
@@ -51,7 +51,7 @@ from pipelines.nightly.model import (
     ended_with,
     failed_too,
 )
-from pipelines.nightly.planning import bootstraps, plan_night, selected
+from pipelines.nightly.planning import bootstraps, may_roll, plan_night, selected
 from pipelines.nightly.port import NightStages
 from pipelines.nightly.summary import image_line, output, shortly
 from pipelines.nightly.urgency import urgent_fixes
@@ -200,7 +200,10 @@ class WorldStages(NightStages):
         """The rollout is found where an earlier process left it."""
 
         def act() -> tuple[str, str, GoldsmithError | None]:
-            line = bring_into_policy(self.at(order), name)
+            context = self.at(order)
+            if not may_roll(context, order, load_fleet(context.settings.roots, name)):
+                return looked_at(context, order, name)
+            line = bring_into_policy(context, name)
             return line.outcome, line.detail, line.refused
 
         return with_failure("fleet", name, act)
@@ -238,6 +241,14 @@ class WorldStages(NightStages):
         if not context.settings.digest.channels:
             return NightPart()
         return with_failure("digest", "channels", lambda: _digests(context.moved(clock())))
+
+
+def looked_at(context: Context, order: NightOrder, name: str) -> tuple[str, str, GoldsmithError | None]:
+    """What a night would do with a fleet, or that it does not roll it; and what is wrong with its members."""
+    outcome, detail, refused = look_at(context, name)
+    if may_roll(context, order, load_fleet(context.settings.roots, name)):
+        return outcome, detail, refused
+    return outcome, f"{detail}; not rolled: --only {order.only} does not name what its members become", refused
 
 
 def here(context: Context) -> str:

@@ -72,6 +72,7 @@ def summary(images: Sequence[ImageAnswer], lines: Sequence[NightlyLine]) -> str:
     left = told("unchanged", "refused", "failed")
     near = [f"{one.name} ({one.left.days} d)" for one in images if one.left and one.left.near]
     more = {
+        "stable moved": [part.promoted for one in images for part in one.parts if part.promoted],
         "soaking": [line.name for line in lines if (line.kind, line.status) == ("channel", "soaks")],
         "stable near its end": near,
         "waivers that end": [line.name for line in lines if (line.kind, line.status) == ("waiver", "ends")],

@@ -92,7 +92,7 @@ def test_a_machine_whose_disk_is_gone_is_built_again(fork: Goldsmith) -> None:
     [disk] = (fork.state / "disks").glob("*.raw")
     disk.unlink()
     [plan] = fork("image.plan", "debian-server", "--json").json
-    assert (plan["action"], plan["why"]) == ("build", ["its content is no longer on this machine"])
+    assert (plan["action"], plan["why"]) == ("build", ["its content is not on this machine"])
 
 
 def test_a_childs_package_is_a_layer_of_its_own_and_a_changed_control_changes_the_upper_layer_alone(

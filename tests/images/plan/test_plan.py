@@ -117,4 +117,4 @@ def test_no_cache_builds_what_is_known() -> None:
 
 def test_lost_content_is_built_again() -> None:
     """A ledger line whose content is gone is no reason to skip."""
-    assert plan(inputs()).why == ("its content is no longer on this machine",)
+    assert plan(inputs()).why == ("its content is not on this machine",)

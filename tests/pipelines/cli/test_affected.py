@@ -21,7 +21,7 @@ from images.feeds import DIRECTORIES, indexed
 from images.ledger import FleetCheck, Move, ScanRecord, tables
 from images.scan import MORE, sandbox
 from pipelines.cli.affected import show_affected, who_is_affected
-from pipelines.cli.feeds import FeedUpdateOutput, show_update, update_feeds
+from pipelines.cli.feeds import FeedUpdateOutput, changes_told, show_update, update_feeds
 from pipelines.nightly.stages import WorldStages
 from pipelines.nightly.urgency import urgent_fixes
 from tests.support.nights import order_of
@@ -393,6 +393,18 @@ def test_its_table_fits_eighty_columns(context: Context, data: Path, capsys: pyt
 
 def updated(context: Context) -> FeedUpdateOutput:
     return update_feeds(context)
+
+
+def test_without_data_of_the_tracker_no_update_is_the_first(
+    context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Night after night would say so; nor is it said that nothing changed, which nobody knows."""
+    found = updated(with_feeds(context, tracker="none"))
+    assert (found.first, changes_told(found)) == (False, ("unchanged", "there was no data to compare with"))
+    show_update(found, as_json=False)
+    assert "without data of the tracker (feeds.tracker) nothing tells what changed" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_an_update_tells_what_newer_data_changes_the_exploited_ones_first(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.console import out
+from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement
 from pipelines.cli.check_output import member_lines
 from pipelines.cli.rollout import show_members, show_roll
@@ -20,6 +22,7 @@ from pipelines.cli.rollout_output import (
     heading,
     markdown,
     roll_output,
+    same_base,
     tables,
     wave_rows,
 )
@@ -353,3 +356,10 @@ def test_members_out_of_policy_come_first_and_what_they_share_stands_once(capsys
     assert lines[5] == "web-3, web-4, web-5:"
     assert sum("it is expired" in line for line in lines) == 1
     assert lines[-1] == "3 member(s) within policy; --all lists them"
+
+
+def test_a_plan_of_a_tag_says_that_newer_builds_on_the_same_base_are_not_rolled() -> None:
+    """Its schema says so to whoever writes the file."""
+    assert "a newer build of r/app:1 on the same base is within policy, so it is not rolled" in same_base("r/app:1")
+    schema = json.loads((ROOT / "docs/schemas/content/fleet.json").read_text())
+    assert "same base is not rolled" in schema["$defs"]["Replacement"]["properties"]["tag"]["description"]

@@ -107,6 +107,13 @@ def test_a_stable_release_near_its_end_is_told_also_where_all_went_well() -> Non
     assert night.summary.endswith("stable near its end: manual (2 d), over (-1 d)")
 
 
+def test_a_night_that_moves_stable_says_so() -> None:
+    """Fleets follow that channel, so people must read which images moved."""
+    moved = ImageAnswer("web", "unchanged", parts=(NightPart(promoted="web"),))
+    night = output(NightRecord(ORDER, (), (moved, ImageAnswer("db", "unchanged")), (), ORDER.started_at))
+    assert night.summary == "nothing built, nothing published, 2 unchanged; fleets: none; stable moved: web"
+
+
 @pytest.mark.parametrize("error", [RefusedError("no", hint="why", evidence="told"), OutsideError("away")])
 def test_a_failure_is_the_same_after_it_was_data(error: RefusedError | OutsideError) -> None:
     """Its class, its words and its exit code."""

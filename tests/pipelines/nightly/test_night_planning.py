@@ -279,3 +279,30 @@ def test_a_night_names_nothing_as_over_that_pruning_would_keep(tmp_path: Path) -
     ledger.revoke(third, "a hole", made[-1].published_at)
     assert named(0) == [first, second, third]
     ledger.close()
+
+
+def test_a_night_of_some_images_rolls_only_fleets_that_become_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others are looked at, and their line says why they are not rolled; what becomes an image of others is one."""
+    folder = tmp_path / "content/pipelines/fleets"
+    folder.mkdir(parents=True)
+    head = 'title = "t"\nowner = "o"\nkind = "docker"\npolicy = "demo"\nselector = {{ app = "{0}" }}\n'
+    replacements = {
+        "web": 'definition = "nginx-unprivileged"', "base": 'definition = "debian-base"', "app": 'tag = "r/app:1"'
+    }  # fmt: skip
+    for name, to in replacements.items():
+        (folder / f"{name}.toml").write_text(f"{head.format(name)}replacement = {{ {to} }}\n")
+    settings = Settings(state=tmp_path, content=(tmp_path / "content",), judging=Judging(roots=(tmp_path / "content",)))
+    context, rolled = Context(settings, NIGHT, str, str), list[str]()
+    line = SimpleNamespace(outcome="planned", detail="1 of 1 out of policy", refused=None)
+    monkeypatch.setattr("pipelines.nightly.stages.bring_into_policy", lambda _, name: rolled.append(name) or line)
+    monkeypatch.setattr("pipelines.nightly.stages.look_at", lambda *_: ("planned", "1 of 1 out of policy", None))
+    world = WorldStages(context)
+    nights = {"all": ["app", "base", "web"], "nginx-*": ["web"], "debian-base nginx-unprivileged": ["base", "web"]}
+    for only, expected in nights.items():
+        told = {name: world.fleet(NightOrder(only, NIGHT, only), name).lines[0].detail for name in sorted(replacements)}
+        assert rolled == expected, only
+        left = {name for name, detail in told.items() if f"; not rolled: --only {only} does not name" in detail}
+        assert left == replacements.keys() - {*expected}
+        rolled.clear()
