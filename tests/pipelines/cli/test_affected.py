@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select, update
 
 from hardening.findings import Finding, FindingKind
+from hardening.foundation import confinement
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Enforcement, Severity
@@ -19,7 +20,7 @@ from images.artifact import Artifact, Package, Release
 from images.context import Context
 from images.feeds import DIRECTORIES, indexed
 from images.ledger import FleetCheck, Move, ScanRecord, tables
-from images.scan import MORE, sandbox
+from images.scan import MORE
 from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.feeds import FeedUpdateOutput, changes_told, show_update, update_feeds
 from pipelines.nightly.stages import WorldStages
@@ -373,7 +374,7 @@ def test_what_publish_refuses_by_answers_where_the_tracker_does_not_know_it(
 
 def test_no_scanner_is_started(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ledger and feed know it all."""
-    monkeypatch.setattr(sandbox, "run", lambda *_, **__: pytest.fail("a program was run"))
+    monkeypatch.setattr(confinement, "run", lambda *_, **__: pytest.fail("a program was run"))
     assert asked(context)
 
 
