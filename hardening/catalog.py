@@ -15,7 +15,7 @@ from hardening.foundation.hashing import digest
 from hardening.model import Cases, Control, LoadedControl, Profile, ProfileEntry, Waiver
 
 if TYPE_CHECKING:
-    from hardening.foundation.settings import Judging
+    from hardening.foundation.settings import Judging, Settings
     from hardening.policy import Policy
 
 
@@ -95,6 +95,21 @@ def policy_digest(roots: Sequence[Path], name: str) -> str:
     return digest(find_content(roots, "hardening/policies", "*.toml")[name].read_bytes())
 
 
+def judging_roots(settings: Settings) -> tuple[Path, ...]:
+    """Those of the content roots that may judge, in whatever revision they are."""
+    given = settings.over(()).roots
+    judging = _judging_among(given, settings.judging)
+    return tuple(root for root, own in zip(settings.roots, given, strict=False) if own in judging)
+
+
+def _judging_among(roots: Sequence[Path], judging: Judging) -> tuple[Path, ...]:
+    """The first root, which is the checkout, and those that `[judging]` names."""
+    from hardening.foundation.settings import ROOT
+
+    named = {(ROOT / root).resolve() for root in judging.roots}
+    return (*roots[:1], *(root for root in roots[1:] if root.resolve() in named))
+
+
 def require_judging(roots: Sequence[Path], judging: Judging) -> None:
     """Raise ContentError where `[judging]` names a policy that is not there."""
     from hardening.foundation.settings import place_of
@@ -132,10 +147,35 @@ def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, toda
             "registry of its own, set "
             f'policies = ["{name}"] and floor = "" under [judging] in goldsmith.toml, and give --policy {name}',
         )
-    floor = load_policy(roots, judging.floor) if judging.floor else None
-    if weak := weaknesses(load_policy(roots, name), floor, today):
+    policy, floor = load_policy(roots, name), load_policy(roots, judging.floor) if judging.floor else None
+    profiles = required_profiles(_judging_among(roots, judging), *filter(None, (policy, floor)))
+    if weak := weaknesses(policy, floor, today, profiles):
         than = f"weaker than the policy {floor.name}, which is judging.floor" if floor else "too weak to publish with"
         raise RefusedError(f"the policy {name} is {than}", evidence="\n".join(weak), hint=f"see {file}")
+
+
+def required_profiles(judging: Sequence[Path], *policies: Policy) -> dict[str, Profile]:
+    """The profiles that policies require, by name, from the content roots that may judge. Raises ContentError."""
+    return {
+        profile.name: profile
+        for policy in policies
+        for kind in type(policy.image.controls).model_fields
+        if (profile := required_profile(judging, policy, kind))
+    }
+
+
+def required_profile(judging: Sequence[Path], policy: Policy, kind: str) -> Profile | None:
+    """The profile that a policy requires of images of a kind, if any, from the content roots that may judge.
+
+    Raises ContentError where it, or one that it extends, stands in none of them.
+    """
+    name, where = getattr(policy.image.controls, kind), f"hardening/policies/{policy.name}.toml"
+    try:
+        return load_profile(judging, name) if name else None
+    except ContentError as error:
+        file, key = (error.file, error.key) if error.file else (where, f"image.controls.{kind}")
+        hint = "it, and all that it extends, must stand in this checkout or in a root of judging.roots"
+        raise ContentError(error.message, file=file, key=key, hint=hint) from None
 
 
 def load_waivers(roots: Sequence[Path]) -> tuple[Waiver, ...]:

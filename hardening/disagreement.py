@@ -88,13 +88,16 @@ def compared(reports: Sequence[ScanReport]) -> list[ScanReport]:
 def summary(reports: Sequence[ScanReport], found: Sequence[Disagreement]) -> str:
     """The disagreements in a line: how many, and how many of each cause."""
     looked = len(compared(reports))
+    unread = [{name for name, _ in report.beyond} for report in compared(reports)]
+    names = ", ".join(sorted(set.intersection(*unread))) if unread else ""
+    common = f"; none of them evaluated {names}" if names else ""
     if looked < 2:  # noqa: PLR2004 - one alone has nobody to disagree with
         return f"{'one scanner' if looked else 'no scanner'} evaluated vulnerabilities: there is nothing to compare"
     if not found:
-        return f"the {looked} scanners of vulnerabilities agree"
+        return f"the {looked} scanners of vulnerabilities agree{common}"
     counted = Counter(one.cause for one in found)
     causes = ", ".join(f"{counted[cause]} {cause}" for cause in DisagreementCause if counted[cause])
-    return f"scanners disagree on {len(found)}: {causes}"
+    return f"scanners disagree on {len(found)}: {causes}{common}"
 
 
 def _about(opinions: Opinions, first: Finding, waived: str) -> Iterator[Disagreement]:

@@ -177,6 +177,9 @@ def _shared(counting: Sequence[ScanReport]) -> str:
     return f"; {' and '.join(named)} count as one: both read {ORIGINS[named[0]]}" if len(named) > 1 else ""
 
 
+NONE_RAN = "none ran"
+
+
 def silence(rule: Judges, reports: Sequence[ScanReport], now: datetime) -> str:
     """Of each vulnerability scanner that does not count, why; an engine's forms with one reason together. Those for
     other kinds of images only where there is no one else.
@@ -186,7 +189,34 @@ def silence(rule: Judges, reports: Sequence[ScanReport], now: datetime) -> str:
     for report in [one for one in asked if one.outcome is not Outcome.NOT_APPLICABLE] or asked:
         if why := why_not(rule, report, now):
             silent.setdefault((engine(report), why), []).append(report.scanner)
-    return "; ".join(f"{', '.join(names)}: {why}" for (_, why), names in silent.items()) or "none ran"
+    return "; ".join(f"{', '.join(names)}: {why}" for (_, why), names in silent.items()) or NONE_RAN
+
+
+UNCOVERED = "uncovered-"
+ECOSYSTEMS = (
+    "cargo", "cocoapods", "composer", "conan", "conda", "cran", "dart", "gem", "generic", "github", "golang", "hackage",
+    "hex", "maven", "npm", "nuget", "pub", "pypi", "rpm", "apk", "swift",
+)  # fmt: skip
+"""Ecosystems of packages, as package URLs name them, that a waiver can be about; all others are `other`."""
+
+
+def uncovered(rule: Judges, subject: str, reports: Sequence[ScanReport], now: datetime) -> Iterator[Reason]:
+    """One reason for each ecosystem with packages that none of the scanners which count evaluated."""
+    counting = [report for report in reports if counts(rule, report, now)]
+    common = set.intersection(*({name for name, _ in report.beyond} for report in counting)) if counting else set()
+    evaluated = ", ".join(f"{report.scanner} evaluated {' and '.join(report.ecosystems)}" for report in counting)
+    others = silence(rule, reports, now)
+    for name, packages in sorted(dict(counting[0].beyond).items()) if common else ():
+        if name in common:
+            what = f"no scanner that counts evaluated the image's {name} packages: {packages}; {evaluated}"
+            what += f"; {others}" if others != NONE_RAN else ""
+            why = "what nobody looked for is not found: such packages look as if they had no vulnerability"
+            todo = (
+                f"set feeds.trivy in goldsmith.toml to its database (docs/feeds.md), or name a scanner in `scanners` "
+                f"that reads {name}; or leave these packages out, or install them from the distribution"
+            )
+            rule_name = f"{UNCOVERED}{name if name in ECOSYSTEMS else 'other'}"
+            yield Reason(rule_name, subject, rule.uncovered, what, why, todo)
 
 
 def _judges_todo(sample: bool) -> str:

@@ -132,6 +132,8 @@ class ScanReport:
     `sample`: judged by the small sample of advisories that ships, which only a policy that says so may count.
     `profile`: of a benchmark, which list of rules it measured by; every one that is broken is a finding.
     `ignores`: what it never reports: ecosystems other than the operating system's (`languages`), statuses (`no-dsa`).
+    `ecosystems`: those of the bill of materials that it evaluated (deb, npm, pypi, …); `beyond`: the others, each with
+    the packages in it that the distribution did not bring.
     `reproduced`: how many of the evaluated packages somebody else built again to the same bytes.
     """
 
@@ -148,6 +150,8 @@ class ScanReport:
     profile: str = ""
     ignores: tuple[str, ...] = ()
     reproduced: int | None = None
+    ecosystems: tuple[str, ...] = ()
+    beyond: tuple[tuple[str, str], ...] = ()
 
     @property
     def score(self) -> float | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from hardening import evaluation
-from hardening.evaluation import counts, judges, outdated, unread
+from hardening.evaluation import counts, judges, outdated, uncovered, unread
 from hardening.findings import (
     BaseImage,
     CheckResult,
@@ -54,6 +54,7 @@ def judge_image(
     rules, unchecked = policy.image, list(_unchecked(subject, checks))
     own = [
         *judges(rules.judges, subject, reports, now),
+        *uncovered(rules.judges, subject, reports, now),
         *unchecked,
         *_windowless(policy),
         *_silent(policy, subject, reports),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from fnmatch import translate
 from functools import cached_property, lru_cache
 from itertools import product
+from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -17,7 +18,7 @@ from hardening.findings import Reason
 from hardening.foundation.content import Content
 from hardening.foundation.durations import Duration, shown
 from hardening.foundation.wording import matching
-from hardening.model import LENIENT_FIRST, WORST_FIRST, Enforcement, Name, NonEmpty, Severity
+from hardening.model import LENIENT_FIRST, WORST_FIRST, Enforcement, Name, NonEmpty, Profile, ProfileEntry, Severity
 from hardening.trust import Trust, less_trust
 
 
@@ -131,6 +132,10 @@ class Judges(Rule):
     accept_sample: bool = Field(
         False, description="true: the sample of advisories that ships counts, whatever its age; for trying out only"
     )
+    uncovered: Enforcement = Field(
+        Enforcement.ENFORCE,
+        description="packages of an ecosystem (npm, pypi, …) that no scanner which counts evaluated",
+    )
 
 
 class Explanation(Content):
@@ -165,9 +170,24 @@ class Reproduced(Rule):
     minimum_percent: Annotated[float, Field(ge=0, le=100)]
 
 
+ProfileName = Annotated[str, matching(r"^([a-z0-9][a-z0-9-]*)?$", "the name of a profile; empty: none")]
+
+
+class RequiredProfiles(Content):
+    """The profile that an image of each kind must hold, whatever profile its definition has; empty: none.
+
+    Only this checkout and the content roots of `judging.roots` say what is in it: controls, scripts and params.
+    """
+
+    container: ProfileName = "container-base"
+    static: ProfileName = Field("container-static", description="for containers of the bootstrap variant `static`")
+    machine: ProfileName = "machine-base"
+
+
 class ImageRules(Content):
     """What an image must satisfy to be published."""
 
+    controls: RequiredProfiles = RequiredProfiles()
     judges: Judges = Judges()
     vulnerabilities: tuple[FixWindow, ...] = ()
     unfixed: Rule = Field(Rule(enforcement=Enforcement.AUDIT), description="vulnerabilities without a fixed version")
@@ -281,23 +301,30 @@ def _on(part: Rules, day: date) -> Rules:
     then = {
         name: tuple(rule.on(day) for rule in value) if isinstance(value, tuple) else value.on(day)
         for name, value in named.items()
-        if value is not None
+        if isinstance(value, tuple | Rule)
     }
     return part.model_copy(update=then)
 
 
-def weaknesses(policy: Policy, floor: Policy | None, today: date = date.min) -> tuple[str, ...]:
+def weaknesses(
+    policy: Policy, floor: Policy | None, today: date = date.min, profiles: Mapping[str, Profile] = MappingProxyType({})
+) -> tuple[str, ...]:
     """In what `policy` is weaker than `floor`, a line for each field; and that it has no window, where it has none.
+    `profiles` has those that the two require, by name.
 
     Compared as both are on `today`, and on each later day on which a rule of either begins: a day that has passed
     weakens nothing any more. Equal or stricter everywhere, from today on: none.
     """
     days = {today, *policy.days, *(floor.days if floor else ())}
+    days |= {stage.from_date for one in profiles.values() for entry in one.controls for stage in entry.stages}
     found = (
         line
         for day in sorted(days)
         if day >= today
-        for line in _weaker(policy.on(day), floor.on(day) if floor else None)
+        for line in (
+            *_weaker(policy.on(day), floor.on(day) if floor else None),
+            *(_controls(policy.image.controls, floor.image.controls, profiles, day) if floor else ()),
+        )
     )
     return tuple(dict.fromkeys(found))
 
@@ -319,6 +346,28 @@ def _image(ours: ImageRules, floor: ImageRules) -> Iterator[str]:
     yield from _reproduced(ours.reproduced, floor.reproduced)
 
 
+def _controls(
+    ours: RequiredProfiles, floor: RequiredProfiles, profiles: Mapping[str, Profile], day: date
+) -> Iterator[str]:
+    """Of each kind, the controls of the floor's profile that ours lacks, asks with other params, or enforces less."""
+    for kind in RequiredProfiles.model_fields:
+        mine, wanted = getattr(ours, kind), getattr(floor, kind)
+        if wanted and mine != wanted:
+            own = {entry.control: entry for entry in profiles[mine].controls} if mine in profiles else {}
+            asked = profiles[wanted].controls if own else ()
+            if not own:
+                yield f"image.controls.{kind}: {mine or 'none'}, but the floor requires {wanted}"
+            for entry in asked:
+                if differs := _laxer(own.get(entry.control), entry, day):
+                    yield f"image.controls.{kind}: {mine} {differs} {entry.control} than the floor's {wanted}"
+
+
+def _laxer(ours: ProfileEntry | None, floor: ProfileEntry, day: date) -> str:
+    if ours is None or _milder(ours.enforced(day), floor.enforced(day)):
+        return "demands less of"
+    return "gives other params to" if ours.params != floor.params else ""
+
+
 def _judges(ours: Judges, floor: Judges) -> Iterator[str]:
     yield from _rule("image.judges", ours, floor)
     if ours.minimum < floor.minimum:
@@ -327,6 +376,8 @@ def _judges(ours: Judges, floor: Judges) -> Iterator[str]:
         yield f"image.judges.data_max_age: {shown(age)}, and the floor accepts {shown(floor.data_max_age)}"
     if ours.accept_sample and not floor.accept_sample:
         yield "image.judges.accept_sample: true, and the floor does not accept the sample"
+    if _milder(ours.uncovered, floor.uncovered):
+        yield f"image.judges.uncovered: {ours.uncovered}, and the floor says {floor.uncovered}"
 
 
 def _windows(ours: ImageRules, floor: ImageRules) -> Iterator[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache, cached_property
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hardening.foundation.errors import ContentError, closest, nearest, raise_all
 from hardening.foundation.hashing import digest_of
-from hardening.model import Control, Enforcement, LoadedControl, Profile, ProfileEntry, Severity
+from hardening.model import LENIENT_FIRST, Control, Enforcement, LoadedControl, Profile, ProfileEntry, Severity
 
 if TYPE_CHECKING:
     from hardening.foundation.templating import Sandbox
@@ -76,6 +77,43 @@ class Overlay:
             "applies": [[script.control, digest_of([script.text, script.env])] for script in self.applies],
             "checks": [[check.control, digest_of([check.text, check.env])] for check in self.checks],
         }
+
+    def with_required(self, required: Iterable[Check], *, reviewed: bool) -> Overlay:
+        """The same overlay where every one of the `required` checks counts too.
+
+        A control that the profile has with other params is checked with both, unless the params are `reviewed`.
+        """
+        wanted, own = {check.control: check for check in required}, {check.control for check in self.checks}
+        known = (_both(check, wanted.get(check.control, check), reviewed=reviewed) for check in self.checks)
+        added = (
+            replace(check, title=f"{check.title} (required by the policy)")
+            for name, check in wanted.items()
+            if name not in own
+        )
+        return replace(self, checks=(*known, *added))
+
+
+_TWICE = """check={text}
+echo 'with the params that the policy requires: '{shown}
+status=0
+env {params} sh -c "$check" {name} || status=$?
+case $status in 0 | 2) ;; *) exit "$status" ;; esac
+echo "with the image's own params:"
+exec sh -c "$check" {name}
+"""
+
+
+def _both(own: Check, required: Check, *, reviewed: bool) -> Check:
+    """One check in place of two of the same control: it passes where both do, and is treated as the stricter one."""
+    check = replace(own, enforcement=max(own.enforcement, required.enforcement, key=LENIENT_FIRST.index))
+    if reviewed or (own.text, own.env) == (required.text, required.env):
+        return check
+    params = [f"{name}={value}" for name, value in required.env.items()]
+    text = _TWICE.format(
+        text=quote(required.text), name=own.control, params=" ".join(map(quote, params)),
+        shown=quote("; ".join(params).replace("\n", " ")),
+    )  # fmt: skip
+    return replace(check, text=text)
 
 
 def _meant(name: str, profile: str, known: Collection[str], others: Collection[str]) -> str:

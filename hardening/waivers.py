@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase, translate
 
-from hardening.evaluation import REPRODUCED, SCORE, is_rule
+from hardening.evaluation import ECOSYSTEMS, REPRODUCED, SCORE, UNCOVERED, is_rule
 from hardening.findings import BaseImage, Finding, FindingKind, Reason
 from hardening.foundation.hashing import digest_of
 from hardening.model import Enforcement, Waiver
@@ -29,7 +29,12 @@ TITLES = {
 # Goldsmith's own rules, beside controls, findings and benchmarks.
 RUNNING = tuple(rule.replace("_", "-") for rule in RunningRules.model_fields)
 # Whatever is not listed cannot be waived: that something was evaluated at all, what a policy must hold, a revocation.
-WAIVABLE = dict.fromkeys((*(rule for rule in RUNNING if rule != "revoked"), SCORE, REPRODUCED, *TITLES))
+WAIVABLE = dict.fromkeys(
+    (
+        *(rule for rule in RUNNING if rule != "revoked"), SCORE, REPRODUCED,
+        *(f"{UNCOVERED}{name}" for name in (*ECOSYSTEMS, "other")), *TITLES,
+    )
+)  # fmt: skip
 
 
 ASKED_FOR = timedelta(days=30)

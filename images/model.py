@@ -226,6 +226,12 @@ class Definition(Content):
         return self.kind is Kind.MACHINE
 
     @property
+    def required_as(self) -> str:
+        """The key under which a policy names the profile that it requires of this image."""
+        bootstrap = self.base.bootstrap
+        return "static" if bootstrap and bootstrap.variant == "static" else str(self.kind)
+
+    @property
     def is_mkosi(self) -> bool:
         """Whether an mkosi configuration beside the definition says what is installed."""
         return self.machine is not None and self.machine.builder == "mkosi"

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from hardening.catalog import judging_roots
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError
 from hardening.foundation.hashing import digest_of
@@ -26,6 +27,7 @@ from images.plan.upstream import Upstream, not_offered
 from images.plan.validate import DefinitionValidator
 
 if TYPE_CHECKING:
+    from hardening.policy import Policy
     from images.plan.holes import KnownHoles
 
 PENDING = "pending"  # stands for the content digest of a parent that is yet to be built
@@ -145,12 +147,18 @@ class Planner:
         """What must hold of definitions before anything is made of them."""
         context = self.context
         return DefinitionValidator(
-            context.settings.roots, context.now.date(), context.definitions, lambda: context.controls
-        )
+            context.settings.roots, context.now.date(), context.definitions, lambda: context.controls,
+            judging_roots(context.settings),
+        )  # fmt: skip
 
     def overlay(self, loaded: LoadedDefinition) -> Overlay:
         """The rendered hardening of a definition."""
         return self.validator.overlay(loaded)
+
+    def judged_overlay(self, name: str, policy: Policy | None = None) -> Overlay:
+        """The same with the checks of the profile that a policy requires, by default the definition's."""
+        loaded, context = self.context.definitions[name], self.context
+        return self.validator.judged(loaded, policy or context.policy_named(context.policy_of(name)))
 
     def sources(self, loaded: LoadedDefinition) -> str:
         """The package source text that the image holds; none in a static image, which has no package manager."""

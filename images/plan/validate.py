@@ -8,7 +8,15 @@ from datetime import date
 from functools import cached_property, partial
 from pathlib import Path
 
-from hardening.catalog import load_controls, load_policies, load_profile, load_waivers
+from hardening.catalog import (
+    ControlsOnDemand,
+    load_controls,
+    load_policies,
+    load_profile,
+    load_waivers,
+    required_profile,
+)
+from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError, Problems, nearest, raise_all
 from hardening.foundation.hashing import canonical
 from hardening.model import Enforcement, LoadedControl, Waiver
@@ -28,9 +36,9 @@ class DefinitionValidator:
 
     def __init__(
         self, roots: Sequence[Path], today: date, definitions: Mapping[str, LoadedDefinition],
-        controls: Callable[[], Mapping[str, LoadedControl]] | None = None,
+        controls: Callable[[], Mapping[str, LoadedControl]] | None = None, judging: Sequence[Path] = (),
     ) -> None:  # fmt: skip
-        self.roots = roots
+        self.roots, self.judging = roots, judging
         self.today = today
         self.definitions = definitions
         self._load_controls = controls or partial(load_controls, roots)
@@ -61,6 +69,29 @@ class DefinitionValidator:
                 facts = {"kind": definition.kind}
                 self._overlays[key] = render(profile, self._controls, definition.profile_params, facts, self.today)
         return self._overlays[key]
+
+    def judged(self, loaded: LoadedDefinition, policy: Policy) -> Overlay:
+        """The rendered hardening of a definition, with the checks of the profile that `policy` requires.
+
+        Of that only what stands in the content roots that may judge counts. Params of a definition there were reviewed.
+        """
+        own, kind = self.overlay(loaded), loaded.definition.required_as
+        key = canonical([policy.name, policy.image.controls.model_dump(), kind])
+        if key not in self._overlays and (profile := required_profile(self.judging, policy, kind)):
+            facts = {"kind": loaded.definition.kind}
+            self._overlays[key] = render(profile, ControlsOnDemand(self.judging), {}, facts, self.today)
+        required = self._overlays.get(key)
+        return own.with_required(required.checks, reviewed=self._reviewed(loaded)) if required else own
+
+    def _reviewed(self, loaded: LoadedDefinition) -> bool:
+        """Whether a definition, and its profile with all that it extends, stand in content roots that may judge."""
+        if find_content(self.judging, "images/definitions", "*/").get(loaded.name) != loaded.folder:
+            return False
+        try:
+            load_profile(self.judging, loaded.definition.profile)
+        except ContentError:
+            return False
+        return True
 
     def _require_policy(self, loaded: LoadedDefinition) -> None:
         wanted = loaded.definition.policy

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import index
@@ -67,6 +68,7 @@ class ScanInputs:
     That is its dpkg `status`; `services`, the units that it starts at boot and keeps running; and `mounts`, the text of
     its proc/mounts, which must be empty: where the host's is mounted, the host would be judged. Of a container, `image`
     is its OCI configuration, and `dockerfile` the text of the Dockerfile that made it, if one did.
+    `system` is the id and version of its os-release, such as `debian 13`, and empty where that names none.
     `feeds` holds the data by the scanner's name; without an entry there is none, and `missing` says why. `advisories`
     are of the image's suite, for a scanner that is a function of ours.
     """
@@ -80,6 +82,7 @@ class ScanInputs:
     mounts: str = ""
     image: Mapping[str, Any] = field(default_factory=dict)
     dockerfile: str = ""
+    system: str | None = None
     advisories: Advisories = field(default_factory=Advisories)
 
 
@@ -99,6 +102,8 @@ class Scanner:
     sees beside where it is (`confinement`); `within` is the command that runs it, if one does. `feed` names the data
     that it judges by, if it needs any; `ignores`: see ScanReport.
 
+    `lists` gives the package URLs that its answer says it looked at, beside the distribution's own; by default none.
+
     Without a `program` it is a function of ours: `parse` gets an empty answer, and looks at what the inputs hold.
     """
 
@@ -116,6 +121,7 @@ class Scanner:
     environment: Callable[[ScanTarget, ScanInputs], dict[str, str]] = lambda _target, _inputs: {}
     within: Callable[[ScanTarget, ScanInputs], list[str]] = lambda _target, _inputs: []
     feed: str = ""
+    lists: Callable[[str], Iterable[str]] = lambda _said: ()
     archive: str = ""
     ignores: tuple[str, ...] = ()
 
@@ -130,6 +136,25 @@ class Scanner:
         if target.kind not in self.kinds:
             return f"it is for {' and '.join(f'{kind}s' for kind in self.kinds)}"
         return self.spares(target)
+
+
+FAMILIES = {"amzn": "amazon", "ol": "oracle", "rhel": "redhat", "opensuse-leap": "opensuse.leap"}
+"""Ids of os-release that scanners name otherwise."""
+
+
+def other_system(inputs: ScanInputs, family: str, version: str) -> str:
+    """Why a scanner that took the image for this system did not evaluate it; empty where os-release says the same.
+
+    Scanners read other files for it, and by the advisories of another release, or of none, find nothing.
+    """
+    if inputs.system is None:
+        return ""
+    name, _, release = inputs.system.partition(" ")
+    same = FAMILIES.get(name, name) == family and re.match(
+        rf"{re.escape(release)}(?![0-9])" if release else "", version
+    )
+    taken = f"{family} {version}".strip() or "no known system"
+    return "" if name and same else f"it took the image for {taken}; os-release says {inputs.system or 'nothing'}"
 
 
 def unevaluated(scanner: Scanner, outcome: Outcome, reason: str, feed: Feed | None = None) -> ScanReport:

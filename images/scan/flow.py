@@ -30,7 +30,7 @@ from images.feeds import indexed
 from images.feeds.indexed import EPSS
 from images.packages import debian
 from images.packages.dpkg_tree import dpkg_status
-from images.scan import boot_state, chosen, openscap, reproduced, syft
+from images.scan import boot_state, chosen, contents, openscap, reproduced, syft
 from images.scan.base import NO_DATA, Feed, ScanInputs, Scanner, ScanTarget, report, unevaluated
 from images.scan.boot_state import services_of
 from images.scan.sandbox import refuse_denied
@@ -78,8 +78,10 @@ def scan(
         inputs = replace(_inputs(target, Path(work), suite, data, missing), image=image)
         bill = None if bill_stands else pool.submit(_sbom, target, inputs.work)
         runs = [pool.submit(_one, scanner, target, inputs) for name, scanner in scanners.items() if name not in still]
-        reports = [*still.values(), *(run.result() for run in runs)]
+        made = [run.result() for run in runs]
         bills = bill.result() if bill else _bills(known) if known else Bills(b"", b"")
+    held = contents.contents_of(bills.spdx)
+    reports = [*still.values(), *(contents.with_ecosystems(report, listed, held) for report, listed in made)]
     return _result([*reports, *reproduced.reports(settings, bills.cyclonedx, now)], exploited, bills, suite, entered)
 
 
@@ -200,21 +202,23 @@ def _inputs(target: ScanTarget, work: Path, suite: str, data: dict[str, Feed], m
         work, suite, dpkg_status(target.tree), data, missing,
         services=services_of(target.tree) if machine else (), mounts=_text(target.tree, "proc/mounts"),
         dockerfile=target.dockerfile.read_text(errors="replace") if target.dockerfile else "",
+        system=system_of(target.tree),
     )  # fmt: skip
 
 
-def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
+def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> tuple[ScanReport, frozenset[str]]:
+    """The report of a scanner, and the packages beside the distribution's that its answer lists."""
     feed = inputs.feeds.get(scanner.feed)
     if reason := scanner.not_for(target):
-        return unevaluated(scanner, Outcome.NOT_APPLICABLE, reason)
+        return unevaluated(scanner, Outcome.NOT_APPLICABLE, reason), frozenset()
     program = process.which(scanner.program) if scanner.program else None
     absent = f"{scanner.program} is not installed" if scanner.program and not program else ""
     if why := scanner.cannot(target, inputs) or absent:
-        return unevaluated(scanner, Outcome.NOT_EVALUATED, why, feed)
+        return unevaluated(scanner, Outcome.NOT_EVALUATED, why, feed), frozenset()
     inputs = replace(inputs, work=inputs.work / scanner.name)
     try:
         if program is None:
-            return reported(scanner, "", target, _with_advisories(inputs, feed))
+            return reported(scanner, "", target, _with_advisories(inputs, feed)), frozenset()
         refuse_denied(Path(str(program)))
         inputs.work.mkdir()
         for name, text in scanner.files(target, inputs).items():
@@ -228,11 +232,13 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> ScanReport
             env=scanner.environment(target, inputs), within=scanner.within(target, inputs), ok=scanner.ok,
         ).stdout  # fmt: skip
         answers = [read_answer(inputs.work / name) for name in scanner.answers]
-        return reported(scanner, "\n".join(answers or [said]), target, inputs)
+        said = "\n".join(answers or [said])
+        found = reported(scanner, said, target, inputs)
+        return found, contents.listed_by(scanner.lists, said) if found.evaluated else frozenset()
     except GoldsmithError as error:
-        return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed)
+        return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed), frozenset()
     except OSError as error:
-        return unevaluated(scanner, Outcome.ERROR, f"{type(error).__name__}: {error}", feed)
+        return unevaluated(scanner, Outcome.ERROR, f"{type(error).__name__}: {error}", feed), frozenset()
 
 
 def reported(scanner: Scanner, said: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
@@ -305,6 +311,13 @@ def suite_of(tree: Path) -> str:
     return "".join(found)
 
 
+def system_of(tree: Path) -> str:
+    """The id and version that the filesystem's os-release names, such as `debian 13`; empty where it names none."""
+    texts = (_text(tree, place) for place in ("etc/os-release", "usr/lib/os-release"))
+    named = debian.os_release(next(filter(None, texts), ""))
+    return f"{named.get('ID', '')} {named.get('VERSION_ID', '')}".strip()
+
+
 def _text(tree: Path, place: str) -> str:
     return layers.small_text(tree, tree / place)
 
@@ -314,17 +327,17 @@ def inputs_of(
 ) -> dict[str, str]:
     """By scanner, and under `sbom`: the digest of all that enters its report.
 
-    That is the image (`subject` names everything in it), the program, the data or why there is none, and our own code
-    around it. Of the environment a scanner sees nothing.
+    That is the image (`subject` names everything in it), the program, the data or why there is none, syft, whose bill
+    says what there is to evaluate, and our own code around it. Of the environment a scanner sees nothing.
     """
-    common = [subject, _own_code()]
+    common = [subject, _own_code(), _program("syft")]
     found = {
         name: digest_of(
             [*common, name, _program(scanner.program), _data(data.get(scanner.feed)), missing.get(scanner.feed, "")]
         )
         for name, scanner in scanners.items()
     }
-    return {**found, SBOM: digest_of([*common, SBOM, _program("syft")])}
+    return {**found, SBOM: digest_of([*common, SBOM])}
 
 
 def still_valid(

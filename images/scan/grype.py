@@ -14,7 +14,8 @@ from typing import Any
 
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
-from images.scan.base import NOT_RECOGNISED, ScanInputs, Scanner, ScanTarget, finding, purl_type, report
+from images.packages import debian
+from images.scan.base import NOT_RECOGNISED, ScanInputs, Scanner, ScanTarget, finding, other_system, purl_type, report
 
 NAME = "grype"
 ANSWERS = ("matches.json", "packages.json")
@@ -44,15 +45,23 @@ def environment(_target: ScanTarget, inputs: ScanInputs) -> dict[str, str]:
 
 def parse(answers: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     """Findings by package; evaluated is the number of Debian's packages that it lists."""
-    matches, end = json.JSONDecoder().raw_decode(answers)
-    components = json.loads(answers[end:]).get("components") or []
-    seen = sum(purl_type(component.get("purl", "")) == "deb" for component in components)
+    matches, _ = json.JSONDecoder().raw_decode(answers)
+    seen = sum(purl_type(purl) == "deb" for purl in lists(answers))
+    distro = matches.get("distro") or {}
+    other = other_system(inputs, distro.get("name", ""), distro.get("version", ""))
     findings = [_finding(match) for match in matches["matches"]]
     version = matches["descriptor"]["version"]
     return report(
-        NAME, SCANNER.kind, findings, seen, NOT_RECOGNISED, feed=inputs.feeds.get(NAME), expected=len(target.packages),
+        NAME, SCANNER.kind, findings, 0 if other else seen, other if seen else NOT_RECOGNISED,
+        feed=inputs.feeds.get(NAME), expected=len(target.packages) or len(debian.installed(inputs.status)),
         version=version,
     )  # fmt: skip
+
+
+def lists(answers: str) -> list[str]:
+    """The URLs of the packages that it looked at."""
+    _, end = json.JSONDecoder().raw_decode(answers)
+    return [component.get("purl", "") for component in json.loads(answers[end:]).get("components") or []]
 
 
 def _finding(match: dict[str, Any]) -> Finding:
@@ -76,4 +85,5 @@ SCANNER = Scanner(
     answers=ANSWERS,
     files=lambda _target, _inputs: {CONFIG: ""},
     environment=environment,
+    lists=lists,
 )

@@ -75,7 +75,7 @@ def reverify(
     control.
     """
     loaded = context.definitions[name]
-    overlay = only_check(Planner(context).overlay(loaded), control, loaded.definition.profile)
+    overlay = only_check(Planner(context).judged_overlay(name), control, loaded.definition.profile)
     artifact = latest(context, name)  # a slip of the pen comes before what was not built
     return artifact.digest, _verified(context, artifact, overlay, level)
 
@@ -88,7 +88,7 @@ def todays_checks(planner: Planner, name: str, digest: str) -> tuple[tuple[Check
     """
     context, loaded = planner.context, planner.context.definitions[name]
     overlay, known, artifact = (
-        planner.overlay(loaded),
+        planner.judged_overlay(name),
         context.ledger.checks(digest, name),
         context.ledger.artifact_over(digest, name),
     )
@@ -150,7 +150,8 @@ def judge(context: Context, artifact: Artifact, policy_name: str, *, afresh: boo
     than today's, it is verified again.
     What of the last scan still stands is not made again, unless `afresh`; the gate is asked in any case.
     """
-    checks, policy = _checks(context, artifact), load_policy(context.settings.roots, policy_name)
+    policy = load_policy(context.settings.roots, policy_name)
+    checks = _checks(context, artifact, policy)
     result = scan_again(context, artifact, policy, afresh=afresh)
     waivers = load_waivers(context.settings.roots)
     verdict = judge_image(
@@ -192,8 +193,8 @@ class KnownJudge:
 
     def judge(self, artifact: Artifact, policy: Policy) -> Judgement | None:
         """What `judge` would say where nothing has to be verified or scanned for it; None where something has."""
-        context, loaded = self._context, self._context.definitions[artifact.name]
-        overlay, known = self._planner.overlay(loaded), _last_scan(context, artifact)
+        context = self._context
+        overlay, known = self._planner.judged_overlay(artifact.name, policy), _last_scan(context, artifact)
         checks = context.ledger.checks(artifact.digest, artifact.name)
         if not known or _unverified(context, artifact, overlay, checks):
             return None
@@ -237,9 +238,9 @@ def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: 
     return replace(result, findings=findings)
 
 
-def _checks(context: Context, artifact: Artifact) -> tuple[CheckResult, ...]:
-    """What the controls said of the artifact, each enforced as its profile says today."""
-    overlay = Planner(context).overlay(context.definitions[artifact.name])
+def _checks(context: Context, artifact: Artifact, policy: Policy) -> tuple[CheckResult, ...]:
+    """What the controls said of the artifact, each enforced as its profile, and the policy's, say today."""
+    overlay = Planner(context).judged_overlay(artifact.name, policy)
     known = context.ledger.checks(artifact.digest, artifact.name)
     why = _unverified(context, artifact, overlay, known)
     if not why:

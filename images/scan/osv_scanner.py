@@ -39,6 +39,21 @@ def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     )  # fmt: skip
 
 
+TYPES = {
+    "crates.io": "cargo", "Go": "golang", "Maven": "maven", "npm": "npm", "NuGet": "nuget", "Packagist": "composer",
+    "PyPI": "pypi", "RubyGems": "gem",
+}  # fmt: skip
+"""OSV's ecosystems as package URLs name them."""
+
+
+def lists(stdout: str) -> list[str]:
+    """The URLs of the packages of languages that it looked at."""
+    found = (entry["package"] for result in json.loads(stdout)["results"] for entry in result["packages"])
+    return [
+        f"pkg:{TYPES[one['ecosystem']]}/{one['name'].replace(':', '/')}" for one in found if one["ecosystem"] in TYPES
+    ]
+
+
 def _is_debian(package: dict[str, Any]) -> bool:
     return bool(package["ecosystem"].split(":")[0] == "Debian")
 
@@ -98,4 +113,5 @@ SCANNER = Scanner(
     files=lambda _target, _inputs: {CONFIG: ""},
     environment=lambda _target, inputs: {"OSV_SCANNER_LOCAL_DB_CACHE_DIRECTORY": str(inputs.feeds[NAME].directory)},
     archive=ARCHIVE,
+    lists=lists,
 )

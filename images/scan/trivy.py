@@ -25,7 +25,17 @@ from hardening.disagreement import SIGNED_COPIES
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
 from images.build.config import require_lines
-from images.scan.base import NOT_RECOGNISED, ScanInputs, Scanner, ScanTarget, finding, purl_type, report
+from images.packages import debian
+from images.scan.base import (
+    NOT_RECOGNISED,
+    ScanInputs,
+    Scanner,
+    ScanTarget,
+    finding,
+    other_system,
+    purl_type,
+    report,
+)
 
 NAME, DISK, SECRET, CONFIG = "trivy", "trivy-disk", "trivy-secret", "trivy-config"
 NO_LAYER = "it opened no layer of the image"
@@ -113,11 +123,20 @@ def results(stdout: str) -> tuple[list[dict[str, Any]], str]:
 def parse(name: str, stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     """Findings by binary package; evaluated are the operating-system packages that it lists."""
     found, version = results(stdout)
+    system = json.loads(stdout).get("Metadata", {}).get("OS") or {}
+    other = other_system(inputs, system.get("Family", ""), system.get("Name", ""))
+    seen, expected = _packages_seen(found, target), len(target.packages) or len(debian.installed(inputs.status))
     return report(
         name, FindingKind.VULNERABILITY, _every(found, "Vulnerabilities", partial(_vulnerability, name)),
-        _packages_seen(found, target), NOT_RECOGNISED, feed=inputs.feeds.get(NAME), expected=len(target.packages),
+        0 if other else seen, other if seen else NOT_RECOGNISED, feed=inputs.feeds.get(NAME), expected=expected,
         version=version,
     )  # fmt: skip
+
+
+def lists(stdout: str) -> list[str]:
+    """The URLs of the packages of languages that it looked at."""
+    found = (item for result in results(stdout)[0] for item in result.get("Packages") or [])
+    return [str((item.get("Identifier") or {}).get("PURL", "")) for item in found]
 
 
 def parse_secrets(stdout: str, target: ScanTarget, _inputs: ScanInputs) -> ScanReport:
@@ -190,11 +209,12 @@ def _misconfiguration(_result: Item, item: Item) -> Finding:
 
 
 SCANNER = Scanner(
-    NAME, FindingKind.VULNERABILITY, "trivy", command, partial(parse, NAME), feed=NAME, ignores=IGNORES
+    NAME, FindingKind.VULNERABILITY, "trivy", command, partial(parse, NAME), feed=NAME, ignores=IGNORES,
+    lists=lists,
 )  # fmt: skip
 DISK_SCANNER = Scanner(
     DISK, FindingKind.VULNERABILITY, "trivy", disk_command, partial(parse, DISK), kinds=(Kind.MACHINE,), feed=NAME,
-    ignores=IGNORES,
+    ignores=IGNORES, lists=lists,
     lacks=lambda target, _inputs: "" if target.disk else "the raw disk is not there",
 )  # fmt: skip
 SECRET_SCANNER = Scanner(SECRET, FindingKind.SECRET, "trivy", secret_command, parse_secrets)

@@ -129,6 +129,8 @@ class _ScannerRun(Predicate):
     findings: Annotated[int, Field(ge=0)]
     ignores: tuple[str, ...] = ()
     reproduced: int | None = None
+    ecosystems: tuple[str, ...] = ()
+    beyond: tuple[tuple[str, str], ...] = ()
 
 
 class _TestedScanner(Predicate):

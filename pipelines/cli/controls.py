@@ -22,7 +22,7 @@ from pipelines.wiring import clock
 
 if TYPE_CHECKING:
     from hardening.findings import CheckResult
-    from hardening.policy import Benchmark, FixWindow, Judges, Policy, Reproduced, Rule
+    from hardening.policy import Benchmark, FixWindow, Judges, Policy, Reproduced, RequiredProfiles, Rule
     from hardening.render import Overlay
     from pipelines.contract import FleetLine, VerifyLine
 
@@ -301,7 +301,7 @@ def fleet_lines() -> list[FleetLine]:
     ]
 
 
-TOLD_APART = ("judges", "vulnerabilities", "benchmark", "reproduced")
+TOLD_APART = ("controls", "judges", "vulnerabilities", "benchmark", "reproduced")
 
 
 def policy_text(policy: Policy) -> str:
@@ -315,6 +315,7 @@ def policy_text(policy: Policy) -> str:
         f"Review by: {policy.review_by}",
         f"Exceptions: {policy.exception_contact}",
         "To be published:",
+        f"  controls: {_required(image.controls)}",
         f"  judges: {_judges(image.judges)}",
         *(f"  {_which(w)}: gone {shown(w.within)} after a fix is known: {_rule(w)}" for w in image.vulnerabilities),
         *(f"  {name}: {_rule(rule)}" for name, rule in rules.items()),
@@ -326,11 +327,17 @@ def policy_text(policy: Policy) -> str:
     return "\n".join(lines)
 
 
+def _required(controls: RequiredProfiles) -> str:
+    """The profiles that images must hold, by kind."""
+    return ", ".join(f"{kind} {name or '(none)'}" for kind, name in controls.model_dump().items())
+
+
 def _judges(judges: Judges) -> str:
     sample = "counts, whatever its age" if judges.accept_sample else "does not count"
     return (
         f"{judges.minimum} vulnerability scanner(s) evaluated, data at most {shown(judges.data_max_age)} old; "
-        f"the sample of advisories that ships {sample} (accept_sample): {_rule(judges)}"
+        f"the sample of advisories that ships {sample} (accept_sample): {_rule(judges)}; packages of an ecosystem that "
+        f"none of them evaluated (uncovered): {judges.uncovered}"
     )
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from hardening.catalog import load_policies, load_profiles, load_waivers
-from hardening.evaluation import REPRODUCED_EVALUATED, judges, reproduced
+from hardening.catalog import judging_roots, load_policies, load_profiles, load_waivers, required_profiles
+from hardening.evaluation import REPRODUCED_EVALUATED, UNCOVERED, judges, reproduced, uncovered
 from hardening.findings import CheckResult, Reason, Verdict
 from hardening.foundation.console import out, print_json, print_table, print_text, say
 from hardening.foundation.content import find_content, load_toml, parse
@@ -134,7 +134,11 @@ def _weaker(sides: Sides, today: date) -> Iterator[str]:
     for name in sorted(before.keys() & after.keys()):
         if before[name] != after[name]:
             whose = "" if sides.instead_of else f"{name}: "
-            for line in weaknesses(after[name], before[name], today):
+            profiles = {
+                **required_profiles(judging_roots(sides.before.settings), before[name]),
+                **required_profiles(judging_roots(sides.after.settings), after[name]),
+            }
+            for line in weaknesses(after[name], before[name], today, profiles):
                 yield whose + line.replace("the floor", "the present one")
 
 
@@ -176,7 +180,7 @@ def judge_last(planner: Planner, name: str) -> Verdict | None:
     if artifact is None or scan is None or name not in context.definitions:
         return None
     policy = context.policy_named(context.policy_of(name))
-    checks = enforced_by(ledger.checks(artifact.digest, name), planner.overlay(context.definitions[name]))
+    checks = enforced_by(ledger.checks(artifact.digest, name), planner.judged_overlay(name, policy))
     waivers, bases = load_waivers(context.settings.roots), ledger.bases_of(artifact.digest, name)
     return judge_image(policy, name, checks, scan.reports, scan.findings, waivers, context.now, bases)
 
@@ -184,7 +188,8 @@ def judge_last(planner: Planner, name: str) -> Verdict | None:
 def _not_aged(context: Context, name: str, verdict: Verdict, today: datetime, found: Judgements) -> Iterator[Reason]:
     """The refusals but for those of data that is too old by then, where today it is not."""
     for reason in verdict.refusals:
-        aged = reason.rule in ("judges", REPRODUCED_EVALUATED) and context.now > today
+        data = reason.rule in ("judges", REPRODUCED_EVALUATED) or reason.rule.startswith(UNCOVERED)
+        aged = data and context.now > today
         if aged and _enough(context, name, today, reason.rule):
             found.aged += [name] if name not in found.aged else []
         else:
@@ -199,6 +204,7 @@ def _enough(context: Context, name: str, today: datetime, rule: str) -> bool:
         return False
     lacking = [
         *judges(rules.judges, name, scan.reports, today),
+        *uncovered(rules.judges, name, scan.reports, today),
         *reproduced(rules.reproduced, rules.judges, name, scan.reports, today),
     ]
     return rule not in {reason.rule for reason in lacking}

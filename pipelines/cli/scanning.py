@@ -155,7 +155,7 @@ def html(scan: Scan) -> str:
 def show_scan(scan: ScanOutput) -> None:
     """Print what scanners and gate say of one image."""
     rows = [
-        [r.scanner, r.outcome, str(r.evaluated), str(r.data_date or "")[:10], _measure(r) + (r.reason or r.data_source)]
+        [r.scanner, r.outcome, _evaluated(r), str(r.data_date or "")[:10], _measure(r) + (r.reason or r.data_source)]
         for r in scan.reports
     ]
     print_table(["scanner", "outcome", "evaluated", "data of", "data, or why not"], rows, title=scan.ref)
@@ -168,6 +168,11 @@ def show_scan(scan: ScanOutput) -> None:
     _show_agreement(scan)
     out().print(f"\n{'allowed' if scan.allowed else 'refused'} by the policy {scan.policy}")
     print_text(explain(scan.reasons))
+
+
+def _evaluated(report: ScanReport) -> str:
+    """How much it looked at, and of a vulnerability scanner in which ecosystems."""
+    return " ".join([str(report.evaluated), *report.ecosystems, *(f"no {name}" for name, _ in report.beyond)])
 
 
 def _judged(scan: ScanOutput) -> bool:

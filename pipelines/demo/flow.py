@@ -107,7 +107,8 @@ def own_settings(base: Settings) -> Settings:
     feeds = Feeds(debsecan=NONE, tracker=NONE, trivy=NONE, kev=NONE, epss=NONE)  # today's would be of the future then
     own = {
         "state": state, "database": "", "registry": Registry(), "docker": engines, "feeds": feeds,
-        "content": (*base.content, state / "content"), "judging": Judging(policies=("demo",), floor=""),
+        "content": (*base.content, state / "content"),
+        "judging": Judging(policies=("demo",), floor="", roots=(*base.judging.roots, state / "content")),
     }  # fmt: skip
     return base.model_copy(update=own)
 

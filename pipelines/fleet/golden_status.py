@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from hardening.catalog import load_profile
-from hardening.evaluation import REPRODUCED_EVALUATED
+from hardening.catalog import judging_roots, load_profile, required_profile
+from hardening.evaluation import REPRODUCED_EVALUATED, UNCOVERED
 from hardening.findings import CheckResult, Reason, Verdict
 from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.gate import enforced_as, judge_image
-from hardening.model import Enforcement, Waiver
+from hardening.model import LENIENT_FIRST, Enforcement, Waiver
 from hardening.policy import Policy
 from hardening.running import SHOWN
 from images.artifact import Release
@@ -86,7 +86,8 @@ class GoldenStatus:
     def refused(self, golden: Release) -> tuple[str, datetime | None]:
         """Why today's policy would not publish the golden image, by what was last found in it, and since when."""
         verdict = self._verdict(golden)
-        reasons = [one for one in verdict.refusals if one.rule not in NOT_OF_THE_IMAGE] if verdict else []
+        found = verdict.refusals if verdict else ()
+        reasons = [one for one in found if one.rule not in NOT_OF_THE_IMAGE and not one.rule.startswith(UNCOVERED)]
         began = [at for reason in reasons if (at := reason.deadline or reason.since)]  # a deadline is when it refuses
         return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
 
@@ -171,24 +172,31 @@ class GoldenStatus:
         no sound one, as it was asked for when it was checked.
         """
         checks = self.context.ledger.checks(golden.content, golden.name)
-        if golden.name not in self._asked:
-            self._asked[golden.name] = self._asked_of(golden.name)
-        asked = self._asked[golden.name]
+        policy = self._policy_of(golden)
+        if (golden.name, policy.name) not in self._asked:
+            self._asked[golden.name, policy.name] = self._asked_of(golden.name, policy)
+        asked = self._asked[golden.name, policy.name]
         return checks if asked is None else enforced_as(checks, asked)
 
     @cached_property
-    def _asked(self) -> dict[str, dict[str, Enforcement] | None]:
-        """By definition, the enforcement of its profile's controls; many members run one image."""
+    def _asked(self) -> dict[tuple[str, str], dict[str, Enforcement] | None]:
+        """By definition and policy, the enforcement of their profiles' controls; many members run one image."""
         return {}
 
-    def _asked_of(self, name: str) -> dict[str, Enforcement] | None:
-        roots, today = self.context.settings.roots, self.now.date()
-        folder = find_content(roots, "images/definitions", "*/").get(name)
+    def _asked_of(self, name: str, policy: Policy) -> dict[str, Enforcement] | None:
+        settings, today = self.context.settings, self.now.date()
+        folder = find_content(settings.roots, "images/definitions", "*/").get(name)
         try:
-            profile = load_profile(roots, load_definition(name, folder).definition.profile) if folder else None
+            if folder is None:
+                return None
+            definition = load_definition(name, folder).definition
+            own = load_profile(settings.roots, definition.profile)
+            required = required_profile(judging_roots(settings), policy, definition.required_as)
         except ContentError:
             return None
-        return {entry.control: entry.enforced(today) for entry in profile.controls} if profile else None
+        entries = [*own.controls, *(required.controls if required else ())]
+        asked = [(entry.control, entry.enforced(today)) for entry in entries]
+        return dict(sorted(asked, key=lambda one: LENIENT_FIRST.index(one[1])))  # of two, the stricter one counts
 
     def _policy_of(self, golden: Release) -> Policy:
         """The policy that the image was published by; the fleet's, where that one is no more."""

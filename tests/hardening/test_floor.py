@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hardening.catalog import load_policy, require_may_publish
+from hardening.catalog import load_policy, require_may_publish, required_profiles
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import ROOT, Judging, Settings, load_settings
 from hardening.gate import judge_image, windows
@@ -39,6 +39,7 @@ WEAKER = [
     ("image.judges", {"minimum": 1, "data_max_age": "8d"}, "image.judges.data_max_age: 8d"),
     ("image.judges", {"accept_sample": True}, "image.judges.accept_sample"),
     ("image.judges", {"enforcement": "warn"}, "image.judges.enforcement: warn"),
+    ("image.judges", {"uncovered": "warn"}, "image.judges.uncovered: warn"),
     ("image.unfixed", {"grace": "1d"}, "image.unfixed.grace"),
     ("image.secrets", {"enforcement": "warn"}, "image.secrets.enforcement: warn"),
     ("image.misconfigurations", {"enforcement": "audit"}, "image.misconfigurations.enforcement: audit"),
@@ -145,6 +146,69 @@ def test_only_a_policy_that_the_settings_name_may_publish() -> None:
     for wrong, key in ((Judging(floor="flor"), "floor"), (Judging(policies=("default", "flor")), r"policies\[1\]")):
         with pytest.raises(ContentError, match=rf"goldsmith\.toml: judging\.{key}: unknown policy: flor"):
             require_may_publish((ROOT,), wrong, "default", NOW.date())
+
+
+OURS = 'title = "T"\nowner = "us"\nextends = "container-base"\n'
+
+
+@pytest.mark.parametrize(
+    ("named", "text", "weak"),
+    [
+        ("", OURS, "image.controls.container: none, but the floor requires container-base"),
+        ("ours", OURS, ""),
+        ("ours", OURS + 'controls = [{ control = "no-shell" }]', ""),
+        ("ours", OURS + '[without]\nno-setuid = "?"', "ours demands less of no-setuid than the floor's container-base"),
+        (
+            "ours",
+            OURS + 'controls = [{ control = "no-setuid", enforcement = "warn" }]',
+            "demands less of no-setuid than",
+        ),
+        (
+            "ours",
+            OURS + 'controls = [{ control = "no-setuid", params = { allow = ["/x"] } }]',
+            "image.controls.container: ours gives other params to no-setuid than the floor's container-base",
+        ),
+        (
+            "ours",
+            OURS + 'controls = [{ control = "no-setuid", stages = [{ enforcement = "warn", from = 2027-01-01 }] }]',
+            "demands less of no-setuid than",
+        ),
+    ],
+)
+def test_a_policy_requires_a_profile_no_laxer_than_the_floors(tmp_path: Path, named: str, text: str, weak: str) -> None:
+    """Every control of it, enforced as much, with the same params, on each day to come."""
+    given = (ROOT / "hardening/policies/default.toml").read_text()
+    assert 'container = "container-base"' in given
+    for file, content in {
+        "policies/ours.toml": given.replace('container = "container-base"', f'container = "{named}"'),
+        "profiles/ours.toml": text,
+    }.items():
+        (tmp_path / "hardening" / file).parent.mkdir(parents=True)
+        (tmp_path / "hardening" / file).write_text(content)
+    roots, judging = (ROOT, tmp_path), Judging(policies=("ours",), roots=(tmp_path,))
+    if not weak:
+        require_may_publish(roots, judging, "ours", NOW.date())
+        return
+    with pytest.raises(RefusedError, match="weaker than the policy default") as refused:
+        require_may_publish(roots, judging, "ours", NOW.date())
+    assert weak in refused.value.evidence
+
+
+def test_a_policy_requires_profiles_of_roots_that_may_judge(tmp_path: Path) -> None:
+    """The policy's file and key are named."""
+    profiles = tmp_path / "hardening/profiles"
+    profiles.mkdir(parents=True)
+    (profiles / "ours.toml").write_text(OURS)
+    policy = load_policy((ROOT,), "default")
+    changed = policy.image.controls.model_copy(update={"machine": "ours"})
+    ours = policy.model_copy(update={"image": policy.image.model_copy(update={"controls": changed})})
+    for judging in ((ROOT,), (ROOT, tmp_path)):
+        if tmp_path in judging:
+            assert "ours" in required_profiles(judging, ours)
+            continue
+        where = r"hardening/policies/default\.toml: image\.controls\.machine: unknown profile: ours"
+        with pytest.raises(ContentError, match=where):
+            required_profiles(judging, ours)
 
 
 @pytest.mark.parametrize("room", ["hardening/policies", "hardening/waivers", "pipelines/fleets", "network"])

@@ -424,3 +424,16 @@ def test_a_control_counts_as_the_profile_of_the_definition_asks_for_it_today(con
     assert status(context).refused(golden) == ("", None), "what is asked for no longer does not count"
     image.write_text("nonsense = 1\n")
     assert "no-shell" in status(context).refused(golden)[0], "as it was asked for when it was checked"
+
+
+def test_a_control_that_only_the_policy_requires_refuses_a_member(context: Context, tmp_path: Path) -> None:
+    """Whatever the profile of the definition leaves out, or enforces less."""
+    golden = release(1, policy="strict", name="shop")
+    scanned(context, golden, checks=(PASSED, replace(FAILED, control="no-world-writable")))
+    profile, image = tmp_path / "hardening/profiles/own.toml", tmp_path / "images/definitions/shop/image.toml"
+    for file in (profile, image):
+        file.parent.mkdir(parents=True)
+    image.write_text(OWN + '[base]\nbootstrap = { family = "debian", suite = "trixie" }\n')
+    for entry in ('"no-setuid" }', '"no-setuid" }, { control = "no-world-writable", enforcement = "audit" }'):
+        profile.write_text(f'title = "t"\nowner = "o"\ncontrols = [{{ control = {entry}]\n')
+        assert "no-world-writable" in status(context).refused(golden)[0]
