@@ -34,7 +34,7 @@ from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import DEBIAN, DOWNLOAD, NONE, ROOT, Settings
 from images.feeds import download, facts
 from images.feeds.facts import Facts
-from images.feeds.indexed import CHECK_AFTER, SAMPLE, Likelihoods, likelihoods, require_suite, tracker
+from images.feeds.indexed import CHECK_AFTER, SAMPLE, Likelihoods, likelihoods, of_path, require_suite, tracker
 from images.feeds.indexed import is_address as _is_address
 from images.feeds.indexed import modified as _modified
 from images.feeds.oci_files import is_artifact
@@ -66,7 +66,7 @@ def current(
         "tracker": lambda: tracker(settings, suite, now, after),
         "trivy": lambda: _trivy(settings, now, after),
         **({"openscap": lambda: benchmark_content(settings, suite)} if benchmark else {}),
-        **{name: partial(_directory, settings, name) for name in DIRECTORIES if name in settings.scanners},
+        **{name: partial(_directory, settings, name, now) for name in DIRECTORIES if name in settings.scanners},
     }
     with threads() as pool:  # where no address answers, all of them are waited for at once
         running = {name: pool.submit(take) for name, take in takes.items()}
@@ -94,9 +94,9 @@ def _debsecan(settings: Settings, suite: str, now: datetime, after: timedelta) -
     directory = ROOT / place
     if not (directory / suite).is_file():
         raise OutsideError(f"feeds.debsecan: {directory} has no data for {suite}, which would be a file of that name")
-    facts.debsecan_facts(directory / suite)
-    dated = facts.in_file(directory / "metadata.json", "date") or _modified(directory / suite)
-    return Feed(directory, dated, f"directory {directory}", f"sha256:{file_digest(directory / suite)}")
+    look, file = facts.debsecan_facts, kept / "debsecan" / suite
+    feed = download.fetch(str(directory / suite), file, settings, now, after, look=look, canaries=facts.ALWAYS_NAMED)
+    return of_path(feed, f"directory {directory}")
 
 
 def _by_address(settings: Settings, place: str, suite: str, now: datetime, after: timedelta) -> Feed:
@@ -122,6 +122,8 @@ def _trivy(settings: Settings, now: datetime, after: timedelta) -> Feed:
     if not database.is_file() or not database.stat().st_size:
         raise OutsideError(f"feeds.trivy: there is no database in {directory / 'db'}")
     dated = _facts(directory).date
+    if place != DOWNLOAD:
+        download.require_recorded(settings.state_dir / "feeds" / "trivy.known.json", directory, _facts(directory), now)
     source = "downloaded by trivy" if place == DOWNLOAD else f"directory {directory}"
     databases = [file for part in ("db", "java-db") for file in (directory / part).glob("*")]
     return Feed(directory, dated, source, note=note, stamps=_stamps(databases))
@@ -131,8 +133,8 @@ DIRECTORIES = {"grype": "grype", "osv-scanner": "osv_scanner"}
 """Scanners whose data they alone read, each with its setting of `feeds`: a directory."""
 
 
-def _directory(settings: Settings, scanner: str) -> Feed:
-    """What the directory of the settings holds; its date is that of its newest file."""
+def _directory(settings: Settings, scanner: str, now: datetime) -> Feed:
+    """What the directory of the settings holds; its date stands in its metadata.json."""
     setting = DIRECTORIES[scanner]
     place = getattr(settings.feeds, setting)
     if not place:
@@ -140,7 +142,11 @@ def _directory(settings: Settings, scanner: str) -> Feed:
     files = [file for file in sorted((ROOT / place).rglob("*")) if file.is_file()]
     if not files:
         raise OutsideError(f"feeds.{setting}: there is no data in {ROOT / place}")
-    return Feed(ROOT / place, max(map(_modified, files)), f"directory {ROOT / place}", stamps=_stamps(files))
+    found = Facts(
+        sum(file.stat().st_size for file in files), date=facts.in_file(ROOT / place / "metadata.json", "date")
+    )
+    download.require_recorded(settings.state_dir / "feeds" / f"{setting}.known.json", ROOT / place, found, now)
+    return of_path(Feed(ROOT / place, found.date, "", stamps=_stamps(files)), f"directory {ROOT / place}")
 
 
 def _stamps(files: Iterable[Path]) -> tuple[str, ...]:
@@ -191,12 +197,14 @@ def exploited(settings: Settings, now: datetime, after: timedelta = CHECK_AFTER)
                 raise
             return Exploited(missing=error.message)
         return Exploited(facts.exploited_facts(file).ids, feed)
-    file = ROOT / place
+    file, look = settings.state_dir / "feeds" / "kev" / "kev.json", facts.exploited_facts
+    if not (ROOT / place).is_file():
+        raise OutsideError(f"feeds.kev: no such file: {ROOT / place}")
     try:
-        found = facts.exploited_facts(file)
-        return Exploited(found.ids, Feed(file.parent, found.date or _modified(file), f"file {file}"))
-    except OSError as error:
-        raise OutsideError(f"feeds.kev: {error.strerror}: {place}") from None
+        feed = download.fetch(str(ROOT / place), file, settings, now, after, look=look)
+    except OutsideError as error:
+        raise OutsideError(f"feeds.kev: {error.message}") from None
+    return Exploited(look(file).ids, of_path(feed, f"file {ROOT / place}"))
 
 
 FixesBySource = Mapping[str, Mapping[str, list[str]]]

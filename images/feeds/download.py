@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
@@ -27,8 +28,9 @@ from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.limits import CHUNK, FEED_BYTES, FEED_REDIRECTS, FEED_SECONDS, Limit, Meter
 from hardening.foundation.retrying import retrying
 from hardening.foundation.settings import Settings
-from images.feeds.facts import Facts, require_succession
+from images.feeds.facts import Facts, in_file, require_succession
 from images.feeds.oci_files import changed_artifact, is_artifact, made_at, write_file
+from images.packages.index import write_atomically
 from images.scan.base import Feed
 from images.store.files import file_digest
 
@@ -151,24 +153,27 @@ class KeptFeed:
 
 def fetch(
     address: str, file: Path, settings: Settings, now: datetime, after: timedelta, *, look: Callable[[Path], Facts],
-    live: bool = False, most: Limit | None = None,
+    live: bool = False, most: Limit | None = None, canaries: frozenset[str] = frozenset(),
 ) -> Feed:  # fmt: skip
-    """The data at `address` as `file`; asked for again when not confirmed for `after`.
+    """The data at `address` as `file`; asked for again when not confirmed for `after`. A path is looked at each time.
 
     `look` says what is in the data and raises OutsideError for what is none. Data that is none, is older, shrank or
     lost a canary does not replace the last good copy; only where there is no copy, we raise OutsideError too. `live`:
     the service makes the data as it is asked, from what it knows then. `most`: it may be that big, and come packed by
-    gzip, as which it is then kept.
+    gzip, as which it is then kept. `canaries`: what data of a path, which names no server, must have from the first.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    local = address.startswith("/")
     with FileLock(file.with_name(f".{file.name}.lock")):
         kept = _kept(file, address)
-        if kept and abs(now - datetime.fromisoformat(kept.confirmed)) < after:  # also after a clock that was ahead
+        if (
+            kept and not local and abs(now - datetime.fromisoformat(kept.confirmed)) < after
+        ):  # also after a clock that was ahead
             return _feed(file, kept)
         try:
-            once = partial(_ask, settings, kept, address, file, now, look, live=live, most=most)
-            ask = partial(retrying, once, within=settings.retry_for)
-            kept = asking_once(str(file), now, ask, again=not after)
+            once = partial(_ask, settings, kept, address, file, now, look, live=live, most=most, canaries=canaries)
+            ask = once if local else partial(retrying, once, within=settings.retry_for)
+            kept = asking_once(str(file), now, ask, again=local or not after)
         except OutsideError as error:
             if kept is None:
                 raise
@@ -211,12 +216,14 @@ def _kept(file: Path, address: str) -> KeptFeed | None:
 
 def _ask(
     settings: Settings, kept: KeptFeed | None, address: str, file: Path, now: datetime, look: Callable[[Path], Facts],
-    *, live: bool, most: Limit | None,
+    *, live: bool, most: Limit | None, canaries: frozenset[str],
 ) -> KeptFeed:  # fmt: skip
     fresh = _beside(file)
     try:
         with fresh.open("wb") as sink:
-            if is_artifact(address):
+            if address.startswith("/"):
+                answer = _from_path(kept, Path(address), sink, most or FEED_BYTES)
+            elif is_artifact(address):
                 answer = _from_artifact(settings, kept, address, file.name, sink, now, most)
             else:
                 asked = {"If-None-Match": kept.etag, "If-Modified-Since": kept.modified} if kept else {}
@@ -231,6 +238,8 @@ def _ask(
             raise OutsideError(f"{address} answered {answer.status}")
         found = look(fresh)
         found = replace(found, date=_dated(found.date, answer, live=live))
+        if lacking := sorted(canaries - found.canaries if address.startswith("/") else ()):
+            raise OutsideError(f"{address} does not name {', '.join(lacking)}, which such data always names")
         if kept:
             refuse_worse(file, replace(look(file), date=_date(kept)), found, now)
         fresh.replace(file)
@@ -249,6 +258,28 @@ def _from_artifact(
         return Answer(NOT_MODIFIED)
     modified = made_at(found, place)
     return Answer(OK, found.digest, modified, write_file(settings, place, found, name, sink, most or FEED_BYTES))
+
+
+def _from_path(kept: KeptFeed | None, path: Path, sink: IO[bytes], most: Limit) -> Answer:
+    """Copy a file; its size and times are the validator, and metadata.json beside it states the date."""
+    beside, seen, meter = path.with_name("metadata.json"), hashlib.sha256(), Meter(most, str(path))
+    try:
+        etag = " ".join(f"{one.st_size} {one.st_mtime_ns}" for file in (path, beside) if (one := _status(file)))
+        if kept and kept.etag == etag:
+            return Answer(NOT_MODIFIED)
+        with path.open("rb") as file:
+            while part := file.read(CHUNK):
+                meter.add(len(part))
+                seen.update(part)
+                sink.write(part)
+    except OSError as error:
+        raise OutsideError(f"{path}: {error.strerror}") from None
+    date = in_file(beside, "date")
+    return Answer(OK, etag, format_datetime(date, usegmt=True) if date else "", f"sha256:{seen.hexdigest()}")
+
+
+def _status(file: Path) -> os.stat_result | None:
+    return file.stat() if file.exists() else None
 
 
 def _dated(own: datetime | None, answer: Answer, *, live: bool) -> datetime | None:
@@ -272,6 +303,21 @@ def refuse_worse(good_copy: Path, good: Facts, fresh: Facts, now: datetime) -> N
         require_succession(good, fresh, now)
     except OutsideError as error:
         raise OutsideError(f"{error.message}; remove {good_copy} to accept it") from None
+
+
+def require_recorded(record: Path, place: Path, fresh: Facts, now: datetime) -> None:
+    """Remember in `record` what data of a place that is not copied holds. Raises OutsideError as `refuse_worse`."""
+    try:
+        known = json.loads(record.read_text())
+        date = datetime.fromisoformat(known["date"]) if known["date"] else None
+        good = Facts(int(known["entries"]), date=date) if known["place"] == str(place) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        good = None
+    if good:
+        refuse_worse(record, good, fresh, now)
+    if good is None or (good.entries, good.date) != (fresh.entries, fresh.date):
+        said = {"place": str(place), "entries": fresh.entries, "date": _text(fresh.date)}
+        write_atomically(record, json.dumps(said))
 
 
 def _confirm(file: Path, kept: KeptFeed) -> KeptFeed:

@@ -118,6 +118,10 @@ def debsecan_facts(path: Path) -> Facts:
     return Facts(entries, frozenset(canaries))
 
 
+ALWAYS_NAMED = frozenset({"linux", "openssl"})
+"""Source packages that data of a path must name from the first: nothing before it could be compared with it."""
+
+
 def lines_of(pieces: Iterator[bytes], what: str) -> Iterator[bytes]:
     """The lines of a text that comes in pieces, one at a time; the last one may be empty. Raises OutsideError."""
     rest = b""

@@ -121,9 +121,16 @@ def _indexed(
     there = [path for path in places_of(ROOT / place, file_name) if path.is_file()]
     if not there:
         raise OutsideError(f"feeds.{setting}: there is no file {place}, and no {file_name} in it")
-    file = there[0]
-    date = look(file).date or facts.in_file(file.parent / "metadata.json", "date") or modified(file)
-    return Feed(folder, date, f"file {file}", f"sha256:{file_digest(file)}")
+    file, expected = folder / file_name, facts.ALWAYS_NAMED if setting == "tracker" else frozenset()
+    feed = download.fetch(str(there[0]), file, settings, now, after, look=look, most=most, canaries=expected)
+    if not _index_of(feed).is_file():
+        look(file)
+    return of_path(feed, f"file {there[0]}")
+
+
+def of_path(feed: Feed, source: str) -> Feed:
+    """The data of a path as its reports name it; where it states no date, what would state one."""
+    return replace(feed, source=source if feed.date else f"{source}, beside which metadata.json states no date")
 
 
 def places_of(place: Path, name: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -136,6 +137,7 @@ def test_once_its_day_has_come_a_rule_is_as_strict_as_the_floor(tmp_path: Path) 
     assert weaknesses(ours, floor, FROM - DAY)
     assert weaknesses(ours, floor, FROM) == weaknesses(ours, floor, FROM + DAY) == ()
     folder, text = tmp_path / "hardening/policies", (ROOT / "hardening/policies/default.toml").read_text()
+    shutil.copytree(ROOT / "hardening/profiles", tmp_path / "hardening/profiles")
     folder.mkdir(parents=True)
     (folder / "default.toml").write_text(text)
     (folder / "own.toml").write_text(text.replace("[image.secrets]", f"[image.secrets]\nfrom = {FROM}"))

@@ -31,9 +31,10 @@ class Catalog:
     def __init__(self, folder: Path, archive: Archive, extra: Archive | None = None, **settings: Any) -> None:
         self.folder, self.root, self.archive = folder, folder / "root", archive
         (self.root / "hardening/profiles").mkdir(parents=True)
-        (self.root / "hardening/profiles/bare.toml").write_text(
-            f'title = "Little"\nowner = "tests"\ncontrols = [{{ control = "{CONTROL}" }}]\n'
-        )
+        for name in ("bare", "container-base", "container-static", "machine-base"):
+            (self.root / f"hardening/profiles/{name}.toml").write_text(
+                f'title = "Little"\nowner = "tests"\ncontrols = [{{ control = "{CONTROL}" }}]\n'
+            )
         shutil.copytree(ROOT / "hardening/controls" / CONTROL, self.root / "hardening/controls" / CONTROL)
         shutil.copytree(ROOT / "hardening/policies", self.root / "hardening/policies")
         self.data = folder / "data"
@@ -49,10 +50,12 @@ class Catalog:
 
     def tell(self, tracker: Mapping[str, Any], exploited: Iterable[str]) -> None:
         """Let the feeds say this."""
-        canary = {"curl": {"CVE-2000-0001": entry("9.9")}}
-        (self.data / "tracker.json").write_text(json.dumps({**canary, **tracker}))
+        known = {"curl": {"CVE-2000-0001": entry("9.9")}, "linux": MANY, "openssl": MANY}
+        (self.data / "tracker.json").write_text(json.dumps({**known, **tracker}))
         (self.data / "metadata.json").write_text('{"date": "2026-11-25"}')
-        (self.data / "kev.json").write_text(json.dumps([{"cveID": one} for one in ("CVE-2014-0160", *exploited)]))
+        (self.data / "kev.json").write_text(
+            json.dumps([{"cveID": one} for one in ("CVE-2014-0160", *MANY, *exploited)])
+        )
 
     def define(self, name: str, base: str, packages: Iterable[str] = (), more: str = "") -> Path:
         """A definition; `base` is TOML, or the name of a parent."""
@@ -116,3 +119,7 @@ def entry(fixed: str = "", urgency: str = "medium") -> dict[str, Any]:
     """What the tracker says of trixie."""
     said = {"status": "resolved", "fixed_version": fixed} if fixed else {"status": "open"}
     return {"description": "A hole", "releases": {"trixie": {"repositories": {}, "urgency": urgency, **said}}}
+
+
+MANY = {f"CVE-2000-{number}": entry("0.1") for number in range(1000, 1020)}
+"""Old ones, fixed before any package here: what is said besides makes the data neither half as long nor twice."""

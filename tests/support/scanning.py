@@ -24,6 +24,8 @@ from images.scan.syft import Bills
 NO_FEEDS = dict.fromkeys(("debsecan", "tracker", "trivy", "kev", "epss"), "none")
 """What the feeds of a test's settings are unless it names others: the default ones are public addresses."""
 SAMPLES = Path(__file__).parent / "samples"
+LINUX = {"linux": {"0": ["CVE-2000-0001"]}}
+"""What a directory's data for debsecan must name beside openssl, in the form of `debsecan_format`."""
 OPENSSL = ("openssl", "libssl3t64", "openssl-provider-legacy")
 OS_RELEASE = 'PRETTY_NAME="Debian"\nNAME="Debian GNU/Linux"\nVERSION_ID="13"\nVERSION_CODENAME=trixie\nID=debian\n'
 CURRENT = (SAMPLES / "trixie-status").read_text()

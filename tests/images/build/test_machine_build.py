@@ -25,6 +25,7 @@ from images.machine.trees import private_mounts
 from images.plan.build_plan import Action
 from images.plan.planner import Planner
 from tests.support.loop import Goldsmith, definition, kill_when, processes, until
+from tests.support.scanning import LINUX
 from tests.support.servers import NO_ENGINE, Workshop, fingerprint, left_by_build
 
 NEEDS = ("root", "mirror", "mmdebstrap", "systemd-repart", "ukify", "qemu-system-x86_64", "qemu-img")
@@ -148,7 +149,7 @@ def test_a_vulnerable_package_alone_refuses_a_bastion_and_nothing_of_it_is_kept(
     """
     feed = tmp_path / "feed"
     feed.mkdir()
-    (feed / "trixie").write_bytes(debsecan_format({"openssl": {"99.1-1": ["CVE-2099-0001"]}}))
+    (feed / "trixie").write_bytes(debsecan_format({**LINUX, "openssl": {"99.1-1": ["CVE-2099-0001"]}}))
     shop = Workshop(fork, (), {"debsecan": str(feed)})
     before = layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())
     passed = fork.ledger.checks(content_of(fork, "debian-server"))

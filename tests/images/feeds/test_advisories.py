@@ -48,6 +48,9 @@ def resolved(version: str, **more: Any) -> dict[str, Any]:
     return {"status": "resolved", "fixed_version": version, "repositories": {}, "urgency": "not yet assigned", **more}
 
 
+LINUX = {"linux": {"CVE-2000-0001": {"releases": {"trixie": resolved("0.1")}}}}
+
+
 def read(folder: Path, value: Any, suite: str = "trixie", *, packed: bool = False) -> list[Advisory]:
     """What the data says of a suite."""
     text = json.dumps(value).encode()
@@ -265,7 +268,7 @@ def zipped(path: Path, *documents: dict[str, Any]) -> None:
 
 def test_osv_adds_what_the_tracker_does_not_list(tmp_path: Path) -> None:
     """What both list is as the tracker says; the data is as old as the older of both."""
-    (tmp_path / "tracker.json").write_text(json.dumps(said(trixie=resolved("3.5.4-1"))))
+    (tmp_path / "tracker.json").write_text(json.dumps(said(trixie=resolved("3.5.4-1")) | LINUX))
     (tmp_path / "metadata.json").write_text('{"date": "2026-11-20"}')
     zipped(
         tmp_path / "osv.zip", document("DSA-1-1", upstream=["CVE-2026-0001", "CVE-2026-0007"], fixed="3.5.9-1"),
@@ -438,7 +441,10 @@ def test_likelihoods_are_read_with_their_own_date(tmp_path: Path) -> None:
     assert found.feed.date == datetime(2026, 11, 24, 12, 55, tzinfo=UTC)
     for text in (b"", b"cve,epss\n", b"cve,epss\nCVE-2026-0001,2\n", b"a,b\n1,2\n", b"cve,epss\nx,0.1\n"):
         (tmp_path / "epss.csv.gz").write_bytes(text)
-        assert "the EPSS data" in indexed.likelihoods(ours, NOW).missing
+        kept = indexed.likelihoods(ours, NOW)
+        assert (len(kept.scores), "the EPSS data" in str(kept.feed)) == (2, True), "the last good copy, with the reason"
+        elsewhere = indexed.likelihoods(settings(tmp_path / str(len(text)), epss=str(tmp_path)), NOW)
+        assert "the EPSS data" in elsewhere.missing
     assert indexed.likelihoods(settings(tmp_path), NOW) == indexed.Likelihoods()
 
 
@@ -451,7 +457,8 @@ def test_real_data_of_the_tracker_has_its_canaries(advisories: Path, tmp_path: P
 
 def test_the_matcher_is_a_judge_where_there_is_data(tmp_path: Path) -> None:
     """Known before anything is built: it needs no program, only data."""
-    (tmp_path / "tracker.json").write_text(json.dumps(said(trixie=resolved("3.5.4-1"))))
+    (tmp_path / "tracker.json").write_text(json.dumps(said(trixie=resolved("3.5.4-1")) | LINUX))
+    (tmp_path / "metadata.json").write_text('{"date": "2026-11-20"}')
     reports = {one.scanner: one for one in at_best(settings(tmp_path, tracker=str(tmp_path)), "trixie", NOW)}
     assert reports["matcher"].outcome is Outcome.PASS
     assert not reports["matcher"].sample

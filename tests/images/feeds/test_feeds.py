@@ -20,7 +20,7 @@ from hardening.foundation.settings import Settings
 from images import feeds
 from images.feeds import debsecan_format
 from images.scan.flow import known_exploited
-from tests.support.scanning import NO_FEEDS
+from tests.support.scanning import LINUX, NO_FEEDS
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -180,12 +180,16 @@ def test_a_copy_that_was_damaged_on_disk_is_fetched_anew(server, tmp_path):
     assert "If-None-Match" not in server.asked[1]
 
 
-def test_a_directory_is_used_in_place_with_its_own_date(tmp_path):
-    """The date is the metadata's; without it the file's own time."""
-    (tmp_path / "trixie").write_bytes(FIRST)
+def test_a_directory_is_read_with_its_own_date(tmp_path):
+    """The date is the metadata's; without it there is none, whatever the file's own time."""
+    (tmp_path / "trixie").write_bytes(debsecan_format({**LINUX, "openssl": {"3.5.4-1": ["CVE-2026-0001"]}}))
+    ours = settings(tmp_path, debsecan=str(tmp_path))
+    undated = feeds.current(ours, "trixie", NOW)[0]["debsecan"]
+    assert undated.date is None
+    assert undated.source == f"directory {tmp_path}, beside which metadata.json states no date"
     (tmp_path / "metadata.json").write_text('{"date": "2026-11-20"}')
-    found, missing = feeds.current(settings(tmp_path, debsecan=str(tmp_path)), "trixie", NOW)
-    assert found["debsecan"].directory == tmp_path
+    found, missing = feeds.current(ours, "trixie", NOW)
+    assert found["debsecan"].source == f"directory {tmp_path}"
     assert found["debsecan"].date == datetime(2026, 11, 20, tzinfo=UTC)
     assert not found["debsecan"].sample
     assert missing == {"trivy": "feeds.trivy names no vulnerability database"}

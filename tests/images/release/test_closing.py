@@ -52,7 +52,8 @@ TRACKER = {
             "releases": {"trixie": {"status": "resolved", "fixed_version": NEW.version, "urgency": "low"}}
         },
         "CVE-2026-0003": {"releases": {"trixie": {"status": "open", "urgency": "low"}}},
-    }
+    },
+    "linux": {"CVE-2000-0001": {"releases": {"trixie": {"status": "open", "urgency": "low"}}}},
 }
 
 

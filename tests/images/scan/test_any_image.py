@@ -26,7 +26,7 @@ from pipelines.host import embedded_registry
 from tests.images.scan.test_formats import require_cyclonedx, require_sarif
 from tests.support.loop import Goldsmith
 from tests.support.publishing import running_registry
-from tests.support.scanning import NO_FEEDS, canary_status, make_target
+from tests.support.scanning import LINUX, NO_FEEDS, canary_status, make_target
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("docker-registry", "skopeo", "trivy", "syft", "debsecan")]
 
@@ -92,9 +92,12 @@ def test_anybodys_image_is_scanned_by_tag_and_by_digest_in_every_form(
 @pytest.mark.usefixtures("scanned_once")
 def test_what_only_one_scanner_knows_is_told_with_its_cause(judged: Goldsmith, stranger: str) -> None:
     """With data of another day, that; with the same day's and less in it, it is unexplained, and stands first."""
-    place = Path(json.loads(judged.settings["GOLDSMITH_FEEDS"])["debsecan"])
+    given = json.loads(judged.settings["GOLDSMITH_FEEDS"])
+    place = Path(given["debsecan"]).with_name("of-another-day")  # another place, which no data before is compared with
+    place.mkdir()
+    judged = judged.with_(feeds=json.dumps(given | {"debsecan": str(place)}))
     (place / "metadata.json").write_text('{"date": "2025-01-01"}')
-    (place / "trixie").write_bytes(debsecan_format({"openssl": {"3.5.4-1~deb13u2": ["CVE-2025-15467"]}}))
+    (place / "trixie").write_bytes(debsecan_format({**LINUX, "openssl": {"3.5.4-1~deb13u2": ["CVE-2025-15467"]}}))
     told = from_json(ScanOutput, judged.here("image.scan", f"{stranger}:1.0", "--json").json)
     assert {one.cause for one in told.disagreements} == {DisagreementCause.DATA_DATE}
     assert len(told.disagreements) == 72

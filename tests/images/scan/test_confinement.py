@@ -26,7 +26,7 @@ from images.scan.base import ScanInputs, Scanner, ScanTarget, report
 from images.scan.flow import scan
 from images.scan.syft import Bills
 from tests.support.loop import processes, until
-from tests.support.scanning import NO_FEEDS, make_target
+from tests.support.scanning import LINUX, NO_FEEDS, make_target
 
 pytestmark = pytest.mark.needs("root", "setpriv", "unshare")
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
@@ -233,7 +233,7 @@ def test_a_thief_in_place_of_a_scanner_comes_away_with_nothing(tmp_path: Path, m
     """Through the scan itself: no secret in its answer, image and data as they were, others' findings untouched."""
     target = make_target(tmp_path / "image")
     (tmp_path / "feed").mkdir()
-    (tmp_path / "feed/trixie").write_bytes(debsecan_format({"openssl": {"9": ["CVE-2026-0001"]}}))
+    (tmp_path / "feed/trixie").write_bytes(debsecan_format({**LINUX, "openssl": {"9": ["CVE-2026-0001"]}}))
     (tmp_path / "feed/metadata.json").write_text(f'{{"date": "{NOW.isoformat()}"}}')
     settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS | {"debsecan": str(tmp_path / "feed")})
     files = [file for file in tmp_path.rglob("*") if file.is_file()]

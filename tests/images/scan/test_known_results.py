@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from hardening.catalog import load_policy
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Verdict
 from hardening.foundation.content import parse
 from hardening.foundation.errors import RefusedError
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import ROOT, Settings
 from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
 from images.context import Context
@@ -38,6 +39,7 @@ def check(control: str) -> Check:
 
 SILENT = parse(tomllib.loads(CHILD), Definition, "image.toml", name="silent")
 SERVING = parse(tomllib.loads(CHILD.replace(NONE_BECAUSE, "")), Definition, "image.toml", name="serving")
+POLICY = load_policy((ROOT,), "default")
 OVERLAY = Overlay((), (), (check("no-setuid"), check("no-shell")))
 
 
@@ -114,7 +116,7 @@ class Clinic:
             store=SimpleNamespace(disk_of=lambda _digest: None),
         )  # fmt: skip
         self.artifact: Any = SimpleNamespace(name="image", digest="content", inputs={})
-        monkeypatch.setattr(judge, "Planner", lambda _context: SimpleNamespace(overlay=lambda _loaded: self.overlay))
+        monkeypatch.setattr(judge, "Planner", lambda _context: SimpleNamespace(judged_overlay=lambda *_: self.overlay))
         monkeypatch.setattr(judge, "_verified", lambda *_: MADE)
         for name, answer in {
             "_last_scan": SCAN, "unchanged": SCAN, "scan_subject": ("", ""), "load_waivers": (), "judge_image": VERDICT,
@@ -130,7 +132,7 @@ class Clinic:
 
     def checks(self) -> tuple[CheckResult, ...]:
         """What its controls say, for whoever judges it."""
-        return judge._checks(self.context, self.artifact)
+        return judge._checks(self.context, self.artifact, POLICY)
 
     def judged(self) -> Judgement:
         """The gate's verdict, and what it rests on."""

@@ -117,7 +117,7 @@ def test_params_of_a_root_that_may_judge_count(tmp_path: Path, tree: Path) -> No
 def test_another_root_may_ask_for_more(tmp_path: Path, tree: Path, https: str, outcome: Outcome) -> None:
     """Its stricter params count beside the policy's, its stricter enforcement in their place."""
     (tree / "etc/apt/apt.conf.d").mkdir(parents=True)
-    (tree / "etc/apt/sources.list").write_text("deb [signed-by=/k.gpg] http://deb.debian.org/debian trixie main\n")
+    (tree / "etc/apt/sources.list").write_text("deb [signed-by=/k.gpg] http://archive.invalid/debian trixie main\n")
     (tree / "usr/bin/apt-get").touch()
     root = definition(tmp_path / "content", "shop", OWN)
     profile(

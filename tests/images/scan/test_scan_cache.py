@@ -25,7 +25,7 @@ from images.scan.flow import SBOM, ScanResult, at_best, inputs_of, scan, still_v
 from images.scan.judge import silent_judges
 from images.scan.syft import Bills
 from tests.support.publishing import CHECK
-from tests.support.scanning import NO_FEEDS, make_target, with_bill
+from tests.support.scanning import LINUX, NO_FEEDS, make_target, with_bill
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 FEED = Feed(Path("/feeds"), NOW, "an address", "sha256:1")
@@ -152,7 +152,7 @@ class Clinic:
     def feed(self, date: datetime) -> None:
         """The vulnerability data, now of that date."""
         (self.folder / "feed").mkdir(exist_ok=True)
-        data = debsecan_format({"openssl": {"3.5.4-1": ["CVE-2026-0001"]}})
+        data = debsecan_format({**LINUX, "openssl": {"3.5.4-1": ["CVE-2026-0001"]}})
         (self.folder / "feed/trixie").write_bytes(data)
         (self.folder / "feed/metadata.json").write_text(json.dumps({"date": date.isoformat()}))
 

@@ -83,7 +83,9 @@ def data(tmp_path: Path) -> Path:
 
 
 def write(folder: Path, tracker: dict[str, Any]) -> None:
-    (folder / "tracker.json").write_text(json.dumps(tracker))
+    known = {"linux": {f"CVE-2000-{number}": entry("0.1") for number in range(1000, 1020)}}
+    known["openssl"] = {"CVE-2000-1000": entry("0.1")}
+    (folder / "tracker.json").write_text(json.dumps({**known, **tracker}))
 
 
 @pytest.fixture
@@ -518,7 +520,11 @@ def test_a_source_whose_version_an_earlier_version_did_not_keep_is_unknown(
     first = updated(context)
     assert (first.unknown, show_update(first, as_json=False)) == (("nginx-unprivileged",), 0)
     assert "not all is known of nginx-unprivileged" in capsys.readouterr().out
-    write(data, TRACKER | {"util-linux": {OTHER: entry("2.41-6"), OPEN: entry("2.41-7")}, "openssl": {}})
+    write(
+        data,
+        TRACKER
+        | {"util-linux": {OTHER: entry("2.41-6"), OPEN: entry("2.41-7")}, "openssl": {"CVE-2000-1000": entry("0.1")}},
+    )
     assert {(line.change, line.source) for line in updated(context).changes} == {("closed", "openssl")}
 
 
