@@ -308,8 +308,7 @@ class Judging(Content):
         "default", description="policy that each of `policies` is at least as strict as, field by field; empty: none"
     )
     roots: tuple[Path, ...] = Field(
-        (),
-        description="of `content`, those that may add policies, waivers, fleets, networks and loosen controls",
+        (), description="those of `content` that may add policies, waivers, fleets, networks, and loosen controls"
     )
 
 
