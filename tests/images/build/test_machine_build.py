@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 
@@ -150,6 +151,7 @@ def test_a_vulnerable_package_alone_refuses_a_bastion_and_nothing_of_it_is_kept(
     feed = tmp_path / "feed"
     feed.mkdir()
     (feed / "trixie").write_bytes(debsecan_format({**LINUX, "openssl": {"99.1-1": ["CVE-2099-0001"]}}))
+    (feed / "metadata.json").write_text(f'{{"date": "{datetime.now(UTC):%Y-%m-%d}"}}')
     shop = Workshop(fork, (), {"debsecan": str(feed)})
     before = layers(fork), fork.blobs(), sorted((fork.state / "disks").iterdir())
     passed = fork.ledger.checks(content_of(fork, "debian-server"))

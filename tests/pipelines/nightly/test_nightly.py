@@ -24,6 +24,7 @@ from pipelines.host import embedded_registry
 from tests.support.archive import Archive
 from tests.support.engines import requests_to
 from tests.support.loop import CHILD, HEAD, Answer, Goldsmith, definition, until
+from tests.support.scanning import LINUX
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("root", "docker", "mirror", "docker-registry", "gpg", "dpkg-deb")]
 
@@ -336,7 +337,9 @@ def test_stable_moves_to_what_has_soaked_and_is_healthy_where_a_fleet_runs_it(
     town.archive.add("night-extra", "2.0")
     town.archive.publish()
     (feed := tmp_path / "feed").mkdir()
-    (feed / "trixie").write_bytes(debsecan_format({"night-extra-source": {"2.0": ["CVE-2099-0001"]}}))
+    known = {**LINUX, "openssl": {"0": ["CVE-2000-0001"]}, "night-extra-source": {"2.0": ["CVE-2099-0001"]}}
+    (feed / "trixie").write_bytes(debsecan_format(known))
+    (feed / "metadata.json").write_text(f'{{"date": "{datetime.now(UTC):%Y-%m-%d}"}}')
     (tmp_path / "kev.json").write_text('[{"cveID": "CVE-2099-0001"}]')
     exploited = {"feeds__debsecan": str(feed), "feeds__kev": str(tmp_path / "kev.json")}
     answer, lines = town.night(tmp_path, only="n-soaks", **exploited)
