@@ -4,15 +4,19 @@
 joined='^(bin|sbin|lib|lib32|lib64|libx32|libo32)/'
 [ -L "$ROOT/bin" ] || joined='^$'
 
-# packages FOLDER: writes three files there, of paths without their first slash. `listed`: what packages brought;
-# `declared`: the files of the definition and of those it is built on; `tree`: a line KIND PATH TARGET for everything that
-# is there, separated by tabs. Prints the names that no such line can hold.
-packages() {
+# Each writes files into FOLDER, of paths without their first slash.
+# brought_in FOLDER: `listed`, what packages brought, and `declared`, the files of the definition and of those it is built on.
+brought_in() {
     find var/lib/dpkg/info var/lib/dpkg/status.d -maxdepth 1 -type f \( -name '*.list' -o -name '*.md5sums' \) -exec cat -- {} + 2>/dev/null |
         sed -E -e 's#^[0-9a-f]{32}  ##' -e 's#^(\./|/)##' -e "s#$joined#usr/&#" | sort -u > "$1/listed"
     sed 's#^/##' "$DECLARED_FILES" | sort -u > "$1/declared"
-    find . -xdev -mindepth 1 ! -name '*[[:cntrl:]]*' ! -lname '*[[:cntrl:]]*' -printf '%y\t%P\t%l\n' > "$1/tree"
-    find . -xdev \( -name '*[[:cntrl:]]*' -o -lname '*[[:cntrl:]]*' \) -print0 | tr '\1-\37\177' '?' | tr '\0' '\n' | sed 's#^\.\(.*\)$#\1: a control character in its name or target#'
+}
+
+# tree_in FOLDER: `tree`, a line KIND PATH TARGET for everything that is there, separated by tabs. Prints the names that no
+# such line can hold.
+tree_in() {
+    find . -xdev -mindepth 1 \( -name '*[[:cntrl:]]*' -o -lname '*[[:cntrl:]]*' \) -fprintf "$1/odd" '%p\0' -o -printf '%y\t%P\t%l\n' > "$1/tree"
+    tr '\1-\37\177' '?' < "$1/odd" | tr '\0' '\n' | sed 's#^\.\(.*\)$#\1: a control character in its name or target#'
 }
 
 # For awk. Reads `tree`, then `listed`, into there[PATH], link[PATH] and listed[PATH]. end(PATH): where a path leads within

@@ -2,7 +2,7 @@ set -eu
 cd "$ROOT"
 brought=$(mktemp -d)
 trap 'rm -rf "$brought"' EXIT
-packages "$brought" > "$brought/odd"
+brought_in "$brought"
 # Settings of other programs that fetch packages and code, wherever they lie. Those that packages bring are compared elsewhere.
 unverified='trusted-host|insecure-host|unsafehttpwhitelist|allowinsecure|(strict-?ssl|ssl-?verify|ssl_verify_mode|check_certificate|verify_ssl|secure-http)["'"'"']?[[:space:]]*[:= ][[:space:]]*["'"'"']?(false|0|no|off|none|never)\b|^[[:space:]]*(--?)?insecure([[:space:]]*[=:][[:space:]]*(true|1|yes|on))?[[:space:]]*$|^[[:space:]]*-k[[:space:]]*$|stricthostkeychecking[[:space:]=]+(no|off)\b|gosumdb=off|goinsecure=.|goflags=.*-insecure'
 index='(index|registry|registries|find-links|mirror|source|sources|channels?|channel_alias|url|insteadof|goproxy)[^[:space:]]*[[:space:]]*[]:=>[:space:]][^#]*http://|^[[:space:]]*-[[:space:]]*"?http://|^[[:space:]]*\[url[^]]*http://|^[[:space:]]*http://'

@@ -3,7 +3,8 @@ set -eu
 cd "$ROOT"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-packages "$folder" > "$folder/odd"
+brought_in "$folder"
+tree_in "$folder" > "$folder/names"
 files=$(grep -c '^f' "$folder/tree" || true)
 [ "$files" -gt 0 ] || { echo "no files: nothing to look at"; exit 1; }
 sort -u "$folder/listed" "$folder/declared" > "$folder/packaged"
@@ -95,7 +96,7 @@ found=$(
         grep -viE ':[[:space:]]*Include[[:space:]]+/etc/ssh/ssh_config\.d/\*\.conf[[:space:]]*$' | sed 's#^\([^:]*\):.*$#/\1: reads settings of another place#' || true
     lines "runs programs of its own" '^[[:space:]]*(hooksPath|fsmonitor|sshCommand|helper|pager|editor|askPass)[[:space:]]*=' etc/gitconfig
 )
-bad=$(printf '%s\n' "$found" | grep . | cat "$folder/odd" - | refused)
+bad=$(printf '%s\n' "$found" | grep . | cat "$folder/names" - | refused)
 if [ -n "$bad" ]; then
     echo "$bad"
     exit 1

@@ -5,7 +5,7 @@ files=$(find . -xdev -type f | wc -l)
 [ "$files" -gt 0 ] || { echo "no files: nothing to look at"; exit 1; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-packages "$folder" > "$folder/odd"
+brought_in "$folder"
 
 # A key is a header that stands alone on its line, or is followed by data; a program that merely knows the header is none.
 # Bytes that are no text hide nothing.

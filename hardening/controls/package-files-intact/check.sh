@@ -4,7 +4,8 @@ cd "$ROOT"
 [ -d var/lib/dpkg ] && [ ! -L var/lib/dpkg ] || { echo "/var/lib/dpkg is missing: nothing to look at"; exit 1; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-packages "$folder" > "$folder/bad"
+brought_in "$folder"
+tree_in "$folder" > "$folder/bad"
 diversions=/dev/null
 [ ! -f var/lib/dpkg/diversions ] || diversions=var/lib/dpkg/diversions
 # A file that another package diverts lies where that package says.

@@ -4,7 +4,8 @@ set -eu
 cd "$ROOT"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-packages "$folder" > "$folder/found"
+brought_in "$folder"
+tree_in "$folder" > "$folder/found"
 grep -q '	usr/' "$folder/tree" || { echo "no files in /usr: nothing to look at"; exit 1; }
 # Folders that come before /usr/bin in the image's PATH, and folders of the linker.
 {
@@ -39,6 +40,9 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
         if (path ~ /^etc\/alternatives\//) return "leads to /" end(path) ", which no package brought"
         sub(/\/(glibc-hwcaps\/[^\/]+|tls|haswell|x86_64|avx512_1)$/, "", place)
         if (place in libraries && name ~ /\.so(\.|$)/) return "is a library that no package brought"
+        if (path ~ /^etc\/ld\.so\.(cache|conf)$/ && path in link) return "is a link, and may name any library"
+        if (path in link && there[end(path)] == "d" && path ~ /^(usr\/local\/(lib|share)|etc)\/(perl|python|site_|lua|node|php|ruby|[^\/]*-linux-gnu)[^\/]*$/)
+            return "leads to /" end(path) ", from where code is loaded"
         if (path ~ code) return "is loaded as code, and no package brought it"
     }
     END {

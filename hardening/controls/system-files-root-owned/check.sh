@@ -4,7 +4,7 @@ files=$(find usr etc -xdev | wc -l)
 [ "$files" -gt 2 ] || { echo "/usr and /etc are empty: nothing to look at"; exit 1; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-packages "$folder" > "$folder/odd"
+tree_in "$folder" > "$folder/names"
 {
     printf 'tmp\nvar/tmp\ndev/shm\nrun/lock\nrun/user\n'
     find . -xdev -mindepth 1 ! -type l ! -type c \( ! -uid 0 -o -perm -0002 -o -perm -0020 ! -gid 0 \) -printf '%P\n'
