@@ -139,7 +139,7 @@ def test_an_image_of_which_a_check_is_not_known_is_verified_before_it_is_judged(
     known = inv.ledger.checks(artifact.digest)
     for left in (0, -1, None):
         if left is not None:
-            inv.ledger.record_checks(artifact.digest, known[:left], artifact.built_at)
+            inv.ledger.record_checks(artifact.digest, known[:left], artifact.built_at, name=artifact.name)
         answer = inv("image.scan", "debian-static", "--policy", "demo", "--json")
         assert (answer.code, "verifying" in answer.err) == (0, left is not None), answer.err
         assert inv.ledger.checks(artifact.digest) == known
