@@ -65,7 +65,7 @@ FORMS = ("html", "csv", "sarif", "prometheus")
 ENDINGS = {".html": "html", ".csv": "csv", ".sarif": "sarif", ".sarif.json": "sarif", ".prom": "prometheus"}
 EXPORTS = {"csv": as_csv, "sarif": as_sarif, "prometheus": as_metrics}
 KEPT = 90  # pages; those before are removed as the next is written
-JUDGING = (*(f"hardening/{kind}" for kind in ("controls", "policies", "profiles", "waivers")), "pipelines/fleets")
+JUDGING = ("controls", "policies", "profiles", "waivers")
 NEWEST = 6  # releases of one image, and rollouts of one fleet, that are told of in full
 
 
@@ -124,14 +124,15 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
         releases=tuple(_releases(context, images, state, said)),
         blast_radius=recorded_radius(context),
         without_file=tuple(fleets_without_file(context, fleets)),
-        content_changed_at=(changed := _changed_at(roots)),
     )
     reviews = {name: (datetime.combine(p.review_by, time(), UTC), p.owner) for name, p in policies.items()}
     published = {name: one.published_at for name, one in newest.items()}
-    judged = {image.name: image.judged_at for image in images} | {one.name: one.checked_at for one in report.fleets}
-    older = tuple(sorted(name for name, at in judged.items() if at and changed and at < changed))
+    older = _judged_before(roots, report)
     failures = night_failures(before.night_failures if before else (), night, report, published)
-    report = report.model_copy(update={"night_failures": failures, "judged_before": older})
+    report = report.model_copy(update={
+        "night_failures": failures, "judged_before": tuple(sorted(older)),
+        "content_changed_at": max(older.values(), default=None),
+    })  # fmt: skip
     told = report.model_copy(
         update={
             "actions": actions_of(report, {name: policy.owner for name, policy in policies.items()}),
@@ -143,14 +144,23 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
     return told, state
 
 
-def _changed_at(roots: Sequence[Path]) -> datetime | None:
-    """When what verdicts depend on was last changed in the content roots, a removed file too."""
-    changed = list[float]()
-    for folder in (root / part for root in roots for part in JUDGING):
-        for path in (folder, *folder.rglob("*")):
-            with suppress(OSError):  # no such folder, or just removed
-                changed.append(path.lstat().st_mtime)
-    return datetime.fromtimestamp(max(changed), UTC) if changed else None
+def _judged_before(roots: Sequence[Path], report: ReportOutput) -> dict[str, datetime]:
+    """The images and fleets whose last verdict is older than what it depends on, and when that was last changed."""
+    folders = [root / "hardening" / part for root in roots for part in JUDGING]
+    common = _changed_at(path for folder in folders for path in (folder, *folder.rglob("*")))  # a removed file too
+    files = find_content(roots, "pipelines/fleets", "*.toml")
+    found = {one.name: (one.judged_at, common) for one in report.images}
+    found |= {one.name: (one.checked_at, max(common, _changed_at([files[one.name]]))) for one in report.fleets}
+    return {name: changed for name, (at, changed) in found.items() if at and at < changed}
+
+
+def _changed_at(paths: Iterable[Path]) -> datetime:
+    """When the newest of the paths was changed."""
+    newest = 0.0
+    for path in paths:
+        with suppress(OSError):  # no such folder, or just removed
+            newest = max(newest, path.lstat().st_mtime)
+    return datetime.fromtimestamp(newest, UTC)
 
 
 def _history(

@@ -60,8 +60,8 @@ class ImageReport(Line):
 
     @property
     def unknown(self) -> bool:
-        """Whether it is not known what it lacks: no scanner looked for vulnerabilities, or in the sample alone."""
-        return all(one.sample for one in self._judges)
+        """Whether it exists, and was not scanned for vulnerabilities, or by the sample alone."""
+        return bool(self.content or self.release) and all(one.sample for one in self._judges)
 
     @property
     def _judges(self) -> list[ScanReport]:

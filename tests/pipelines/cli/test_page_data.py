@@ -115,8 +115,9 @@ def test_the_row_of_a_vulnerability_names_its_severity_and_commands_that_do_not_
         assert part in row
     assert "1 with an open fix, 0 out of policy" in text
     apart = text.partition("1 waived fix, in no number above")[2].partition("</table>")[0]
-    assert '<span class="badge small soft">waived</span> w-1 until 2026-12-24: not reached' in apart
+    assert '<span class="badge small soft">waived until 2026-12-24</span><br>by w-1' in apart
     assert "2026-11-26" not in apart
+    assert "./goldsmith" not in apart
 
 
 @pytest.mark.parametrize(

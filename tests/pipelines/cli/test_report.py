@@ -461,10 +461,13 @@ def test_the_page_says_where_content_is_newer_than_the_verdicts(tmp_path: Path) 
             os.utime(path, (verdict.timestamp() - 1, verdict.timestamp() - 1))
         os.utime(root / "hardening/waivers", (at.timestamp(), at.timestamp()))
         report = gather(context)
-        assert (report.judged_before, report.content_changed_at) == (names, at)
+        assert (report.judged_before, report.content_changed_at) == (names, at if names else None)
         text = render_html(report)
         assert ("content is newer" in text) is bool(names)
     assert "2026-11-26 09:00 UTC, after the last verdict on debian-base, shop, warehouse" in text
+    os.utime(root / "hardening/waivers", (verdict.timestamp() - 1, verdict.timestamp() - 1))
+    os.utime(root / "pipelines/fleets/shop.toml")
+    assert gather(context).judged_before == ("shop",), "a fleet's file is of that fleet alone"
 
 
 def test_a_fleet_whose_file_is_gone_is_counted_and_shown_no_more(tmp_path: Path) -> None:
