@@ -31,6 +31,7 @@ from pipelines.nightly.preflight import require_workable
 from pipelines.rollout.notify import unreachable, unreadable
 from pipelines.serve.app import Answers, application
 from pipelines.serve.deadlines import TimedProtocol
+from pipelines.serve.leading import Leadership
 from pipelines.serve.live import KeptAnswer, LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule
@@ -56,7 +57,11 @@ def serve(policy: str = "", context: Context | None = None) -> int:
         only_one(context.settings.state_dir / "locks" / "serve.lock", "serve"),
         closing(_bound(wanted.listen)) as bound,
     ):
-        busy = partial(is_held, context.settings.state_dir / NIGHT_LOCK)
+        leadership = Leadership(context.ledger, context.actor)
+
+        def busy() -> bool:
+            return not leadership.leads or is_held(context.settings.state_dir / NIGHT_LOCK)
+
         runner = Runner(context.ledger, schedule, clock, busy=busy, policy=context.policy)
         judged = KeptAnswer(partial(_judged_metrics, context.policy), MINUTE)
 
@@ -67,7 +72,7 @@ def serve(policy: str = "", context: Context | None = None) -> int:
         live = LivePage(context.ledger.state_stamp, partial(_page, context.policy), content_policy(live=True))
         answers = Answers(context.ledger, runner, webhook, told, clock, live, leaving)
         server = uvicorn.Server(_config(answers, (*wanted.hosts, wanted.listen.rpartition(":")[0])))
-        with _stopped_by_signals(server, leaving), runner.at_work():
+        with _stopped_by_signals(server, leaving), leadership.held(), runner.at_work():
             host, port, *_ = bound.getsockname()
             say(f"serve: the page is http://{host}:{port}/; also /healthz, /metrics{', /hooks' if webhook else ''}")
             server.run([bound])

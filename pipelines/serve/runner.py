@@ -38,7 +38,9 @@ class Running:
 
 
 class Runner:
-    """Looks for what is due or waits, and has it done; not while somebody else's night makes this machine `busy`."""
+    """Looks for what is due or waits, and has it done; not while `busy`: somebody else's night runs on this machine, or
+    another `serve` runs those of this database.
+    """
 
     def __init__(
         self, ledger: Ledger, schedule: Schedule, now: Callable[[], datetime], program: Sequence[str] = PROGRAM,

@@ -12,7 +12,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -46,10 +46,11 @@ from images.ledger import Ledger, Trigger
 from pipelines.cli import serve as serving
 from pipelines.cli.serve import _config, _webhook
 from pipelines.serve import app as serving_app
-from pipelines.serve import deadlines
+from pipelines.serve import deadlines, leading
 from pipelines.serve import live as serving_live
 from pipelines.serve.app import HEADERS, Answers, OwnHosts
 from pipelines.serve.deadlines import TimedProtocol
+from pipelines.serve.leading import Leadership
 from pipelines.serve.live import KeptAnswer, LivePage
 from pipelines.serve.metrics import metrics
 from pipelines.serve.moments import Schedule, TriggerKind, command
@@ -395,6 +396,48 @@ def test_what_is_due_while_a_person_runs_a_night_waits_for_its_end(site: Site) -
     with site.runner().at_work():
         came("its end", lambda: not site.ledger.waiting_triggers())
     assert site.asked == ["nightly"]
+
+
+def test_of_two_on_one_database_one_runs_the_nights(database: str, tmp_path: Path) -> None:
+    """The other one stands by, and takes over when the first has ended; both on machines of their own."""
+    sites = [Site(tmp_path / name) for name in ("one", "two")]
+    ledger = Ledger.open(database)
+    with closing(ledger), ExitStack() as stack:
+        parts = [Leadership(ledger, name) for name in ("ann@one", "ann@two")]
+        hold = [stack.enter_context(ExitStack()) for _ in parts]
+
+        for site, part, held in zip(sites, parts, hold, strict=True):
+            site.folder.mkdir()
+            held.enter_context(part.held())
+            runner = Runner(
+                ledger, Schedule.of(Serve(urgent="")), lambda: NOW, site.program, 0.01, lambda part=part: not part.leads
+            )
+            held.enter_context(runner.at_work())
+        came("the night", lambda: "night" in ledger.last_triggers())
+        assert [site.asked for site in sites] == [["nightly"], []]
+        ledger.add_trigger("webhook 1", "webhook", NOW)
+        came("its end", lambda: not ledger.waiting_triggers())
+        assert [len(site.asked) for site in sites] == [2, 0]
+        hold[0].close()
+        ledger.add_trigger("webhook 2", "webhook", NOW)
+        parts[1].look()
+        came("its end", lambda: not ledger.waiting_triggers())
+        assert [len(site.asked) for site in sites] == [2, 1]
+
+
+def test_a_lease_that_ended_in_a_sleep_is_not_trusted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one may run the nights by then; while the ledger is away, ours lasts no longer than its time."""
+    part, passed = Leadership(site.ledger, "ann@one"), [0.0]
+    monkeypatch.setattr(leading.time, "clock_gettime", lambda _clock: passed[0])
+    part.look()
+    assert part.leads
+    (site.folder / "ledger.sqlite").rename(site.folder / "away")
+    (site.folder / "ledger.sqlite").mkdir()
+    passed[0] += leading.RENEW_SECONDS
+    part.look()
+    assert part.leads
+    passed[0] += leading.LEASE.total_seconds()
+    assert not part.leads
 
 
 def test_what_the_machine_lacks_for_a_moment_ends_no_looking(site: Site) -> None:
