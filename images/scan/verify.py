@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -88,10 +89,13 @@ def verify(
         log.parent.mkdir(exist_ok=True)
         log.write_text(report.console)
         return every(merge_live(static, report.results), overlay)
-    tried = try_image(definition, config, digest, store, work, docker_host)
-    with step("checks"):
-        results = run_checks(overlay, tree, facts_of(definition, config, tried.smoke, declared))
-    return every([*results, *tried.starts], overlay)
+
+    def checks(smoke: tuple[int, str] | None) -> tuple[CheckResult, ...]:
+        with step("checks"):
+            return run_checks(overlay, tree, facts_of(definition, config, smoke, declared))
+
+    tried = try_image(definition, config, digest, store, work, docker_host, checks)
+    return every([*tried.checks, *tried.starts], overlay)
 
 
 def offered(strange: Sequence[str]) -> tuple[CheckResult, ...]:
@@ -174,18 +178,22 @@ def enforced_by(results: Iterable[CheckResult], overlay: Overlay) -> tuple[Check
 class Trial:
     """What became of an image that was really run; empty where it says that it runs nothing.
 
-    `smoke`: its smoke command's exit status and output. `starts`: whether it gets healthy as it was shipped.
+    `smoke`: its smoke command's exit status and output. `starts`: whether it gets healthy as it was shipped. `checks`:
+    the results of its checks, which ran meanwhile.
     """
 
     smoke: tuple[int, str] | None = None
     starts: tuple[CheckResult, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
 
 
 def try_image(
-    definition: Definition, config: dict[str, Any], digest: str, store: Store, work: Path, docker_host: str
-) -> Trial:
-    """Run the definition's smoke command in the image `digest`, then the image as it is shipped; both as its default
-    user, with `--read-only --cap-drop ALL --security-opt no-new-privileges` and no network.
+    definition: Definition, config: dict[str, Any], digest: str, store: Store, work: Path, docker_host: str,
+    checks: Callable[[tuple[int, str] | None], tuple[CheckResult, ...]] = lambda _smoke: (),
+) -> Trial:  # fmt: skip
+    """Run the definition's smoke command in the image `digest`, then the image as it is shipped, beside its `checks`,
+    which are given what became of the smoke command; both as its default user, with `--read-only --cap-drop ALL
+    --security-opt no-new-privileges` and no network.
 
     Nothing of it stays on the engine. Raises OutsideError when the engine fails, not when the image does.
     """
@@ -194,7 +202,7 @@ def try_image(
 
     by_itself = runs_by_itself(definition)
     if not definition.smoke and not by_itself:
-        return Trial()
+        return Trial(checks=checks(None))
     client = engine(docker_host)
     tag = f"goldsmith.invalid/trial/{work.name}:{digest[7:19]}"
     try:
@@ -203,8 +211,11 @@ def try_image(
         try:
             with step("smoke"):
                 smoke = _smoke(client, tag, definition, work.name) if definition.smoke else None
-            with step("start"):
-                return Trial(smoke, (_start(client, tag, definition, config, work.name),) if by_itself else ())
+            with ThreadPoolExecutor(1) as beside:
+                started = beside.submit(_start, client, tag, definition, config, work.name) if by_itself else None
+                results = checks(smoke)
+                with step("start"):
+                    return Trial(smoke, (started.result(),) if started else (), results)
         finally:
             with step("clean up"):
                 client.images.remove(tag, force=True)
