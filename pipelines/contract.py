@@ -213,7 +213,8 @@ class NightlyOutput(Line):
 
 class DemoOutput(Line):
     """`demo`: how long it took, in all and by parts, and the results of the requests. `kept_at` is where the service
-    still answers, if kept.
+    still answers, if kept. `reached_seconds`: how long after the planted vulnerability became known it was found,
+    refused, fixed in `stable`, and gone from the last member.
     """
 
     seconds: float
@@ -223,6 +224,7 @@ class DemoOutput(Line):
     report: str
     kept_at: str
     steps: dict[str, float] = {}
+    reached_seconds: dict[str, float] = {}
 
 
 class DoctorLine(Line):

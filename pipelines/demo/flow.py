@@ -1,4 +1,4 @@
-"""The demo as a recipe: publish, run, let time pass, find, replace under load, report."""
+"""The demo as a recipe: publish, run, plant a vulnerability, find, refuse, fix, replace under load, report."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ from images.build.workspace import sweep
 from images.context import Context
 from images.documents import to_json
 from images.release.flow import release_all
+from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.image import promote_one
 from pipelines.cli.report import write_report
 from pipelines.cli.rollout import check_fleet, roll_fleet, show_members, show_roll
 from pipelines.contract import DemoOutput
 from pipelines.demo import web_service
+from pipelines.demo.planted import PACKAGE, VULNERABILITY, write_data
 from pipelines.demo.web_service import Stream, steady
 from pipelines.host import embedded_registry
+from pipelines.host.private_engine import PrivateEngine
 from pipelines.host.provision import docker_host
 from pipelines.wiring import fleet_host, image_context
 
 CONTENT = Path(__file__).with_name("content")
-PAGE = Path("images/definitions/demo-web/files/index.html")
+DEFINITION, PAGE = "images/definitions/demo-web", "files/index.html"
+FEED = "known"
 AGO = timedelta(days=31)
 AFTERWARDS_SECONDS = 2
 IMAGES = ("debian-base", "debian-static", "nginx-unprivileged", "demo-web")
@@ -49,7 +53,7 @@ def demo(*, keep: bool = False, as_json: bool = False) -> int:
         redirect_stdout(sys.stderr) if as_json else nullcontext(),
     ):
         shown = _loop(base, keep=keep)
-    print_json(to_json(shown)) if as_json else _close(shown)
+    print_json(to_json(shown)) if as_json else _close(shown, own_engine=PrivateEngine(base).answers())
     return 3 if shown.failed else 0
 
 
@@ -59,21 +63,58 @@ def _loop(base: Settings, *, keep: bool) -> DemoOutput:
     with collected() as steps, _stage(base, keep=keep) as settings:
         today = image_context(settings, policy="demo")
         with _part(1, "first release", "31 days ago: build, harden, verify, scan, judge, publish"):
+            write_data(settings.state_dir / FEED, today.now - AGO, planted=False)
             _publish(replace(today, now=today.now - AGO))
             url = _start(today)
-        with _part(2, "find", f"Today: a service runs on it at {url}, and time has passed"):
-            show_members(check_fleet("demo", today))
-        with _part(3, "second release", "The page has changed: a new release; what has not changed is re-dated"):
-            (settings.state_dir / "content" / PAGE).write_text("<!doctype html><title>demo</title>release two\n")
+            say(f"the service runs at {url}")
+        known, reached = time.monotonic(), dict[str, float]()
+        with _part(2, "find", f"Today: {VULNERABILITY} in {PACKAGE} of that service becomes known"):
+            write_data(settings.state_dir / FEED, today.now, planted=True)
+            _find(today)
+            reached["found"] = time.monotonic() - known
+        with _part(3, "refuse", "The image is refused, and its member is out of policy"):
+            _refuse(today)
+            reached["refused"] = time.monotonic() - known
+        with _part(4, "fix", f"There is no fixed {PACKAGE} yet, so it is left out: a new release"):
+            _fix(settings.state_dir / "content" / DEFINITION)
             today = image_context(settings, policy="demo")
             _publish(today)
-        with _part(4, "replace", "The member is replaced while requests keep coming"):
+            reached["fixed"] = time.monotonic() - known
+        with _part(5, "replace", "The member is replaced while requests keep coming"):
             stream = _roll(today, url)
-            path = _keep_report(image_context(settings, policy="demo"), base)  # as of now, after the rollout
+            reached["gone"] = time.monotonic() - known
+        with _part(6, "gone", "Nothing that runs has it any more"):
+            today = image_context(settings, policy="demo")  # as of now, after the rollout
+            if show_affected(who_is_affected(VULNERABILITY, today), as_json=False):
+                raise RefusedError(f"{VULNERABILITY} is still there", hint="this is a defect: please report it")
+            path = _keep_report(today, base)
     return DemoOutput(
         seconds=round(time.monotonic() - began, 1), requests=stream.sent, failed=len(stream.failures),
         slowest_seconds=round(stream.slowest_seconds, 3), report=str(path), kept_at=url if keep else "", steps=steps,
+        reached_seconds={name: round(seconds, 1) for name, seconds in reached.items()},
     )  # fmt: skip
+
+
+def _find(context: Context) -> None:
+    """Who has the vulnerability, until when it must be gone, and who acts; no scanner has run since it is known."""
+    check_fleet("demo", context)
+    show_affected(who_is_affected(VULNERABILITY, context), as_json=False)
+
+
+def _refuse(context: Context) -> None:
+    """Let publish refuse the image. Raises RefusedError if it does not."""
+    refused = next((one.error for one in release_all(context, ["demo-web"]) if one.name == "demo-web"), None)
+    if not isinstance(refused, RefusedError):
+        raise refused or RefusedError("the image was published in spite of it", hint="this is a defect: report it")
+    say(f"{refused.message}\n{refused.evidence}")
+    show_members(check_fleet("demo", context))
+
+
+def _fix(folder: Path) -> None:
+    """Take the package out of the definition, and change the page."""
+    definition = folder / "image.toml"
+    definition.write_text(definition.read_text().replace(f'packages = ["{PACKAGE}"]\n', ""))
+    (folder / PAGE).write_text("<!doctype html><title>demo</title>release two\n")
 
 
 @contextmanager
@@ -104,7 +145,8 @@ def own_settings(base: Settings) -> Settings:
     """The demo's own ledger, registry and content, beside what the checkout has."""
     state = base.state_dir / "demo"
     engines = Docker(host=docker_host(base, for_builds=False), build_host=docker_host(base, for_builds=True))
-    feeds = Feeds(debsecan=NONE, tracker=NONE, trivy=NONE, kev=NONE, epss=NONE)  # today's would be of the future then
+    # today's data would be of the future, 31 days ago
+    feeds = Feeds(debsecan=NONE, tracker=str(state / FEED), trivy=NONE, kev=NONE, epss=NONE)
     own = {
         "state": state, "database": "", "registry": Registry(), "docker": engines, "feeds": feeds,
         "content": (*base.content, state / "content"),
@@ -165,21 +207,24 @@ def _keep_report(context: Context, base: Settings) -> Path:
     return made.replace(kept)
 
 
-def _close(shown: DemoOutput) -> None:
-    """What was shown, and what to type next."""
+def _close(shown: DemoOutput, *, own_engine: bool) -> None:
+    """What was shown, what to type next, and what still runs; `own_engine`: the one that other commands use too."""
+    running = [f"the service at {shown.kept_at}, which the next ./goldsmith demo removes"] if shown.kept_at else []
+    running += ["Goldsmith's own Docker Engine, which ./goldsmith teardown --apply removes"] if own_engine else []
     lost = f"{shown.failed} LOST" if shown.failed else "none lost"
+    reached = ", ".join(f"{name} after {seconds / 60:.1f} min" for name, seconds in shown.reached_seconds.items())
     lines = [
-        f"Done in {shown.seconds:.0f} s: found, replaced, {shown.requests} requests, {lost}.",
+        f"Done in {shown.seconds:.0f} s: {shown.requests} requests, {lost}.",
+        f"{VULNERABILITY} in {PACKAGE} (planted): {reached}.",
         f"It took: {told(shown.steps)}.",
         f"The report: {shown.report}",
-        f"The service still runs at {shown.kept_at}; the next ./goldsmith demo removes it."
-        if shown.kept_at
-        else "Nothing of it still runs.",
         "",
         "Next:",
         "  ./goldsmith image.plan all            what would be built here, and why",
         "  ./goldsmith image.build debian-base   build one, and check it by every control",
         "  ./goldsmith control.list              what hardens an image, and what it costs",
         "  ./goldsmith doctor                    what this machine lacks for real work",
+        "",
+        f"Still running: {', and '.join(running) or 'nothing'}.",
     ]
     out().print("\n".join(lines), soft_wrap=True)

@@ -107,8 +107,14 @@ def test_the_member_is_replaced_no_request_is_lost_and_what_is_kept_is_where_it_
     assert said["failed"] == 0
     assert said["requests"] > 100
     report = Path(said["report"]).read_text()
-    for word in ("demo-web", "goldsmith-demo-web", "replaced", "judged by a sample"):
+    for word in ("demo-web", "goldsmith-demo-web", "replaced", "judged by a sample", "Nothing to do.",
+                 '<b class="good">nothing</b>', '<b class="good">0 overdue</b>'):  # fmt: skip
         assert word in report
+    reached = list(said["reached_seconds"].items())
+    assert [name for name, _ in reached] == ["found", "refused", "fixed", "gone"]
+    assert sorted(reached, key=lambda one: one[1]) == reached
+    for shown in ("CVE-2026-9999999", "platform team", "demo-web is refused by the policy demo", "in ed 1."):
+        assert shown in err.decode()
     assert re.search(r"checked [0-9: -]+ UTC, \d+\w?[^<]* ago", report), "the page is as of the end"
     assert requests.get(said["kept_at"], timeout=600).text.strip().endswith("release two")
     assert {web_service.WEB, web_service.PROXY} <= stage.running()
@@ -145,17 +151,26 @@ def test_the_next_demo_removes_what_was_kept_and_all_that_a_killed_one_left(stag
     assert processes(str(stage.state)) == []
 
 
-def test_it_closes_with_what_was_lost_and_what_removes_what_it_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nothing is kept, nothing runs."""
-    shown = DemoOutput(seconds=90, requests=1500, failed=0, slowest_seconds=0.1, report="/r.html", kept_at="")
-    _close(shown)
+def test_it_closes_with_the_minutes_of_the_planted_vulnerability_and_what_still_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In its last line; where nothing is kept and the engine is the host's, nothing runs."""
+    shown = DemoOutput(
+        seconds=90, requests=1500, failed=0, slowest_seconds=0.1, report="/r.html", kept_at="",
+        reached_seconds={"found": 3, "gone": 93},
+    )  # fmt: skip
+    _close(shown, own_engine=False)
     said = capsys.readouterr().out
-    assert said.startswith("Done in 90 s: found, replaced, 1500 requests, none lost.\nIt took: ")
-    assert "\nThe report: /r.html\nNothing of it still runs.\n" in said
-    _close(shown.model_copy(update={"failed": 2, "kept_at": "http://127.0.0.1:1/"}))
+    assert said.startswith("Done in 90 s: 1500 requests, none lost.\nCVE-2026-9999999 in ed (planted): ")
+    assert "found after 0.1 min, gone after 1.6 min.\nIt took: " in said
+    assert said.endswith("\nStill running: nothing.\n")
+    _close(shown.model_copy(update={"failed": 2, "kept_at": "http://127.0.0.1:1/"}), own_engine=True)
     said = capsys.readouterr().out
     assert "1500 requests, 2 LOST." in said
-    assert "still runs at http://127.0.0.1:1/; the next ./goldsmith demo removes it." in said
+    assert said.endswith(
+        "\nStill running: the service at http://127.0.0.1:1/, which the next ./goldsmith demo removes, "
+        "and Goldsmith's own Docker Engine, which ./goldsmith teardown --apply removes.\n"
+    )
 
 
 def test_a_client_that_breaks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
