@@ -115,8 +115,15 @@ class Stage:
         return f"{self.repository}@{self.index('candidate', *children, annotations=DATES)}"
 
     def channels(
-        self, revoked: Sequence[str] = (), *, issued: datetime = NOW, expires: datetime = NOW + timedelta(days=7),
-        repository: str = "", key: Signer | None = None, left: str = "", **channels: str,
+        self,
+        revoked: Sequence[str] = (),
+        *,
+        issued: datetime = NOW,
+        expires: datetime = NOW + timedelta(days=7),
+        repository: str = "",
+        key: Signer | None = None,
+        left: str = "",
+        **channels: str,
     ) -> None:
         """Serve a signed document that says where the channels point, and what is revoked for a hole."""
         points = {name: SignedChannel(digest=digest, left=left) for name, digest in channels.items()}
