@@ -23,4 +23,5 @@ ln -s pts/ptmx "$tree/dev/ptmx"
 ln -s /proc/self/fd "$tree/dev/fd"
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
+unset TMPDIR # a directory of the host's
 exec chroot "$tree" "$@"
