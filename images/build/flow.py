@@ -313,7 +313,8 @@ def revoked_parent(context: Context, parent: str, content: str) -> RefusedError 
     shared = context.settings.registry.address
     repository = f"{shared.rstrip('/')}/{parent}" if shared else parent
     try:
-        ask = ChannelDocuments.of(context).revocation() if shared else None
+        documents = ChannelDocuments(context.registry, context.ledger, context.now) if shared else None
+        ask = documents.revocation() if documents else None
         found = revoked_base(context.ledger, repository, content, ask)
     except (OutsideError, UnreadChannelsError) as error:
         say(f"whether {parent} was revoked elsewhere is not known: {error.message}")

@@ -19,7 +19,6 @@ from hardening.foundation.errors import GoldsmithError, OutsideError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.locks import only_one
 from images.build.workspace import workspace
-from images.context import Context
 from images.ledger import Ledger, SeenChannels
 from images.registry.client import Manifest, RegistryClient
 from images.registry.references import split
@@ -56,11 +55,6 @@ class ChannelDocuments:
     ledger: Ledger
     now: datetime
     policies: tuple[str, ...] = ("",)
-
-    @classmethod
-    def of(cls, context: Context, *policies: str) -> ChannelDocuments:
-        """The documents of the registry that a flow publishes to."""
-        return cls(context.registry, context.ledger, context.now, tuple(dict.fromkeys(("", *policies))))
 
     def read(self, repository: str) -> ChannelDocument | None:
         """The channels of a repository; None where nothing was ever published in it.

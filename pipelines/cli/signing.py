@@ -77,7 +77,7 @@ def verify_trust(ref: str, policy: str) -> list[TrustLine]:
     signed_at = release.published_at if release else None
     proof = verify(ref, (digest,), attached, trust, own, signed_at=signed_at, now=context.now)
     if wanted in CHANNELS and repository.startswith(context.registry.repository("")):
-        ChannelDocuments.of(context, policy).manifest(repository, wanted)
+        ChannelDocuments(context.registry, context.ledger, context.now, ("", policy)).manifest(repository, wanted)
     say(f"{ref} is trusted: {digest} is signed by {', '.join(proof.keys)}")
     return [
         TrustLine(ref=ref, digest=digest, attestation=one.said.predicate_type, key=one.key, says=line(one.said))
@@ -120,5 +120,6 @@ def _release(context: Context, reference: str) -> Release | None:
 
     with suppress(ContentError):
         told = release_at(context.registry, reference)
-        return revoked(context.ledger, told, ChannelDocuments.of(context).revocation())
+        documents = ChannelDocuments(context.registry, context.ledger, context.now)
+        return revoked(context.ledger, told, documents.revocation())
     return None

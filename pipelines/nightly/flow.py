@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from hardening.foundation.errors import GoldsmithError, UsageError
 from images.documents import from_json, to_json
-from pipelines.contract import NightlyLine
 from pipelines.durable.port import BugError, Child, Flow, Json, WorkflowEngine
 from pipelines.nightly.model import (
     BRANCH,
@@ -80,8 +79,7 @@ async def run_night(stages: NightStages, engine: WorkflowEngine, order: NightOrd
     """Run one night to its end. What fails stops what stands on it, and nothing else."""
     steps = Steps(engine)
     suites = await steps.ask("suites", tuple[str, ...], lambda: stages.suites(order))
-    jump = NightlyLine(kind="clock", name="machine", status="jumped", detail=order.jump, seconds=0.0)
-    before = [*([NightPart((jump,))] if order.jump else []), *await _feeds(stages, steps, order, suites)]
+    before = [*order.warnings, *await _feeds(stages, steps, order, suites)]
     found = await _urgent(stages, steps, order) if order.urgent else FeedNews()
     before += [found.part] if order.urgent else []
     record = NightRecord(order, tuple(before), (), (), order.started_at)

@@ -65,6 +65,12 @@ class NightOrder:
     urgent: bool = False
     jump: str = ""
 
+    @property
+    def warnings(self) -> tuple[NightPart, ...]:
+        """A line that says how the clock jumped before the night; empty where it did not."""
+        line = NightlyLine(kind="clock", name="machine", status="jumped", detail=self.jump, seconds=0.0)
+        return (NightPart((line,)),) if self.jump else ()
+
 
 @dataclass(frozen=True)
 class NightPart:

@@ -274,7 +274,7 @@ def revoke(context: Context, release: Release, known_to: str) -> None:
     if known_to == "ledger":
         context.ledger.revoke(release.digest, "a hole", NOW)
         return
-    documents = ChannelDocuments.of(context)
+    documents = ChannelDocuments(context.registry, context.ledger, context.now)
     documents.write(release.repository, lambda one: one.revoking([release.digest], NOW, "a hole"), pytest.fail)
 
 
