@@ -239,7 +239,7 @@ def test_a_mistake_of_ours_in_a_fleet_is_its_line(tmp_path: Path, monkeypatch: p
     def mistaken(*_: Any) -> Any:
         raise KeyError("image")
 
-    monkeypatch.setattr(night_stages, "bring_into_policy", mistaken)
+    monkeypatch.setattr(night_stages, "load_fleet", mistaken)
     (line,) = WorldStages(context_in(tmp_path, NOW)).fleet(NightOrder("night-1", NOW), "web").lines
     assert (line.kind, line.name, line.status, line.exit_code) == ("fleet", "web", "failed", 1)
     assert line.detail == "fleet web failed because of a bug in Goldsmith: KeyError: 'image'"
