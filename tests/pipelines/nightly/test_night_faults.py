@@ -5,6 +5,7 @@ Nothing is faked: real builds, scans and verdicts, a real registry, the real wor
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -98,8 +99,9 @@ def test_what_the_mirror_lost_fails_alone_and_a_corrupt_feed_leaves_its_last_goo
 
 
 def test_without_the_list_of_what_is_exploited_nothing_passes_for_judged(town: Town) -> None:
-    """A file that is corrupt has no last good copy: exit code 4. What was built then is published once it is mended."""
+    """A corrupt file without a last good copy: exit code 4. What was built then is published once it is mended."""
     town.newer("ham")
+    shutil.rmtree(town.catalog.settings.state_dir / "feeds/kev")
     (town.catalog.data / "kev.json").write_text("[")
     with town.registry():
         night, failures = town.night()
