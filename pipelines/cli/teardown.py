@@ -166,7 +166,7 @@ def _megabytes(folder: Path) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (*OURS, "logs", "places", "trees") or (name.startswith(("ledger.", "engine-")) and ".sqlite" in name)
+    return name in (*OURS, "clock.json", "logs", "places", "trees") or (name.startswith(("ledger.", "engine-")) and ".sqlite" in name)
 
 
 def _remove_state(state: Path, ours: Iterable[Path]) -> None:

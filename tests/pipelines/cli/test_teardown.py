@@ -21,6 +21,7 @@ from pipelines.demo import web_service
 from pipelines.host import embedded_registry
 from pipelines.host.private_engine import PrivateEngine
 from pipelines.host.provision import Engine
+from pipelines.nightly.clock import jump_since_last
 from tests.support.engines import busybox_image
 from tests.support.loop import Goldsmith
 
@@ -42,6 +43,7 @@ def test_where_nothing_is_nothing_is_done(tmp_path: Path) -> None:
 
 def test_the_plan_changes_nothing_and_what_is_applied_is_gone(used: Goldsmith) -> None:
     """Once more, there is nothing left to do."""
+    jump_since_last(used.state)  # the file that nights keep
     planned = used.here("teardown", "--json")
     assert [(line["what"], line["action"]) for line in planned.json] == [("state", "remove")]
     assert "ledger.sqlite" in planned.json[0]["detail"]
