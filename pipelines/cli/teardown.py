@@ -166,7 +166,8 @@ def _megabytes(folder: Path) -> str:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (*OURS, "clock.json", "logs", "places", "trees") or (name.startswith(("ledger.", "engine-")) and ".sqlite" in name)
+    ledgers = name.startswith(("ledger.", "engine-")) and ".sqlite" in name
+    return ledgers or name in (*OURS, "clock.json", "logs", "places", "trees")
 
 
 def _remove_state(state: Path, ours: Iterable[Path]) -> None:
