@@ -89,7 +89,7 @@ def main() -> int:
 
 @dataclass
 class Requests:
-    """What became of all requests of one way, while it replaced the container `swaps` times."""
+    """The outcome of all requests of one way, while it replaced the container `swaps` times."""
 
     swaps: int = 0
     seconds: list[float] = field(default_factory=list)

@@ -65,7 +65,7 @@ def lint_content() -> int:
 def content_problems(
     roots: Sequence[Path], today: date, judging: Judging | None = None, *, private_archive: bool = False
 ) -> tuple[ContentError, ...]:
-    """What is wrong with controls, profiles, policies, definitions, fleets and waivers, each once.
+    """The errors in controls, profiles, policies, definitions, fleets and waivers, each once.
 
     private_archive: packages come from a mirror that may have suites of its own.
     """
@@ -107,7 +107,7 @@ def require_readable_home(home: str) -> None:
 def _unbuildable(
     loaded: LoadedDefinition, pinned: Collection[str] | None, *, private_archive: bool
 ) -> Iterator[ContentError]:
-    """What a build would refuse about the base. `pinned` is None where a lock file does not load."""
+    """The reasons why a build would refuse the base. `pinned` is None where a lock file does not load."""
     base, file, suites = loaded.definition.base, loaded.folder / "image.toml", {*SUPPORT, *NO_END}
     if base.bootstrap and base.bootstrap.suite not in suites and not private_archive:
         hint = f"{nearest(base.bootstrap.suite, suites)} packages.mirror in goldsmith.toml names an archive of your own"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hardening.foundation.console import err, last_said, say
 
 Steps = dict[str, float]
+SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # elsewhere than on Linux the latter does
 SEEN = 0.05  # seconds: what takes less does not show
 SILENCE = 9.0  # seconds after which people at a terminal read what goes on; others after twice as many
 

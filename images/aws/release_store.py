@@ -111,7 +111,7 @@ class AwsStore(ReleaseStore):
 
     @property
     def revocation(self) -> Ask | None:
-        """What these documents tell, beside the images' own tags."""
+        """The revocations in these documents, beside the images' own tags."""
         return revocation_of(self.cloud, self.documents)
 
     def pointed(self, repository: str, channel: str) -> tuple[str, ...]:
@@ -222,7 +222,7 @@ class AwsStore(ReleaseStore):
         return lambda: first_document(self, repository, self._signed_as(repository), recover=recover)
 
     def _signed_as(self, repository: str) -> str:
-        """What the document of a repository calls it: the registry's name of it."""
+        """The name of a repository in its document: the registry's."""
         return signed_as(self.cloud, repository)
 
     def unmoved(self, release: Release) -> str:
@@ -343,7 +343,7 @@ class AwsStore(ReleaseStore):
 
 
 def signed_as(cloud: Cloud, repository: str) -> str:
-    """What the signed document calls a repository of the ledger; empty where AWS alone is asked."""
+    """The name of a repository of the ledger in its signed document; empty where AWS alone is asked."""
     return cloud.registry.repository(repository.rpartition("/")[2]) if cloud.registry else ""
 
 
@@ -368,7 +368,7 @@ def channel_digest(cloud: Cloud, repository: str, channel: str, documents: Chann
 
 
 def revocation_of(cloud: Cloud, documents: ChannelDocuments | None) -> Ask | None:
-    """What the signed documents tell of revocations of machines; None where AWS alone is asked."""
+    """The revocations of machines in the signed documents; None where AWS alone is asked."""
     if documents is None:
         return None
     ask = documents.revocation()

@@ -134,7 +134,7 @@ DIRECTORIES = {"grype": "grype", "osv-scanner": "osv_scanner"}
 
 
 def _directory(settings: Settings, scanner: str, now: datetime) -> Feed:
-    """What the directory of the settings holds; its date stands in its metadata.json."""
+    """The data in the directory of the settings, dated by its metadata.json."""
     setting = DIRECTORIES[scanner]
     place = getattr(settings.feeds, setting)
     if not place:

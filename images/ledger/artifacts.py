@@ -132,7 +132,7 @@ class Artifacts(Database):
         return self.bases_from(*parent_of(artifact.inputs)) if artifact else ()
 
     def bases_from(self, parent: str, name: str = "") -> tuple[BaseImage, ...]:
-        """What an image on the content `parent`, of the definition `name`, has from that and what it stands on."""
+        """The packages and findings of the images below one on the content `parent`, of the definition `name`."""
         below = self.artifact_over(parent, name) if parent else None
         if below is None:
             return ()
@@ -215,7 +215,7 @@ class Artifacts(Database):
         return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
     def _judgement(self, of: type[Value], digest: str, kind: str, name: str) -> Value | None:
-        """What was last said of the content as the definition `name`; without a name, as any.
+        """The last verdict on the content as the definition `name`; without a name, as any.
 
         A line without a definition is an earlier version's, which kept one for all of them.
         """

@@ -126,7 +126,7 @@ class Planner:
         return self._lowest(self.context.definitions[base.golden]) if base.golden else base
 
     def not_offered(self, loaded: LoadedDefinition) -> tuple[str, ...]:
-        """What no archive offers of the packages of the upstream image below `loaded`, each with the reason."""
+        """The packages of the upstream image below `loaded` that no archive offers, each with the reason."""
         image = self._lowest(loaded).image
         if not image:
             return ()

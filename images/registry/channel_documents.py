@@ -73,8 +73,9 @@ class ChannelDocuments:
         return found
 
     def manifest(self, repository: str, channel: str) -> Manifest | None:
-        """What a channel points to; None where it points to nothing. Raises UnreadChannelsError as `read` does, and
-        where its tag, which is read first for it moves last, names something else.
+        """The manifest that a channel points to; None where it points to nothing.
+
+        Raises UnreadChannelsError as `read` does, and where its tag, read first because it moves last, differs.
         """
         tagged = self.registry.find(f"{repository}:{channel}")
         if (document := self.read(repository)) is None:
@@ -86,13 +87,13 @@ class ChannelDocuments:
         return tagged
 
     def known(self, reference: str) -> Manifest | None:
-        """What a reference names, where it is a channel that this ledger knows; None for all others."""
+        """The manifest of a channel that this ledger knows; None for all other references."""
         repository, channel = split(reference)
         ours = channel in CHANNELS and (self._seen(repository) or self.ledger.last_move(repository, channel))
         return self.manifest(repository, channel) if ours else None
 
     def revocation(self) -> Ask:
-        """What the documents tell of revocations in our repositories; each is read once."""
+        """The revocations in the documents of our repositories; each is read once."""
         known = dict[str, ChannelDocument | None]()
 
         def ask(repository: str, subject: str) -> Told | None:

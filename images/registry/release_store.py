@@ -110,7 +110,7 @@ class RegistryStore(ReleaseStore):
 
     @property
     def revocation(self) -> Ask:
-        """What these documents tell."""
+        """The revocations in these documents."""
         return self.documents.revocation()
 
     def pointed(self, repository: str, channel: str) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def require_base_allowed(settings: Settings, reference: str) -> None:
 
 
 def _upstream_rule(asked: Trust, reference: str) -> Trust | None:
-    """What an upstream image must prove, in whichever form it is written; None where no rule is about it."""
+    """The rule for an upstream image, in whichever form it is written; None where there is none."""
     whole = qualified(reference)
     of_hub = whole.removeprefix(f"{HUB}/")
     forms = (reference, whole, of_hub, of_hub.removeprefix("library/")) if of_hub != whole else (reference, whole)

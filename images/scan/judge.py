@@ -239,7 +239,7 @@ def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: 
 
 
 def _checks(context: Context, artifact: Artifact, policy: Policy) -> tuple[CheckResult, ...]:
-    """What the controls said of the artifact, each enforced as its profile, and the policy's, say today."""
+    """The results of the controls on the artifact, each enforced as its profile, and the policy's, say today."""
     overlay = Planner(context).judged_overlay(artifact.name, policy)
     known = context.ledger.checks(artifact.digest, artifact.name)
     why = _unverified(context, artifact, overlay, known)

@@ -150,7 +150,7 @@ def _key(name: str) -> str:
 def _changes(
     context: Context, images: Iterable[PackageList], data: dict[str, dict[str, Feed]], exploited: feeds.Exploited
 ) -> tuple[list[FeedChangeLine], bool]:
-    """What changed for the images, the same in many of them as one; and whether data came for the first time."""
+    """The changes for the images, the same in many of them as one; and whether data came for the first time."""
     found: dict[tuple[FeedChange, str, str, str], set[str]] = {}
     first = False
     for suite, held in by_key((image.suite, image) for image in images if image.suite).items():

@@ -1,4 +1,4 @@
-"""What has a content: releases that channels point to, the last builds, and running members, by the ledger alone."""
+"""The holders of a content by the ledger alone: releases that channels point to, last builds, and running members."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BUILT = "built"
 
 @dataclass(frozen=True)
 class ImageHolder:
-    """What has a content: a release that channels point to, the last build, or a running member.
+    """A holder of a content: a release that channels point to, the last build, or a running member.
 
     `on_base`: the member's image only stands on that content, so its own packages are not known. `published_by`: the
     policy that a member's golden image was published by.
@@ -40,7 +40,7 @@ class ImageHolder:
 
 
 def holders_of(context: Context) -> Iterator[ImageHolder]:
-    """What channels point to and what was built last, of every definition; then what runs."""
+    """The holders by channel and last build, of every definition; then the running members."""
     ledger, first, channels = context.ledger, dict[str, datetime](), all_channels(context)
     releases = {release.digest: release for release in ledger.releases()}
     for release in releases.values():  # the newest first

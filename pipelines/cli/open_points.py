@@ -84,7 +84,7 @@ class OpenPoint(Line):
 def open_points(
     fixes: Iterable[OpenFix], state: JudgedState, parents: Mapping[str, str | None] | None = None
 ) -> tuple[OpenPoint, ...]:
-    """What lacks a fix or is out of policy, waived ones too, what is due first first. `parents`: of images."""
+    """All that lacks a fix or is out of policy, waived ones too, in the order of deadlines. `parents`: of images."""
     fixes = list(fixes)
     known = {one.name for one in fixes if one.kind == "fleet"}
     found = [*_from_fixes(fixes, parents or {}), *_from_violations(state, known)]

@@ -269,7 +269,7 @@ def _once(rows: list[list[str]], at: int) -> list[list[str]]:
 
 
 def changed(roll: RollOutput) -> list[str]:
-    """What replacing members changes beside their files; what many share stands once, under their names."""
+    """The changes to members beside their files; a change that many share is listed once, under their names."""
     members = by_key((step.changes, step.member.rpartition("/")[2]) for step in roll.steps)
     of_members = [
         line
@@ -413,7 +413,7 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
 
 
 def same_base(tag: str) -> str:
-    """What `replacement.tag` does not roll."""
+    """A line about builds that `replacement.tag` does not roll."""
     return f"replacement.tag: a newer build of {tag} on the same base is within policy, so it is not rolled"
 
 

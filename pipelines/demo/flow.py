@@ -208,7 +208,7 @@ def _keep_report(context: Context, base: Settings) -> Path:
 
 
 def _close(shown: DemoOutput, *, own_engine: bool) -> None:
-    """What was shown, what to type next, and what still runs; `own_engine`: the one that other commands use too."""
+    """Say what was shown, what to type next, and what still runs; `own_engine`: the one that other commands use too."""
     running = [f"the service at {shown.kept_at}, which the next ./goldsmith demo removes"] if shown.kept_at else []
     running += ["Goldsmith's own Docker Engine, which ./goldsmith teardown --apply removes"] if own_engine else []
     lost = f"{shown.failed} LOST" if shown.failed else "none lost"

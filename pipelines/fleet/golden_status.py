@@ -57,7 +57,7 @@ class GoldenStatus:
         return revoked(self.context.ledger, golden)
 
     def channel(self, name: str, where: str) -> Release | None:
-        """What the channel of a golden image points to, whose releases are `where`.
+        """The release that the channel of a golden image points to, whose releases are `where`.
 
         Raises UnreadChannelsError where no signed document of today says so, and RefusedError where that is another
         definition's release.

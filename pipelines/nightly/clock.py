@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from hardening.foundation.timing import SINCE_BOOT
 from images.packages.index import write_atomically
 from images.plan.cooldown import SKEW
-from pipelines.rollout.service import SINCE_BOOT
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the clock showed, in which boot of the machine, and how many seconds that had lasted, sleep included."""
+    """The time on the clock, the boot of the machine, and how many seconds that had lasted, sleep included."""
 
     shown: str
     boot: str

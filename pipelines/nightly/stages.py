@@ -244,7 +244,7 @@ class WorldStages(NightStages):
 
 
 def looked_at(context: Context, order: NightOrder, name: str) -> tuple[str, str, GoldsmithError | None]:
-    """What a night would do with a fleet, or that it does not roll it; and what is wrong with its members."""
+    """Say what a night would do with a fleet, or that it does not roll it; and what is wrong with its members."""
     outcome, detail, refused = look_at(context, name)
     if may_roll(context, order, load_fleet(context.settings.roots, name)):
         return outcome, detail, refused

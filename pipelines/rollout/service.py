@@ -14,7 +14,7 @@ from threading import Lock
 
 from hardening.foundation.console import err, say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
-from hardening.foundation.timing import collected, step
+from hardening.foundation.timing import SINCE_BOOT, collected, step
 from images.documents import from_json, to_json
 from images.ledger import Holder, Lease
 from pipelines.contract import Line
@@ -136,9 +136,6 @@ def refuse_no_way_back(at: FleetSession, order: Order) -> None:
     if all(reasons) and len(groups) == len(going):
         hint = "move the channel back with ./goldsmith image.rollback NAME, then ./goldsmith roll.start"
         raise RefusedError("no group can go back to what it ran before", evidence="\n".join(reasons), hint=hint)
-
-
-SINCE_BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # of systems other than Linux the latter does
 
 
 def steady_clock(start: datetime) -> Callable[[], datetime]:
@@ -268,7 +265,7 @@ class AutoLine(Line):
 
     @property
     def refused(self) -> RefusedError | None:
-        """What is wrong where nothing was judged, or members are neglected; None where all is well."""
+        """The error where nothing was judged, or members are neglected; None where all is well."""
         if self.neglected:
             names = ", ".join(name.rpartition("/")[2] for name in self.neglected)
             what = f"{self.fleet}: no rollout brings these members back into service or policy: {names}"

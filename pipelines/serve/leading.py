@@ -6,16 +6,17 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from secrets import token_hex
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.timing import SINCE_BOOT
 from images.ledger import Ledger
 from images.ledger.tables import Holder
 from pipelines.durable.workers import repeated
-from pipelines.rollout.lease import LEASE, RENEW_SECONDS
-from pipelines.rollout.service import SINCE_BOOT
 
+LEASE, RENEW_SECONDS = timedelta(seconds=60), 10.0
 SERVE = "serve: which one runs nights"  # in the place of a fleet, whose name has no space
 
 

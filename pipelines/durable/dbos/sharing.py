@@ -347,7 +347,7 @@ def _but_content(needs: Iterable[str]) -> set[str]:
 
 
 def held_up(flow: WorkflowStatus, work: WorkRow | None) -> str:
-    """What is said of a flow that does not go on: `work` is what is known of the worker that has it, if one has."""
+    """Describe a flow that does not go on. `work`: the worker that has it, if one has."""
     if work is None or holder_of(flow) == SHARED:
         return f"{flow.workflow_id} still waits for a free worker with {', '.join(needs_of(flow))}"
     does = f"is in its step {work.step}" if work.step else "does no step of it"

@@ -81,7 +81,7 @@ def _host(text: str | None) -> IPv4Address | IPv6Address | None:
 
 
 def ruleset(table: str, ports: Iterable[PublishedPort], seconds: int) -> str:
-    """What nft is given to hold `ports` for at most `seconds`, whatever stood in the table before."""
+    """The input of nft that holds `ports` for at most `seconds`, whatever stood in the table before."""
     held = ", ".join(f"{port} timeout {seconds}s" for port in sorted({one.host_port for one in ports}))
     rules = "\n    ".join(one.rule for one in ports)
     return f"""{removal(table)}table inet {table} {{
@@ -98,7 +98,7 @@ def ruleset(table: str, ports: Iterable[PublishedPort], seconds: int) -> str:
 
 
 def removal(table: str) -> str:
-    """What nft is given to remove a table, also one that is not there."""
+    """The input of nft that removes a table, also one that is not there."""
     return f"add table inet {table}\ndelete table inet {table}\n"
 
 
@@ -174,7 +174,7 @@ class PortHold:
         return _unable(self._engine)
 
     def told(self, container: Json, stops: int) -> tuple[str, ...]:
-        """What becomes of new connections to a container that has `stops` seconds to stop."""
+        """Say what becomes of new connections to a container that has `stops` seconds to stop."""
         if not (ports := ", ".join(map(str, published(container)))):
             return ()
         if self.unable:

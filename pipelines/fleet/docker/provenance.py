@@ -116,7 +116,7 @@ class ProvenanceReader(GoldenStatus):
 
     @cached_property
     def _ask(self) -> Ask:
-        """What these tell of revocations."""
+        """The revocations in these."""
         return self._documents.revocation()
 
     def _release(self, where: str, digest: str) -> Release | None:
@@ -220,7 +220,7 @@ class ProvenanceReader(GoldenStatus):
         return (self.context.ledger.release(found.digest) or self._published(where, found.digest)) if found else None
 
     def _pointed(self, name: str) -> Manifest | None:
-        """What the channel of a golden image points to; asked once."""
+        """The release that the channel of a golden image points to; asked once."""
         if name not in self._channels:
             self._channels[name] = self._documents.manifest(
                 self.registry.repository(name), self.fleet.replacement.channel
