@@ -62,15 +62,15 @@ class ChannelDocuments:
         Raises UnreadChannelsError where the document is missing, or not the newest one of today.
         """
         seen = self._seen(repository)  # before the registry is asked, so that what comes from there is not older
-        found = self._signed(repository)
-        if found is None and (seen or any(self.registry.find(f"{repository}:{channel}") for channel in CHANNELS)):
+        document = self._signed(repository)
+        if document is None and (seen or any(self.registry.find(f"{repository}:{channel}") for channel in CHANNELS)):
             raise unread(repository, "there is no signed document of them")
-        if found is None:
+        if document is None:
             return None
-        self._require_current(found, seen)
-        if seen is None or found.version > seen.version:
-            self._remember(found)
-        return found
+        self._require_current(document, seen)
+        if seen is None or document.version > seen.version:
+            self._remember(document)
+        return document
 
     def manifest(self, repository: str, channel: str) -> Manifest | None:
         """The manifest that a channel points to; None where it points to nothing.
@@ -94,14 +94,14 @@ class ChannelDocuments:
 
     def revocation(self) -> Ask:
         """The revocations in the documents of our repositories; each is read once."""
-        known = dict[str, ChannelDocument | None]()
+        documents = dict[str, ChannelDocument | None]()
 
         def ask(repository: str, subject: str) -> Told | None:
             if not repository.startswith(self.registry.repository("")):
                 return None
-            if repository not in known:
-                known[repository] = self.read(repository)
-            return revoked_in(known[repository], subject)
+            if repository not in documents:
+                documents[repository] = self.read(repository)
+            return revoked_in(documents[repository], subject)
 
         return ask
 
@@ -112,16 +112,16 @@ class ChannelDocuments:
         Raises UnreadChannelsError where the registry's is not of today and this ledger has not seen it, unless a person
         decides to `recover` by it.
         """
-        seen, found = self._seen(repository), None
+        seen, document = self._seen(repository), None
         try:
-            found = self._signed(repository)
+            document = self._signed(repository)
         except UnreadChannelsError:
             if seen is None and not recover:
                 raise
-        if found and (seen is None or found.version > seen.version):
+        if document and (seen is None or document.version > seen.version):
             if not recover:
-                self._require_current(found, seen)
-            return found
+                self._require_current(document, seen)
+            return document
         return seen or first()
 
     def write(
@@ -140,9 +140,9 @@ class ChannelDocuments:
                 after = change(present).signed(self.now, self.registry.settings.signing.channels_expire_after, above)
                 self._push(after)
                 self._remember(after)
-                if not settle(self.registry) or (found := self._signed(repository)) == after:
+                if not settle(self.registry) or (document := self._signed(repository)) == after:
                     return before, after
-                present = found if found and found.version > before.version else after
+                present = document if document and document.version > before.version else after
                 above = max(above, after.version, present.version)
         hint = "does another ledger sign for the same repository? run it again when that has ended"
         raise OutsideError(f"the channel document of {repository} does not stay as it was written", hint=hint)
@@ -155,7 +155,7 @@ class ChannelDocuments:
     def is_recent(self, repository: str) -> bool:
         """Whether the last document that this ledger saw need not be signed again, and no tag follows it still."""
         seen = self._seen(repository)
-        return seen is not None and self._is_young(seen) and not any(one.left for one in seen.channels.values())
+        return seen is not None and self._is_young(seen) and not any(state.left for state in seen.channels.values())
 
     def _is_young(self, document: ChannelDocument) -> bool:
         return self.now - document.issued < SIGNED_AGAIN_AFTER
@@ -168,17 +168,17 @@ class ChannelDocuments:
 
     def _signed(self, repository: str) -> ChannelDocument | None:
         """The registry's document, signed by keys that count, of whatever day."""
-        found = self.registry.find(f"{repository}:{TAG}")
-        if found is None:
+        manifest = self.registry.find(f"{repository}:{TAG}")
+        if manifest is None:
             return None
         settings = self.registry.settings
         trusted = [trust_of(settings, policy) for policy in self.policies]
         own = () if all(trust.keys for trust in trusted) else own_keys(settings)
-        return verified(found.annotations.get(self._annotation, "").encode(), repository, trusted, own, self.now)
+        return verified(manifest.annotations.get(self._annotation, "").encode(), repository, trusted, own, self.now)
 
-    def _require_current(self, found: ChannelDocument, seen: ChannelDocument | None) -> None:
+    def _require_current(self, document: ChannelDocument, seen: ChannelDocument | None) -> None:
         """The embedded registry has no other writers: what this ledger has seen last there is the newest."""
-        require_current(found, seen, self.now, lasts=not self.registry.settings.registry.address)
+        require_current(document, seen, self.now, lasts=not self.registry.settings.registry.address)
 
     def _seen(self, repository: str) -> ChannelDocument | None:
         row = self.ledger.seen_channels(repository)
@@ -213,5 +213,5 @@ class ChannelDocuments:
 
 def revoked_in(document: ChannelDocument | None, subject: str) -> Told | None:
     """When and why something was revoked, by the document of its repository."""
-    said = document.revoked.get(subject) if document else None
-    return (said.at, said.reason) if said else None
+    revocation = document.revoked.get(subject) if document else None
+    return (revocation.at, revocation.reason) if revocation else None

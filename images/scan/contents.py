@@ -31,25 +31,25 @@ def key_of(purl: str) -> str:
 def contents_of(spdx: bytes) -> Contents:
     """The packages of a bill (SPDX, as syft writes it) that no package of the distribution claims as its files."""
     bill: dict[str, Any] = json.loads(spdx or b"{}")
-    packages = {one["SPDXID"]: (one, _purl(one)) for one in bill.get("packages", ())}
+    packages = {entry["SPDXID"]: (entry, _purl(entry)) for entry in bill.get("packages", ())}
     owned = {
-        one["relatedSpdxElement"]
-        for one in bill.get("relationships", ())
-        if one.get("comment", "").startswith("ownership-by-file-overlap")
-        and packages.get(one["spdxElementId"], ({}, ""))[1].startswith(f"pkg:{OWN}/")
+        entry["relatedSpdxElement"]
+        for entry in bill.get("relationships", ())
+        if entry.get("comment", "").startswith("ownership-by-file-overlap")
+        and packages.get(entry["spdxElementId"], ({}, ""))[1].startswith(f"pkg:{OWN}/")
     }
-    found: dict[str, dict[str, str]] = {}
+    contents: dict[str, dict[str, str]] = {}
     for name, (package, purl) in packages.items():
         key = key_of(purl)
         ecosystem = key.partition("/")[0]
         if key and ecosystem != OWN and name not in owned:
-            found.setdefault(ecosystem, {})[key] = f"{package['name']} {package.get('versionInfo', '')}".strip()
-    return found
+            contents.setdefault(ecosystem, {})[key] = f"{package['name']} {package.get('versionInfo', '')}".strip()
+    return contents
 
 
 def _purl(package: Mapping[str, Any]) -> str:
-    references = (one for one in package.get("externalRefs", ()) if one.get("referenceType") == "purl")
-    return str(next((one["referenceLocator"] for one in references), ""))
+    references = (entry for entry in package.get("externalRefs", ()) if entry.get("referenceType") == "purl")
+    return str(next((entry["referenceLocator"] for entry in references), ""))
 
 
 def with_ecosystems(report: ScanReport, listed: Collection[str], contents: Contents) -> ScanReport:

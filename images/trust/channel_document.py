@@ -68,7 +68,7 @@ class ChannelDocument(Predicate):
 
     def without_left(self) -> ChannelDocument:
         """The document once every tag names what it should."""
-        channels = {name: one.model_copy(update={"left": ""}) for name, one in self.channels.items()}
+        channels = {name: state.model_copy(update={"left": ""}) for name, state in self.channels.items()}
         return self.model_copy(update={"channels": channels})
 
     def revoking(self, digests: Sequence[str], at: datetime, reason: str) -> ChannelDocument:
@@ -87,13 +87,13 @@ class ChannelDocument(Predicate):
     @property
     def lines(self) -> tuple[str, ...]:
         """The document in words, for people."""
-        points = [f"{name} → {one.digest[:19]}" for name, one in sorted(self.channels.items())]
+        points = [f"{name} → {state.digest[:19]}" for name, state in sorted(self.channels.items())]
         return (*points, f"{len(self.revoked)} revoked", f"until {self.expires:%Y-%m-%d %H:%M} UTC")
 
     @property
     def payload(self) -> bytes:
         """The statement that is signed. Without any release it is about the repository's name."""
-        subjects = {one.digest: f"{self.repository}:{name}" for name, one in self.channels.items()}
+        subjects = {state.digest: f"{self.repository}:{name}" for name, state in self.channels.items()}
         subjects |= {digest: self.repository for digest in self.revoked if digest not in subjects}
         subjects = subjects or {digest_of(self.repository): self.repository}
         return statement(CHANNELS_PREDICATE, self.predicate, subjects)
@@ -115,33 +115,35 @@ def verified(
     what = f"the channel document of {repository}"
     try:
         opened = read_bundle(bundle, what)
-        found = read_predicate(ChannelDocument, opened.said["predicate"], what)
+        document = read_predicate(ChannelDocument, opened.said["predicate"], what)
         for trust in trusted:
             wanted = Trust(keys=trust.keys, predicates=(CHANNELS_PREDICATE,))
-            verify(what, opened.digests, [bundle], wanted, own, signed_at=found.issued, now=now)
+            verify(what, opened.digests, [bundle], wanted, own, signed_at=document.issued, now=now)
     except (UntrustedError, MalformedError) as error:
         raise unread(repository, error.message) from None
-    if found.repository != repository:
-        raise unread(repository, f"{what} is that of {found.repository[:200]}; who can write there?")
-    return found
+    if document.repository != repository:
+        raise unread(repository, f"{what} is that of {document.repository[:200]}; who can write there?")
+    return document
 
 
-def require_current(found: ChannelDocument, seen: ChannelDocument | None, now: datetime, *, lasts: bool) -> None:
-    """Raise UnreadChannelsError where `found` is older than the newest document that was `seen`, or not of today.
+def require_current(document: ChannelDocument, seen: ChannelDocument | None, now: datetime, *, lasts: bool) -> None:
+    """Raise UnreadChannelsError where `document` is older than the newest document that was `seen`, or not of today.
 
     `lasts`: a document that was seen does not expire, where nobody else could have signed a newer one.
     """
-    where, version = found.repository, seen.version if seen else 0
-    if found.version < version:
-        raise unread(where, f"its document is older than one that was seen: version {found.version}, after {version}")
-    if seen and found.version == version and found != seen:
+    where, version = document.repository, seen.version if seen else 0
+    if document.version < version:
+        raise unread(
+            where, f"its document is older than one that was seen: version {document.version}, after {version}"
+        )
+    if seen and document.version == version and document != seen:
         raise unread(where, f"two documents have the version {version}; do two ledgers sign for it?")
-    if lasts and found == seen:
+    if lasts and document == seen:
         return
-    if found.issued > now + CLOCK_SKEW:
-        raise unread(where, f"its document is dated {found.issued:%Y-%m-%d %H:%M} UTC, which is in the future")
-    if now >= found.expires:
-        raise unread(where, f"its document expired on {found.expires:%Y-%m-%d %H:%M} UTC")
+    if document.issued > now + CLOCK_SKEW:
+        raise unread(where, f"its document is dated {document.issued:%Y-%m-%d %H:%M} UTC, which is in the future")
+    if now >= document.expires:
+        raise unread(where, f"its document expired on {document.expires:%Y-%m-%d %H:%M} UTC")
 
 
 def require_tag(document: ChannelDocument, name: str, tagged: str, now: datetime) -> None:

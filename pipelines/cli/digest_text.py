@@ -82,22 +82,22 @@ def grouped(news: Sequence[News], now: datetime) -> list[tuple[DigestLine, tuple
     return [(_line(alike, now), tuple(alike)) for alike in by_key(keyed).values()]
 
 
-def _kind(one: News, now: datetime) -> tuple[object, ...]:
+def _kind(item: News, now: datetime) -> tuple[object, ...]:
     """A vulnerability in an image and in all that runs it; any other point by itself."""
-    return one.stage, one.point.image or one.point.subject, one.point.one, _overdue(one, now)
+    return item.stage, item.point.image or item.point.subject, item.point.one, _overdue(item, now)
 
 
-def _who(one: News) -> tuple[str, ...]:
-    return one.point.place, one.point.rule, one.point.acts, one.point.todo, one.point.doing
+def _who(item: News) -> tuple[str, ...]:
+    return item.point.place, item.point.rule, item.point.acts, item.point.todo, item.point.doing
 
 
-def _alike(one: News, places: Sequence[tuple[str, ...]], now: datetime) -> tuple[object, ...]:
+def _alike(item: News, places: Sequence[tuple[str, ...]], now: datetime) -> tuple[object, ...]:
     """A point but for its name: vulnerabilities of the same packages and `places` share a line, and so do members."""
-    return one.stage, one.point.image, one.point.severity, frozenset(places), _overdue(one, now)
+    return item.stage, item.point.image, item.point.severity, frozenset(places), _overdue(item, now)
 
 
-def _overdue(one: News, now: datetime) -> bool:
-    return bool(one.point.due and one.point.due <= now)
+def _overdue(item: News, now: datetime) -> bool:
+    return bool(item.point.due and item.point.due <= now)
 
 
 def _line(same: Sequence[News], now: datetime) -> DigestLine:

@@ -17,13 +17,13 @@ OTHERS = ("curl", "linux", "systemd")  # data without an entry of these, which e
 def write_data(folder: Path, now: datetime, *, planted: bool) -> None:
     """Write tracker data of that day: the entries of the sample that ships, and the `planted` one."""
     sample = json.loads((SAMPLE / f"{SUITE}.json").read_text(encoding="utf-8"))["sources"]
-    found: dict[str, dict[str, Any]] = {source: {"CVE-1999-0001": _entry("0.1")} for source in OTHERS}
+    sources: dict[str, dict[str, Any]] = {source: {"CVE-1999-0001": _entry("0.1")} for source in OTHERS}
     for source, fixes in sample.items():
-        found[source] = {one: _entry(version) for version, ids in fixes.items() for one in ids}
+        sources[source] = {identifier: _entry(version) for version, ids in fixes.items() for identifier in ids}
     if planted:
-        found[PACKAGE] = {VULNERABILITY: {**_entry("99"), "description": "planted by the demo"}}
+        sources[PACKAGE] = {VULNERABILITY: {**_entry("99"), "description": "planted by the demo"}}
     folder.mkdir(exist_ok=True)
-    (folder / "tracker.json").write_text(json.dumps(found))
+    (folder / "tracker.json").write_text(json.dumps(sources))
     (folder / "metadata.json").write_text(json.dumps({"date": f"{now:%Y-%m-%d}"}))
 
 

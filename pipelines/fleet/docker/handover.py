@@ -66,24 +66,24 @@ class PublishedPort:
 def published(container: Json) -> tuple[PublishedPort, ...]:
     """The TCP ports with a host port that the next container has as well. Raises OutsideError for other answers."""
     with understood("the Docker Engine"):
-        found = [
+        ports = [
             PublishedPort(_host(binding.get("HostIp")), int(host_port), int(port.partition("/")[0]))
             for port, bindings in (container["HostConfig"].get("PortBindings") or {}).items()
             for binding in bindings or []
             if (host_port := str(binding.get("HostPort") or "")).isdecimal() and port.endswith("/tcp")
         ]
-    return tuple(one for one in dict.fromkeys(found) if 0 < one.host_port < 1 << 16)
+    return tuple(port for port in dict.fromkeys(ports) if 0 < port.host_port < 1 << 16)
 
 
 def _host(text: str | None) -> IPv4Address | IPv6Address | None:
-    found = ip_address(text) if text else None
-    return IPv6Address(int(found)) if isinstance(found, IPv6Address) else found  # no scope, which is any text
+    address = ip_address(text) if text else None
+    return IPv6Address(int(address)) if isinstance(address, IPv6Address) else address  # no scope, which is any text
 
 
 def ruleset(table: str, ports: Iterable[PublishedPort], seconds: int) -> str:
     """The input of nft that holds `ports` for at most `seconds`, whatever stood in the table before."""
-    held = ", ".join(f"{port} timeout {seconds}s" for port in sorted({one.host_port for one in ports}))
-    rules = "\n    ".join(one.rule for one in ports)
+    held = ", ".join(f"{port} timeout {seconds}s" for port in sorted({item.host_port for item in ports}))
+    rules = "\n    ".join(item.rule for item in ports)
     return f"""{removal(table)}table inet {table} {{
   set held {{ type inet_service; flags timeout; elements = {{ {held} }}; }}
   chain new {{
@@ -111,7 +111,7 @@ def tables() -> tuple[str, ...]:
     """The tables of holds on this machine, as the kernel names them. Raises OutsideError."""
     answer = parse_json(run(["nft", "-j", "list", "tables", "inet"], timeout=NFT_SECONDS).stdout, "what nft says")
     with understood("nft"):
-        names = [str(one["table"]["name"]) for one in answer["nftables"] if "table" in one]
+        names = [str(entry["table"]["name"]) for entry in answer["nftables"] if "table" in entry]
     return tuple(name for name in names if name.startswith(PREFIX))
 
 
@@ -186,8 +186,8 @@ class PortHold:
     def begin(self, key: Key, container: Json, stops: int) -> None:
         """Hold the ports that answer, of a container that is about to stop. Raises OutsideError."""
         if key not in self._ports:
-            found = published(container)
-            self._ports[key] = tuple(one for one in found if not self.unable and _reached(container, one).good)
+            ports = published(container)
+            self._ports[key] = tuple(port for port in ports if not self.unable and _reached(container, port).good)
         self._since[key] = time.monotonic()
         if ports := self._ports[key]:
             apply(ruleset(_table(key), ports, _limit(stops)))
@@ -196,9 +196,9 @@ class PortHold:
     def end(self, key: Key, started: Callable[[], Json | None]) -> None:
         """Let connections in as soon as the container that was started answers, or has ended."""
         ports = self._ports.get(key, ())
-        asked = ports or (self._health.kind != "docker" and key in self._since)  # an image's own check answers later
+        waits = ports or (self._health.kind != "docker" and key in self._since)  # an image's own check answers later
         until = time.monotonic() + (LONGEST if ports else STARTS)
-        while asked and time.monotonic() < until:
+        while waits and time.monotonic() < until:
             seen = self._look(started(), ports)
             if seen.good:
                 self.answered(key)
@@ -216,7 +216,7 @@ class PortHold:
             if not seen.good:
                 return seen
         reads = (_reached(container, port) for port in ports)
-        return next((one for one in reads if not one.good), Read(True, "it answers"))
+        return next((read for read in reads if not read.good), Read(True, "it answers"))
 
     def answered(self, key: Key) -> None:
         """The new container was seen to answer."""
@@ -271,7 +271,7 @@ def _runs_on(api: Any, container: str, started: str) -> bool:
     """Whether it is the same process that runs still, and a second later too: the engine tells of an end a bit late."""
     for look in range(RUNS_LOOKS):
         time.sleep(min(look, 1) / RUNS_LOOKS)
-        found = find(api, container)
-        if found is None or (found["State"]["Status"], found["State"]["StartedAt"]) != ("running", started):
+        current = find(api, container)
+        if current is None or (current["State"]["Status"], current["State"]["StartedAt"]) != ("running", started):
             return False
     return True
