@@ -39,6 +39,8 @@ from images.ledger import tables as t
 
 Value = TypeVar("Value")
 BUSY_SECONDS = 60
+RESTORE = "restore its backup (docs/operations.md), or move it away and type ./goldsmith image.rebuild"
+BROKEN = "malformed", "file is not a database"  # in what SQLite says of a file
 BATCH = 500  # values that one statement names: SQLite takes 999 at the least
 # A process that is suspended between two statements must not lock others out of a row for as long as it sleeps.
 IDLE = "-c idle_in_transaction_session_timeout=30s"
@@ -53,7 +55,7 @@ class Database:
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """The ledger at a SQLAlchemy URL, its tables made where they are missing."""
+        """The ledger at a SQLAlchemy URL; makes missing tables. Raises OutsideError where the ledger was lost."""
         location, engine = _engine_of(url)
         if engine is not None:
             return cls(engine)._prepared()
@@ -61,6 +63,8 @@ class Database:
         # Opening a file costs nothing, and a connection that is not kept needs nobody to close it.
         ledger = cls(create_engine(location, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS}))
         with only_one(file.with_name(f"{file.name}.lock"), "opening the ledger", wait_seconds=BUSY_SECONDS):
+            if file.is_file() and not file.stat().st_size and any(file.parent.glob("store/*")):
+                raise OutsideError(f"the ledger {file} is empty, although images were built here", hint=RESTORE)
             return ledger._prepared()
 
     def close(self) -> None:
@@ -126,10 +130,10 @@ class Database:
             raise
         except SQLAlchemyError as error:
             where = self._engine.url.set(query={}).render_as_string(hide_password=True)
-            raise OutsideError(
-                f"the ledger at {where} failed: {getattr(error, 'orig', None) or error}",
-                hint="is its disk full, its folder writable, its server up?",
-            ) from error
+            cause = str(getattr(error, "orig", None) or error)
+            lost = any(word in cause for word in BROKEN)
+            hint = RESTORE if lost else "is its disk full, its folder writable, its server up?"
+            raise OutsideError(f"the ledger at {where} failed: {cause}", hint=hint) from error
 
     def _rows(self, query: Select[Any]) -> list[Row[Any]]:
         with self._begin() as connection:
