@@ -110,9 +110,7 @@ def test_the_member_is_replaced_no_request_is_lost_and_what_is_kept_is_where_it_
     for word in ("demo-web", "goldsmith-demo-web", "replaced", "judged by a sample", "Nothing to do.",
                  '<b class="good">nothing</b>', '<b class="good">0 overdue</b>'):  # fmt: skip
         assert word in report
-    reached = list(said["reached_seconds"].items())
-    assert [name for name, _ in reached] == ["found", "refused", "fixed", "gone"]
-    assert sorted(reached, key=lambda one: one[1]) == reached
+    assert sorted(said["reached_seconds"], key=said["reached_seconds"].get) == ["found", "refused", "fixed", "gone"]
     for shown in ("CVE-2026-9999999", "platform team", "demo-web is refused by the policy demo", "in ed 1."):
         assert shown in err.decode()
     assert re.search(r"checked [0-9: -]+ UTC, \d+\w?[^<]* ago", report), "the page is as of the end"

@@ -312,6 +312,10 @@ class LoopStages(WorldStages):
 
     # -- what is over, the fleets, and people -------------------------------------------------------------------------
 
+    def channels(self, order: NightOrder) -> NightPart:
+        """Nothing: the simulated registry is believed, and signs no documents."""
+        return NightPart()
+
     def prune(self, order: NightOrder) -> NightPart:
         """Remove what is over."""
         for decision in over(self.at(order)):

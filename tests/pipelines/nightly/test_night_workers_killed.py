@@ -100,8 +100,8 @@ def work(url: str, folder: str) -> None:
     place, world = Path(folder), MortalWorld(Path(folder))
     claim, is_over = Roster.claim, sharing.Sharing.is_over
 
-    def claimed(roster: Roster, row: Any, queue: str) -> bool:
-        done = claim(roster, row, queue)
+    def claimed(roster: Roster, row: Any) -> bool:
+        done = claim(roster, row)
         if done:
             world.die(f"claimed {row.flow.rpartition('/')[2]}")
         return done
