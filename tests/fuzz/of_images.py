@@ -145,7 +145,7 @@ def _manifests() -> list[Any]:
 
 def _base(text: str) -> object:
     """A base's configuration, on which a definition's image is made."""
-    made = definition("", base={"golden": "x"}, environment={"A": "b"}, healthcheck={"none_because": "x"})
+    made = definition("", base={"golden": "x"}, environment={"A": "b"}, healthcheck={"none_because": "it is a sample"})
     return canonical(config.image_config(made, "linux/amd64", answers.loaded(text, "it"), [SHA], 1, "x"))
 
 

@@ -105,7 +105,7 @@ def test_a_container_host_holds_the_benchmark_of_the_policy_for_machines(server:
         result = scan(target, shop.context.settings, {"openscap": SCANNERS["openscap"]})
         checks = verify(
             job.definition, job.overlay, tree=built.tree, digest=built.digest, store=job.store,
-            work=job.work, docker_host="", level=Level.QUICK,
+            work=job.work, docker_host="", declared=job.declared, level=Level.QUICK,
         )  # fmt: skip
     verdict = judge_image(
         load_policy((ROOT,), "machine"), name, checks, result.reports, result.findings, (), datetime.now(UTC)

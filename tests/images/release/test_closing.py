@@ -168,7 +168,7 @@ def test_a_publication_writes_it_once_and_a_lost_ledger_gets_it_back(
     )  # fmt: skip
     assert known == to.ledger.closed_fixes() == (wanted,)
     promote(later, "web", "default", gate(NOW + DAY))
-    lost = publisher(to.registry.address, tmp_path / "lost", NOW + 9 * DAY, keys_of=tmp_path)
+    lost = publisher(to.registry.address, tmp_path / "lost", NOW + 7 * DAY, keys_of=tmp_path)
     for _ in range(2):
         assert rebuild(lost)[1] == ()
         assert lost.ledger.closed_fixes() == (replace(wanted, upstream_at=None),)
