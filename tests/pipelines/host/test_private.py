@@ -128,7 +128,7 @@ def test_nobody_sees_nothing_of_a_build_an_engine_a_registry_and_a_ledger(house:
         own = Goldsmith(state, engine.ensure(), (content,), {"TMPDIR": str(temporary)})
         assert stat.filemode(engine.socket.stat().st_mode) == "srw-------"
         building = own.start("image.build", "sleeper")
-        until(lambda: list((state / "work").glob("*/tree/usr")), "the tree of the build")
+        until(lambda: list((state / "work").glob("*/changes")), "the tree of the build")
         processes = [*descendants(building.pid), registry.pid() or 0, engine.daemon.pid() or 0]
         inside = [
             Path(f"/proc/{pid}/{name}") for pid in processes for name in ("environ", "mem", "root/", "cwd/", "fd")
