@@ -76,6 +76,7 @@ class _Ours(subprocess.Popen[str]):
     """A process of Goldsmith's own: asked to end, it lets the step that acts come to its end first."""
 
 
+_starting: set[object] = set()
 _running: set[subprocess.Popen[str]] = set()
 _stopped: set[subprocess.Popen[str]] = set()
 _told_to_stop = threading.Event()
@@ -260,7 +261,8 @@ def stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[N
 
 
 def stop_running(*, asks: bool = False) -> None:
-    """End every command that runs at this moment; with `asks`, what `run_ours` began is asked to end, once."""
+    """End every command that runs or starts now; with `asks`, what `run_ours` began is asked to end, once."""
+    _starting.clear()  # first: what is not running yet ends itself
     for child in tuple(_running):
         if not (asks and isinstance(child, _Ours)):
             _stop(child)
@@ -390,6 +392,8 @@ def _started(
     argv: Sequence[str], cwd: Path | None, env: Mapping[str, str], stdin: int, hint: str
 ) -> subprocess.Popen[str]:
     """The running child, first of a process group of its own. Raises OutsideError where the program is absent."""
+    start = object()
+    _starting.add(start)
     try:
         child = subprocess.Popen(
             list(argv),
@@ -403,9 +407,13 @@ def _started(
             stderr=subprocess.PIPE,
         )
     except FileNotFoundError:
+        _starting.discard(start)
         hint = hint or "./goldsmith doctor shows what is missing"
         raise OutsideError(f"{argv[0]} is not installed", hint=hint) from None
     _running.add(child)
+    if start not in _starting:
+        _stop(child)
+    _starting.discard(start)
     return child
 
 

@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hardening.foundation.errors import LateError, OutsideError
-from hardening.foundation.process import HEARS, dies_with_us, pipe_to, run
+from hardening.foundation.process import HEARS, dies_with_us, pipe_to, run, stop_running
 from hardening.foundation.settings import ROOT
 from tests.support.loop import processes, until
 
@@ -188,6 +189,20 @@ with threads(1) as pool:
     assert b"KeyboardInterrupt" in said
     assert processes(mark) == []
     assert [path.name for path in tmp_path.iterdir()] == ["cleaned1"]
+
+
+def test_a_command_that_starts_while_we_are_told_to_stop_is_ended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its process exists before we know it: whoever waited for its end waited for ever."""
+    start = subprocess.Popen
+
+    def interrupted(*args: Any, **more: Any) -> Any:
+        child = start(*args, **more)
+        stop_running()
+        return child
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(["sleep", "600"], timeout=60)
 
 
 def test_who_tells_us_to_stop_while_a_thread_looks_is_not_followed_by_what_it_would_begin(tmp_path: Path) -> None:
