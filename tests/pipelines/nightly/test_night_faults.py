@@ -123,7 +123,7 @@ def test_what_does_not_fit_on_the_disk_fails_alone_and_is_built_where_there_is_r
     """
     monkeypatch.setattr(system_database, "PATIENCE", timedelta())
     with running_registry(tmp_path / "registry") as address, private_mounts():
-        town = Town.founded(tmp_path, address, "ham", big=24)
+        town = Town.founded(tmp_path, address, "ham", big=24, parallel=1)  # beside it, ham would meet the full disk too
         disk = town.catalog.settings.state_dir
         disk.mkdir(parents=True, mode=0o700)
         sized(disk, 20, "")
