@@ -92,7 +92,10 @@ def _script(check: Check, env: dict[str, str]) -> str:
 def _result(check: Check, noted: Path) -> CheckResult:
     """The result of a check by the files in which run-checks.sh has kept its status and what it printed."""
     status, out, err = (noted.with_suffix(f".{name}") for name in ("status", "out", "err"))
-    code = int(status.read_text())
+    try:
+        code = int(status.read_text())
+    except (OSError, ValueError):  # the disk is full, or it was ended from outside
+        return result_of(check, Outcome.ERROR, "it was ended before its end, and has no status")
     if code == TIMED_OUT:
         return result_of(check, Outcome.ERROR, f"sh did not finish within {TIME_LIMIT_SECONDS:g} s")
     if out.stat().st_size + err.stat().st_size > CHECK_ANSWER.most:

@@ -98,7 +98,7 @@ def todays_checks(planner: Planner, name: str, digest: str) -> tuple[tuple[Check
     made: dict[str, CheckResult] = {}
     if chosen and not loaded.definition.is_machine and context.store.whole(digest):
         say(f"{name}: checking {_few([one.control for one in chosen])}")
-        facts = facts_of(loaded.definition, context.store.config(digest), None)
+        facts = facts_of(loaded.definition, context.store.config(digest), None, context.declared(name))
         try:
             with unpacked(context, digest) as (_, tree):
                 results = run_checks(replace(overlay, checks=chosen), tree, facts)

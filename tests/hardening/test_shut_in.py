@@ -95,6 +95,13 @@ def test_a_check_sets_no_other_checks_result(tree: Path) -> None:
     assert max(processes) < 20
 
 
+def test_a_check_without_a_status_is_an_error(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was killed with what keeps its result, or the disk is full: never a pass, and no mistake of ours."""
+    monkeypatch.setattr("hardening.check.run_confined", lambda *_argv, **_limits: None)
+    [result] = checked(tree, "echo fine")
+    assert (result.outcome, result.evidence) == (Outcome.ERROR, "it was ended before its end, and has no status")
+
+
 def test_a_check_has_room_for_files_of_its_own_that_go_with_it(tree: Path) -> None:
     """By mktemp, or in the folder in which it begins."""
     [result] = checked(tree, 'file=$(mktemp) && echo seen >"$file" && cp "$file" here && cat here')

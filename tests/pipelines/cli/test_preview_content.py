@@ -313,6 +313,21 @@ def test_a_new_control_is_answered_for_each_stored_image(house: House, recorded:
     assert show_preview((output, []), as_json=True) == 3
 
 
+@pytest.mark.needs("root")
+def test_a_new_control_knows_the_files_of_a_definition(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does in a build: else the preview would refuse what a build accepts."""
+    house.judge("shop", tar=layer())
+    monkeypatch.setattr(Context, "declared", lambda _context, name: (f"/etc/{name}",))
+    check = 'cat "$DECLARED_FILES"; grep -qx /etc/shop "$DECLARED_FILES"\n'
+    for name, words in {"control.toml": CONTROL, "check.sh": check, "cases.toml": CASES}.items():
+        house.write(f"controls/second/{name}", words)
+    house.write(
+        "profiles/own.toml", PROFILE % '{ control = "own-check", enforcement = "warn" }, { control = "second" }'
+    )
+    output = house.preview()
+    assert (told(output), output.unknown) == ({}, ())
+
+
 def test_an_image_without_the_result_of_a_control_is_unknown(house: House) -> None:
     """Its real judgement would verify it again first."""
     house.judge("shop")
