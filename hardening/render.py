@@ -94,12 +94,17 @@ class Overlay:
 
 
 _TWICE = """check={text}
-echo 'with the params that the policy requires: '{shown}
-status=0
-env {params} sh -c "$check" {name} || status=$?
-case $status in 0 | 2) ;; *) exit "$status" ;; esac
-echo "with the image's own params:"
-exec sh -c "$check" {name}
+ask() {{ # HEADING COMMAND...: what it says, which must be something
+    heading=$1 status=0
+    shift
+    said=$("$@") || status=$?
+    [ -n "$said" ] || {{ echo "$heading it says nothing" >&2; exit 3; }}
+    printf '%s\\n%s\\n' "$heading" "$said"
+    case $status in 0 | 2) ;; *) exit "$status" ;; esac
+}}
+ask 'with the params that the policy requires: '{shown} env {params} sh -c "$check" {name}
+ask "with the image's own params:" sh -c "$check" {name}
+exit "$status"
 """
 
 

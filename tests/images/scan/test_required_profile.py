@@ -12,8 +12,8 @@ from hardening.check import run_checks
 from hardening.findings import CheckResult, ImageFacts, Outcome
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import ROOT, Judging, Settings
-from hardening.model import Enforcement
-from hardening.render import Overlay
+from hardening.model import Enforcement, Severity
+from hardening.render import Check, Overlay
 from images.catalog import load_definitions
 from images.plan.validate import DefinitionValidator
 from images.scan.verify import changed_checks
@@ -102,6 +102,18 @@ def test_what_another_root_loosens_does_not_count(tmp_path: Path, tree: Path, by
     assert (found.outcome, found.enforcement) == (Outcome.FAIL, Enforcement.ENFORCE)
     if by in ("definition", "profile"):
         assert found.evidence.startswith("with the params that the policy requires: PARAM_ALLOW=\n")
+
+
+@pytest.mark.parametrize("silent", ["loose", "strict"])
+def test_a_check_that_says_nothing_with_either_params_passes_with_neither(tree: Path, silent: str) -> None:
+    """Two headings of ours are no evidence of anything that it saw."""
+    text = f'[ "$PARAM_ALLOW" = {silent} ] || echo "saw $PARAM_ALLOW"\n'
+    own, required = (
+        Check("any", "Any", Severity.LOW, Enforcement.ENFORCE, text, {"PARAM_ALLOW": words})
+        for words in ("loose", "strict")
+    )
+    overlay = Overlay((), (), (own,)).with_required([required], reviewed=False)
+    assert [one.outcome for one in run_checks(overlay, tree, ImageFacts())] == [Outcome.ERROR]
 
 
 def test_params_of_a_root_that_may_judge_count(tmp_path: Path, tree: Path) -> None:
