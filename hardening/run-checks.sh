@@ -26,7 +26,7 @@ if [ $# = 5 ]; then # CHECKS ROOT LANES SECONDS NAME: in namespaces of its own
     exec timeout --kill-after=5 "$4" setpriv --bounding-set=-all,+dac_override --inh-caps=-all sh "$1/$5.sh"
 fi
 mount --no-mtab -o remount,bind,ro,nosuid,nodev /
-find "$1" -name '*.sh' -printf '%f\0' | xargs -0 -n 1 -P "$3" sh -c '
+find "$1" -name '*.sh' -printf '%f\0' | xargs -r -0 -n 1 -P "$3" sh -c '
     name=${5%.sh}
     unshare --mount --pid --fork --kill-child sh "$0" "$1" "$2" "$3" "$4" "$name" >"$name.out" 2>"$name.err" </dev/null
     echo $? >"$name.status"

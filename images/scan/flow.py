@@ -20,7 +20,7 @@ from hardening import findings
 from hardening.findings import Finding, FindingKind, Outcome, ScanReport, merge
 from hardening.foundation import confinement, process
 from hardening.foundation.confinement import read_answer, run_confined
-from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, traced
+from hardening.foundation.errors import NOT_UNDERSTOOD, GoldsmithError, OutsideError, traced, understood
 from hardening.foundation.hashing import digest, digest_of
 from hardening.foundation.process import threads, which
 from hardening.foundation.settings import Settings
@@ -80,7 +80,8 @@ def scan(
         runs = [pool.submit(_one, scanner, target, inputs) for name, scanner in scanners.items() if name not in still]
         made = [run.result() for run in runs]
         bills = bill.result() if bill else _bills(known) if known else Bills(b"", b"")
-    held = contents.contents_of(bills.spdx)
+    with understood("syft"):
+        held = contents.contents_of(bills.spdx)
     reports = [*still.values(), *(contents.with_ecosystems(report, listed, held) for report, listed in made)]
     return _result([*reports, *reproduced.reports(settings, bills.cyclonedx, now)], exploited, bills, suite, entered)
 
@@ -234,7 +235,8 @@ def _one(scanner: Scanner, target: ScanTarget, inputs: ScanInputs) -> tuple[Scan
         answers = [read_answer(inputs.work / name) for name in scanner.answers]
         said = "\n".join(answers or [said])
         found = reported(scanner, said, target, inputs)
-        return found, contents.listed_by(scanner.lists, said) if found.evaluated else frozenset()
+        with understood(scanner.name):
+            return found, contents.listed_by(scanner.lists, said) if found.evaluated else frozenset()
     except GoldsmithError as error:
         return unevaluated(scanner, Outcome.ERROR, f"{error.message}: {error.evidence[-300:]}", feed), frozenset()
     except OSError as error:

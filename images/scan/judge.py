@@ -192,7 +192,10 @@ class KnownJudge:
         self._waivers = load_waivers(context.settings.roots)
 
     def judge(self, artifact: Artifact, policy: Policy) -> Judgement | None:
-        """What `judge` would say where nothing has to be verified or scanned for it; None where something has."""
+        """The judgement of `judge` where nothing has to be verified or scanned for it; None where something has.
+
+        It does not ask whether a build would get the fixes, so that its reasons say nothing of the index.
+        """
         context = self._context
         overlay, known = self._planner.judged_overlay(artifact.name, policy), _last_scan(context, artifact)
         checks = context.ledger.checks(artifact.digest, artifact.name)

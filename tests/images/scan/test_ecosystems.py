@@ -12,6 +12,7 @@ import pytest
 
 from hardening.catalog import load_policy
 from hardening.findings import FindingKind, Outcome, Reason, ScanReport
+from hardening.foundation.errors import MalformedError
 from hardening.foundation.settings import ROOT, Settings
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Waiver
@@ -19,6 +20,7 @@ from hardening.policy import Policy
 from images.scan import MORE, SCANNERS
 from images.scan.contents import contents_of, key_of, listed_by, with_ecosystems
 from images.scan.flow import scan, system_of
+from images.scan.syft import Bills
 from tests.images.scan.test_scanners import INPUTS, TARGET, sample
 from tests.support.scanning import CURRENT, NO_FEEDS, OS_RELEASE, make_target
 
@@ -195,6 +197,15 @@ def test_the_system_is_what_os_release_says(tmp_path: Path, etc: str, usr: str, 
 
 
 # -- the real tools ----------------------------------------------------------------------------------------------------
+
+
+def test_a_bill_that_is_no_bill_is_an_error_of_syft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it nobody knows which ecosystems there are to evaluate."""
+    odd = Bills(b"{}", json.dumps({"relationships": [{"comment": None}]}).encode())
+    monkeypatch.setattr("images.scan.flow._sbom", lambda *_: odd)
+    settings = Settings(state=tmp_path / "state", retry_for="0s", feeds=NO_FEEDS)
+    with pytest.raises(MalformedError, match="the answer of syft is not understood"):
+        scan(make_target(tmp_path, CURRENT), settings, {}, now=NOW)
 
 
 def npm(name: str, version: str) -> bytes:
