@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any, Literal, assert_never
@@ -455,3 +455,12 @@ class Fleet(Content):
         for key in keys:
             if getattr(getattr(self, table), key) is None:
                 raise ValueError(f"{table}.{key} is missing: nothing else says which members are meant")
+
+
+def claim(rivals: Iterable[Fleet], labels: Mapping[str, str] | None, name: str = "") -> str:
+    """The first of the other fleets of a place that selects something with these labels or tags; empty: none does.
+
+    `name`: its service or node group, where a fleet may list those that it means.
+    """
+    among = ((one, (*one.ecs.services, *one.eks.node_groups) or (name,)) for one in rivals)
+    return next((one.name for one, names in among if one.selects(labels) and name in names), "")

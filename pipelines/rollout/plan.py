@@ -302,7 +302,7 @@ def in_group(judged: Iterable[Judged], group: Group) -> list[Judged]:
 def _as_group(member: Member, group: Group) -> Member:
     if member.beside:
         return replace(member, name=f"{group.name}:{member.name.rpartition(':')[2]}")
-    return replace(member, name=group.name, cannot_roll="")
+    return replace(member, name=group.name, cannot_roll=member.cannot_roll if member.claimed_by else "")
 
 
 def violating_in(inside: Iterable[Judged]) -> list[Judged]:

@@ -11,7 +11,6 @@ from typing import assert_never
 
 from hardening.catalog import load_waivers
 from hardening.foundation.content import find_content
-from hardening.foundation.engine_address import place
 from hardening.foundation.errors import MalformedError, OutsideError
 from hardening.foundation.settings import pretended
 from hardening.model import Waiver
@@ -24,7 +23,7 @@ from images.ledger.runtime_history import KnownLines
 from images.registry.answers import NotFoundError
 from images.registry.login import auth_config
 from images.trust.verification import UntrustedError
-from pipelines.fleet.catalog import load_fleet, load_fleets
+from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.connecting import open_host, require_ways
 from pipelines.fleet.docker.hosts import HostsFleet
 from pipelines.fleet.docker.images import registered
@@ -50,6 +49,7 @@ from pipelines.rollout.plan import (
     violating_in,
     why_not,
 )
+from pipelines.rollout.rivals import of_cluster, of_engine, of_namespace, others
 from pipelines.rollout.rollout_store import why_not_again
 from pipelines.rollout.state import GroupOrder, MemberOrder, Together, one_by_one
 from pipelines.wiring import clock, fleet_host
@@ -334,24 +334,13 @@ def _docker_members(fleet: Fleet, context: Context) -> DockerFleet | HostsFleet:
     connect = partial(open_host, ways=ways)
     if not hosts:
         engine = fleet_host(context)
-        return DockerFleet(fleet, engine, *known, rivals=_rivals(fleet, context, engine))
+        return DockerFleet(fleet, engine, *known, rivals=of_engine(fleet, context, engine))
 
     def opened(host: str, label: str) -> DockerFleet:
-        others = _rivals(fleet, context, host)
+        others = of_engine(fleet, context, host)
         return DockerFleet(fleet, host, *known, label if len(hosts) > 1 else "", connect, others)
 
     return HostsFleet(fleet, opened, ways.read_within)
-
-
-def _rivals(fleet: Fleet, context: Context, engine: str) -> list[Fleet]:
-    """The other Docker fleets that have members on the engine at this address."""
-    every = load_fleets(context.settings.roots).values()
-    others = [one for one in every if one.kind is fleet.kind and one.name != fleet.name]
-    same, local = not fleet.docker.hosts, engine.startswith("unix:")
-    own = {place(engine)} if same else set[str]()
-    if local and not same and not all(one.docker.hosts for one in others):  # only then it matters where those are
-        own = {place(fleet_host(context))}
-    return [one for one in others if place(engine) in ({at.label for at in one.docker.addresses} or own)]
 
 
 def _last_seen(fleet: Fleet, context: Context) -> set[str]:
@@ -368,7 +357,8 @@ def _ec2_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
     from pipelines.fleet.ec2.root_volume import RootVolumeFleet
 
     cloud = context.cloud
-    members = (RootVolumeFleet if fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME else Ec2Fleet)(fleet, cloud)
+    kind = RootVolumeFleet if fleet.ec2.way is ReplacementStrategy.ROOT_VOLUME else Ec2Fleet
+    members = kind(fleet, cloud, others(fleet, context))
     source = f"aws/{cloud.aws.account}"
     return FleetSession(
         fleet, context, members, now, source,
@@ -385,7 +375,7 @@ def _kubernetes_session(fleet: Fleet, context: Context, now: Now) -> FleetSessio
     from pipelines.fleet.unstepped import RemoteProvenance
 
     client = ClusterClient(partial(access_of, fleet.kubernetes), context.settings.retry_for)
-    reader = NamespaceReader(fleet, client)
+    reader = NamespaceReader(fleet, client, of_namespace(fleet, context))
     registry = context.registry
     members, groups = PodFleet(reader, registered(registry, fleet)), WorkloadFleet(fleet, reader, now)
     return FleetSession(
@@ -402,7 +392,7 @@ def _ecs_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
     from pipelines.fleet.unstepped import RemoteProvenance
 
     cloud, registry = context.cloud, context.registry
-    reader = ClusterReader(fleet, cloud)
+    reader = ClusterReader(fleet, cloud, of_cluster(fleet, context))
     members = TaskFleet(reader, registered(registry, fleet))
     return FleetSession(
         fleet, context, members, now, registry.address,
@@ -419,7 +409,7 @@ def _eks_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
     from pipelines.fleet.eks.members import NodeFleet, NodeReader
 
     cloud = context.cloud
-    reader = NodeReader(fleet, cloud)
+    reader = NodeReader(fleet, cloud, of_cluster(fleet, context))
     members = NodeFleet(reader)
     return FleetSession(
         fleet, context, members, now, f"aws/{cloud.aws.account}",

@@ -42,7 +42,7 @@ from pipelines.fleet.members import (
     of_the_image,
     protection,
 )
-from pipelines.fleet.model import Fleet, Health
+from pipelines.fleet.model import Fleet, Health, claim
 
 
 @contextmanager
@@ -205,10 +205,6 @@ class ContainerInventory:
         image, _ = self._image(container)
         return given_labels(container_spec.labels_of(container), (image.get("Config") or {}).get("Labels"))
 
-    def _claim(self, given: Json) -> str:
-        """The other fleet of this engine that selects a container with these labels; empty: none does."""
-        return next((other.name for other in self._rivals if other.selects(given)), "")
-
     def _should_run(self, container: Json) -> bool:
         """Whether one that has ended should run: by its restart policy, or because we know it as a member.
 
@@ -248,7 +244,7 @@ class ContainerInventory:
             forced_in_place=container_spec.forced_in_place(container, self._fleet.limits.shared_mounts),
             cannot_roll=container_spec.cannot_roll(container, everything) or unknown or wrong,
             stopped=container["State"]["Status"] != "running",
-            claimed_by=self._claim(self._given(container)),
+            claimed_by=claim(self._rivals, self._given(container)),
             exact=container_spec.exact(container, image),
             defined_in=container_spec.compose_service(labels),
             first_check=first_check(container) if self._fleet.health.kind == "docker" else 0,

@@ -39,7 +39,7 @@ from pipelines.fleet.ec2.provenance import image_of, is_image
 from pipelines.fleet.ec2.region_client import RegionClient
 from pipelines.fleet.health import ask
 from pipelines.fleet.members import MEMBER, Key, Member, Read, ReplacementImage, Seen, Unread, protection, require_read
-from pipelines.fleet.model import Fleet
+from pipelines.fleet.model import ORGANIZATION, Fleet, claim
 from pipelines.fleet.port import MemberFleet
 from pipelines.fleet.rollout_targets import ALARMS, MACHINES, OF_TEMPLATES
 
@@ -70,11 +70,12 @@ class Inventory:
 
 
 class Ec2Members(MemberFleet):
-    """The standalone instances of `fleet`, in every region and account that it names."""
+    """The standalone instances of `fleet`, in every region and account that it names. `rivals`: the other fleets."""
 
-    def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
+    def __init__(self, fleet: Fleet, cloud: Cloud, rivals: Sequence[Fleet] = ()) -> None:
         self.fleet = fleet
         self.cloud = cloud
+        self._rivals = rivals
         self._last: dict[str, RunningInstance] = {}
         self._groups: dict[str, tuple[float, frozenset[str]]] = {}
 
@@ -91,7 +92,15 @@ class Ec2Members(MemberFleet):
         account, _, rest = group.partition("/")
         inventory = read_fleet(self.fleet, self.cloud, *([(account, rest.partition("/")[0])] if group else ()))
         grouped = [self._grouped(one) for one in inventory.instances if one.group]
-        return Seen((*self.members_in(inventory), *grouped, *inventory.templates), tuple(inventory.unread))
+        tags = {group_id(where, one["AutoScalingGroupName"]): (where, one) for where, one in inventory.groups}
+        claims = {name: self._claim(where, as_dict(one.get("Tags"))) for name, (where, one) in tags.items()}
+        templates = [replace(one, claimed_by=claims.get(one.group, "")) for one in inventory.templates]
+        return Seen((*self.members_in(inventory), *grouped, *templates), tuple(inventory.unread))
+
+    def _claim(self, where: str, tags: Mapping[str, str]) -> str:
+        """The other fleet of an account and region that selects something with these tags; empty: none does."""
+        account, region = where.split("/")
+        return claim((one for one in self._rivals if _reaches(one, self.cloud, account, region)), tags)
 
     def _grouped(self, found: RunningInstance) -> Member:
         """An instance of an Auto Scaling group, which the group replaces."""
@@ -138,6 +147,7 @@ class Ec2Members(MemberFleet):
             cannot_roll=cannot_roll(shown, self.fleet.ec2, coming) or wrong,
             zone=shown.instance.get("Placement", {}).get("AvailabilityZone", ""),
             exact=found.image,
+            claimed_by=self._claim(found.where, shown.tags),
         )
 
     @understood("EC2")
@@ -220,6 +230,12 @@ def regions_of(fleet: Fleet, cloud: Cloud) -> Iterator[tuple[str, str]]:
     for account in accounts_of(fleet, cloud):
         for region in fleet.ec2.regions or cloud.aws.all_regions:
             yield account, region
+
+
+def _reaches(fleet: Fleet, cloud: Cloud, account: str, region: str) -> bool:
+    """Whether a fleet may be in this account and region; one of the organisation may be in every account."""
+    own = fleet.ec2.accounts == ORGANIZATION or account in accounts_of(fleet, cloud)
+    return own and region in (fleet.ec2.regions or cloud.aws.all_regions)
 
 
 def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:

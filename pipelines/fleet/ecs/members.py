@@ -15,7 +15,7 @@ from pipelines.fleet.docker.images import Configuration
 from pipelines.fleet.ecs.services import Json, Revision, Service, short, tags_of
 from pipelines.fleet.ecs.task_facts import TaskContainer, facts_of
 from pipelines.fleet.members import Member, Seen, Unread, protection
-from pipelines.fleet.model import Fleet
+from pipelines.fleet.model import Fleet, claim
 from pipelines.fleet.rollout_targets import SERVICES_OF_CLUSTER, ecs
 from pipelines.fleet.unstepped import FOREVER, ContainerMembers
 
@@ -45,10 +45,14 @@ class TaskInventory:
 
 
 class ClusterReader(GroupReader):
-    """The cluster of a fleet. One that cannot be reached, or denies, raises OutsideError or RefusedError."""
+    """The cluster of a fleet. One that cannot be reached, or denies, raises OutsideError or RefusedError.
 
-    def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
+    `rivals`: the other fleets of the cluster.
+    """
+
+    def __init__(self, fleet: Fleet, cloud: Cloud, rivals: Sequence[Fleet] = ()) -> None:
         self.fleet = fleet
+        self._rivals = rivals
         self.cloud = cloud
         self.account, self.region = fleet.ecs.account or cloud.aws.account, fleet.ecs.region or cloud.home
         self.cluster = str(fleet.ecs.cluster)
@@ -167,6 +171,7 @@ class ClusterReader(GroupReader):
             exact=one.exact,
             group=group if ours else "",
             beside="" if ours or one.definition is None else group,
+            claimed_by=claim(self._rivals, tags_of(service.shown.get("tags")), service.name),
         )
 
 

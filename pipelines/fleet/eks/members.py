@@ -20,7 +20,7 @@ from pipelines.fleet.ec2.observing import RunningInstance
 from pipelines.fleet.ec2.templates import LaunchTemplates
 from pipelines.fleet.eks.node_groups import NodeGroup, NodeUpdate, update_of
 from pipelines.fleet.members import Member, Seen, Unread
-from pipelines.fleet.model import Ec2, Fleet, FleetKind
+from pipelines.fleet.model import Ec2, Fleet, FleetKind, claim
 from pipelines.fleet.rollout_targets import eks
 from pipelines.fleet.unstepped import UnsteppedMembers
 
@@ -44,10 +44,14 @@ class NodeInventory:
 
 
 class NodeReader(GroupReader):
-    """The cluster of a fleet. What cannot be reached, or denies, raises OutsideError or RefusedError."""
+    """The cluster of a fleet. What cannot be reached, or denies, raises OutsideError or RefusedError.
 
-    def __init__(self, fleet: Fleet, cloud: Cloud) -> None:
+    `rivals`: the other fleets of the cluster.
+    """
+
+    def __init__(self, fleet: Fleet, cloud: Cloud, rivals: Sequence[Fleet] = ()) -> None:
         self.fleet = fleet
+        self.rivals = rivals
         self.cloud = cloud
         self.account, self.region = fleet.eks.account or cloud.aws.account, fleet.eks.region or cloud.home
         self.cluster = str(fleet.eks.cluster)
@@ -146,10 +150,11 @@ class NodeFleet(UnsteppedMembers):
         except GoldsmithError as error:
             return Seen((), (Unread(at.where, error.message),))
         for name, instances in found.instances.items():
-            why = f"{found.groups[name].called} rolls it"
+            node = found.groups[name]
+            why, other = f"{node.called} rolls it", claim(at.rivals, node.tags, node.name)
             for one in instances:
                 own = self._machines.member(one, f"{one.where}/ec2/{one.shown.id}")
-                members.append(replace(own, forced_in_place=(), cannot_roll=why, group=name))
+                members.append(replace(own, forced_in_place=(), cannot_roll=why, group=name, claimed_by=other))
         return Seen(tuple(sorted(members, key=lambda one: one.id)), tuple(found.unread))
 
     def observe(self, members: Sequence[Member]) -> Mapping[str, Observed]:

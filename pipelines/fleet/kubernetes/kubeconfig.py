@@ -94,6 +94,18 @@ def access_of(place: Kubernetes) -> ClusterAccess:
     )
 
 
+def leads_to(place: Kubernetes, other: Kubernetes) -> bool:
+    """Whether two fleets are in one namespace of one cluster, however they reach it. A cluster that cannot be reached
+    from here cannot be rolled from here either.
+    """
+    if place.namespace != other.namespace or place.place == other.place:
+        return place.place == other.place
+    try:
+        return access_of(place).server == access_of(other).server
+    except ContentError:
+        return False
+
+
 def _path(named: str) -> Path:
     """The file; only a `$NAME` is looked up in the environment."""
     if not named.startswith("$"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -12,7 +12,7 @@ from pipelines.fleet.kubernetes.cluster_client import ClusterClient, Json
 from pipelines.fleet.kubernetes.pod_facts import PodContainer, containers_of, controller, facts_of, runs
 from pipelines.fleet.kubernetes.workloads import KINDS, Workload
 from pipelines.fleet.members import Member, Seen, protection
-from pipelines.fleet.model import Fleet
+from pipelines.fleet.model import Fleet, claim
 from pipelines.fleet.unstepped import FOREVER, ContainerMembers
 
 APPS = "/apis/apps/v1/namespaces"
@@ -31,10 +31,14 @@ class PodInventory:
 
 
 class NamespaceReader(GroupReader):
-    """The namespace of a fleet. A cluster that cannot be reached, or denies, raises OutsideError."""
+    """The namespace of a fleet. A cluster that cannot be reached, or denies, raises OutsideError.
 
-    def __init__(self, fleet: Fleet, client: ClusterClient) -> None:
+    `rivals`: the other fleets of the namespace.
+    """
+
+    def __init__(self, fleet: Fleet, client: ClusterClient, rivals: Sequence[Fleet] = ()) -> None:
         self.fleet = fleet
+        self._rivals = rivals
         self.client = client
         self.api = client.access.server
         self.namespace = str(fleet.kubernetes.namespace)
@@ -138,6 +142,7 @@ class NamespaceReader(GroupReader):
             exact=one.exact,
             group=group if ours else "",
             beside="" if ours else group,
+            claimed_by=claim(self._rivals, pod.get("labels")),
         )
 
 

@@ -18,7 +18,7 @@ from pipelines.fleet.docker.images import Images, registered
 from pipelines.fleet.docker.inventory import AT_ONCE, ContainerInventory, ContainerList, find, inside
 from pipelines.fleet.members import Key, Member, Read
 from pipelines.fleet.model import Fleet, Method
-from pipelines.rollout import session
+from pipelines.rollout import rivals
 from tests.support.fleets import fleet as fleet_with
 
 IMAGE = "sha256:" + "1" * 64
@@ -372,8 +372,8 @@ def test_a_member_that_another_fleet_selects_too_names_that_fleet(api: Engine) -
     api.run("web-1")
     api.run("web-2", labels={"app": "web", "tier": "front"})
     images = Images(api, lambda _reference: None)
-    rivals = [fleet_of({"tier": "front"}, "front"), fleet_of({"app": "db"}, "db")]
-    found = ContainerInventory(api, fleet(), "host", images, tuple, rivals=rivals).members()
+    others = [fleet_of({"tier": "front"}, "front"), fleet_of({"app": "db"}, "db")]
+    found = ContainerInventory(api, fleet(), "host", images, tuple, rivals=others).members()
     assert {one.name: one.claimed_by for one in found} == {"web-1": "", "web-2": "front"}
 
 
@@ -396,7 +396,7 @@ def test_a_health_check_that_prints_a_traceback_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "engine", "rivals"),
+    ("own", "engine", "expected"),
     [
         ([], "unix:///var/run/docker.sock", {"default", "socket"}),
         (["unix:///run/docker.sock"], "unix:///run/docker.sock", {"default", "socket"}),
@@ -405,7 +405,7 @@ def test_a_health_check_that_prints_a_traceback_is_one_line() -> None:
     ],
 )
 def test_fleets_of_one_engine_are_known_by_its_address(
-    monkeypatch: pytest.MonkeyPatch, own: list[str], engine: str, rivals: set[str]
+    monkeypatch: pytest.MonkeyPatch, own: list[str], engine: str, expected: set[str]
 ) -> None:
     """However it is written; the engine of the settings is asked for only where it may be the same."""
     hosts = {"default": [], "socket": ["unix:///run/docker.sock"], "far": ["tcp://web-2:2376"], "web": own}
@@ -418,7 +418,7 @@ def test_fleets_of_one_engine_are_known_by_its_address(
         assert not engine.startswith("ssh:")
         return "unix:///var/run/docker.sock"
 
-    monkeypatch.setattr(session, "load_fleets", lambda _roots: {name: of(name) for name in hosts})
-    monkeypatch.setattr(session, "fleet_host", default)
+    monkeypatch.setattr(rivals, "load_fleets", lambda _roots: {name: of(name) for name in hosts})
+    monkeypatch.setattr(rivals, "fleet_host", default)
     context: Any = SimpleNamespace(settings=SimpleNamespace(roots=()))
-    assert {one.name for one in session._rivals(of("web"), context, engine)} == rivals
+    assert {one.name for one in rivals.of_engine(of("web"), context, engine)} == expected

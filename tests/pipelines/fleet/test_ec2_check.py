@@ -21,6 +21,7 @@ from pipelines.fleet.ec2.members import read_fleet
 from pipelines.fleet.members import Member
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.session import check, fleet_session
+from pipelines.rollout.whole_plan import plan_all
 from tests.strict_aws import Fault, StrictAws
 from tests.strict_aws.making import image, snapshot
 from tests.support.cloud import DAY
@@ -120,6 +121,35 @@ def test_groups_and_templates_are_judged_too(office: Office) -> None:
         assert opened.groups is not None
         (group,) = opened.groups.groups()
     assert {one.member.group for one in judged.values()} == {group.id, ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "claimed"),
+    [(("", ""), {"both", "group"}), (("[ec2]", '[ec2]\naccounts = "organization"'), {"both", "group"}),
+     (('["eu-central-1", "us-east-1"]', '["us-east-1"]'), set()),
+     (("[ec2]", '[ec2]\naccounts = ["210987654321"]'), set())],
+)  # fmt: skip
+def test_what_another_fleet_selects_too_is_claimed_where_both_are(
+    office: Office, change: tuple[str, str], claimed: set[str]
+) -> None:
+    """Instances by their own tags; a group by its own, through the template that it starts from."""
+    at = office.at
+    own, both = at.instance(), at.instance()
+    template(at)
+    at.settle()
+    at.ec2.create_tags(Resources=[both], Tags=[{"Key": "tier", "Value": "front"}])
+    tier = {"Key": "tier", "Value": "front", "PropagateAtLaunch": False}
+    tier |= {"ResourceId": "shop", "ResourceType": "auto-scaling-group"}
+    at.aws.client("autoscaling").create_or_update_tags(Tags=[tier])
+    front = FLEET_FILE.replace('app = "shop"', 'tier = "front"').replace(*change)
+    office.file.with_name("front.toml").write_text(front)
+    named = {both: "both", "launch template shop version 1 of the Auto Scaling group shop": "group", own: "own"}
+    judged = office.check()
+    assert {named.get(name, name) for name, one in judged.items() if one.member.claimed_by} == claimed
+    assert {one.member.claimed_by for one in judged.values()} <= {"", "front"}
+    with fleet_session("shop", office.context, now=lambda: office.context.now + 2 * DAY) as opened:
+        (group,) = plan_all(opened).plan.groups
+        assert ("the fleet front selects it too" in group.group.cannot_roll) == bool(claimed)
 
 
 def template(at: Shop, **more: Any) -> None:

@@ -327,6 +327,26 @@ def test_a_fleet_is_judged_and_planned_from_its_file(at: Cluster, tmp_path: Path
         assert (step.group.name, step.group.cannot_roll) == ("nodes", "")
 
 
+@pytest.mark.parametrize(
+    ("change", "claimed"),
+    [(("", ""), True), (('node_groups = ["nodes"]', ""), True), (('["nodes"]', '["other"]'), False),
+     (('cluster = "shop"', 'cluster = "mail"'), False), (("[eks]", '[eks]\nregion = "us-east-1"'), False)],
+)  # fmt: skip
+def test_a_node_group_of_two_fleets_is_rolled_by_neither(
+    at: Cluster, tmp_path: Path, change: tuple[str, str], claimed: bool
+) -> None:
+    """Both are told of the other."""
+    at.add(tags={"app": "shop"})
+    context = context_of(at, tmp_path / "content")
+    fleets = tmp_path / "content/pipelines/fleets"
+    (fleets / "nodes.toml").write_text(FLEET)
+    (fleets / "front.toml").write_text(FLEET.replace(*change).replace("[eks]", '[selector]\napp = "shop"\n[eks]'))
+    with fleet_session("nodes", context, now=lambda: context.now + 2 * DAY) as opened:
+        (step,) = plan_all(opened).plan.groups
+        assert step.group.cannot_roll.partition(": ")[2] == ("the fleet front selects it too" if claimed else "")
+        assert {"claimed" in one.rules for one in check(opened)} == {claimed}
+
+
 # -- as a whole rollout ------------------------------------------------------------------------------------------------
 
 

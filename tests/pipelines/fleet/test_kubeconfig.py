@@ -16,7 +16,7 @@ from hardening.foundation.errors import ContentError
 from hardening.foundation.limits import KUBECONFIG_FILE
 from pipelines.fleet.kubernetes import kubeconfig
 from pipelines.fleet.kubernetes.cluster_client import ClusterClient
-from pipelines.fleet.kubernetes.kubeconfig import access_of
+from pipelines.fleet.kubernetes.kubeconfig import access_of, leads_to
 from pipelines.fleet.model import Kubernetes
 
 Json = dict[str, Any]
@@ -53,6 +53,19 @@ def test_files_beside_it_are_read(tmp_path: Path) -> None:
     user = {"tokenFile": str(tmp_path / "token")}
     found = read(tmp_path, config(user, {"certificate-authority": "ca.pem"}))
     assert (found.authority, found.token) == ("CA", "tok.en")
+
+
+def test_one_namespace_is_recognised_however_it_is_reached(tmp_path: Path) -> None:
+    """By the server's address; from here nobody rolls what no kubeconfig leads to."""
+    servers = {"one": "https://10.0.0.1:6443/", "same": "https://10.0.0.1:6443", "other": "https://10.0.0.2:6443"}
+    for name, server in servers.items():
+        (tmp_path / name).write_text(json.dumps(config(cluster={"server": server})))
+    at = {
+        name: Kubernetes(kubeconfig=str(tmp_path / name), context="arn:aws:eks:x/prod", namespace="shop")
+        for name in (*servers, "absent")
+    }
+    assert {name for name, place in at.items() if leads_to(place, at["one"])} == {"one", "same"}
+    assert not leads_to(at["one"].model_copy(update={"namespace": "mail"}), at["one"])
 
 
 REFUSED: dict[str, tuple[Json, Json, str]] = {

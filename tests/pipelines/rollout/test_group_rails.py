@@ -14,7 +14,7 @@ from pipelines.cli.explain import story
 from pipelines.fleet.calendar import Budget, RunningRule
 from pipelines.fleet.ecs.members import ClusterReader
 from pipelines.rollout.plan_model import GroupStep
-from pipelines.rollout.session import FleetSession
+from pipelines.rollout.session import FleetSession, check
 from pipelines.rollout.state import GroupOrder
 from pipelines.rollout.whole_plan import plan_all
 from tests.pipelines.fleet.test_kubernetes_groups import SURGE
@@ -92,6 +92,27 @@ def at(request: pytest.FixtureRequest) -> Town:
     """A Deployment, and an ECS service."""
     found: Town = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_group_that_another_fleet_selects_too_is_rolled_by_neither(at: Town, elsewhere: bool) -> None:
+    """By the labels or the name that it really has; a fleet of another namespace or cluster selects none of it."""
+    publish(at, USER, USER)
+    runs(at)
+    file = at.context.settings.content[0] / "pipelines/fleets/web.toml"
+    other = file.read_text().replace('app = "web"', 'part = "web"')
+    if elsewhere:
+        for key in ("namespace", "cluster"):
+            other = other.replace(f'{key} = "shop"', f'{key} = "mail"')
+    file.with_name("front.toml").write_text(other)
+    with opened(at) as session:
+        assert left(session).partition(": ")[2] == ("" if elsewhere else "the fleet front selects it too")
+        (rules,) = {tuple(sorted(one.rules)) for one in check(session)}
+        assert rules == (("superseded",) if elsewhere else ("claimed", "superseded"))
+    if not elsewhere:
+        with at.opened("front") as session:
+            (step,) = plan_all(session).plan.groups
+            assert step.group.cannot_roll.endswith(": the fleet web selects it too")
 
 
 def test_the_new_images_user_counts_and_not_the_old_ones(at: Town) -> None:

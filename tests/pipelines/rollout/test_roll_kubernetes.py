@@ -63,8 +63,8 @@ class Town:
     new: str
 
     @contextmanager
-    def opened(self) -> Iterator[FleetSession]:
-        with fleet_session("web", self.context, now=lambda: self.kube.now) as at:
+    def opened(self, name: str = "web") -> Iterator[FleetSession]:
+        with fleet_session(name, self.context, now=lambda: self.kube.now) as at:
             yield at
 
     def checked(self) -> dict[str, Judged]:

@@ -1,0 +1,42 @@
+"""Edge: the other fleets of one engine, namespace or cluster, which could select the same members."""
+
+from __future__ import annotations
+
+from hardening.foundation.engine_address import place
+from images.context import Context
+from pipelines.fleet.catalog import load_fleets
+from pipelines.fleet.model import Fleet, FleetKind
+from pipelines.wiring import fleet_host
+
+
+def others(fleet: Fleet, context: Context) -> list[Fleet]:
+    """The other fleets of the same kind."""
+    every = load_fleets(context.settings.roots).values()
+    return [one for one in every if one.kind is fleet.kind and one.name != fleet.name]
+
+
+def of_engine(fleet: Fleet, context: Context, engine: str) -> list[Fleet]:
+    """The other Docker fleets that have members on the engine at this address."""
+    rivals = others(fleet, context)
+    same, local = not fleet.docker.hosts, engine.startswith("unix:")
+    own = {place(engine)} if same else set[str]()
+    if local and not same and not all(one.docker.hosts for one in rivals):  # only then it matters where those are
+        own = {place(fleet_host(context))}
+    return [one for one in rivals if place(engine) in ({at.label for at in one.docker.addresses} or own)]
+
+
+def of_namespace(fleet: Fleet, context: Context) -> list[Fleet]:
+    """The other fleets of the same Kubernetes namespace."""
+    from pipelines.fleet.kubernetes.kubeconfig import leads_to
+
+    return [one for one in others(fleet, context) if leads_to(one.kubernetes, fleet.kubernetes)]
+
+
+def of_cluster(fleet: Fleet, context: Context) -> list[Fleet]:
+    """The other fleets of the same cluster at AWS."""
+
+    def cluster(one: Fleet) -> tuple[str | None, ...]:
+        at = one.ecs if one.kind is FleetKind.ECS else one.eks
+        return at.cluster, at.account or context.cloud.aws.account, at.region or context.cloud.home
+
+    return [one for one in others(fleet, context) if cluster(one) == cluster(fleet)]
