@@ -16,7 +16,7 @@ apart() { # CHECKS ROOT: what has to be seen below /tmp goes along into the new 
         esac
     done
     case $2 in /run/*) ;; *) mount -t tmpfs -o size=16m,nosuid,nodev,mode=0700 tmpfs /run ;; esac
-    mount --move "$PWD" /tmp
+    mount --rbind "$PWD" /tmp # and stays over the working folder, in which the answers of the others are
     cd /tmp
 }
 
