@@ -1,28 +1,15 @@
 # run-checks.sh CHECKS ROOT LANES SECONDS: runs each script N.sh of the folder CHECKS on the filesystem ROOT, LANES at a
 # time and each for SECONDS at most; N.out, N.err and N.status of the working folder keep what it says. It is shut in
 # already (confined.py). Each script also gets processes and mounts of its own, in which nothing of the others can be
-# reached, only an empty /tmp and /run are writable, and no capability but to read files of every owner is left.
+# reached, only an empty working folder, its $TMPDIR, is writable, and no capability but to read files of every owner is
+# left.
 set -eu
-
-apart() { # CHECKS ROOT: what has to be seen below /tmp goes along into the new one
-    mount -t proc -o ro,nosuid,nodev,noexec proc /proc
-    mount -t tmpfs -o size=256m,nosuid,nodev,mode=0700 tmpfs "$PWD"
-    for path; do
-        case $path in
-            /tmp/*)
-                mkdir -p "$PWD${path#/tmp}"
-                mount --rbind "$path" "$PWD${path#/tmp}"
-                ;;
-        esac
-    done
-    case $2 in /run/*) ;; *) mount -t tmpfs -o size=16m,nosuid,nodev,mode=0700 tmpfs /run ;; esac
-    mount --rbind "$PWD" /tmp # and stays over the working folder, in which the answers of the others are
-    cd /tmp
-}
 
 if [ $# = 5 ]; then # CHECKS ROOT LANES SECONDS NAME: in namespaces of its own
     trap 'exit 125' EXIT # whatever fails here is no answer of the check
-    apart "$1" "$2"
+    mount -t proc -o ro,nosuid,nodev,noexec proc /proc
+    mount -t tmpfs -o size=256m,nosuid,nodev,mode=0700 tmpfs "$PWD"
+    cd "$PWD"
     exec timeout --kill-after=5 "$4" setpriv --bounding-set=-all,+dac_override --inh-caps=-all sh "$1/$5.sh"
 fi
 mount --no-mtab -o remount,bind,ro,nosuid,nodev /

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
 
 SMOKE_SECONDS = 60
 START_SECONDS = 60  # from start to healthy
-ASKED_EACH = 500_000_000  # nanoseconds; a trial asks the image's health check more often than the image says
+ASKED_EACH = 200_000_000  # nanoseconds; a trial asks the image's health check more often than the image says
 ASK_AGAIN = 0.1  # seconds between two looks at what it said
 NOTHING_TO_ASK = "there is no health check to ask: give healthcheck.command, or none_because where it runs nothing"
 CANNOT_START = 127
 TIMED_OUT = 124
+SMOKE_FACTS = "RUN_"  # checks that name RUN_STATUS or RUN_LOG wait for the smoke command
 MOST_PROCESSES, MOST_MEMORY = 4096, "4g"  # of an image that nobody trusts yet
 LOG_SIZE = "512k"  # of what it prints the engine keeps the newest only: two files of this size
 
@@ -90,12 +92,18 @@ def verify(
         log.write_text(report.console)
         return every(merge_live(static, report.results), overlay)
 
-    def checks(smoke: tuple[int, str] | None) -> tuple[CheckResult, ...]:
-        with step("checks"):
-            return run_checks(overlay, tree, facts_of(definition, config, smoke, declared))
+    def checks(run: tuple[int, str] | None, *, asks: bool) -> tuple[CheckResult, ...]:
+        """The results of those checks that ask, or do not, what became of the smoke command."""
+        chosen = tuple(check for check in overlay.checks if (SMOKE_FACTS in check.text) is asks)
+        return run_checks(replace(overlay, checks=chosen), tree, facts_of(definition, config, run, declared))
 
-    tried = try_image(definition, config, digest, store, work, docker_host, checks)
-    return every([*tried.checks, *tried.starts], overlay)
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(checks, None, asks=False)
+        tried = try_image(definition, config, digest, store, work, docker_host, partial(checks, asks=True))
+        with step("checks"):
+            results = {result.control: result for result in (*running.result(), *tried.checks)}
+    ordered = [results[check.control] for check in overlay.checks if check.control in results]
+    return every([*ordered, *tried.starts], overlay)
 
 
 def offered(strange: Sequence[str]) -> tuple[CheckResult, ...]:
@@ -209,10 +217,10 @@ def try_image(
         with step("load"):
             load_into(store, digest, tag, work, docker_host)
         try:
-            with step("smoke"):
-                smoke = _smoke(client, tag, definition, work.name) if definition.smoke else None
             with ThreadPoolExecutor(1) as beside:
                 started = beside.submit(_start, client, tag, definition, config, work.name) if by_itself else None
+                with step("smoke"):
+                    smoke = _smoke(client, tag, definition, work.name) if definition.smoke else None
                 results = checks(smoke)
                 with step("start"):
                     return Trial(smoke, (started.result(),) if started else (), results)
