@@ -198,15 +198,21 @@ class PortHold:
         ports = self._ports.get(key, ())
         waits = ports or (self._health.kind != "docker" and key in self._since)  # an image's own check answers later
         until = time.monotonic() + (LONGEST if ports else STARTS)
-        while waits and time.monotonic() < until:
-            seen = self._look(started(), ports)
-            if seen.good:
-                self.answered(key)
-            if seen.good or seen.ended:
-                break
-            time.sleep(LOOKS)
-        if self._ports.get(key) != () and not self.unable:
-            apply(removal(_table(key)))
+        try:
+            while waits and time.monotonic() < until:
+                seen = self._look(started(), ports)
+                if seen.good:
+                    self.answered(key)
+                if seen.good or seen.ended:
+                    break
+                time.sleep(LOOKS)
+        finally:
+            if self._ports.get(key) != () and not self.unable:
+                apply(removal(_table(key)))
+
+    def give_up(self, key: Key) -> None:
+        """Let connections in at once: what they were held for has failed."""
+        self.end(key, lambda: None)
 
     def _look(self, container: Json | None, ports: Iterable[PublishedPort]) -> Read:
         if container is None:

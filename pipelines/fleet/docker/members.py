@@ -255,7 +255,12 @@ class DockerFleet:
                 timeout = self._stop_timeout(old, drain)
                 if _stops_first(key):
                     self._hold.begin(key, old, timeout)
-                self.api.stop(old["Id"], timeout=timeout)
+                try:
+                    self.api.stop(old["Id"], timeout=timeout)
+                except Exception:
+                    if _stops_first(key):
+                        self._hold.give_up(key)
+                    raise
             self._set_restart_policy(old, {"Name": container_spec.at_rest(old)})
 
     def _stop_timeout(self, container: Json, drain: timedelta | None = None) -> int:
@@ -311,21 +316,26 @@ class DockerFleet:
         """The old container gets back its name and restart policy, and runs."""
         with outside(f"restoring {key.name}", self.engine), self._changed():
             old, new = self._need(key), self._new(key)
-            if new:
-                self._rename(new["Id"], key.new_name)
+            try:
+                if new:
+                    self._rename(new["Id"], key.new_name)
+                    if _stops_first(key):
+                        self._hold.begin(key, new, self._stop_timeout(new))
+                        self._drain(key, new)
+                        self.api.stop(new["Id"], timeout=1)
+                if is_copy(old):
+                    old = self._copies.rejoin(old, key)
+                if new:
+                    self._set_restart_policy(old, new["HostConfig"]["RestartPolicy"])
+                self._rename(old["Id"], key.name)
+                if old["State"]["Status"] not in RUNNING:
+                    self.api.start(old["Id"])
+            except Exception:
                 if _stops_first(key):
-                    self._hold.begin(key, new, self._stop_timeout(new))
-                    self._drain(key, new)
-                    self.api.stop(new["Id"], timeout=1)
-            if is_copy(old):
-                old = self._copies.rejoin(old, key)
-            if new:
-                self._set_restart_policy(old, new["HostConfig"]["RestartPolicy"])
-            self._rename(old["Id"], key.name)
-            if old["State"]["Status"] not in RUNNING:
-                self.api.start(old["Id"])
-                if _stops_first(key):
-                    self._hold.end(key, lambda: find(self.api, old["Id"]))
+                    self._hold.give_up(key)
+                raise
+            if _stops_first(key):  # also where it runs: an earlier try, or process, may have left a hold
+                self._hold.end(key, lambda: find(self.api, old["Id"]))
             run_hook(self.api, self.fleet.limits, "after_drain", old)
 
     def discard(self, key: Key) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from hardening.foundation.errors import MalformedError
+from hardening.foundation.errors import MalformedError, OutsideError
 from images.ledger import Ledger
 from pipelines.cli.reap import reap
 from pipelines.fleet.docker import handover
 from pipelines.fleet.docker.handover import LONGEST, PortHold, PublishedPort, published, removal, ruleset
+from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.orphans import HoldOrphanSource
-from pipelines.fleet.members import Key
-from pipelines.fleet.model import Health, Method
+from pipelines.fleet.members import MEMBER, ROLLOUT, Key
+from pipelines.fleet.model import Fleet, Health, Method
+from tests.support.fleets import fleet as fleet_with
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 PATIENCE = 120.0
@@ -147,6 +151,132 @@ def test_a_container_that_has_ended_is_not_waited_for(monkeypatch: pytest.Monkey
     hold.end(key, lambda: of | {"State": {"Status": "exited", "ExitCode": 1}})
     assert "test-2" not in map(handover.rollout_of, handover.tables())
     assert hold.away(key) is None
+
+
+class Pair:
+    """An engine with a member's old container, and its new one, of which one has the port: a host's address leads to
+    it, and its own address, which the hold does not concern.
+    """
+
+    def __init__(self, key: Key, runs: str) -> None:
+        self.server: socket.socket | None = socket.create_server(("", 0))
+        self.port = self.server.getsockname()[1]
+        self.fails = ""
+        self.clients = ThreadPoolExecutor()
+        self.client: Future[None] | None = None
+        labels = {"old": {}, "new": {ROLLOUT: key.rollout, MEMBER: key.member}}
+        self.shown = {name: self._container(name, labels[name], name == runs) for name in ("old", "new")}
+
+    def _container(self, name: str, labels: dict[str, str], runs: bool) -> dict[str, Any]:
+        made = container(("127.0.0.1", str(self.port)), port=f"{self.port}/tcp", address="127.0.0.2")
+        made["HostConfig"]["RestartPolicy"] = {"Name": "no"}
+        state = {"Status": "running" if runs else "exited", "ExitCode": 0}
+        return made | {"Id": name, "Name": f"/{name}", "Config": {"Labels": labels}, "State": state}
+
+    def info(self) -> dict[str, str]:
+        return {"Name": "host"}
+
+    def containers(self, **_: Any) -> list[dict[str, Any]]:
+        new = self.shown["new"]
+        return [{"Id": "new", "State": new["State"]["Status"], "Labels": new["Config"]["Labels"]}]
+
+    def inspect_container(self, name: str) -> dict[str, Any]:
+        return self.shown[name]
+
+    def rename(self, *_: str) -> None:
+        self._fail("rename")
+
+    def stop(self, name: str, timeout: int) -> None:
+        self._fail("stop")
+        if self.shown[name]["State"]["Status"] == "running" and self.server:
+            self.server.close()
+            self.client = self.clients.submit(self.connect)
+            time.sleep(0.2)
+        self.shown[name]["State"] = {"Status": "exited", "ExitCode": 0}
+
+    def start(self, name: str) -> None:
+        self._fail("start")
+        self.server = socket.create_server(("", self.port))
+        self.shown[name]["State"] = {"Status": "running", "ExitCode": 0}
+
+    def _fail(self, call: str) -> None:
+        if call == self.fails:
+            raise OSError(f"{call} failed")
+
+    def connect(self, seconds: float = PATIENCE) -> None:
+        """Connect as a client of the member does."""
+        socket.create_connection(("127.0.0.1", self.port), seconds).close()
+
+    def close(self) -> None:
+        self.clients.shutdown()
+        if self.server:
+            self.server.close()
+
+
+def in_place(pair: Pair) -> DockerFleet:
+    """The fleet of a pair, replaced in place."""
+    given = fleet_with(method="in_place", max_unavailable=1, drain="1s").model_dump(exclude_unset=True)
+    health = {"kind": "tcp", "port": pair.port}
+    return DockerFleet(Fleet.model_validate(given | {"health": health}), "unix:///engine", connect=lambda _: pair)
+
+
+IN_PLACE = Key("test-3", "host/local/docker/web", "web", "old", Method.IN_PLACE)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Holds work here; none is left afterwards."""
+    monkeypatch.setattr(handover, "_unable", lambda _engine: "")
+    yield
+    for name in handover.tables():
+        if handover.rollout_of(name) == IN_PLACE.rollout:
+            handover.apply(removal(name))
+
+
+@needs_nft
+@pytest.mark.usefixtures("held")
+def test_new_connections_wait_while_a_rollback_brings_the_old_container_back() -> None:
+    """The new one is stopped first, for the port cannot exist twice: nobody is refused in between."""
+    with closing(Pair(IN_PLACE, "new")) as pair:
+        in_place(pair).revive(IN_PLACE)
+        assert pair.client
+        pair.client.result()
+        assert pair.shown["old"]["State"]["Status"] == "running"
+        pair.connect(0.5)
+
+
+@needs_nft
+@pytest.mark.usefixtures("held")
+@pytest.mark.parametrize("again", [True, False])
+def test_a_hold_ends_where_the_old_container_could_not_be_stopped(again: bool) -> None:
+    """It still runs and answers, and a rollback, also one of another process, lets connections in as well."""
+    with closing(Pair(IN_PLACE, "old")) as pair:
+        members = in_place(pair)
+        pair.fails = "stop"
+        with pytest.raises(OutsideError):
+            members.retire(IN_PLACE, members.fleet.limits.drain)
+        pair.connect(0.5)
+        pair.fails = ""
+        if not again:
+            held = published(pair.shown["old"])
+            handover.apply(ruleset(f"{handover.PREFIX}{IN_PLACE.rollout}.{IN_PLACE.old}", held, LONGEST))
+            members = in_place(pair)
+        members.revive(IN_PLACE)
+        pair.connect(0.5)
+
+
+@needs_nft
+@pytest.mark.usefixtures("held")
+@pytest.mark.parametrize("call", ["stop", "start"])
+def test_a_rollback_that_fails_leaves_no_hold(call: str) -> None:
+    """What still runs is reached, and a port that nothing stands behind refuses at once."""
+    with closing(Pair(IN_PLACE, "new")) as pair:
+        pair.fails = call
+        with pytest.raises(OutsideError):
+            in_place(pair).revive(IN_PLACE)
+        assert IN_PLACE.rollout not in map(handover.rollout_of, handover.tables())
+        if pair.client:
+            assert isinstance(pair.client.exception(), ConnectionRefusedError)
 
 
 @pytest.mark.parametrize("engine", ["tcp://10.0.0.5:2376", "ssh://ops@web-2"])
