@@ -36,6 +36,7 @@ PREFIX = "goldsmith-hold."
 LONGEST, STARTS = 60, 10  # seconds: the longest hold; what a container gets to start, beside its time to stop
 ACCEPTS = 0.2  # seconds from the hold to the stop, in which the server accepts what is connected already
 LOOKS = 0.05
+CHECK_PAUSE = 1.0  # seconds between two runs of a check that is a command inside the container
 NFT_SECONDS = 20
 
 
@@ -197,10 +198,17 @@ class PortHold:
         """Let connections in as soon as the container that was started answers, or has ended."""
         ports = self._ports.get(key, ())
         waits = ports or (self._health.kind != "docker" and key in self._since)  # an image's own check answers later
-        until = time.monotonic() + (LONGEST if ports else STARTS)
+        until, check_at = time.monotonic() + (LONGEST if ports else STARTS), 0.0
         try:
-            while waits and time.monotonic() < until:
-                seen = self._look(started(), ports)
+            while waits and (now := time.monotonic()) < until:
+                container = started()
+                seen = self._open(container, ports)
+                if container and seen.good and self._health.kind != "docker":
+                    if now < check_at:
+                        seen = Read(False, "its check is not asked again yet")
+                    else:
+                        seen = probe(self._api, self._health, container)
+                        check_at = time.monotonic() + (CHECK_PAUSE if self._health.kind == "exec" else 0)
                 if seen.good:
                     self.answered(key)
                 if seen.good or seen.ended:
@@ -214,15 +222,17 @@ class PortHold:
         """Let connections in at once: what they were held for has failed."""
         self.end(key, lambda: None)
 
-    def _look(self, container: Json | None, ports: Iterable[PublishedPort]) -> Read:
+    def _open(self, container: Json | None, ports: Iterable[PublishedPort]) -> Read:
+        """Whether a container runs and its ports are open."""
         if container is None:
             return Read(False, "the container is gone", ended=True)
-        if self._health.kind != "docker" or container["State"]["Status"] != "running":
-            seen = probe(self._api, self._health, container)
-            if not seen.good:
-                return seen
+        if container["State"]["Status"] != "running":
+            return probe(self._api, self._health, container)
         reads = (_reached(container, port) for port in ports)
-        return next((read for read in reads if not read.good), Read(True, "it answers"))
+        shut = next((read for read in reads if not read.good), None)
+        if shut is None:
+            return Read(True, "it answers")
+        return Read(False, shut.text, ended=(container.get("RestartCount") or 0) >= container_spec.MOST_EXITS)
 
     def answered(self, key: Key) -> None:
         """The new container was seen to answer."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pipelines.fleet.docker import handover
 from pipelines.fleet.docker.handover import LONGEST, PortHold, PublishedPort, published, removal, ruleset
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.docker.orphans import HoldOrphanSource
-from pipelines.fleet.members import MEMBER, ROLLOUT, Key
+from pipelines.fleet.members import MEMBER, ROLLOUT, Key, Read
 from pipelines.fleet.model import Fleet, Health, Method
 from tests.support.fleets import fleet as fleet_with
 
@@ -277,6 +278,30 @@ def test_a_rollback_that_fails_leaves_no_hold(call: str) -> None:
         assert IN_PLACE.rollout not in map(handover.rollout_of, handover.tables())
         if pair.client:
             assert isinstance(pair.client.exception(), ConnectionRefusedError)
+
+
+@pytest.mark.usefixtures("held")
+def test_a_check_inside_the_container_is_asked_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is a process there, while the container starts: 20 a second would slow it down."""
+    asked, shut = list[float](), [True, True, False]
+
+    def probe(*_: object) -> Read:
+        asked.append(time.monotonic())
+        return Read(len(asked) == 3, "")
+
+    monkeypatch.setattr(handover, "probe", probe)
+    monkeypatch.setattr(handover, "apply", lambda *_: None)
+    monkeypatch.setattr(handover, "CHECK_PAUSE", 0.3)
+    monkeypatch.setattr(handover, "_reached", lambda *_: Read(not (shut.pop(0) if shut else False), ""))
+    hold = PortHold(None, "unix:///engine", Health(kind="exec", command=("true",)))
+    of = container(("", "80"))
+    shut.insert(0, False)  # it answers when the hold begins
+    hold.begin(IN_PLACE, of, 1)
+    hold.end(IN_PLACE, lambda: of)
+    assert not shut
+    assert len(asked) == 3, "not while the port is shut"
+    assert all(later - earlier >= 0.3 for earlier, later in pairwise(asked))
+    assert hold.away(IN_PLACE) is not None
 
 
 @pytest.mark.parametrize("engine", ["tcp://10.0.0.5:2376", "ssh://ops@web-2"])
