@@ -116,12 +116,14 @@ def _last(judged: Sequence[Judged], left: Mapping[str, str], one: Judged) -> str
 
 
 def neglected(judged: Sequence[Judged], left: Mapping[str, str], now: datetime) -> tuple[Skip, ...]:
-    """The members that do not run, and those past an enforced deadline that are left alone, each with why."""
+    """The members that do not run and are not replaced, and those past an enforced deadline that are left alone, each
+    with why. `left`: why each is left alone, by id; one that violates and is not in it is replaced.
+    """
     found = list[Skip]()
     for one in judged:
         ends = [r.deadline for r in one.violations if r.deadline and r.enforcement is Enforcement.ENFORCE]
         why = left.get(one.member.id, "")
-        if one.member.stopped:
+        if one.member.stopped and (why or not one.violations):
             found.append(Skip(one.member.id, one.member.cannot_roll or "it does not run"))
         elif why and ends and min(ends) <= now:
             found.append(Skip(one.member.id, f"overdue since {min(ends):%Y-%m-%d %H:%M} UTC, and skipped: {why}"))

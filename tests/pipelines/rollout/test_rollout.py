@@ -361,6 +361,15 @@ def test_who_does_not_run_or_is_skipped_past_its_deadline_is_its_owners() -> Non
     }
 
 
+def test_a_member_that_restarts_again_and_again_is_its_owners_only_where_it_is_not_replaced() -> None:
+    """It does not run at the moment of the look, but a rollout replaces it."""
+    restarts = {"healthy": False, "stopped": True}
+    known = [judged("web-1", "expired", **restarts), judged("web-2"), judged("web-3", **restarts)]
+    planned = plan(fleet(method="in_place"), known, target(), NOW)
+    assert [step.member.name for step in planned.steps] == ["web-1"]
+    assert [(skip.member.rpartition("/")[2], skip.why) for skip in planned.neglected] == [("web-3", "it does not run")]
+
+
 @pytest.mark.parametrize("method", ["surge", "in_place"])
 def test_the_last_member_that_serves_is_not_replaced_while_others_are_down(method: str) -> None:
     """The fleet is not whole: if the replacement fails, nothing serves. Who can be replaced is so first."""
