@@ -9,7 +9,7 @@ from datetime import datetime
 from pipelines.fleet.port import DelegatedFleet, Group
 from pipelines.fleet.violations import Judged
 from pipelines.rollout.approved_plan import ApprovedPlan, refuse_repaced
-from pipelines.rollout.plan import frozen, in_group, refuse_plan, violating_in
+from pipelines.rollout.plan import frozen, in_group, neglected, refuse_plan, violating_in
 from pipelines.rollout.plan_model import GroupStep
 from pipelines.rollout.schedule import allowed, caps
 from pipelines.rollout.session import FleetSession, check
@@ -61,8 +61,15 @@ def _with_groups(
     """The plan with these groups to roll, at the pace that the budgets of that moment allow."""
     if at.groups is None:
         return document
-    steps = tuple(_step(at, at.groups, document, group, in_group(judged, group), when) for group in groups)
-    return replace(document, plan=replace(document.plan, groups=steps))
+    inside = [in_group(judged, group) for group in groups]
+    steps = tuple(_step(at, at.groups, document, group, of, when) for group, of in zip(groups, inside, strict=True))
+    overdue = [
+        skip
+        for step, of in zip(steps, map(violating_in, inside), strict=True)
+        for skip in neglected(of, {one.member.id: step.group.cannot_roll for one in of}, when)
+    ]
+    plan = replace(document.plan, groups=steps, neglected=(*document.plan.neglected, *overdue))
+    return replace(document, plan=plan)
 
 
 def _step(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from pipelines.rollout.approved_plan import (
 )
 from pipelines.rollout.plan import plan
 from pipelines.rollout.plan_model import GroupStep
+from pipelines.rollout.whole_plan import plan_all
 from tests.support.fleets import NOW, fleet, judged, release, target
 
 KNOWN = [judged(f"web-{number}", "expired", zone="ab"[number % 2]) for number in range(4)]
@@ -161,6 +163,24 @@ STEP = GroupStep(GROUPS[0], pacing(fleet().limits, 4, 4))
 
 def with_groups(seen: Sequence[Group] = GROUPS) -> Present:
     return replace(world(), groups=seen)
+
+
+@pytest.mark.parametrize("left", ["", "Argo CD keeps it"])
+def test_what_is_overdue_in_a_group_that_is_left_alone_is_its_owners(left: str) -> None:
+    """As a member is that is skipped past its deadline; what its service rolls is not."""
+    group = replace(GROUPS[0], cannot_roll=left)
+    inside = [
+        judged(name, *rules, group=group.id, cannot_roll="the group rolls it")
+        for name, rules in (("i-1", ("superseded",)), ("i-2", ()))
+    ]
+    groups = SimpleNamespace(groups=lambda: [group], pace=lambda *_: STEP.pacing)
+    at: Any = SimpleNamespace(
+        groups=groups, fleet=fleet(), now=lambda: NOW, why_not_group=lambda *_: "", instead=lambda *_: "",
+        plan=lambda *_, **__: seal(plan(fleet(), [], target(), NOW, grouped=True), with_groups([group]), "ann"),
+    )  # fmt: skip
+    made = plan_all(at, judged=inside).plan
+    why = f"overdue since {NOW - timedelta(days=1):%Y-%m-%d %H:%M} UTC, and skipped: {left}"
+    assert [(skip.member, skip.why) for skip in made.neglected] == ([(inside[0].member.id, why)] if left else [])
 
 
 def sealed_groups() -> ApprovedPlan:
