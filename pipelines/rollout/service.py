@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -306,11 +306,11 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False, until: date
     seen = found(tell=apply)
     try:
         if last:
-            line = _over(at, last.outcome, seen, neglected(judged, {}, at.now()))
+            line = _over(at, last.outcome, seen, neglected(judged, _stays(judged), at.now()))
         else:
             line = _rolled(at, judged, seen, until, apply=apply)
     except HeldBackError as error:
-        return _line(at, "waits", f"{seen}; {error.message}", neglected(judged, {}, at.now()))
+        return _line(at, "waits", f"{seen}; {error.message}", neglected(judged, _stays(judged), at.now()))
     except RefusedError:
         if tells:
             found(tell=True)
@@ -318,6 +318,15 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False, until: date
     if tells and line.outcome not in WORK:  # who works there is told by the run that does it
         return line.model_copy(update={"detail": found(tell=True) + line.detail.removeprefix(seen)})
     return line
+
+
+def _stays(judged: Iterable[Judged]) -> dict[str, str]:
+    """Why members are left alone whatever is planned, by id. What a service rolls is its group's to say."""
+    return {
+        one.member.id: one.member.cannot_roll
+        for one in judged
+        if one.member.claimed_by or not (one.member.group or one.member.beside)
+    }
 
 
 def _rolled(at: FleetSession, judged: Sequence[Judged], found: str, until: datetime, *, apply: bool) -> AutoLine:

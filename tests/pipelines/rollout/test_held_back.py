@@ -33,6 +33,7 @@ from tests.support.sleeping import NAMES, FileFleet, desk_on
 OPENS = datetime(2026, 3, 7, 22, tzinfo=UTC)  # a Saturday; NOW is the Sunday before
 WEEKLY = [{"days": ["sat"], "start": "22:00", "end": "23:00"}]
 QUICK = {"bake_time": "0s", "min_healthy_time": "1s", "settle": "0s", "drain": "0s"}
+ROLLS = "the group rolls it"
 FREEZE = [{"first_day": "2026-02-20", "last_day": "2026-03-10", "reason": "holidays"}]
 
 
@@ -86,6 +87,37 @@ def test_an_automated_run_over_members_that_are_down_is_refused(
     assert (duty.exit_code, duty.who, duty.parts) == (3, "the owner", ("fleet web",))
     assert part.failure
     assert "web-0: it does not run (exited)" in part.failure.error.evidence
+
+
+@pytest.mark.parametrize("way", ["resumed", "held back"])
+def test_overdue_members_that_no_rollout_replaces_are_their_owners_where_nothing_new_begins(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """After a rollout that an earlier process left, and while the fleet may not be touched; not what may still roll."""
+    of, group = fleet().model_copy(update={"approval": Approval.NONE}), "host/region/autoscaling/web"
+    known = [
+        judged("web-1", "expired"),
+        judged("web-2", "expired", cannot_roll="it was started with --rm"),
+        judged("web-3", "expired", healthy=False, stopped=True),
+        judged("web-4", "expired", group=group, cannot_roll=ROLLS),
+        judged("web-5", "expired", group=group, cannot_roll=ROLLS, claimed_by="shop"),
+    ]
+    at: Any = SimpleNamespace(fleet=of, now=lambda: NOW)
+    monkeypatch.setattr(service, "check", lambda _at: known)
+    monkeypatch.setattr(service, "take_up", lambda *_, **__: ())
+    ended = RolloutOutcome(RolloutState("r1", "web", "r", NOW, 1, RolloutStage.ENDED, note="stopped"), ())
+    monkeypatch.setattr(service, "go_on", lambda *_: ())
+    monkeypatch.setattr(service, "stops_here", lambda _: SimpleNamespace(outcome=ended) if way == "resumed" else None)
+
+    def started(*_: object, **__: object) -> None:
+        raise HeldBackError("a freeze began")
+
+    monkeypatch.setattr(service, "start", started)
+    line = automated(at, apply=True)
+    assert line.outcome == ("rolled" if way == "resumed" else "waits")
+    assert {name.rpartition("/")[2] for name in line.neglected} == {"web-2", "web-5"}
+    assert line.refused
+    assert "skipped: it was started with --rm" in line.refused.evidence
 
 
 def test_the_clock_of_a_rollout_goes_on_while_its_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
