@@ -220,11 +220,16 @@ def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
             raise
 
 
+ROLLS = "what rolls ends its step, all else ends now; Ctrl-C again ends at once, and the next run goes on"
+
+
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(
+    says: str = "ending what runs; Ctrl-C again ends at once, without cleaning up",
+) -> Iterator[None]:
     """Let Ctrl-C say at once that it ends the block, and with it the process; the second one waits for nothing.
 
-    What the second one leaves, the next build sweeps. SIGINT that is ignored or handled already stays as it is.
+    What the second one leaves, the next run sweeps. SIGINT that is ignored or handled already stays as it is.
     """
 
     def end(*_: object) -> None:
@@ -233,7 +238,7 @@ def interruptible() -> Iterator[None]:
 
     def begin(*_: object) -> None:
         signal.signal(signal.SIGINT, end)
-        os.write(2, b"interrupted: ending what runs; Ctrl-C again ends at once, without cleaning up\n")
+        os.write(2, f"interrupted: {says}\n".encode())
         raise KeyboardInterrupt
 
     main = threading.current_thread() is threading.main_thread()

@@ -7,7 +7,7 @@ from shlex import quote
 from hardening.foundation.console import say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, as_ours
-from hardening.foundation.process import threads
+from hardening.foundation.process import ROLLS, interruptible, threads
 from images.context import Context
 from pipelines.cli.image_output import ended_by
 from pipelines.fleet.catalog import load_fleets
@@ -19,6 +19,7 @@ from pipelines.wiring import image_context
 AUTO_COLUMNS = {"fleet": "fleet", "outcome": "outcome", "detail": "detail"}
 
 
+@interruptible(ROLLS)
 def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tuple[list[AutoLine], list[GoldsmithError]]:
     """Bring the fleets that `name` means back into policy, as far as their files let an automated run.
 

@@ -12,7 +12,7 @@ from secrets import token_hex
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.errors import GoldsmithError, UsageError
 from hardening.foundation.locks import only_one
-from hardening.foundation.process import stop_running
+from hardening.foundation.process import LEAVE_SECONDS, ROLLS, interruptible, stop_running
 from hardening.foundation.settings import load_settings
 from images.context import Context
 from images.documents import from_json, to_json
@@ -144,6 +144,7 @@ def _worker(context: Context, claim: Claim) -> Iterator[Worker]:
                 yield worker
             except KeyboardInterrupt:
                 interrupted.set()
+                worker.leave_seconds = LEAVE_SECONDS
                 stop()
                 raise
     finally:
@@ -177,6 +178,7 @@ def _carried(context: Context, worker: Worker, order: NightOrder) -> NightRecord
     return from_json(NightRecord, answer)
 
 
+@interruptible(ROLLS)
 def run_nightly(
     policy: str = "", only: str = "all", *, urgent: bool = False, dry: bool = False
 ) -> tuple[NightlyOutput, Failures]:

@@ -155,6 +155,7 @@ class Worker:
         answer = asyncio.run_coroutine_threadsafe(_answer(flow_id), self._loop)
         wait_for([answer, self._lost], return_when=FIRST_COMPLETED)
         if self._lost.done():
+            self.leave_seconds = LOST_SECONDS
             answer.cancel()
             self._lost.result()
             raise LostError(f"{flow_id} no longer belongs to this process: another one may be executing it")
@@ -207,8 +208,7 @@ class Worker:
         """Let no step begin any more, and those that act end; one that does not is left as a dead process leaves it."""
         with self._changed:
             self._leaving = True
-            seconds = LOST_SECONDS if self._lost.done() else self.leave_seconds
-            until = time.monotonic() + seconds
+            until = time.monotonic() + self.leave_seconds
             while self._running_steps and not self._hurries and time.monotonic() < until:
                 self._changed.wait(timeout=POLL_SECONDS)
 

@@ -103,6 +103,6 @@ def test_who_stops_it_is_told_what_goes_on_with_it(
     """Ctrl-C lets the processes that roll end their step, as one that rolls a single fleet does."""
     assert process.LEAVE_SECONDS > worker.LEAVE_SECONDS
     monkeypatch.setattr(auto_roll, "bring_into_policy", Rolled(lambda: None, {"tools": KeyboardInterrupt()}))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match=str(process.INTERRUPTED)):
         auto_roll.auto_roll("*", apply=True, context=world(tmp_path, 1))
     assert "./goldsmith roll.auto '*' --apply continues what is not over" in capsys.readouterr().err

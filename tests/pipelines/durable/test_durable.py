@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -345,6 +345,29 @@ def test_a_process_that_is_interrupted_ends_its_step_and_leaves_the_flow_to_the_
     (world.folder / "go").touch()
     assert ended(first) != 0
     assert ended(started(url, world, "many", "m1")) == 0
+    assert world.lines("begun") == [f"step {n}" for n in range(4)]
+
+
+def test_who_is_interrupted_waits_for_a_step_although_another_one_was_cut_off(
+    url: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in a night ends commands, and such a step may do nothing more; a rollout's step beside it still acts."""
+    monkeypatch.setattr(worker, "LOST_SECONDS", 0)
+    with suppress(KeyboardInterrupt), Worker.launched(url, flows(world)) as first:
+        first.begin("many", "m1", 4)
+        until(lambda: "step 1" in world.lines("effects"), "the second step")
+        first.lose()
+        wait = first._changed.wait
+
+        def waits(timeout: float) -> bool:
+            (world.folder / "go").touch()
+            return wait(timeout)
+
+        monkeypatch.setattr(first._changed, "wait", waits)
+        raise KeyboardInterrupt
+    (world.folder / "go").touch()
+    with Worker.launched(url, flows(world)) as second:
+        second.execute("many", "m1", 4)
     assert world.lines("begun") == [f"step {n}" for n in range(4)]
 
 

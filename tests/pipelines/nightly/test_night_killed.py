@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -16,9 +19,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
+from hardening.foundation import process
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.locks import only_one
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import ROOT, Settings
 from images.context import Context
 from images.documents import to_json
 from images.ledger import Night, tables
@@ -26,11 +30,12 @@ from pipelines.durable.dbos import VERSION, engine_url
 from pipelines.durable.dbos.system_database import client_of
 from pipelines.nightly import fleet_stage, night_run
 from pipelines.nightly import stages as night_stages
-from pipelines.nightly.model import NIGHT_LOCK, ImageAnswer, ImageJob, NightOrder, NightPlan
+from pipelines.nightly.model import NIGHT_LOCK, ImageAnswer, ImageJob, NightOrder, NightPart, NightPlan
 from pipelines.nightly.stages import WorldStages, here
 from pipelines.rollout.service import AutoLine
 from tests.support.durable import World
-from tests.support.forked import call_forked, one_after_the_other
+from tests.support.forked import call_forked, ended, one_after_the_other, start_forked
+from tests.support.loop import processes, until
 from tests.support.night_world import NightWorld
 
 NOW = datetime(2026, 11, 27, 2, tzinfo=UTC)
@@ -113,6 +118,65 @@ def test_kill_9_at_any_stage_leaves_a_night_that_the_next_one_ends(tmp_path: Pat
     ended = {line.subject: line.detail for line in ledger.audit_lines() if line.action == "nightly"}
     assert not any(detail.startswith("abandoned") for detail in ended.values())
     assert ledger.open_nights(here(context)) == ()
+
+
+ROLLS = """
+from pathlib import Path
+from tests.support.loop import until
+folder = Path({0!r})
+try:
+    (folder / "rolling").touch()
+    until((folder / "never").exists, "its end")
+except KeyboardInterrupt:
+    (folder / "asked").touch()
+    until((folder / "go").exists, "the test to let it go on")
+    (folder / "rolled").touch()
+"""
+
+
+@dataclass
+class RollingWorld(FileWorld):
+    """One fleet is rolled by a process of its own while a command runs for the other."""
+
+    def fleet(self, order: NightOrder, name: str) -> NightPart:
+        """As the real stage does it: whoever stops us records nothing."""
+
+        def roll() -> tuple[str, str]:
+            if name == "tools":
+                process.run_ours([sys.executable, "-c", ROLLS.format(str(self.folder))], cwd=ROOT)
+            else:
+                process.run(["sh", "-c", f"touch {self.folder}/looking; sleep 600"])
+            return "rolled", ""
+
+        return night_stages.part_of("fleet", name, roll)
+
+
+def night_until_stopped(folder: str) -> None:
+    """What `./goldsmith nightly` does in a terminal."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["GOLDSMITH_STATE"] = f"{folder}/state"
+    night_run.WorldStages = lambda _: RollingWorld(folder=Path(folder, "world"))  # type: ignore[assignment,misc]
+    night_run.run_nightly(only="debian-base")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_ctrl_c_in_a_night_lets_what_rolls_end_its_step(tmp_path: Path, again: bool) -> None:
+    """One line at once and status 130; all other commands end, and the second Ctrl-C waits for nothing."""
+    world, printed = world_of(tmp_path), tmp_path / "printed"
+    night = start_forked(night_until_stopped, str(tmp_path), stderr=printed)
+    for begun in ("rolling", "looking"):
+        until((world.folder / begun).exists, begun)
+    os.kill(night.pid or 0, signal.SIGINT)
+    until(lambda: "interrupted: what rolls ends its step" in printed.read_text(), "the line")
+    until((world.folder / "asked").exists, "the end of the step")
+    if again:
+        os.kill(night.pid or 0, signal.SIGINT)
+    else:
+        (world.folder / "go").touch()
+    assert ended(night) == 130, printed.read_text()
+    assert (world.folder / "rolled").exists() is not again
+    assert "Traceback" not in printed.read_text()
+    assert processes(f"touch {world.folder}/looking") == []
 
 
 @pytest.mark.parametrize("why", ["a new night knows more", "another version of Goldsmith began it"])
