@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from hardening.foundation.content import find_content
+from hardening.foundation.errors import ContentError
 from hardening.foundation.grouping import by_key
 from images.context import Context
 from pipelines.cli.image_output import NOWHERE, all_channels
-from pipelines.fleet.catalog import load_fleets
 
 BUILT = "built"
 
@@ -54,7 +55,8 @@ def holders_of(context: Context) -> Iterator[ImageHolder]:
         last = ledger.latest_artifact(name, context.settings.platform)
         if last and last.digest not in {releases[digest].content for digest in shown}:
             yield ImageHolder("release", name, name, last.digest, last.digest, (BUILT,), first.get(last.digest))
-    fleets = load_fleets(context.settings.roots)
+    twice = dict[str, ContentError]()  # the names suffice: a broken file is an error elsewhere
+    fleets = {*find_content(context.settings.roots, "pipelines/fleets", "*.toml", twice), *twice}
     checks = {
         f"{fleet}/{line['name']}": line for fleet, check in ledger.fleet_checks().items() for line in check.members
     }

@@ -398,6 +398,21 @@ def updated(context: Context) -> FeedUpdateOutput:
     return update_feeds(context)
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["wrong key", "one name twice"])
+def test_a_broken_fleet_file_stops_neither_the_update_nor_what_is_urgent(
+    context: Context, tmp_path: Path, again: bool
+) -> None:
+    """Both need the names of fleets only: a fix for an exploited vulnerability waits for nobody's typing error."""
+    before = urgent_fixes(context, list(context.definitions)), updated(context).images
+    root = tmp_path / ("more" if again else "shop")
+    broken = root / f"pipelines/fleets/{'shop' if again else 'bad'}.toml"
+    broken.parent.mkdir(parents=True, exist_ok=True)
+    broken.write_text("nonsense = 1\n")
+    settings = context.settings.model_copy(update={"content": (*context.settings.content, root)}) if again else None
+    there = replace(context, settings=settings) if settings else context
+    assert (urgent_fixes(there, list(there.definitions)), updated(there).images) == before
+
+
 def test_without_data_of_the_tracker_no_update_is_the_first(
     context: Context, capsys: pytest.CaptureFixture[str]
 ) -> None:
