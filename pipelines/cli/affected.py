@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from hardening.catalog import load_policies, load_waivers
-from hardening.findings import BaseImage, Finding, Reason, merge, worst
+from hardening.findings import BaseImage, Finding, Outcome, Reason, merge, worst
 from hardening.foundation.console import Cell, print_json, print_table, print_text
-from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError
+from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.grouping import by_key
 from hardening.gate import judge_image
 from hardening.model import Enforcement, Severity, Waiver
@@ -37,6 +37,10 @@ from pipelines.wiring import image_context
 
 AFFECTED, UNANSWERED = 1, 4
 NAMED = 6
+
+
+class UnknownVulnerabilityError(ContentError):
+    """The data was read, and does not know the vulnerability."""
 
 
 class AffectedPackage(Line):
@@ -223,22 +227,24 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     settings = context.settings.model_copy(update={"retry_for": timedelta(0)})
     context = replace(context, settings=settings, lenient=True)
     ledger, now = context.ledger, context.now
-    wanted = vulnerability.strip().upper()
+    wanted, by_scans = vulnerability.strip().upper(), frozenset[str]()
     holders = list(holders_of(context))
     found = {one: scan for one in {holder.content for holder in holders} if (scan := ledger.scan(one))}
     scans = {content: tuple(one for one in scan.findings if one.id == wanted) for content, scan in found.items()}
     try:
         data, said = known_of(context, wanted)
-    except GoldsmithError:
+    except UnknownVulnerabilityError:
         if not any(scans.values()):
             raise
-        data, said = _data_of(found.values(), wanted), {}
+        scanners = {name for findings in scans.values() for one in findings for name, _ in one.scanners}
+        data, said = _data_of(found.values(), scanners), {}
+        by_scans = frozenset(content for content, scan in found.items() if scans[content] or _ran(scan, scanners))
     exploitation = feeds.exploitation(settings, now)
     question = AffectedQuestion(
         context, wanted, {suite: Advisories(found) for suite, found in said.items()},
         ledger.package_lists({one.source for found in said.values() for one in found} if said else None),
         wanted in exploitation.ids if exploitation.feed else None, exploitation.likely.scores.get(wanted),
-        ledger.fixes_known_since(wanted), scans, frozenset(() if said else scans),
+        ledger.fixes_known_since(wanted), scans, by_scans,
     )  # fmt: skip
     answered = [holder for holder in holders if question.answers(holder.content)]
     lines = tuple(line for holder in answered for line in _lines(question, holder))
@@ -259,13 +265,18 @@ def who_is_affected(vulnerability: str, context: Context | None = None) -> Affec
     )  # fmt: skip
 
 
-def _data_of(scans: Iterable[ScanRecord], vulnerability: str) -> Feed:
-    """The data of the scanners that found it, by the oldest date."""
-    named = {name for scan in scans for one in scan.findings if one.id == vulnerability for name, _ in one.scanners}
-    reports = [one for scan in scans for one in scan.reports if one.scanner in named]
+def _ran(scan: ScanRecord, scanners: Collection[str]) -> bool:
+    """Whether one of the scanners evaluated the content."""
+    ran = (one.scanner for one in scan.reports if one.outcome in (Outcome.PASS, Outcome.FAIL))
+    return not set(scanners).isdisjoint(ran)
+
+
+def _data_of(scans: Iterable[ScanRecord], scanners: Collection[str]) -> Feed:
+    """The data of the scanners that report it, by the oldest date."""
+    reports = [one for scan in scans for one in scan.reports if one.scanner in scanners]
     return Feed(
         Path(), min((one.data_date for one in reports if one.data_date), default=None),
-        f"the last scans, by {', '.join(sorted(named))}", sample=all(one.sample for one in reports),
+        f"the last scans, by {', '.join(sorted(scanners))}", sample=all(one.sample for one in reports),
     )  # fmt: skip
 
 
@@ -309,7 +320,7 @@ def known_of(context: Context, vulnerability: str) -> tuple[Feed, dict[str, tupl
             what = f"{vulnerability} is not in the sample that ships, which knows few"
             raise OutsideError(what, evidence=data.source, hint="feeds.tracker of goldsmith.toml names real data")
         what = f"{vulnerability} is not in {data.source}{f' of {data.date:%Y-%m-%d}' if data.date else ''}"
-        raise ContentError(
+        raise UnknownVulnerabilityError(
             f"unknown vulnerability: {what}", hint="misspelt? ./goldsmith feed.update fetches newer data"
         )
     # What one suite's data knows, the others of the same data know not to be affected.

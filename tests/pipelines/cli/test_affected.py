@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from hardening.findings import Finding, FindingKind
+from hardening.findings import Finding, FindingKind, Outcome
 from hardening.foundation import confinement
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import ROOT, Settings
@@ -349,7 +349,7 @@ def test_a_vulnerability_that_the_data_does_not_know_is_an_error(context: Contex
 
 
 def test_what_publish_refuses_by_answers_where_the_tracker_does_not_know_it(
-    context: Context, capsys: pytest.CaptureFixture[str]
+    context: Context, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Such as a package of another ecosystem that trivy read: the last scans have it, with their date."""
     hole = Finding(
@@ -368,6 +368,15 @@ def test_what_publish_refuses_by_answers_where_the_tracker_does_not_know_it(
     assert show_affected(found, as_json=False) == 1
     said = capsys.readouterr().out
     assert "by the data of 2026-11-23: the last scans, by trivy" in said
+    failed = replace(report, outcome=Outcome.ERROR, evaluated=0, findings=())
+    other = replace(report, scanner="grype", findings=())
+    context.ledger.record_scan(BASE, ScanRecord((failed, other), (), suite="trixie"), NOW)
+    again = who_is_affected("CVE-2021-23337", context)
+    assert (again.unknown, again.looked_at) == (found.unknown, found.looked_at), "trivy evaluated nothing of it"
+    context.ledger.record_scan(BASE, ScanRecord((replace(report, findings=()),), (), suite="trixie"), NOW)
+    assert who_is_affected("CVE-2021-23337", context).unknown == ()
+    with pytest.raises(OutsideError, match="there is no file"):
+        who_is_affected("CVE-2021-23337", with_feeds(context, tracker=str(tmp_path / "missing.json")))
     both = replace(hole, id=CVE)  # the tracker knows it of another package
     context.ledger.record_scan(WEB, ScanRecord((report,), (both,), suite="trixie"), NOW)
     assert ("nginx-unprivileged", "lodash") in asked(context)
