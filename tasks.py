@@ -13,7 +13,7 @@ import select
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +37,7 @@ if hasattr(sys.modules["unittest.mock"], "_spared"):
     del sys.modules["unittest.mock"]  # whoever wants it gets the real one
 
 # The arguments of commands, each with its help.
+PRINTED = "the form in which the task prints: several names would print several documents"
 TOGETHER = "several are one call; of other tasks with one argument, each is a call of its own"
 Names = Annotated[str, "names, globs, or `all`", TOGETHER]
 DefinitionName = Annotated[str, "a definition's name"]
@@ -104,7 +105,7 @@ Format = Annotated[str, "raw or qcow2"]
 Force = Annotated[bool, "overwrite an existing file"]
 ScanForm = Annotated[str, "table, json, sarif, cyclonedx or html; default: by the ending of --output"]
 ReportForm = Annotated[str, "html, csv, sarif or prometheus; default: by the ending of --output"]
-WaiverForm = Annotated[str, "openvex or trivyignore"]
+WaiverForm = Annotated[str, "openvex or trivyignore", PRINTED]
 WhyOver = Annotated[str, "why, if that release is expired or revoked"]
 TakeNow = Annotated[bool, "pin what the tags name now, whatever its cooldown; needs --reason"]
 WhyRevoked = Annotated[str, "why, shown to everyone who uses it"]
@@ -169,7 +170,7 @@ ContentOnly = Annotated[bool, "only the content, in a second: no linters, no typ
 Fast = Annotated[bool, "only tests that need no Docker, QEMU, network or build"]
 
 OwnRole = Annotated[str, "builder, publisher, scanner, roller, reaper, auditor or network"]
-PolicyForm = Annotated[str, "json, terraform or cloudformation"]
+PolicyForm = Annotated[str, "json, terraform or cloudformation", PRINTED]
 OfAccount = Annotated[str, "the account that the role is in; default: the one that owns the images"]
 
 namespace = Collection()
@@ -187,17 +188,14 @@ def command(body: Callable[..., Any]) -> Any:
     @wraps(body)
     def run(*args: Any, **kwargs: Any) -> None:
         sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us again
-        from hardening.foundation.errors import GoldsmithError, machine_error
+        from hardening.foundation.errors import GoldsmithError
         from hardening.foundation.text import visible
+        from pipelines.cli.task_calls import call_task
 
         try:
-            code = max(body(*args, **one) or 0 for one in _calls(kwargs, subject, together=together))
+            code = call_task(partial(body, *args), kwargs, subject, together, printed)
         except GoldsmithError as error:
             raise Exit(visible(str(error)), error.exit_code) from None
-        except (OSError, RuntimeError) as error:
-            if known := machine_error(error):
-                raise Exit(visible(str(known)), known.exit_code) from None
-            raise
         if code:
             raise Exit(code=code)
 
@@ -208,6 +206,7 @@ def command(body: Callable[..., Any]) -> Any:
     bare = [one.name for one in arguments if OR_NOTHING in one.annotation.__metadata__]
     subject = positional[0] if len(positional) == 1 else ""
     together = any(one.name == subject and TOGETHER in one.annotation.__metadata__ for one in arguments)
+    printed = [one.name for one in arguments if PRINTED in one.annotation.__metadata__]
     made = task(positional=positional, iterable=repeated, optional=bare, help=help_texts)(run)
     room, _, name = body.__name__.partition("_") if "_" in body.__name__ else ("", "", body.__name__)
     if room and room not in namespace.collections:
@@ -215,18 +214,6 @@ def command(body: Callable[..., Any]) -> Any:
     default = body.__name__ in _BY_ROOM_ALONE or None
     (namespace.collections[room] if room else namespace).add_task(made, name=name, default=default)
     return made
-
-
-def _calls(given: dict[str, Any], subject: str, *, together: bool) -> list[dict[str, Any]]:
-    """The arguments of each call of a task: one call for all its names, or one for each. Raises UsageError."""
-    names = str(given.get(subject, "")).split("\n")
-    if together or len(names) == 1:
-        return [{**given, subject: " ".join(names)} if subject in given else given]
-    if flag := next((flag for flag in ("json", "output", "plan") if given.get(flag)), ""):
-        from hardening.foundation.errors import UsageError
-
-        raise UsageError(f"--{flag} with {len(names)} names: {', '.join(names)}", hint="name one")
-    return [{**given, subject: name} for name in names]
 
 
 def _show(lines: Sequence[Any], errors: Iterable[Any] = (), **how: Any) -> int:

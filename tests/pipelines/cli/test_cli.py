@@ -429,4 +429,24 @@ def test_several_names_are_one_answer_or_one_call_each(empty: Goldsmith) -> None
     assert "--json with 2 names: no-setuid, sticky-tmp" in refused(
         empty.here("control.show", "no-setuid", "sticky-tmp", "--json"), 1
     )
+    for flag, command in {
+        "form openvex": ["waiver.export", "a", "b"], "form json": ["iam.policy", "roller", "auditor"],
+        "markdown": ["roll.plan", "a", "b", "--markdown"], "watch": ["roll.status", "a", "b", "--watch"],
+    }.items():  # fmt: skip
+        assert f"--{flag} with 2 names: {command[1]}, {command[2]}" in refused(empty.here(*command), 1)
     assert "no control is named no-setuidd" in refused(empty.here("control.test", "no-setuid", "no-setuidd"), 2)
+
+
+def test_a_name_that_fails_stops_no_other_and_the_worst_exit_code_counts(empty: Goldsmith, tmp_path: Path) -> None:
+    """Each error names its own: who stops three rollouts must know which of them goes on."""
+    done = empty.here("control.show", "odd-one", "no-setuid", "odd-two")
+    assert (done.code, "no-setuid (high)" in done.out.splitlines()) == (2, True)
+    assert re.findall(r"(?m)^(\S+): unknown control: (\S+)", done.err) == [
+        ("odd-one", "odd-one"), ("odd-two", "odd-two"),
+    ]  # fmt: skip
+    fleets = tmp_path / "content/pipelines/fleets"
+    fleets.mkdir(parents=True)
+    text = 'title = "t"\nowner = "o"\nkind = "docker"\nselector = { app = "shop" }\n'
+    (fleets / "shop.toml").write_text(f'{text}replacement = {{ definition = "debian-base" }}\n')
+    worse = refused(empty.with_(tmp_path / "content").here("roll.pause", "shop", "odd", "--reason", "r"), 3)
+    assert re.findall(r"(?m)^(\S+): ", worse) == ["shop", "odd"]
