@@ -23,11 +23,11 @@ class TimedProtocol(H11Protocol):
     def _look(self, call: RequestResponseCycle | None, since: float) -> None:
         """Abort the connection where since then nothing but this call was whole, and its time is over."""
         wait, now = SERVE_HEAD_SECONDS.most, self.loop.time()
-        if self.transport.is_closing():
+        if self not in self.connections:  # lost; one that only closes still waits for its answer to be taken
             return
         if self.cycle is not call:
             call, since = self.cycle, now
-        answering = call is not None and not call.response_complete
+        answering = call is not None and (not call.response_complete or self.transport.get_write_buffer_size() > 0)
         if now - since >= (SERVE_STREAM_SECONDS.most + wait if answering else wait):
             self.transport.abort()
         else:

@@ -589,23 +589,48 @@ def test_silent_connections_give_their_places_back(part: str, site: Site, monkey
         came("an answer", lambda: requests.get(f"{address}/healthz", timeout=SOON).status_code == 200)
 
 
-def test_an_answer_that_is_not_taken_ends(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks for the page and does not read it holds its place no longer than a stream may last."""
-    monkeypatch.setattr(deadlines, "SERVE_HEAD_SECONDS", replace(SERVE_HEAD_SECONDS, most=0.05))
-    monkeypatch.setattr(deadlines, "SERVE_STREAM_SECONDS", replace(SERVE_STREAM_SECONDS, most=0.05))
-    large = Response(b"x" * (64 << 20))
-    server = uvicorn.Server(uvicorn.Config(large, http=TimedProtocol, lifespan="off", log_level="critical"))
+LARGE = 64 << 20
+
+
+@contextmanager
+def large_answer(keep_alive: int = 5) -> Iterator[tuple[uvicorn.Server, socket.socket]]:
+    """A server whose answer fits into no buffer, and the address that it listens at."""
+    answer = Response(b"x" * LARGE)
+    server = uvicorn.Server(
+        uvicorn.Config(answer, http=TimedProtocol, lifespan="off", log_level="critical", timeout_keep_alive=keep_alive)
+    )
     with closing(socket.create_server(("127.0.0.1", 0))) as bound:
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
-        with socket.create_connection(bound.getsockname()) as line:
-            line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            came(
-                "the end of the connection",
-                lambda: server.server_state.total_requests and not server.server_state.connections,
-            )
-        server.should_exit = True
-        thread.join()
+        try:
+            yield server, bound
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.mark.parametrize(("keep_alive", "head"), [(5, ""), (0, ""), (5, "Connection: close\r\n")])
+def test_an_answer_that_is_not_taken_ends(keep_alive: int, head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for the page and does not read it holds its place no longer than a stream may last, also once uvicorn
+    closes the connection.
+    """
+    monkeypatch.setattr(deadlines, "SERVE_HEAD_SECONDS", replace(SERVE_HEAD_SECONDS, most=0.05))
+    monkeypatch.setattr(deadlines, "SERVE_STREAM_SECONDS", replace(SERVE_STREAM_SECONDS, most=0.05))
+    with large_answer(keep_alive) as (server, bound), socket.create_connection(bound.getsockname()) as line:
+        line.sendall(f"GET / HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode())
+        came(
+            "the end of the connection",
+            lambda: server.server_state.total_requests and not server.server_state.connections,
+        )
+
+
+def test_an_answer_that_is_taken_late_comes_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow line has as long as a stream, not only until the next call is due."""
+    monkeypatch.setattr(deadlines, "SERVE_HEAD_SECONDS", replace(SERVE_HEAD_SECONDS, most=0.05))
+    with large_answer() as (_, bound), socket.create_connection(bound.getsockname(), timeout=SOON) as line:
+        line.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        time.sleep(0.5)
+        assert sum(map(len, iter(lambda: line.recv(1 << 20), b""))) > LARGE
 
 
 def test_without_a_secret_no_call_is_taken(site: Site) -> None:
