@@ -40,7 +40,8 @@ class Triggers(Database):
         at = t.triggers.c.done_at
         self._change(delete(t.triggers).where((at < before) | (at > after)))
 
-    def last_triggers(self) -> dict[str, Trigger]:
-        """By kind, the one whose work was done last."""
+    def last_triggers(self, until: datetime | None = None) -> dict[str, Trigger]:
+        """By kind, the one whose work was done last, of those that were done until then."""
         at = t.triggers.c.done_at
-        return {one.kind: one for one in self._find(Trigger, t.triggers, at, where=[at.is_not(None)])}
+        where = [at.is_not(None) if until is None else at <= until]
+        return {one.kind: one for one in self._find(Trigger, t.triggers, at, where=where)}

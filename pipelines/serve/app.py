@@ -148,7 +148,7 @@ class Answers:
         return True
 
     def _health(self) -> dict[str, Any]:
-        waiting, last, running = self._ledger.waiting_triggers(), self._ledger.last_triggers(), self._runner.running
+        waiting, last, running = self._ledger.waiting_triggers(), self._runner.last_runs(), self._runner.running
         return {
             "status": "ok" if self._runner.lives and not self._runner.failure else "failing",
             "running": running and {"task": running.task, "since": running.since.isoformat()},

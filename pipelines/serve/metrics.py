@@ -21,7 +21,7 @@ def metrics(ledger: Ledger, runner: Runner) -> str:
         "goldsmith_last_run_timestamp_seconds", "When the last run of a kind ended.", ["kind"], registry=registry
     )
     code = Gauge("goldsmith_last_run_exit_code", "Exit code of the last run of a kind.", ["kind"], registry=registry)
-    for kind, last in ledger.last_triggers().items():
+    for kind, last in runner.last_runs().items():
         if last.done_at:
             done.labels(kind).set(last.done_at.timestamp())
         code.labels(kind).set(int(last.outcome.rpartition(" ")[2]))

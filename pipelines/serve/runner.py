@@ -17,7 +17,7 @@ from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, RefusedError
 from hardening.foundation.process import run_until
 from hardening.foundation.settings import ROOT
-from images.ledger import Ledger
+from images.ledger import Ledger, Trigger
 from images.plan.cooldown import SKEW
 from pipelines.serve.moments import Schedule, command
 
@@ -59,6 +59,7 @@ class Runner:
         self.running: Running | None = None
         self.failure = ""
         self._deaths = 0
+        self._forgot_at: datetime | None = None
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -75,6 +76,10 @@ class Runner:
     def lives(self) -> bool:
         """Whether work is looked for."""
         return self._thread.is_alive()
+
+    def last_runs(self) -> dict[str, Trigger]:
+        """The last run of each kind, but for those of a day to come by our clock."""
+        return self._ledger.last_triggers(self._now() + SKEW)
 
     def wake(self) -> None:
         """Look at once."""
@@ -98,7 +103,7 @@ class Runner:
     def _serve(self) -> bool:
         """Do what waits. Whether anything did, and is done."""
         now = self._now()
-        self._ledger.forget_triggers(now - KEPT, now + SKEW)
+        self._forget(now)
         for trigger in self._schedule.due(now):
             self._ledger.add_trigger(trigger.id, trigger.kind, trigger.at)
         waiting = self._ledger.waiting_triggers()
@@ -110,7 +115,17 @@ class Runner:
         if code is None or other or 0 < self._deaths < MOST_DEATHS:
             return False
         self._ledger.finish_triggers([trigger.id for trigger in waiting], self._now(), f"exit code {code}")
+        self._forgot_at = None
         return True
+
+    def _forget(self, now: datetime) -> None:
+        """Remove old runs and those of a day to come, at the start, after each run, and where the clock went back.
+
+        Only while we run the nights: by another clock a run of this night is of a time to come, and would be repeated.
+        """
+        if (self._forgot_at is None or now < self._forgot_at) and not self._busy():
+            self._ledger.forget_triggers(now - KEPT, now + SKEW)
+            self._forgot_at = now
 
     def _run(self, task: list[str]) -> int | None:
         """The exit code of a task, as shells tell it; None where we were told to stop first."""

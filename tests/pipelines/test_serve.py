@@ -276,6 +276,48 @@ def test_a_run_of_a_day_to_come_is_forgotten(site: Site) -> None:
     assert done_at == {"urgent": NOW - timedelta(hours=2), "night": NOW}
 
 
+AT_THREE = Schedule.of(Serve(nightly="0 3 * * *", urgent="", zone="UTC"))
+
+
+def served_yesterday(ledger: Ledger, today: datetime) -> datetime:
+    """When the night before was done, as the ledger has it after this."""
+    at = today - timedelta(days=1)
+    for trigger in AT_THREE.due(at):
+        ledger.add_trigger(trigger.id, trigger.kind, trigger.at)
+        ledger.finish_triggers([trigger.id], at, "exit code 0")
+    return at
+
+
+def test_a_standby_with_a_slow_clock_repeats_no_night(site: Site) -> None:
+    """Each looks by its own clock: what the leader did is no run of a day to come, which is forgotten. The standby
+    shows it once its own clock comes there.
+    """
+    now = datetime(2026, 9, 2, 3, 10, tzinfo=UTC)
+    before = served_yesterday(site.ledger, now)
+    leader = Runner(site.ledger, AT_THREE, lambda: now, site.program)
+    standby = Runner(site.ledger, AT_THREE, lambda: now - timedelta(hours=2), site.program, busy=lambda: True)
+    for _ in range(4):
+        leader._serve()
+        standby._serve()
+    assert site.asked == ["nightly"]
+    assert leader.last_runs()["night"].done_at == now
+    assert standby.last_runs()["night"].done_at == before
+    told = {family.name: family.samples for family in text_string_to_metric_families(metrics(site.ledger, standby))}
+    assert [one.value for one in told["goldsmith_last_run_timestamp_seconds"]] == [before.timestamp()]
+
+
+def test_a_clock_that_goes_back_while_it_serves_loses_no_night(site: Site) -> None:
+    """What was done by the clock that was ahead is forgotten at the next look, not at the next start."""
+    ahead = datetime(2026, 9, 2, 3, 10, tzinfo=UTC)
+    served_yesterday(site.ledger, ahead)
+    shown = [ahead]
+    runner = Runner(site.ledger, AT_THREE, lambda: shown[0], site.program)
+    for hours in (0, 0, 2, 0):
+        shown[0] = ahead - timedelta(hours=hours)
+        runner._serve()
+    assert site.asked == ["nightly", "nightly"]
+
+
 def test_a_night_that_failed_is_told_and_not_begun_again(site: Site) -> None:
     """The next moment is soon enough; what it must continue, it continues then."""
     (site.folder / "code").write_text("4")
@@ -300,7 +342,7 @@ def test_a_night_that_is_killed_again_and_again_is_left_to_the_next_moment(site:
 
 def test_what_another_night_kept_out_waits_for_its_end(site: Site) -> None:
     """It began after we had looked: it refuses ours, which is not done."""
-    busy = iter([False, True, True, False])
+    busy = iter([False, False, True, True, False])  # the first is asked before old runs are forgotten
     (site.folder / "code").write_text("3")
     site.ledger.add_trigger("night 1", "night", NOW)
     runner = Runner(site.ledger, NEVER, lambda: NOW, site.program, look_seconds=0.01, busy=lambda: next(busy, False))
