@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from hardening.foundation.errors import OutsideError
+from hardening.foundation.limits import JSON_BYTES, parse_json, read_all
 from hardening.foundation.timing import SINCE_BOOT
 from images.packages.index import write_atomically
 from images.plan.cooldown import SKEW
@@ -32,22 +34,32 @@ class Reading:
 def jump_since_last(state: Path) -> str:
     """Compare the clock with the last call in this state directory, and keep it for the next one: as `jump`."""
     file = state / "clock.json"
-    now = Reading(datetime.now(UTC).isoformat(), BOOT.read_text().strip(), time.clock_gettime(SINCE_BOOT))
+    now = Reading(datetime.now(UTC).isoformat(), _boot(), time.clock_gettime(SINCE_BOOT))
     try:
-        before = Reading(**json.loads(file.read_text()))
+        with file.open("rb") as stream:
+            before = Reading(**parse_json(read_all(stream, JSON_BYTES, file.name), file.name))
         found = jump(before, now)
-    except (OSError, ValueError, TypeError):  # none yet, or not ours
+    except (OSError, OutsideError, ValueError, TypeError, OverflowError):  # none yet, or not ours
         found = ""
     write_atomically(file, json.dumps(asdict(now)))
     return found
 
 
+def _boot() -> str:
+    """The id of this boot; empty where the system tells none."""
+    try:
+        return BOOT.read_text().strip()
+    except OSError:
+        return ""
+
+
 def jump(before: Reading, now: Reading) -> str:
     """Say that the clock jumped, with what it shows and what it should; empty where it did not.
 
-    Over a reboot nothing tells how much time passed: only a clock that went back is seen.
+    Over a reboot, or where boots have no id, nothing tells how much time passed: only a clock that went back is seen.
     """
-    passed = timedelta(seconds=now.up - before.up) if now.boot == before.boot else max(now.at - before.at, timedelta())
+    one_boot = now.boot and now.boot == before.boot
+    passed = timedelta(seconds=now.up - before.up) if one_boot else max(now.at - before.at, timedelta())
     due = before.at + passed
     if abs(now.at - due) <= SKEW:
         return ""

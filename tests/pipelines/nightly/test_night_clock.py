@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from math import inf, nan
 from pathlib import Path
 
 import pytest
 
+from hardening.foundation.limits import JSON_BYTES
 from images.documents import from_json, to_json
-from pipelines.nightly.clock import Reading, jump, jump_since_last
+from pipelines.nightly import clock
+from pipelines.nightly.clock import BOOT, Reading, jump, jump_since_last
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import NIGHT, NightRecord
 from pipelines.nightly.summary import lines_of, output
@@ -52,6 +56,38 @@ def test_each_night_compares_its_clock_with_the_last_one(tmp_path: Path) -> None
     for wrong in ("", "[]", '{"shown": 7}', json.dumps({**kept, "shown": "today"})):
         file.write_text(wrong)
         assert jump_since_last(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(json.dumps({**vars(BEFORE), "boot": BOOT.read_text().strip(), "up": up}) for up in (1e300, inf, -inf, nan)),
+        json.dumps({**vars(BEFORE), "shown": "9999-12-31T23:59:59+00:00", "boot": BOOT.read_text().strip(), "up": 0}),
+        "[" * 100_000,
+        '{"shown": "", "shown": ""}',
+        "\udcff",
+        " " * JSON_BYTES.most
+        + json.dumps({**vars(BEFORE), "shown": "9000-01-01T00:00:00+00:00", "boot": "an old one"}),
+    ],
+    ids=["1e300", "inf", "-inf", "nan", "last day", "deep", "twice", "no text", "large"],
+)
+def test_a_damaged_reading_counts_as_none(text: str, tmp_path: Path) -> None:
+    """It is replaced by the next one, and ends no night."""
+    (tmp_path / "clock.json").write_text(text, errors="surrogateescape")
+    assert jump_since_last(tmp_path) == ""
+    assert datetime.now(UTC) - Reading(**json.loads((tmp_path / "clock.json").read_text())).at < timedelta(hours=1)
+
+
+def test_a_system_whose_boots_have_no_id_ends_no_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether it was started again: only a clock that went back is seen."""
+    monkeypatch.setattr(clock, "BOOT", tmp_path / "missing")
+    assert jump_since_last(tmp_path) == ""
+    kept = json.loads((tmp_path / "clock.json").read_text())
+    (tmp_path / "clock.json").write_text(json.dumps({**kept, "up": kept["up"] + 3 * DAY}))
+    assert jump_since_last(tmp_path) == ""
+    ahead = datetime.now(UTC) + timedelta(days=3)
+    (tmp_path / "clock.json").write_text(json.dumps({**kept, "shown": ahead.isoformat()}))
+    assert "clock jumped" in jump_since_last(tmp_path)
 
 
 def test_a_night_says_that_the_clock_jumped() -> None:
