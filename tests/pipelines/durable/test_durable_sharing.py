@@ -637,17 +637,77 @@ def test_a_flow_that_was_taken_and_does_not_begin_goes_back(
         worker.sharing.look()
         assert worker.sharing.taken("s1/a")
         assert not worker._work_queue.waiting()
-        monkeypatch.setattr(sharing, "BEGIN_SECONDS", 0.0)
+        monkeypatch.setattr(sharing, "BEGIN_SECONDS", 3600.0)
+        (taken,) = worker.sharing._taken.values()
+        taken.since -= 3600
         worker.sharing._give_back()
         assert [flow.workflow_id for flow in worker._work_queue.waiting()] == ["s1/a"]
         assert worker.sharing.taken("s1/a") is None
         place = one_of(world.folder / "places", 1)
         assert place
         place()
-        worker.sharing._rests_until = time.monotonic() + 3600
+        assert worker.sharing._rests_until > time.monotonic()
         worker.sharing.look()
         assert worker.sharing.taken("s1/a") is None
     assert world.lines("begun") == []
+
+
+def hold(url: str, flow: str, worker: str) -> None:
+    """Let the engine's row say that this worker has the flow, and that no queue does."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        change = text("update workflow_status set status = 'PENDING', executor_id = :to where workflow_uuid = :flow")
+        assert connection.execute(change, {"to": worker, "flow": flow}).rowcount == 1
+    engine.dispose()
+
+
+def test_a_flow_that_is_about_to_begin_keeps_its_place(
+    tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a sleep it is late, and the engine may have it in its hands; without a place it would run without a log,
+    and its death would not count. Once another worker has it, the place is free.
+    """
+    monkeypatch.setattr(queue.WorkQueue, "open", lambda _self: None)  # so nothing begins
+    monkeypatch.setattr(sharing, "LOOK_SECONDS", 3600.0)
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    offer = offered(world.folder, "docker", on_host=1)
+    with interrupted(Worker.launched(url, shared_flows(world), offer=offer)) as worker:
+        worker.begin("share", "s1", [["a", ["docker"]]])
+        until(worker._work_queue.waiting, "the shared flow")
+        worker.sharing.look()
+        worker.sharing.look()
+        monkeypatch.setattr(sharing, "BEGIN_SECONDS", 0.0)
+        hold(url, "s1/a", worker._work_queue.worker)
+        worker.sharing._give_back()
+        assert worker.sharing.taken("s1/a")
+        assert one_of(world.folder / "places", 1) is None
+        hold(url, "s1/a", "another")
+        worker.sharing._give_back()
+        assert worker.sharing.taken("s1/a") is None
+        assert one_of(world.folder / "places", 1)
+
+
+def test_a_flow_that_runs_keeps_its_place(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its step lasts, also where another worker took it for dead: here it runs still."""
+    monkeypatch.setattr(sharing, "LOOK_SECONDS", 3600.0)
+    url = engine_url(f"sqlite:///{tmp_path}/ledger.sqlite")
+    with Worker.launched(url, shared_flows(world), offer=offered(world.folder, "docker")) as worker:
+        worker.begin("share", "s1", [["slow", ["docker"]]])
+        until(worker._work_queue.waiting, "the shared flow")
+        worker.sharing.look()
+        worker.sharing.look()
+        until(lambda: world.lines("begun") == ["build slow"], "the step")
+        monkeypatch.setattr(sharing, "BEGIN_SECONDS", 0.0)
+        unclaim = MagicMock(return_value=False)
+        monkeypatch.setattr(Roster, "unclaim", unclaim)
+        hold(url, "s1/slow", "another")
+        worker.sharing._give_back()
+        kept = worker.sharing.taken("s1/slow")
+        hold(url, "s1/slow", worker._work_queue.worker)
+        (world.folder / "go").touch()
+        until(lambda: worker.sharing.taken("s1/slow") is None, "its end")
+    assert kept
+    assert not unclaim.called
 
 
 @pytest.mark.needs(POSTGRES)
