@@ -130,6 +130,10 @@ class WorkQueue:
         """Those of these flows that are not over."""
         return listed(DBOS, workflow_ids=list(flows), status=OPEN, app_version=self.version)
 
+    def has(self, flow_id: str) -> bool:
+        """Whether the flow is not over, and this worker's."""
+        return any(map(self._is_ours, self.still_open([flow_id])))
+
     def requeue(self, flows: Collection[str]) -> None:
         """Give shared flows of ours to whoever else has what they need."""
         ours = [flow.workflow_id for flow in self._under_way() if flow.workflow_id in flows and self._is_ours(flow)]

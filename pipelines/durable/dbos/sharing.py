@@ -258,7 +258,8 @@ class Sharing:
             if self._roster.unclaim(taken.flow, self._queue.worker):
                 self._rests_until = time.monotonic() + BEGIN_SECONDS
                 say(f"{taken.flow} did not begin here within {BEGIN_SECONDS:g} s; any worker may take it")
-            if not taken.begun:
+                self.is_over(taken.flow)
+            elif not self._queue.has(taken.flow) and not taken.begun:  # what is ours still is about to begin
                 self.is_over(taken.flow)
 
     @contextmanager
