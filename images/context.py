@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hardening.catalog import ControlsOnDemand, load_controls, load_policies, load_policy
+from hardening.catalog import ControlsOnDemand, judging_roots, load_controls, load_policies, load_policy
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.catalog import LoadedDefinition, load_definitions, sound_definitions
@@ -25,6 +25,12 @@ if TYPE_CHECKING:  # each of these opens a world, and most commands need few of 
     from images.plan.cooldown import TagLook
     from images.registry.client import Manifest, RegistryClient
     from images.store.oci import Store
+
+DECIDING = (
+    "/etc/apt/", "/etc/dpkg/", "/etc/ld.so", "/etc/nsswitch.conf", "/etc/pam.", "/etc/security/", "/etc/ssh/",
+    "/etc/ssl/", "/etc/sudoers",
+)  # fmt: skip
+"""Beginnings of the paths of files that decide who may log in, what programs load, and whom they trust."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,17 @@ class Context:
         return {name: loaded.definition.parent for name, loaded in self.definitions.items()}
 
     def declared(self, name: str) -> tuple[str, ...]:
-        """The paths of the `files` of a definition and of those it is built on, as reviewers see them."""
-        line = with_ancestors([name], self.parents)
-        return tuple(sorted({file.path for one in line for file in self.definitions[one].definition.files}))
+        """The paths of the `files` of a definition and of those it is built on, as reviewers see them.
+
+        Of a root that may not judge, less those that are `DECIDING`.
+        """
+        line = [self.definitions[one] for one in with_ancestors([name], self.parents)]
+        judging = judging_roots(self.settings)
+        reviewed = {one.name for one in line if any(one.folder.is_relative_to(root) for root in judging)}
+        return tuple(
+            sorted({file.path for one in line for file in one.definition.files
+                    if one.name in reviewed or not file.path.startswith(DECIDING)})
+        )  # fmt: skip
 
     @cached_property
     def index(self) -> PackageIndex:

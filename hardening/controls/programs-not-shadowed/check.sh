@@ -23,6 +23,7 @@ grep -q '	usr/' "$folder/tree" || { echo "no files in /usr: nothing to look at";
 } > "$folder/cache"
 awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v before="$folder/before" -v linker="$folder/linker" \
     -v cache="$folder/cache" "$follow"'
+    BEGIN { levels = "/(glibc-hwcaps/[^/]+|tls|haswell|x86_64|avx512_1)$" }
     FILENAME == own { declared[$0] = 1; next }
     FILENAME == before { sub(/\/$/, ""); first[end($0)] = 1; next }
     FILENAME == linker { libraries[end($0)] = 1; next }
@@ -38,14 +39,23 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
         if (path ~ /^(usr\/)?(bin|sbin|games|lib|lib32|lib64|libx32|libexec)\//) return "no package brought it"
         if (path ~ /^usr\/share\/[^\/]+\// && (split(path, parts, "/") && "usr/share/" parts[3] in listed)) return "no package brought it"
         if (path ~ /^etc\/alternatives\//) return "leads to /" end(path) ", which no package brought"
-        sub(/\/(glibc-hwcaps\/[^\/]+|tls|haswell|x86_64|avx512_1)$/, "", place)
+        sub(levels, "", place)
         if (place in libraries && name ~ /\.so(\.|$)/) return "is a library that no package brought"
         if (path ~ /^etc\/ld\.so\.(cache|conf)$/ && path in link) return "is a link, and may name any library"
         if (path in link && there[end(path)] == "d" && path ~ /^(usr\/local\/(lib|share)|etc)\/(perl|python|site_|lua|node|php|ruby|[^\/]*-linux-gnu)[^\/]*$/)
             return "leads to /" end(path) ", from where code is loaded"
         if (path ~ code) return "is loaded as code, and no package brought it"
     }
+    # The packaged library or module of Python in whose place the file is loaded.
+    function before_packaged(path, place, name,    parts) {
+        sub(levels, "", place)
+        if (name in library && (place in libraries || place ~ /^usr\/lib(32|64|x32)?(\/[^\/]*-linux-gnu[^\/]*)?$/)) return name
+        if (path ~ /^usr\/local\/lib\/python3[^\/]*\/dist-packages\// && split(path, parts, "/") && ("usr/lib/python3/dist-packages/" parts[6]) in listed)
+            return parts[6]
+    }
     END {
+        for (path in listed)
+            if (path ~ /^usr\/lib(32|64|x32)?\/([^\/]*-linux-gnu[^\/]*\/)?[^\/]+\.so(\.[^\/]*)?$/) { name = path; sub(/^.*\//, "", name); library[name] = 1 }
         code = "^usr/local/(lib/python3[^/]*/dist-packages|(lib|share)/([^/]+/)?perl[^/]*|lib/site_perl|lib/site_ruby|(lib|share)/lua|share/nodejs|lib/nodejs|share/php|lib/php|lib/R|share/guile|share/tcltk)/" \
             "|^etc/(perl|python3[^/]*|gdb|lua|emacs/site-start\\.d|vim)/" \
             "|(^|/)(\\.local/lib/python3[^/]*/site-packages|\\.node_modules|\\.node_libraries)/"
@@ -55,6 +65,8 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
             programs += path ~ /^usr\/s?bin\// && path in listed
             if (place in first && (("usr/bin/" name) in there && end("usr/bin/" name) != end(path) || ("usr/sbin/" name) in there && end("usr/sbin/" name) != end(path)))
                 print "/" path ": stands before the packaged " name
+            if (path in declared && !(path in listed) && (first_of = before_packaged(path, place, name)))
+                print "/" path ": stands before the packaged " first_of
             if (path in listed || path in declared || (path in link && brought(path))) continue
             if (why = reason(path, place, name)) print "/" path ": " why
         }

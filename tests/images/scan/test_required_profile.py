@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from hardening.foundation.settings import ROOT, Judging, Settings
 from hardening.model import Enforcement, Severity
 from hardening.render import Check, Overlay
 from images.catalog import load_definitions
+from images.context import Context
 from images.plan.validate import DefinitionValidator
 from images.scan.verify import changed_checks
 from tests.support.loop import CHILD, Goldsmith, definition
@@ -194,3 +195,38 @@ def test_a_root_that_may_not_judge_publishes_no_setuid_program(house: Goldsmith,
     refused = {one["rule"] for one in answer.json["reasons"] if one["enforcement"] == "enforce"}
     assert {"no-setuid", "no-world-writable"} <= refused
     assert inv("image.verify", "shop", "--json").code == 3
+
+
+@pytest.mark.parametrize("may_judge", [False, True])
+def test_files_of_another_root_do_not_decide_about_logins_and_loading(tmp_path: Path, may_judge: bool) -> None:
+    """Configuration of services, and programs of its own, are its own to declare."""
+    ordinary = ["/etc/nginx/nginx.conf", "/opt/own", "/usr/local/bin/own"]
+    deciding = ["/etc/ld.so.conf.d/own.conf", "/etc/pam.d/login", "/etc/ssl/openssl.cnf"]
+    text = "".join(f'[[files]]\nsource = "own"\npath = "{path}"\n' for path in (*ordinary, *deciding))
+    root = definition(tmp_path / "content", "shop", CHILD + text)
+    (root / "images/definitions/shop/own").touch()
+    settings = Settings(content=(root,), judging=Judging(roots=(root,) if may_judge else ()))
+    context = Context(settings, datetime.now(UTC), lambda: "", lambda: "")
+    assert context.declared("shop") == tuple(sorted((*ordinary, *(deciding if may_judge else ()))))
+
+
+def test_a_packaged_program_or_login_file_of_another_root_is_refused(tmp_path: Path) -> None:
+    """Though its definition declares both."""
+    root = definition(
+        tmp_path / "content", "shop",
+        CHILD + "".join(f'[[files]]\nsource = "own"\npath = "/{path}"\n' for path in (SETUID, "etc/pam.d/login")),
+    )  # fmt: skip
+    (root / "images/definitions/shop/own").touch()
+    context = Context(Settings(content=(root,)), datetime.now(UTC), lambda: "", lambda: "")
+    tree = tmp_path / "tree"
+    for path in (SETUID, "etc/pam.d/login", "var/lib/dpkg/info/all.md5sums", "var/lib/dpkg/info/all.list"):
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+    for path in (SETUID, "etc/pam.d/login"):
+        (tree / path).write_text("own\n")
+    (tree / "var/lib/dpkg/info/all.md5sums").write_text(f"{'0' * 32}  {SETUID}\n{'0' * 32}  etc/pam.d/login\n")
+    (tree / "var/lib/dpkg/info/all.list").write_text(f"/{SETUID}\n/etc/pam.d/login\n")
+    facts = ImageFacts(declared=context.declared("shop"))
+    (found,) = (one for one in run_checks(judged(root), tree, facts) if one.control == "package-files-intact")
+    assert (found.outcome, found.enforcement) == (Outcome.FAIL, Enforcement.ENFORCE)
+    for path in (SETUID, "etc/pam.d/login"):
+        assert f"/{path}: is not what its package brought" in found.evidence
