@@ -26,7 +26,7 @@ from hardening.foundation.console import err, say
 from hardening.foundation.content import find_content, load_toml, read_toml
 from hardening.foundation.errors import ContentError, Problems, RefusedError, closest, nearest, raise_all
 from hardening.foundation.process import follow, run
-from hardening.foundation.settings import ROOT, Judging, load_settings
+from hardening.foundation.settings import ROOT, Judging, Settings, load_settings
 from hardening.model import WAIVER_KEYS, Cases, LoadedControl, Param, Profile, Waiver
 from hardening.policy import Policy
 from hardening.proof import overlay_of, prove_rendered, require_kind, with_control
@@ -36,6 +36,7 @@ from images.plan.build_plan import order
 from images.plan.freshness import NO_END, SUPPORT
 from images.plan.upstream import pins
 from images.plan.validate import DefinitionValidator
+from images.registry.release_trust import require_base_allowed
 from pipelines.fleet.catalog import require_replacement
 from pipelines.fleet.model import Fleet
 from pipelines.network.catalog import load_network, network_files
@@ -51,9 +52,8 @@ def lint_content() -> int:
     roots = settings.roots
     problems = Problems()
     problems.of(Schedule.of, settings.serve)
-    private = bool(settings.packages.mirror)
     problems.of(require_readable_home, os.environ.get("HOME", ""))
-    found = (*problems.found, *content_problems(roots, clock().date(), settings.judging, private_archive=private))
+    found = (*problems.found, *content_problems(roots, clock().date(), settings))
     for error in found:
         err().print(str(error), style="red")
     for note in (*unused_controls(roots), *unreviewed_rules(roots, clock().date())):
@@ -62,23 +62,20 @@ def lint_content() -> int:
     return 2 if found else 0
 
 
-def content_problems(
-    roots: Sequence[Path], today: date, judging: Judging | None = None, *, private_archive: bool = False
-) -> tuple[ContentError, ...]:
-    """The errors in controls, profiles, policies, definitions, fleets and waivers, each once.
-
-    private_archive: packages come from a mirror that may have suites of its own.
+def content_problems(roots: Sequence[Path], today: date, settings: Settings | None = None) -> tuple[ContentError, ...]:
+    """The errors in controls, profiles, policies, definitions, fleets and waivers, each once. Without settings, nothing
+    is known of an archive of one's own, or of upstream bases that are refused.
     """
     problems = Problems()
     problems.of(check_hardening, roots, today, problems)
-    check_publishing(roots, judging or Judging(), today, problems)
+    check_publishing(roots, settings.judging if settings else Judging(), today, problems)
     names = find_content(roots, "images/definitions", "*/")
     loaded = {name: problems.of(load_definition, name, folder) for name, folder in names.items()}
     definitions = {name: found for name, found in loaded.items() if found}
     problems.of(_check_definitions, DefinitionValidator(roots, today, definitions), names, problems)
     pinned = problems.of(pins, roots)
     for found in definitions.values():
-        problems.of(raise_all, _unbuildable(found, pinned, private_archive=private_archive))
+        problems.of(raise_all, _unbuildable(found, pinned, settings))
     fleets = find_content(roots, "pipelines/fleets", "*.toml")
     policies = find_content(roots, "hardening/policies", "*.toml")
     told = list[Fleet]()
@@ -105,11 +102,11 @@ def require_readable_home(home: str) -> None:
 
 
 def _unbuildable(
-    loaded: LoadedDefinition, pinned: Collection[str] | None, *, private_archive: bool
+    loaded: LoadedDefinition, pinned: Collection[str] | None, settings: Settings | None
 ) -> Iterator[ContentError]:
     """The reasons why a build would refuse the base. `pinned` is None where a lock file does not load."""
     base, file, suites = loaded.definition.base, loaded.folder / "image.toml", {*SUPPORT, *NO_END}
-    if base.bootstrap and base.bootstrap.suite not in suites and not private_archive:
+    if base.bootstrap and base.bootstrap.suite not in suites and not (settings and settings.packages.mirror):
         hint = f"{nearest(base.bootstrap.suite, suites)} packages.mirror in goldsmith.toml names an archive of your own"
         yield ContentError(
             f"unknown suite: {base.bootstrap.suite}", file=file, key="base.bootstrap.suite", hint=hint
@@ -118,6 +115,13 @@ def _unbuildable(
         near = f"did you mean {' or '.join(close)}? " if (close := closest(base.image, pinned)) else ""
         hint = f"{near}./goldsmith image.lock {loaded.name} pins it"
         yield ContentError(f"{base.image} is not pinned, so no build takes it", file=file, key="base.image", hint=hint)
+    try:
+        if base.image and settings:
+            require_base_allowed(settings, base.image)
+    except RefusedError as error:
+        yield ContentError(error.message, file=file, key="base.image", hint=error.hint)
+    except ContentError:  # of the floor, which is told as its own
+        return
 
 
 def check_network(

@@ -7,7 +7,7 @@ from datetime import date, datetime
 
 from hardening.catalog import load_policy
 from hardening.foundation.addresses import HUB, canonical_registry
-from hardening.foundation.errors import MalformedError, RefusedError
+from hardening.foundation.errors import MalformedError, RefusedError, closest
 from hardening.foundation.settings import Settings
 from hardening.trust import Trust
 from images.artifact import Descriptor, Release
@@ -97,7 +97,9 @@ def require_base_allowed(settings: Settings, reference: str) -> None:
     floor = trust_of(settings)
     if floor.upstream_default == "refuse" and _upstream_rule(floor, reference) is None:
         why = f"no rule in trust.upstream of the policy {settings.judging.floor} covers the base {reference}"
-        hint = "add [[trust.upstream]] there, with its prefix and the keys that sign it; docs/trust.md"
+        close = closest(reference, (one.prefix for one in floor.upstream))
+        near = f"did you mean {' or '.join(close)}? " if close else ""
+        hint = f"{near}add [[trust.upstream]] there, with its prefix and the keys that sign it; docs/trust.md"
         raise RefusedError(f"{why}, and its trust.upstream_default is refuse", hint=hint)
 
 

@@ -14,7 +14,7 @@ import tasks
 from hardening.foundation.content import load_toml
 from hardening.foundation.errors import ContentError
 from hardening.foundation.process import run
-from hardening.foundation.settings import ROOT, Judging, Settings
+from hardening.foundation.settings import ROOT, Judging, Packages, Registry, Settings
 from images.context import Context
 from images.plan.upstream import Pin, render_lock
 from pipelines.demo.flow import CONTENT as DEMO
@@ -28,6 +28,7 @@ from pipelines.lint import (
 )
 from pipelines.rollout.session import fleet_session
 from tests.support.loop import CHILD, Goldsmith, definition
+from tests.support.signing import UPSTREAM_RULE, KeyInMemory
 
 TODAY = date(2026, 6, 1)
 PIN = Pin(digest=f"sha256:{'1' * 64}", platforms={"linux/amd64": f"sha256:{'2' * 64}"})
@@ -209,13 +210,14 @@ def test_a_waiver_may_be_for_definitions_and_members_of_its_own_root(tmp_path: P
 def test_a_policy_that_may_publish_is_no_weaker_than_the_floor(tmp_path: Path) -> None:
     """The settings name both; each field that is weaker is told, with the file."""
     assert problems(tmp_path) == []
-    both = Judging(policies=("default", "machine", "l-policy"))
+    both = Settings(judging=Judging(policies=("default", "machine", "l-policy")))
     [found] = content_problems((ROOT, tmp_path), TODAY, both)
     assert str(found).startswith(f"{tmp_path}/hardening/policies/l-policy.toml: the policy l-policy is weaker than")
     assert "image.vulnerabilities: exploited ones of severity low" in found.evidence
     assert "running.max_age: not asked" in found.evidence
-    assert content_problems((ROOT, tmp_path), TODAY, Judging(policies=("l-policy",), floor="")) == ()
-    unknown, weak = content_problems((ROOT, tmp_path), TODAY, Judging(policies=("defualt", "l-policy")))
+    assert content_problems((ROOT, tmp_path), TODAY, Settings(judging=Judging(policies=("l-policy",), floor=""))) == ()
+    misspelt = Settings(judging=Judging(policies=("defualt", "l-policy")))
+    unknown, weak = content_problems((ROOT, tmp_path), TODAY, misspelt)
     assert "judging.policies[0]: unknown policy: defualt" in str(unknown)
     assert str(weak) == str(found)
 
@@ -313,7 +315,7 @@ def test_a_base_that_a_build_would_refuse_is_named_with_the_nearest(tmp_path: Pa
     [suite] = content_problems((ROOT, root), TODAY)
     assert f"{root}/images/definitions/l-suite/image.toml: base.bootstrap.suite: unknown suite: trixy" in str(suite)
     assert suite.hint.startswith("did you mean trixie? ")
-    assert content_problems((ROOT, root), TODAY, private_archive=True) == ()
+    assert content_problems((ROOT, root), TODAY, Settings(packages=Packages(mirror="http://deb.example.com"))) == ()
     shutil.rmtree(root / "images/definitions/l-suite")
     reference = "registry.example.com/team/web:1.1"
     definition(root, "l-upstream", CHILD.replace('golden = "debian-base"', f'image = "{reference}"'))
@@ -326,6 +328,33 @@ def test_a_base_that_a_build_would_refuse_is_named_with_the_nearest(tmp_path: Pa
         assert f"{reference} is not pinned, so no build takes it" in unpinned.message
     lock.write_text(render_lock({reference: PIN}))
     assert content_problems((ROOT, root), TODAY) == ()
+
+
+def test_a_base_that_trust_refuses_is_named_with_the_nearest(tmp_path: Path) -> None:
+    """By the floor's rules, or as one of our own images; a rule for it, and a broken floor, are no second error."""
+    (tmp_path / "hardening/policies").mkdir(parents=True)
+    rule = UPSTREAM_RULE.replace("127.0.0.1:", "registry.example.com/team/") % KeyInMemory().trusted("one").public
+    refuse = f'[trust]\nupstream_default = "refuse"\n{rule}'
+    floor = tmp_path / "hardening/policies/l-floor.toml"
+    floor.write_text((ROOT / "hardening/policies/default.toml").read_text() + refuse)
+    judging = Judging(roots=(tmp_path,), floor="l-floor", policies=("l-floor",))
+    settings = Settings(content=(tmp_path,), judging=judging, registry=Registry(address="registry.own.example/images"))
+    file = tmp_path / "images/definitions/l-upstream/image.toml"
+    definition(tmp_path, "l-upstream", "")
+
+    def found(reference: str) -> list[str]:
+        file.write_text(CHILD.replace('golden = "debian-base"', f'image = "{reference}"'))
+        (tmp_path / "images/definitions/images.lock.toml").write_text(render_lock({reference: PIN}))
+        return [str(one) for one in content_problems(settings.roots, TODAY, settings)]
+
+    assert found("registry.example.com/team/web:1") == []
+    [other] = found("registry.example.com/taem/web:1")
+    assert f"{file}: base.image: no rule in trust.upstream of the policy l-floor covers the base" in other
+    assert "hint: did you mean registry.example.com/team/? add [[trust.upstream]] there" in other
+    [own] = found("registry.own.example/images/nginx:1")
+    assert f"{file}: base.image: the base registry.own.example/images/nginx:1 is where this installation" in own
+    floor.write_text("title =")
+    assert not [one for one in found("registry.example.com/taem/web:1") if "base.image" in one]
 
 
 def test_the_home_of_another_user_is_named_and_stops_no_command(
