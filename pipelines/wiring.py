@@ -95,6 +95,19 @@ def fleet_host(context: Context) -> str:
     return _engine(context.settings, for_builds=False)
 
 
+def present_fleet_host(context: Context, *, local: bool) -> str:
+    """The engine that `fleet_host` would give, where it is configured or, if it may be `local`, runs; empty where not.
+
+    It starts nothing, and of a configured engine it does not ask whether that answers.
+    """
+    from pipelines.host.provision import configured_host, existing_engine
+
+    if (configured := configured_host(context.settings)) or not local:
+        return configured
+    engine = existing_engine(context.settings, for_builds=False)
+    return engine.host if engine else ""
+
+
 def actor() -> str:
     """Whom the audit names: the user that runs this process, who logged in and became that one, and the host."""
     uid = os.getuid()

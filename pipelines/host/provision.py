@@ -156,13 +156,18 @@ def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
             hint = 'set "features": {"containerd-snapshotter": true} in its daemon.json, or leave build_host empty'
             raise OutsideError(lacks, hint=hint)
         return builder
-    configured = settings.docker.host or os.environ.get("DOCKER_HOST", "")
+    configured = configured_host(settings)
     found = _answering(configured) if configured else probe(DEFAULT_HOST)
     if found and found.suits(for_builds):
         return found
     private = PrivateEngine(settings)
     # One whose data was removed under it still answers, and can do nothing: it is started again.
     return probe(private.host) if private.data.exists() else None
+
+
+def configured_host(settings: Settings) -> str:
+    """The engine of fleets that the settings or the environment name, as DOCKER_HOST; empty where neither does."""
+    return settings.docker.host or os.environ.get("DOCKER_HOST", "")
 
 
 def probe(host: str) -> Engine | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hardening.foundation.engine_address import place
 from images.context import Context
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet, FleetKind
-from pipelines.wiring import fleet_host
+from pipelines.wiring import present_fleet_host
 
 
 def others(fleet: Fleet, context: Context) -> list[Fleet]:
@@ -15,13 +17,13 @@ def others(fleet: Fleet, context: Context) -> list[Fleet]:
     return [one for one in every if one.kind is fleet.kind and one.name != fleet.name]
 
 
-def of_engine(fleet: Fleet, context: Context, engine: str) -> list[Fleet]:
-    """The other Docker fleets that have members on the engine at this address."""
-    rivals = others(fleet, context)
-    same, local = not fleet.docker.hosts, engine.startswith("unix:")
-    own = {place(engine)} if same else set[str]()
-    if local and not same and not all(one.docker.hosts for one in rivals):  # only then it matters where those are
-        own = {place(fleet_host(context))}
+def of_engine(fleet: Fleet, rivals: Sequence[Fleet], context: Context, engine: str) -> list[Fleet]:
+    """Those of the other Docker fleets that have members on the engine at this address."""
+    own = set[str]()
+    if not fleet.docker.hosts:
+        own = {place(engine)}
+    elif not all(one.docker.hosts for one in rivals):  # only then it matters where those without hosts are
+        own = {place(present_fleet_host(context, local=engine.startswith("unix:")))}
     return [one for one in rivals if place(engine) in ({at.label for at in one.docker.addresses} or own)]
 
 

@@ -324,7 +324,7 @@ def _docker_members(fleet: Fleet, context: Context) -> DockerFleet | HostsFleet:
     """The members on the hosts that the fleet names, or on the engine of the settings. Raises ContentError where the
     settings lack what leads to a host.
     """
-    ways, hosts = context.settings.docker, fleet.docker.hosts
+    ways, hosts, rivals = context.settings.docker, fleet.docker.hosts, others(fleet, context)
     known = (
         partial(auth_config, context.settings),
         registered(context.registry, fleet),
@@ -334,11 +334,11 @@ def _docker_members(fleet: Fleet, context: Context) -> DockerFleet | HostsFleet:
     connect = partial(open_host, ways=ways)
     if not hosts:
         engine = fleet_host(context)
-        return DockerFleet(fleet, engine, *known, rivals=of_engine(fleet, context, engine))
+        return DockerFleet(fleet, engine, *known, rivals=of_engine(fleet, rivals, context, engine))
 
     def opened(host: str, label: str) -> DockerFleet:
-        others = of_engine(fleet, context, host)
-        return DockerFleet(fleet, host, *known, label if len(hosts) > 1 else "", connect, others)
+        near = of_engine(fleet, rivals, context, host)
+        return DockerFleet(fleet, host, *known, label if len(hosts) > 1 else "", connect, near)
 
     return HostsFleet(fleet, opened, ways.read_within)
 

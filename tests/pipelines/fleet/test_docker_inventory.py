@@ -396,29 +396,36 @@ def test_a_health_check_that_prints_a_traceback_is_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "engine", "expected"),
+    ("configured", "own", "engine", "expected"),
     [
-        ([], "unix:///var/run/docker.sock", {"default", "socket"}),
-        (["unix:///run/docker.sock"], "unix:///run/docker.sock", {"default", "socket"}),
-        (["ssh://ops@web-2"], "ssh://ops@web-2", {"far"}),
-        (["ssh://ops@web-3"], "ssh://ops@web-3", set()),
+        ("", [], "unix:///var/run/docker.sock", {"default", "socket"}),
+        ("", ["unix:///run/docker.sock"], "unix:///run/docker.sock", {"default", "socket"}),
+        ("", ["ssh://ops@web-2"], "ssh://ops@web-2", {"far"}),
+        ("", ["ssh://ops@web-3"], "ssh://ops@web-3", set()),
+        ("ssh://root@web-2", ["ssh://ops@web-2"], "ssh://ops@web-2", {"default", "far"}),
+        ("ssh://root@web-2", [], "ssh://root@web-2", {"default", "far"}),
+        ("ssh://root@web-2", ["ssh://ops@web-3"], "ssh://ops@web-3", set()),
+        ("ssh://root@web-2", ["unix:///run/docker.sock"], "unix:///run/docker.sock", {"socket"}),
     ],
 )
 def test_fleets_of_one_engine_are_known_by_its_address(
-    monkeypatch: pytest.MonkeyPatch, own: list[str], engine: str, expected: set[str]
+    monkeypatch: pytest.MonkeyPatch, configured: str, own: list[str], engine: str, expected: set[str]
 ) -> None:
-    """However it is written; the engine of the settings is asked for only where it may be the same."""
+    """However it is written, and from both sides; the local engine is looked for only where it may be the same."""
     hosts = {"default": [], "socket": ["unix:///run/docker.sock"], "far": ["tcp://web-2:2376"], "web": own}
 
     def of(name: str) -> Fleet:
         given = fleet_with().model_dump(exclude_unset=True) | {"docker": {"hosts": hosts[name]}}
         return Fleet.model_validate(given).model_copy(update={"name": name})
 
-    def default(_context: object) -> str:
+    def existing(_settings: object, *, for_builds: bool) -> Any:
+        assert not for_builds
         assert not engine.startswith("ssh:")
-        return "unix:///var/run/docker.sock"
+        return SimpleNamespace(host="unix:///var/run/docker.sock")
 
     monkeypatch.setattr(rivals, "load_fleets", lambda _roots: {name: of(name) for name in hosts})
-    monkeypatch.setattr(rivals, "fleet_host", default)
-    context: Any = SimpleNamespace(settings=SimpleNamespace(roots=()))
-    assert {one.name for one in rivals.of_engine(of("web"), context, engine)} == expected
+    monkeypatch.setattr("pipelines.host.provision.existing_engine", existing)
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    context: Any = SimpleNamespace(settings=SimpleNamespace(roots=(), docker=SimpleNamespace(host=configured)))
+    others = rivals.others(of("web"), context)
+    assert {one.name for one in rivals.of_engine(of("web"), others, context, engine)} == expected
