@@ -39,19 +39,24 @@ def in_turn(fleets: Mapping[str, Fleet], now: datetime) -> list[str]:
     return sorted(fleets, key=lambda name: (begins(name), name))
 
 
-def bring_into_policy(context: Context, name: str) -> AutoLine:
+FINISH = "finish"
+
+
+def bring_into_policy(context: Context, name: str, *, begins: bool = True) -> AutoLine:
     """Check the fleet, and roll it where its file says that an automated run may.
 
+    Without `begins`, it only finishes a rollout whose process died, if there is one.
     Raises what the rollout raised: RefusedError where a limit forbids it or it failed, and OutsideError.
     """
     until = context.now + WAITS  # for all fleets together: each one's own day would make days of it
     if not context.ledger.open_rollouts(name):
-        line = _automated(context, name, until, apply=False, tells=True)
-        if line.outcome not in WORK:
+        line = _automated(context, name, until, apply=False, tells=begins)
+        if line.outcome not in WORK or not begins:
             return line
         if line.outcome == "waits":
             return _automated(context, name, until, apply=True)
-    done = run_ours([sys.executable, "-m", __name__, name, until.isoformat(), context.policy], cwd=ROOT)
+    only = () if begins else (FINISH,)
+    done = run_ours([sys.executable, "-m", __name__, name, until.isoformat(), context.policy, *only], cwd=ROOT)
     try:
         answer = json.loads(done.stdout)
     except ValueError:
@@ -69,20 +74,22 @@ def look_at(context: Context, name: str) -> tuple[str, str, RefusedError | None]
     return line.outcome, line.detail, line.refused
 
 
-def _automated(context: Context, name: str, until: datetime, *, apply: bool, tells: bool = False) -> AutoLine:
+def _automated(
+    context: Context, name: str, until: datetime, *, apply: bool, begins: bool = True, tells: bool = False
+) -> AutoLine:
     with fleet_session(name, context.moved(clock())) as at:
-        return automated(at, apply=apply, tells=tells, until=until)
+        return automated(at, apply=apply, begins=begins, tells=tells, until=until)
 
 
-def main(name: str, until: str, policy: str = "") -> None:
-    """Roll one fleet, and say what came of it as JSON."""
+def main(name: str, until: str, policy: str = "", only: str = "") -> None:
+    """Roll one fleet, or `only` finish its rollout, and say what came of it as JSON."""
     from hardening.foundation.console import print_json
     from pipelines.wiring import image_context
 
     try:
-        print_json(
-            {"line": to_json(_automated(image_context(policy=policy), name, datetime.fromisoformat(until), apply=True))}
-        )
+        context, ends = image_context(policy=policy), datetime.fromisoformat(until)
+        line = _automated(context, name, ends, apply=True, begins=only != FINISH)
+        print_json({"line": to_json(line)})
     except KeyboardInterrupt:  # the rollout has said how it is continued
         sys.exit(1)
     except Exception as error:

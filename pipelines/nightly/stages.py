@@ -201,10 +201,12 @@ class WorldStages(NightStages):
 
         def act() -> tuple[str, str, GoldsmithError | None]:
             context = self.at(order)
-            if not may_roll(context, order, load_fleet(context.settings.roots, name)):
-                return looked_at(context, order, name)
-            line = bring_into_policy(context, name)
-            return line.outcome, line.detail, line.refused
+            rolls = may_roll(context, order, load_fleet(context.settings.roots, name))
+            if not rolls and not context.ledger.open_rollouts(name):
+                return _not_rolled(order, *look_at(context, name))
+            line = bring_into_policy(context, name, begins=rolls)
+            answer = line.outcome, line.detail, line.refused
+            return answer if rolls or line.rollout else _not_rolled(order, *answer)
 
         return with_failure("fleet", name, act)
 
@@ -245,9 +247,14 @@ class WorldStages(NightStages):
 
 def looked_at(context: Context, order: NightOrder, name: str) -> tuple[str, str, GoldsmithError | None]:
     """Say what a night would do with a fleet, or that it does not roll it; and what is wrong with its members."""
-    outcome, detail, refused = look_at(context, name)
-    if may_roll(context, order, load_fleet(context.settings.roots, name)):
-        return outcome, detail, refused
+    answer = look_at(context, name)
+    rolls = may_roll(context, order, load_fleet(context.settings.roots, name))
+    return answer if rolls else _not_rolled(order, *answer)
+
+
+def _not_rolled(
+    order: NightOrder, outcome: str, detail: str, refused: GoldsmithError | None
+) -> tuple[str, str, GoldsmithError | None]:
     return outcome, f"{detail}; not rolled: --only {order.only} does not name what its members become", refused
 
 

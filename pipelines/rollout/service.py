@@ -283,11 +283,13 @@ WORK = ("planned", "waits")
 """What a look at a fleet says where an automated run has something to do there."""
 
 
-def automated(at: FleetSession, *, apply: bool, tells: bool = False, until: datetime | None = None) -> AutoLine:
+def automated(
+    at: FleetSession, *, apply: bool, begins: bool = True, tells: bool = False, until: datetime | None = None
+) -> AutoLine:
     """Check the fleet and, with `apply`, roll it as far as its file lets an automated run; or ask for approval.
 
     A rollout whose process died is finished first, also one that a person began: it was approved when it began. If it
-    failed, was stopped or went back, that is the line, and nothing new begins.
+    failed, was stopped or went back, that is the line, and nothing new begins; nor does it without `begins`.
     Where applications stand on an older base, their owners are told and rebuilds asked for, with `tells` also by a
     look that finds nothing else to do. `until`: how long the whole run waits, of which the fleet is a part; else a day
     from now on. Raises RefusedError where a limit forbids the rollout or it failed, and
@@ -303,12 +305,12 @@ def automated(at: FleetSession, *, apply: bool, tells: bool = False, until: date
     def found(*, tell: bool) -> str:
         return in_words(verdicts) + "".join(f"; {line.text}" for line in take_up(at, judged, apply=tell))
 
-    seen = found(tell=apply)
+    seen = found(tell=apply and begins)
     try:
         if last:
             line = _over(at, last.outcome, seen, neglected(judged, _stays(judged), at.now()))
         else:
-            line = _rolled(at, judged, seen, until, apply=apply)
+            line = _rolled(at, judged, seen, until, apply=apply and begins)
     except HeldBackError as error:
         return _line(at, "waits", f"{seen}; {error.message}", neglected(judged, _stays(judged), at.now()))
     except RefusedError:

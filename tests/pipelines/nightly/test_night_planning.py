@@ -295,8 +295,14 @@ def test_a_night_of_some_images_rolls_only_fleets_that_become_them(
         (folder / f"{name}.toml").write_text(f"{head.format(name)}replacement = {{ {to} }}\n")
     settings = Settings(state=tmp_path, content=(tmp_path / "content",), judging=Judging(roots=(tmp_path / "content",)))
     context, rolled = Context(settings, NIGHT, str, str), list[str]()
-    line = SimpleNamespace(outcome="planned", detail="1 of 1 out of policy", refused=None)
-    monkeypatch.setattr("pipelines.nightly.stages.bring_into_policy", lambda _, name: rolled.append(name) or line)
+    line = SimpleNamespace(outcome="planned", detail="1 of 1 out of policy", refused=None, rollout="")
+    finished = list[str]()
+
+    def bring(_: object, name: str, *, begins: bool) -> object:
+        (rolled if begins else finished).append(name)
+        return line
+
+    monkeypatch.setattr("pipelines.nightly.stages.bring_into_policy", bring)
     monkeypatch.setattr("pipelines.nightly.stages.look_at", lambda *_: ("planned", "1 of 1 out of policy", None))
     world = WorldStages(context)
     nights = {"all": ["app", "base", "web"], "nginx-*": ["web"], "debian-base nginx-unprivileged": ["base", "web"]}
@@ -306,3 +312,11 @@ def test_a_night_of_some_images_rolls_only_fleets_that_become_them(
         left = {name for name, detail in told.items() if f"; not rolled: --only {only} does not name" in detail}
         assert left == replacements.keys() - {*expected}
         rolled.clear()
+    assert finished == []
+    context.ledger.begin_rollout("base-1", "base", "ann", {}, NIGHT)
+    [part] = world.fleet(NightOrder("nginx-*", NIGHT, "nginx-*"), "base").lines
+    assert (rolled, finished) == ([], ["base"]), "what a killed process left is finished, and nothing begins"
+    assert "; not rolled: --only nginx-* does not name" in part.detail
+    line.outcome, line.rollout = "rolled", "base-1"
+    [part] = world.fleet(NightOrder("nginx-*", NIGHT, "nginx-*"), "base").lines
+    assert (part.status, part.detail) == ("rolled", "1 of 1 out of policy")

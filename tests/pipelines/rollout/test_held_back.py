@@ -120,6 +120,24 @@ def test_overdue_members_that_no_rollout_replaces_are_their_owners_where_nothing
     assert "skipped: it was started with --rm" in line.refused.evidence
 
 
+def test_an_automated_run_may_finish_a_rollout_and_begin_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night of some images does so with a fleet that becomes another one."""
+    of, known = fleet().model_copy(update={"approval": Approval.NONE}), [judged("web-1", "expired")]
+    at: Any = SimpleNamespace(fleet=of, now=lambda: NOW)
+    finished, begun, told = list[object](), list[bool](), list[bool]()
+    monkeypatch.setattr(service, "check", lambda _at: known)
+    monkeypatch.setattr(service, "take_up", lambda *_, apply: told.append(apply) or ())
+    monkeypatch.setattr(service, "go_on", lambda *_: finished.append(at) or ())
+
+    def started(*_: object, apply: bool, **__: object) -> tuple[Any, None]:
+        begun.append(apply)
+        return plan(of, known, target(), NOW), None
+
+    monkeypatch.setattr(service, "start", started)
+    assert automated(at, apply=True, begins=False).outcome == "planned"
+    assert (len(finished), begun, told) == (1, [False], [False])
+
+
 def test_the_clock_of_a_rollout_goes_on_while_its_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else its window would be open for it as many hours too long, and a freeze begin too late."""
     shown = {time.CLOCK_MONOTONIC: 5.0, time.CLOCK_BOOTTIME: 7.0}

@@ -287,14 +287,17 @@ def test_the_night_rolls_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
         moments.append(context.now)
         yield "session"
 
-    def automated(_at: str, *, apply: bool, tells: bool, until: datetime) -> AutoLine:
+    def automated(_at: str, *, apply: bool, begins: bool, tells: bool, until: datetime) -> AutoLine:
+        assert begins
         assert until == NOW + DAY, "of the night, and not of each fleet"
         assert tells is not apply, "who only looks has to tell owners of newer bases all the same"
         asked.append(apply)
         return AutoLine(fleet="web", outcome="waits", detail="")
 
+    more: list[str] = []
+
     def rolled(argv: Sequence[str], *, cwd: Path) -> Completed:
-        assert argv[-3:] == ["web", (NOW + DAY).isoformat(), "strict"], "by the night's policy, and by its own clock"
+        assert argv[3:] == ["web", (NOW + DAY).isoformat(), "strict", *more], "by the night's policy and its own clock"
         line = AutoLine(fleet="web", outcome="rolled", detail="")
         return Completed((), 0, json.dumps({"line": line.model_dump()}), "")
 
@@ -311,6 +314,8 @@ def test_the_night_rolls_what_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(begun <= one <= clock() for one in moments), "windows of the night's own moment may be over by now"
     left.append("a rollout whose process died")
     assert fleet_stage.bring_into_policy(context, "web").outcome == "rolled"
+    more.append(fleet_stage.FINISH)
+    assert fleet_stage.bring_into_policy(context, "web", begins=False).outcome == "rolled"
     failure = Failure.of(RefusedError("too many are ill", evidence="403"))
     monkeypatch.setattr(
         fleet_stage, "run_ours", lambda *_, **__: Completed((), 0, json.dumps({"failure": to_json(failure)}), "")
