@@ -40,8 +40,8 @@ def of_the_image(name: str, selector: Mapping[str, str], given: Mapping[str, str
     """The warning about a container that has the labels of a selector, but some from its image."""
     doubtful = ", ".join(f"{key}={value}" for key, value in selector.items() if given.get(key) != value)
     return (
-        f"{name} is left out: its image sets {doubtful} too, or is unknown here, and only labels of the container "
-        "itself count; build the image without that label, or start the container with another"
+        f"{name} is left out: its image sets {doubtful} too, and only labels of the container itself count; "
+        "build the image without that label, or start the container with another"
     )
 
 

@@ -50,7 +50,9 @@ def _role(shown: Mapping[str, Any], roles: Mapping[str, Mapping[str, str]], of_i
     role = next((name for name, its in roles.items() if its.items() <= labels.items()), "")  # of one at most: model.py
     given = {} if of_image is None else given_labels(labels, of_image)
     if role and not roles[role].items() <= given.items():
-        say(f"the role {role}: {of_the_image(str(shown['Names'][0]).lstrip('/'), roles[role], given)}")
+        name = str(shown["Names"][0]).lstrip("/")
+        unknown = f"{name} is left out: its image is unknown here, so its labels may be the image's; pull that image"
+        say(f"the role {role}: {unknown if of_image is None else of_the_image(name, roles[role], given)}")
         return ""
     return role
 

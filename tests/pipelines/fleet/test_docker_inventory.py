@@ -348,7 +348,7 @@ def test_the_labels_of_an_image_make_no_member(api: Engine, capsys: pytest.Captu
     api.run("own", image=other, labels={"app": "web", "x": "2"})
     assert list(members(api)) == ["web-1"]
     said = capsys.readouterr().err
-    assert "stranger is left out: its image sets app=web too" in " ".join(said.split())
+    assert "stranger is left out: its image sets app=web too, and only labels" in " ".join(said.split())
     assert list(members(api, of=fleet_of({"app": "web", "x": "2"}))) == []
     assert list(members(api, of=fleet_of({"x": "2"}))) == ["own"]
 

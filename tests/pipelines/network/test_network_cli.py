@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from hardening.foundation.settings import Settings
 from images.context import Context
 from pipelines.cli.network import apply_network, check_network, render_network, show_differences
 from pipelines.lint import content_problems, unreviewed_rules
-from pipelines.network import machine_edge
+from pipelines.network import engine_edge, machine_edge
 from pipelines.network.comparing import Openness, compare_ruleset, compare_sockets
 from pipelines.network.docker_networks import SeenEngine
 from pipelines.network.nftables import read_ruleset
@@ -82,6 +83,19 @@ def test_the_exit_code_says_whether_anything_differs_or_is_unknown(at: Context, 
         assert said(at, "all", "idle", broken, str(tmp_path / "open.txt")) == (4, {"too-closed", "unknown"})
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
     assert said(at, "all", "idle", files[0], str(tmp_path / "binary.txt")) == (4, {"unknown"})
+
+
+def test_a_container_whose_image_is_gone_has_no_role_and_the_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its labels may be those of its image, which nothing here shows any more."""
+    shown = {"Id": "c1", "Names": ["/old"], "Labels": {"app": "shop", "part": "db"}, "ImageID": "sha256:gone"}
+    api = SimpleNamespace(networks=list, containers=lambda **_: [shown], images=lambda **_: [])
+    monkeypatch.setattr(engine_edge, "engine", lambda _host: SimpleNamespace(api=api))
+    assert engine_edge.read_engine("unix:///e", network(SHOP)).containers == ()
+    warning = " ".join(capsys.readouterr().err.split())
+    assert "the role db: old is left out: its image is unknown here" in warning
+    assert "its image sets" not in warning
 
 
 def test_where_nothing_is_looked_at_nothing_is_known(at: Context, tmp_path: Path) -> None:
