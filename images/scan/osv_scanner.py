@@ -13,7 +13,8 @@ from typing import Any
 
 from hardening.findings import Finding, FindingKind, ScanReport
 from hardening.model import Kind
-from images.scan.base import NOT_RECOGNISED, ScanInputs, Scanner, ScanTarget, finding, report
+from images.packages import debian
+from images.scan.base import NOT_RECOGNISED, ScanInputs, Scanner, ScanTarget, finding, other_system, report
 
 NAME = "osv-scanner"
 CONFIG = "osv-scanner.toml"
@@ -32,10 +33,13 @@ def command(_target: ScanTarget, inputs: ScanInputs) -> list[str]:
 def parse(stdout: str, target: ScanTarget, inputs: ScanInputs) -> ScanReport:
     """Findings by binary package; evaluated is the number of Debian's packages that it lists."""
     found = [package for result in json.loads(stdout)["results"] for package in result["packages"]]
-    seen = sum(_is_debian(entry["package"]) for entry in found)
+    systems = [entry["package"]["ecosystem"].lower() for entry in found if _is_debian(entry["package"])]
+    taken = (other_system(inputs, one.partition(":")[0], one.partition(":")[2]) for one in sorted({*systems}))
+    other = next(filter(None, taken), "")
     return report(
-        NAME, SCANNER.kind, [one for entry in found for one in _findings(entry)], seen, NOT_RECOGNISED,
-        feed=inputs.feeds.get(NAME), expected=len(target.packages),
+        NAME, SCANNER.kind, [one for entry in found for one in _findings(entry)], 0 if other else len(systems),
+        other or NOT_RECOGNISED, feed=inputs.feeds.get(NAME),
+        expected=len(target.packages) or len(debian.installed(inputs.status)),
     )  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def test_a_policy_may_only_warn_of_it_and_a_waiver_ends() -> None:
 # -- the system that a scanner took the image for ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["trivy", "trivy-disk", "grype"])
+@pytest.mark.parametrize("name", ["trivy", "trivy-disk", "grype", "osv-scanner"])
 @pytest.mark.parametrize(
     ("system", "evaluated"),
     [
@@ -173,7 +173,7 @@ def test_a_scanner_that_took_the_image_for_another_system_did_not_evaluate_it(
         assert report.reason.endswith(f"; os-release says {system or 'nothing'}")
 
 
-@pytest.mark.parametrize("name", ["trivy", "grype"])
+@pytest.mark.parametrize("name", ["trivy", "grype", "osv-scanner"])
 def test_of_an_image_of_others_a_scanner_must_see_what_its_package_manager_lists(name: str) -> None:
     """No plan says what is in it."""
     others = replace(TARGET, packages=())
