@@ -251,6 +251,27 @@ def test_variables_that_point_at_a_secret_hold_none(bare: Path) -> None:
     assert result.outcome is Outcome.PASS, result.evidence
 
 
+def test_a_packaged_translation_named_like_the_shadow_file_is_no_secret(bare: Path) -> None:
+    """passwd brings shadow.mo; the same file is refused where no package lists it, and /etc/shadow always is."""
+    lists = bare / "var/lib/dpkg/info"
+    lists.mkdir(parents=True)
+    (lists / "passwd.list").write_text("/usr/share/locale/eu/LC_MESSAGES/shadow.mo\n/etc/shadow\n")
+    translation = bare / "usr/share/locale/eu/LC_MESSAGES/shadow.mo"
+    translation.parent.mkdir(parents=True)
+    overlay = overlay_of("container-base", only="no-secrets")
+    for path, outcome in (
+        (translation, Outcome.PASS),
+        (translation.with_name("shadow2.mo"), Outcome.FAIL),
+        (bare / "etc/shadow", Outcome.FAIL),
+    ):
+        path.write_text("name:x:1:2:\n")
+        path.chmod(0o644)
+        [result] = run_checks(overlay, bare, GOOD)
+        assert result.outcome is outcome, result.evidence
+        if outcome is Outcome.FAIL:
+            path.unlink()
+
+
 def test_evidence_never_repeats_the_secret(bare: Path) -> None:
     """Evidence is published with the image: it names the variable, not its value."""
     history = ("DB_PASSWORD=hunter2", "RUN curl https://me:hunter2@example.org")
