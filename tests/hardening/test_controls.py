@@ -272,6 +272,14 @@ def test_a_packaged_translation_named_like_the_shadow_file_is_no_secret(bare: Pa
             path.unlink()
 
 
+def test_an_image_with_no_volumes_is_not_judged_by_its_history(bare: Path) -> None:
+    """An empty object of the configuration stands on one line, and the history follows it."""
+    config = {"config": {"Entrypoint": ["/app/serve"], "Volumes": {}}, "history": [{"created_by": "/bin/sh -c true"}]}
+    overlay = overlay_of("container-base", only="entrypoint-protected")
+    [result] = run_checks(overlay, bare, replace(GOOD, config=config))
+    assert result.outcome is Outcome.PASS, result.evidence
+
+
 def test_evidence_never_repeats_the_secret(bare: Path) -> None:
     """Evidence is published with the image: it names the variable, not its value."""
     history = ("DB_PASSWORD=hunter2", "RUN curl https://me:hunter2@example.org")

@@ -21,7 +21,7 @@ bad=$(
         done
     done | sort -u
     # What lies in a volume is not the image's any more: another image, or whoever wrote to it before, brings it.
-    sed -nE '/^  "Volumes": \{/,/^  \}/s/^   "(.*)": .*/\1/p' "$IMAGE_CONFIG" | tr -s / | sed 's#\(.\)/$#\1#' | while IFS= read -r volume; do
+    sed -nE '/^  "Volumes": \{$/,/^  \}/s/^   "(.*)": .*/\1/p' "$IMAGE_CONFIG" | tr -s / | sed 's#\(.\)/$#\1#' | while IFS= read -r volume; do
         printf '%s\n' "$PARAM_VOLUMES" | grep -qxF -e "$volume" && continue
         case $volume/ in
             *..* | *\\* | [!/]* | *[[:cntrl:]]*) echo "$volume: a volume with a name that leads elsewhere" ;;
