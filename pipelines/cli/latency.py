@@ -252,7 +252,7 @@ class _Waiving:
 
     def applied(self, one: Patch) -> Patch:
         """The fix with the waiver that ends first, where one covers each content that lacks it."""
-        if not one.open or one.fix.vulnerability not in self._named:
+        if not one.open or one.waits is Waits.UNKNOWN or one.fix.vulnerability not in self._named:
             return one
         waivers = [self._waiver(one.fix, content) for content in self._lacking(one)]
         first = min((waiver for waiver in waivers if waiver), key=lambda waiver: waiver.expires, default=None)
@@ -269,9 +269,9 @@ class _Waiving:
 
     def _waiver(self, fix: ClosedFix, content: str) -> Waiver | None:
         scan = self._ledger.scan(content, fix.image)
-        alike = (
-            one for one in (scan.findings if scan else ()) if (one.id, one.package) == (fix.vulnerability, fix.package)
-        )
+        if scan is None:
+            return None
+        alike = (one for one in scan.findings if (one.id, one.package) == (fix.vulnerability, fix.package))
         about = About("vulnerabilities", fix.vulnerability, fix.package)
         if finding := next(alike, None):
             about = about_finding(finding, self._ledger.bases_of(content, fix.image))

@@ -265,6 +265,45 @@ def test_a_waived_fix_is_in_no_count(
     moved.ledger.close()
 
 
+def test_a_waiver_of_the_newest_version_alone_waives_nothing_of_an_image(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`stable` has another version, which the waiver does not cover."""
+    waiver = Waiver(
+        id="zlib", vulnerabilities=("CVE-2026-0100",), packages=("zlib1g",), versions=("1",), subjects=(IMAGE,),
+        reason="not reached", owner="web", approver="security", created=date(2026, 11, 1), expires=date(2026, 12, 9),
+    )  # fmt: skip
+    monkeypatch.setattr(latency, "load_waivers", lambda _: (waiver,))
+    hole = Finding(FindingKind.VULNERABILITY, "CVE-2026-0100", "zlib1g", "1", "2", Severity.HIGH, (), exploited=True)
+    for installed in ("1", "0.9"):
+        context.ledger.record_scan(NEW, ScanRecord((), (hole,)), NOW)
+        context.ledger.record_scan(OLD, ScanRecord((), (replace(hole, installed=installed),)), NOW)
+        [line] = [line for line in patch_latency("", context).patches if line.kind == "image"]
+        assert bool(line.waived_by) is (installed == "1"), installed
+
+
+@pytest.mark.parametrize(("runs", "scanned"), [(OLD, True), (OLD, False), ("sha256:" + "9" * 64, True)])
+def test_no_waiver_covers_a_member_of_which_nobody_knows_what_it_runs(
+    context: Context, monkeypatch: pytest.MonkeyPatch, runs: str, scanned: bool
+) -> None:
+    """Also not one without versions: whether it has what was accepted is unknown."""
+    waiver = Waiver(
+        id="openssl", vulnerabilities=("CVE-2026-0001",), packages=("openssl",), subjects=(IMAGE,),
+        reason="not reached", owner="web", approver="security", created=date(2026, 11, 1), expires=date(2026, 12, 9),
+    )  # fmt: skip
+    monkeypatch.setattr(latency, "load_waivers", lambda _: (waiver,))
+    hole = Finding(FindingKind.VULNERABILITY, "CVE-2026-0001", "openssl", "3.5.1-1", "3.5.4-1", Severity.HIGH, ())
+    if scanned:
+        context.ledger.record_scan(OLD, ScanRecord((), (hole,)), NOW)
+    context.ledger.record_fixes([fix(1, ago=5 * DAY)])
+    ran(context.ledger, "web-1", OLD, 15 * DAY)
+    if runs != OLD:
+        ran(context.ledger, "web-1", runs, 4 * DAY)
+        context.ledger.record_scan(runs, ScanRecord((), ()), NOW)
+    lines = [line for line in patch_latency("", context).patches if line.kind == "fleet"]
+    assert [(line.left, bool(line.waived_by)) for line in lines] == [(("web-1",), runs == OLD and scanned)]
+
+
 def test_policies_are_read_once_for_all_fixes(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """A year has tens of thousands of fixes, and whoever scrapes the metrics asks each minute."""
     loads, load = list[object](), images_context.load_policies
