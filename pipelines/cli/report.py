@@ -65,7 +65,7 @@ FORMS = ("html", "csv", "sarif", "prometheus")
 ENDINGS = {".html": "html", ".csv": "csv", ".sarif": "sarif", ".sarif.json": "sarif", ".prom": "prometheus"}
 EXPORTS = {"csv": as_csv, "sarif": as_sarif, "prometheus": as_metrics}
 KEPT = 90  # pages; those before are removed as the next is written
-JUDGING = ("controls", "policies", "profiles", "waivers")
+JUDGING = ("controls", "functions", "policies", "profiles", "waivers")
 NEWEST = 6  # releases of one image, and rollouts of one fleet, that are told of in full
 
 

@@ -470,6 +470,24 @@ def test_the_page_says_where_content_is_newer_than_the_verdicts(tmp_path: Path) 
     assert gather(context).judged_before == ("shop",), "a fleet's file is of that fleet alone"
 
 
+@pytest.mark.parametrize(
+    "part", ["controls/no-setuid/check.sh", "functions/files.sh", "policies/default.toml", "profiles/cis-level1.toml",
+             "waivers/README.md"],
+)  # fmt: skip
+def test_each_part_that_verdicts_depend_on_makes_them_older_than_content(tmp_path: Path, part: str) -> None:
+    """By a file that was edited in it, which leaves the time of its folder as it was."""
+    root = tmp_path / "content"
+    context = watched(tmp_path, 4)
+    for name in ("hardening", "images/definitions"):
+        shutil.copytree(ROOT / name, root / name, dirs_exist_ok=True)
+    context = replace(context, settings=context.settings.over((root,)))
+    for path in (*root.rglob("*"), root):
+        os.utime(path, (0, 0))
+    assert gather(context).judged_before == ()
+    os.utime(root / "hardening" / part)
+    assert gather(context).judged_before == ("debian-base", "shop", "warehouse")
+
+
 def test_a_fleet_whose_file_is_gone_is_counted_and_shown_no_more(tmp_path: Path) -> None:
     """At once; the page names it for a week, since another checkout may share the database."""
     context = watched(tmp_path, 4)
