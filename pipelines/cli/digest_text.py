@@ -93,7 +93,8 @@ def _who(item: News) -> tuple[str, ...]:
 
 def _alike(item: News, places: Sequence[tuple[str, ...]], now: datetime) -> tuple[object, ...]:
     """A point but for its name: vulnerabilities of the same packages and `places` share a line, and so do members."""
-    return item.stage, item.point.image, item.point.severity, frozenset(places), _overdue(item, now)
+    ended = item.point.what if item.stage is DigestStage.ENDED else ""  # why it has, such as by a waiver
+    return item.stage, item.point.image, item.point.severity, frozenset(places), _overdue(item, now), ended
 
 
 def _overdue(item: News, now: datetime) -> bool:

@@ -379,6 +379,30 @@ def test_a_fix_that_a_waiver_accepts_ends_with_the_name_of_the_waiver() -> None:
     )  # fmt: skip
 
 
+def test_what_was_fixed_and_what_is_waived_of_one_package_are_two_lines() -> None:
+    """Each says why its vulnerability has ended."""
+    other = FIX.model_copy(update={"vulnerability": "CVE-2"})
+    told: Told = {}
+    nothing = JudgedState(made_at=NOW, fleets=())
+    tell(told, points_of([FIX, other], nothing, {}).points)
+    waived = points_of([FIX.model_copy(update={"waived_by": "w-1 until 2026-03-31: not reached"})], nothing, {})
+    news = news_for("t", ("*",), waived, told, NOW + DAY, PACE)[0]
+    assert {line.names: "waived" in line.text for line, _ in grouped(news, NOW + DAY)} == {
+        ("CVE-1",): True, ("CVE-2",): False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("severity", [Severity.HIGH, Severity.CRITICAL])
+def test_vulnerabilities_of_one_package_share_a_line_by_severity(severity: Severity) -> None:
+    """A critical one is not hidden in the line of one that is less severe."""
+    other = FIX.model_copy(update={"vulnerability": "CVE-2", "severity": severity})
+    found = points_of([FIX, other], JudgedState(made_at=NOW, fleets=()), {})
+    lines = [(line.names, f"({severity})" in line.text) for line, _ in grouped(tell({}, found.points), NOW)]
+    assert sorted(lines) == (
+        [(("CVE-1", "CVE-2"), True)] if severity is FIX.severity else [(("CVE-1",), False), (("CVE-2",), True)]
+    )
+
+
 def test_what_has_ended_says_after_how_long() -> None:
     """From when it was told first."""
     told: Told = {}
