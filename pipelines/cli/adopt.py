@@ -306,8 +306,13 @@ def _composed(service: str, container: Json, file: Path, at: OnEngine) -> list[U
     ours = (labels[COMPOSE_PROJECT], labels[COMPOSE_SERVICE])
     where = f"the service {service} in {file}"
     dockerfile = container["Build"]
-    built = _from_dockerfile(Path(dockerfile), read_small(Path(dockerfile))) if Path(dockerfile).is_file() else None
-    notes = (f"compose builds it from {dockerfile}, which is not there",) if dockerfile and not built else ()
+    built, missing = None, f"compose builds it from {dockerfile}, which is not there"
+    if Path(dockerfile).is_file():
+        try:
+            built = _from_dockerfile(Path(dockerfile), read_small(Path(dockerfile)))
+        except ContentError as error:  # the others, and what runs of it, can be drafted without it
+            missing = f"compose builds it, but {error.message}"
+    notes = (missing,) if dockerfile and not built else ()
     made = [one for one in at.containers if _service(one)[1:] == ours[1:] and not _is_aside(one)]
     by_file = [one for one in made if str(file.absolute()) in _compose_files(one)]
     if running := by_file or [one for one in made if _service(one) == ours]:

@@ -240,6 +240,10 @@ def test_a_compose_file_that_builds_makes_one_fleet_and_one_definition(
     (line,) = adopt(["compose.yaml"], name="missing", replacement="debian-base", context=here)
     assert f"compose builds it from {tmp_path}/app/Dockerfile, which is not there" in line.todo
     Path(line.files[0]).unlink()
+    (tmp_path / "app/Dockerfile").write_text("RUN true\n")
+    (line,) = adopt(["compose.yaml"], name="broken", replacement="debian-base", context=here)
+    assert any("it contains no FROM" in todo and f"{tmp_path}/app/Dockerfile" in todo for todo in line.todo)
+    Path(line.files[0]).unlink()
     (tmp_path / "app/Dockerfile").write_text("FROM python:3.12\nCOPY app /srv/app\nUSER 1000\nEXPOSE 8080\nCMD ['x']\n")
     (line,) = adopt(["compose.yaml"], context=here)
     files = written(line)
