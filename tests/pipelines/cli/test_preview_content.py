@@ -564,6 +564,29 @@ def test_the_age_that_the_list_of_rebuilt_packages_will_have_is_left_out_too(hou
     assert (output.aged, told(output)) == (("shop",), {})
 
 
+def test_packages_that_only_ageing_data_covers_are_left_out_too(house: House) -> None:
+    """A scanner with newer data does not read them: today nothing is uncovered, then it would be."""
+    house.judge("shop")
+    artifact = house.context.ledger.latest_artifact("shop", "linux/amd64")
+    assert artifact
+    scan = house.context.ledger.scan(artifact.digest)
+    assert scan
+    blind = [
+        replace(one, beyond=(("npm", "1 package (lodash 4.17.4)"),)) if one.kind is FindingKind.VULNERABILITY else one
+        for one in scan.reports
+    ]
+    sees = replace(
+        next(one for one in scan.reports if one.kind is FindingKind.VULNERABILITY), scanner="other",
+        data_date=NOW - 5 * DAY, ecosystems=("deb", "npm"),
+    )  # fmt: skip
+    text = (house.root / "hardening/policies/own.toml").read_text()
+    house.write("policies/own.toml", text.replace('data_max_age = "90d"', 'data_max_age = "7d"'))
+    for reports, aged in (((*blind, sees), ("shop",)), (blind, ())):
+        house.context.ledger.record_scan(artifact.digest, replace(scan, reports=tuple(reports)), NOW)
+        output = house.preview(NOW + 3 * DAY)
+        assert (output.aged, told(output)) == (aged, {}), "without `sees` it is refused today, and as before then"
+
+
 def test_the_days_on_which_changed_rules_begin_are_named(house: House, capsys: pytest.CaptureFixture[str]) -> None:
     """Of policies and of profiles: nobody is refused yet, and who looks at that day sees whom."""
     house.judge("shop", hole(fix_known_since=NOW - DAY), failing=("own-check",))
