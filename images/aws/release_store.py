@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -178,6 +179,10 @@ class AwsStore(ReleaseStore):
             return attested_verdict(release, self._proved(release, *(("", policy) if policy else ("",))))
         return Verdict(release.name, release.policy, release.published_at, True, (), release.content)
 
+    def moving(self, repository: str) -> AbstractContextManager[None]:
+        """Let no other process of this installation move the channels meanwhile, where documents tell of them."""
+        return self.documents.moving(self._signed_as(repository)) if self.documents else nullcontext()
+
     def move(self, release: Release, channel: str, back: str) -> str:
         """Move the parameters of all regions, home last; one where the release has no image that can be launched stays.
 
@@ -209,14 +214,21 @@ class AwsStore(ReleaseStore):
         name, first = self._signed_as(repository), self._first(repository, recover=recover)
         if not recover and self.documents.is_recent(name):
             return ()
-        base = self.documents.base(name, first, recover=recover)
-        if self.documents.is_unpublished(base) and not any(self.tagged(repository, one) for one in CHANNELS):
-            return ("nothing is published",)
-        for channel, one in base.channels.items():
+        with self.moving(repository):
+            base = self.documents.base(name, first, recover=recover)
+            if self.documents.is_unpublished(base) and not any(self.tagged(repository, one) for one in CHANNELS):
+                return ("nothing is published",)
+            self._follow(repository, base)
+            _, after = self.documents.write(name, lambda one: settled(self, repository, one), first, recover=recover)
+            if after.channels != base.without_left().channels:  # another installation moved one meanwhile
+                self._follow(repository, after)
+        return after.lines
+
+    def _follow(self, repository: str, document: ChannelDocument) -> None:
+        """Let the parameters of all channels name what the document says."""
+        for channel, one in document.channels.items():
             if self.tagged(repository, channel) != one.digest and (release := self.ledger.release(one.digest)):
                 self._lead(release, channel, one.previous)
-        _, after = self.documents.write(name, lambda one: settled(self, repository, one), first, recover=recover)
-        return after.lines
 
     def _first(self, repository: str, *, recover: bool = False) -> Callable[[], ChannelDocument]:
         return lambda: first_document(self, repository, self._signed_as(repository), recover=recover)
@@ -250,10 +262,11 @@ class AwsStore(ReleaseStore):
         if cloud.registry and self.documents:
             try:
                 digests = (release.content, release.digest)
-                self.documents.write(
-                    self._signed_as(release.repository), lambda one: one.revoking(digests, self.now, reason),
-                    self._first(release.repository),
-                )  # fmt: skip
+                with self.moving(release.repository):
+                    self.documents.write(
+                        self._signed_as(release.repository), lambda one: one.revoking(digests, self.now, reason),
+                        self._first(release.repository),
+                    )  # fmt: skip
                 end_evidence(cloud.registry, release, self.now)
             except GoldsmithError as error:  # AWS and the ledger know; what still has to be done must not wait for it
                 say(f"{shown(release)} is revoked, but its evidence does not say so yet: {error.message}\n"

@@ -4,14 +4,14 @@ It is in one annotation of the manifest that the tag `channels` names, so that o
 replaces it. A move writes the document first, which still accepts what the channel left, then the ledger, then the tag:
 a reader in between goes by the document, and whoever was killed in between does the rest when it is repeated.
 
-Writers with one state directory wait for each other. Writers elsewhere read the document back, after the time in which
+Writers with one state directory wait for each other (`moving`), until tags and ledger follow too. Writers elsewhere read the document back, after the time in which
 one that had read it before must have written too, and apply their change to what is there then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -124,26 +124,31 @@ class ChannelDocuments:
             return document
         return seen or first()
 
+    @contextmanager
+    def moving(self, repository: str) -> Iterator[None]:
+        """Let no other process with this state directory write the document, or move the tags, meanwhile."""
+        lock = self.registry.settings.state_dir / "locks" / f"channels-{digest_of(repository)[7:23]}.lock"
+        with only_one(lock, f"signing the channels of {repository}", wait_seconds=LOCK_SECONDS):
+            yield
+
     def write(
         self, repository: str, change: Change, first: First, *, recover: bool = False
     ) -> tuple[ChannelDocument, ChannelDocument]:
         """Sign the document with a change; returns it before and after. One that says so already is left for half a
-        day. Raises OutsideError where another writer keeps replacing it.
+        day. Must be called within `moving`. Raises OutsideError where another writer keeps replacing it.
         """
-        lock = self.registry.settings.state_dir / "locks" / f"channels-{digest_of(repository)[7:23]}.lock"
-        with only_one(lock, f"signing the channels of {repository}", wait_seconds=LOCK_SECONDS):
-            before = present = self.base(repository, first, recover=recover)
-            if change(before) == before and self._stands(before):
-                return before, before
-            above = before.version
-            for _ in range(WRITES):
-                after = change(present).signed(self.now, self.registry.settings.signing.channels_expire_after, above)
-                self._push(after)
-                self._remember(after)
-                if not settle(self.registry) or (document := self._signed(repository)) == after:
-                    return before, after
-                present = document if document and document.version > before.version else after
-                above = max(above, after.version, present.version)
+        before = present = self.base(repository, first, recover=recover)
+        if change(before) == before and self._stands(before):
+            return before, before
+        above = before.version
+        for _ in range(WRITES):
+            after = change(present).signed(self.now, self.registry.settings.signing.channels_expire_after, above)
+            self._push(after)
+            self._remember(after)
+            if not settle(self.registry) or (document := self._signed(repository)) == after:
+                return before, after
+            present = document if document and document.version > before.version else after
+            above = max(above, after.version, present.version)
         hint = "does another ledger sign for the same repository? run it again when that has ended"
         raise OutsideError(f"the channel document of {repository} does not stay as it was written", hint=hint)
 

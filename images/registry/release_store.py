@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -156,6 +156,10 @@ class RegistryStore(ReleaseStore):
         policies = ("", policy) if policy else ("",)
         return attested_verdict(release, proved(self.registry, release, self.now, *policies))
 
+    def moving(self, repository: str) -> AbstractContextManager[None]:
+        """Let no other process of this installation move the channels of a repository meanwhile."""
+        return self.documents.moving(repository)
+
     def move(self, release: Release, channel: str, back: str) -> str:
         """Sign the document that says so, then move the tags, the channel's last."""
         repository = release.repository
@@ -173,11 +177,14 @@ class RegistryStore(ReleaseStore):
         documents, first = self.documents, self._first(repository, recover=recover)
         if not recover and documents.is_recent(repository):
             return ()
-        base = documents.base(repository, first, recover=recover)
-        if documents.is_unpublished(base):
-            return ("nothing is published",)
-        self._lead(base, CHANNELS)
-        _, after = documents.write(repository, lambda one: settled(self, repository, one), first, recover=recover)
+        with self.moving(repository):
+            base = documents.base(repository, first, recover=recover)
+            if documents.is_unpublished(base):
+                return ("nothing is published",)
+            self._lead(base, CHANNELS)
+            _, after = documents.write(repository, lambda one: settled(self, repository, one), first, recover=recover)
+            if after.channels != base.without_left().channels:  # another installation moved one meanwhile
+                self._lead(after, CHANNELS)
         return after.lines
 
     def _first(self, repository: str, *, recover: bool = False) -> Callable[[], ChannelDocument]:
@@ -202,9 +209,10 @@ class RegistryStore(ReleaseStore):
         if release.pruned_at:
             return
         repository, digests = release.repository, (release.content, release.digest)
-        before, after = self.documents.write(
-            repository, lambda one: one.revoking(digests, self.now, reason), self._first(repository)
-        )
+        with self.moving(repository):
+            before, after = self.documents.write(
+                repository, lambda one: one.revoking(digests, self.now, reason), self._first(repository)
+            )
         if set(digests) - before.revoked.keys():
             self.note("revoke", f"{repository}@{release.digest}", reason)
         if index := self.registry.find(f"{repository}@{release.digest}"):

@@ -108,9 +108,12 @@ def point(to: ReleaseStore, release: Release, channel: str, reason: str, back: s
     `back` is where a rollback would go from there; by default to where the channel pointed until now.
     """
     repository = release.repository
-    left = to.move(release, channel, back)
-    if _digests(to, repository, channel)[-1:] != [release.digest]:
-        to.ledger.record_move(Move(repository, channel, release.digest, to.now, reason))
+    with to.moving(repository):
+        left = to.move(release, channel, back)
+        recorded = _digests(to, repository, channel)[-1:] == [release.digest]
+        if not recorded:
+            to.ledger.record_move(Move(repository, channel, release.digest, to.now, reason))
+    if not recorded:
         to.note(reason, f"{repository}:{channel}", f"{left or 'nothing'} → {release.digest}")
     return left
 

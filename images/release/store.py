@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -152,8 +153,13 @@ class ReleaseStore(Protocol):
         Raises RefusedError where it carries none.
         """
 
+    def moving(self, repository: str) -> AbstractContextManager[None]:
+        """Let no other process of this installation move the channels of a repository meanwhile."""
+
     def move(self, release: Release, channel: str, back: str) -> str:
         """Let a channel point to a release; the digest that it pointed to. Done again, it changes nothing.
+
+        Must be called within `moving`.
 
         `back` is the digest that a rollback goes to from there; empty for where the channel pointed until now.
         """

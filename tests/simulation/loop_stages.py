@@ -7,7 +7,7 @@ retention, what an urgent run tries again, and all that a night tells.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -373,6 +373,10 @@ class _Store:
 
     def note(self, *_: str) -> None:
         """The audit is not looked at here."""
+
+    def moving(self, *_: str) -> AbstractContextManager[None]:
+        """Nothing to wait for: nothing else moves a channel meanwhile."""
+        return nullcontext()
 
     def find(self, *_: str) -> None:
         """Nothing: what is fixed is found without it."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from images.trust.keys import signer
 from tests.images.release.test_channels import promoted, published
 from tests.support.publishing import DAY, NOW, Begin, at, gate, publisher, settings_in
 
-OLD, NEW = (f"sha256:{number:064x}" for number in (1, 2))
+OLD, NEW, THIRD = (f"sha256:{number:064x}" for number in (1, 2, 3))
 WHERE = "127.0.0.1:1/web"
 REGISTRY = pytest.mark.needs("docker-registry", "skopeo")
 
@@ -149,10 +150,55 @@ def test_of_two_writers_at_once_none_takes_the_others_change_away(
         return True
 
     monkeypatch.setattr(images.registry.channel_documents, "settle", settle)
-    to.documents.write(WHERE, lambda one: one.revoking([OLD], NOW, "a hole"), pytest.fail)
+    with to.moving(WHERE):
+        to.documents.write(WHERE, lambda one: one.revoking([OLD], NOW, "a hole"), pytest.fail)
     found = to.documents.read(WHERE)
     assert found
     assert (set(found.channels), set(found.revoked)) == ({"candidate", "stable"}, {OLD})
+
+
+@pytest.mark.parametrize("act", ["sign", "promote"])
+def test_another_move_waits_until_tags_and_ledger_follow(
+    to: RegistryStore, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """Document, tag and the ledger's last move then name the same release, also when a tag has no time left."""
+    memory(to).manifests[THIRD] = Manifest(THIRD, "", 1, {"schemaVersion": 2})
+    other = Thread(target=lambda: point(to, release(THIRD), "stable", "promote"))
+    lead = RegistryStore._lead
+
+    def interrupted(store: RegistryStore, *rest: Any) -> None:
+        if other.ident is None:
+            other.start()
+            other.join(1)
+        lead(store, *rest)
+
+    monkeypatch.setattr(RegistryStore, "_lead", interrupted)
+    if act == "sign":
+        to.sign(WHERE, recover=True)
+    else:
+        point(to, release(NEW), "stable", "promote")
+    other.join()
+    assert at(to, NOW + DAY / 24).pointed(WHERE, "stable")[0] == tags(to)["stable"] == THIRD
+    assert [move.digest for move in to.ledger.moves(WHERE, "stable")][-1] == THIRD
+
+
+def test_a_tag_follows_what_another_installation_signed_meanwhile(
+    to: RegistryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shares no lock with this one: the tag that a signing puts back is put right by what it signs."""
+    before, lead = to.documents.read(WHERE), RegistryStore._lead
+    assert before
+    theirs = [before.moved("stable", NEW).signed(NOW, 7 * DAY, before.version)]
+
+    def interrupted(store: RegistryStore, *rest: Any) -> None:
+        if theirs:
+            store.documents._push(theirs.pop())
+            store.registry.tag(WHERE, NEW, "stable")
+        lead(store, *rest)
+
+    monkeypatch.setattr(RegistryStore, "_lead", interrupted)
+    to.sign(WHERE, recover=True)
+    assert at(to, NOW + DAY / 24).pointed(WHERE, "stable")[0] == tags(to)["stable"] == NEW
 
 
 def test_channels_that_were_moved_before_they_were_signed_are_signed_by_the_night(to: RegistryStore) -> None:

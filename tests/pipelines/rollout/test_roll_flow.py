@@ -278,7 +278,8 @@ def revoke(context: Context, release: Release, known_to: str) -> None:
         context.ledger.revoke(release.digest, "a hole", NOW)
         return
     documents = ChannelDocuments(context.registry, context.ledger, context.now)
-    documents.write(release.repository, lambda one: one.revoking([release.digest], NOW, "a hole"), pytest.fail)
+    with documents.moving(release.repository):
+        documents.write(release.repository, lambda one: one.revoking([release.digest], NOW, "a hole"), pytest.fail)
 
 
 def test_an_unknown_member_is_taken_over_only_by_name(place: Place, context: Context) -> None:
