@@ -146,7 +146,10 @@ class AwsStore(ReleaseStore):
         digest = shown_at_home.digest if shown_at_home else ref
         name, _, wanted = ref.partition(":")
         if wanted in CHANNELS:
-            digest = next(iter(self.pointed(self.repository(name), wanted)), digest)
+            digest = next(iter(self.pointed(self.repository(name), wanted)), "")
+            if not digest:
+                hint = f"./goldsmith image.publish {name} publishes to the candidate channel"
+                raise ContentError(f"nothing is published as {ref} in {self.cloud.home}", hint=hint)
         if release := self.ledger.release(digest):
             return release
         hint = "./goldsmith image.rebuild fills it from AWS"

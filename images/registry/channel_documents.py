@@ -4,8 +4,9 @@ It is in one annotation of the manifest that the tag `channels` names, so that o
 replaces it. A move writes the document first, which still accepts what the channel left, then the ledger, then the tag:
 a reader in between goes by the document, and whoever was killed in between does the rest when it is repeated.
 
-Writers with one state directory wait for each other (`moving`), until tags and ledger follow too. Writers elsewhere read the document back, after the time in which
-one that had read it before must have written too, and apply their change to what is there then.
+Writers with one state directory wait for each other (`moving`), until tags and ledger follow too. Writers elsewhere
+read the document back, after the time in which one that had read it before must have written too, and apply their
+change to what is there then.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hardening.foundation.hashing import digest_of
 from hardening.foundation.locks import only_one
 from images.build.workspace import workspace
 from images.ledger import Ledger, SeenChannels
+from images.registry.answers import NotFoundError
 from images.registry.client import Manifest, RegistryClient
 from images.registry.references import split
 from images.registry.referrers import EMPTY, LOCK_SECONDS, WRITES, settle
@@ -87,10 +89,23 @@ class ChannelDocuments:
         return tagged
 
     def known(self, reference: str) -> Manifest | None:
-        """The manifest of a channel that this ledger knows; None for all other references."""
+        """The manifest of a channel that this ledger knows; None for all other references.
+
+        Raises as `required` does.
+        """
         repository, channel = split(reference)
         ours = channel in CHANNELS and (self._seen(repository) or self.ledger.last_move(repository, channel))
-        return self.manifest(repository, channel) if ours else None
+        return self.required(repository, channel) if ours else None
+
+    def required(self, repository: str, channel: str) -> Manifest:
+        """The manifest that a channel points to. Raises NotFoundError where it points to nothing that is there: its tag
+        is no answer then. Raises UnreadChannelsError.
+        """
+        if manifest := self.manifest(repository, channel):
+            return manifest
+        name = repository.rpartition("/")[2]
+        hint = f"./goldsmith image.publish {name} publishes one; ./goldsmith image.show {name} shows what there is"
+        raise NotFoundError(f"nothing is published as {repository}:{channel}", hint=hint)
 
     def revocation(self) -> Ask:
         """The revocations in the documents of our repositories; each is read once."""
@@ -179,7 +194,9 @@ class ChannelDocuments:
         settings = self.registry.settings
         trusted = [trust_of(settings, policy) for policy in self.policies]
         own = () if all(trust.keys for trust in trusted) else own_keys(settings)
-        return verified(manifest.annotations.get(self._annotation, "").encode(), repository, trusted, own, self.now)
+        seen, bundle = self._seen(repository), manifest.annotations.get(self._annotation, "").encode()
+        version = seen.version if seen else 0
+        return verified(bundle, repository, trusted, own, self.now, seen_version=version)
 
     def _require_current(self, document: ChannelDocument, seen: ChannelDocument | None) -> None:
         """The embedded registry has no other writers: what this ledger has seen last there is the newest."""
@@ -197,7 +214,10 @@ class ChannelDocuments:
         registry, settings = self.registry, self.registry.settings
         where = f"{document.repository}:{TAG}"
         bundle = bundled(document.payload, signer(settings, self.now.date()))
-        verified(bundle, document.repository, [trust_of(settings)], own_keys(settings), self.now)
+        verified(
+            bundle, document.repository, [trust_of(settings)], own_keys(settings), self.now,
+            seen_version=document.version,
+        )  # fmt: skip
         before = registry.find(where)
         with workspace(settings) as room:
             store = Store(room)

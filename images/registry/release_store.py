@@ -139,7 +139,7 @@ class RegistryStore(ReleaseStore):
         reference = self._located(ref) if ref.startswith("sha256:") else reference_of(self.registry, ref, self.names)
         repository, wanted = split(reference)
         if wanted in CHANNELS and repository.startswith(self.place):
-            manifest = self.documents.manifest(repository, wanted) or self.registry.get(reference)
+            manifest = self.documents.required(repository, wanted)
         else:
             manifest = self.registry.get(reference)
         if is_of_machine(manifest):

@@ -25,6 +25,9 @@ CHANNELS_PREDICATE = f"{NAMESPACE}/channels/v1"
 MOVES_WITHIN = timedelta(minutes=15)
 """A tag follows its document within seconds; a night dates what it signs by its own beginning, and reads it so."""
 REASON_CHARACTERS, LARGEST_VERSION = 500, 1 << 62
+LASTS_AT_MOST = timedelta(days=90)
+VERSION_AHEAD = timedelta(days=7)
+"""Versions count seconds since 1970, and one more where the clock went back: higher ones would hide all later ones."""
 
 
 class UnreadChannelsError(RefusedError):
@@ -82,7 +85,7 @@ class ChannelDocument(Predicate):
         Versions follow the clock, so that a ledger that was lost with the document still signs a higher one.
         """
         version = max(above + 1, int(now.timestamp()))
-        return self.model_copy(update={"version": version, "issued": now, "expires": now + lasts})
+        return self.model_copy(update={"version": version, "issued": now, "expires": now + min(lasts, LASTS_AT_MOST)})
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -105,24 +108,40 @@ class ChannelDocument(Predicate):
 
 
 def verified(
-    bundle: bytes, repository: str, trusted: Sequence[Trust], own: Sequence[TrustedKey], now: datetime
+    bundle: bytes,
+    repository: str,
+    trusted: Sequence[Trust],
+    own: Sequence[TrustedKey],
+    now: datetime,
+    *,
+    seen_version: int = 0,
 ) -> ChannelDocument:
-    """The document in a bundle. Raises UnreadChannelsError where it is not signed, or about another repository.
+    """The document in a bundle. Raises UnreadChannelsError where it is not signed, or about another repository, or
+    claims more time or a higher version than any that this program signs.
 
     `trusted` are the rules of each policy that has to accept the key; `own` counts where a rule names none. The expiry
-    is not checked. A key counts by the day on which the document was signed, as with releases.
+    is not checked. A key counts on the day that the document states, as with releases; a key that a rule names also
+    today, because a retired one can state any day. The private half of a retired key of our own is gone.
     """
     what = f"the channel document of {repository}"
+    if not trusted:
+        raise unread(repository, "no policy says whose key counts")
     try:
         opened = read_bundle(bundle, what)
         document = read_predicate(ChannelDocument, opened.said["predicate"], what)
         for trust in trusted:
             wanted = Trust(keys=trust.keys, predicates=(CHANNELS_PREDICATE,))
-            verify(what, opened.digests, [bundle], wanted, own, signed_at=document.issued, now=now)
+            for day in (document.issued, now) if trust.keys else (document.issued,):
+                verify(what, opened.digests, [bundle], wanted, own, signed_at=day, now=now)
     except (UntrustedError, MalformedError) as error:
         raise unread(repository, error.message) from None
     if document.repository != repository:
         raise unread(repository, f"{what} is that of {document.repository[:200]}; who can write there?")
+    if document.expires - document.issued > LASTS_AT_MOST:
+        raise unread(repository, f"{what} claims to count for more than {LASTS_AT_MOST.days} days")
+    ahead = document.version - max(document.issued.timestamp(), seen_version)
+    if ahead > VERSION_AHEAD.total_seconds():
+        raise unread(repository, f"{what} has the version {document.version}, which is far above its day's")
     return document
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import images.registry.channel_documents
 from hardening.foundation.errors import RefusedError
+from hardening.trust import Trust
 from images.artifact import Release
 from images.ledger import Ledger
 from images.registry.answers import NotFoundError
@@ -21,9 +22,10 @@ from images.registry.release_store import RegistryStore
 from images.release.channels import point, promote, rebuild, revoke, rollback, sign_all
 from images.store.oci import Store
 from images.trust.channel_document import UnreadChannelsError
-from images.trust.keys import signer
+from images.trust.keys import own_keys, signer
 from tests.images.release.test_channels import promoted, published
 from tests.support.publishing import DAY, NOW, Begin, at, gate, publisher, settings_in
+from tests.support.signing import KeyInMemory
 
 OLD, NEW, THIRD = (f"sha256:{number:064x}" for number in (1, 2, 3))
 WHERE = "127.0.0.1:1/web"
@@ -199,6 +201,63 @@ def test_a_tag_follows_what_another_installation_signed_meanwhile(
     monkeypatch.setattr(RegistryStore, "_lead", interrupted)
     to.sign(WHERE, recover=True)
     assert at(to, NOW + DAY / 24).pointed(WHERE, "stable")[0] == tags(to)["stable"] == NEW
+
+
+def test_a_channel_whose_release_is_gone_is_not_read_from_its_tag(to: RegistryStore) -> None:
+    """The tag may still name what the channel left; a ledger that has seen nothing may be shown anything."""
+    registry = memory(to)
+    point(to, release(NEW), "stable", "promote")
+    registry.tags_by_name[f"{WHERE}:stable"] = OLD
+    present = registry.manifests.pop(NEW)
+    for act in (lambda: to.meant("web:stable"), lambda: to.documents.known(f"{WHERE}:stable")):
+        with pytest.raises(NotFoundError, match="nothing is published as"):
+            act()
+    registry.manifests[NEW] = present
+    assert to.documents.known(f"{WHERE}:stable") == present
+    assert to.documents.known("127.0.0.1:1/other:stable") is None
+    registry.tags_by_name.clear()
+    with pytest.raises(NotFoundError, match="nothing is published as"):
+        replace(to, ledger=Legacy(to.ledger), registry=Late(registry)).meant("web:stable")  # type: ignore[arg-type]
+
+
+class Late(InMemory):
+    """A registry that says that nothing is there, and then answers with something that nobody signed."""
+
+    def __init__(self, registry: InMemory) -> None:
+        super().__init__(registry.settings)
+        self.manifests = registry.manifests
+
+    def get(self, reference: str) -> Manifest:
+        return self.manifests[NEW]
+
+
+@pytest.mark.parametrize("trusts", [("a", "b"), ("a",), ("b",)])
+def test_floor_and_fleet_policy_must_both_accept_the_key(
+    to: RegistryStore, monkeypatch: pytest.MonkeyPatch, trusts: tuple[str, ...]
+) -> None:
+    """`a` is the policy that trusts our key."""
+    keys = {"a": own_keys(to.settings), "b": (KeyInMemory().trusted(),)}
+    monkeypatch.setattr(
+        images.registry.channel_documents, "trust_of", lambda _, policy="": Trust(keys=keys[policy or "a"])
+    )
+    documents = replace(to.documents, policies=trusts)
+    if trusts == ("a",):
+        assert documents.read(WHERE)
+        return
+    with pytest.raises(UnreadChannelsError, match="unknown-key"):
+        documents.read(WHERE)
+
+
+def test_nothing_is_pushed_that_a_key_which_does_not_count_signed(
+    to: RegistryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The document that is there stays."""
+    present = memory(to).tags_by_name[f"{WHERE}:channels"]
+    foreign = Trust(keys=(KeyInMemory().trusted(),))
+    monkeypatch.setattr(images.registry.channel_documents, "trust_of", lambda *_: foreign)
+    with to.moving(WHERE), pytest.raises(UnreadChannelsError, match="unknown-key"):
+        to.documents.write(WHERE, lambda one: one.revoking([OLD], NOW, "a hole"), pytest.fail)
+    assert memory(to).tags_by_name[f"{WHERE}:channels"] == present
 
 
 def test_channels_that_were_moved_before_they_were_signed_are_signed_by_the_night(to: RegistryStore) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -71,6 +71,39 @@ def test_every_policy_must_accept_the_key() -> None:
     """The floor as well as a fleet's own."""
     with pytest.raises(UnreadChannelsError, match="unknown-key"):
         verified(bundled(DOCUMENT.payload, KEY), WHERE, (*TRUST, Trust(keys=(KeyInMemory().trusted(),))), (), NOW)
+
+
+def test_a_key_that_a_policy_names_counts_today_and_not_by_the_day_that_a_document_states() -> None:
+    """A retired one can state any day; one of our own, of yesterday, has no private half any more."""
+    retired = KEY.trusted(since=date(2020, 1, 1), until=NOW.date())
+    bundle = bundled(DOCUMENT.payload, KEY)
+    assert verified(bundle, WHERE, (Trust(keys=(retired,)),), (), NOW) == DOCUMENT
+    assert verified(bundle, WHERE, (Trust(),), (retired,), NOW + DAY) == DOCUMENT
+    with pytest.raises(UnreadChannelsError, match="which counts from"):
+        verified(bundle, WHERE, (Trust(keys=(retired,)),), (), NOW + DAY)
+
+
+def test_without_any_policy_no_key_counts() -> None:
+    """Else no signature would be checked."""
+    with pytest.raises(UnreadChannelsError, match="no policy says whose key counts"):
+        verified(bundled(DOCUMENT.payload, KeyInMemory()), WHERE, (), (), NOW)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"expires": NOW + 91 * DAY}, "claims to count for more than 90 days"),
+        ({"version": int((NOW + 8 * DAY).timestamp())}, "far above its day's"),
+        ({"version": 1 << 61}, "far above its day's"),
+    ],
+)
+def test_no_document_counts_for_ever_or_hides_all_later_ones(more: Any, why: str) -> None:
+    """A version may be high where the last one was, as after a clock that was ahead."""
+    bundle = bundled(changed(**more).payload, KEY)
+    with pytest.raises(UnreadChannelsError, match=why):
+        verified(bundle, WHERE, TRUST, (), NOW)
+    if version := more.get("version"):
+        assert verified(bundle, WHERE, TRUST, (), NOW, seen_version=version - 1).version == version
 
 
 def test_a_lower_version_a_second_one_an_expired_one_and_one_to_come_are_unread() -> None:
