@@ -349,7 +349,8 @@ def benchmark_content(settings: Settings, suite: str) -> Feed:
         file = ROOT / place / STREAMS[suite]
         if not file.is_file():
             raise OutsideError(f"feeds.openscap: {file.parent} has no {file.name}")
-        return Feed(file.parent, _modified(file), f"directory {file.parent}", f"sha256:{file_digest(file)}")
+        date = facts.in_file(file.with_name("metadata.json"), "date")
+        return Feed(file.parent, date, f"directory {file.parent}", f"sha256:{file_digest(file)}")
     kept = settings.state_dir / "feeds" / "openscap" / SSG_VERSION
     kept.mkdir(parents=True, exist_ok=True)
     file = kept / STREAMS[suite]

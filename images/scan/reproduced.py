@@ -30,9 +30,7 @@ from hardening.foundation.limits import (
 from hardening.foundation.settings import ROOT, Settings
 from images.feeds import download
 from images.feeds.facts import Facts
-from images.feeds.indexed import modified
 from images.scan.base import Feed
-from images.store.files import file_digest
 
 NAME = "reproduced"
 LIST = "the list of rebuilt packages"
@@ -97,20 +95,18 @@ def report_of(wanted: Collection[Key], found: dict[Key, str], feed: Feed) -> Sca
 def _data(settings: Settings, now: datetime) -> tuple[Feed, list[Path]]:
     """The lists for the settings' platform and for `all`, and how old the older one is."""
     place, lists = settings.feeds.reproduced.rstrip("/"), (settings.platform.partition("/")[2].split("/")[0], "all")
-    if not place.startswith(("http://", "https://")):
-        files = [ROOT / place / f"{name}.json" for name in lists]
-        if lost := next((file for file in files if not file.is_file()), None):
-            raise OutsideError(f"feeds.reproduced: there is no {lost}")
-        oldest = min(map(modified, files))
-        named = digest_of([file_digest(file) for file in files])
-        return Feed(ROOT / place, oldest, f"directory {ROOT / place}", named), files
+    local = not place.startswith(("http://", "https://"))
+    sources = [str(ROOT / place / f"{name}.json") if local else f"{place}/{name}/api/v0/pkgs/list" for name in lists]
+    if local and (lost := next((one for one in sources if not Path(one).is_file()), "")):
+        raise OutsideError(f"feeds.reproduced: there is no {lost}")
     files = [settings.state_dir / "feeds" / NAME / f"{name}.json" for name in lists]
-    ask = partial(download.fetch, settings=settings, now=now, after=ASK_AFTER, look=_facts, live=True)
-    had = [ask(f"{place}/{name}/api/v0/pkgs/list", file) for name, file in zip(lists, files, strict=True)]
+    ask = partial(download.fetch, settings=settings, now=now, after=ASK_AFTER, look=_facts, live=not local)
+    had = [ask(source, file) for source, file in zip(sources, files, strict=True)]
     dates = [feed.date for feed in had if feed.date]
     note = next((feed.note for feed in had if feed.note), "")
     dated = min(dates) if len(dates) == len(had) else None
-    return Feed(files[0].parent, dated, place, digest_of([feed.sha256 for feed in had]), note), files
+    source = f"directory {ROOT / place}" if local else place
+    return Feed(files[0].parent, dated, source, digest_of([feed.sha256 for feed in had]), note), files
 
 
 def _facts(file: Path) -> Facts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def test_the_pinned_package_is_fetched_once_and_again_when_it_is_damaged(tmp_pat
 
 
 def test_a_directory_of_the_settings_is_taken_as_it_is(tmp_path: Path) -> None:
-    """With its digest, so that other content is another scan; without the release's file there is none."""
+    """With its digest, so that other content is another scan; the time of a file is no date of it."""
     ours = Settings(state=tmp_path / "state", feeds=Feeds(openscap=str(tmp_path)))
     with pytest.raises(OutsideError, match=r"has no ssg-debian13-ds\.xml"):
         feeds.benchmark_content(ours, "trixie")
@@ -65,7 +66,9 @@ def test_a_directory_of_the_settings_is_taken_as_it_is(tmp_path: Path) -> None:
     file.write_text("one")
     one = feeds.benchmark_content(ours, "trixie")
     file.write_text("two")
-    assert (one.source, one.directory) == (f"directory {tmp_path}", tmp_path)
+    assert (one.source, one.directory, one.date) == (f"directory {tmp_path}", tmp_path, None)
+    (tmp_path / "metadata.json").write_text(json.dumps({"date": NOW.isoformat()}))
+    assert feeds.benchmark_content(ours, "trixie").date == NOW
     assert feeds.benchmark_content(ours, "trixie").sha256 != one.sha256
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ def lists(folder: Path, amd64: Any, every: Any = ()) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in (("amd64", amd64), ("all", [*every, entry("x", "1", "GOOD", "all")])):
         (folder / f"{name}.json").write_text(json.dumps(value))
-        os.utime(folder / f"{name}.json", (NOW.timestamp(), NOW.timestamp()))
+    (folder / "metadata.json").write_text(json.dumps({"date": NOW.isoformat()}))
     return folder
 
 
@@ -95,6 +94,22 @@ def test_data_that_cannot_be_had_is_a_report_and_not_silence(tmp_path: Path) -> 
     [report] = reproduced.reports(settings(tmp_path, tmp_path / "none"), SBOM, NOW)
     assert (report.outcome, report.reproduced) == (Outcome.NOT_EVALUATED, None)
     assert "feeds.reproduced: there is no" in report.reason
+
+
+def test_a_directory_keeps_the_rules_of_an_address(tmp_path: Path) -> None:
+    """The time of a file is no date of it; what shrank or is cut short does not replace the last good copy."""
+    folder = lists(tmp_path / "lists", LISTED)
+    own = settings(tmp_path, folder)
+    [report] = reproduced.reports(own, SBOM, NOW)
+    assert (report.reproduced, report.data_date) == (1, NOW)
+    for listed in ([entry("libc6", "2.41-12+deb13u5", "BAD")], json.dumps(LISTED)[:-9]):
+        (folder / "amd64.json").write_text(listed if isinstance(listed, str) else json.dumps(listed))
+        [later] = reproduced.reports(own, SBOM, NOW)
+        assert (later.reproduced, "last good copy" in later.reason) == (1, True)
+    lists(folder, LISTED)
+    (folder / "metadata.json").unlink()
+    [undated] = reproduced.reports(settings(tmp_path / "another", folder), SBOM, NOW)
+    assert undated.data_date is None
 
 
 def test_an_address_is_asked_for_both_lists_and_its_copy_serves_on(server: Server, tmp_path: Path) -> None:  # noqa: F811
