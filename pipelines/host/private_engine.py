@@ -1,7 +1,8 @@
 """The private Docker Engine: used if the host has none, or one without the containerd image store that builds need.
 
 It shares nothing with the host's own engine: own data, socket, bridge and address pool, and it leaves the host's
-firewall alone but for rules about its own addresses. It runs in a mount namespace of its own.
+firewall alone but for rules about its own addresses. It runs in a mount namespace of its own. Containers outlive a
+dockerd that died, and the next one takes them over in the namespace that holds their mounts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+import signal
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
@@ -20,10 +24,11 @@ from hardening.foundation.errors import LateError, OutsideError
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import ENGINE, NETWORK, run, which
 from hardening.foundation.settings import Settings
-from pipelines.host.daemon import Daemon
+from pipelines.host.daemon import POLL_SECONDS, Daemon
 
 START_SECONDS = 90
 ANSWER_SECONDS = 30
+STOP_SECONDS = 10  # for a container's own end, before it is killed
 POOL_PREFIX = 20
 BRIDGE = "gold"
 TAKING = Path("/run/goldsmith-addresses.lock")  # of this host: engines of other state directories choose as well
@@ -71,8 +76,13 @@ class PrivateEngine:
             return False
 
     def stop(self) -> None:
-        """Stop the engine and take away its bridge, rules and socket. Its images stay."""
+        """End the containers, stop the engine, and take away its bridge, rules and socket. Its images stay."""
+        if self.daemon.pid() and self.answers():
+            asked = ["docker", "--host", self.host]
+            if running := run([*asked, "ps", "--quiet"], ok=range(256)).stdout.split():
+                run([*asked, "stop", "--time", str(STOP_SECONDS), *running], ok=range(256))
         self.daemon.stop()
+        self._kill_containers()
         shutil.rmtree(self.runtime, ignore_errors=True)
         links = _links()
         for pool in self._pools(links):
@@ -96,7 +106,7 @@ class PrivateEngine:
         if which("dockerd") is None:
             raise OutsideError("dockerd is not installed", hint="./goldsmith setup installs it")
         say(f"starting a private Docker Engine: data in {self.folder}, socket in {self.runtime}")
-        if self._crashed():  # its shims still hold containers: what they need stays, and dockerd ends or restarts them
+        if self._crashed():  # its shims still hold containers: what they need stays, and dockerd takes them over
             (pool,) = self._kept_pool()
             self.pid_file.unlink(missing_ok=True)
         else:
@@ -116,12 +126,35 @@ class PrivateEngine:
         return here and self.daemon.pid() is None and any(link["ifname"] == self.bridge for link in _links())
 
     def _argv(self, config: Path) -> list[str]:
+        """The command of dockerd, in the mount namespace of containers that a dead one left, else in a new one."""
+        shim = next(self._shims(), None)
+        new = ["unshare", "--mount", "--propagation", "slave"]
+        begins = ["nsenter", f"--mount=/proc/{shim}/ns/mnt"] if shim else new
         return [
-            *("unshare", "--mount", "--propagation", "slave", str(Path(__file__).with_name("private-engine.sh"))),
+            *(*begins, str(Path(__file__).with_name("private-engine.sh"))),
             *("--config-file", str(config), "--host", self.host, "--pidfile", str(self.pid_file)),
             *("--data-root", str(self.data), "--exec-root", str(self.runtime / "exec")),
             *("--bridge", self.bridge),
         ]
+
+    def _shims(self) -> Iterator[int]:
+        """The processes that hold the engine's containers, and outlive dockerd and containerd."""
+        address = f"\0{self.runtime}/exec/"
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                command = (folder / "cmdline").read_text(errors="replace")
+                if Path(command.partition("\0")[0]).name.startswith("containerd-shim") and address in command:
+                    yield int(folder.name)
+
+    def _kill_containers(self) -> None:
+        """Kill what dockerd left, each container before its shim: nobody else would end it."""
+        for shim in self._shims():
+            for pid in reversed(_descendants(shim)):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + STOP_SECONDS
+        while any(self._shims()) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
 
     def _connect(self, pool: IPv4Network) -> None:
         """Give the engine its bridge, with the pool's first network, and let the pool's addresses be forwarded."""
@@ -171,6 +204,7 @@ def daemon_config(pool: IPv4Network, filesystem: str) -> dict[str, object]:
     second_half = list(pool.subnets(prefixlen_diff=1))[1]
     config: dict[str, object] = {
         "features": {"containerd-snapshotter": True},
+        "live-restore": True,
         "iptables": False,
         "ip6tables": False,
         "group": "root",  # a host's docker group may use the host's engine, not this one
@@ -198,6 +232,15 @@ def networks(links: list[dict[str, Any]], name: str = "") -> list[IPv4Network]:
     """The networks in the output of `ip -j address`: of all links, or of one."""
     infos = [info for link in links if link["ifname"] == (name or link["ifname"]) for info in link.get("addr_info", [])]
     return [IPv4Network(f"{info['local']}/{info['prefixlen']}", strict=False) for info in infos]
+
+
+def _descendants(pid: int) -> list[int]:
+    """The process, then all that it started."""
+    children = list[str]()
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(OSError):
+            children += (task / "children").read_text().split()
+    return [pid, *(started for child in children for started in _descendants(int(child)))]
 
 
 def _of_engine(link: dict[str, Any]) -> bool:

@@ -9,8 +9,9 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -437,25 +438,76 @@ def test_a_private_engine_starts_beside_others_and_goes_without_a_trace(
     assert str(settings.state_dir) not in Path("/proc/mounts").read_text()
 
 
-@pytest.mark.slow
-@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables", "busybox")
-def test_a_private_engine_that_crashed_brings_its_containers_back(settings: Settings) -> None:
-    """Its shims outlive a killed dockerd. The next start finds them: what must run runs, and all can be started."""
+@contextmanager
+def engine_with_web(settings: Settings) -> Iterator[tuple[PrivateEngine, Any, Callable[[], int]]]:
+    """A private engine, its client, and the process of the container `web`, which answers at port 8080."""
     engine = PrivateEngine(settings)
     api: Any = docker.APIClient(base_url=engine.ensure(), version="auto")
     busybox_image(api, "crash-test:one", "one")
-    always = api.create_host_config(restart_policy={"Name": "always"})
-    for name, host_config in (("always", always), ("once", None)):
-        api.create_container("crash-test:one", name=name, host_config=host_config)
-        api.start(name)
+    published = api.create_host_config(port_bindings={8080: ("127.0.0.1", None)})
+    api.create_container("crash-test:one", name="web", ports=[8080], host_config=published)
+    api.start("web")
+    yield engine, api, lambda: api.inspect_container("web")["State"]["Pid"]
+    api.close()
+
+
+def kill_engine(engine: PrivateEngine) -> None:
+    """As the kernel does for lack of memory."""
     os.kill(engine.daemon.pid() or 0, signal.SIGKILL)
     until(lambda: engine.daemon.pid() is None, "the end of dockerd")
-    assert engine.ensure() == engine.host
-    until(lambda: api.inspect_container("always")["State"]["Running"], "the container that always runs")
-    api.start("once")
-    said = run(["docker", "--host", engine.host, "exec", "always", "wget", "-qO-", "http://127.0.0.1:8080/"]).stdout
-    assert said.strip() == "one"
-    api.close()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables", "busybox")
+def test_containers_outlive_a_killed_private_engine_and_the_next_one_takes_them_over(settings: Settings) -> None:
+    """Their process, network, port and mounts stay; they are entered, stopped, started and removed as before."""
+    with engine_with_web(settings) as (engine, api, process):
+        before = process()
+        answers = ["docker", "--host", engine.host, "exec", "web", "wget", "-qO-", "http://127.0.0.1:8080/"]
+        for _ in range(2):
+            kill_engine(engine)
+            assert Path(f"/proc/{before}/exe").exists()
+            assert engine.ensure() == engine.host
+            assert process() == before
+            assert run(answers).stdout.strip() == "one"
+            (port,) = api.port("web", 8080)
+            assert requests.get(f"http://127.0.0.1:{port['HostPort']}/", timeout=60).text.strip() == "one"
+        api.stop("web")
+        assert not Path(f"/proc/{before}/exe").exists()
+        api.start("web")
+        until(lambda: run(answers, ok=range(256)).stdout.strip() == "one", "the answer of the started container")
+        api.stop("web")
+        api.remove_container("web")
+        assert api.containers(all=True) == []
+        api.create_container("crash-test:one", name="web")
+        api.start("web")
+        assert process()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables", "busybox")
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_private_engine_that_is_stopped_leaves_no_container(settings: Settings, killed: bool) -> None:
+    """Neither its process nor its shim or mount, also where dockerd died before and nobody is left to ask."""
+    with engine_with_web(settings) as (engine, _, process):
+        web = process()
+        assert [*engine._shims()]
+        if killed:
+            kill_engine(engine)
+        engine.stop()
+        assert not Path(f"/proc/{web}/exe").exists()
+        assert [*engine._shims()] == []
+        of_ours = [path for path in Path("/proc").glob("[0-9]*/mounts") if names(path, str(engine.runtime))]
+        assert of_ours == []
+        assert engine.ensure() == engine.host, "its images stay"
+
+
+def names(file: Path, text: str) -> bool:
+    """Whether a process's file in /proc holds a text; that of one which has ended does not."""
+    try:
+        return text in file.read_text()
+    except OSError:
+        return False
 
 
 @pytest.mark.slow
