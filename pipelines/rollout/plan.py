@@ -75,7 +75,7 @@ def plan(
         for one in violating
     }
     left |= {member: "; ".join(change.breaks) for member, change in changes.items() if change.breaks}
-    left |= {one.member.id: why for one in violating if not left[one.member.id] and (why := _last(judged, left, one))}
+    left |= _last(judged, left)
     rolled = [one for one in violating if not left[one.member.id]]
     refuse_surge(fleet, violating, left)
     needed = calls(fleet, (one.member.id for one in rolled))
@@ -103,16 +103,18 @@ def plan(
     )
 
 
-def _last(judged: Sequence[Judged], left: Mapping[str, str], one: Judged) -> str:
-    """Why the last member that serves is left alone where others do not run and are not replaced; empty for any other.
+def _last(judged: Sequence[Judged], left: Mapping[str, str]) -> dict[str, str]:
+    """Why the last member that serves is left alone where others do not run and are not replaced, by its id, if so.
 
     In its place there would be no other if its replacement fails, although the fleet has several.
     """
-    serving = [other.member.id for other in judged if other.member.healthy or not left.get(other.member.id, "it stays")]
-    down = [other.member.name for other in judged if other.member.stopped and other.member.id not in serving]
-    if not down or serving != [one.member.id]:
-        return ""
-    return f"it is the last that serves of {many(len(judged), 'member')}: start or remove {', '.join(down[:3])} first"
+    stay = {one.member.id for one in judged if left.get(one.member.id, "it stays")}
+    serving = {one.member.id for one in judged if one.member.healthy} | {one.member.id for one in judged} - stay
+    down = [one.member.name for one in judged if one.member.stopped and one.member.id not in serving]
+    if not down or len(serving) != 1 or serving & stay:
+        return {}
+    mend = f"start or remove {', '.join(down[:3])} first"
+    return {serving.pop(): f"it is the last that serves of {many(len(judged), 'member')}: {mend}"}
 
 
 def neglected(judged: Sequence[Judged], left: Mapping[str, str], now: datetime) -> tuple[Skip, ...]:
