@@ -146,21 +146,20 @@ def docker_host(settings: Settings, for_builds: bool) -> str:
 def existing_engine(settings: Settings, for_builds: bool) -> Engine | None:
     """The engine that `docker_host` would choose, as far as one runs. Starts nothing.
 
-    Raises OutsideError where a configured engine does not answer or cannot build.
+    Raises OutsideError where a configured engine does not answer or cannot build. The private one, configured by its
+    own address, is none of these: where it does not run, `docker_host` starts it.
     """
-    if for_builds and settings.docker.build_host:
-        builder = _answering(settings.docker.build_host)
-        if not builder.containerd_store:
-            where = without_password(builder.host)
+    private, build_host = PrivateEngine(settings), settings.docker.build_host if for_builds else ""
+    configured = build_host or settings.docker.host or os.environ.get("DOCKER_HOST", "")
+    if configured != private.host:
+        engine = _answering(configured) if configured else probe(DEFAULT_HOST)
+        if engine and engine.suits(for_builds):
+            return engine
+        if engine and build_host:
+            where = without_password(engine.host)
             lacks = f"the Docker Engine at {where} (docker.build_host) lacks the containerd image store"
             hint = 'set "features": {"containerd-snapshotter": true} in its daemon.json, or leave build_host empty'
             raise OutsideError(lacks, hint=hint)
-        return builder
-    configured = configured_host(settings)
-    found = _answering(configured) if configured else probe(DEFAULT_HOST)
-    if found and found.suits(for_builds):
-        return found
-    private = PrivateEngine(settings)
     # One whose data was removed under it still answers, and can do nothing: it is started again.
     return probe(private.host) if private.data.exists() else None
 

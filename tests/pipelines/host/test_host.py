@@ -502,6 +502,26 @@ def test_a_private_engine_that_is_stopped_leaves_no_container(settings: Settings
         assert engine.ensure() == engine.host, "its images stay"
 
 
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables")
+def test_a_dead_private_engine_that_is_configured_by_its_own_address_is_started_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By DOCKER_HOST, as `engine.show` prints it, by docker.host and by docker.build_host; a look starts nothing."""
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    engine = PrivateEngine(settings)
+    engine.ensure()
+    for given in (Docker(build_host=engine.host), Docker(host=engine.host), Docker()):
+        if given == Docker():
+            monkeypatch.setenv("DOCKER_HOST", engine.host)
+        named = settings.model_copy(update={"docker": given})
+        kill_engine(engine)
+        assert provision.existing_engine(named, for_builds=True) is None
+        assert engine.daemon.pid() is None
+        assert provision.docker_host(named, for_builds=True) == engine.host
+        assert provision.existing_engine(named, for_builds=True)
+
+
 def names(file: Path, text: str) -> bool:
     """Whether a process's file in /proc holds a text; that of one which has ended does not."""
     try:
