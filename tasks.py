@@ -13,7 +13,7 @@ import select
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial, wraps
+from functools import wraps
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
@@ -190,13 +190,16 @@ def command(body: Callable[..., Any]) -> Any:
         sys.dont_write_bytecode = False  # which Invoke turns on: each command would compile all of us again
         from hardening.foundation.errors import GoldsmithError
         from hardening.foundation.text import visible
-        from pipelines.cli.task_calls import call_task
+        from pipelines.cli.task_calls import calls_of, failing
 
+        codes = [0]
         try:
-            code = call_task(partial(body, *args), kwargs, subject, together, printed)
+            for name, given in calls_of(kwargs, subject, together, printed):
+                with failing(name, codes):
+                    codes.append(body(*args, **given) or 0)
         except GoldsmithError as error:
             raise Exit(visible(str(error)), error.exit_code) from None
-        if code:
+        if code := max(codes):
             raise Exit(code=code)
 
     _, *arguments = signature(body).parameters.values()
