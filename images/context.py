@@ -39,7 +39,8 @@ class Context:
 
     `build_host` and `registry_address` find (or start) engine and registry, only when they are needed. `policy` judges
     by another policy than the definitions name; `actor` is whom the audit names. A `lenient` flow goes on without the
-    definitions that are `unsound`. `changed` are policies that stand in the place of those of their names.
+    definitions that are `unsound`. `changed` are policies that stand in the place of those of their names. `clock`
+    dates the lines of the audit; without it, they carry what the flow gives.
     """
 
     settings: Settings
@@ -50,6 +51,7 @@ class Context:
     actor: str = "unknown"
     lenient: bool = False
     changed: Mapping[str, Policy] = field(default_factory=dict)
+    clock: Callable[[], datetime] | None = None
 
     @cached_property
     def definitions(self) -> dict[str, LoadedDefinition]:
@@ -144,7 +146,9 @@ class Context:
         """The ledger."""
         from images.ledger import Ledger
 
-        return Ledger.open(self.settings.database_url)
+        ledger = Ledger.open(self.settings.database_url)
+        ledger.clock = self.clock
+        return ledger
 
     @cached_property
     def tag_looks(self) -> dict[str, TagLook]:

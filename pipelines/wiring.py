@@ -55,7 +55,8 @@ def image_context(settings: Settings | None = None, policy: str = "", *, looks: 
         from hardening.catalog import load_policy
 
         load_policy(known.roots, policy)  # before anything is built or scanned for it
-    return Context(known, clock(), partial(_engine, known, for_builds=True), partial(_registry, known), policy, actor())
+    build_host, registry = partial(_engine, known, for_builds=True), partial(_registry, known)
+    return Context(known, clock(), build_host, registry, policy, actor(), clock=clock)
 
 
 def _engine(settings: Settings, *, for_builds: bool) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from datetime import datetime
 from functools import cache
 from itertools import starmap
 from pathlib import Path
@@ -47,7 +48,12 @@ IDLE = "-c idle_in_transaction_session_timeout=30s"
 
 
 class Database:
-    """A database with the ledger's tables in it. A transaction writes before it reads, and none waits forever."""
+    """A database with the ledger's tables in it. A transaction writes before it reads, and none waits forever.
+
+    `clock` dates the lines of the audit, which a flow that began long ago writes too.
+    """
+
+    clock: Callable[[], datetime] | None = None
 
     def __init__(self, engine: Engine) -> None:
         self._engine = self._own = engine

@@ -127,8 +127,8 @@ class Fleets(Database):
         return tuple(row.state for row in rows if row.state)
 
     def audit(self, at: datetime, actor: str, action: str, subject: str, detail: str = "") -> None:
-        """Write down that something was done."""
-        self._insert(t.audit, asdict(AuditLine(at, actor, action, subject, detail)))
+        """Write down that something was done: now by the ledger's clock, or `at` where it has none."""
+        self._insert(t.audit, asdict(AuditLine(self.clock() if self.clock else at, actor, action, subject, detail)))
 
     def audit_lines(self, limit: int = 1000, subject: str = "", *, but: str = "") -> tuple[AuditLine, ...]:
         """The last things that were done (to one subject), the oldest first; none of which the action begins with

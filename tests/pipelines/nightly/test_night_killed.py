@@ -22,10 +22,11 @@ from sqlalchemy import select, update
 from hardening.foundation import process
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.locks import only_one
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import MOVED, ROOT, Settings
 from images.context import Context
 from images.documents import to_json
 from images.ledger import Night, tables
+from pipelines import wiring
 from pipelines.durable.dbos import VERSION, engine_url
 from pipelines.durable.dbos.system_database import client_of
 from pipelines.nightly import fleet_stage, night_run
@@ -234,6 +235,24 @@ def test_a_night_that_goes_on_keeps_its_moment_and_its_policy(tmp_path: Path) ->
     for order in (left, NightOrder("night-2", NOW), left):
         at = stages.at(order)
         assert (at.now, at.policy, at.lenient) == (order.started_at, order.policy, True)
+
+
+def test_the_audit_of_a_night_carries_the_time_and_the_worker_of_the_act(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever writes the line; what is judged, and when releases expire, keeps the moment of the night."""
+    monkeypatch.setattr(wiring, "actor", lambda: "ann@worker-1")
+    stages = WorldStages(wiring.image_context(Settings(state=tmp_path / "state")))
+    context = stages.at(NightOrder("night-1", NOW - timedelta(hours=11)))
+    acts = [NOW + timedelta(hours=hours) for hours in (1, 2)]
+    monkeypatch.setenv(MOVED, acts[0].isoformat())
+    context.cloud.note("reap", "i-1")
+    monkeypatch.setenv(MOVED, acts[1].isoformat())
+    context.ledger.audit(context.now, context.actor, "refuse", "web")
+    lines = context.ledger.audit_lines()
+    assert [(line.action, line.actor) for line in lines] == [("reap", "ann@worker-1"), ("refuse", "ann@worker-1")]
+    assert [line.at for line in lines] == acts
+    assert context.now == context.cloud.now == NOW - timedelta(hours=11)
 
 
 def test_a_night_that_was_only_written_down_goes_on_as_it_was(tmp_path: Path) -> None:
