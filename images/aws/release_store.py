@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -215,7 +216,7 @@ class AwsStore(ReleaseStore):
         if self.documents is None:
             return ()
         name, first = self._signed_as(repository), self._first(repository, recover=recover)
-        if not recover and self.documents.is_recent(name):
+        if not recover and self.documents.is_recent(name, partial(self.tagged, repository)):
             return ()
         with self.moving(repository):
             base = self.documents.base(name, first, recover=recover)

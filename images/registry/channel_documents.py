@@ -172,10 +172,20 @@ class ChannelDocuments:
         tags = (TAG, *CHANNELS) if not (base.version or base.channels or base.revoked) else ()
         return bool(tags) and not any(self.registry.find(f"{base.repository}:{tag}") for tag in tags)
 
-    def is_recent(self, repository: str) -> bool:
-        """Whether the last document that this ledger saw need not be signed again, and no tag follows it still."""
+    def is_recent(self, repository: str, tagged: Callable[[str], str]) -> bool:
+        """Whether the last document that this ledger saw need not be signed again, and no tag follows it still.
+
+        `tagged` says what the tag of a channel names. It is asked once, for the channel that members follow: another
+        installation may have put that tag back. A night's plan reads `candidate`, and publication puts it right. Where
+        there is no answer, the next night asks again.
+        """
         seen = self._seen(repository)
-        return seen is not None and self._is_young(seen) and not any(state.left for state in seen.channels.values())
+        if seen is None or not self._is_young(seen) or any(state.left for state in seen.channels.values()):
+            return False
+        with suppress(OutsideError):
+            last = next((channel for channel in reversed(CHANNELS) if channel in seen.channels), "")
+            return not last or tagged(last) == seen.channels[last].digest
+        return True
 
     def _is_young(self, document: ChannelDocument) -> bool:
         return self.now - document.issued < SIGNED_AGAIN_AFTER

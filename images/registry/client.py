@@ -20,7 +20,7 @@ from hardening.foundation.settings import Settings
 from images.artifact import Descriptor
 from images.registry import answers
 from images.registry.answers import Image, Index, Listed, NotFoundError, loaded, parsed
-from images.registry.http import RegistryHttp
+from images.registry.http import NOT_FOUND, OK, RegistryHttp
 from images.registry.login import authfile, log_file
 from images.registry.references import REPOSITORY, TAG, host_of, speaks_plain_http, split
 from images.store.fields import require_one_reading
@@ -105,6 +105,16 @@ class RegistryClient:
         require_one_reading(data, reference)
         kind = data.get("mediaType") or data.get("schemaVersion", "")
         return Manifest(found, str(kind), len(text.encode()), data)
+
+    def named_by(self, tag: str) -> str:
+        """The digest that a tag names, by one HEAD; empty where there is none, or the registry does not say it so.
+
+        Raises OutsideError where it does not answer: no other way is tried.
+        """
+        answer = self._http.head(_sound(tag))
+        if answer.status_code not in (OK, NOT_FOUND):
+            raise OutsideError(f"{self.address} answers {answer.status_code} for {tag}")
+        return answer.headers.get("Docker-Content-Digest", "") if answer.status_code == OK else ""
 
     def configuration(self, reference: str) -> dict[str, Any]:
         """The configuration of what an engine runs of the image at `reference`, as it was pushed, and hashed.

@@ -175,7 +175,7 @@ class RegistryStore(ReleaseStore):
         signed within half a day.
         """
         documents, first = self.documents, self._first(repository, recover=recover)
-        if not recover and documents.is_recent(repository):
+        if not recover and documents.is_recent(repository, lambda one: self.registry.named_by(f"{repository}:{one}")):
             return ()
         with self.moving(repository):
             base = documents.base(repository, first, recover=recover)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import images.registry.channel_documents
-from hardening.foundation.errors import RefusedError
+from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.trust import Trust
 from images.artifact import Release
 from images.ledger import Ledger
@@ -44,12 +44,18 @@ class InMemory(RegistryClient):
         self.manifests: dict[str, Manifest] = {}
         self.tags_by_name: dict[str, str] = {}
         self.dies_at, self.writes, self.before = 0, 0, False
-        self.asked = 0
+        self.asked, self.heads, self.silent = 0, 0, False
 
     def find(self, reference: str) -> Manifest | None:
         self.asked += 1
         digest = reference.partition("@")[2] or self.tags_by_name.get(reference, "")
         return self.manifests.get(digest)
+
+    def named_by(self, tag: str) -> str:
+        self.heads += 1
+        if self.silent:
+            raise OutsideError("no answer")
+        return self.tags_by_name.get(tag, "")
 
     def tag(self, repository: str, index_digest: str, tag: str) -> None:
         if index_digest not in self.manifests:
@@ -303,9 +309,32 @@ def test_each_night_signs_again_and_one_that_was_signed_just_now_stays(to: Regis
     assert second
     assert (second.expires, second.channels["stable"].left) == (NOW + 8 * DAY, "")
     assert second.version > first.version
-    asked = memory(to).asked
+    asked, heads = memory(to).asked, memory(to).heads
     assert sign_all([at(to, NOW + DAY + DAY / 24)]) == {}
-    assert memory(to).asked == asked, "by the ledger alone"
+    assert (memory(to).asked, memory(to).heads) == (asked, heads + 1), "by the ledger and one HEAD alone"
+
+
+@pytest.mark.parametrize("present", [OLD, ""])
+def test_a_tag_that_was_put_back_is_put_right_by_the_next_night(to: RegistryStore, present: str) -> None:
+    """Although the document is recent; without an answer it stays until then."""
+    registry, hour = memory(to), at(to, NOW + DAY / 24)
+    point(to, release(NEW), "candidate", "publish")
+    point(to, release(NEW), "stable", "promote")
+    to.sign(WHERE, recover=True)
+    version = to.ledger.seen_channels(WHERE)
+    registry.tags_by_name[f"{WHERE}:stable"] = present
+    registry.silent = True
+    assert sign_all([hour]) == {}
+    assert tags(to)["stable"] == present
+    registry.silent = False
+    assert sign_all([hour]) == {}
+    assert hour.pointed(WHERE, "stable")[0] == tags(to)["stable"] == NEW
+    assert to.ledger.seen_channels(WHERE) == version, "nothing is signed for that"
+    registry.tags_by_name[f"{WHERE}:candidate"] = OLD
+    with pytest.raises(UnreadChannelsError):  # for which a night publishes it again
+        hour.pointed(WHERE, "candidate")
+    point(hour, release(NEW), "candidate", "publish")
+    assert hour.pointed(WHERE, "candidate")[0] == tags(to)["candidate"] == NEW
 
 
 def test_nothing_is_signed_where_nothing_is_published(to: RegistryStore) -> None:
@@ -353,7 +382,8 @@ def test_a_registry_writer_moves_no_channel_and_hides_no_revocation(begin: Begin
                 act()
         assert "stable points to" in later.show("web").channels_unread
         assert f"stable → {one.digest[:19]}" in later.sign(where, recover=True)
-        assert to.registry.get(f"{where}:stable").digest == one.digest
+        assert to.registry.get(f"{where}:stable").digest == to.registry.named_by(f"{where}:stable") == one.digest
+        assert to.registry.named_by(f"{where}:nothing") == ""
         assert "stable" in later.show("web").channels
     revoke(later, f"{where}@{third.digest}", "a hole")
     with closing(publisher(to.registry.address, tmp_path / "new", NOW + 2 * DAY, keys_of=tmp_path).ledger) as ledger:
