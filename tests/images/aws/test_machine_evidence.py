@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,7 @@ from images.registry.referrers import attached, detach_all
 from images.registry.release_store import RegistryStore
 from images.registry.releases import MACHINE_RELEASE, release_at
 from images.release import lifecycle
-from images.release.channels import promote, rebuild, revoke, rollback
+from images.release.channels import point, promote, rebuild, revoke, rollback, sign_all
 from images.release.stores import evidence_reference
 from images.trust.channel_document import UnreadChannelsError
 from images.trust.envelope import BUNDLE
@@ -199,6 +201,56 @@ def test_a_channel_that_somebody_moved_by_its_parameter_is_unread(cloud: Cloud, 
         assert f"candidate → {two.digest[:19]}" in store.sign(two.repository, recover=True)
         assert session.origins().target().digest == two.digest
     assert store.named(f"{NAME}:candidate").digest == two.digest
+
+
+def test_a_parameter_that_was_put_back_is_put_right_by_the_next_night(cloud: Cloud) -> None:
+    """Although the document is recent; nothing is signed for that."""
+    one = publish(cloud, disk(seed=1)).release
+    later = at(cloud, cloud.now + DAY)
+    two, store = publish(later, disk(seed=2)).release, AwsStore(at(cloud, cloud.now + DAY + DAY / 24))
+    assert sign_all([AwsStore(later)]) == {}
+    seen = cloud.ledger.seen_channels(registry_of(cloud).repository(NAME))
+    asked = {"Value": ami_of(cloud, one), "Type": "String", "DataType": "aws:ec2:image", "Overwrite": True}
+    cloud.client("ssm").call("PutParameter", Name=channel_name(cloud, NAME, "candidate"), **asked)
+    assert sign_all([store]) == {}
+    assert store.pointed(two.repository, "candidate")[0] == store.tagged(two.repository, "candidate") == two.digest
+    assert cloud.ledger.seen_channels(registry_of(cloud).repository(NAME)) == seen
+
+
+@pytest.mark.parametrize("act", ["sign", "promote"])
+def test_another_move_waits_until_parameters_and_ledger_follow(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """Document, parameter and the ledger's last move then name the same release, also when a parameter has no time
+    left.
+    """
+    _, two, three = (publish(at(cloud, cloud.now + day * DAY), disk(seed=day)).release for day in (1, 2, 3))
+    store = AwsStore(at(cloud, cloud.now + 3 * DAY))
+    other = Thread(target=lambda: point(store, three, "candidate", "promote"))
+    lead = AwsStore._lead
+
+    def interrupted(it: AwsStore, *rest: Any) -> None:
+        if other.ident is None:
+            other.start()
+            other.join(3)
+        lead(it, *rest)
+
+    point(store, two, "candidate", "rollback")
+    registry = registry_of(cloud)
+    monkeypatch.setattr(AwsStore, "_lead", interrupted)
+    if act == "sign":
+        one_back = {"Value": ami_of(cloud, three), "Type": "String", "DataType": "aws:ec2:image", "Overwrite": True}
+        cloud.client("ssm").call("PutParameter", Name=channel_name(cloud, NAME, "candidate"), **one_back)
+        store.sign(two.repository, recover=True)
+    else:
+        point(store, two, "candidate", "promote")
+    other.join()
+    after = AwsStore(at(cloud, cloud.now + 3 * DAY + DAY / 24))
+    document = ChannelDocuments(registry, cloud.ledger, after.now).read(registry.repository(NAME))
+    assert document
+    assert document.channels["candidate"].digest == three.digest
+    assert after.pointed(two.repository, "candidate")[0] == after.tagged(two.repository, "candidate") == three.digest
+    assert [move.digest for move in cloud.ledger.moves(two.repository, "candidate")][-1] == three.digest
 
 
 def ami_of(cloud: Cloud, release: Release) -> str:
