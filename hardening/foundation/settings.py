@@ -217,7 +217,7 @@ class Signing(Content):
         (), description="program that gets what is signed on its input and prints the signature, both in base64"
     )
     public_key: Path | None = Field(None, description="PEM file with the public half of what `command` signs with")
-    channels_expire_after: Duration = Field(duration("7d"), description="how long a signed channel document counts")
+    channels_expire_after: Duration = Field(duration("7d"), le=duration("90d"), description="life of channel documents")
 
     @field_validator("key")
     @classmethod

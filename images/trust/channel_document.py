@@ -25,7 +25,7 @@ CHANNELS_PREDICATE = f"{NAMESPACE}/channels/v1"
 MOVES_WITHIN = timedelta(minutes=15)
 """A tag follows its document within seconds; a night dates what it signs by its own beginning, and reads it so."""
 REASON_CHARACTERS, LARGEST_VERSION = 500, 1 << 62
-LASTS_AT_MOST = timedelta(days=90)
+LASTS_AT_MOST = timedelta(days=90)  # as much as `signing.channels_expire_after` may be
 VERSION_AHEAD = timedelta(days=7)
 """Versions count seconds since 1970, and one more where the clock went back: higher ones would hide all later ones."""
 
@@ -85,7 +85,7 @@ class ChannelDocument(Predicate):
         Versions follow the clock, so that a ledger that was lost with the document still signs a higher one.
         """
         version = max(above + 1, int(now.timestamp()))
-        return self.model_copy(update={"version": version, "issued": now, "expires": now + min(lasts, LASTS_AT_MOST)})
+        return self.model_copy(update={"version": version, "issued": now, "expires": now + lasts})
 
     @property
     def lines(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import pytest
 from hardening.foundation.content import read_toml
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import load_settings
+from images.trust.channel_document import LASTS_AT_MOST
 from tests.support.building import definition
 
 BASE = 'base = { golden = "parent" }\n'
@@ -110,6 +111,14 @@ def test_the_file_is_blamed_for_what_it_says(tmp_path: Path, monkeypatch: pytest
     """Whatever else the environment sets."""
     monkeypatch.setenv("GOLDSMITH_REGISTRY__ADDRESS", "registry.example.com")
     assert "goldsmith.toml: registry.insecure: " in refused(tmp_path, '[registry]\ninsecure = "x"')
+
+
+def test_channel_documents_that_no_reader_accepts_are_not_signed(tmp_path: Path) -> None:
+    """A document lasts as long as the settings say, so they cannot say more than readers accept."""
+    says = "goldsmith.toml: signing.channels_expire_after: must be at most 90 days, not 91d"
+    assert says in refused(tmp_path, '[signing]\nchannels_expire_after = "91d"')
+    (tmp_path / "goldsmith.toml").write_text('[signing]\nchannels_expire_after = "90d"')
+    assert load_settings(tmp_path / "goldsmith.toml").signing.channels_expire_after == LASTS_AT_MOST
 
 
 @pytest.mark.parametrize(
