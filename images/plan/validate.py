@@ -16,7 +16,6 @@ from hardening.catalog import (
     load_waivers,
     required_profile,
 )
-from hardening.foundation.content import find_content
 from hardening.foundation.errors import ContentError, Problems, nearest, raise_all
 from hardening.foundation.hashing import canonical
 from hardening.model import Enforcement, LoadedControl, Waiver
@@ -43,6 +42,8 @@ class DefinitionValidator:
         self.definitions = definitions
         self._load_controls = controls or partial(load_controls, roots)
         self._overlays: dict[bytes, Overlay] = {}
+        self._judged: dict[tuple[int, int, bool], Overlay] = {}  # by two of these, which stay
+        self._may_judge: dict[str, bool] = {}  # by profile
 
     def require(self, loaded: LoadedDefinition) -> None:
         """Raises ContentError, with file and key, for all that a build or the gate would stumble over."""
@@ -80,18 +81,24 @@ class DefinitionValidator:
         if key not in self._overlays and (profile := required_profile(self.judging, policy, kind)):
             facts = {"kind": loaded.definition.kind}
             self._overlays[key] = render(profile, ControlsOnDemand(self.judging), {}, facts, self.today)
-        required = self._overlays.get(key)
-        return own.with_required(required.checks, reviewed=self._reviewed(loaded)) if required else own
+        if not (required := self._overlays.get(key)):
+            return own
+        both = id(own), id(required), self._reviewed(loaded)
+        if both not in self._judged:
+            self._judged[both] = own.with_required(required.checks, reviewed=both[-1])
+        return self._judged[both]
 
     def _reviewed(self, loaded: LoadedDefinition) -> bool:
         """Whether a definition, and its profile with all that it extends, stand in content roots that may judge."""
-        if find_content(self.judging, "images/definitions", "*/").get(loaded.name) != loaded.folder:
+        profile, known = loaded.definition.profile, self._may_judge
+        if all(loaded.folder != root / "images/definitions" / loaded.name for root in self.judging):
             return False
-        try:
-            load_profile(self.judging, loaded.definition.profile)
-        except ContentError:
-            return False
-        return True
+        if profile not in known:
+            try:
+                known[profile] = bool(load_profile(self.judging, profile))
+            except ContentError:
+                known[profile] = False
+        return known[profile]
 
     def _require_policy(self, loaded: LoadedDefinition) -> None:
         wanted = loaded.definition.policy

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,6 +117,28 @@ def test_a_check_that_says_nothing_with_either_params_passes_with_neither(tree: 
     )
     overlay = Overlay((), (), (own,)).with_required([required], reviewed=False)
     assert [one.outcome for one in run_checks(overlay, tree, ImageFacts())] == [Outcome.ERROR]
+
+
+def test_definitions_of_one_profile_share_their_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more definition reads no content again, and none reads the folder of all definitions."""
+    for name in ("shop", "shop-two"):
+        definition(tmp_path / "content", name, CHILD)
+    settings = Settings(content=(tmp_path / "content",), judging=Judging(roots=(tmp_path / "content",)))
+    definitions, policy = load_definitions(settings.roots), load_policy(settings.roots, "default")
+    validator = DefinitionValidator(settings.roots, TODAY, definitions, judging=judging_roots(settings))
+    reads, glob = list[str](), Path.glob
+
+    def counted(path: Path, pattern: str, **more: Any) -> Iterator[Path]:
+        reads.append(path.name)
+        return glob(path, pattern, **more)
+
+    monkeypatch.setattr(Path, "glob", counted)
+    first = validator.judged(definitions["shop"], policy)
+    assert reads
+    assert "definitions" not in reads
+    reads.clear()
+    assert validator.judged(definitions["shop-two"], policy) is first
+    assert not reads
 
 
 def test_params_of_a_root_that_may_judge_count(tmp_path: Path, tree: Path) -> None:
