@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # each of these opens a world, and most commands need few of 
     from images.packages.index import PackageIndex
     from images.plan.cooldown import TagLook
     from images.registry.client import Manifest, RegistryClient
+    from images.release.retention import KeepRule
     from images.store.oci import Store
 
 DECIDING = (
@@ -91,6 +92,14 @@ class Context:
         )  # fmt: skip
 
     @cached_property
+    def kept(self) -> Mapping[str, KeepRule]:
+        """What is kept of each definition's releases beyond need, for the store that each of them asks for."""
+        from images.release.retention import KeepRule, keep_rules
+
+        default = self.settings.retention
+        return keep_rules(KeepRule(default.keep_last, default.keep_for), self.definitions)
+
+    @cached_property
     def index(self) -> PackageIndex:
         """The package index."""
         from images.packages.index import PackageIndex
@@ -122,7 +131,7 @@ class Context:
 
     def over_content(self, roots: tuple[Path, ...]) -> Context:
         """The same context over the content of other roots, one for each; store, ledger and registry stay."""
-        return self._with("controls", "definitions", "parents", "_sound", settings=self.settings.over(roots))
+        return self._with("controls", "definitions", "kept", "parents", "_sound", settings=self.settings.over(roots))
 
     def _with(self, *without: str, **changed: object) -> Context:
         """The same context with what was opened already, but for what is `changed`, and opened anew: `without`."""

@@ -19,6 +19,8 @@ from images.ledger import tables as t
 from images.ledger.database import Database
 from images.ledger.tables import Made, Move, SeenChannels
 
+_NEWEST = (t.releases.c.published_at.desc(), t.releases.c.digest)
+
 
 @dataclass(frozen=True)
 class Begun:
@@ -38,6 +40,10 @@ class Releases(Database):
     def releases(self, name: str = "") -> tuple[Release, ...]:
         """All releases (of one definition) that were ever recorded, the newest first."""
         return self._releases(**({"name": name} if name else {}))
+
+    def released(self) -> frozenset[str]:
+        """The definitions that have releases."""
+        return frozenset(row.name for row in self._rows(select(t.releases.c.name).distinct()))
 
     def release(self, digest: str) -> Release | None:
         """The release with this index digest."""
@@ -115,7 +121,7 @@ class Releases(Database):
                 self._insert(table, asdict(seen))
 
     def _releases(self, **same: Any) -> tuple[Release, ...]:
-        return self._find(Release, t.releases, t.releases.c.published_at.desc(), t.releases.c.digest, **same)
+        return self._find(Release, t.releases, *_NEWEST, **same)
 
     def _mark(self, digest: str, **values: Any) -> None:
         self._change(update(t.releases).where(t.releases.c.digest == digest).values(**values))

@@ -44,6 +44,7 @@ class Planner:
     def __init__(self, context: Context, *, no_cache: Iterable[str] = (), roughly: bool = False) -> None:
         self.context = context
         self.no_cache, self.roughly = frozenset(no_cache), roughly
+        self._sound = set[str]()
         self._last: dict[str, Artifact | None] = {}
         self._candidates: dict[str, Mapping[str, str]] = {}
         self._waiting: dict[tuple[Bootstrap, timedelta], tuple[Waiting, ...]] = {}
@@ -112,7 +113,9 @@ class Planner:
                 f"made for {', '.join(made_for)}, not for {wanted}", file=loaded.folder / "image.toml", key="platforms",
                 hint="add it there, or build for another one with `platform` in goldsmith.toml",
             )  # fmt: skip
-        self.validator.require(loaded)
+        if loaded.name not in self._sound:
+            self.validator.require(loaded)
+            self._sound.add(loaded.name)
         return wanted
 
     def bootstrap(self, loaded: LoadedDefinition) -> Bootstrap:
@@ -324,10 +327,10 @@ class Planner:
         return self.upstream.locked(image) if image else ""
 
     def _known(self, name: str, platform: str, inputs: dict[str, object]) -> Artifact | None:
-        if inputs["parent"] == PENDING:
+        if inputs["parent"] == PENDING or (last := self._last[name]) is None:
             return None
-        wanted, last = digest_of(inputs), self._last.get(name)
-        same = last if last and last.input_digest == wanted else None  # nearly always, and read already
+        wanted = digest_of(inputs)
+        same = last if last.input_digest == wanted else None  # nearly always, and read already
         known = same or self.context.ledger.artifact_by_input(name, platform, wanted)
         return known if known and self.context.store.whole(known.digest) else None
 

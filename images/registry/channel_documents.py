@@ -11,7 +11,7 @@ change to what is there then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -75,17 +75,25 @@ class ChannelDocuments:
         return document
 
     def manifest(self, repository: str, channel: str) -> Manifest | None:
-        """The manifest that a channel points to; None where it points to nothing.
+        """The manifest that a channel points to; None where it points to nothing. Raises as `manifests` does."""
+        return self.manifests(repository, [channel])[channel]
 
-        Raises UnreadChannelsError as `read` does, and where its tag, read first because it moves last, differs.
+    def manifests(self, repository: str, channels: Sequence[str]) -> dict[str, Manifest | None]:
+        """The same of several channels.
+
+        Raises UnreadChannelsError as `read` does, and where a tag, read first because it moves last, differs.
         """
-        tagged = self.registry.find(f"{repository}:{channel}")
-        if (document := self.read(repository)) is None:
+        tagged = {channel: self.registry.find(f"{repository}:{channel}") for channel in channels}
+        document = self.read(repository)
+        return {channel: self._manifest(document, channel, one) for channel, one in tagged.items()}
+
+    def _manifest(self, document: ChannelDocument | None, channel: str, tagged: Manifest | None) -> Manifest | None:
+        if document is None:
             return None
         require_tag(document, channel, tagged.digest if tagged else "", self.now)
         wanted = document.channels[channel].digest if channel in document.channels else ""
         if tagged is None or tagged.digest != wanted:
-            return self.registry.find(f"{repository}@{wanted}") if wanted else None
+            return self.registry.find(f"{document.repository}@{wanted}") if wanted else None
         return tagged
 
     def known(self, reference: str) -> Manifest | None:

@@ -21,7 +21,7 @@ from images.artifact import Release
 from images.ledger import Ledger
 from images.registry.answers import NotFoundError
 from images.registry.channel_documents import ChannelDocuments
-from images.registry.client import RegistryClient
+from images.registry.client import Manifest, RegistryClient
 from images.registry.publication import RegistryPublication
 from images.registry.references import split
 from images.registry.release_trust import proved
@@ -117,12 +117,18 @@ class RegistryStore(ReleaseStore):
         """The digests of the index that a channel names, and of its content."""
         name = channel.removesuffix(PREVIOUS)
         if name == channel:
-            found = self.documents.manifest(repository, channel)
-        else:
-            document = self.documents.read(repository)
-            back = document.channels[name].previous if document and name in document.channels else ""
-            found = self.registry.find(f"{repository}@{back}") if back else None
-        return (found.digest, found.content(self.settings.platform)) if found else ()
+            return self.pointing(repository, [channel])[channel]
+        document = self.documents.read(repository)
+        back = document.channels[name].previous if document and name in document.channels else ""
+        return self._digests(self.registry.find(f"{repository}@{back}") if back else None)
+
+    def pointing(self, repository: str, channels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """The same of several channels, by one reading of their document."""
+        found = self.documents.manifests(repository, channels)
+        return {channel: self._digests(one) for channel, one in found.items()}
+
+    def _digests(self, index: Manifest | None) -> tuple[str, ...]:
+        return (index.digest, index.content(self.settings.platform)) if index else ()
 
     def tagged(self, repository: str, channel: str) -> str:
         """The digest that a tag names."""

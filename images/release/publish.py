@@ -171,13 +171,14 @@ def _says_the_same(known: Release, draft: Release, definition: Definition, now: 
 
 
 def stands(
-    to: ReleaseStore, artifact: Artifact, definition: Definition, policy: str, *, thorough: bool
-) -> Release | str:
+    to: ReleaseStore, artifact: Artifact, definition: Definition, policy: str, *, thorough: bool,
+    candidate: tuple[str, ...] | None = None,
+) -> Release | str:  # fmt: skip
     """The release that publishing the artifact now would leave as it is, where `candidate` points to it; or why it
     would not.
 
-    `thorough`: the store is asked too whether it was revoked elsewhere, and whether all of it and all that proves it is
-    there.
+    `candidate`: what that points to, where the caller knows. `thorough`: the store is asked too whether it was revoked
+    elsewhere, and whether all of it and all that proves it is there.
     """
     making = to.publication()
     draft = _draft(to, making, artifact, definition, policy, to.now)
@@ -185,7 +186,7 @@ def stands(
         return "its publication was cut short"
     if gone := _revoked(to, draft, thorough=thorough):
         return gone
-    pointed = next(iter(to.pointed(draft.repository, "candidate")), "")
+    pointed = next(iter(to.pointed(draft.repository, "candidate") if candidate is None else candidate), "")
     known = to.ledger.release(pointed) if pointed else None
     if known is None or known.content != draft.content:
         return "it is not published yet"

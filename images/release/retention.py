@@ -10,10 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from images.artifact import Release
 from images.release.lifecycle import Status, newest_first, status
+
+if TYPE_CHECKING:
+    from images.catalog import LoadedDefinition
 
 Subject = TypeVar("Subject")
 
@@ -42,6 +45,21 @@ class KeepRule:
 NO_RULE = KeepRule()
 ANY = ""
 """In the place of a definition's name: the rule for those that have none of their own, or are there no more."""
+
+
+def keep_rules(default: KeepRule, definitions: Mapping[str, LoadedDefinition]) -> dict[str, KeepRule]:
+    """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do (ANY); where a
+    night promotes, at least for as long as it soaks.
+    """
+    found = {ANY: default}
+    for name, loaded in definitions.items():
+        own = loaded.definition.lifecycle
+        last = default.last if own.keep_last is None else own.keep_last
+        for_ = default.for_ if own.keep_for is None else own.keep_for
+        found[name] = KeepRule(last, max(for_, own.soak) if loaded.definition.promote == "auto" else for_)
+    return found
+
+
 KEEP, WARN, DEPRECATE, DISABLE, REMOVE = RetirementAction
 DONE = {DEPRECATE: "deprecated", DISABLE: "disabled", REMOVE: "removed"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -131,6 +131,10 @@ class ReleaseStore(Protocol):
 
         Raises UnreadChannelsError where no signed document of today says so.
         """
+
+    def pointing(self, repository: str, channels: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """`pointed` of several channels."""
+        return {channel: self.pointed(repository, channel) for channel in channels}
 
     def tagged(self, repository: str, channel: str) -> str:
         """The digest of the release that a channel's tag or parameter names, whoever wrote that; empty for none."""

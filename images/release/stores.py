@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from hardening.foundation.errors import ContentError
 from images.context import Context
 from images.ledger import Ledger
-from images.release.retention import ANY, KeepRule
 from images.release.store import ReleaseStore
 
 if TYPE_CHECKING:
@@ -93,25 +92,11 @@ def _in_registry(context: Context) -> ReleaseStore:
 
     names = sorted(context.definitions)
     return RegistryStore(
-        context.registry, context.ledger, context.store, context.now, context.actor, names, keep_rules(context)
+        context.registry, context.ledger, context.store, context.now, context.actor, names, context.kept
     )
 
 
 def _at_aws(context: Context) -> AwsStore:
     from images.aws.release_store import AwsStore  # a command for containers does without boto3
 
-    return AwsStore(context.cloud, sorted(context.definitions), keep_rules(context))
-
-
-def keep_rules(context: Context) -> dict[str, KeepRule]:
-    """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do (ANY); where a
-    night promotes, at least for as long as it soaks.
-    """
-    default = context.settings.retention
-    found = {ANY: KeepRule(default.keep_last, default.keep_for)}
-    for name, loaded in context.definitions.items():
-        own = loaded.definition.lifecycle
-        last = default.keep_last if own.keep_last is None else own.keep_last
-        for_ = default.keep_for if own.keep_for is None else own.keep_for
-        found[name] = KeepRule(last, max(for_, own.soak) if loaded.definition.promote == "auto" else for_)
-    return found
+    return AwsStore(context.cloud, sorted(context.definitions), context.kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import partial
 
@@ -65,7 +65,8 @@ def _planned(context: Context, record: NightRecord, urgent: Sequence[str]) -> Ni
         plan = plan_night(context, order, urgent, keep=False)
     except GoldsmithError as error:
         return replace(record, after=(ended_with("image", "all", error),))
-    jobs = [line for tree in plan.trees for line in _of_tree(context, tree)]
+    released = context.ledger.released()
+    jobs = [line for tree in plan.trees for line in _of_tree(context, tree, released)]
     concerned = {*urgent, *(line.name for line in jobs)} if order.urgent else set[str]()
     after = [
         NightPart(tuple(jobs)),
@@ -98,16 +99,16 @@ def _asked(context: Context, order: NightOrder) -> Iterator[NightPart]:
         yield NightPart((_line("lock", reference, WOULD, "what the tag names, and since when it has been seen"),))
 
 
-def _of_tree(context: Context, job: ImageJob) -> Iterator[NightlyLine]:
+def _of_tree(context: Context, job: ImageJob, released: Set[str]) -> Iterator[NightlyLine]:
     """The lines of an image that has work, and of those on it; what its build brings in is not known before it."""
     yield _line("image", job.name, PLANNED, shortly(job.why))
-    if context.definitions[job.name].definition.promote == "auto" and context.ledger.releases(job.name):
+    if context.definitions[job.name].definition.promote == "auto" and job.name in released:
         try:
             yield from _channel(context, job.name)
         except GoldsmithError as error:
             yield _as_now(job.name, error)
     for child in job.children:
-        yield from _of_tree(context, child)
+        yield from _of_tree(context, child, released)
 
 
 def _channel(context: Context, name: str) -> Iterator[NightlyLine]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from typing import TypeVar
 
 from hardening.findings import Verdict
@@ -128,7 +128,12 @@ class _Planned:
 
     def job(self, name: str, why: tuple[str, ...] = ()) -> ImageJob:
         needs = needs_of(self.context, name) if name in self.context.definitions else ()
-        return ImageJob(self.night, name, why, self.at, days_left(self.context, name), needs=needs)
+        left = days_left(self.context, name) if name in self._released else None
+        return ImageJob(self.night, name, why, self.at, left, needs=needs)
+
+    @cached_property
+    def _released(self) -> frozenset[str]:
+        return self.context.ledger.released()
 
     def parent_answer(self, name: str) -> ImageAnswer | None:
         """The answer of the image that this one stands on, where it is done with."""
@@ -247,12 +252,22 @@ class _Look:
         if not judgement.verdict.allowed:
             return image_failed(self._found.job(name), refusal(judgement), content=artifact.digest)
         definition, to = context.definitions[name].definition, store_of(context, name)
-        standing = self._ask(to, lambda: stands(to, artifact, definition, policy.name, thorough=thorough))
+        pointed = dict[str, tuple[str, ...]]()
+
+        def ask() -> Release | str:
+            channels = ("candidate", "stable") if definition.promote == "auto" else ("candidate",)
+            pointed.update(to.pointing(to.repository(name), channels))
+            known = pointed["candidate"]
+            return stands(to, artifact, definition, policy.name, thorough=thorough, candidate=known)
+
+        standing = self._ask(to, ask)
         if isinstance(standing, str):
             return standing
-        return self._promoted(context, to, artifact, standing)
+        return self._promoted(context, to, artifact, standing, pointed.get("stable", ()))
 
-    def _promoted(self, context: Context, to: ReleaseStore, artifact: Artifact, release: Release) -> ImageAnswer | str:
+    def _promoted(
+        self, context: Context, to: ReleaseStore, artifact: Artifact, release: Release, stable: Sequence[str]
+    ) -> ImageAnswer | str:
         """The answer of an image whose release stands, unless its own stages have to promote it."""
         name = artifact.name
         settled = ImageAnswer(
@@ -260,7 +275,6 @@ class _Look:
         )
         if context.definitions[name].definition.promote != "auto":
             return replace(settled, left=days_left(context, name))
-        stable = self._ask(to, lambda: to.pointed(release.repository, "stable"))
         if release.digest in stable[:1]:
             return replace(settled, left=DaysLeft.of(release, context.now))
         if waits := _waits(context, to, name, release, stable):

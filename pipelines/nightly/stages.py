@@ -25,7 +25,7 @@ from images.release import retention
 from images.release.channels import sign_all
 from images.release.lifecycle import before, newest_first
 from images.release.store import CHANNELS, PREVIOUS
-from images.release.stores import AT_AWS, keep_rules, stores
+from images.release.stores import AT_AWS, stores
 from pipelines.cli.blast_radius import record_radius
 from pipelines.cli.digest import ONE_TARGET, in_words, send_digests
 from pipelines.cli.digest_text import DigestOutput
@@ -408,7 +408,9 @@ def over(context: Context) -> Sequence[retention.RetirementDecision[Release]]:
                 if digest not in revoked:  # which is nothing to go back to
                     pointing.setdefault(digest, []).append(f"{name}:{channel}{PREVIOUS}")
     running = context.ledger.running_digests()
-    decisions = retention.plan(releases, running, pointing, context.now, keep_rules(context))
+    default = context.settings.retention
+    rules = retention.keep_rules(retention.KeepRule(default.keep_last, default.keep_for), context.definitions)
+    decisions = retention.plan(releases, running, pointing, context.now, rules)
 
     def is_ours(release: Release) -> bool:
         return release.name in context.definitions or release.repository.startswith(AT_AWS)

@@ -137,6 +137,15 @@ def test_a_move_that_was_killed_is_consistent_and_completed_by_its_repetition(
     assert registry.writes == writes, "repeated, it writes nothing"
 
 
+def test_both_channels_are_read_by_one_document(to: RegistryStore) -> None:
+    """And by their tags, which are read before it."""
+    point(to, release(NEW), "candidate", "publish")
+    asked, both = memory(to).asked, to.pointing(WHERE, ("candidate", "stable"))
+    assert memory(to).asked == asked + 3
+    assert both == {channel: to.pointed(WHERE, channel) for channel in both}
+    assert (both["candidate"][0], both["stable"][0]) == (NEW, OLD)
+
+
 def test_a_move_makes_as_many_writes_as_are_killed_above(to: RegistryStore) -> None:
     """So that none is left out."""
     before = memory(to).writes

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from hardening.foundation.errors import (
     ContentError,
@@ -25,16 +27,23 @@ from hardening.foundation.errors import (
 )
 from hardening.foundation.settings import Judging, Settings
 from images.artifact import Release
+from images.catalog import LoadedDefinition
 from images.context import Context
 from images.ledger import Ledger, Move
+from images.plan.validate import DefinitionValidator
 from images.registry.answers import explain
+from images.registry.release_store import RegistryStore
 from images.release.publish import ELSEWHERE, LACKING, UNPROVED
+from images.release.stores import store_of
 from pipelines.nightly import planning
+from pipelines.nightly.dry_run import _of_tree
 from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
 from pipelines.nightly.night_run import nightly, run_nightly
 from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, PROMOTES, THOROUGH, TURN, longest_ago
 from pipelines.nightly.stages import WorldStages, over
 from pipelines.promotion import PromotionDecision
+from tests.pipelines.cli.test_outdated import BOOTSTRAP, archive_in
+from tests.support.catalogs import Catalog
 from tests.support.fleets import release
 
 NIGHT = datetime(2026, 11, 27, 2, tzinfo=UTC)
@@ -62,7 +71,7 @@ class Sight:
             context=context, plans=plans, looked={}, job=lambda name: ImageJob(order, name)
         )
 
-    def stands(self, _to: object, artifact: Any, *_: object, thorough: bool) -> object:
+    def stands(self, _to: object, artifact: Any, *_: object, thorough: bool, candidate: object) -> object:
         """What the store says."""
         self.asked.append((artifact.digest, thorough))
         answer = self._answers(artifact.digest, thorough)
@@ -74,12 +83,23 @@ class Sight:
 Look = Callable[[Answers], tuple[Sight, Any]]
 
 
+def store_pointing(*digests: str) -> Any:
+    """A store whose channels all name that; `asked` are those that were asked for at once."""
+    asked = list[tuple[str, ...]]()
+
+    def pointing(_repository: str, channels: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+        asked.append(channels)
+        return dict.fromkeys(channels, digests)
+
+    return SimpleNamespace(place="r.example/", repository=str, pointing=pointing, asked=asked)
+
+
 @pytest.fixture
 def looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Look]:
     """One look at all images, by a ledger of the test's own."""
     judgement = SimpleNamespace(verdict=SimpleNamespace(allowed=True))
     monkeypatch.setattr(planning, "KnownJudge", lambda *_: SimpleNamespace(judge=lambda *_: judgement))
-    monkeypatch.setattr(planning, "store_of", lambda *_: SimpleNamespace(place="r.example/"))
+    monkeypatch.setattr(planning, "store_of", lambda *_: store_pointing())
     monkeypatch.setattr(planning, "days_left", lambda *_: None)
     ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
 
@@ -132,6 +152,64 @@ def test_a_store_to_which_there_is_no_connection_is_asked_once(looks: Look) -> N
     assert look.asked == set()
 
 
+def test_candidate_and_stable_are_asked_at_once(looks: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each image that a night promotes: both are read by one signed document."""
+    standing = SimpleNamespace(expires_at=NIGHT, warn_at=NIGHT, digest="d")
+    sight, look = looks(lambda *_: standing)
+    for promote, channels in (("manual", ("candidate",)), ("auto", ("candidate", "stable"))):
+        store = store_pointing("d")
+        monkeypatch.setattr(planning, "store_of", lambda *_, store=store: store)
+        sight.found.context.definitions[NAMES[0]].definition.promote = promote
+        assert look.at(NAMES[0], thorough=False).action == "unchanged"
+        assert store.asked == [channels]
+
+
+def rules_of(context: Context, name: str) -> object:
+    """What the store of a definition's releases keeps of all of them."""
+    store = store_of(context, name)
+    assert isinstance(store, RegistryStore)
+    return store.rules
+
+
+@pytest.mark.needs("apt-get", "gpg")
+def test_the_plan_of_a_definition_that_was_never_built_asks_the_ledger_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its newest artifact: without one there is none with the same inputs, and no release. It is also checked once,
+    and its store knows what is kept of all releases without going through all definitions again.
+    """
+    checked, require = list[str](), DefinitionValidator.require
+
+    def counted(validator: DefinitionValidator, loaded: LoadedDefinition) -> None:
+        checked.append(loaded.name)
+        require(validator, loaded)
+
+    monkeypatch.setattr(DefinitionValidator, "require", counted)
+    catalog = Catalog(tmp_path, archive_in(tmp_path / "archive"))
+    catalog.define("base", BOOTSTRAP)
+    catalog.settle()
+    statements = list[str]()
+    note: Any = lambda _connection, _cursor, statement, *_: statements.append(statement)  # noqa: E731
+    numbers, asked = (4, 12), list[int]()
+    for number in numbers:
+        for one in range(number):
+            catalog.define(f"image-{one}", "base")
+        context = replace(catalog.context(), lenient=True)
+        statements.clear()
+        checked.clear()
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            plan = planning.plan_night(context, NightOrder("", context.now), keep=False)
+            lines = [line for tree in plan.trees for line in _of_tree(context, tree, context.ledger.released())]
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        assert len(lines) == number + 1
+        asked.append(len(statements))
+        assert sorted(checked) == sorted(context.definitions)
+        assert rules_of(context, "base") is rules_of(context, "image-0")
+    assert asked[1] - asked[0] <= numbers[1] - numbers[0]
+
+
 def test_a_store_that_fails_for_everyone_is_left_alone_after_a_while(looks: Look) -> None:
     """Each try takes as long as the settings let it."""
     sight, _ = looks(lambda *_: OutsideError("the registry failed"))
@@ -160,8 +238,6 @@ def test_a_base_that_soaks_is_no_work_and_one_to_promote_is_none_for_its_childre
     sight, look = looks(lambda *_: release(1))
     context = sight.found.context
     context.definitions[base] = definition
-    store = SimpleNamespace(place="r.example/", pointed=lambda *_: ())
-    monkeypatch.setattr(planning, "store_of", lambda *_: store)
     sight.found.looked[base] = look.at(base, thorough=False)
     context.parents = {base: None, child: base, grandchild: child}
     planned = planning._Planned(context, NightOrder("night-1", NIGHT), NIGHT, sight.found.plans, {}, sight.found.looked)
