@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
@@ -18,7 +18,20 @@ from images.ledger import tables as t
 from images.ledger.database import BATCH, Database, Value
 
 TOLD, SCRIPT = "told-", "script"
+_NEWEST = (t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
 PARENT = t.artifacts.c.inputs["parent"].as_string().label("parent")
+
+
+def _last(wanted: ColumnElement[bool]) -> Select[Any]:
+    columns = t.judgements.c
+    either = or_(wanted, columns.kind == bindparam("kind"))
+    query = select(columns.value).where(columns.digest == bindparam("digest"), either)
+    return query.order_by(columns.at.desc(), columns.kind.desc()).limit(1)
+
+
+_LAST_OF_ONE, _LAST_OF_ANY = (
+    _last(t.judgements.c.kind == bindparam("own")), _last(t.judgements.c.kind.like(bindparam("own")))
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -158,12 +171,17 @@ class Artifacts(Database):
 
     def checks(self, digest: str, name: str = "") -> tuple[CheckResult, ...]:
         """The last results of the controls' checks; empty when there are none."""
-        return self._judgement(tuple[CheckResult, ...], digest, "checks", name) or ()
+        return self.checks_with_scripts(digest, name)[0]
 
     def check_scripts(self, digest: str, name: str = "") -> dict[str, str]:
         """By control, the digest of the check that made its last result, where that was kept."""
+        return self.checks_with_scripts(digest, name)[1]
+
+    def checks_with_scripts(self, digest: str, name: str = "") -> tuple[tuple[CheckResult, ...], dict[str, str]]:
+        """`checks` and `check_scripts`, which one line has."""
         rows = self._judgement(list[dict[str, Any]], digest, "checks", name) or []
-        return {row["control"]: row[SCRIPT] for row in rows if SCRIPT in row}
+        scripts = {row["control"]: row[SCRIPT] for row in rows if SCRIPT in row}
+        return from_json(tuple[CheckResult, ...], rows), scripts
 
     def record_scan(self, digest: str, scan: ScanRecord, at: datetime, name: str = "") -> None:
         """Keep what the scanners said of a content, built from the definition `name`."""
@@ -210,8 +228,7 @@ class Artifacts(Database):
         return {row.package: row.at for row in self._rows(query)}
 
     def _artifacts(self, **same: Any) -> tuple[Artifact, ...]:
-        newest = (t.artifacts.c.built_at.desc(), t.artifacts.c.id.desc())
-        found = self._find(Artifact, t.artifacts, *newest, **same)
+        found = self._find(Artifact, t.artifacts, *_NEWEST, **same)
         return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
     def _judgement(self, of: type[Value], digest: str, kind: str, name: str) -> Value | None:
@@ -219,10 +236,8 @@ class Artifacts(Database):
 
         A line without a definition is an earlier version's, which kept one for all of them.
         """
-        columns = t.judgements.c
-        wanted = columns.kind == f"{kind} {name}" if name else columns.kind.startswith(f"{kind} ")
-        query = select(columns.value).where(columns.digest == digest, or_(wanted, columns.kind == kind))
-        rows = self._rows(query.order_by(columns.at.desc(), columns.kind.desc()).limit(1))
+        own = f"{kind} {name}" if name else f"{kind} %"
+        rows = self._rows(_LAST_OF_ONE if name else _LAST_OF_ANY, digest=digest, kind=kind, own=own)
         return from_json(of, rows[0].value) if rows else None
 
     def _seen(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], datetime]:

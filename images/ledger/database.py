@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from itertools import starmap
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -21,6 +21,7 @@ from sqlalchemy import (
     Row,
     Select,
     Table,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -141,9 +142,9 @@ class Database:
             hint = RESTORE if lost else "is its disk full, its folder writable, its server up?"
             raise OutsideError(f"the ledger at {where} failed: {cause}", hint=hint) from error
 
-    def _rows(self, query: Select[Any]) -> list[Row[Any]]:
+    def _rows(self, query: Select[Any], /, **values: Any) -> list[Row[Any]]:
         with self._begin() as connection:
-            return list(connection.execute(query))
+            return list(connection.execute(query, values))
 
     def _find(
         self, kind: type[Value], table: Table, /, *order: ColumnElement[Any], limit: int | None = None,
@@ -152,9 +153,11 @@ class Database:
         """The rows with the `same` columns, and of which all of `where` holds, in that order, as values of the table's
         dataclass.
         """
-        equal = (table.c[column] == value for column, value in same.items())
-        query = _all_of(kind, table).where(*equal, *where).order_by(*order).limit(limit)  # type: ignore[arg-type]
-        return tuple(starmap(kind, self._rows(query)))
+        known = {column: value for column, value in same.items() if value is not None}
+        query, lacking = _with_same(kind, table, order, limit, (*known,)), same.keys() - known.keys()  # type: ignore[arg-type]
+        if where or lacking:
+            query = query.where(*where, *(table.c[column].is_(None) for column in lacking))
+        return tuple(starmap(kind, self._rows(query, **known)))
 
     def _change(self, change: UpdateBase) -> int:
         """Make a change; how many rows it concerned."""
@@ -219,3 +222,12 @@ def _engine_of(url: str) -> tuple[URL, Engine | None]:
 def _all_of(kind: type[Any], table: Table) -> Select[Any]:
     """Every row of a table, as far as a dataclass holds it; made once, as that takes longer than to ask it."""
     return select(*(table.c[field.name] for field in fields(kind)))
+
+
+@lru_cache(maxsize=64)
+def _with_same(
+    kind: type[Any], table: Table, order: tuple[ColumnElement[Any], ...], limit: int | None, columns: tuple[str, ...]
+) -> Select[Any]:
+    """The rows of a table with given values in these columns; made once, as SQLAlchemy then compiles it once."""
+    equal = (table.c[column] == bindparam(column) for column in columns)
+    return _all_of(kind, table).where(*equal).order_by(*order).limit(limit)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -88,10 +88,11 @@ def scan(
 
 @dataclass
 class FeedsOnce:
-    """The feeds, each asked once: for many images of one moment."""
+    """The feeds and the programs of scanners, each asked once: for many images of one moment."""
 
     _data: dict[tuple[str, bool], tuple[dict[str, Feed], dict[str, str]]] = field(default_factory=dict)
     _exploited: feeds.Exploited | None = None
+    program: Callable[[str], list[object]] = field(default_factory=lambda: cache(_program))
 
     def current(
         self, settings: Settings, suite: str, now: datetime, *, benchmark: bool = False
@@ -118,7 +119,7 @@ def unchanged(
     """
     scanners, source = chosen(settings.scanners) if scanners is None else scanners, source or FeedsOnce()
     data, missing = source.current(settings, known.suite, now, benchmark=benchmark)
-    entered = inputs_of(subject, scanners, data, missing)
+    entered = inputs_of(subject, scanners, data, missing, source.program)
     still, bill_stands = _still(known, entered)
     if still.keys() != scanners.keys() or not bill_stands:
         return None
@@ -325,17 +326,19 @@ def _text(tree: Path, place: str) -> str:
 
 
 def inputs_of(
-    subject: str, scanners: Mapping[str, Scanner], data: Mapping[str, Feed], missing: Mapping[str, str]
-) -> dict[str, str]:
+    subject: str, scanners: Mapping[str, Scanner], data: Mapping[str, Feed], missing: Mapping[str, str],
+    program: Callable[[str], list[object]] | None = None,
+) -> dict[str, str]:  # fmt: skip
     """By scanner, and under `sbom`: the digest of all that enters its report.
 
     That is the image (`subject` names everything in it), the program, the data or why there is none, syft, whose bill
     says what there is to evaluate, and our own code around it. Of the environment a scanner sees nothing.
     """
-    common = [subject, _own_code(), _program("syft")]
+    program = program or _program
+    common = [subject, _own_code(), program("syft")]
     found = {
         name: digest_of(
-            [*common, name, _program(scanner.program), _data(data.get(scanner.feed)), missing.get(scanner.feed, "")]
+            [*common, name, program(scanner.program), _data(data.get(scanner.feed)), missing.get(scanner.feed, "")]
         )
         for name, scanner in scanners.items()
     }

@@ -198,8 +198,8 @@ class KnownJudge:
         """
         context = self._context
         overlay, known = self._planner.judged_overlay(artifact.name, policy), _last_scan(context, artifact)
-        checks = context.ledger.checks(artifact.digest, artifact.name)
-        if not known or _unverified(context, artifact, overlay, checks):
+        checks, scripts = context.ledger.checks_with_scripts(artifact.digest, artifact.name)
+        if not known or _unverified(context, artifact, overlay, checks, scripts):
             return None
         disk = context.store.disk_of(artifact.digest) is not None
         subject, benchmark = scan_subject(context, artifact, policy, disk=disk)
@@ -245,7 +245,7 @@ def _checks(context: Context, artifact: Artifact, policy: Policy) -> tuple[Check
     """The results of the controls on the artifact, each enforced as its profile, and the policy's, say today."""
     overlay = Planner(context).judged_overlay(artifact.name, policy)
     known = context.ledger.checks(artifact.digest, artifact.name)
-    why = _unverified(context, artifact, overlay, known)
+    why = _unverified(context, artifact, overlay, known, context.ledger.check_scripts(artifact.digest, artifact.name))
     if not why:
         return enforced_by(known, overlay)
     say(f"{artifact.name}: verifying {len(overlay.checks)} controls again, since {why}")
@@ -255,13 +255,15 @@ def _checks(context: Context, artifact: Artifact, policy: Policy) -> tuple[Check
     return made
 
 
-def _unverified(context: Context, artifact: Artifact, overlay: Overlay, known: Sequence[CheckResult]) -> str:
+def _unverified(
+    context: Context, artifact: Artifact, overlay: Overlay, known: Sequence[CheckResult], scripts: Mapping[str, str]
+) -> str:
     """Why the results that are known do not say whether today's controls hold; empty where they do."""
     if not known:
         return "no result is known"
     if lacks := without_result(known, overlay, context.definitions[artifact.name].definition):
         return f"no result of {_few(lacks)} is known"
-    changed = changed_checks(_scripts(context, artifact), overlay)
+    changed = changed_checks(scripts or _as_built(artifact), overlay)
     return f"the check of {_few(changed)} has changed" if changed else ""
 
 
@@ -270,8 +272,11 @@ def _scripts(context: Context, artifact: Artifact) -> dict[str, str]:
 
     An earlier version of Goldsmith did not keep that: it was the check of the artifact's inputs.
     """
-    as_built = artifact.inputs.get("overlay", {}).get("checks", [])
-    return context.ledger.check_scripts(artifact.digest, artifact.name) or dict(as_built)
+    return context.ledger.check_scripts(artifact.digest, artifact.name) or _as_built(artifact)
+
+
+def _as_built(artifact: Artifact) -> dict[str, str]:
+    return dict(artifact.inputs.get("overlay", {}).get("checks", []))
 
 
 def _few(controls: Sequence[str]) -> str:

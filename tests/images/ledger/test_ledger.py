@@ -25,6 +25,7 @@ from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.documents import Document
 from images.ledger import Begun, CommandRow, FleetCheck, Holder, Ledger, Move, ScanRecord
+from images.ledger.database import _with_same
 from images.ledger.tables import VERSION, _type_of, metadata, publications
 from tests.conftest import POSTGRES
 from tests.support.postgres import Server
@@ -152,6 +153,7 @@ def test_equal_definitions_share_a_content_and_no_result(ledger: Ledger) -> None
         assert found == (name, name, name, name)
         assert [check.evidence for check in ledger.checks("sha256:same", name)] == [name]
         assert ledger.check_scripts("sha256:same", name) == {CHECK.control: name}
+        assert ledger.checks_with_scripts("sha256:same", name) == ((check_of(name),), {CHECK.control: name})
     assert ledger.verdict("sha256:same", "three") is None
     ledger.record_checks("sha256:old", (CHECK,), NOW)
     assert ledger.checks("sha256:old", "one") == (CHECK,), "a line of an earlier version names no definition"
@@ -566,6 +568,19 @@ def test_a_ledger_file_whose_making_broke_off_holds_no_table(tmp_path: Path, mon
         assert file.execute("SELECT name FROM sqlite_master").fetchall() == []
     monkeypatch.undo()
     Ledger.open(f"sqlite:///{tmp_path / 'ledger'}").close()
+
+
+def check_of(name: str) -> CheckResult:
+    """The result that is kept of a content as that definition."""
+    return replace(CHECK, evidence=name)
+
+
+def test_a_question_is_made_once_whatever_it_is_asked_of(ledger: Ledger) -> None:
+    """SQLAlchemy takes longer to make and compile one than the database to answer it."""
+    ledger.release("sha256:a"), ledger.latest_artifact("a", "linux/amd64"), ledger.seen_channels("a")
+    made = _with_same.cache_info().misses
+    ledger.release("sha256:b"), ledger.latest_artifact("b", "linux/amd64"), ledger.seen_channels("b")
+    assert _with_same.cache_info().misses == made
 
 
 def test_a_ledger_that_is_there_is_opened_without_asking_for_each_table(database: str) -> None:

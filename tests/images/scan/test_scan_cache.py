@@ -21,7 +21,7 @@ from hardening.model import Kind, Severity
 from images.feeds import debsecan_format
 from images.scan import SCANNERS, flow
 from images.scan.base import Feed, ScanInputs, Scanner, ScanTarget, report
-from images.scan.flow import SBOM, ScanResult, at_best, inputs_of, scan, still_valid, unchanged
+from images.scan.flow import SBOM, FeedsOnce, ScanResult, at_best, inputs_of, scan, still_valid, unchanged
 from images.scan.judge import silent_judges
 from images.scan.syft import Bills
 from tests.support.publishing import CHECK
@@ -35,6 +35,18 @@ ONE = {"debsecan": SCANNERS["debsecan"]}
 def outcome(name: str, what: Outcome = Outcome.PASS) -> ScanReport:
     """A report that says no more than its outcome."""
     return ScanReport(name, FindingKind.SECRET, what, 1, None, "", "")
+
+
+def test_programs_are_looked_up_once_for_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of each image the same enters as when it is asked for alone."""
+    asked: list[str] = []
+    monkeypatch.setattr(flow, "which", asked.append)
+    program = FeedsOnce().program
+    for subject in ("image", "image 2"):
+        assert inputs_of(subject, SCANNERS, {}, {}, program) == inputs_of(subject, SCANNERS, {}, {}, flow._program)
+    asked.clear()
+    inputs_of("image 3", SCANNERS, {}, {}, program)
+    assert asked == []
 
 
 @pytest.mark.parametrize(
