@@ -267,11 +267,11 @@ class AwsStore(ReleaseStore):
             try:
                 digests = (release.content, release.digest)
                 with self.moving(release.repository):
-                    self.documents.write(
+                    _, after = self.documents.write(
                         self._signed_as(release.repository), lambda one: one.revoking(digests, self.now, reason),
                         self._first(release.repository),
                     )  # fmt: skip
-                end_evidence(cloud.registry, release, self.now)
+                end_evidence(cloud.registry, release, after.revoked[release.digest].at)
             except GoldsmithError as error:  # AWS and the ledger know; what still has to be done must not wait for it
                 say(f"{shown(release)} is revoked, but its evidence does not say so yet: {error.message}\n"
                     "revoke it again when the registry answers")  # fmt: skip

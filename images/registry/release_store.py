@@ -211,7 +211,7 @@ class RegistryStore(ReleaseStore):
                         self.registry.tag(repository, digest, tag)
 
     def mark_revoked(self, release: Release, reason: str) -> None:
-        """Sign that release and content are revoked, and attach today as the end that other tools read."""
+        """Sign that release and content are revoked, and attach that day as the end that other tools read."""
         if release.pruned_at:
             return
         repository, digests = release.repository, (release.content, release.digest)
@@ -221,9 +221,9 @@ class RegistryStore(ReleaseStore):
             )
         if set(digests) - before.revoked.keys():
             self.note("revoke", f"{repository}@{release.digest}", reason)
+        said = after.revoked[release.digest]  # which keeps its day where it was revoked before
         if index := self.registry.find(f"{repository}@{release.digest}"):
-            attach_end(self.registry, repository, index, self.now)
-        said = after.revoked[release.digest]
+            attach_end(self.registry, repository, index, said.at)
         self.ledger.record_release(replace(release, revoked_at=said.at, revoked_reason=said.reason))
 
     def publication(self) -> Publication:

@@ -172,6 +172,19 @@ def test_retired_its_evidence_goes_with_its_last_image(cloud: Cloud) -> None:
     assert attached(registry, registry.repository(NAME), release.digest) == ()
 
 
+def test_a_repeated_revocation_keeps_its_day(cloud: Cloud) -> None:
+    """Other tools then read one end of life, as the signed document has it."""
+    release, registry = publish(cloud, disk()).release, registry_of(cloud)
+    ends = list[list[str]]()
+    for day in (1, 2):
+        revoke(AwsStore(at(cloud, cloud.now + day * DAY)), release.digest, "a back door")
+        listed = attached(registry, registry.repository(NAME), release.digest)
+        key = lifecycle.END_OF_LIFE
+        ends.append([line.annotations[key] for line in listed if key in line.annotations])
+    assert f"{cloud.now + DAY:%Y-%m-%d}" in ends[0]
+    assert ends[0] == ends[1]
+
+
 def test_a_rollout_takes_what_is_proved(cloud: Cloud, tmp_path: Path) -> None:
     """With its evidence the same release is a target."""
     release = publish(cloud, disk()).release

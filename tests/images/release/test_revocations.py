@@ -25,12 +25,13 @@ from images.ledger import ScanRecord
 from images.plan.build_plan import Action
 from images.registry.attestations import bundles, signed_document
 from images.registry.client import RegistryClient
-from images.registry.referrers import attach, detach_all
+from images.registry.referrers import attach, attached, detach_all
 from images.registry.release_store import RegistryStore
 from images.registry.release_trust import proved
 from images.registry.releases import channels_of, release_at
 from images.release.channels import promote, rebuild, revoke, rollback
 from images.release.flow import gate as gate_of
+from images.release.lifecycle import END_OF_LIFE
 from images.release.publish import release
 from images.release.stores import full_reference, store_of
 from images.trust.channel_document import UnreadChannelsError
@@ -113,6 +114,18 @@ def test_children_of_a_revoked_base_go_with_it(begin: Begin) -> None:
         promote(to, "leaf", "default", gate())
     with pytest.raises(RefusedError, match="its base base was revoked: a back door; nothing was published"):
         put(to, "child", 3, text="more", base=bad.content)
+
+
+def test_a_repeated_revocation_keeps_its_day(begin: Begin) -> None:
+    """Other tools then read one end of life, as the signed document has it."""
+    to, (one,) = begin(put, WEB)
+    ends = list[list[str]]()
+    for day in (1, 2):
+        revoke(at(to, NOW + day * DAY), f"{one.repository}@{one.digest}", "a back door")
+        listed = attached(to.registry, one.repository, one.digest)
+        ends.append([line.annotations[END_OF_LIFE] for line in listed if END_OF_LIFE in line.annotations])
+    assert f"{NOW + DAY:%Y-%m-%d}" in ends[0]
+    assert ends[0] == ends[1]
 
 
 def test_who_revokes_reads_what_goes_with_it(
