@@ -305,10 +305,10 @@ def job_for(
 
 
 def revoked_parent(context: Context, parent: str, content: str) -> RefusedError | None:
-    """Why nothing may be built on `content` of the definition `parent`; None where it is not revoked.
+    """Why nothing may be built on `content` of the definition `parent`: it is revoked, or its channels are unread, as
+    far as a registry is asked that others write to; else None.
 
-    A registry that others write to is asked too. Where it cannot be, that is said: publication asks it again, and
-    fails.
+    Where that does not answer, that is said: publication asks it again, and fails.
     """
     shared = context.settings.registry.address
     repository = f"{shared.rstrip('/')}/{parent}" if shared else parent
@@ -316,7 +316,9 @@ def revoked_parent(context: Context, parent: str, content: str) -> RefusedError 
         documents = ChannelDocuments(context.registry, context.ledger, context.now) if shared else None
         ask = documents.revocation() if documents else None
         found = revoked_base(context.ledger, repository, content, ask)
-    except (OutsideError, UnreadChannelsError) as error:
+    except UnreadChannelsError as error:
+        return error
+    except OutsideError as error:
         say(f"whether {parent} was revoked elsewhere is not known: {error.message}")
         found = revoked_base(context.ledger, repository, content)
     if found is None:

@@ -313,13 +313,18 @@ def test_nothing_is_built_on_a_revoked_base(context: Context) -> None:
 
 
 def test_what_was_revoked_elsewhere_is_asked_before_a_build(begin: Begin, context: Context) -> None:
-    """At a registry that others write to; one that cannot be asked stops no build, for nothing is moved by that."""
+    """At a registry that others write to. One that does not answer stops no build, for that moves nothing. Nothing
+    is built on unread channels; where nothing was ever published, a first build goes on.
+    """
     to, (base,) = begin(put, BASE)
     revoke(to, f"{base.repository}@{base.digest}", "a back door")
     shared = settings_in(context.settings.state_dir / "b", registry={"address": to.registry.address})
     copytree(to.settings.state_dir / "keys", shared.state_dir / "keys")
     with closing((at_shared := replace(context, settings=shared, registry_address=lambda: to.registry.address)).ledger):
         assert "was revoked: a back door" in str(revoked_parent(at_shared, "base", base.content))
+        assert revoked_parent(at_shared, "first", base.content) is None
+        to.registry.delete(base.repository, to.registry.get(f"{base.repository}:channels").digest)
+        assert isinstance(revoked_parent(at_shared, "base", base.content), UnreadChannelsError)
     away = settings_in(context.settings.state_dir / "c", registry={"address": "127.0.0.1:1/x"})
     with closing((at_away := replace(context, settings=away, registry_address=lambda: "127.0.0.1:1/x")).ledger):
         assert revoked_parent(at_away, "base", base.content) is None
