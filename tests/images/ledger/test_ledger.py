@@ -24,7 +24,7 @@ from hardening.foundation.settings import ROOT
 from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.documents import Document
-from images.ledger import Begun, CommandRow, FleetCheck, Holder, Ledger, Move, ScanRecord
+from images.ledger import Begun, CommandRow, FleetCheck, Holder, Ledger, Move, ScanRecord, SeenChannels
 from images.ledger.database import _with_same
 from images.ledger.tables import VERSION, _type_of, metadata, publications
 from tests.conftest import POSTGRES
@@ -259,6 +259,13 @@ def test_channel_moves_and_audit_keep_their_order(ledger: Ledger) -> None:
     assert ledger.moves("localhost/web", "candidate") == ()
     assert [line.detail for line in ledger.audit_lines()] == ["sha256:r2", "sha256:r1", "sha256:r3"]
     assert [line.detail for line in ledger.audit_lines(limit=1)] == ["sha256:r3"]
+
+
+def test_the_newest_channel_document_stays(ledger: Ledger) -> None:
+    """An older one, read before it and kept after it, replaces nothing; nor does another one of the same version."""
+    for version, text in ((7, "a"), (8, "b"), (7, "c"), (8, "d")):
+        ledger.see_channels(SeenChannels("localhost/web", version, {"says": text}))
+    assert ledger.seen_channels("localhost/web") == SeenChannels("localhost/web", 8, {"says": "b"})
 
 
 def test_where_all_channels_point_is_where_each_does(ledger: Ledger) -> None:
