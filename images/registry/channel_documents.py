@@ -11,7 +11,7 @@ change to what is there then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -115,9 +115,11 @@ class ChannelDocuments:
         hint = f"./goldsmith image.publish {name} publishes one; ./goldsmith image.show {name} shows what there is"
         raise NotFoundError(f"nothing is published as {repository}:{channel}", hint=hint)
 
-    def revocation(self) -> Ask:
-        """The revocations in the documents of our repositories; each is read once."""
-        documents = dict[str, ChannelDocument | None]()
+    def revocation(self, known: Mapping[str, ChannelDocument | None] | None = None) -> Ask:
+        """The revocations in the documents of our repositories; each is read once, and none of those that are `known`
+        by their repositories.
+        """
+        documents = dict(known or {})
 
         def ask(repository: str, subject: str) -> Told | None:
             if not repository.startswith(self.registry.repository("")):

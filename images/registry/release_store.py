@@ -46,10 +46,10 @@ from images.release.attested import (
 from images.release.channels import first_document, settled
 from images.release.lifecycle import dated_tag
 from images.release.retention import REMOVE, KeepRule, RetirementDecision, plan
-from images.release.revocations import Ask, revoked_by, said_by_ledger
+from images.release.revocations import Ask, revoked, revoked_by, said_by_ledger
 from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
 from images.store.oci import Store
-from images.trust.channel_document import ChannelDocument, UnreadChannelsError
+from images.trust.channel_document import ChannelDocument, UnreadChannelsError, require_tag
 from images.trust.evidence import Evidence, evidence_of
 
 Decision = RetirementDecision[Release]
@@ -281,12 +281,13 @@ class RegistryStore(ReleaseStore):
         Raises NotFoundError with the nearest tags, or names; ContentError when it is no release of ours.
         """
         reference = reference_of(self.registry, ref, self.names)
-        release, unread = release_at(self.registry, reference), ""
+        release, unread, documents = release_at(self.registry, reference), "", self.documents
+        repository = release.repository
+        tags = {channel: self.tagged(repository, channel) for channel in CHANNELS}  # they move last
         try:
-            release = self.revoked(release)
-            pointing = ((one, self.pointed(release.repository, one)) for channel in CHANNELS
-                        for one in (channel, f"{channel}{PREVIOUS}"))  # fmt: skip
-            channels = tuple(channel for channel, digests in pointing if release.digest in digests[:1])
+            document = documents.read(repository)
+            release = revoked(self.ledger, release, documents.revocation({repository: document}))
+            channels = _channels_of(release.digest, document, tags, self.now) if document else ()
         except UnreadChannelsError as error:
             channels, unread = (), f"{error.message}; {error.hint}"
         proof, untrusted = proof_or_why(lambda: proved(self.registry, release, self.now))
@@ -324,6 +325,19 @@ def _pointing(tags: Sequence[dict[str, str]], releases: Sequence[Release]) -> di
         if not (tag.endswith(PREVIOUS) and digest in revoked):
             found.setdefault(digest, []).append(tag)
     return found
+
+
+def _channels_of(digest: str, document: ChannelDocument, tags: Mapping[str, str], now: datetime) -> tuple[str, ...]:
+    """The channels that a digest is in, or would be in after a rollback. Raises UnreadChannelsError where a tag differs
+    from the document.
+    """
+    channels = list[str]()
+    for name, tagged in tags.items():
+        require_tag(document, name, tagged, now)
+        if state := document.channels.get(name):
+            states = {name: state.digest, f"{name}{PREVIOUS}": state.previous}
+            channels += [channel for channel, pointed in states.items() if pointed == digest]
+    return tuple(channels)
 
 
 def _judged(found: Evidence) -> dict[str, Any]:

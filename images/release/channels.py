@@ -18,7 +18,7 @@ from images.artifact import Release
 from images.ledger import Move
 from images.release.closing import read_in_closed
 from images.release.lifecycle import before, below, chosen_back, refuse_ended, refuse_judged, shown, worse
-from images.release.revocations import with_children
+from images.release.revocations import revoked, with_children
 from images.release.store import CHANNELS, PREVIOUS, ReleaseStore
 from images.trust.channel_document import ChannelDocument, SignedChannel, UnreadChannelsError, unread
 
@@ -219,7 +219,8 @@ def _earlier(
     """The releases before the present one that are still there, the nearest first, revoked where anything says so."""
     digests = before(_digests(to, repository, channel), present)
     found = (to.find(repository, digest) for digest in digests if digest not in without)
-    return [to.revoked(release) for release in found if release]
+    ask = to.revocation  # which reads each document once
+    return [revoked(to.ledger, release, ask) for release in found if release]
 
 
 def _first_proven(to: ReleaseStore, name: str, releases: Iterable[Release]) -> Release | None:

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 import images.registry.channel_documents
+import images.release.channels
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.trust import Trust
 from images.artifact import Release
 from images.ledger import Ledger
 from images.registry.answers import NotFoundError
+from images.registry.channel_documents import ChannelDocuments
 from images.registry.client import Manifest, RegistryClient
 from images.registry.release_store import RegistryStore
 from images.release.channels import point, promote, rebuild, revoke, rollback, sign_all
@@ -373,6 +375,42 @@ def test_what_cannot_be_signed_stops_no_other(to: RegistryStore, monkeypatch: py
     monkeypatch.setattr("images.release.channels.SIGNERS", 1)
     assert {repository: str(error) for repository, error in sign_all([to]).items()} == {first: "no"}
     assert signed == [WHERE]
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The repositories whose documents are read from now on."""
+    reads, read = list[str](), ChannelDocuments.read
+
+    def reading(documents: ChannelDocuments, repository: str) -> Any:
+        reads.append(repository)
+        return read(documents, repository)
+
+    monkeypatch.setattr(ChannelDocuments, "read", reading)
+    return reads
+
+
+def test_earlier_releases_are_looked_up_in_one_document(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are."""
+    memory(to).manifests[THIRD] = Manifest(THIRD, "", 1, {"schemaVersion": 2})
+    for digest in (NEW, THIRD):
+        point(to, release(digest), "stable", "promote")
+    with to.moving(WHERE):
+        to.documents.write(WHERE, lambda one: one.revoking([NEW], NOW, "a hole"), pytest.fail)
+    monkeypatch.setattr(RegistryStore, "find", lambda _, __, digest: release(digest))
+    reads = counted(monkeypatch)
+    earlier = images.release.channels._earlier(to, WHERE, "stable", THIRD)
+    assert [(one.digest, one.revoked_reason) for one in earlier] == [(NEW, "a hole"), (OLD, "")]
+    assert reads == [WHERE]
+
+
+@REGISTRY
+def test_a_release_is_shown_by_one_document(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its revocation and all of its channels."""
+    to, (one, two) = begin(promoted, ("one", 0), ("two", 1))
+    reads = counted(monkeypatch)
+    shown = [at(to, NOW + DAY).show(f"{release.repository}@{release.digest}").channels for release in (one, two)]
+    assert shown == [("candidate-previous", "stable-previous"), ("candidate", "stable")]
+    assert reads == [one.repository] * 2
 
 
 @REGISTRY
