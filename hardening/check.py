@@ -28,6 +28,7 @@ from hardening.render import Check, Overlay
 LAST_LINES = 10
 HERE = Path(__file__).parent
 TIMED_OUT = 124  # timeout(1)
+CHECKS, IMAGE = "/checks", "/image"  # where run-checks.sh shows them
 
 
 def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckResult, ...]:
@@ -43,13 +44,13 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
         checks, work = Path(place).resolve() / "checks", Path(place).resolve() / "work"
         checks.mkdir()
         work.mkdir()
-        own = {"ROOT": str(tree.resolve()), "LIVE": "0", "LC_ALL": "C"}
+        own = {"ROOT": IMAGE, "LIVE": "0", "LC_ALL": "C", "HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108
         env = _environment(facts, checks) | own
         for number, check in enumerate(overlay.checks):
             (checks / f"{number}.sh").write_text(_script(check, env))
         lanes = 2 * (os.cpu_count() or 1)
         limits = str(lanes), f"{TIME_LIMIT_SECONDS:g}"
-        argv = ["sh", str(HERE / "run-checks.sh"), str(checks), own["ROOT"], *limits]
+        argv = ["sh", str(HERE / "run-checks.sh"), str(checks), str(tree.resolve()), *limits]
         most = (TIME_LIMIT_SECONDS + 10) * math.ceil(len(overlay.checks) / lanes)
         try:
             run_confined(
@@ -125,7 +126,7 @@ def _environment(facts: ImageFacts, folder: Path) -> dict[str, str]:
         (folder / name).write_text(text)
     config = facts.config.get("config") or {}
     return {
-        **{name: str(folder / name) for name in texts},
+        **{name: f"{CHECKS}/{name}" for name in texts},
         "IMAGE_USER": facts.user,
         "IMAGE_HEALTHCHECK": facts.healthcheck,
         "IMAGE_HEALTHCHECK_REASON": facts.healthcheck_reason,
