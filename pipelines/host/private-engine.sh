@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs dockerd "$@" in a mount namespace of its own, so that whatever it mounts goes with it.
-# Prepares the control groups where a container or a chroot lacks them; then becomes dockerd.
+# Prepares the control groups where a container or a chroot lacks them. A dockerd that is killed starts again at once, as
+# the ports that its containers publish are closed meanwhile.
 set -eu
 groups=/sys/fs/cgroup
 
@@ -29,4 +30,14 @@ fi
 
 # Collecting garbage takes a fifth of the time of dockerd and containerd while they build; shims set their own pace.
 export GOGC=400 GOMEMLIMIT=1GiB
-exec dockerd "$@"
+stopping=
+trap 'stopping=1; kill "$engine"' TERM
+while :; do
+    setpriv --pdeathsig KILL dockerd "$@" &
+    engine=$! status=0
+    wait "$engine" || status=$?
+    while kill -0 "$engine" 2>/dev/null; do wait "$engine" || :; done # a trap ends only the first wait
+    [ -z "$stopping" ] && [ "$status" -gt 128 ] || exit "$status"
+    echo "dockerd ended with status $status, and starts again"
+    sleep 1
+done

@@ -1,8 +1,9 @@
 """The private Docker Engine: used if the host has none, or one without the containerd image store that builds need.
 
 It shares nothing with the host's own engine: own data, socket, bridge and address pool, and it leaves the host's
-firewall alone but for rules about its own addresses. It runs in a mount namespace of its own. Containers outlive a
-dockerd that died, and the next one takes them over in the namespace that holds their mounts.
+firewall alone but for rules about its own addresses. It runs in a mount namespace of its own, under a shell that starts
+a dockerd again that was killed. Containers outlive both, and the next dockerd takes them over in the namespace that holds
+their mounts.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class PrivateEngine:
         with only_one(self.folder / "lock", "starting the private Docker Engine", wait_seconds=START_SECONDS):
             if self.daemon.pid() is None or not self.data.exists():
                 self._start()
-            elif not self.answers():  # restarting it would end the containers that it runs
+            elif not self._answers_within(START_SECONDS):  # restarting it would close the ports of its containers
                 silent = f"the private Docker Engine does not answer at {self.host}"
                 raise OutsideError(silent, hint=f"see {self.daemon.log}")
             self.close_socket()
@@ -74,6 +75,15 @@ class PrivateEngine:
             return run(asked, passes=ENGINE, ok=range(256), timeout=ANSWER_SECONDS).status == 0
         except LateError:
             return False
+
+    def _answers_within(self, seconds: float) -> bool:
+        """The same, within this time: a dockerd that was killed is starting again."""
+        deadline = time.monotonic() + seconds
+        while not self.answers():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
 
     def stop(self) -> None:
         """End the containers, stop the engine, and take away its bridge, rules and socket. Its images stay."""

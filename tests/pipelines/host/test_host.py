@@ -486,6 +486,21 @@ def test_containers_outlive_a_killed_private_engine_and_the_next_one_takes_them_
 
 @pytest.mark.slow
 @pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables", "busybox")
+def test_a_killed_dockerd_starts_again_without_anybody_asking(settings: Settings) -> None:
+    """Ports that containers publish are closed until it has; a command that comes meanwhile waits for it."""
+    with engine_with_web(settings) as (engine, api, process):
+        before, (port,) = process(), api.port("web", 8080)
+        dead = int(engine.pid_file.read_text())
+        os.kill(dead, signal.SIGKILL)
+        assert engine.ensure() == engine.host
+        assert requests.get(f"http://127.0.0.1:{port['HostPort']}/", timeout=60).text.strip() == "one"
+        assert (process(), int(engine.pid_file.read_text()) != dead) == (before, True)
+        engine.stop()
+        assert [*engine._shims()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "docker", "dockerd", "ip", "iptables", "busybox")
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_private_engine_that_is_stopped_leaves_no_container(settings: Settings, killed: bool) -> None:
     """Neither its process nor its shim or mount, also where dockerd died before and nobody is left to ask."""
