@@ -2,8 +2,8 @@
 
 It shares nothing with the host's own engine: own data, socket, bridge and address pool, and it leaves the host's
 firewall alone but for rules about its own addresses. It runs in a mount namespace of its own, under a shell that starts
-a dockerd again that was killed. Containers outlive both, and the next dockerd takes them over in the namespace that holds
-their mounts.
+a dockerd again that was killed. Containers outlive both, and the next dockerd takes them over in the namespace that
+holds their mounts.
 """
 
 from __future__ import annotations
