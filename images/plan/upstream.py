@@ -16,7 +16,7 @@ from typing import Annotated
 from hardening.foundation.console import say
 from hardening.foundation.content import Content, load_toml, require_inside
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.hashing import DIGEST
+from hardening.foundation.hashing import DIGEST, digest_of, hex_of
 from hardening.foundation.settings import Settings
 from hardening.foundation.wording import matching
 from images.advisories import is_before
@@ -29,7 +29,12 @@ from images.packages.index import PackageIndex, write_atomically
 from images.registry.answers import Platform, parsed
 from images.registry.client import Manifest, RegistryClient
 from images.registry.references import split
-from images.registry.release_trust import require_base_allowed, require_upstream_trusted
+from images.registry.release_trust import (
+    require_base_allowed,
+    require_upstream_trusted,
+    trust_of,
+    upstream_rule,
+)
 from images.store import layers
 from images.store.files import room_on
 from images.store.oci import CONFIG, MANIFEST, Store
@@ -119,19 +124,29 @@ class Upstream:
     def fetch(self, reference: str) -> str:
         """The pinned image of `reference`, brought into the store if it is not there; its content digest."""
         content = self.locked(reference)
-        if not self.store.has(content):
-            self._require_part(reference, self._pin(reference).digest, content)
+        self._require_part(reference, self._pin(reference).digest, content)
         return self.bring_exactly(reference, content)
 
     def _require_part(self, reference: str, pinned: str, content: str) -> None:
-        """Raise UntrustedError unless what is pinned is signed as a rule says, and the content is a part of it."""
-        if self._require_trusted(reference, pinned) and content != pinned:
+        """Raise UntrustedError unless what is pinned is signed as a rule says, and lists the content for the platform.
+
+        A record beside the store keeps what was verified, for this reference and rule: others bring images there too.
+        """
+        rule, platform = upstream_rule(trust_of(self.settings), reference), self.settings.platform
+        if rule is None:
+            return
+        checked = digest_of([reference, pinned, platform, rule.model_dump(mode="json")])
+        record = self.store.path / "verified" / hex_of(content) / hex_of(checked)
+        if record.exists():
+            return
+        self._require_trusted(reference, pinned)
+        if content != pinned:
             found = self._registry(reference).get(f"{split(reference)[0]}@{pinned}")
-            if content not in [child.digest for child in found.index.manifests]:
-                why = (
-                    f"{content} is pinned for {self.settings.platform}, and {pinned}, which is signed, does not list it"
-                )
+            if (platform, content) not in [(str(child.platform), child.digest) for child in found.index.manifests]:
+                key = f'{self._found(reference)[0]}: images."{reference}".platforms'
+                why = f"{key}: {content} is pinned for {platform}, and {pinned}, which is signed, does not list it so"
                 raise UntrustedError(Fault.OTHER_SUBJECT, reference, why)
+        write_atomically(record, "")
 
     def _require_trusted(self, reference: str, digest: str) -> bool:
         """Whether a rule says who signs `reference`. Raises UntrustedError where the digest is not signed so."""

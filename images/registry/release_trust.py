@@ -77,7 +77,7 @@ def require_upstream_trusted(
 
     Raises UntrustedError for a digest not signed so.
     """
-    trust = _upstream_rule(trust_of(registry.settings, policy), reference)
+    trust = upstream_rule(trust_of(registry.settings, policy), reference)
     if trust is None:
         return False
     verify(reference, (digest,), bundles(registry, split(reference)[0], digest), trust, (), signed_at=None, now=now)
@@ -95,7 +95,7 @@ def require_base_allowed(settings: Settings, reference: str) -> None:
         hint = f'name the definition: base = {{ golden = "{repository.rpartition("/")[2]}" }}'
         raise RefusedError(f"the base {reference} is where this installation publishes its own images", hint=hint)
     floor = trust_of(settings)
-    if floor.upstream_default == "refuse" and _upstream_rule(floor, reference) is None:
+    if floor.upstream_default == "refuse" and upstream_rule(floor, reference) is None:
         why = f"no rule in trust.upstream of the policy {settings.judging.floor} covers the base {reference}"
         close = closest(reference, (one.prefix for one in floor.upstream))
         near = f"did you mean {' or '.join(close)}? " if close else ""
@@ -103,7 +103,7 @@ def require_base_allowed(settings: Settings, reference: str) -> None:
         raise RefusedError(f"{why}, and its trust.upstream_default is refuse", hint=hint)
 
 
-def _upstream_rule(asked: Trust, reference: str) -> Trust | None:
+def upstream_rule(asked: Trust, reference: str) -> Trust | None:
     """The rule for an upstream image, in whichever form it is written; None where there is none."""
     whole = qualified(reference)
     of_hub = whole.removeprefix(f"{HUB}/")

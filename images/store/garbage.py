@@ -58,6 +58,7 @@ def collect(context: Context, *, apply: bool) -> tuple[Garbage, ...]:
         _over(context, "index entries of packages", apt.glob("entries/*/*"), debs, lambda path: path.parent.name),
         _over(context, "entries of upstream packages", apt.glob("told/*/*"), blobs, lambda path: path.parent.name),
         _over(context, "texts of upstream images", context.store.path.glob("texts/*"), blobs, lambda path: path.stem),
+        _over(context, "verified pins", context.store.path.glob("verified/*/*"), blobs, lambda path: path.parent.name),
         _over(context, "folders of killed runs", left, set(), lambda path: path.name),
     )
     if apply:

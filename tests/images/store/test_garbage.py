@@ -223,9 +223,11 @@ def test_what_was_told_of_packages_and_images_that_are_gone_goes(context: Contex
     for name in (f"entries/{DEB.sha256}/x.deb", f"told/{base.digest[7:]}/x.deb"):
         kept.add(apt / name)
         gone.add(apt / Path(name).parent.with_name(other) / "x.deb")
-    kept.add(texts / f"{base.digest[7:]}.json")
+    verified = context.store.path / "verified"
+    kept |= {texts / f"{base.digest[7:]}.json", verified / base.digest[7:] / "ab"}
     gone |= {
         texts / f"{other}.json",
+        verified / other / "ab",
         apt / "tmpabc/x.deb",
         apt / "trixie-amd64-1/tmpabc/x",
         context.store.path / "tmpa/x",

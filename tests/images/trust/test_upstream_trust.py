@@ -73,6 +73,27 @@ def test_a_base_is_pinned_and_fetched_where_the_named_key_signed_it(golden: Gold
     assert upstream.fetch(golden.reference) == golden.made.content
     detach_all(golden.to.registry, golden.made.repository, golden.made.digest)
     assert upstream.fetch(golden.reference) == golden.made.content
+    golden.to.registry.delete(golden.made.repository, golden.made.digest)
+    assert upstream.fetch(golden.reference) == golden.made.content, "no registry is asked again"
+
+
+def test_a_base_in_the_store_is_checked_for_each_reference_and_rule(golden: Golden) -> None:
+    """What was verified for a reference by the key of one rule is not verified for another reference or key."""
+    [key] = own_keys(golden.to.settings)
+    upstream = golden.upstream(UPSTREAM_RULE % key.public)
+    golden.lock(upstream)
+    upstream.fetch(golden.reference)
+    strict = golden.upstream(UPSTREAM_RULE % KeyInMemory().trusted().public)
+    with pytest.raises(UntrustedError) as caught:
+        strict.fetch(golden.reference)
+    assert caught.value.fault is Fault.UNKNOWN_KEY
+    ruled = golden.upstream(UPSTREAM_RULE % key.public)
+    other = golden.reference.replace(":candidate", ":other")
+    lock = golden.folder / "root" / LOCK
+    lock.write_text(lock.read_text().replace(golden.reference, other))
+    detach_all(golden.to.registry, golden.made.repository, golden.made.digest)
+    with pytest.raises(UntrustedError):
+        ruled.fetch(other)
 
 
 def test_a_base_of_another_key_is_neither_pinned_nor_fetched(golden: Golden) -> None:
@@ -100,6 +121,38 @@ def test_a_pin_that_was_changed_to_another_content_is_not_fetched(golden: Golden
         upstream.fetch(golden.reference)
     assert caught.value.fault is Fault.OTHER_SUBJECT
     assert not upstream.store.has(evil)
+
+
+def test_a_stranger_in_the_store_is_no_base(golden: Golden) -> None:
+    """A scan brings any image into the store; a changed pin makes no base of it, and the file and the key are named."""
+    [key] = own_keys(golden.to.settings)
+    upstream = golden.upstream(UPSTREAM_RULE % key.public)
+    golden.lock(upstream)
+    evil = built(golden.to.store, text="evil").digest
+    layout = golden.to.store.layout_for(evil, golden.folder / "evil", {"org.opencontainers.image.ref.name": "evil"})
+    stranger = f"{golden.to.registry.address}/evil/base:1"
+    golden.to.registry.push(layout, "evil", stranger)
+    assert upstream.bring(stranger) == evil
+    lock = golden.folder / "root" / LOCK
+    lock.write_text(lock.read_text().replace(golden.made.content, evil))
+    for act in (upstream.fetch, upstream.bootstrap, upstream.packages):
+        with pytest.raises(UntrustedError) as caught:
+            act(golden.reference)
+        assert caught.value.fault is Fault.OTHER_SUBJECT
+        assert f'{lock}: images."{golden.reference}".platforms' in caught.value.message
+
+
+def test_the_image_of_another_platform_is_no_base(golden: Golden) -> None:
+    """Being listed in the signed index for one platform makes nothing the base of another."""
+    [key] = own_keys(golden.to.settings)
+    upstream = golden.upstream(UPSTREAM_RULE % key.public)
+    golden.lock(upstream)
+    lock = golden.folder / "root" / LOCK
+    lock.write_text(lock.read_text().replace(upstream.settings.platform, "linux/riscv64"))
+    other = golden.upstream(UPSTREAM_RULE % key.public, platform="linux/riscv64")
+    with pytest.raises(UntrustedError) as caught:
+        other.fetch(golden.reference)
+    assert caught.value.fault is Fault.OTHER_SUBJECT
 
 
 def test_without_a_rule_it_is_said_to_be_trusted_on_first_use(
