@@ -10,7 +10,7 @@ from pathlib import Path
 from hardening.catalog import load_policy, load_waivers, policy_digest
 from hardening.check import run_checks
 from hardening.evaluation import counts, judges, silence
-from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict
+from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Outcome, ScanReport, Verdict, merge
 from hardening.foundation.console import say
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, nearest
 from hardening.foundation.hashing import digest_of
@@ -18,18 +18,19 @@ from hardening.gate import GateError, judge_image
 from hardening.model import Kind
 from hardening.policy import Policy
 from hardening.render import Overlay
-from images.advisories import is_before
-from images.artifact import Artifact
+from images.advisories import Advisory, is_before
+from images.artifact import Artifact, Package
 from images.boot import Level
 from images.build.workspace import workspace
 from images.context import Context
 from images.documents import to_json
+from images.feeds import Exploited
 from images.ledger.artifacts import ScanRecord, parent_of
 from images.machine import trees
 from images.machine.trees import private_mounts
 from images.plan.planner import Planner
-from images.scan import chosen
-from images.scan.base import ScanTarget
+from images.scan import chosen, matcher
+from images.scan.base import Feed, ScanTarget
 from images.scan.flow import FeedsOnce, ScanResult, at_best, scan, unchanged
 from images.scan.verify import changed_checks, enforced_by, facts_of, offered, verify, without_result
 
@@ -239,6 +240,32 @@ def scan_again(context: Context, artifact: Artifact, policy: Policy, *, afresh: 
     record = ScanRecord(result.reports, findings, sbom.digest, result.suite, result.inputs, spdx.digest)
     context.ledger.record_scan(artifact.digest, record, context.now, artifact.name)
     return replace(result, findings=findings)
+
+
+def add_newer(
+    context: Context, content: str, name: str, found: Mapping[Package, Sequence[Advisory]], feed: Feed,
+    exploited: Exploited,
+) -> None:  # fmt: skip
+    """Add to the last scan of a content what newer data opens or fixes in its packages, so that everything which judges
+    by that scan counts it. Nothing is removed: that takes a scan.
+    """
+    last = context.ledger.scan(content, name)
+    dates = [one.data_date for one in last.reports if one.scanner == matcher.NAME and one.data_date] if last else []
+    if last is None or (feed.date and any(at > feed.date for at in dates)):  # scanned elsewhere, by newer data
+        return
+    fixed = {(one.id, one.package): one.fixed for one in last.findings}
+    said = (matcher.as_finding(package, one) for package, advisories in found.items() for one in advisories)
+    newer = [
+        one for one in said if (one.id, one.package) not in fixed or (one.fixed and not fixed[one.id, one.package])
+    ]
+    if newer or any(one.id in exploited.ids and not one.exploited for one in last.findings):
+        scores = exploited.likely.scores
+        findings = tuple(
+            replace(one, exploited=one.exploited or one.id in exploited.ids, epss=scores.get(one.id, one.epss))
+            for one in merge((*last.findings, *newer))
+        )
+        record = replace(last, findings=_dated(context, findings))
+        context.ledger.record_scan(content, record, context.now, name)
 
 
 def _checks(context: Context, artifact: Artifact, policy: Policy) -> tuple[CheckResult, ...]:

@@ -13,12 +13,13 @@ from hardening.foundation.errors import OutsideError
 from hardening.foundation.grouping import by_key
 from hardening.foundation.settings import NONE
 from images import feeds
-from images.advisories import FeedChange, changes, standing
+from images.advisories import FeedChange, changes, match, standing
 from images.context import Context
 from images.documents import to_json
 from images.feeds import indexed
 from images.ledger.artifacts import PackageList
 from images.scan.base import Feed
+from images.scan.judge import add_newer
 from pipelines.cli.image_holders import holders_of
 from pipelines.contract import Line
 from pipelines.wiring import image_context
@@ -81,11 +82,14 @@ class FeedUpdateOutput(Line):
 def update_feeds(context: Context | None = None, after: timedelta = indexed.NOW) -> FeedUpdateOutput:
     """Ask every feed that was not asked for `after` for newer data, and tell what is new since this was told last.
 
+    The last scans of all that channels point to, was built last or runs get what it opens, so that every command counts
+    it.
     Raises OutsideError where the list of exploited ones is set and cannot be had.
     """
     context = replace(context or image_context(), lenient=True)
     settings, now = context.settings, context.now
-    contents = dict.fromkeys(holder.content for holder in holders_of(context))
+    held = list(holders_of(context))
+    contents = dict.fromkeys(holder.content for holder in held)
     lists = context.ledger.package_lists(of=contents)
     suites = _suites(context, lists.values())
     say(f"asking the feeds for newer data: {', '.join(suites) or 'no suite is known'}")
@@ -100,6 +104,9 @@ def update_feeds(context: Context | None = None, after: timedelta = indexed.NOW)
     current = {content: lists[content] for content in contents if content in lists}
     told, first = _changes(context, current.values(), {suite: found for suite, (found, _) in data.items()}, exploited)
     told = [line.model_copy(update={"likelihood": likelihoods.scores.get(line.id)}) for line in told]
+    names = {(one.content, one.image) for one in held if one.content in lists}
+    names |= {(content, one.name) for content, one in lists.items()}
+    _add_newer(context, names, lists, data, replace(exploited, likely=likelihoods))
     if feed := next((found["tracker"] for found, _ in data.values() if "tracker" in found), None):
         indexed.mark_reported(settings, feed, exploited.ids if exploited.feed else None)
     each = {(line.name, line.suite): line for line in lines}
@@ -177,6 +184,20 @@ def _changes(
         for (change, vulnerability, source, fixed), names in found.items()
     ]  # fmt: skip
     return lines, first
+
+
+def _add_newer(
+    context: Context, names: Iterable[tuple[str, str]], lists: dict[str, PackageList],
+    data: dict[str, tuple[dict[str, Feed], dict[str, str]]], exploited: feeds.Exploited,
+) -> None:  # fmt: skip
+    """Add what the tracker's data opens to the last scans of contents, each as the definition of that name."""
+    for suite, some in by_key((lists[content].suite, (content, name)) for content, name in names).items():
+        feed = data[suite][0].get("tracker") if suite else None
+        if feed and not feed.sample:
+            packages = {package for content, _ in some for package in lists[content].packages}
+            advisories = indexed.advisories(feed, suite, packages)
+            for content, name in some:
+                add_newer(context, content, name, match(lists[content].comparable, advisories), feed, exploited)
 
 
 def _order(line: FeedChangeLine) -> tuple[bool, int, float, str, str]:

@@ -19,10 +19,14 @@ from hardening.model import Enforcement, Severity
 from images.artifact import Artifact, Package, Release
 from images.context import Context
 from images.feeds import DIRECTORIES, indexed
-from images.ledger import FleetCheck, Move, ScanRecord, tables
+from images.ledger import FleetCheck, MemberRun, Move, ScanRecord, tables
 from images.scan import MORE
 from pipelines.cli.affected import show_affected, who_is_affected
 from pipelines.cli.feeds import FeedUpdateOutput, changes_told, show_update, update_feeds
+from pipelines.cli.latency import patch_latency
+from pipelines.cli.report import gather
+from pipelines.fleet.catalog import load_fleet
+from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.nightly.stages import WorldStages
 from pipelines.nightly.urgency import urgent_fixes
 from tests.support.nights import order_of
@@ -456,6 +460,44 @@ def test_an_update_tells_what_newer_data_changes_the_exploited_ones_first(
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines())) <= 80
     assert updated(context).changes == (), "each change is told once"
+
+
+def test_what_newer_data_opens_counts_on_every_screen_before_the_next_scan(context: Context, data: Path) -> None:
+    """What `image.affected` says of a member, `fleet.check`, `latency` and the report say too; a scan removes it."""
+    for content, name in ((BASE, "debian-base"), (WEB, "nginx-unprivileged")):
+        context.ledger.record_scan(content, ScanRecord((), ()), NOW - DAY, name)
+    context.ledger.record_run(MemberRun("shop", "web-1", WEB, gone=False, told_by="check", at=NOW - DAY))
+    write(data, {"openssl": {OTHER: entry("3.5.4-1")}, "nginx": {OPEN: entry("1.26-4")}})
+    (data / "kev.json").write_text(json.dumps([{"cveID": OTHER}]))
+    updated(context)
+    assert {line.name for line in who_is_affected(OTHER, context).lines} >= {"shop/web-1"}
+    lacking = {(one.name, one.vulnerability) for one in patch_latency(context=context).patches}
+    assert lacking >= {("shop", OTHER), ("shop", OPEN), ("nginx-unprivileged", OPEN), ("debian-base", OTHER)}
+    points = {one.vulnerability: one for one in gather(context).open_points}
+    assert points[OTHER].exploited
+    assert points[OPEN].members == 1
+    status = GoldenStatus(load_fleet(context.settings.roots, "shop"), context, (), NOW)
+    [web] = (one for one in context.ledger.releases() if one.content == WEB)
+    assert OTHER in status.refused(web)[0], "what is exploited is due at once"
+    assert OPEN in " ".join(one.what for one in status.lacking(web))
+    write(data, {})
+    later = replace(context, now=NOW + DAY)
+    update_feeds(later)
+    kept = context.ledger.scan(WEB, "nginx-unprivileged")
+    assert kept
+    assert {one.id for one in kept.findings} == {OTHER, OPEN}, "only a scan takes a finding away"
+    assert {one.fix_known_since for one in kept.findings} == {NOW}
+
+
+def test_a_scan_by_newer_data_than_that_of_this_machine_stays(context: Context) -> None:
+    """Such as one of another machine of the same ledger: it may have closed what is open here."""
+    newer = replace(REPORT, scanner="matcher", data_date=NOW)
+    for report, found in ((newer, set()), (replace(newer, data_date=NOW - 9 * DAY), {CVE, OPEN})):
+        context.ledger.record_scan(WEB, ScanRecord((report,), ()), NOW, "nginx-unprivileged")
+        updated(context)
+        kept = context.ledger.scan(WEB, "nginx-unprivileged")
+        assert kept
+        assert {one.id for one in kept.findings} == found
 
 
 def test_a_night_tells_what_newer_data_changes(context: Context, data: Path) -> None:
