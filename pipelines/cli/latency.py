@@ -15,7 +15,7 @@ from hardening.foundation.durations import duration, in_short
 from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.grouping import by_key
 from hardening.foundation.text import listed
-from hardening.gate import fix_due
+from hardening.gate import brought_by, fix_due
 from hardening.model import Severity, Waiver
 from hardening.policy import Policy
 from hardening.waivers import About, about_finding, active, cited, waived_by
@@ -46,6 +46,8 @@ from pipelines.wiring import image_context
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+Having = Mapping[tuple[str, str], Collection[str]]
+"""By vulnerability and package, the images that wait for a release without it."""
 WORST = 5
 NONE_YET = "no release has closed a vulnerability with a known fix yet, and none is open, as far as this ledger knows"
 
@@ -134,7 +136,9 @@ def patch_latency(since: str = "", context: Context | None = None) -> LatencyOut
     lines = [_line(one, unknown.get(one.name, ()) if one.kind == "fleet" else ()) for one in measured(found, now)]
     told = {line.name for line in lines if line.kind == "fleet"}
     lines += [_line(_nothing(name), names) for name, names in sorted(unknown.items()) if name not in told]
-    told_of = (_patch_line(context, fleets, one, now) for one in sorted(found, key=_worst_first))
+    unpublished = (one.fix for one in found if one.waits is Waits.PUBLICATION)
+    having = by_key(((fix.vulnerability, fix.package), fix.image) for fix in unpublished)
+    told_of = (_patch_line(context, fleets, one, now, having) for one in sorted(found, key=_worst_first))
     return LatencyOutput(at=now, since=begin, lines=tuple(lines), patches=tuple(told_of))
 
 
@@ -283,15 +287,17 @@ def _worst_first(one: Patch) -> tuple[bool, bool, datetime, datetime, str, str, 
     return not one.open, one.due is None, one.due or NEVER, one.started_at, one.fix.vulnerability, one.kind, one.name
 
 
-def _who_acts(context: Context, fleets: Mapping[str, Fleet], one: Patch) -> tuple[str, str]:
-    """Who has to do what next, so that the fix comes further."""
+def _who_acts(context: Context, fleets: Mapping[str, Fleet], one: Patch, having: Having) -> tuple[str, str]:
+    """Who has to do what next, so that the fix comes further: an image that brings it in comes first."""
     image, fleet = one.fix.image, one.name
-    loaded = context.definitions.get(image)
+    root = brought_by(image, having.get((one.fix.vulnerability, one.fix.package), ()), context.parents)
+    loaded = context.definitions.get(root if one.waits is Waits.PUBLICATION else image)
     owner = loaded.definition.owner if loaded else "-"
     fleet_owner = fleets[fleet].owner if fleet in fleets else "-"
     match one.waits:
         case Waits.PUBLICATION:
-            return owner, f"./goldsmith image.publish {image}"
+            more = "" if root == image else f", then ./goldsmith image.publish {image}"
+            return owner, f"./goldsmith image.publish {root}{more}"
         case Waits.PROMOTION:
             return owner, f"./goldsmith image.promote {image}"
         case Waits.ROLLOUT:
@@ -327,8 +333,8 @@ def _spread(found: Spread | None) -> SpreadLine | None:
     return SpreadLine(**dict(zip(SpreadLine.model_fields, seconds, strict=True)))
 
 
-def _patch_line(context: Context, fleets: Mapping[str, Fleet], one: Patch, now: datetime) -> PatchLine:
-    fix, (acts, todo) = one.fix, _who_acts(context, fleets, one)
+def _patch_line(context: Context, fleets: Mapping[str, Fleet], one: Patch, now: datetime, having: Having) -> PatchLine:
+    fix, (acts, todo) = one.fix, _who_acts(context, fleets, one, having)
     return PatchLine(
         kind="fleet" if one.kind == "fleet" else "image", name=one.name, vulnerability=fix.vulnerability,
         package=fix.package, image=fix.image, fixed=fix.fixed, severity=Severity(fix.severity),

@@ -473,6 +473,10 @@ def test_what_newer_data_opens_counts_on_every_screen_before_the_next_scan(conte
     assert {line.name for line in who_is_affected(OTHER, context).lines} >= {"shop/web-1"}
     lacking = {(one.name, one.vulnerability) for one in patch_latency(context=context).patches}
     assert lacking >= {("shop", OTHER), ("shop", OPEN), ("nginx-unprivileged", OPEN), ("debian-base", OTHER)}
+    member = asked(context, OTHER)["shop/web-1", "openssl"]
+    shop = [one for one in patch_latency(context=context).patches if (one.name, one.vulnerability) == ("shop", OTHER)]
+    assert {(one.acts, one.todo) for one in shop} == {(member.acts, member.todo)}, "the base comes first"
+    assert "publish debian-base, then" in member.todo
     points = {one.vulnerability: one for one in gather(context).open_points}
     assert points[OTHER].exploited
     assert points[OPEN].members == 1
