@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hardening.catalog import load_policies, load_waivers
-from hardening.findings import Outcome, Verdict
+from hardening.findings import FindingKind, Outcome, Verdict
 from hardening.foundation.bulk import no_collection
 from hardening.foundation.console import out, print_json
 from hardening.foundation.content import find_content, read_toml
@@ -238,7 +238,8 @@ def _evidence(context: Context, said: ContentRecords, release: Release) -> Itera
         yield f"{hold} of {len(checks)} controls hold"
     if scan := said.scan(content, release.name):
         looked = [one.scanner for one in scan.reports if one.outcome in (Outcome.PASS, Outcome.FAIL)]
-        sample = "; vulnerabilities by a sample" if any(one.sample for one in scan.reports) else ""
+        judges = [one for one in scan.reports if one.kind is FindingKind.VULNERABILITY and one.scanner in looked]
+        sample = "; vulnerabilities by a sample" if judges and all(one.sample for one in judges) else ""
         yield f"{len(scan.findings)} finding(s) by {', '.join(looked) or 'no scanner'}{sample}"
     if release.base_name:
         yield f"stands on {release.base_name} {release.base_digest}"

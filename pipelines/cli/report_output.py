@@ -384,14 +384,18 @@ def _changed(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]
 
 
 def _findings_changed(before: ReportOutput, now: ReportOutput) -> Iterator[str]:
-    was, found = _finding_names(before), _finding_names(now)
-    for word, names in (("new", sorted(found - was)), ("gone", sorted(was - found))):
-        if names:
+    """By the images that bring them in: another origin changes nothing, and what is not scanned has lost nothing."""
+    unscanned = {image.name for image in now.images if image.content and not image.scanners}
+    gone = (one for one in _findings_only_in(before, now) if one.brought_by not in unscanned)
+    for word, rows in (("new", _findings_only_in(now, before)), ("gone", gone)):
+        if names := sorted({f"{one.finding.id} in {one.finding.package} ({one.brought_by})" for one in rows}):
             yield f"{len(names)} finding(s) {word}: {listed(names, SOME)}"
 
 
-def _finding_names(report: ReportOutput) -> set[str]:
-    return {f"{one.finding.id} in {one.finding.package} ({one.brought_by})" for one in report.findings}
+def _findings_only_in(report: ReportOutput, other: ReportOutput) -> Iterator[FindingReport]:
+    """The findings of a report that the same image does not have in the other one."""
+    there = {(row.finding.id, row.finding.package, name) for row in other.findings for name in row.images}
+    return (row for row in report.findings if (row.finding.id, row.finding.package, row.brought_by) not in there)
 
 
 def fleet_report(

@@ -248,6 +248,18 @@ def test_what_changed_since_the_last_report_is_told() -> None:
     assert "1 finding(s) gone: CVE-2026-1 in openssl (web)" in changes_of(now, before)
 
 
+def test_no_finding_is_gone_by_another_origin_or_for_want_of_a_scan() -> None:
+    """A base was scanned and has it too, so that it brings it in; or the image was built again and not scanned yet."""
+    hole = (finding(trivy=Severity.HIGH),)
+    before = report(image("base"), image(base="base", findings=hole))
+    by_base = report(image("base", findings=hole), image(base="base", findings=hole))
+    assert changes_of(before, by_base) == ("1 finding(s) new: CVE-2026-1 in openssl (base)",)
+    assert changes_of(before, report(image("base"), image(base="base", scanners=()))) == ()
+    gone = "1 finding(s) gone: CVE-2026-1 in openssl (web)"
+    assert changes_of(before, report(image("base"), image(base="base"))) == (gone,)
+    assert changes_of(before, report(image("base"))) == ("web: current ab12ab12ab12, allowed → gone", gone)
+
+
 def test_scanners_that_disagree_are_seen() -> None:
     """Another severity is a disagreement, and so is the silence of one that looked; who could not look has none."""
     agreed = replace(finding(trivy=Severity.HIGH, debsecan=Severity.HIGH), id="CVE-2026-2")
@@ -468,6 +480,18 @@ def test_the_page_says_where_content_is_newer_than_the_verdicts(tmp_path: Path) 
     os.utime(root / "hardening/waivers", (verdict.timestamp() - 1, verdict.timestamp() - 1))
     os.utime(root / "pipelines/fleets/shop.toml")
     assert gather(context).judged_before == ("shop",), "a fleet's file is of that fleet alone"
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_evidence_names_the_sample_only_where_nothing_else_judged(tmp_path: Path, alone: bool) -> None:
+    """As where `feeds.debsecan` is off, and the matcher judged by the tracker's data."""
+    context = watched(tmp_path, 4)
+    newest = context.ledger.releases()[0]
+    scan = ScanRecord((scanner("debsecan", sample=True), scanner("matcher", sample=alone)), ())
+    context.ledger.record_scan(newest.content, scan, context.now, newest.name)
+    [evidence] = (one.evidence for one in gather(context).releases if one.digest == newest.digest)
+    [line] = (one for one in evidence if "finding(s) by" in one)
+    assert ("vulnerabilities by a sample" in line) is alone
 
 
 @pytest.mark.parametrize(
