@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hardening.foundation.content import find_content, load_toml, require_inside
 from hardening.foundation.errors import ContentError
-from hardening.foundation.limits import CONTENT_FILE
+from hardening.foundation.limits import CONTENT_DEPTH, CONTENT_FILE
 from images.model import FILES, Definition
 from images.plan.build_plan import Parents, order, with_ancestors
 from images.store.files import file_digest
@@ -76,7 +76,7 @@ def files_of(folder: Path) -> dict[str, Path]:
     """
     if os.path.lexists(folder / FILES):
         raise ContentError("builds put the files of image.toml there", file=folder / FILES, hint="take another name")
-    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*"))}
+    paths = {name: folder / name for name in sorted(_names_below(folder), key=lambda name: name.split("/"))}
     found = {
         name: path for name, path in paths.items() if name != "image.toml" and (path.is_symlink() or not path.is_dir())
     }
@@ -88,6 +88,15 @@ def files_of(folder: Path) -> dict[str, Path]:
         if path.stat().st_size > CONTENT_FILE.most:
             raise ContentError(f"exceeds {CONTENT_FILE}", file=path)
     return found
+
+
+def _names_below(folder: Path) -> Iterator[str]:
+    """The relative paths of all that lies in a folder. Raises ContentError where it is deeper than `CONTENT_DEPTH`."""
+    for at, folders, files in os.walk(folder):
+        inner = os.path.relpath(at, folder)
+        if inner.count("/") >= CONTENT_DEPTH.most:
+            raise ContentError(f"{inner[:40]}… exceeds {CONTENT_DEPTH}", file=folder)
+        yield from (os.path.normpath(f"{inner}/{name}") for name in (*folders, *files))
 
 
 def _require_inside(link: Path, folder: Path) -> None:

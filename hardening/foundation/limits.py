@@ -120,6 +120,7 @@ APT_SECONDS = Limit("apt.seconds", 1800, "seconds for one call of apt")
 APT_MEMORY = Limit("apt.memory", GIB, "bytes of addresses that one program of apt takes")
 
 CONTENT_TEXT = Limit("content.text", MIB, "bytes of one file that people write: TOML, scripts, templates")
+CONTENT_DEPTH = Limit("content.depth", 64, "folders below each other in a definition's folder")
 CONTENT_FILE = Limit("content.file", GIB, "bytes of one file that goes into an image with its definition")
 TEMPLATE_WORK = Limit("template.work", 1 << 18, "characters and rounds of loops in one rendering")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.process import dies_with_us, run
 from images.machine.initrd import repacked
+from images.store import layers
 
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 # ukify is a Python program: it must meet the system's interpreter, not the one of our virtual environment.
@@ -26,11 +27,12 @@ def unified_kernel(tree: Path, command_line: str, work: Path) -> Path:
     except ValueError as error:
         raise OutsideError(f"cannot read {initrd}: {error}", hint="set COMPRESS=zstd for initramfs-tools") from None
     (work / "cmdline").write_text(f"{command_line.strip()}\n")
+    (work / "os-release").write_text(layers.small_text(tree, tree / "usr/lib/os-release"))
     target = work / "linux.efi"
     argv = [
         *("ukify", "build", f"--stub={STUB}", f"--linux={_boot_file(tree, 'vmlinuz', release)}"),
         *(f"--initrd={work / 'initrd'}", f"--cmdline=@{work / 'cmdline'}", f"--uname={release}"),
-        *(f"--os-release=@{tree / 'usr/lib/os-release'}", f"--output={target}"),
+        *(f"--os-release=@{work / 'os-release'}", f"--output={target}"),
     ]
     hint = "Debian's packages systemd-ukify and systemd-boot-efi have it"
     run(dies_with_us(argv), env={"PATH": SYSTEM_PATH}, hint=hint)
@@ -39,16 +41,20 @@ def unified_kernel(tree: Path, command_line: str, work: Path) -> Path:
 
 def kernel_release(tree: Path) -> str:
     """The release of the newest kernel in /boot of `tree`. Raises OutsideError where there is none."""
-    found = [path.name.removeprefix("vmlinuz-") for path in (tree / "boot").glob("vmlinuz-*")]
+    found = [path.name.removeprefix("vmlinuz-") for path in _boot(tree).glob("vmlinuz-*")]
     if not found:
         hint = "add linux-image-cloud-amd64 to the packages of the machine's base"
         raise OutsideError("the tree has no kernel: no /boot/vmlinuz-*", hint=hint)
     return max(found, key=_version)
 
 
+def _boot(tree: Path) -> Path:
+    return layers.inside(tree, "boot/file").parent
+
+
 def _boot_file(tree: Path, name: str, release: str) -> Path:
-    path = tree / "boot" / f"{name}-{release}"
-    if not path.is_file():
+    path = _boot(tree) / f"{name}-{release}"
+    if path.is_symlink() or not path.is_file():  # a link of the image would lead to a file of this host
         hint = "initramfs-tools makes initrds: is it among the packages?"
         raise OutsideError(f"the tree has no /boot/{path.name}", hint=hint)
     return path

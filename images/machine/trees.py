@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from hardening.overlay import apply_to
 from images.build import bootstrap, build_steps
 from images.build.build_steps import BuildJob
 from images.packages.pool import write_repository
+from images.store import layers
 from images.store.files import unshared
 from images.store.oci import TREES, Store
 
@@ -181,7 +183,7 @@ def _content(folder: Path) -> Path:
 
 HERE = Path(__file__).parent
 VERSION = "4"  # changes whenever the same packages would become another tree
-DPKG_OPTIONS = "/etc/dpkg/dpkg.cfg.d/"
+DPKG_OPTIONS, LEAVES_OUT = "/etc/dpkg/dpkg.cfg.d/", re.compile(r"path-(?:exclude|include)[= ]/[^\n]*")
 WAIT_SECONDS = 1800.0
 
 FSTAB = "LABEL=root / ext4 defaults,errors=remount-ro 0 1\n"
@@ -241,12 +243,15 @@ def packages_key(job: BuildJob) -> str:
 
 
 def dpkg_options(job: BuildJob) -> str:
-    """What the controls tell dpkg to leave out, so that it never comes in; a child's tree holds it already."""
+    """What the controls tell dpkg to leave out, so that it never comes in; a child's tree holds it already.
+
+    Nothing else of theirs is passed on: dpkg has options that run programs, and it runs on this host as root.
+    """
     if job.parent:
         return ""
     texts = [file.content for file in job.overlay.files if file.path.startswith(DPKG_OPTIONS)]
     lines = (line for text in texts for line in text.splitlines())
-    return "".join(f"{line}\n" for line in lines if line.strip() and not line.startswith("#"))
+    return "".join(f"{line}\n" for line in lines if LEAVES_OUT.fullmatch(line))
 
 
 def bootstrap_layer(job: BuildJob, layer: Path, epoch: int) -> None:
@@ -308,15 +313,19 @@ def _settle(job: BuildJob, tree: Path) -> None:
 
 
 def _write(tree: Path, name: str, text: str) -> None:
-    (tree / name).parent.mkdir(parents=True, exist_ok=True)
-    (tree / name).write_text(text)
+    """Write a file of the tree, in the place of any link of the image, which would lead to a file of this host."""
+    target = layers.inside(tree, name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    target.write_text(text)
 
 
 def command_line(tree: Path) -> str:
     """The kernel's command line: ours, then the words of `/etc/kernel/cmdline.d/*.conf` in order of those names."""
     words = ROOT_WORDS.split()
-    for file in sorted((tree / "etc/kernel/cmdline.d").glob("*.conf"), key=lambda path: path.name):
-        lines = file.read_text().splitlines()
+    folder = layers.inside(tree, "etc/kernel/cmdline.d/words").parent
+    for file in sorted(folder.glob("*.conf"), key=lambda path: path.name):
+        lines = layers.small_text(tree, file).splitlines()
         words += [word for line in lines if not line.startswith("#") for word in line.split()]
     return " ".join(words)
 
@@ -326,5 +335,12 @@ def clean(tree: Path, epoch: int) -> None:
     build_steps.clean(tree, epoch)
     change_tree(tree, ["sh", str(HERE / "clean.sh")], {}, reads=[HERE])
     run(["find", str(tree), "-xdev", "-newermt", f"@{epoch}", "-exec", "touch", "-hd", f"@{epoch}", "--", "{}", "+"])
-    # systemd takes these as: the caches that depend on /usr are those of this /usr (systemd-update-done.service(8)).
-    run(["touch", f"--reference={tree / 'usr'}", *(str(tree / folder / ".updated") for folder in ("etc", "var"))])
+    mark_updated(tree)
+
+
+def mark_updated(tree: Path) -> None:
+    """Say to systemd that the caches which depend on /usr are those of this /usr (systemd-update-done.service(8))."""
+    for folder in ("etc", "var"):
+        if (mark := layers.inside(tree, f"{folder}/.updated")).is_symlink():
+            mark.unlink()
+        run(["touch", f"--reference={tree / 'usr'}", str(mark)])

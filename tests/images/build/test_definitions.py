@@ -127,6 +127,16 @@ def test_a_link_that_leaves_the_folder_is_refused_before_anything_is_copied(
     assert not (tmp_path / "context/a").exists()
 
 
+def test_a_folder_deeper_than_its_limit_is_refused(tmp_path: Path) -> None:
+    """A few files in a deep folder kept lint and the night busy for a quarter of an hour."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "/".join("d" * 64)).mkdir(parents=True)
+    assert files_of(tmp_path / "one") == {}
+    (tmp_path / "one" / "/".join("d" * 66)).mkdir(parents=True)
+    with pytest.raises(ContentError, match=r"exceeds the limit content\.depth"):
+        files_of(tmp_path / "one")
+
+
 @pytest.mark.parametrize("kind", ["folder", "link"])
 def test_a_definition_has_no_folder_of_the_name_that_builds_need(tmp_path: Path, kind: str) -> None:
     """What lies there would lead what the build writes, as root, elsewhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
-from images.machine import trees
+from images.machine import kernel, trees
 from images.store import files as store_files
 from images.store import layers
 from images.store.oci import Store
@@ -67,6 +68,38 @@ def change(tree: Path, tmp_path: Path, name: str) -> None:
 
 def files(tree: Path) -> dict[str, str]:
     return {str(path.relative_to(tree)): path.read_text() for path in sorted(tree.rglob("*")) if path.is_file()}
+
+
+def test_a_link_of_an_image_leads_to_no_file_of_this_host(tmp_path: Path) -> None:
+    """A control's script can plant links where the kernel, its words and systemd's marks are read and written."""
+    (secret := tmp_path / "secret").write_text("planted")
+    tree = tmp_path / "tree"
+    for folder in ("usr/lib", "etc/kernel/cmdline.d", "boot", "var"):
+        (tree / folder).mkdir(parents=True)
+    for name in ("etc/kernel/cmdline", "etc/kernel/cmdline.d/zz.conf", "boot/vmlinuz-6.12", "etc/.updated"):
+        (tree / name).symlink_to(secret)
+    (tree / "etc/kernel/cmdline.d/10.conf").write_text("quiet\n")
+    assert trees.command_line(tree).split()[-1] == "quiet"
+    trees._write(tree, "etc/kernel/cmdline", "ours")
+    before = secret.stat().st_mtime_ns
+    trees.mark_updated(tree)
+    with pytest.raises(OutsideError, match=r"the tree has no /boot/vmlinuz-6\.12"):
+        kernel._boot_file(tree, "vmlinuz", "6.12")
+    assert (secret.read_text(), secret.stat().st_mtime_ns) == ("planted", before)
+    assert (tree / "etc/kernel/cmdline").read_text() == "ours"
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host/words.conf").write_text("of-the-host")
+    shutil.rmtree(tree / "etc/kernel/cmdline.d")
+    (tree / "etc/kernel/cmdline.d").symlink_to(tmp_path / "host")
+    assert "of-the-host" not in trees.command_line(tree)
+
+
+def test_dpkg_is_told_what_to_leave_out_and_nothing_else() -> None:
+    """Its other options run programs, as root and on this host."""
+    text = "# kept\npath-exclude=/usr/share/doc/*\npre-invoke=touch /a\n path-exclude=/b\npath-include /usr/share/c\n"
+    file = SimpleNamespace(path="/etc/dpkg/dpkg.cfg.d/zz", content=text)
+    job: Any = SimpleNamespace(parent=None, overlay=SimpleNamespace(files=[file]))
+    assert trees.dpkg_options(job) == "path-exclude=/usr/share/doc/*\npath-include /usr/share/c\n"
 
 
 CHANGED = {"etc/kept": "changed", "srv/new/page": "one"}
