@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hardening.catalog import (
+    judging_roots,
     load_control,
     load_policy,
     load_profile,
@@ -34,7 +35,7 @@ from hardening.render import require_sound, require_templates
 from images.catalog import LoadedDefinition, load_definition
 from images.plan.build_plan import order
 from images.plan.freshness import NO_END, SUPPORT
-from images.plan.upstream import pins
+from images.plan.upstream import Pin, pins
 from images.plan.validate import DefinitionValidator
 from images.registry.release_trust import require_base_allowed
 from pipelines.fleet.catalog import require_replacement
@@ -73,9 +74,13 @@ def content_problems(roots: Sequence[Path], today: date, settings: Settings | No
     loaded = {name: problems.of(load_definition, name, folder) for name, folder in names.items()}
     definitions = {name: found for name, found in loaded.items() if found}
     problems.of(_check_definitions, DefinitionValidator(roots, today, definitions), names, problems)
-    pinned = problems.of(pins, roots)
+    judging = judging_roots(settings) if settings else tuple(roots)
+    locked = problems.of(lambda: [*pins(dict.fromkeys((*judging, *roots)))])
+    problems.of(raise_all, _conflicting(locked or ()))
     for found in definitions.values():
-        problems.of(raise_all, _unbuildable(found, pinned, settings))
+        among = judging if found.folder.parents[2] in judging else roots
+        pinned = [name for file, images in locked or () if file.parents[2] in among for name in images]
+        problems.of(raise_all, _unbuildable(found, None if locked is None else pinned, settings))
     fleets = find_content(roots, "pipelines/fleets", "*.toml")
     policies = find_content(roots, "hardening/policies", "*.toml")
     told = list[Fleet]()
@@ -92,6 +97,17 @@ def content_problems(roots: Sequence[Path], today: date, settings: Settings | No
             problems.of(require_subjects, file, waiver, roots, names, fleets)
     check_network(roots, loaded, problems)
     return problems.found
+
+
+def _conflicting(locked: Iterable[tuple[Path, Mapping[str, Pin]]]) -> Iterator[ContentError]:
+    """The pins of references that an earlier lock file pins otherwise."""
+    first = dict[str, tuple[Path, Pin]]()
+    for file, reference, pin in ((file, name, pin) for file, images in locked for name, pin in images.items()):
+        counts, other = first.setdefault(reference, (file, pin))
+        if pin != other:
+            why = f"{counts} pins it otherwise, and that pin counts"
+            hint = "remove one of the two entries, or make them equal"
+            yield ContentError(why, file=file, key=f'images."{reference}"', hint=hint)
 
 
 def require_readable_home(home: str) -> None:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from hardening.catalog import judging_roots
 from hardening.foundation.errors import GoldsmithError, MalformedError, UsageError
 from hardening.foundation.settings import pretended
 from images.artifact import Package
@@ -60,7 +61,7 @@ class TagWatch:
         self, context: Context, holes: KnownHoles | None = None, *, may_pull: bool = False, at_once: bool = False
     ) -> None:
         self.context, self.may_pull = context, may_pull
-        self.upstream = Upstream(context.settings, context.store, context.now)
+        self.upstream = Upstream(context.settings, context.store, context.now, context.definitions.values())
         self.heads = Heads(context.settings, context.now, at_once=at_once)
         self.holes = holes or KnownHoles(context)
 
@@ -170,9 +171,11 @@ def _move(watch: TagWatch, state: TagState, now_because: str) -> LockMove:
 
 
 def _root_for(context: Context, reference: str) -> Path | None:
-    """The content root whose lock file pins a new reference: the first whose definitions stand on it."""
+    """The content root whose lock file pins a new reference: the first whose definitions stand on it, and which may
+    judge if one of them may.
+    """
     users = {one.folder.parents[2] for one in context.definitions.values() if one.definition.base.image == reference}
-    return next((root for root in context.settings.roots if root in users), None)
+    return next((root for root in (*judging_roots(context.settings), *context.settings.roots) if root in users), None)
 
 
 def require_reason(now: bool, reason: str) -> str:

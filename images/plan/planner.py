@@ -143,7 +143,8 @@ class Planner:
     @cached_property
     def upstream(self) -> Upstream:
         """The upstream bases, pinned by the lock file."""
-        return Upstream(self.context.settings, self.context.store, self.context.now)
+        context = self.context
+        return Upstream(context.settings, context.store, context.now, context.definitions.values())
 
     @cached_property
     def validator(self) -> DefinitionValidator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from stat import S_IMODE
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
+from hardening.catalog import judging_roots
 from hardening.foundation.console import say
 from hardening.foundation.content import Content, load_toml, require_inside
 from hardening.foundation.errors import ContentError, OutsideError
@@ -21,6 +22,7 @@ from hardening.foundation.settings import Settings
 from hardening.foundation.wording import matching
 from images.advisories import is_before
 from images.artifact import Package
+from images.catalog import LoadedDefinition
 from images.documents import from_json, to_json
 from images.model import Bootstrap
 from images.packages import debian
@@ -68,20 +70,23 @@ class Texts:
     status: str
 
 
-def pins(roots: Sequence[Path]) -> dict[str, tuple[Path, Pin]]:
-    """Every pinned reference, with the first lock file that pins it, and the pin. Raises ContentError."""
-    files = [file for root in roots if (file := root / LOCK).exists()]
-    return {reference: (file, pin) for file in reversed(files) for reference, pin in _load(file).images.items()}
+def pins(roots: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Pin]]]:
+    """The lock file of each root that has one, and its pins; read when it is reached. Raises ContentError."""
+    return ((file, _load(file).images) for root in roots if (file := root / LOCK).exists())
 
 
 class Upstream:
     """The upstream images of all content roots. A pin never moves by itself: `lock` moves it.
 
-    `now` is the flow's one reading of the clock, by which keys of upstream images count.
+    `now` is the flow's one reading of the clock, by which keys of upstream images count. `definitions`: those that may
+    stand on them.
     """
 
-    def __init__(self, settings: Settings, store: Store, now: datetime) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, now: datetime, definitions: Iterable[LoadedDefinition] = ()
+    ) -> None:
         self.settings, self.now = settings, now
+        self.definitions = tuple(definitions)
         self.store = store
         self.index = PackageIndex(settings)
 
@@ -233,9 +238,16 @@ class Upstream:
         return RegistryClient(split(reference)[0].rpartition("/")[0], self.settings)
 
     def _found(self, reference: str) -> tuple[Path, Pin | None]:
-        """The lock file that pins `reference`, and the pin; the checkout's, and no pin, where none does."""
-        unpinned: tuple[Path, Pin | None] = (self.settings.roots[0] / LOCK, None)
-        return pins(self.settings.roots).get(reference, unpinned)
+        """The lock file that pins `reference`, and the pin; the checkout's, and no pin, where none does.
+
+        Those of roots that may judge come first, and are the only ones where a definition of such a root stands on it.
+        Later ones, which may be broken, are not read.
+        """
+        judging = judging_roots(self.settings)
+        users = [user.folder.parents[2] for user in self.definitions if user.definition.base.image == reference]
+        roots = judging if {*users} & {*judging} else dict.fromkeys((*judging, *self.settings.roots))
+        pinned = ((file, images[reference]) for file, images in pins(roots) if reference in images)
+        return next(pinned, (self.settings.roots[0] / LOCK, None))
 
     def status(self, digest: str) -> str:
         """The dpkg status of an image in the store, with what stands beside it; empty where there is none."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hardening.foundation.errors import ContentError, OutsideError
-from hardening.foundation.settings import Settings
+from hardening.foundation.settings import Judging, Settings
 from images.context import Context
 from images.model import Bootstrap
 from images.plan import locking
@@ -401,3 +401,5 @@ def test_a_new_pin_stands_in_the_root_of_the_definition_that_needs_it(tmp_path: 
     assert locking._root_for(context, "r.example.com/theirs:1") == theirs
     assert locking._root_for(context, "r.example.com/both:1") == ours
     assert locking._root_for(context, "r.example.com/nobody:1") is None
+    judged = Settings(state=tmp_path / "state", content=(theirs, ours), judging=Judging(roots=(ours,)))
+    assert locking._root_for(Context(judged, NOW, str, str), "r.example.com/both:1") == ours, "the one that may judge"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import ROOT, Settings
 from images.artifact import Release
-from images.plan.upstream import LOCK, Upstream
+from images.plan.upstream import LOCK, Pin, Upstream, render_lock
 from images.registry.login import write_login
 from images.registry.referrers import detach_all
 from images.registry.release_store import RegistryStore
@@ -153,6 +154,34 @@ def test_the_image_of_another_platform_is_no_base(golden: Golden) -> None:
     with pytest.raises(UntrustedError) as caught:
         other.fetch(golden.reference)
     assert caught.value.fault is Fault.OTHER_SUBJECT
+
+
+def test_the_pin_of_a_root_that_may_judge_counts(golden: Golden) -> None:
+    """However the others pin the same reference, wherever `content` names them, and if their file is broken."""
+    upstream, stranger = golden.upstream(), golden.folder / "stranger"
+    golden.lock(upstream)
+    own = golden.folder / "root" / LOCK
+    other = stranger / LOCK
+    other.parent.mkdir(parents=True)
+    other.write_text(own.read_text().replace(golden.made.content, "sha256:" + "e" * 64))
+    both = Upstream(
+        upstream.settings.model_copy(update={"content": (stranger, golden.folder / "root")}), upstream.store, NOW
+    )
+    assert both.locked(golden.reference) == golden.made.content
+    other.write_text("images =")
+    assert both.locked(golden.reference) == golden.made.content
+    assert both.lock(golden.reference).digest == golden.made.digest
+    assert other.read_text() == "images ="
+    golden.lock(both)
+    own.unlink()
+    other.write_text(render_lock({golden.reference: Pin(digest=golden.made.digest, platforms={})}))
+    assert both.pinned(golden.reference) == golden.made.digest
+    user: Any = SimpleNamespace(
+        folder=own.parent / "plat", definition=SimpleNamespace(base=SimpleNamespace(image=golden.reference))
+    )
+    judged = Upstream(both.settings, upstream.store, NOW, [user])
+    with pytest.raises(ContentError, match="is not pinned"):
+        judged.locked(golden.reference)
 
 
 def test_without_a_rule_it_is_said_to_be_trusted_on_first_use(

@@ -330,6 +330,23 @@ def test_a_base_that_a_build_would_refuse_is_named_with_the_nearest(tmp_path: Pa
     assert content_problems((ROOT, root), TODAY) == ()
 
 
+def test_lock_files_that_differ_are_named(tmp_path: Path) -> None:
+    """The pin of the root that may judge counts, wherever `content` names it; its definitions take no other."""
+    further, judge, reference = tmp_path / "further", tmp_path / "judge", "registry.example.com/team/web:1"
+    settings = Settings(content=(further, judge), judging=Judging(roots=(judge,)))
+    definition(judge, "l-upstream", CHILD.replace('golden = "debian-base"', f'image = "{reference}"'))
+    lock, own = (root / "images/definitions/images.lock.toml" for root in (further, judge))
+    lock.parent.mkdir(parents=True)
+    lock.write_text(render_lock({reference: PIN}))
+    [unpinned] = content_problems(settings.roots, TODAY, settings)
+    assert f"{reference} is not pinned, so no build takes it" in unpinned.message
+    own.write_text(render_lock({reference: PIN}))
+    assert content_problems(settings.roots, TODAY, settings) == ()
+    lock.write_text(render_lock({reference: PIN.model_copy(update={"platforms": {}})}))
+    [differs] = content_problems(settings.roots, TODAY, settings)
+    assert str(differs).startswith(f'{lock}: images."{reference}": {own} pins it otherwise, and that pin counts')
+
+
 def test_a_base_that_trust_refuses_is_named_with_the_nearest(tmp_path: Path) -> None:
     """By the floor's rules, or as one of our own images; a rule for it, and a broken floor, are no second error."""
     (tmp_path / "hardening/policies").mkdir(parents=True)
