@@ -131,7 +131,9 @@ def patch_latency(since: str = "", context: Context | None = None) -> LatencyOut
     fleets, policies = load_fleets(context.settings.roots), context.policies
     history = history_of(context, fleets)
     waiving = _Waiving(context, history)
-    found = recent((waiving.applied(_by_the_rules(policies, fleets, one)) for one in patches(history, now)), begin)
+    left = _left_behind(context, fleets, history)
+    known = (one for one in patches(history, now) if (one.kind, one.name, one.fix) not in left)
+    found = recent((waiving.applied(_by_the_rules(policies, fleets, one)) for one in known), begin)
     unknown = unknown_members(history)
     lines = [_line(one, unknown.get(one.name, ()) if one.kind == "fleet" else ()) for one in measured(found, now)]
     told = {line.name for line in lines if line.kind == "fleet"}
@@ -187,6 +189,15 @@ def history_of(context: Context, fleets: Collection[str]) -> PatchHistory:
     running = {run.content for run in {(run.fleet, run.member): run for run in runs}.values()}
     history = PatchHistory(ledger.closed_fixes(), {}, published, stable, runs)
     return replace(history, found=_unreleased(context, history, _in_use(releases, stable, running)))
+
+
+def _left_behind(
+    context: Context, fleets: Collection[str], history: PatchHistory
+) -> set[tuple[str, str, ClosedFix]]:  # fmt: skip
+    """What members of fleets without a file still lacked at the last look: it is neither open here nor closed."""
+    runs = [run for run in context.ledger.member_runs() if run.fleet not in fleets]
+    seen = patches(replace(history, runs=runs), context.now) if runs else ()
+    return {(one.kind, one.name, one.fix) for one in seen if one.kind == "fleet" and one.open}
 
 
 def _in_use(releases: Iterable[Release], stable: Mapping[str, Sequence[Pointed]], running: set[str]) -> set[str]:

@@ -225,8 +225,11 @@ def test_a_fleet_whose_file_is_gone_waits_for_no_fix(context: Context) -> None:
         ledger.record_check(FleetCheck(fleet, NOW - 2 * DAY, []))
     lines = by_name(patch_latency("", context))
     assert (lines["shop"].open, lines["shop"].unknown) == (1, ("odd",))
+    assert "removed" not in lines, "nor has its member closed it, which still ran the old content when last looked at"
+    ledger.record_run(MemberRun("removed", "web-1", NEW, gone=False, told_by="check", at=NOW - 3 * DAY))
+    lines = by_name(patch_latency("", context))
     assert (lines["removed"].open, lines["removed"].unknown) == (0, ())
-    assert lines["removed"].closed.longest == lines["shop"].oldest_seconds - 2 * 86400
+    assert lines["removed"].closed.longest == lines["shop"].oldest_seconds - 3 * 86400
     assert "removed" not in by_name(patch_latency("1d", context))
 
 
