@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from hardening.foundation.content import find_content
-from hardening.foundation.errors import UsageError
+from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.hashing import digest_of
 from hardening.foundation.limits import REVISION_BYTES, REVISION_FILES
 from hardening.foundation.process import Completed, pipe_from, run
@@ -23,7 +23,6 @@ ROOMS = {
 }  # fmt: skip
 """What of a content root decides who is refused: each sort, its folder, and what one of it is there."""
 
-NO_HOOKS = ("-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false")
 FILE, PROGRAM, LINK = "100644", "100755", "120000"
 
 
@@ -31,7 +30,7 @@ def revisions_of(roots: Sequence[Path], revision: str, folder: Path) -> tuple[Pa
     """The content roots as `revision` of git has them, written under `folder`; one for each.
 
     A root whose repository does not know the revision stays as it is. Raises UsageError where none knows it, and
-    OutsideError for one that is too large.
+    OutsideError for one that is too large, or of which a partial clone lacks files: git fetches none of them.
     """
     found = [_revision(root, revision, folder / str(number)) for number, root in enumerate(roots)]
     if not any(isinstance(one, Path) for one in found):
@@ -51,13 +50,17 @@ def _said(asked: Completed) -> str:
 
 def _revision(root: Path, revision: str, folder: Path) -> Path | Completed:
     """The root in that revision, in `folder`; or what git said where there is none. No hook and no filter runs."""
-    git, rooms = ["git", "-C", str(root), *NO_HOOKS], [room for room, _ in ROOMS.values()]
+    git, rooms = ["git", "-C", str(root)], [room for room, _ in ROOMS.values()]
     asked = run([*git, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"], ok=range(256))
     if asked.status:
         return asked
     commit, inside = asked.stdout.strip(), run([*git, "rev-parse", "--show-prefix"]).stdout.strip()
     listed = run([*git, "ls-tree", "-r", "-l", "-z", commit, "--", *rooms]).stdout.split("\0")
     sizes = [line.partition("\t")[0].split()[-1] for line in listed if line]
+    if "BAD" in sizes:
+        raise OutsideError(
+            f"{root} is a partial clone, and lacks files of {revision}", hint="clone it without --filter"
+        )
     REVISION_FILES.require(len(sizes), f"{revision} of {root}")
     REVISION_BYTES.require(sum(int(size) for size in sizes if size.isdecimal()), f"{revision} of {root}")
     folder.mkdir()

@@ -51,10 +51,19 @@ ENGINE = (
 )  # fmt: skip
 
 
-def _own_checkout(argv: Sequence[str]) -> dict[str, str]:
-    """Variables with which git reads the checkout that runs, even if it is another user's (safe.directory)."""
-    value = {"GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": str(Path(__file__).resolve().parents[2])}
-    return {"GIT_CONFIG_COUNT": "1", **value} if argv[0] == "git" else {}
+def _of_git(argv: Sequence[str]) -> dict[str, str]:
+    """Variables with which git runs no program that a repository names, fetches nothing, and reads the checkout that
+    runs, even if it is another user's. They outrank what the repository says in its own configuration; a folder of
+    content that is itself a bare repository (HEAD, config, objects, refs: ordinary files of a commit) is refused.
+    """
+    settings = {
+        "safe.directory": str(Path(__file__).resolve().parents[2]), "safe.bareRepository": "explicit",
+        "core.hooksPath": os.devnull, "core.fsmonitor": "false",
+    }  # fmt: skip
+    variables = {"GIT_CONFIG_COUNT": str(len(settings)), "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": ""}
+    for number, (key, value) in enumerate(settings.items()):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables if argv[0] == "git" else {}
 
 
 def allowed(environment: Mapping[str, str], more: Iterable[str] = ()) -> dict[str, str]:
@@ -317,7 +326,7 @@ def pipe_from(argv: Sequence[str], consume: Callable[[IO[bytes]], object], *, st
     with (
         stdin.open("rb") as given,
         subprocess.Popen(
-            list(argv), env=_own_checkout(argv) | allowed(os.environ), stdin=given, stdout=pipe, stderr=pipe
+            list(argv), env=_of_git(argv) | allowed(os.environ), stdin=given, stdout=pipe, stderr=pipe
         ) as child,
     ):
         stdout, stderr_pipe = cast(IO[bytes], child.stdout), cast(IO[bytes], child.stderr)
@@ -403,7 +412,7 @@ def _started(
         child = subprocess.Popen(
             list(argv),
             cwd=cwd,
-            env={**_own_checkout(argv), **env},
+            env={**_of_git(argv), **env},
             text=True,
             errors="replace",
             start_new_session=True,

@@ -272,7 +272,7 @@ def _of_file(context: Context, file: str, instead_of: str) -> Iterator[Sides]:
 def _committed(file: Path, name: str) -> Policy:
     """The policy in `file` as git has it in the last commit."""
     try:
-        text = run(["git", "-C", str(file.parent), "show", f"HEAD:./{file.name}"]).stdout
+        text = run(["git", "-C", str(file.parent), "cat-file", "blob", f"HEAD:./{file.name}"]).stdout
     except OutsideError as error:
         raise ContentError(
             "it is the policy in force, and git has no committed version to compare it with", file=file,

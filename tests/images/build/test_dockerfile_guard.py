@@ -15,6 +15,7 @@ from images.store.oci import Store
 from tests.images.build.test_builders import GOLDEN, STEPS, rendered
 from tests.support.building import NOTHING, definition
 from tests.support.hostile import Hostile, hostile
+from tests.support.planted import plant_repository
 
 END = "FROM {{ base }}\n{{ install }}\n{{ harden }}"
 # By name: a beginning of a Dockerfile that names another frontend, EVIL. BuildKits differ in which of them they follow.
@@ -110,6 +111,19 @@ def test_no_doubtful_beginning_gets_past_our_first_line(engine: str, tmp_path: P
         assert asked_by_buildkit(f"{dockerfile.HEADER}{together}FROM scratch\n", server, engine, tmp_path) == []
 
 
+@pytest.mark.needs("docker")
+def test_a_definition_that_is_itself_a_repository_runs_nothing_here(engine: str, tmp_path: Path) -> None:
+    """Left alone, buildx runs git in the folder that it sends, outside of any container."""
+    for folder in ("definition", "work"):
+        (tmp_path / folder).mkdir()
+    plant_repository(tmp_path / "definition", tmp_path / "ran")
+    job = on_empty_base(tmp_path, {}, engine)
+    base = job.parent or ""
+    with pytest.raises(ContentError, match="a step failed"):  # the base has no shell
+        buildkit._run(job, base, buildkit._prepare(job, base, 0))
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_a_doubtful_beginning_is_refused(name: str, tmp_path: Path) -> None:
     """A directive, a byte order mark or an invisible character, also one that the template makes."""
@@ -182,18 +196,23 @@ def test_our_own_first_line_comes_first(tmp_path: Path) -> None:
         buildkit.dockerfile_of(definition(GOLDEN), tmp_path, (), "sha256:" + "a" * 64, 1)
 
 
+def on_empty_base(folder: Path, config: dict[str, list[str]], engine: str = "") -> BuildJob:
+    """The job of `folder`/definition on a base without layers, which has this configuration."""
+    store, roots = Store(folder / "store"), {"type": "layers", "diff_ids": list[str]()}
+    base = store.write_image({"architecture": "amd64", "os": "linux", "config": config, "rootfs": roots}, [])
+    return BuildJob(
+        name="x", definition=definition(GOLDEN), definition_folder=folder / "definition", platform="linux/amd64",
+        overlay=NOTHING, packages=(), debs={}, stanzas="", sources="", parent=base.digest, upstream=None,
+        work=folder / "work", store=store, docker_host=engine,
+    )  # fmt: skip
+
+
 def test_a_base_that_runs_steps_in_its_children_is_refused(tmp_path: Path) -> None:
     """BuildKit would run the ONBUILD of a stranger's configuration, an ADD from the network among them."""
-    store = Store(tmp_path / "store")
-    config = {"architecture": "amd64", "os": "linux", "config": {"OnBuild": ["ADD http://example.com/x /x"]}}
-    digest = store.write_image({**config, "rootfs": {"type": "layers", "diff_ids": []}}, []).digest
-    job = BuildJob(
-        name="x", definition=definition(GOLDEN), definition_folder=tmp_path, platform="linux/amd64", overlay=NOTHING,
-        packages=(), debs={}, stanzas="", sources="", parent=digest, upstream=None, work=tmp_path / "work", store=store,
-    )  # fmt: skip
     (tmp_path / "work").mkdir()
+    job = on_empty_base(tmp_path, {"OnBuild": ["ADD http://example.com/x /x"]})
     with pytest.raises(OutsideError, match="ONBUILD") as error:
         build(job)
     assert "http://example.com/x" in error.value.evidence
-    plain = store.write_image({**config, "config": {}, "rootfs": {"type": "layers", "diff_ids": []}}, []).digest
-    buildkit.require_plain(store, plain)
+    plain = on_empty_base(tmp_path, {})
+    buildkit.require_plain(plain.store, plain.parent or "")

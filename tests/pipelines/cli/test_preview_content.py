@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, Reason, ScanReport, Verdict
+from hardening.foundation import process
 from hardening.foundation.errors import ContentError, OutsideError, UsageError
 from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT, Docker, Judging, Registry, Settings
@@ -39,6 +40,7 @@ from pipelines.revisions import revisions_of
 from pipelines.rollout.session import check, fleet_session
 from pipelines.wiring import image_context
 from tests.support.fleets import release
+from tests.support.planted import PROMISES, plant_repository
 from tests.support.publishing import built, running_registry
 from tests.support.scanning import NO_FEEDS
 from tests.support.yards import Yard
@@ -704,6 +706,47 @@ def test_no_program_of_the_repository_runs(house: House, tmp_path: Path, trap: s
     assert not (tmp_path / "ran").exists()
     program.unlink()
     assert run([*git, "status", "--porcelain"]).stdout == before
+
+
+def test_content_that_is_itself_a_repository_runs_nothing(house: House, tmp_path: Path) -> None:
+    """Neither where a content root is one, nor where the folder of a policy is."""
+    for folder in ("hardening", "hardening/policies"):
+        plant_repository(house.root / folder, tmp_path / "ran")
+    with pytest.raises(UsageError, match=r"cannot use bare repository .*safe\.bareRepository"):
+        revisions_of([house.root / "hardening"], "HEAD", tmp_path)
+    with pytest.raises(ContentError, match=r"no committed version(.|\n)*cannot use bare repository"):
+        preview(str(house.root / "hardening/policies/own.toml"), context=house.context)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("allowed", ["GIT_NO_LAZY_FETCH", "GIT_ALLOW_PROTOCOL"])
+def test_nothing_is_fetched_that_a_repository_lacks(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str
+) -> None:
+    """Its configuration says by which program; each of two variables alone keeps git from that."""
+    git = ["git", "-C", str(house.root)]
+    blob = run([*git, "rev-parse", "HEAD:hardening/policies/own.toml"]).stdout.strip()
+    (house.root / ".git/objects" / blob[:2] / blob[2:]).unlink()
+    (house.root / ".git/config").write_text(PROMISES.replace("worktree = .", "") % (tmp_path / "ran"))
+    of_git = process._of_git
+    others = lambda argv: {name: value for name, value in of_git(argv).items() if name != allowed}  # noqa: E731
+    monkeypatch.setattr(process, "_of_git", others)
+    with pytest.raises(OutsideError, match=r"is a partial clone, and lacks files of HEAD"):
+        revisions_of([house.root], "HEAD", tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_policy_that_git_has_as_a_commit_runs_nothing(house: House, tmp_path: Path) -> None:
+    """Shown as a commit, its differences would be made readable by a program of the repository."""
+    git = ["git", "-C", str(house.root)]
+    commit = run([*git, "rev-parse", "HEAD"]).stdout.strip()
+    run([*git, "update-index", "--cacheinfo", f"160000,{commit},hardening/policies/own.toml"])
+    run([*git, "-c", "user.name=ann", "-c", "user.email=ann@example.com", "commit", "-qm", "link"])
+    (house.root / ".git/info/attributes").write_text("* diff=planted\n")
+    run([*git, "config", "diff.planted.textconv", f"touch {tmp_path}/ran; cat"])
+    with pytest.raises(ContentError, match="no committed version"):
+        preview(str(house.root / "hardening/policies/own.toml"), context=house.context)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_other_revision_is_written_byte_by_byte(house: House, tmp_path: Path) -> None:
