@@ -223,12 +223,14 @@ def how_to_ask(about: About, subject: str, contact: str, today: date) -> str:
         "versions": about.versions,
         "paths": (about.path,) if about.path else (),
     }
+    of_member = about.key == "rules" or "/" in subject
+    more = [] if of_member else ["# inherited = true  # for the images that are built on it too"]
     lines = [
         f"ask {contact}, with this as hardening/waivers/{name}.toml in a pull request:",
         f"{about.key} = {listed([about.name])}",
         *(f"{key} = {listed(values)}" for key, values in scope.items() if values),
         f"subjects = {listed([about.below[-1] if about.below else subject])}",
-        *(["inherited = true  # it comes from there, and each image on it has it"] if about.below else []),
+        *(["inherited = true  # it comes from there, and each image on it has it"] if about.below else more),
         'reason = "why it is acceptable until then"',
         'owner = ""  # your team',
         'approver = ""  # a second person, not the owner',

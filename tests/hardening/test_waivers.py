@@ -140,6 +140,18 @@ def test_an_inherited_waiver_of_a_further_root_reaches_that_roots_images_alone()
     assert not covers(theirs, HOLE, "debian-base")
 
 
+def test_the_waiver_to_paste_of_an_image_offers_to_free_those_on_it():
+    """Such as where a base is refused, and stops the image that was to be published."""
+    text = how_to_ask(HOLE, "debian-base", "security@example.com", TODAY)
+    for pasted, frees in ((text, False), (text.replace("# inherited", "inherited"), True)):
+        fields = tomllib.loads("\n".join(pasted.splitlines()[1:])) | {"id": "p", "owner": "a", "approver": "b"}
+        made = Waiver.model_validate(fields)
+        assert covers(made, HOLE, "debian-base")
+        assert covers(made, ON_BASE, "shop") is frees
+    for about, subject in ((replace(HOLE, key="rules", name="max-age"), "web"), (HOLE, "shop/web-1")):
+        assert "inherited" not in how_to_ask(about, subject, "security@example.com", TODAY)
+
+
 def test_the_waiver_to_paste_for_what_comes_from_a_base_is_the_bases():
     """One for all images on it, where it is asked for by the lowest that has it."""
     text = how_to_ask(ON_BASE, "shop", "security@example.com", TODAY)
