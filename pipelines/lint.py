@@ -73,8 +73,8 @@ def content_problems(roots: Sequence[Path], today: date, settings: Settings | No
     names = find_content(roots, "images/definitions", "*/")
     loaded = {name: problems.of(load_definition, name, folder) for name, folder in names.items()}
     definitions = {name: found for name, found in loaded.items() if found}
-    problems.of(_check_definitions, DefinitionValidator(roots, today, definitions), names, problems)
     judging = judging_roots(settings) if settings else tuple(roots)
+    problems.of(_check_definitions, DefinitionValidator(roots, today, definitions, judging=judging), names, problems)
     locked = problems.of(lambda: [*pins(dict.fromkeys((*judging, *roots)))])
     problems.of(raise_all, _conflicting(locked or ()))
     for found in definitions.values():

@@ -91,7 +91,7 @@ class DefinitionValidator:
     def _reviewed(self, loaded: LoadedDefinition) -> bool:
         """Whether a definition, and its profile with all that it extends, stand in content roots that may judge."""
         profile, known = loaded.definition.profile, self._may_judge
-        if all(loaded.folder != root / "images/definitions" / loaded.name for root in self.judging):
+        if not self._in_judging(loaded):
             return False
         if profile not in known:
             try:
@@ -99,6 +99,9 @@ class DefinitionValidator:
             except ContentError:
                 known[profile] = False
         return known[profile]
+
+    def _in_judging(self, loaded: LoadedDefinition) -> bool:
+        return any(loaded.folder == root / "images/definitions" / loaded.name for root in self.judging)
 
     def _require_policy(self, loaded: LoadedDefinition) -> None:
         wanted = loaded.definition.policy
@@ -140,7 +143,13 @@ class DefinitionValidator:
         dockerfile_of(definition, folder, definition.packages, UNBUILT, 0)
 
     def _require_mkosi(self, loaded: LoadedDefinition) -> None:
-        """What mkosi is to build has its configuration, and no other definition has one that nothing reads."""
+        """Require of what mkosi is to build that it may be and has its configuration; of all else, that it has none."""
+        if loaded.definition.is_mkosi and not self._in_judging(loaded):
+            root = loaded.folder.parents[2]
+            raise _wrong(
+                loaded, "machine.builder", "mkosi.conf runs as root, with network, and the settings do not let it",
+                f'if {root} may do that, name it: [judging] roots = ["{root}"]',
+            )  # fmt: skip
         there = MKOSI in files_of(loaded.folder)
         if loaded.definition.is_mkosi and not there:
             raise ContentError(

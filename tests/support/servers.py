@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from hardening.foundation.settings import ROOT, Settings
+from hardening.foundation.settings import ROOT, Judging, Settings
 from images.build import BuildJob, Built, build
 from images.build.flow import job_for
 from images.build.workspace import workspace
@@ -96,7 +96,10 @@ class Workshop:
     @property
     def context(self) -> Context:
         """The context of these builds; it knows no engine and no registry."""
-        settings = Settings(state=self.house.state, content=self.content, feeds={**NO_FEEDS, **self.feeds})
+        settings = Settings(
+            state=self.house.state, content=self.content, judging=Judging(roots=self.content),
+            feeds={**NO_FEEDS, **self.feeds},
+        )  # fmt: skip
         return Context(settings, datetime.now(UTC), lambda: NO_ENGINE, lambda: "")
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -10,11 +10,13 @@ import pytest
 from hardening.check import run_checks
 from hardening.findings import ImageFacts, Outcome
 from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.settings import Judging, Settings
 from images.artifact import Artifact
 from images.build import build, mkosi
 from images.machine import trees
 from images.plan.build_plan import changes_between
 from images.plan.planner import Planner
+from pipelines.lint import content_problems
 from tests.support.building import definition as parsed
 from tests.support.loop import Goldsmith, definition
 from tests.support.servers import NO_ENGINE, Workshop
@@ -141,6 +143,21 @@ def test_a_configuration_without_a_builder_is_refused_and_a_builder_without_one(
     answer = Goldsmith(tmp_path / "state", NO_ENGINE).with_(root)("image.build", "m-mkosi", "--json")
     assert answer.code == 2
     assert told in answer.err
+
+
+def test_a_root_that_may_not_judge_builds_nothing_by_mkosi(tmp_path: Path) -> None:
+    """An mkosi.conf reads any file of this host as root, and its scripts have the network; lint refuses it too."""
+    root = content(tmp_path / "content", **{"mkosi.conf": CONFIGURATION})
+    answer = Goldsmith(tmp_path / "state", NO_ENGINE).with_(root, judging__roots="[]")("image.plan", "m-mkosi")
+    assert answer.code == 2
+    message = "m-mkosi/image.toml: machine.builder: mkosi.conf runs as root, with network, and the settings do not let"
+    assert message in answer.err
+    assert f'[judging] roots = ["{root}"]' in answer.err
+    settings = Settings(content=(root,))
+    [problem] = content_problems(settings.roots, date(2026, 12, 2), settings)
+    assert message in str(problem)
+    settings = Settings(content=(root,), judging=Judging(roots=(root,)))
+    assert content_problems(settings.roots, date(2026, 12, 2), settings) == ()
 
 
 def test_nothing_stands_on_what_mkosi_made(tmp_path: Path) -> None:
