@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from hardening.foundation.content import find_content, load_toml, require_inside
@@ -132,3 +133,32 @@ def _file_digest(path: Path) -> str:
     if path.is_symlink():
         return f"link to {path.readlink()}"
     return f"sha256:{file_digest(path)} {mode_of(path):o}"
+
+
+@dataclass(frozen=True)
+class KeepRule:
+    """What is kept beyond need: the `last` contents that are not revoked, and those that ended less than `for_` ago.
+
+    The newest release over a content stands for it. What is revoked is kept by neither.
+    """
+
+    last: int = 0
+    for_: timedelta = timedelta()
+
+
+NO_RULE = KeepRule()
+ANY = ""
+"""In the place of a definition's name: the rule for those that have none of their own, or are there no more."""
+
+
+def keep_rules(default: KeepRule, definitions: Mapping[str, LoadedDefinition]) -> dict[str, KeepRule]:
+    """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do (ANY); where a
+    night promotes, at least for as long as it soaks.
+    """
+    found = {ANY: default}
+    for name, loaded in definitions.items():
+        own = loaded.definition.lifecycle
+        last = default.last if own.keep_last is None else own.keep_last
+        for_ = default.for_ if own.keep_for is None else own.keep_for
+        found[name] = KeepRule(last, max(for_, own.soak) if loaded.definition.promote == "auto" else for_)
+    return found

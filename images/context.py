@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hardening.catalog import ControlsOnDemand, judging_roots, load_controls, load_policies, load_policy
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
-from images.catalog import LoadedDefinition, load_definitions, sound_definitions
+from images.catalog import KeepRule, LoadedDefinition, keep_rules, load_definitions, sound_definitions
 from images.plan.build_plan import with_ancestors
 
 if TYPE_CHECKING:  # each of these opens a world, and most commands need few of them
@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # each of these opens a world, and most commands need few of 
     from images.packages.index import PackageIndex
     from images.plan.cooldown import TagLook
     from images.registry.client import Manifest, RegistryClient
-    from images.release.retention import KeepRule
     from images.store.oci import Store
 
 DECIDING = (
@@ -94,8 +93,6 @@ class Context:
     @cached_property
     def kept(self) -> Mapping[str, KeepRule]:
         """What is kept of each definition's releases beyond need, for the store that each of them asks for."""
-        from images.release.retention import KeepRule, keep_rules
-
         default = self.settings.retention
         return keep_rules(KeepRule(default.keep_last, default.keep_for), self.definitions)
 

@@ -25,6 +25,7 @@ from images.aws.permissions import ANY, OWN_PARAMETERS, PUBLISHER, permit
 from images.aws.publish import AwsPublication, preflight
 from images.aws.retire import retire_images
 from images.aws.signed_statement import StatementProof, parameter, proof_of, public_key
+from images.catalog import KeepRule
 from images.ledger import STANDING
 from images.registry.channel_documents import ChannelDocuments
 from images.release.attested import (
@@ -36,7 +37,6 @@ from images.release.attested import (
 )
 from images.release.channels import first_document, settled
 from images.release.lifecycle import newest_first, shown
-from images.release.retention import KeepRule
 from images.release.revocations import Ask
 from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
 from images.trust.channel_document import ChannelDocument, require_tag, unread

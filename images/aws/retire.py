@@ -24,9 +24,10 @@ from images.aws.machine_evidence import remove_evidence
 from images.aws.model import Ami
 from images.aws.permissions import OWN_IMAGE, OWN_PARAMETERS, PARAMETERS, PUBLIC_PARAMETERS, REAPER, permit
 from images.aws.usage import used_unseen
+from images.catalog import KeepRule
 from images.ledger import GONE, STANDING
 from images.release import lifecycle, retention
-from images.release.retention import DONE, KEEP, KeepRule, NextAction, RetirementDecision
+from images.release.retention import DONE, KEEP, NextAction, RetirementDecision
 from images.release.store import PREVIOUS
 
 PERMISSIONS = (

@@ -18,6 +18,7 @@ from hardening.foundation.errors import ContentError, GoldsmithError, MalformedE
 from hardening.foundation.hashing import DIGEST
 from hardening.foundation.settings import Settings
 from images.artifact import Release
+from images.catalog import KeepRule
 from images.ledger import Ledger
 from images.registry.answers import NotFoundError
 from images.registry.channel_documents import ChannelDocuments
@@ -45,7 +46,7 @@ from images.release.attested import (
 )
 from images.release.channels import first_document, settled
 from images.release.lifecycle import dated_tag
-from images.release.retention import REMOVE, KeepRule, RetirementDecision, plan
+from images.release.retention import REMOVE, RetirementDecision, plan
 from images.release.revocations import Ask, revoked, revoked_by, said_by_ledger
 from images.release.store import CHANNELS, PREVIOUS, Publication, ReleaseStore, Retirement, ShownRelease, as_shown
 from images.store.oci import Store

@@ -10,13 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from images.artifact import Release
+from images.catalog import ANY, NO_RULE, KeepRule
 from images.release.lifecycle import Status, newest_first, status
-
-if TYPE_CHECKING:
-    from images.catalog import LoadedDefinition
 
 Subject = TypeVar("Subject")
 
@@ -29,35 +27,6 @@ class RetirementAction(StrEnum):
     DEPRECATE = "deprecate"
     DISABLE = "disable"
     REMOVE = "remove"
-
-
-@dataclass(frozen=True)
-class KeepRule:
-    """What is kept beyond need: the `last` contents that are not revoked, and those that ended less than `for_` ago.
-
-    The newest release over a content stands for it. What is revoked is kept by neither.
-    """
-
-    last: int = 0
-    for_: timedelta = timedelta()
-
-
-NO_RULE = KeepRule()
-ANY = ""
-"""In the place of a definition's name: the rule for those that have none of their own, or are there no more."""
-
-
-def keep_rules(default: KeepRule, definitions: Mapping[str, LoadedDefinition]) -> dict[str, KeepRule]:
-    """What is kept of each definition beyond need: as its `[lifecycle]` says, else as the settings do (ANY); where a
-    night promotes, at least for as long as it soaks.
-    """
-    found = {ANY: default}
-    for name, loaded in definitions.items():
-        own = loaded.definition.lifecycle
-        last = default.last if own.keep_last is None else own.keep_last
-        for_ = default.for_ if own.keep_for is None else own.keep_for
-        found[name] = KeepRule(last, max(for_, own.soak) if loaded.definition.promote == "auto" else for_)
-    return found
 
 
 KEEP, WARN, DEPRECATE, DISABLE, REMOVE = RetirementAction

@@ -408,9 +408,7 @@ def over(context: Context) -> Sequence[retention.RetirementDecision[Release]]:
                 if digest not in revoked:  # which is nothing to go back to
                     pointing.setdefault(digest, []).append(f"{name}:{channel}{PREVIOUS}")
     running = context.ledger.running_digests()
-    default = context.settings.retention
-    rules = retention.keep_rules(retention.KeepRule(default.keep_last, default.keep_for), context.definitions)
-    decisions = retention.plan(releases, running, pointing, context.now, rules)
+    decisions = retention.plan(releases, running, pointing, context.now, context.kept)
 
     def is_ours(release: Release) -> bool:
         return release.name in context.definitions or release.repository.startswith(AT_AWS)

@@ -31,8 +31,8 @@ from images.aws.model import GIB, Ami, MachineImage, Parent, best_parent, blocks
 from images.aws.reaping import TaggedResource, decide_leftover
 from images.aws.retire import _holding, decide_over
 from images.aws.signed_statement import prove, statement
+from images.catalog import ANY, KeepRule
 from images.machine.blocks import ZERO, digest_of
-from images.release.retention import ANY, KeepRule
 from images.release.retention import RetirementAction as Action
 from images.trust.envelope import enveloped
 from tests.images.ledger.test_ledger import ARTIFACT

@@ -18,8 +18,8 @@ from images.aws.reaping import reap
 from images.aws.release_store import AwsStore, channel_name
 from images.aws.retire import retire_images, uses_in
 from images.aws.usage import COUNTED
+from images.catalog import ANY, KeepRule
 from images.release.channels import revoke
-from images.release.retention import ANY, KeepRule
 from images.release.retention import RetirementAction as Action
 from tests.images.aws.test_aws_faults import Killed, dying
 from tests.strict_aws import Fault, StrictAws

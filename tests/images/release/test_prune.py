@@ -14,18 +14,17 @@ from hardening.foundation.durations import duration
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.settings import Retention, Settings
 from images.artifact import Release
+from images.catalog import ANY, KeepRule
 from images.context import Context
 from images.registry.client import RegistryClient
 from images.release.channels import revoke
 from images.release.lifecycle import Status, status
 from images.release.publish import release
 from images.release.retention import (
-    ANY,
     DISABLE,
     KEEP,
     REMOVE,
     WARN,
-    KeepRule,
     NextAction,
     RetirementDecision,
     decide,
