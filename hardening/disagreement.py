@@ -82,7 +82,7 @@ def disagreements(
 def compared(reports: Sequence[ScanReport]) -> list[ScanReport]:
     """The vulnerability scanners that evaluated the image: what others say or do not say is no opinion."""
     known = (Outcome.PASS, Outcome.FAIL)
-    return [one for one in reports if one.kind is FindingKind.VULNERABILITY and one.outcome in known]
+    return [report for report in reports if report.kind is FindingKind.VULNERABILITY and report.outcome in known]
 
 
 def summary(reports: Sequence[ScanReport], found: Sequence[Disagreement]) -> str:

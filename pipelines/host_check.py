@@ -100,7 +100,7 @@ def check_host(
     """
     asked = questions(checks, controls)
     if not asked:
-        names = ", ".join(sorted({one.control for one in checks}))
+        names = ", ".join(sorted({check.control for check in checks}))
         raise UsageError(f"nothing to check on a host: {names} concerns images before their first boot")
     words = ssh_command(address, ssh_config, f"sh -c {quote(SHELL)}") if address else ("sh", "-c", SHELL)
     dialled = Dialled(words, passes=PASSES if address else ())

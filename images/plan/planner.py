@@ -134,7 +134,7 @@ class Planner:
         if not image:
             return ()
         index, bootstrap, packages = self.context.index, self.bootstrap(loaded), self.upstream.packages(image)
-        names = [one.name for one in packages]
+        names = [package.name for package in packages]
         if not not_offered(packages, index.newest(bootstrap, names)):
             return ()
         index.refresh(bootstrap)  # the image may be newer than the index
@@ -219,7 +219,7 @@ class Planner:
         if last is None:
             return ()
         resolved = {(purl, sha256) for purl, sha256 in last.inputs.get("packages", ())}
-        return tuple(one for one in last.packages if (one.purl, one.sha256) in resolved)
+        return tuple(package for package in last.packages if (package.purl, package.sha256) in resolved)
 
     def _as_before(
         self, loaded: LoadedDefinition, bootstrap: Bootstrap, inherited: tuple[Package, ...]
@@ -308,7 +308,7 @@ class Planner:
 
     def waiting_for(self, loaded: LoadedDefinition, packages: Iterable[Package]) -> tuple[Waiting, ...]:
         """What is newer than one of `packages`, and not taken yet."""
-        have = {one.name: one.version for one in packages}
+        have = {package.name: package.version for package in packages}
         held = () if loaded.definition.is_mkosi else self.held(loaded)
         return tuple(one for one in held if one.name in have and is_before(have[one.name], one.version))
 

@@ -86,7 +86,7 @@ def _matched(to: ReleaseStore, before: PreviousRelease, artifact: Artifact, resu
     from images.feeds import indexed
     from images.scan import matcher
 
-    looked = {one.scanner for one in result.reports if one.outcome in (Outcome.PASS, Outcome.FAIL)}
+    looked = {report.scanner for report in result.reports if report.outcome in (Outcome.PASS, Outcome.FAIL)}
     replaced = tuple(set(before.artifact.packages) - set(artifact.packages))
     if matcher.NAME not in looked or not replaced:
         return ()

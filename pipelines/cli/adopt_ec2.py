@@ -202,7 +202,7 @@ def _refuse_member(found: UnadoptedMachines, context: Context) -> None:
             continue
         places = {*regions_of(fleet, context.cloud)}
         seen = [(one.id, one.place, one.tags) for one in found.instances]
-        seen += [(f"the Auto Scaling group {one.name}", one.place, one.tags) for one in found.groups]
+        seen += [(f"the Auto Scaling group {group.name}", group.place, group.tags) for group in found.groups]
         for called, place, tags in seen:
             if place in places and fleet.selects(tags):
                 raise selected(fleet.name, called)

@@ -279,7 +279,7 @@ def _so_late(grace: timedelta) -> str:
 
 def _waivers(at: FleetSession, told: JudgedMember, now: datetime) -> Iterator[NextLine]:
     """When what is waived counts again."""
-    rules = {found.rule.replace("_", "-") for found in told.violations if found.waived_by}
+    rules = {violation.rule.replace("_", "-") for violation in told.violations if violation.waived_by}
     for waiver in active(load_waivers(at.context.settings.roots), now.date()):
         if rules & set(waiver.rules) and waiver.reaches(f"{told.fleet}/{told.name}"):
             ends = datetime.combine(waiver.expires + timedelta(days=1), datetime.min.time(), now.tzinfo)
@@ -377,11 +377,11 @@ def _violation_rows(found: ViolationLine, now: datetime) -> Iterator[str]:
 
 def _counted(member: JudgedMember) -> Iterator[str]:
     """What does not count, in a line each."""
-    waived = [f"{found.rule} by {found.waived_by}" for found in member.violations if found.waived_by]
+    waived = [f"{violation.rule} by {violation.waived_by}" for violation in member.violations if violation.waived_by]
     recorded = [
-        f"{found.rule}: {found.evidence[0] if found.evidence else found.what}"
-        for found in member.violations
-        if found.enforcement is Enforcement.AUDIT and not found.waived_by
+        f"{violation.rule}: {violation.evidence[0] if violation.evidence else violation.what}"
+        for violation in member.violations
+        if violation.enforcement is Enforcement.AUDIT and not violation.waived_by
     ]
     if waived or recorded:
         yield ""

@@ -400,7 +400,7 @@ def rebuild_ledger(context: Context | None = None) -> tuple[list[ReleaseLine], l
     for store in stores(context):
         releases, wrong = rebuild(store)
         errors += wrong
-        lines += [ReleaseLine.of(found, release=found.digest) for found in releases]
+        lines += [ReleaseLine.of(release, release=release.digest) for release in releases]
     return lines, errors
 
 

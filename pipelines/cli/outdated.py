@@ -179,7 +179,7 @@ class FreshnessQuestion:
         loaded, plan, last = context.definitions[name], planner.plans[name], planner.last(name)
         suite = planner.bootstrap(loaded).suite
         packages = list(self._packages(loaded, plan, last, suite)) if last else []
-        urgency = freshness.worst(one.urgency for one in packages if one.comes_from and not one.until)
+        urgency = freshness.worst(package.urgency for package in packages if package.comes_from and not package.until)
         for one in freshness.of_plan(plan, loaded.definition.base.golden or loaded.definition.base.image or ""):
             yield replace(one, urgency=urgency) if one.kind is NewerKind.PARENT else one
         yield from packages
@@ -215,7 +215,7 @@ class FreshnessQuestion:
 
     def _inside(self, loaded: LoadedDefinition, last: Artifact) -> dict[str, Package]:
         """What the newest artifact holds by name: by its own dpkg status where others than the plan may add to it."""
-        known = {one.name: one for one in last.packages}
+        known = {package.name: package for package in last.packages}
         line = [self.context.definitions[one] for one in with_ancestors([loaded.name], self.context.parents)]
         written = any((one.folder / DOCKERFILE).is_file() or one.definition.base.image for one in line)
         if loaded.definition.is_machine or not written:
@@ -254,10 +254,10 @@ class FreshnessQuestion:
         """What apt's solver would take in the place of `packages` in a system with that dpkg status."""
         index = self.context.index
         try:
-            known = index.candidates(bootstrap, (one.name for one in packages))
-            if not status or all(known.get(one.name, one.version) == one.version for one in packages):
+            known = index.candidates(bootstrap, (package.name for package in packages))
+            if not status or all(known.get(package.name, package.version) == package.version for package in packages):
                 return {}
-            wanted = {one.name for one in packages}
+            wanted = {package.name for package in packages}
             found = {name: said for name, said in index.upgrades(bootstrap, status).items() if name in wanted}
             described = index.described(bootstrap, {name: new for name, (_, new, _) in found.items()})
         except GoldsmithError as error:
@@ -283,7 +283,7 @@ class FreshnessQuestion:
     def _todo_of_other(self, loaded: LoadedDefinition, name: str) -> str:
         """What is to be done about a package that no plan resolves."""
         last = self.planner.last(loaded.name)
-        if last and any(one.name == name for one in last.packages):
+        if last and any(package.name == name for package in last.packages):
             return f"./goldsmith image.lock {self._lowest(loaded).name}, once upstream has it"
         return f"a Dockerfile.j2 added it: add it to `packages`, or bring a newer one there ({loaded.name})"
 

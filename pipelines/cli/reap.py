@@ -109,7 +109,7 @@ def _owner_status(ledger: Ledger, rollout: str) -> OwnerStatus:
 def _failed(ledger: Ledger, rollout: str) -> frozenset[str]:
     """The members of a rollout that need a person: their ids, and their names without that of a Docker host."""
     members = (from_json(MemberState, saved) for saved in ledger.rollout_members(rollout).values())
-    failed = [one for one in members if one.phase is Phase.FAILED]
+    failed = [member for member in members if member.phase is Phase.FAILED]
     return frozenset(name for one in failed for name in (one.id, one.name.partition("@")[0]))
 
 

@@ -78,8 +78,8 @@ def _scan(context: Context, ref: str) -> Scan:
         verdict, ref=reference, digest=digest, reports=result.reports, findings=result.findings, disagreements=told,
         agreement=summary(result.reports, told),
     )  # fmt: skip
-    covering = {(one.id, one.package): waived_by(waivers, about_finding(one, bases), ref, today)
-                for one in result.findings}  # fmt: skip
+    covering = {(finding.id, finding.package): waived_by(waivers, about_finding(finding, bases), ref, today)
+                for finding in result.findings}  # fmt: skip
     return output, result.sbom, {key: by for key, by in covering.items() if by}
 
 

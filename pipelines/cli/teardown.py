@@ -105,7 +105,7 @@ def _on_engines(settings: Settings) -> Iterator[Remnant]:
 
 
 def _names(containers: Iterable[dict[str, list[str]]]) -> str:
-    return ", ".join(sorted(one["Names"][0].lstrip("/") for one in containers))
+    return ", ".join(sorted(container["Names"][0].lstrip("/") for container in containers))
 
 
 def _registries(settings: Settings) -> Iterator[Remnant]:

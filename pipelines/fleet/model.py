@@ -163,7 +163,7 @@ class DockerHosts(Content):
     @property
     def addresses(self) -> tuple[EngineAddress, ...]:
         """The hosts, read."""
-        return tuple(engine_address(one) for one in self.hosts)
+        return tuple(engine_address(host) for host in self.hosts)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ class FleetJudge:
     def judge_all(self, members: Iterable[tuple[Member, Provenance, Observed | None]]) -> list[Judged]:
         """Judge many members, each as `judge` does, without garbage collection: judging makes no cycles."""
         with no_collection():
-            return [self.judge(*one) for one in members]
+            return [self.judge(*member) for member in members]
 
 
 def unread(subject: str, why: str, now: datetime, called: str = "it") -> Reason:

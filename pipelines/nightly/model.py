@@ -199,7 +199,7 @@ class NightRecord:
     @property
     def idle(self) -> bool:
         """Whether nothing was built, published, promoted or rolled."""
-        images = any(one.built or one.action in ("published", "re-dated") for one in self.images)
+        images = any(image.built or image.action in ("published", "re-dated") for image in self.images)
         rolled = any(line.kind == "fleet" and line.status == "rolled" for part in self.after for line in part.lines)
         return not (images or rolled or any(part.promoted for part in self.parts))
 

@@ -128,7 +128,7 @@ class WorldStages(NightStages):
         reason for that: every run asks it again, whether it tries anything or not.
         """
         context, news = self.at(record.order), False
-        images = tuple(replace(one, parts=_but_feeds(one.parts)) for one in record.images)
+        images = tuple(replace(image, parts=_but_feeds(image.parts)) for image in record.images)
         others = replace(record, before=_but_feeds(record.before), images=images)
         fails = any(isinstance(error, OutsideError) for error in others.errors) or any(
             part.failure for part in others.parts

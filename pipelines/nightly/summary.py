@@ -70,7 +70,7 @@ def summary(images: Sequence[ImageAnswer], lines: Sequence[NightlyLine]) -> str:
     done = told("built", "published", "re-dated") or ["nothing built, nothing published"]
     fleets = [f"{line.name} {line.status}" for line in lines if line.kind == "fleet"]
     left = told("unchanged", "refused", "failed")
-    near = [f"{one.name} ({one.left.days} d)" for one in images if one.left and one.left.near]
+    near = [f"{image.name} ({image.left.days} d)" for image in images if image.left and image.left.near]
     more = {
         "stable moved": [part.promoted for one in images for part in one.parts if part.promoted],
         "soaking": [line.name for line in lines if (line.kind, line.status) == ("channel", "soaks")],
@@ -109,8 +109,8 @@ def output(record: NightRecord, resumed: Sequence[str] = ()) -> NightlyOutput:
         said = f"{said}; must act: {'; '.join(told)}"
     return NightlyOutput(
         id=record.order.id, started_at=record.order.started_at, ended_at=record.ended_at,
-        built=tuple(one.name for one in images if one.built and not one.failure),
-        published=tuple(one.name for one in images if one.action in ("published", "re-dated")),
+        built=tuple(image.name for image in images if image.built and not image.failure),
+        published=tuple(image.name for image in images if image.action in ("published", "re-dated")),
         promoted=tuple(part.promoted for one in images for part in one.parts if part.promoted),
         lines=lines, summary=said, exit_code=record.exit_code, report=record.report, resumed=tuple(resumed),
         policy=record.order.policy, must_act=must_act,

@@ -63,7 +63,7 @@ def rehearses(fleet: Fleet) -> bool:
 
 def explained(fleet: Fleet, members: Iterable[Member]) -> str:
     """The parts of the time that replacing one container takes, and what may be added; empty for other kinds."""
-    first_check = max((one.first_check for one in members), default=None)
+    first_check = max((member.first_check for member in members), default=None)
     if fleet.kind is not FleetKind.DOCKER or first_check is None:
         return ""
     limits, whole = fleet.limits, step_cost(fleet, first_check)[1]

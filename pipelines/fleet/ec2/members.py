@@ -259,7 +259,7 @@ def read_fleet(fleet: Fleet, cloud: Cloud, *only: tuple[str, str]) -> Inventory:
         except MalformedError as error:
             found.unread.append(Unread("/".join(place), error.message))
             continue
-        found.groups += [("/".join(place), one) for one in answer.groups]
+        found.groups += [("/".join(place), group) for group in answer.groups]
         found.templates += answer.templates
     return found
 

@@ -153,5 +153,5 @@ class AmiProvenance(GoldenStatus):
             digest = channel_digest(cloud, cloud.repository(name), channel, self._documents)
             images = (ami.release for ami in self._in(cloud.home).values() if ami.release) if digest else ()
             known = self.context.ledger.release(digest) if digest else None
-            self._channels[name] = known or next((one for one in images if one.digest == digest), None)
+            self._channels[name] = known or next((image for image in images if image.digest == digest), None)
         return self._channels[name]

@@ -80,7 +80,7 @@ class ClusterReader(GroupReader):
         found = {self.group_id(one.name): one for one in ours}
         unread = dict.fromkeys(missing, "no ECS service has this name")
         unread |= dict.fromkeys((str(one["serviceName"]) for one in shown), "it has not the tags of the selector")
-        named = [one for one in names if one in self.fleet.ecs.services and self.group_id(one) not in found]
+        named = [name for name in names if name in self.fleet.ecs.services and self.group_id(name) not in found]
         return dict(sorted(found.items())), [Unread(self.group_id(one), unread[one]) for one in named]
 
     def listed(self) -> Iterator[str]:
