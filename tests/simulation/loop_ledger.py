@@ -13,6 +13,7 @@ from hardening.findings import BaseImage, CheckResult, Finding, FindingKind, Out
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.policy import Policy
 from images.artifact import Artifact, Release
+from images.catalog import KeepRule, keep_rules
 from images.ledger import Move, Trigger
 from images.ledger.sightings import Sightings
 from images.plan.cooldown import Sights
@@ -176,6 +177,12 @@ class LoopContext:
     settings: Any
     policy: str = ""
     unsound: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> dict[str, KeepRule]:
+        """What is kept of releases beyond need."""
+        own = self.settings.retention
+        return keep_rules(KeepRule(own.keep_last, own.keep_for), self.definitions)
 
     def policy_named(self, name: str) -> Policy:
         """The policy."""

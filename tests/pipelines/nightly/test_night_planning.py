@@ -27,7 +27,7 @@ from hardening.foundation.errors import (
 )
 from hardening.foundation.settings import Judging, Settings
 from images.artifact import Release
-from images.catalog import LoadedDefinition
+from images.catalog import KeepRule, LoadedDefinition, keep_rules
 from images.context import Context
 from images.ledger import Ledger, Move
 from images.plan.validate import DefinitionValidator
@@ -340,13 +340,11 @@ def test_a_night_names_nothing_as_over_that_pruning_would_keep(tmp_path: Path) -
         ledger.record_move(Move(one.repository, "stable", one.digest, one.published_at, "promote"))
 
     def named(keep: int) -> list[str]:
-        retention = SimpleNamespace(keep_last=keep, keep_for=timedelta())
         own = SimpleNamespace(keep_last=None, keep_for=None, soak=timedelta())
         loaded = SimpleNamespace(definition=SimpleNamespace(lifecycle=own, promote="auto"))
-        context: Any = SimpleNamespace(
-            ledger=ledger, now=made[-1].published_at + timedelta(days=1), definitions={"nginx": loaded},
-            settings=SimpleNamespace(retention=retention),
-        )  # fmt: skip
+        kept = keep_rules(KeepRule(keep), {"nginx": loaded})  # type: ignore[dict-item]
+        now = made[-1].published_at + timedelta(days=1)
+        context: Any = SimpleNamespace(ledger=ledger, now=now, definitions={"nginx": loaded}, kept=kept)
         return sorted(one.subject.digest for one in over(context))
 
     first, second, third, _ = (one.digest for one in made)

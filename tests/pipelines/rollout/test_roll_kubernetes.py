@@ -80,7 +80,7 @@ def released(place: Place, layer: str, days: float, user: str = "") -> str:
     place.stage.server["/v2/web/manifests/stable"] = place.stage.server.routes["/v2/web/manifests/candidate"]
     found = place.stage.registry.get(reference)
     points = dict.fromkeys(("candidate", "stable"), found.digest)
-    place.stage.channels(issued=NOW + days * DAY, expires=NOW + 365 * DAY, **points)
+    place.stage.channels(issued=NOW + days * DAY, expires=NOW + 60 * DAY, **points)
     made = place.origins()._published(place.stage.repository, found.digest) or pytest.fail("no release")
     place.context.ledger.record_release(replace(made, published_at=NOW + days * DAY))
     return reference
