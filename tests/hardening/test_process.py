@@ -214,7 +214,7 @@ from hardening.foundation.process import _told_to_stop, run_ours, threads
 def work():
     Path("{looks}").touch()
     _told_to_stop.wait()
-    run_ours(["sh", "-c", "sleep 1; touch {begun}"], cwd=Path("/"))
+    run_ours(["sh", "-c", "sleep 60; touch {begun}"], cwd=Path("/"))
 with threads(1) as pool:
     pool.submit(work).result()
 """
