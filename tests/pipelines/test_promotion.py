@@ -497,7 +497,8 @@ def test_a_dry_run_tells_of_the_earlier_candidate(open_shop: Open) -> None:
     """Beside the newer one that soaks."""
     shop = open_shop(FIRST, ("two", 24, (), False))
     job, context = ImageJob(NightOrder("n", NOW), NAME, ("why",)), shop.context.moved(NOW + DAY)
-    assert [line.status for line in dry_run._of_tree(context, job)] == ["planned", "soaks", "planned"]
+    lines = dry_run._of_tree(context, job, context.ledger.released())
+    assert [line.status for line in lines] == ["planned", "soaks", "planned"]
 
 
 @needs_registry
