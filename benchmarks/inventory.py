@@ -202,7 +202,7 @@ def measured() -> dict[str, Any]:
             for region in REGIONS:
                 made(operation, region)
         began, spent = time.perf_counter(), time.process_time()
-        lines = scan_fleets("shop", context=context)
+        lines, _ = scan_fleets("shop", context=context)
         wall, cpu = time.perf_counter() - began, time.process_time() - spent
         context.ledger.close()
     assert len(lines) == INSTANCES, len(lines)
