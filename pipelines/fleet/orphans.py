@@ -79,10 +79,10 @@ def decide(
     found = {status_of(rollout) for rollout in owners}
     if OwnerStatus.OPEN in found:
         return None
-    if held := orphan.held or _needs_person(orphan, owners, failed):
-        return Reaping(orphan, False, held)
     if OwnerStatus.OVER not in found:
         return Reaping(orphan, False, f"this ledger knows no rollout {orphan.rollout}: its tags may be anyone's")
+    if held := orphan.held or _needs_person(orphan, owners, failed):
+        return Reaping(orphan, False, held)
     if orphan.expiry is None:
         return Reaping(orphan, False, f"{orphan.rollout} launched it, and its expiry is gone: remove it by hand")
     if now < orphan.expiry:

@@ -68,6 +68,13 @@ def test_the_tags_of_a_rollout_that_the_ledger_does_not_know_remove_nothing() ->
     assert by_first_name.remove
 
 
+def test_the_kept_container_of_an_unknown_rollout_gets_no_command_that_removes_it() -> None:
+    """Another ledger's rollout may still need it to go back."""
+    kept = orphan(None, "it is the old one that shop-1-back kept: docker rm a removes it")
+    answer = decide(kept, lambda name: OwnerStatus.UNKNOWN, none_failed, NOW)
+    assert answer == Reaping(kept, False, "this ledger knows no rollout shop-1-back: its tags may be anyone's")
+
+
 def test_a_rollout_that_is_not_over_owns_what_it_launched_on_its_way_there_and_back() -> None:
     """Whatever the expiry says."""
     found = decide(
@@ -185,6 +192,8 @@ def test_what_took_a_members_place_is_no_leaving_and_the_old_one_is_shown_and_ke
     port.retire(key, timedelta())
     port.swap(key)
     at.settle()
+    at.cloud.ledger.begin_rollout(key.rollout, "shop", "ann", {}, at.cloud.now)
+    at.cloud.ledger.save_rollout(key.rollout, {}, at.cloud.now, is_open=False)
     (found,) = reaped(at, days=99)
     assert (found.orphan.id, found.remove, "the old one" in found.why) == (old, False, True)
 
