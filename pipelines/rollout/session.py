@@ -11,7 +11,7 @@ from typing import assert_never
 
 from hardening.catalog import load_waivers
 from hardening.foundation.content import find_content
-from hardening.foundation.errors import MalformedError, OutsideError
+from hardening.foundation.errors import ContentError, MalformedError, OutsideError
 from hardening.foundation.settings import pretended
 from hardening.model import Waiver
 from hardening.running import UNREAD
@@ -289,9 +289,12 @@ def fleet_session(name: str, context: Context, *, now: Now = clock) -> Iterator[
     Raises ContentError where the fleet names no policy, before anything is asked, and OutsideError.
     """
     roots = context.settings.roots
+    files = find_content(roots, "pipelines/fleets", "*.toml")
+    if name not in files and (rows := context.ledger.open_rollouts(name)):
+        hint = f"put pipelines/fleets/{name}.toml back, for example from git; then repeat the command"
+        raise ContentError(f"the file of {name} is gone, and its rollout {rows[0].id} is open", hint=hint)
     fleet = load_fleet(roots, name)
-    file = find_content(roots, "pipelines/fleets", "*.toml")[name]
-    require_policy(fleet, file, find_content(roots, "hardening/policies", "*.toml"))
+    require_policy(fleet, files[name], find_content(roots, "hardening/policies", "*.toml"))
     match fleet.kind:
         case FleetKind.DOCKER:
             with _docker_session(fleet, context, now) as session:

@@ -31,6 +31,7 @@ from pipelines.rollout.plan import plan
 from pipelines.rollout.plan_model import GroupStep, Skip
 from pipelines.rollout.rollout_store import history, newest, refuse_unasked, require_known, told
 from pipelines.rollout.service import order_back
+from pipelines.rollout.session import fleet_session
 from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
 from tests.support.fleets import fleet, judged, target
 
@@ -69,6 +70,19 @@ def test_content_that_is_broken_keeps_nobody_from_a_rollout_under_way(tmp_path: 
         (fleets / "other.toml").unlink()
         with pytest.raises(ContentError, match="unknown fleet: shpo"):
             require_known(context, "shpo")
+
+
+def test_a_fleet_without_file_names_its_open_rollout_and_what_to_put_back(tmp_path: Path) -> None:
+    """What continues a rollout, or rolls it back, needs the file; a fleet without open rollout is unknown."""
+    context = Context(Settings(state=tmp_path, content=(tmp_path / "content",)), NOW, str, str)
+    with closing(context.ledger):
+        context.ledger.begin_rollout("r1", "shop", "ann", {}, NOW)
+        with pytest.raises(ContentError, match="file of shop is gone, and its rollout r1 is open") as gone:
+            fleet_session("shop", context).__enter__()
+        assert "put pipelines/fleets/shop.toml back" in gone.value.hint
+        context.ledger.save_rollout("r1", {}, NOW, is_open=False)
+        with pytest.raises(ContentError, match="unknown fleet: shop"):
+            fleet_session("shop", context).__enter__()
 
 
 @pytest.mark.parametrize("phase", [Phase.REPLACING, Phase.SERVING, Phase.NEW])
