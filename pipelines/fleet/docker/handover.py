@@ -64,6 +64,19 @@ class PublishedPort:
         return f"{where} tcp dport {self.host_port} drop"
 
 
+def named_until_exit(container: Json, stops: int) -> tuple[str, ...]:
+    """Say that a surge can refuse clients which use the name of a container that has `stops` seconds to stop."""
+    networks = [
+        network for network in container_spec.networks(container) if network not in container_spec.BUILT_IN_NETWORKS
+    ]
+    if not networks:
+        return ()
+    return (
+        f"in network {', '.join(networks)} the engine's DNS names the old container until it has exited, so new "
+        f"connections by name can be refused while it stops (up to {stops} s): use a proxy, or clients that retry",
+    )
+
+
 def published(container: Json) -> tuple[PublishedPort, ...]:
     """The TCP ports with a host port that the next container has as well. Raises OutsideError for other answers."""
     with understood("the Docker Engine"):

@@ -16,7 +16,7 @@ from hardening.foundation.asking import AT_ONCE
 from hardening.foundation.errors import OutsideError, RefusedError
 from pipelines.fleet.docker import container_spec
 from pipelines.fleet.docker.container_spec import RUNNING, Json, image_changes, user_after, written
-from pipelines.fleet.docker.handover import PortHold, before_drain, run_hook
+from pipelines.fleet.docker.handover import PortHold, before_drain, named_until_exit, run_hook
 from pipelines.fleet.docker.images import Configuration, Images, Login
 from pipelines.fleet.docker.inventory import (
     ContainerInventory,
@@ -137,8 +137,8 @@ class DockerFleet:
                 unknown = f"what {target.reference} sets by default is not known here"
                 return Changes((unknown,), unread=f"{unknown}: pull it")
             user = user_after(container, before, sets)
-            in_place = self.fleet.limits.method is Method.IN_PLACE
-            told = self._hold.told(container, self._stop_timeout(container)) if in_place else ()
+            tell = self._hold.told if self.fleet.limits.method is Method.IN_PLACE else named_until_exit
+            told = tell(container, self._stop_timeout(container))
             forbids = self._hides(container, before, sets) or self._unwritable(container, user)
             return Changes((*image_changes(container, before, sets), *told), forbids, user)
 

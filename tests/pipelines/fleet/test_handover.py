@@ -304,6 +304,17 @@ def test_a_check_inside_the_container_is_asked_once_a_second(monkeypatch: pytest
     assert hold.away(IN_PLACE) is not None
 
 
+def test_the_plan_of_a_surge_says_who_is_refused_by_name_and_for_how_long() -> None:
+    """The engine's DNS names a container until it has exited, also while it drains and accepts nothing new."""
+    named: dict[str, Any] = {"HostConfig": {}, "NetworkSettings": {"Networks": {"shop": {}, "bridge": {}}}}
+    (line,) = handover.named_until_exit(named, 15)
+    assert line == (
+        "in network shop the engine's DNS names the old container until it has exited, so new connections by name can "
+        "be refused while it stops (up to 15 s): use a proxy, or clients that retry"
+    )
+    assert handover.named_until_exit(container(), 15) == ()
+
+
 @pytest.mark.parametrize("engine", ["tcp://10.0.0.5:2376", "ssh://ops@web-2"])
 def test_the_plan_says_why_connections_to_another_machine_are_refused_and_for_how_long(engine: str) -> None:
     """Nothing is promised that this process cannot do there."""

@@ -14,6 +14,7 @@ import pytest
 
 from hardening.foundation.errors import OutsideError
 from pipelines.fleet.docker.container_spec import MOST_EXITS, rehearsal
+from pipelines.fleet.docker.handover import named_until_exit
 from pipelines.fleet.docker.inventory import probe
 from pipelines.fleet.docker.members import DockerFleet
 from pipelines.fleet.members import MEMBER, REHEARSAL, ROLLOUT, Key, Member, Read
@@ -130,6 +131,7 @@ def test_a_member_whose_volume_the_new_user_cannot_write_is_told_before_it_is_to
         assert before.told == (
             "user: root → 65532:65532", "health check: CMD wget -qO- http://127.0.0.1:8080/ → -",
             "variable ANSWER: another value", "variable MODE: new",
+            *named_until_exit(yard.inspect("web-1"), 3),
         )  # fmt: skip
         said = "the new image runs as 65532:65532, which cannot write to /data (owner 0:0, mode 755): "
         assert before.forbids.startswith(f"{said}docker exec --user 0 web-1 chown -R 65532:65532 /data fixes that")
