@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import date
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -44,18 +45,7 @@ class TrustedKey(Content):
     @field_validator("public")
     @classmethod
     def _is_a_key(cls, pem: str) -> str:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
-        from securesystemslib.signer import SSlibKey
-
-        try:
-            key = load_pem_public_key(pem.encode())
-        except (ValueError, UnsupportedAlgorithm) as error:
-            raise ValueError(f"not a public key (PEM, BEGIN PUBLIC KEY): {error}") from None
-        try:
-            SSlibKey.from_crypto(key)
-        except ValueError:
-            raise ValueError(f"a key of a kind that verifies nothing here; {KINDS} do") from None
+        _der(pem)
         return pem
 
     @model_validator(mode="after")
@@ -67,9 +57,25 @@ class TrustedKey(Content):
     @property
     def der(self) -> bytes:
         """The key itself, however its PEM is laid out."""
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+        return _der(self.public)
 
-        return der_of(load_pem_public_key(self.public.encode()))
+
+@cache
+def _der(pem: str) -> bytes:
+    """A public key whose signatures can be verified. Raises ValueError. A night wants the same few for every image."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+    from securesystemslib.signer import SSlibKey
+
+    try:
+        key = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ValueError(f"not a public key (PEM, BEGIN PUBLIC KEY): {error}") from None
+    try:
+        SSlibKey.from_crypto(key)
+    except ValueError:
+        raise ValueError(f"a key of a kind that verifies nothing here; {KINDS} do") from None
+    return der_of(key)
 
 
 def der_of(key: PublicKeyTypes) -> bytes:

@@ -11,7 +11,7 @@ change to what is there then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -64,7 +64,7 @@ class ChannelDocuments:
         Raises UnreadChannelsError where the document is missing, or not the newest one of today.
         """
         seen = self._seen(repository)  # before the registry is asked, so that what comes from there is not older
-        document = self._signed(repository)
+        document = self._signed(repository, seen)
         if document is None and (seen or any(self.registry.find(f"{repository}:{channel}") for channel in CHANNELS)):
             raise unread(repository, "there is no signed document of them")
         if document is None:
@@ -75,17 +75,24 @@ class ChannelDocuments:
         return document
 
     def manifest(self, repository: str, channel: str) -> Manifest | None:
-        """The manifest that a channel points to; None where it points to nothing. Raises as `manifests` does."""
-        return self.manifests(repository, [channel])[channel]
+        """The manifest that a channel points to; None where it points to nothing.
 
-    def manifests(self, repository: str, channels: Sequence[str]) -> dict[str, Manifest | None]:
-        """The same of several channels.
-
-        Raises UnreadChannelsError as `read` does, and where a tag, read first because it moves last, differs.
+        Raises UnreadChannelsError as `read` does, and where the tag, read first because it moves last, differs.
         """
-        tagged = {channel: self.registry.find(f"{repository}:{channel}") for channel in channels}
+        tagged = self.registry.find(f"{repository}:{channel}")
+        return self._manifest(self.read(repository), channel, tagged)
+
+    def manifests(self, repository: str, channel: str, *others: str) -> dict[str, Manifest | None]:
+        """The same of several channels. The tag of another one is not read where the document says that it points to
+        what the first does: `is_recent` compares it.
+        """
+        tagged = self.registry.find(f"{repository}:{channel}")
         document = self.read(repository)
-        return {channel: self._manifest(document, channel, one) for channel, one in tagged.items()}
+        found, known = {channel: self._manifest(document, channel, tagged)}, document.channels if document else {}
+        for other in others:
+            same = {channel, other} <= known.keys() and known[other].digest == known[channel].digest
+            found[other] = found[channel] if same or not document else self.manifest(repository, other)
+        return found
 
     def _manifest(self, document: ChannelDocument | None, channel: str, tagged: Manifest | None) -> Manifest | None:
         if document is None:
@@ -206,7 +213,7 @@ class ChannelDocuments:
             return self._is_young(document) and self._signed(document.repository) == document
         return False
 
-    def _signed(self, repository: str) -> ChannelDocument | None:
+    def _signed(self, repository: str, seen: ChannelDocument | None = None) -> ChannelDocument | None:
         """The registry's document, signed by keys that count, of whatever day."""
         manifest = self.registry.find(f"{repository}:{TAG}")
         if manifest is None:
@@ -214,7 +221,7 @@ class ChannelDocuments:
         settings = self.registry.settings
         trusted = [trust_of(settings, policy) for policy in self.policies]
         own = () if all(trust.keys for trust in trusted) else own_keys(settings)
-        seen, bundle = self._seen(repository), manifest.annotations.get(self._annotation, "").encode()
+        seen, bundle = seen or self._seen(repository), manifest.annotations.get(self._annotation, "").encode()
         version = seen.version if seen else 0
         return verified(bundle, repository, trusted, own, self.now, seen_version=version)
 

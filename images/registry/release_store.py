@@ -118,14 +118,14 @@ class RegistryStore(ReleaseStore):
         """The digests of the index that a channel names, and of its content."""
         name = channel.removesuffix(PREVIOUS)
         if name == channel:
-            return self.pointing(repository, [channel])[channel]
+            return self._digests(self.documents.manifest(repository, channel))
         document = self.documents.read(repository)
         back = document.channels[name].previous if document and name in document.channels else ""
         return self._digests(self.registry.find(f"{repository}@{back}") if back else None)
 
     def pointing(self, repository: str, channels: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """The same of several channels, by one reading of their document."""
-        found = self.documents.manifests(repository, channels)
+        found = self.documents.manifests(repository, *channels)
         return {channel: self._digests(one) for channel, one in found.items()}
 
     def _digests(self, index: Manifest | None) -> tuple[str, ...]:

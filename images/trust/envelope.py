@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hardening.foundation.errors import MalformedError
@@ -102,6 +102,7 @@ class SignedStatement:
         return False
 
 
+@cache
 def verifier(public: bytes) -> SSlibKey:
     """What checks signatures by a public key (DER)."""
     from cryptography.hazmat.primitives.serialization import load_der_public_key
