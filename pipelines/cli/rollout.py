@@ -40,10 +40,10 @@ from pipelines.rollout.approval import adopt_flags, approve_plan, file_plan, nee
 from pipelines.rollout.approved_plan import ApprovedPlan
 from pipelines.rollout.base_uptake import ONCE_MORE, UptakeLine, take_up
 from pipelines.rollout.plan import by_reason
-from pipelines.rollout.rollout_store import View, history, newest, require_known, tell
+from pipelines.rollout.rollout_store import View, history, missing_file, newest, require_known, tell
 from pipelines.rollout.service import back, can_go_back, go_on, order_back, start
 from pipelines.rollout.session import check, fleet_session
-from pipelines.rollout.state import Command, DesiredState, MemberState, OperatorCommands
+from pipelines.rollout.state import Command, DesiredState, MemberState, OperatorCommands, put_back
 from pipelines.rollout.whole_plan import plan_all
 from pipelines.wiring import image_context
 
@@ -233,8 +233,8 @@ def roll_back(fleet: str, reason: str, *, apply: bool, as_json: bool = False, co
     order = None if seen.row.open else order_back(seen)
     if not apply:
         _show_rollback(_rollback(seen, "planned", seen.row.id, can_go_back(seen)), as_json=as_json)
-        why = f" --reason {quote(reason)}" if reason else ""
-        say(f"nothing was done; to do it: ./goldsmith roll.rollback {fleet}{why} --apply")
+        why, first = f" --reason {quote(reason)}" if reason else "", put_back(missing_file(context, fleet))
+        say(f"nothing was done; to do it: {first}./goldsmith roll.rollback {fleet}{why} --apply")
         return 0
     if order is None:
         done = _roll_back_open(context, seen, reason)

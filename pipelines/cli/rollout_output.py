@@ -15,7 +15,7 @@ from hardening.foundation.text import many
 from pipelines.cli.deadlines_output import LateLine, deadlines
 from pipelines.contract import Line
 from pipelines.rollout.plan_model import GroupStep, Plan
-from pipelines.rollout.state import Phase, RolloutOutcome, RolloutStage, doing
+from pipelines.rollout.state import Phase, RolloutOutcome, RolloutStage, doing, put_back
 from pipelines.rollout.waves import Wave
 
 Done = Mapping[str, dict[str, Any]]  # by the id of a member or group: the outcome and note of its line
@@ -376,7 +376,7 @@ class ToldLine(Line):
 class StatusOutput(Line):
     """`roll.status`: one rollout. `stage` is `begun` before its first step; `carried_by` is empty if no process
     executes it, `failure` unless it failed. `back`: members are rolled back from the replacement to what they ran
-    before. `skipped`: members that the plan skipped.
+    before. `skipped`: members that the plan skipped. `missing_file`: the fleet's file if it is gone; empty otherwise.
     """
 
     fleet: str
@@ -394,6 +394,7 @@ class StatusOutput(Line):
     told: tuple[ToldLine, ...]
     members: tuple[MemberStatus, ...]
     skipped: tuple[SkipLine, ...] = ()
+    missing_file: str = ""
 
 
 def lines(status: StatusOutput, now: datetime) -> list[str]:
@@ -407,7 +408,8 @@ def lines(status: StatusOutput, now: datetime) -> list[str]:
     said.append(f"began {status.begun_at:%Y-%m-%d %H:%M} UTC, {'took' if status.ended_at else 'for'} {took}")
     said += [f"{one.actor} told it to {one.command} at {one.at:%H:%M:%S} UTC" for one in status.told]
     if status.stage != RolloutStage.ENDED:
-        again = f"no process is executing it; ./goldsmith roll.start {status.fleet} --apply continues it"
+        first = put_back(status.missing_file)
+        again = f"no process is executing it; {first}./goldsmith roll.start {status.fleet} --apply continues it"
         said.append(f"executed by {status.carried_by}" if status.carried_by else again)
     return said
 

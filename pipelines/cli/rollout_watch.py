@@ -17,8 +17,8 @@ from pipelines.cli.rollout_output import COLUMNS, MemberStatus, StatusOutput, To
 from pipelines.contract import AuditReport, Line
 from pipelines.host.capabilities import shares
 from pipelines.rollout.plan import adoptions
-from pipelines.rollout.rollout_store import View, history, newest, require_known, tell, told
-from pipelines.rollout.state import STEP, Command, DesiredState, OperatorCommands, Phase, RolloutStage
+from pipelines.rollout.rollout_store import View, history, missing_file, newest, require_known, tell, told
+from pipelines.rollout.state import STEP, Command, DesiredState, OperatorCommands, Phase, RolloutStage, put_back
 from pipelines.wiring import image_context
 
 SECONDS = 1.0
@@ -49,7 +49,8 @@ def status(fleet: str, context: Context | None = None) -> StatusOutput:
     """How the fleet's rollout stands, or how the last one ended. Raises ContentError, RefusedError where none was."""
     context = context or image_context(looks=True)
     require_known(context, fleet)
-    return _status(newest(context, fleet))
+    seen = _status(newest(context, fleet))
+    return seen.model_copy(update={"missing_file": missing_file(context, fleet)})
 
 
 def _status(seen: View) -> StatusOutput:
@@ -204,7 +205,8 @@ def command(fleet: str, what: Command, reason: str = "") -> None:
     seen = tell(context, fleet, what, reason)
     say(f"{seen.row.id} was told to {what}{perhaps_dead(context, seen, f'roll.start {fleet} --apply')}")
     if not seen.carried:
-        say(f"no process is executing it: ./goldsmith roll.start {fleet} --apply continues it, and obeys")
+        first = put_back(missing_file(context, fleet))
+        say(f"no process is executing it: {first}./goldsmith roll.start {fleet} --apply continues it, and obeys")
 
 
 def perhaps_dead(context: Context, seen: View, then: str) -> str:

@@ -12,7 +12,6 @@ from images.context import Context
 from images.plan.locking import nightly_upstreams
 from pipelines.cli.image import publishable
 from pipelines.contract import NightlyLine, NightlyOutput
-from pipelines.fleet.catalog import load_fleets
 from pipelines.nightly.model import (
     ENDED_BADLY,
     Failure,
@@ -135,9 +134,8 @@ def _prune(context: Context) -> NightPart:
 
 
 def _fleets(context: Context, order: NightOrder, images: set[str]) -> Iterator[NightPart]:
-    for name, fleet in sorted(load_fleets(context.settings.roots).items()):
-        if not images or fleet.replacement.definition in images:
-            yield with_failure("fleet", name, partial(looked_at, context, order, name))
+    for name in WorldStages(context).fleets(order, tuple(images)):
+        yield with_failure("fleet", name, partial(looked_at, context, order, name))
 
 
 def _told(context: Context) -> Iterator[NightPart]:

@@ -35,7 +35,7 @@ from pipelines.cli.report import write_report
 from pipelines.cli.waiving import ending_text, refused_now
 from pipelines.contract import NightlyLine
 from pipelines.durable.port import FencedError
-from pipelines.fleet.catalog import load_fleet, load_fleets
+from pipelines.fleet.catalog import load_fleets
 from pipelines.host.capabilities import needs_of_fleet, shares
 from pipelines.nightly.fleet_stage import bring_into_policy, in_turn, look_at
 from pipelines.nightly.image_stages import built, judged_again, promoted, published, told
@@ -56,6 +56,7 @@ from pipelines.nightly.port import NightStages
 from pipelines.nightly.summary import image_line, output, shortly
 from pipelines.nightly.urgency import urgent_fixes
 from pipelines.rollout.notify import Message, tell
+from pipelines.rollout.rollout_store import fleet_of, without_file
 from pipelines.rollout.state import Event
 from pipelines.wiring import clock
 
@@ -189,19 +190,19 @@ class WorldStages(NightStages):
         """Those first that may be rolled now."""
         fleets = _alone(lambda: load_fleets(self.at(order).settings.roots))
         chosen = {name: one for name, one in fleets.items() if not images or one.replacement.definition in images}
-        return tuple(in_turn(chosen, clock()))
+        return (*in_turn(chosen, clock()), *(() if images else without_file(self.at(order))))
 
     def fleet_needs(self, order: NightOrder, name: str) -> tuple[str, ...]:
         """By its file."""
         settings = self.at(order).settings
-        return _alone(lambda: needs_of_fleet(load_fleet(settings.roots, name), settings)) if shares(settings) else ()
+        return _alone(lambda: needs_of_fleet(fleet_of(self.at(order), name), settings)) if shares(settings) else ()
 
     def fleet(self, order: NightOrder, name: str) -> NightPart:
         """The rollout is found where an earlier process left it."""
 
         def act() -> tuple[str, str, GoldsmithError | None]:
             context = self.at(order)
-            rolls = may_roll(context, order, load_fleet(context.settings.roots, name))
+            rolls = may_roll(context, order, fleet_of(context, name))
             if not rolls and not context.ledger.open_rollouts(name):
                 return _not_rolled(order, *look_at(context, name))
             line = bring_into_policy(context, name, begins=rolls)
@@ -248,7 +249,7 @@ class WorldStages(NightStages):
 def looked_at(context: Context, order: NightOrder, name: str) -> tuple[str, str, GoldsmithError | None]:
     """Say what a night would do with a fleet, or that it does not roll it; and what is wrong with its members."""
     answer = look_at(context, name)
-    rolls = may_roll(context, order, load_fleet(context.settings.roots, name))
+    rolls = may_roll(context, order, fleet_of(context, name))
     return answer if rolls else _not_rolled(order, *answer)
 
 

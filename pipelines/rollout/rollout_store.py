@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import ContentError, OutsideError, RefusedError
 from images.context import Context
 from images.documents import from_json
 from images.ledger import ApprovedPlanRow, AuditLine, Lease, Ledger, Rollout
 from images.ledger import CommandRow as Given
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.members import BACK, ReplacementImage
+from pipelines.fleet.model import Fleet
 from pipelines.rollout.state import (
     FINAL,
     Command,
@@ -23,6 +24,7 @@ from pipelines.rollout.state import (
     Phase,
     RolloutStage,
     RolloutState,
+    put_back,
 )
 
 
@@ -65,9 +67,13 @@ def view(context: Context, row: Rollout) -> View:
     members = members_of(context.ledger, row.id, order)
     state = from_json(RolloutState, row.state) if row.state else None
     lease = context.ledger.lease(row.fleet)
-    carried = lease is not None and lease.rollout == row.id and _lives(context, lease)
+    carried = _carried(context, row, lease)
     commands, plan = context.ledger.commands(row.id), context.ledger.plan_of(row.id)
     return View(row, state, order, members, lease, commands, carried, plan)
+
+
+def _carried(context: Context, row: Rollout, lease: Lease | None) -> bool:
+    return lease is not None and lease.rollout == row.id and _lives(context, lease)
 
 
 def _lives(context: Context, lease: Lease) -> bool:
@@ -99,6 +105,27 @@ def require_known(context: Context, fleet: str) -> None:
     """
     if not context.ledger.rollouts(fleet, 1):
         load_fleet(context.settings.roots, fleet)
+
+
+def missing_file(context: Context, fleet: str) -> str:
+    """The fleet's file where it is gone; else empty."""
+    file = f"pipelines/fleets/{fleet}.toml"
+    return "" if any((root / file).exists() for root in context.settings.roots) else file
+
+
+def fleet_of(context: Context, name: str) -> Fleet:
+    """The fleet `name`. Raises ContentError, which names the file to put back where its rollout is open."""
+    file = missing_file(context, name)
+    if file and (rows := context.ledger.open_rollouts(name)):
+        hint = f"{put_back(file)}repeat the command"
+        raise ContentError(f"the file of {name} is gone, and its rollout {rows[0].id} is open", hint=hint)
+    return load_fleet(context.settings.roots, name)
+
+
+def without_file(context: Context) -> list[str]:
+    """The fleets whose file is gone and whose open rollout no process executes."""
+    rows = [row for row in context.ledger.open_rollouts() if missing_file(context, row.fleet)]
+    return sorted({row.fleet for row in rows if not _carried(context, row, context.ledger.lease(row.fleet))})
 
 
 def newest(context: Context, fleet: str) -> View:

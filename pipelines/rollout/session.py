@@ -11,7 +11,7 @@ from typing import assert_never
 
 from hardening.catalog import load_waivers
 from hardening.foundation.content import find_content
-from hardening.foundation.errors import ContentError, MalformedError, OutsideError
+from hardening.foundation.errors import MalformedError, OutsideError
 from hardening.foundation.settings import pretended
 from hardening.model import Waiver
 from hardening.running import UNREAD
@@ -23,7 +23,6 @@ from images.ledger.runtime_history import KnownLines
 from images.registry.answers import NotFoundError
 from images.registry.login import auth_config
 from images.trust.verification import UntrustedError
-from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.docker.connecting import open_host, require_ways
 from pipelines.fleet.docker.hosts import HostsFleet
 from pipelines.fleet.docker.images import registered
@@ -50,7 +49,7 @@ from pipelines.rollout.plan import (
     why_not,
 )
 from pipelines.rollout.rivals import of_cluster, of_engine, of_namespace, others
-from pipelines.rollout.rollout_store import why_not_again
+from pipelines.rollout.rollout_store import fleet_of, why_not_again
 from pipelines.rollout.state import GroupOrder, MemberOrder, Together, one_by_one
 from pipelines.wiring import clock, fleet_host
 
@@ -289,12 +288,9 @@ def fleet_session(name: str, context: Context, *, now: Now = clock) -> Iterator[
     Raises ContentError where the fleet names no policy, before anything is asked, and OutsideError.
     """
     roots = context.settings.roots
-    files = find_content(roots, "pipelines/fleets", "*.toml")
-    if name not in files and (rows := context.ledger.open_rollouts(name)):
-        hint = f"put pipelines/fleets/{name}.toml back, for example from git; then repeat the command"
-        raise ContentError(f"the file of {name} is gone, and its rollout {rows[0].id} is open", hint=hint)
-    fleet = load_fleet(roots, name)
-    require_policy(fleet, files[name], find_content(roots, "hardening/policies", "*.toml"))
+    fleet = fleet_of(context, name)
+    file = find_content(roots, "pipelines/fleets", "*.toml")[name]
+    require_policy(fleet, file, find_content(roots, "hardening/policies", "*.toml"))
     match fleet.kind:
         case FleetKind.DOCKER:
             with _docker_session(fleet, context, now) as session:

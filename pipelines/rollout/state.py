@@ -225,6 +225,11 @@ STAGES: dict[RolloutStage | Literal["begun"], str] = {
 }
 
 
+def put_back(file: str) -> str:
+    """What to do before a command on the fleet whose file is missing; empty where none is."""
+    return f"put {file} back, for example from git; then " if file else ""
+
+
 def doing(stage: RolloutStage | Literal["begun"], wave: int, waves: int, note: str) -> str:
     """What an open rollout does, in which wave, and what it waits for."""
     words = STAGES.get(stage, "about to begin")

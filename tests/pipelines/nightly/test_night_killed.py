@@ -25,11 +25,11 @@ from hardening.foundation.locks import only_one
 from hardening.foundation.settings import MOVED, ROOT, Settings
 from images.context import Context
 from images.documents import to_json
-from images.ledger import Night, tables
+from images.ledger import Holder, Night, tables
 from pipelines import wiring
 from pipelines.durable.dbos import VERSION, engine_url
-from pipelines.durable.dbos.system_database import client_of
-from pipelines.nightly import fleet_stage, night_run
+from pipelines.durable.dbos.system_database import client_of, locks
+from pipelines.nightly import dry_run, fleet_stage, night_run
 from pipelines.nightly import stages as night_stages
 from pipelines.nightly.model import NIGHT_LOCK, ImageAnswer, ImageJob, NightOrder, NightPart, NightPlan
 from pipelines.nightly.stages import WorldStages, here
@@ -308,12 +308,31 @@ def test_no_fleet_waits_for_the_window_of_another(tmp_path: Path, monkeypatch: p
     assert stages.fleets(NightOrder("night-1", NOW), ()) == ("c-now", "b-soon", "a-late")
 
 
-def test_a_fleet_whose_file_is_gone_is_named(tmp_path: Path) -> None:
+def test_a_fleet_whose_file_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the list of fleets and its turn; with workers, its file says what it needs."""
-    shared = Settings(state=tmp_path, database="postgresql+psycopg://nobody@127.0.0.1:9/none")
-    stages = WorldStages(Context(shared, NOW, str, str))
+    monkeypatch.setattr(night_stages, "shares", lambda _: True)
+    stages = WorldStages(context_in(tmp_path, NOW))
     with pytest.raises(ContentError, match="unknown fleet: gone"):
         stages.fleet_needs(NightOrder("night-1", NOW), "gone")
+
+
+def test_a_night_says_who_puts_back_the_file_of_a_fleet_with_an_open_rollout(tmp_path: Path) -> None:
+    """No file lists it any more, and what it keeps waits. An urgent night and a live process need no line."""
+    context, night = context_in(tmp_path, NOW), NightOrder("night-1", NOW)
+    stages = WorldStages(context)
+    context.ledger.begin_rollout("r1", "kiosk", "ann", {}, NOW)
+    assert stages.fleets(night, ("web",)) == ()
+    assert stages.fleets(night, ()) == ("kiosk",)
+    for part in (stages.fleet(night, "kiosk"), *dry_run._fleets(context, night, set())):
+        [line] = part.lines
+        assert (line.name, line.status, line.exit_code) == ("kiosk", "failed", 2)
+        assert line.detail == "the file of kiosk is gone, and its rollout r1 is open"
+        assert part.failure
+        assert "put pipelines/fleets/kiosk.toml back" in part.failure.error.hint
+    context.ledger.acquire_lease(Holder("kiosk", "ann:1", "r1"), timedelta(minutes=1))
+    with locks(engine_url(context.settings.database_url, "kiosk"), "worker"):
+        assert stages.fleets(night, ()) == ()
+    context.ledger.close()
 
 
 def test_a_mistake_of_ours_in_a_fleet_is_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +341,7 @@ def test_a_mistake_of_ours_in_a_fleet_is_its_line(tmp_path: Path, monkeypatch: p
     def mistaken(*_: Any) -> Any:
         raise KeyError("image")
 
-    monkeypatch.setattr(night_stages, "load_fleet", mistaken)
+    monkeypatch.setattr(night_stages, "fleet_of", mistaken)
     (line,) = WorldStages(context_in(tmp_path, NOW)).fleet(NightOrder("night-1", NOW), "web").lines
     assert (line.kind, line.name, line.status, line.exit_code) == ("fleet", "web", "failed", 1)
     assert line.detail == "fleet web failed because of a bug in Goldsmith: KeyError: 'image'"

@@ -19,7 +19,7 @@ from images.artifact import Release
 from images.context import Context
 from images.documents import to_json
 from images.ledger import Holder
-from pipelines.cli import rollout
+from pipelines.cli import rollout, rollout_watch
 from pipelines.cli.rollout import roll_back
 from pipelines.cli.rollout_output import StatusOutput, lines, meaning, rows
 from pipelines.cli.rollout_watch import status
@@ -32,7 +32,7 @@ from pipelines.rollout.plan_model import GroupStep, Skip
 from pipelines.rollout.rollout_store import history, newest, refuse_unasked, require_known, told
 from pipelines.rollout.service import order_back
 from pipelines.rollout.session import fleet_session
-from pipelines.rollout.state import MemberState, Order, Phase, RolloutStage, RolloutState
+from pipelines.rollout.state import Command, MemberState, Order, Phase, RolloutStage, RolloutState
 from tests.support.fleets import fleet, judged, target
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -83,6 +83,32 @@ def test_a_fleet_without_file_names_its_open_rollout_and_what_to_put_back(tmp_pa
         context.ledger.save_rollout("r1", {}, NOW, is_open=False)
         with pytest.raises(ContentError, match="unknown fleet: shop"):
             fleet_session("shop", context).__enter__()
+
+
+def test_commands_on_a_fleet_without_file_name_what_to_put_back_first(
+    context: Context, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they offer to type would only answer that its file is gone. An abort is noted all the same."""
+    first = "put pipelines/fleets/shop.toml back, for example from git; then ./goldsmith"
+    monkeypatch.setattr(rollout_watch, "image_context", lambda **_: context)
+    assert status("shop", context).missing_file == "pipelines/fleets/shop.toml"
+    last = lines(status("shop", context), NOW)[-1]
+    assert last == f"no process is executing it; {first} roll.start shop --apply continues it"
+    roll_back("shop", "", apply=False, context=context)
+    assert f"to do it: {first} roll.rollback shop --apply" in capsys.readouterr().err
+    rollout_watch.command("shop", Command.ABORT)
+    assert f"executing it: {first} roll.start shop --apply continues it, and obeys" in capsys.readouterr().err
+    assert [given.command for given in context.ledger.commands("r1")] == [Command.ABORT]
+
+
+def test_commands_on_a_fleet_with_its_file_ask_for_none(context: Context, tmp_path: Path) -> None:
+    """In any content root."""
+    (folder := tmp_path / "content/pipelines/fleets").mkdir(parents=True)
+    (folder / "shop.toml").touch()
+    there = replace(context, settings=context.settings.model_copy(update={"content": (tmp_path / "content",)}))
+    assert status("shop", there).missing_file == ""
+    last = lines(status("shop", there), NOW)[-1]
+    assert last == "no process is executing it; ./goldsmith roll.start shop --apply continues it"
 
 
 @pytest.mark.parametrize("phase", [Phase.REPLACING, Phase.SERVING, Phase.NEW])
