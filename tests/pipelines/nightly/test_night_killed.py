@@ -316,7 +316,9 @@ def test_a_fleet_whose_file_is_gone_is_named(tmp_path: Path, monkeypatch: pytest
         stages.fleet_needs(NightOrder("night-1", NOW), "gone")
 
 
-def test_a_night_says_who_puts_back_the_file_of_a_fleet_with_an_open_rollout(tmp_path: Path) -> None:
+def test_a_night_says_who_puts_back_the_file_of_a_fleet_with_an_open_rollout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No file lists it any more, and what it keeps waits. An urgent night and a live process need no line."""
     context, night = context_in(tmp_path, NOW), NightOrder("night-1", NOW)
     stages = WorldStages(context)
@@ -329,6 +331,9 @@ def test_a_night_says_who_puts_back_the_file_of_a_fleet_with_an_open_rollout(tmp
         assert line.detail == "the file of kiosk is gone, and its rollout r1 is open"
         assert part.failure
         assert "put pipelines/fleets/kiosk.toml back" in part.failure.error.hint
+    with monkeypatch.context() as workers, pytest.raises(ContentError, match="the file of kiosk is gone"):
+        workers.setattr(night_stages, "shares", lambda _: True)
+        stages.fleet_needs(night, "kiosk")
     context.ledger.acquire_lease(Holder("kiosk", "ann:1", "r1"), timedelta(minutes=1))
     with locks(engine_url(context.settings.database_url, "kiosk"), "worker"):
         assert stages.fleets(night, ()) == ()
