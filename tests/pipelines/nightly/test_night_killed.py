@@ -331,8 +331,8 @@ def test_a_night_says_who_puts_back_the_file_of_a_fleet_with_an_open_rollout(
         assert line.detail == "the file of kiosk is gone, and its rollout r1 is open"
         assert part.failure
         assert "put pipelines/fleets/kiosk.toml back" in part.failure.error.hint
-    with monkeypatch.context() as workers, pytest.raises(ContentError, match="the file of kiosk is gone"):
-        workers.setattr(night_stages, "shares", lambda _: True)
+    monkeypatch.setattr(night_stages, "shares", lambda _: True)
+    with pytest.raises(ContentError, match="the file of kiosk is gone"):
         stages.fleet_needs(night, "kiosk")
     context.ledger.acquire_lease(Holder("kiosk", "ann:1", "r1"), timedelta(minutes=1))
     with locks(engine_url(context.settings.database_url, "kiosk"), "worker"):
