@@ -9,32 +9,50 @@ variables() {
     fi
 }
 found=$(variables)
-loading='^(LD_[A-Z_0-9]+|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|NLSPATH|HOSTALIASES|RESOLV_HOST_CONF|BASH_ENV|ENV|SHELLOPTS|BASHOPTS|PS4|ZDOTDIR|PROMPT_COMMAND|PERL5OPT|PERL5LIB|PERLLIB|PERL5DB|PYTHON(PATH|STARTUP|HOME|INSPECT|BREAKPOINT|PLATLIBDIR|PYCACHEPREFIX|USERBASE)|NODE_OPTIONS|NODE_PATH|NODE_REPL_EXTERNAL_MODULE|RUBYOPT|RUBYLIB|LUA_(INIT|PATH|CPATH)[0-9_]*|TCLLIBPATH|R_PROFILE(_USER)?|R_ENVIRON(_USER)?|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|GIT_(SSH|SSH_COMMAND|EXTERNAL_DIFF|EXEC_PATH|TEMPLATE_DIR|PROXY_COMMAND|ASKPASS|EDITOR|PAGER|CONFIG[A-Z_0-9]*)|OPENSSL_(CONF|MODULES|ENGINES)|PHPRC|PHP_INI_SCAN_DIR|DOTNET_STARTUP_HOOKS|(CORECLR|COR)_(ENABLE_PROFILING|PROFILER[A-Z_0-9]*)|LESSOPEN|LESSCLOSE|PAGER|EDITOR|VISUAL|BROWSER|SSH_ASKPASS|SUDO_ASKPASS|APT_CONFIG|PIP_CONFIG_FILE|(NPM_CONFIG|npm_config)_(USER|GLOBAL|user|global)(CONFIG|config)|UV_CONFIG_FILE|CARGO_HOME|CURL_HOME|WGETRC|GTK_MODULES|GIO_EXTRA_MODULES|QT_PLUGIN_PATH|SSLKEYLOGFILE)='
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+brought_in "$folder"
+loading='^(BASH_FUNC_[^=]*|LD_[A-Z_0-9]+|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|NLSPATH|HOSTALIASES|LOCALDOMAIN|RES_OPTIONS|RESOLV_HOST_CONF|GETCONF_DIR|BASH_ENV|ENV|SHELLOPTS|BASHOPTS|PS4|ZDOTDIR|PROMPT_COMMAND|PERL5OPT|PERL5LIB|PERLLIB|PERL5DB|PYTHON(PATH|STARTUP|HOME|INSPECT|BREAKPOINT|PLATLIBDIR|PYCACHEPREFIX|USERBASE)|NODE_OPTIONS|NODE_PATH|NODE_REPL_EXTERNAL_MODULE|RUBYOPT|RUBYLIB|LUA_(INIT|PATH|CPATH)[0-9_]*|TCLLIBPATH|R_PROFILE(_USER)?|R_ENVIRON(_USER)?|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|GIT_(SSH|SSH_COMMAND|EXTERNAL_DIFF|EXEC_PATH|TEMPLATE_DIR|PROXY_COMMAND|ASKPASS|EDITOR|PAGER|CONFIG[A-Z_0-9]*)|OPENSSL_(CONF|MODULES|ENGINES)|KRB5_CONFIG|GSS_MECH_CONFIG|SASL_(CONF_)?PATH|GNUTLS_SYSTEM_PRIORITY_FILE|LDAP(CONF|RC)|PG(SYSCONFDIR|SERVICEFILE)|PSQLRC|MYSQL_HOME|LIBMYSQL_PLUGINS?(_DIR)?|ODBC(SYSINI|INSTINI)|NETRC|AWS_CONFIG_FILE|TF_CLI_CONFIG_FILE|HGRCPATH|(RSYNC|CVS)_RSH|SVN_SSH|TAR_OPTIONS|MAKEFILES|JQ_LIBRARY_PATH|GUILE_LOAD_(COMPILED_)?PATH|PHPRC|PHP_INI_SCAN_DIR|DOTNET_STARTUP_HOOKS|(CORECLR|COR)_(ENABLE_PROFILING|PROFILER[A-Z_0-9]*)|LESSOPEN|LESSCLOSE|PAGER|EDITOR|VISUAL|BROWSER|SSH_ASKPASS|SUDO_ASKPASS|APT_CONFIG|PIP_CONFIG_FILE|(NPM_CONFIG|npm_config)_(USER|GLOBAL|user|global)(CONFIG|config)|UV_CONFIG_FILE|CARGO_HOME|CURL_HOME|WGETRC|GTK_MODULES|GIO_EXTRA_MODULES|QT_PLUGIN_PATH|SSLKEYLOGFILE)='
 # Variables that switch off the verification of servers or of packages, by what their names and values have in common.
 off='=(0|no|off|false|none|never|disabled?)?$'
 unverified() {
     printf '%s\n' "$found" | tr -d '"' | awk -v off="$off" '
+        # Whether a value names authorities that the control ca-certificates looks at, or files of packages.
+        function trusted(paths,    parts, i) {
+            for (i = split(paths, parts, ":"); i; i--)
+                if (parts[i] !~ /^(\/etc\/ssl\/certs(\/|\/ca-certificates\.crt)?|\/usr\/lib\/ssl\/(certs|cert\.pem)|system)$/ && !(parts[i] ~ /\.(pem|crt)$/ && substr(parts[i], 2) in listed))
+                    return 0
+            return 1
+        }
+        FILENAME != "-" { listed[$0]; next }
         {
             name = toupper($0); sub(/=.*/, "", name); value = tolower(substr($0, length(name) + 2))
-            isoff = ("=" value) ~ off
+            isoff = ("=" value) ~ off; what = "switches verification off"
         }
         # git asks only whether it is set.
         name == "GIT_SSL_NO_VERIFY" ||
-        name ~ /(REJECT_UNAUTHORIZED|VERIFY|STRICT_SSL|STRICTSSL|HTTPSVERIFY|CHECK_CERT|CONTENT_TRUST|TLS_REQCERT|TLSREQCERT|CHECKPOINT_SIGNATURE)/ && name !~ /(NO_?VERIFY|SKIP_?(TLS_?|SSL_?)?VERIFY|INSECURE|DISABLE)/ && (isoff || value ~ /allow/) ||
-        name ~ /(NO_?VERIFY|SKIP_?(TLS_?|SSL_?)?VERIFY|INSECURE|ALLOW_?UNAUTH|DISABLE_?(TLS|SSL)|TRUSTED_?HOST|NOSUMDB|NOSUMCHECK)/ && !isoff ||
+        name ~ /(REJECT_UNAUTHORIZED|VERIFY|STRICT_SSL|STRICTSSL|HTTPSVERIFY|CHECK_CERT|CONTENT_TRUST|TLS_REQCERT|TLSREQCERT|CHECKPOINT_SIGNATURE|SIGNATURE_VERIFI|HOST_KEY_CHECK|ENDPOINT_IDENTIFICATION|INTEGRITY_KEYS)/ && name !~ /(NO_?VERIFY|SKIP_?(TLS_?|SSL_?)?VERIFY|INSECURE|DISABLE)/ && (isoff || value ~ /allow/) ||
+        name ~ /(NO_?VERIFY|SKIP_?(TLS_?|SSL_?)?VERIFY|INSECURE|ALLOW_?UNAUTH|UNSAFE_HTTP|UNSAFE_REGISTRY|GALAXY_IGNORE|DISABLE_?(TLS|SSL|[A-Z_]*(VERIFI?|VALIDATION))|TRUSTED_?HOST|NOSUMDB|NOSUMCHECK)/ && !isoff ||
         name == "GOSUMDB" && isoff || name == "GOFLAGS" && value ~ /insecure/ ||
-        name ~ /(CA_BUNDLE|CAINFO|CERT_FILE|CERT_DIR|CAPATH|CA_CERTS|_CERT|CAFILE)$/ && (value == "" || value ~ /^\/(dev|tmp|var\/tmp)(\/|$)/) ||
+        # prefer is what PostgreSQL does anyway.
+        name == "PGSSLMODE" && value ~ /^(disable|allow)$/ ||
+        name ~ /(OPTS|OPTIONS|ARGS)$/ && value ~ /ssl\.(insecure|allowall)=true|hostnameverification=true|dependency\.verification=off/ ||
+        name ~ /(CA_BUNDLE|CAINFO|CERT_FILE|CERT_DIR|CAPATH|CA_CERTS|_CERT|CAFILE)$/ && (isoff || value ~ /^\/(dev|tmp|var\/tmp)(\/|$)/) ||
         name ~ /^((PIP|UV|NPM_CONFIG|YARN|PNPM|BUN|POETRY|CARGO|BUNDLE|GEM|CONDA|COMPOSER|HEX|PERL_CPANM)_.*|GOPROXY)$/ && name !~ /._PROXY$/ && value ~ /http:\/\// {
-            print name
-        }'
+            print name, what; next
+        }
+        name ~ /^(SSL_CERT_(FILE|DIR)|(CURL|AWS|REQUESTS)_CA_BUNDLE|(NODE_EXTRA|HTTPLIB2)_CA_CERTS|(GIT_SSL|CARGO_HTTP)_CA(INFO|PATH)|(PIP|DENO)_CERT|PGSSLROOTCERT|NPM_CONFIG_CA(FILE)?|BUNDLE_SSL_CA_CERT|COMPOSER_CA(FILE|PATH)|(PERL_LWP_SSL|HTTPS)_CA_(FILE|PATH|DIR)|GRPC_DEFAULT_SSL_ROOTS_FILE_PATH|LDAPTLS_CACERT(DIR)?)$/ &&
+            !trusted(substr($0, length(name) + 2)) { print name, "names authorities that no package brought" }
+        name ~ /(OPTS|OPTIONS|ARGS)$/ && value ~ /-(javaagent|agentpath|agentlib|xbootclasspath)[:\/]|ssl\.truststore=/ { print name, "loads code or authorities of others" }
+        ' "$folder/listed" -
 }
 bad=$(
     if [ -L etc/environment ]; then echo "/etc/environment is a link, and may set anything"; fi
     printf '%s\n' "$found" | grep -E "$loading" | while IFS= read -r line; do
         printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "${line%%=*}" || echo "${line%%=*} is set: $line"
     done
-    unverified | while IFS= read -r name; do
-        printf '%s\n' "$PARAM_ALLOW" | grep -qixF -e "$name" || echo "$name switches verification off: $(printf '%s\n' "$found" | grep -i "^$name=" | head -n 1)"
+    unverified | while read -r name what; do
+        printf '%s\n' "$PARAM_ALLOW" | grep -qixF -e "$name" || echo "$name $what: $(printf '%s\n' "$found" | grep -i "^$name=" | head -n 1)"
     done
     printf '%s\n' "$found" | sed -n 's/^PATH=//p' | while IFS= read -r path; do
         case ":$path:" in *::*) echo "PATH holds an empty folder, which means the present one: $path" ;; esac
