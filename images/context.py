@@ -14,6 +14,7 @@ from hardening.catalog import ControlsOnDemand, judging_roots, load_controls, lo
 from hardening.foundation.errors import ContentError
 from hardening.foundation.settings import Settings
 from images.catalog import KeepRule, LoadedDefinition, keep_rules, load_definitions, sound_definitions
+from images.packages import DECIDING
 from images.plan.build_plan import with_ancestors
 
 if TYPE_CHECKING:  # each of these opens a world, and most commands need few of them
@@ -25,12 +26,6 @@ if TYPE_CHECKING:  # each of these opens a world, and most commands need few of 
     from images.plan.cooldown import TagLook
     from images.registry.client import Manifest, RegistryClient
     from images.store.oci import Store
-
-DECIDING = (
-    "/etc/apt/", "/etc/dpkg/", "/etc/ld.so", "/etc/nsswitch.conf", "/etc/pam.", "/etc/security/", "/etc/ssh/",
-    "/etc/ssl/", "/etc/sudoers",
-)  # fmt: skip
-"""Beginnings of the paths of files that decide who may log in, what programs load, and whom they trust."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hardening.foundation.engine_address import place
 from images.context import Context
 from pipelines.fleet.catalog import load_fleets
-from pipelines.fleet.model import Fleet, FleetKind
+from pipelines.fleet.model import Fleet
 from pipelines.wiring import present_fleet_host
 
 
@@ -38,7 +38,7 @@ def of_cluster(fleet: Fleet, context: Context) -> list[Fleet]:
     """The other fleets of the same cluster at AWS."""
 
     def cluster(one: Fleet) -> tuple[str | None, ...]:
-        at = one.ecs if one.kind is FleetKind.ECS else one.eks
+        at = one.ecs if one.ecs.cluster else one.eks
         return at.cluster, at.account or context.cloud.aws.account, at.region or context.cloud.home
 
     return [one for one in others(fleet, context) if cluster(one) == cluster(fleet)]
