@@ -136,9 +136,11 @@ ORDINARY_FACTS = replace(
                 "NODE_EXTRA_CA_CERTS=/usr/share/ca-certificates/mozilla/ISRG_Root_X1.crt",
                 "TLS_CERT=/run/tls/tls.crt",
             ],
-            "Entrypoint": ["/app/serve"], "Volumes": {"/data": {}, "/var/lib/shop": {}},
+            "Entrypoint": ["/app/serve"], "Volumes": {"/data": {}, "/var/lib/shop": {}}, "WorkingDir": "/data",
+            "Cmd": ["--worker-tmp-dir", "/dev/shm/x", "--pid", "/run/shop.pid", "/tmp/data"], "OnBuild": [],
         }
     },
+    healthcheck="CMD-SHELL test -f /tmp/healthy && cat /run/shop.pid || exit 1",
 )  # fmt: skip
 
 
