@@ -19,10 +19,10 @@ SILENCE = 9.0  # seconds after which people at a terminal read what goes on; oth
 
 @dataclass
 class _Collected:
-    """The finished steps; the running ones, outermost first, with name and start; and the time of their inner ones."""
+    """The finished steps; the names of the running ones, outermost first; and the time of their inner ones."""
 
     steps: Steps = field(default_factory=Steps)
-    open: list[tuple[str, float]] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
     within: list[float] = field(default_factory=list)
 
 
@@ -33,7 +33,7 @@ _collected: ContextVar[_Collected | None] = ContextVar("_collected", default=Non
 def collected(what: str = "") -> Iterator[Steps]:
     """The seconds of each step that this thread does in the block, in the order of their ends.
 
-    `what` the work is about is said with the step that goes on, whenever nothing was said for `SILENCE`.
+    `what` the work is about is said with its seconds and the running step, whenever nothing was said for `SILENCE`.
     """
     at, over = _Collected(), threading.Event()
     before = _collected.set(at)
@@ -58,8 +58,9 @@ def _watch(what: str, at: _Collected, over: threading.Event) -> None:
     while not over.wait(min(patience, 1.0)):
         now = time.monotonic()
         if now - max(said, last_said()) >= patience:
-            name, start = (at.open[-1:] or [("", began)])[0]
-            say(f"{what}: {f'{name} goes on' if name else 'waits'}, {now - start:.0f} s by now")
+            inner = at.open[-1:]  # which may have begun at this moment: the seconds are of the whole
+            state, doing = ("running", f", now: {inner[0]}") if inner else ("waiting", "")
+            say(f"{what}: {state} for {now - began:.0f} s{doing}")
             said = now
 
 
@@ -71,7 +72,7 @@ def step(name: str) -> Iterator[None]:
         yield
         return
     start = time.monotonic()
-    at.open.append((name, start))
+    at.open.append(name)
     at.within.append(0.0)
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from types import SimpleNamespace
 
@@ -67,7 +68,7 @@ def test_whoever_waits_long_is_told_which_step_goes_on(
     monkeypatch.setattr(timing, "say", said)
     with collected("web"), step("build"), step("unpack"):
         assert told.wait(60)
-    assert seen[0].startswith("web: unpack goes on, ")
+    assert re.fullmatch(r"web: running for \d+ s, now: unpack", seen[0])
     assert "steps" not in {thread.name for thread in threading.enumerate()}
     count = len(seen)
     with collected(), step("build"):
@@ -90,5 +91,22 @@ def test_somebody_at_a_terminal_reads_twice_as_often_what_goes_on(monkeypatch: p
             return over.left < 0
 
         timing._watch("web", timing._Collected(), SimpleNamespace(wait=wait))  # type: ignore[arg-type]
-        assert said == [f"web: waits, {seconds} s by now" for seconds in expected]
+        assert said == [f"web: waiting for {seconds} s" for seconds in expected]
         said.clear()
+
+
+def test_the_seconds_are_those_of_the_whole_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that begins at that moment does not show as "0 s"."""
+    clock, said = iter(range(1000)), list[str]()
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    monkeypatch.setattr(timing, "err", lambda: SimpleNamespace(is_terminal=True))
+    monkeypatch.setattr(timing, "last_said", lambda: -99)
+    monkeypatch.setattr(timing, "say", said.append)
+    at = timing._Collected(open=["build"])
+
+    def wait(_: float) -> bool:
+        at.open[1:] = ["clean up"]
+        return bool(said)
+
+    timing._watch("web", at, SimpleNamespace(wait=wait))  # type: ignore[arg-type]
+    assert said == ["web: running for 9 s, now: clean up"]
