@@ -108,7 +108,7 @@ def test_the_first_hour_of_the_readme_works_line_by_line(
             assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
             assert "1 member(s) within policy" in done.stdout + done.stderr
             report = Path(done.stdout.split()[-1]).read_text()
-            for said in ("nothing is out of policy", "<b>1</b>members running"):
+            for said in ("nothing is out of policy", "<b>1</b>member running"):
                 assert said in report
             acts = report.partition('id="act"')[2].partition("<h2")[0]
             assert "Nothing to do." in acts or "<li>" in acts

@@ -135,7 +135,7 @@ def test_every_screen_says_the_same_of_a_fleet(
         assert one["rules"] == line["violations"]
         assert not (one["newest"] and one["superseded"])
     bad = [line for line in lines if line.violations]
-    assert f"{len(bad)}</b>members out of policy" in page
+    assert f"{len(bad)}</b>member{'s' if len(bad) != 1 else ''} out of policy" in page
     unseen = any(line.state == "unread" for line in lines)
     assert rollout.show_members(lines) == (4 if unseen else 3 if bad or not lines else 0)
     seen = {line.name: line.policy for line in (rollout._seen(fleet, one) for one in judged)}

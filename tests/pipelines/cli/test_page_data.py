@@ -47,7 +47,8 @@ def test_the_four_questions_are_answered_by_fleet_and_rule(found: tuple[ReportOu
     assert (privileged.acts, privileged.members) == ("whoever runs its host", 2)
     assert not [one for one in points if one.rule == "root-user"], "what is only recorded is no open point"
     text = render_html(*found)
-    for word in ("What lacks a fix?", "Since when?", "Due when?", "Who acts?", "web team"):
+    broken = sum(point.rule != "fix" for point in points)
+    for word in ("What lacks a fix?", "Since when?", "Due when?", "Who acts?", "web team", f", {broken} broken rules<"):
         assert word in text
 
 
@@ -113,7 +114,7 @@ def test_the_row_of_a_vulnerability_names_its_severity_and_commands_that_do_not_
     for part in ("openssl", ">high</span>", "nginx", "3 members in 2 fleets", "2026-11-26 12:00", "bank &amp; sons",
                  '<span class="command"><code>./goldsmith roll.start shop</code></span>'):  # fmt: skip
         assert part in row
-    assert "1 with an open fix, 0 out of policy" in text
+    assert "1 with an open fix, 0 broken rules" in text
     apart = text.partition("1 waived fix, in no number above")[2].partition("</table>")[0]
     assert '<span class="badge small soft">waived until 2026-12-24</span><br>by w-1' in apart
     assert "2026-11-26" not in apart
