@@ -20,7 +20,9 @@ tree_in() {
 }
 
 # For awk. Reads `tree`, then `listed`, into there[PATH], link[PATH] and listed[PATH]. end(PATH): where a path leads within
-# the image. brought(PATH): whether that is a package's.
+# the image. brought(PATH): whether that is a package's. A folder is, where all that lies in it is a package's or the
+# definition's, or where another check refuses what is not; packaged links also lead to state and settings, which grow:
+# brought(PATH, 1) does not accept that of them.
 follow='
     FILENAME == tree { split($0, column, "\t"); there[column[2]] = column[1]; if (column[1] == "l") link[column[2]] = column[3]; next }
     FILENAME == list { listed[$0] = 1; next }
@@ -37,9 +39,20 @@ follow='
         }
         return at
     }
-    function brought(path) {
+    function is_folder(path) { return path == "" || path in there && there[path] == "d" } # awk makes what it is asked for
+    function mixed(folder,    path) {
+        if (!compared++)
+            for (path in there)
+                if (there[path] != "d" && !(path in listed) && !(path in declared)) while (sub(/\/[^\/]*$/, "", path)) holds[path] = 1
+        return folder in holds
+    }
+    function brought(path, strict,    own) {
+        own = path in listed && !strict
         path = end(path)
-        return path == "" || path in listed || (!(path in there) && path ~ /^(usr|etc)\// && path !~ /^usr\/local\//)
+        if (path == "") return 0
+        if (is_folder(path) && path !~ /^usr\/((bin|sbin|games|lib|lib32|lib64|libx32|libexec)(\/|$)|share\/.)/ &&
+            !(own && path ~ /^(etc|run|var)(\/|$)/) && mixed(path)) return 0
+        return path in listed || (!(path in there) && path ~ /^(usr|etc)\// && path !~ /^usr\/local\//)
     }'
 
 # refused: of the lines `PATH: WHAT` on standard input those that no pattern in `allow` names.

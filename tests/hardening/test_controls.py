@@ -107,6 +107,17 @@ ORDINARY = {
         'ln -s /usr/bin/perl "$ROOT/etc/alternatives/language"'
         ' && ln -s /etc/alternatives/language "$ROOT/usr/bin/language"'
     ),
+    "a server, as its packages configure it": (
+        'cd "$ROOT" && mkdir -p etc/nginx/sites-available etc/nginx/sites-enabled usr/share/nginx usr/lib/nginx/modules'
+        " && echo x > etc/nginx/sites-available/default && ln -s ../sites-available/default etc/nginx/sites-enabled/"
+        " && ln -s ../../lib/nginx/modules usr/share/nginx/ && ln -s /usr/share/none usr/lib/x86_64-linux-gnu/"
+    ),
+    "a runtime with alternatives that lack manual pages, and libraries whose numbers look like paths": (
+        'cd "$ROOT" && ln -s /usr/bin/perl etc/alternatives/js && ln -s /etc/alternatives/js usr/bin/js'
+        " && ln -s /usr/share/man/man1/nodejs.1.gz etc/alternatives/js.1.gz"
+        " && ln -s /usr/share/nodejs/none etc/alternatives/none && ln -s /etc/alternatives/none usr/lib/nodejs"
+        r" && printf '\0/\0/ \0a/\0' >> etc/ld.so.cache"
+    ),
     "a site": 'mkdir -p "$ROOT/srv/www" "$ROOT/etc/nginx/conf.d" && echo x > "$ROOT/srv/www/app.js"',
     "files of the definition": (
         'mkdir -p "$ROOT/usr/lib/python3/dist-packages" && echo /opt/x > "$ROOT/usr/lib/python3/dist-packages/x.pth"'

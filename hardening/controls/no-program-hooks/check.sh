@@ -12,7 +12,7 @@ sort -u "$folder/listed" "$folder/declared" > "$folder/packaged"
 awk -v tree="$folder/tree" -v list="$folder/packaged" "$follow"'
     END {
         for (path in there)
-            if (there[path] != "d" && !(path in listed) && !(path in link && (brought(path) || end(path) ~ /^(dev\/null|etc\/systemd\/(system|user)\/[^\/]+)$/)))
+            if (there[path] != "d" && !(path in listed && !(path in link && is_folder(end(path)))) && !(path in link && (brought(path, 1) || end(path) ~ /^(dev\/null|etc\/systemd\/(system|user)\/[^\/]+)$/)))
                 print path
     }' \
     "$folder/tree" "$folder/packaged" | sort > "$folder/unlisted"

@@ -48,8 +48,8 @@ restored() {
     grep -vE '^[0-9a-f]{32}  .' "$folder/all" | sed 's#^.\{0,34\}#/#; s#$#: is named without a checksum#' || true
     comm -12 "$folder/listed" "$folder/files" | comm -23 - "$folder/names" | sed 's#^.*$#/&: lies where a package brought something, and has no checksum#'
     # A link in the place of a directory takes all that packages brought in it away, and puts something else there.
-    awk -F/ '{path = $1; for (i = 2; i <= NF; i++) {print path; path = path "/" $i}}' "$folder/names" | sort -u |
-        comm -12 - "$folder/others" | sed 's#^.*$#/&: is no folder any more#'
+    awk -F/ '{path = $1; for (i = 2; i <= NF; i++) {print path; path = path "/" $i}}' "$folder/listed" | sort -u |
+        comm -12 - "$folder/others" | grep -vxE 'var/(run|lock)' | sed 's#^.*$#/&: is no folder any more#'
     comm -12 "$folder/names" "$folder/others" | sed 's#^.*$#/&: is no file any more#'
     LC_ALL=C md5sum --check --quiet --strict "$folder/wanted" 2>/dev/null | sed -nE 's#^(.*): FAILED.*$#\1#p' | while IFS= read -r name; do
         [ -n "$(restored "$name")" ] || echo "/$name: is not what its package brought"
@@ -58,7 +58,7 @@ restored() {
     awk -v tree="$folder/tree" -v list="$folder/listed" "$follow"'
         BEGIN { count = split(ENVIRON["PARAM_TARGETS"], names, "\n"); for (i = 1; i <= count; i++) usual[substr(names[i], 2)] = 1 }
         END {
-            for (one in link) if (one in listed && !brought(one) && !(end(one) in usual)) print "/" one ": leads to /" end(one) ", which no package brought"
+            for (one in link) if (one in listed && !brought(one) && !(end(one) in usual) || one ~ /^(bin|sbin|lib|lib32|lib64|libx32)$/ && end(one) != "usr/" one) print "/" one ": leads to /" end(one) ", which no package brought"
         }' "$folder/tree" "$folder/listed"
 } >> "$folder/bad"
 bad=$(awk '!seen[$0]++' "$folder/bad" | refused)

@@ -10,7 +10,7 @@ grep -q '	usr/' "$folder/tree" || { echo "no files in /usr: nothing to look at";
 # Folders that come before /usr/bin in the image's PATH, and folders of the linker.
 {
     printf '/usr/local/sbin\n/usr/local/bin\n/usr/local/games\n'
-    sed -nE 's/^   "PATH=(.*)",?$/\1/p' "$IMAGE_CONFIG" | tr ':' '\n' | sed -E '/^\/(usr\/)?s?bin\/?$/,$d'
+    sed -nE 's/^   "PATH=(.*)",?$/\1/p' "$IMAGE_CONFIG" | tr ':' '\n' | sed -E '/^\/(usr\/)?bin\/?$/,$d'
 } > "$folder/before"
 {
     printf '/usr/local/lib\n'
@@ -29,6 +29,7 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
     FILENAME == linker { libraries[end($0)] = 1; next }
     FILENAME == cache {
         path = $0; sub(/^[^\/]*/, "", path); path = end(path)
+        if (length($0) < 3 && !(path in there)) next # numbers between the names
         if (!($0 ~ /^\// && brought(path)) && !(path in declared)) print "/" path ": a cache of libraries names it, and no package brought it"
         next
     }
@@ -42,7 +43,7 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
         sub(levels, "", place)
         if (place in libraries && name ~ /\.so(\.|$)/) return "is a library that no package brought"
         if (path ~ /^etc\/ld\.so\.(cache|conf)$/ && path in link) return "is a link, and may name any library"
-        if (path in link && there[end(path)] == "d" && path ~ /^(usr\/local\/(lib|share)|etc)\/(perl|python|site_|lua|node|php|ruby|[^\/]*-linux-gnu)[^\/]*$/)
+        if (path in link && is_folder(end(path)) && path ~ /^(usr\/local\/(lib|share)|etc)\/(perl|python|site_|lua|node|php|ruby|[^\/]*-linux-gnu)[^\/]*$/)
             return "leads to /" end(path) ", from where code is loaded"
         if (path ~ code) return "is loaded as code, and no package brought it"
     }
