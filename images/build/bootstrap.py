@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from images.build import build_steps
 from images.build.build_steps import BuildJob, Built
@@ -59,7 +60,7 @@ def command(job: BuildJob, tree: Path, repository: Path, options: Sequence[str] 
         f"--include={','.join(packages)}",
         job.suite,
         str(tree),
-        f"deb [trusted=yes] copy:{repository} ./",
+        f"deb [trusted=yes] copy:{quote(str(repository))} ./",
     ]
 
 

@@ -93,7 +93,7 @@ def show_engines(*, as_json: bool) -> None:
         say(f"that is the engine of fleets and images are built on another one: {lines[1].host}")
     if (registry := embedded_registry.known_address(settings)) and not settings.registry.address:
         login = login_file(settings).parent
-        say(f"pull from the embedded registry: docker --config {login} pull {registry}/NAME:stable")
+        say(f"pull from the embedded registry: docker --config {quote(str(login))} pull {registry}/NAME:stable")
 
 
 def run_image(name: str, *, stop: bool = False, context: Context | None = None) -> list[RunLine]:
