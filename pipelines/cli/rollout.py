@@ -9,6 +9,7 @@ from shlex import quote
 from hardening.foundation.console import out, print_json, print_rule, print_table, print_text, say
 from hardening.foundation.content import select
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError, UsageError
+from hardening.foundation.process import ROLLS, interruptible
 from hardening.foundation.text import one_line, visible
 from hardening.gate import explain_shared, shared
 from hardening.running import UNREAD
@@ -192,6 +193,7 @@ def plan_roll(
         return roll, document
 
 
+@interruptible(ROLLS)
 def roll_fleet(
     name: str, *, apply: bool, adopt: Sequence[str] = (), file: str = "", as_owner: bool = False,
     context: Context | None = None,
@@ -219,6 +221,7 @@ def approve(fleet: str, file: str, reason: str = "", context: Context | None = N
     print_text([f"{made.fleet} to {made.replacement}", *heading(made)])
 
 
+@interruptible(ROLLS)
 def roll_back(fleet: str, reason: str, *, apply: bool, as_json: bool = False, context: Context | None = None) -> int:
     """Bring what the fleet's newest rollout has replaced back; exit code 3 where not all went back.
 

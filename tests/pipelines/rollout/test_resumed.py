@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hardening.foundation.errors import RefusedError
+from hardening.foundation.process import ROLLS
 from hardening.foundation.settings import Settings
 from images.context import Context
 from images.documents import to_json
@@ -21,7 +25,7 @@ from images.ledger import CommandRow, Lease
 from pipelines.cli import rollout
 from pipelines.cli.rollout import roll_back, show_roll
 from pipelines.cli.rollout_output import roll_output
-from pipelines.fleet.model import Approval
+from pipelines.fleet.model import Approval, Method
 from pipelines.rollout import service
 from pipelines.rollout.plan import plan
 from pipelines.rollout.rollout_store import newest
@@ -29,6 +33,8 @@ from pipelines.rollout.service import automated, start
 from pipelines.rollout.session import FleetSession
 from pipelines.rollout.state import Command, MemberState, Order, Phase, RolloutOutcome, RolloutStage, RolloutState
 from tests.support.fleets import judged, target
+from tests.support.forked import ended, start_forked
+from tests.support.loop import until
 from tests.support.sleeping import FLEET, NAMES, NOW, FileFleet, desk_on
 from tests.support.sleeping import order as the_order
 
@@ -256,17 +262,46 @@ def test_a_rollback_that_leaves_somebody_on_the_new_version_exits_with_3(
     assert "it failed: not all went back: web-1: it is away" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("method", "halfway"),
+    [(Method.SURGE, ""), (Method.IN_PLACE, f"; until then {NAMES[0]} may not serve")],
+)
 def test_who_interrupts_a_rollout_is_told_how_it_goes_on(
-    at: FleetSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    at: FleetSession, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: Method, halfway: str
 ) -> None:
-    """Members may be half replaced at that moment."""
+    """Members may be half replaced at that moment: of two in place, the one that has begun is named."""
 
     def interrupted(*_: Any) -> None:
+        at.context.ledger.save_member("r1", GOING.id, to_json(replace(GOING, phase=Phase.REPLACING)))
         raise KeyboardInterrupt
 
     worker = SimpleNamespace(lose=lambda: None, execute=interrupted)
     monkeypatch.setattr(service, "Worker", SimpleNamespace(launched=lambda *_, **__: nullcontext(worker)))
     monkeypatch.setattr(service, "_flows", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
-        service.execute(at, the_order())
-    assert "interrupted, and r1 is not over: ./goldsmith roll.start web --apply continues it" in capsys.readouterr().err
+        service.execute(at, replace(the_order(), plan=replace(MADE, method=method)))
+    goes_on = "interrupted, and r1 is not over: ./goldsmith roll.start web --apply continues it"
+    assert goes_on + halfway + "\n" in capsys.readouterr().err
+
+
+def held(folder: str, command: str) -> None:
+    """A command that rolls in a terminal, and begins to."""
+
+    def begun(**_: Any) -> None:
+        Path(folder, "begun").touch()
+        Event().wait()
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    rollout.image_context = begun  # type: ignore[assignment]
+    _ = rollout.roll_fleet("web", apply=True) if command == "roll.start" else roll_back("web", "", apply=True)
+
+
+@pytest.mark.parametrize("command", ["roll.start", "roll.rollback"])
+def test_ctrl_c_in_a_rollout_says_so_at_once_and_is_status_130(tmp_path: Path, command: str) -> None:
+    """As in `roll.auto` and in nights."""
+    printed = tmp_path / "printed"
+    rolls = start_forked(held, str(tmp_path), command, stderr=printed)
+    until((tmp_path / "begun").exists, "its start")
+    os.kill(rolls.pid or 0, signal.SIGINT)
+    assert ended(rolls) == 130, printed.read_text()
+    assert printed.read_text() == f"interrupted: {ROLLS}\n"
