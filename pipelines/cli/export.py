@@ -7,7 +7,6 @@ from pathlib import Path
 
 from hardening.catalog import load_waivers
 from hardening.foundation.console import say
-from hardening.foundation.content import select
 from hardening.foundation.errors import ContentError, UsageError
 from hardening.foundation.process import interruptible, run
 from images.artifact import Artifact
@@ -17,7 +16,7 @@ from images.context import Context
 from images.machine.disk import convert_to_qcow2
 from images.scan.judge import latest, reverify
 from images.store.files import room_on
-from pipelines.cli.image import verify_line
+from pipelines.cli.image import one_of, verify_line
 from pipelines.contract import Line, VerifyLine
 from pipelines.wiring import image_context
 
@@ -83,7 +82,7 @@ def _machine(context: Context, name: str) -> tuple[Artifact, Path]:
 
 def _machine_name(context: Context, name: str) -> str:
     """The name of the one machine that `name` selects. Raises ContentError for a container."""
-    [only] = select(name, context.definitions, "image")[:1]
+    only = one_of(context, name)
     if not context.definitions[only].definition.is_machine:
         folder = context.definitions[only].folder
         raise ContentError(f"{only} is a container, which has no disk", file=folder / "image.toml", key="kind")

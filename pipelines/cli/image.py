@@ -306,7 +306,7 @@ def show_release(ref: str) -> ShownRelease:
 
 def meant(context: Context, ref: str) -> tuple[ReleaseStore, str]:
     """What a person typed: the store of that release, and the full reference to it."""
-    full = full_reference(context.ledger, ref, {*context.definitions, *context.unsound})
+    full = full_reference(context.ledger, one_reference(context, ref), {*context.definitions, *context.unsound})
     return store_meant(context, full), full
 
 
@@ -422,6 +422,11 @@ def one_of(context: Context, name: str) -> str:
     if len(chosen) > 1:
         raise ContentError(f"{name} means {len(chosen)} images: {', '.join(chosen)}", hint="name one of them")
     return chosen[0]
+
+
+def one_reference(context: Context, ref: str) -> str:
+    """The reference, or the one definition that a glob means. Raises ContentError where it means several."""
+    return one_of(context, ref) if means_several(ref) else ref
 
 
 def named(context: Context, pattern: str, *, quiet: bool = False) -> list[str]:

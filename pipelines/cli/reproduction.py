@@ -8,6 +8,7 @@ from hardening.foundation.console import out, print_json
 from images.build.reproduce import reproduce
 from images.documents import to_json
 from images.store.differences import Difference
+from pipelines.cli.image import one_reference
 from pipelines.contract import Line
 from pipelines.wiring import image_context
 
@@ -32,7 +33,7 @@ class ReproduceOutput(Line):
 def reproduce_image(ref: str, policy: str) -> ReproduceOutput:
     """Rebuild what `ref` is a release of, from its provenance alone."""
     context = replace(image_context(policy=policy), lenient=True)
-    return ReproduceOutput.of(reproduce(context, ref, policy), ref=ref)
+    return ReproduceOutput.of(reproduce(context, one_reference(context, ref), policy), ref=ref)
 
 
 def show_reproduced(found: ReproduceOutput, *, as_json: bool) -> int:

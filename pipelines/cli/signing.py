@@ -22,6 +22,7 @@ from images.release.stores import evidence_reference
 from images.trust.evidence import line
 from images.trust.keys import make, own_keys, rotate
 from images.trust.verification import require_alive, verify
+from pipelines.cli.image import one_reference
 from pipelines.contract import Line
 from pipelines.wiring import image_context
 
@@ -66,7 +67,7 @@ def verify_trust(ref: str, policy: str) -> list[TrustLine]:
     of ours.
     """
     context = image_context()
-    reference = evidence_reference(context, ref)
+    reference = evidence_reference(context, one_reference(context, ref))
     digest, (repository, wanted) = context.registry.get(reference).digest, split(reference)
     release = _release(context, reference)
     if release:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import tasks
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Feeds, Settings
 from images.context import Context
-from pipelines.cli import image, rollout, scanning
+from pipelines.cli import export, image, reproduction, rollout, scanning, signing
 from pipelines.cli.check_output import MemberLine, member_lines
 from pipelines.cli.image import judgeable, means_several, named, one_of, publishable, subjects
 from pipelines.cli.rollout import check_fleets, scan_fleets, show_fleets
@@ -135,6 +136,29 @@ def test_what_acts_on_one_image_refuses_a_glob_that_means_several(tmp_path: Path
     assert one_of(context(tmp_path), "debian-bas*") == "debian-base"
     with pytest.raises(ContentError, match="debian-\\* means 3 images: debian-base, debian-server, debian-static"):
         one_of(context(tmp_path), "debian-*")
+
+
+ON_ONE: dict[str, Callable[[str], object]] = {
+    "image.show": image.show_release,
+    "image.revoke": lambda ref: image.revoke_release(ref, "leaked"),
+    "image.verify-trust": lambda ref: signing.verify_trust(ref, ""),
+    "image.reproduce": lambda ref: reproduction.reproduce_image(ref, ""),
+    "image.boot": lambda ref: export.boot_image(ref, quick=False, full=False),
+    "image.export": lambda ref: export.export_image(ref, "raw", "disk"),
+}
+
+
+@pytest.mark.parametrize("command", ON_ONE)
+def test_what_takes_one_reference_names_the_images_of_a_glob(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No repository has such a name, and the first of them is not what the reader asked for."""
+    for module in (image, signing, reproduction, export):
+        monkeypatch.setattr(module, "image_context", lambda **_: context(tmp_path))
+    said = "debian-\\* means 3 images: debian-base, debian-server, debian-static"
+    with pytest.raises(ContentError, match=said) as caught:
+        ON_ONE[command]("debian-*")
+    assert (caught.value.hint, caught.value.exit_code) == ("name one of them", 2)
 
 
 def test_of_several_images_one_that_cannot_be_scanned_stops_no_other(
