@@ -126,6 +126,19 @@ ORDINARY = {
     "an index with TLS": (
         'printf "[global]\nindex-url = https://pypi.example.com/simple\n# trusted-host = x\n" > "$ROOT/etc/pip.conf"'
     ),
+    "databases, a directory and images, as their packages and reviewers set them up": (
+        'cd "$ROOT" && mkdir -p etc/mysql/conf.d etc/ldap etc/containers home/nonroot/.aws'
+        " && echo etc/mysql/my.cnf.fallback > var/lib/dpkg/info/zz.list"
+        " && printf '!includedir /etc/mysql/conf.d/\n' | tee etc/mysql/my.cnf.fallback | md5sum"
+        " | sed 's#-$#etc/mysql/my.cnf.fallback#' > var/lib/dpkg/info/zz.md5sums"
+        " && ln -s /etc/mysql/my.cnf.fallback etc/alternatives/my.cnf && ln -s /etc/alternatives/my.cnf etc/mysql/"
+        " && printf '[client]\nssl-mode = VERIFY_IDENTITY\n' > etc/mysql/conf.d/own.cnf"
+        " && printf '[libdefaults]\nrdns = false\n' > etc/krb5.conf && echo TLS_REQCERT demand > etc/ldap/ldap.conf"
+        " && printf '[x]\nDriver = libmaodbc.so\n' > etc/odbcinst.ini"
+        " && printf '[default]\nregion = eu-central-1\n' > home/nonroot/.aws/config"
+        """ && echo '{"default": [{"type": "reject"}], "transports": {"docker-daemon": {"": [{"type":'"""
+        """' "insecureAcceptAnything"}]}}}' > etc/containers/policy.json"""
+    ),
     "a public key": """printf '%s\\n' '-----BEGIN PUBLIC KEY-----' MIGHAgEAMBMGBy > "$ROOT/opt/key.pem" """,
     "settings of docker without a login": """echo '{"auths": {"registry.example": {}}}' > "$ROOT/opt/config.json" """,
 }
@@ -291,6 +304,18 @@ def test_a_packaged_translation_named_like_the_shadow_file_is_no_secret(bare: Pa
         assert result.outcome is outcome, result.evidence
         if outcome is Outcome.FAIL:
             path.unlink()
+
+
+@pytest.mark.needs("root")
+def test_a_device_outside_of_dev_is_refused_but_not_the_sign_that_a_layer_removes_a_file(bare: Path) -> None:
+    """Plants of proofs may make no devices. A host's engine keeps devices 0:0 in the layers of its images."""
+    overlay = overlay_of("container-base", only="no-world-writable")
+    nodes = (("removed", stat.S_IFCHR, 0, Outcome.PASS), ("disk", stat.S_IFBLK, 254, Outcome.FAIL))
+    for name, kind, major, outcome in nodes:
+        os.mknod(bare / "usr" / name, kind | 0o600, os.makedev(major, 0))
+        [result] = run_checks(overlay, bare, GOOD)
+        assert result.outcome is outcome, result.evidence
+    assert result.evidence == "writable by everyone, or a device:\n/usr/disk (mode 600)"
 
 
 def test_an_image_with_no_volumes_is_not_judged_by_its_history(bare: Path) -> None:

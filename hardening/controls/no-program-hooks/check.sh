@@ -28,7 +28,7 @@ not_packaged() {
 lines() {
     what=$1 pattern=$2
     shift 2
-    find "$@" -xdev -type f -exec grep -laiE -e "$pattern" -- {} + 2>/dev/null | sort -u | sed "s#^.*\$#/&: $what#"
+    find "$@" -xdev -type f -exec grep -laiE -e "$pattern" -- {} + 2>/dev/null | sort -u | sed "s#^\(\./\)\{0,1\}\(.*\)\$#/\2: $what#"
 }
 
 loading='LD_PRELOAD|LD_AUDIT|LD_LIBRARY_PATH|GCONV_PATH|BASH_ENV|PROMPT_COMMAND|PERL5OPT|PYTHONSTARTUP|OPENSSL_CONF|OPENSSL_MODULES'
@@ -41,7 +41,7 @@ found=$(
     fi
     for home in root home/* etc/skel; do
         for name in .bashrc .bash_profile .bash_login .bash_logout .profile .zshrc .zshenv .kshrc .pam_environment .config/fish \
-            .config/systemd .config/autostart .xinitrc .xsessionrc .ssh/rc .ssh/config .gitconfig .vimrc .inputrc .npmrc .pythonrc.py; do
+            .config/systemd .config/autostart .xinitrc .xsessionrc .ssh/rc .ssh/config .gitconfig .vimrc .inputrc .npmrc .pythonrc.py .psqlrc; do
             [ -e "$home/$name" ] || [ -L "$home/$name" ] || continue
             # A copy of what packages give to new accounts is theirs.
             ! cmp -s -- "$home/$name" "etc/skel/$name" || [ "$home" = etc/skel ] || continue
@@ -54,6 +54,8 @@ found=$(
     not_packaged "runs in every shell of its kind" etc/zsh etc/fish etc/csh.cshrc etc/csh.login etc/ksh.kshrc etc/bash_completion.d etc/X11/Xsession.d etc/xdg/autostart
     not_packaged "is a unit that no package brought" etc/systemd/system etc/systemd/user usr/local/lib/systemd usr/local/share/systemd
     not_packaged "is read by programs that speak TLS" etc/ssl/openssl.cnf etc/ssl/openssl.cnf.d
+    not_packaged "is loaded by programs that speak TLS or Kerberos" etc/gss etc/pkcs11 usr/share/p11-kit/modules
+    not_packaged "runs in every session of psql" etc/postgresql-common/psqlrc etc/psqlrc
     not_packaged "is applied when a machine boots" etc/tmpfiles.d usr/local/lib/tmpfiles.d etc/sysusers.d etc/cloud/cloud.cfg etc/cloud/cloud.cfg.d var/lib/cloud/scripts var/lib/cloud/seed
     not_packaged "lets programs be started by others" etc/dbus-1 etc/polkit-1 usr/local/share/dbus-1 usr/local/share/polkit-1 etc/xinetd.d
     # pam-auth-update makes the common ones.
@@ -89,11 +91,16 @@ found=$(
         usr/local/lib/systemd/user-generators usr/lib/systemd/system-environment-generators usr/lib/systemd/user-environment-generators usr/lib/systemd/system-shutdown usr/lib/systemd/system-sleep \
         etc/update-motd.d etc/kernel/*inst.d etc/kernel/*rm.d etc/kernel/install.d etc/grub.d etc/initramfs-tools/hooks etc/initramfs-tools/scripts
     # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
-    find etc/ld.so.conf etc/pam.d etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d etc/modprobe.d etc/ssh/ssh_config etc/ssh/ssh_config.d etc/gitconfig \
-        -xdev -type l -printf '%p\n' 2>/dev/null | sort -u | comm -23 - "$folder/packaged" | sed 's#^.*$#/&: is a link, and may say anything#' || true
+    awk -F '\t' '$1 == "l" && ($2 ~ /(^|\/)\.(aws(\/.*)?|my\.cnf)$/ ||
+        $2 ~ "^etc/(ld\\.so\\.conf|(pam|apt/apt\\.conf|dpkg/dpkg\\.cfg|modprobe)\\.d|ssh/ssh_config(\\.d)?|gitconfig|krb5\\.conf(\\.d)?|my\\.cnf)(/|$)") {print $2}' "$folder/tree" |
+        sort -u | comm -23 - "$folder/packaged" | sed 's#^.*$#/&: is a link, and may say anything#' || true
+    find etc/mysql -xdev -type l 2>/dev/null | sort | comm -12 - "$folder/unlisted" | sed 's#^.*$#/&: is a link, and may say anything#' || true
     lines "runs a program in the place of a connection" '^[[:space:]]*"?((ProxyCommand|LocalCommand|KnownHostsCommand|PKCS11Provider|SecurityKeyProvider)["[:space:]=]|Match["[:space:]=].*exec)' etc/ssh/ssh_config etc/ssh/ssh_config.d
-    find etc/ssh/ssh_config etc/ssh/ssh_config.d -xdev -type f -exec grep -HiE '^[[:space:]]*"?Include["[:space:]=]' -- {} + 2>/dev/null |
-        grep -viE ':[[:space:]]*Include[[:space:]]+/etc/ssh/ssh_config\.d/\*\.conf[[:space:]]*$' | sed 's#^\([^:]*\):.*$#/\1: reads settings of another place#' || true
+    find etc/ssh/ssh_config etc/ssh/ssh_config.d etc/krb5.conf etc/krb5.conf.d etc/my.cnf etc/mysql -xdev -type f -exec grep -HiE '^[[:space:]]*["!]?Include(dir)?["[:space:]=]' -- {} + 2>/dev/null |
+        grep -viE ':[[:space:]]*!?Include(dir)?[[:space:]]+/etc/(ssh/ssh_config\.d/\*\.conf|krb5\.conf\.d/?|mysql/[a-z][a-z.]*/?)[[:space:]]*$' | sed 's#^\([^:]*\):.*$#/\1: reads settings of another place#' || true
+    lines "loads a module into programs that speak Kerberos" '^[[:space:]]*(module|plugin_base_dir)[[:space:]=]' etc/krb5.conf etc/krb5.conf.d
+    lines "loads a module into programs of MySQL" '^[[:space:]]*(loose[-_])?(plugin[-_](dir|load([-_]add)?)|default[-_]auth|init[-_]file)[[:space:]]*=' . \( -name .my.cnf -o -path './etc/my.cnf*' -o -path './etc/mysql/*' \)
+    lines "runs a program for credentials" '^[[:space:]]*credential_process' . -path '*/.aws/*'
     lines "runs programs of its own" '^[[:space:]]*(hooksPath|fsmonitor|sshCommand|helper|pager|editor|askPass)[[:space:]]*=' etc/gitconfig
 )
 bad=$(printf '%s\n' "$found" | grep . | cat "$folder/names" - | refused)

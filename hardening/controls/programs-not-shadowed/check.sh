@@ -20,6 +20,7 @@ grep -q '	usr/' "$folder/tree" || { echo "no files in /usr: nothing to look at";
 {
     [ ! -f etc/ld.so.cache ] || [ -L etc/ld.so.cache ] || tr -c '\40-\176' '\n' < etc/ld.so.cache | grep / || true
     find usr/lib -xdev -type f \( -name loaders.cache -o -name immodules.cache -o -name giomodule.cache \) -exec cat -- {} + | tr ' "' '\n' | grep '^/' || true
+    find etc/odbcinst.ini etc/odbc.ini -type f -exec sed -nE 's#^[[:space:]]*(Driver|Setup)(64)?[[:space:]]*=[[:space:]]*(.*/.*[^[:space:]])[[:space:]]*$#\3#Ip' {} + 2>/dev/null || true
 } > "$folder/cache"
 awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v before="$folder/before" -v linker="$folder/linker" \
     -v cache="$folder/cache" "$follow"'
@@ -30,7 +31,7 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
     FILENAME == cache {
         path = $0; sub(/^[^\/]*/, "", path); path = end(path)
         if (length($0) < 3 && !(path in there)) next # numbers between the names
-        if (!($0 ~ /^\// && brought(path)) && !(path in declared)) print "/" path ": a cache of libraries names it, and no package brought it"
+        if (!($0 ~ /^\// && brought(path)) && !(path in declared)) print "/" path ": a cache of libraries or a list of drivers names it, and no package brought it"
         next
     }
     function reason(path, place, name,    parts) {
