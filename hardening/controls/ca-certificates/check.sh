@@ -48,10 +48,10 @@ strangers=$(find "$ROOT/etc/ssl/certs" -xdev -mindepth 1 -maxdepth 1 \
         NF == 1 && unknown(root "/etc/ssl/certs/" $1) == 0 { next }
         { print "/etc/ssl/certs/" $1 " is no certificate of " hint }')
 [ -z "$strangers" ] || fail "$strangers"
-# What update-ca-certificates joins at its next run, and where OpenSSL looks.
-waiting=$(find "$ROOT/usr/local/share/ca-certificates" -xdev ! -type d -name '*.crt' -printf '/usr/local/share/ca-certificates/%P\n' 2>/dev/null |
+# What update-ca-certificates joins at its next run, what PostgreSQL's clients believe instead, and where OpenSSL looks.
+waiting=$(cd "$ROOT" && find . -xdev ! -type d \( -path './usr/local/share/ca-certificates/*.crt' -o -path '*/.postgresql/root.crt' -o -name .postgresql -type l \) -printf '/%P\n' |
     grep -vxF -e "$PARAM_OWN" || true)
-[ -z "$waiting" ] || fail "$(printf 'joins the bundle at its next update, and is not named in own:\n%s' "$waiting")"
+[ -z "$waiting" ] || fail "$(printf 'is believed, or joins the bundle at its next update, and is not named in own:\n%s' "$waiting")"
 for link in "certs /etc/ssl/certs" "cert.pem $bundle"; do
     at=usr/lib/ssl/${link%% *}
     { [ ! -e "$ROOT/$at" ] && [ ! -L "$ROOT/$at" ]; } || [ "$(readlink -- "$ROOT/$at" || true)" = "${link#* }" ] ||
