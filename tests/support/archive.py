@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 class Archive:
@@ -12,7 +13,7 @@ class Archive:
 
     def __init__(self, directory: Path, suite: str = "trixie") -> None:
         self.directory, self.suite = directory, suite
-        self.home = directory.parent / f"{directory.name}.k"  # its agent's socket has a path of at most 107 characters
+        self.home = directory.parent / f"{directory.name}.k"
         self.keyring = self.home / "archive.pgp"
         directory.mkdir(parents=True)
         self.home.mkdir(mode=0o700)
@@ -66,10 +67,13 @@ class Archive:
         return f"{control}Filename: ./{deb.name}\nSize: {len(data)}\nSHA256: {hashlib.sha256(data).hexdigest()}\n"
 
     def _gpg(self, *arguments: str) -> None:
-        command = ["gpg", "--batch", "--quiet", "--homedir", str(self.home), "--passphrase", "", *arguments]
-        subprocess.run(command, check=True, capture_output=True)
-        # The agent that gpg starts would outlive the test.
-        subprocess.run(["gpgconf", "--homedir", str(self.home), "--kill", "all"], check=True, capture_output=True)
+        with TemporaryDirectory(dir="/tmp") as short:  # the path of its agent's socket has at most 107 characters
+            home = Path(short) / "home"
+            home.symlink_to(self.home)
+            command = ["gpg", "--batch", "--quiet", "--homedir", str(home), "--passphrase", "", *arguments]
+            subprocess.run(command, check=True, capture_output=True)
+            # The agent that gpg starts would outlive the test.
+            subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=True, capture_output=True)
 
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

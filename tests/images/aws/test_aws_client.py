@@ -27,11 +27,11 @@ from tests.strict_aws import ACCOUNT, Fault, StrictAws
 from tests.support.cloud import HOME, PARTNER
 from tests.support.edges import CALLED, CLIENT
 
-QUICK = Aws(account=ACCOUNT, region=HOME, attempts=2, timeout=duration("1s"))
+SETTINGS = Aws(account=ACCOUNT, region=HOME, attempts=2, timeout=duration("60s"))
 IMAGES = {"Owners": ["self"]}
 
 
-def client(settings: Aws = QUICK, service: str = "ec2", region: str = HOME, account: str = "") -> Client:
+def client(settings: Aws = SETTINGS, service: str = "ec2", region: str = HOME, account: str = "") -> Client:
     return Clients(settings).client(service, region, account)
 
 
@@ -74,7 +74,7 @@ def test_an_address_that_nobody_listens_at_is_named(monkeypatch: pytest.MonkeyPa
 def test_an_answer_that_comes_too_late_is_none(aws: StrictAws) -> None:
     """The time for one call is the settings'."""
     aws.faults(Fault("delay", operation="DescribeImages", seconds=3))
-    late = replace_settings(attempts=1)
+    late = replace_settings(attempts=1, timeout=duration("1s"))
     assert isinstance(failure(lambda: client(late).call("DescribeImages", **IMAGES)), UnreachableError)
 
 
@@ -160,7 +160,7 @@ def test_waiting_ends(aws: StrictAws) -> None:
 
 
 def replace_settings(**changes: Any) -> Aws:
-    return QUICK.model_copy(update=changes)
+    return SETTINGS.model_copy(update=changes)
 
 
 def test_no_exception_of_botocore_gets_out(aws: StrictAws) -> None:
