@@ -11,10 +11,12 @@ brought_in "$folder"
 # Bytes that are no text hide nothing.
 key='(^|["'"'"'=:]|[^[:graph:]])-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----[^[:graph:]]*(\\[nr]|$)'
 # Base64 text may hold what looks like an AWS key id after a slash; the others carry an underscore or a dash, and may not.
+# Formats with a line of their own, and the PEM header in base64, as kubeconfigs and secrets of Kubernetes hold it.
+other='AGE-SECRET-KEY-1[A-Z0-9]{50}|^PuTTY-User-Key-File-[0-9]|LS0tLS1CRUdJTiB[A-Za-z0-9+/]{0,16}(QUklWQVRF|UFJJVkFURS|BSSVZBVEU)'
 token='(^|[^A-Za-z0-9/+_-])(AKIA|ASIA)[A-Z0-9]{16}([^A-Za-z0-9/+_-]|$)|(^|[^A-Za-z0-9+_-])(gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{80}|glpat-[A-Za-z0-9_-]{20}|xox[abprs]-[0-9]+-[A-Za-z0-9-]{20}|sk_live_[A-Za-z0-9]{24}|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}|pypi-AgEI[A-Za-z0-9_-]{50})([^A-Za-z0-9/+_-]|$)'
 login='"(auth|identitytoken|registrytoken|password)"[[:space:]]*:[[:space:]]*"[^"]'
 # What any of these holds, without what may stand around it: quick, also where a file is no text.
-shape='PRIVATE KEY( BLOCK)?-----|(AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|glpat-|xox[abprs]-|sk_live_|AIza|npm_[A-Za-z0-9]{36}|pypi-AgEI|"auths"|:[$][0-9a-z]{1,3}[$]'
+shape='PRIVATE KEY( BLOCK)?-----|(AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|glpat-|xox[abprs]-|sk_live_|AIza|npm_[A-Za-z0-9]{36}|pypi-AgEI|AGE-SECRET-KEY-1|PuTTY-User-Key|LS0tLS1CRUdJTiB|"auths"|:[$][0-9a-z]{1,3}[$]'
 hash='^[^:[:space:]]+:[$](1|2[abxy]?|5|6|7|y|gy)[$][^:[:space:]]{8,}(:|$)'
 
 contents() {
@@ -23,7 +25,8 @@ contents() {
         # Programs of packages hold keys for their own tests; others are compared with what packages brought.
         ! grep -qxF -e "${file#./}" "$folder/listed" || grep -qI -e '' -- "$file" || continue
         # A real key has at least two lines of data after its header, or its data on the header's line.
-        if grep -aE -A 60 -e "$key" -- "$file" | grep -qaE -e '^[^[:graph:]]*[A-Za-z0-9+/]{40,}' -e '\\[nr][A-Za-z0-9+/=]{20,}'; then
+        if grep -aE -A 60 -e "$key" -- "$file" | grep -qaE -e '^[^[:graph:]]*[A-Za-z0-9+/]{40,}' -e '\\[nr][A-Za-z0-9+/=]{20,}' ||
+            grep -qaE -e "$other" -- "$file"; then
             echo "${file#.}: a private key"
         elif grep -aoE -e "$token" -- "$file" | grep -qavE 'EXAMPLE|example'; then
             echo "${file#.}: an access token"
@@ -39,15 +42,45 @@ contents() {
     done
 }
 
+keyed() { grep -aE -A 60 -e "$key" -e "$other" | grep -qaE -e '^[^[:graph:]]*[A-Za-z0-9+/]{40,}' -e "$other"; }
+
+# Keys that are no text, in files that no package brought.
+encoded() {
+    find . -xdev -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o -type f -size -1024k -printf '%P\n' |
+        sort | comm -23 - "$folder/listed" | tr '\n' '\0' > "$folder/own"
+    # All at once first: most images hold none.
+    xargs -0 -r grep -lZzaP '\A\x1f\x8b' -- < "$folder/own" > "$folder/packed" || true
+    if xargs -0 -r gzip -dc -- < "$folder/packed" 2>/dev/null | keyed; then
+        tr '\0' '\n' < "$folder/packed" | while IFS= read -r file; do
+            ! gzip -dc -- "$file" 2>/dev/null | keyed || echo "/$file: a private key"
+        done
+    fi
+    xargs -0 -r grep -lzaP '(?s)\A(0([\x02-\x7f]|\x81.|\x82..)\x02\x01|0\x82.$|\xfe\xed\xfe\xed)' -- < "$folder/own" | while IFS= read -r file; do
+        begins=$(od -An -v -tx1 -N 24 -- "$file" | tr -d ' \n') is=
+        case $begins in
+            # A Java keystore whose first entry is a key; the authorities of Java are certificates alone.
+            feedfeed????????????????00000001*) is=1 ;;
+            # PKCS#12 with a bag of a key.
+            30??020103* | 3081??020103* | 3082????020103*) grep -qzaP '\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01[\x01\x02]' -- "$file" && is=1 ;;
+            # A sequence that begins with a version, and goes on as PKCS#8, PKCS#1 or SEC1.
+            30*) printf '%s\n' "$begins" | grep -qE '^30([0-7].|81..|82....)(02010[01]30([0-7].|81..)06|020100028[12]|02010104(20|30|42))' && is=1 ;;
+        esac
+        [ -z "$is" ] || echo "/$file: a private key"
+    done
+}
+
 names() {
     find . -xdev \( -type f -o -type l \) \( -name .netrc -o -name _netrc -o -name .git-credentials -o -name .pgpass \
         -o -name .vault-token -o -name .pypirc -o -name .htpasswd -o -name id_rsa -o -name id_dsa -o -name id_ecdsa -o -name id_ed25519 \
         -o -path '*/.aws/credentials' -o -path '*/.docker/config.json' -o -path '*/.kube/config' \
         -o -path '*/.config/gh/hosts.yml' -o -path '*/.config/gcloud/*credentials*' -o -path './run/secrets/*' \
-        -o -path './etc/apt/auth.conf' -o -path './etc/apt/auth.conf.d/*' -o -path './etc/ssl/private/*' \) \
+        -o -path '*/.gnupg/private-keys-v1.d/*' -o -name secring.gpg -o -name .terraformrc -o -name credentials.tfrc.json \
+        -o -name application_default_credentials.json -o -path './etc/apt/auth.conf' -o -path './etc/apt/auth.conf.d/*' -o -path './etc/ssl/private/*' \) \
         -printf '/%P: a file for credentials\n'
     find . -xdev -type f -name .npmrc -exec grep -lE '_(authToken|auth|password)' -- {} + 2>/dev/null |
         sed 's/^\.//; s/$/: a token of npm/'
+    find . -xdev -type f \( -name .my.cnf -o -name .mylogin.cnf \) -exec grep -laE '^[[:space:]]*(password|pass)[[:space:]]*=|[^[:print:][:space:]]' -- {} + 2>/dev/null |
+        sed 's/^\.//; s/$/: a password of MySQL/'
     find . -xdev -type f -size +0 -perm /0004 \( -name 'shadow*' -o -name 'gshadow*' -o -name '*shadow' \) \
         -exec grep -laE '^[^:[:space:]]+:[^:[:space:]]*:[^:[:space:]]*:[^:[:space:]]*(:|$)' -- {} + 2>/dev/null |
         # A package's own file is none, however it is called: /usr/share/locale/eu/LC_MESSAGES/shadow.mo.
@@ -57,7 +90,7 @@ names() {
         done | sed 's/^\.//; s/$/: passwords of accounts that everybody may read/'
 }
 
-bad=$({ contents; names; } | sort -u | while IFS= read -r line; do
+bad=$({ contents; encoded; names; } | sort -u | while IFS= read -r line; do
     allowed=
     # Patterns must not expand against the files of the host.
     set -f
