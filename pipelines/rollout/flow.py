@@ -17,7 +17,7 @@ from pipelines.fleet.model import Method
 from pipelines.rollout.admission import admitted, group_admitted
 from pipelines.rollout.baking import IllError, bake, bake_group, count_at_first, refuse_fewer, settle
 from pipelines.rollout.group import roll_group
-from pipelines.rollout.member import finish_member, replace_member
+from pipelines.rollout.member import DOWN, finish_member, replace_member
 from pipelines.rollout.plan_model import GroupStep
 from pipelines.rollout.state import (
     SAID,
@@ -363,5 +363,6 @@ def _cause(member: MemberState) -> str:
 
 
 def _noted(before: MemberState, after: MemberState, said: str) -> str:
-    """Nothing that a person should know of a member is forgotten on its way back."""
-    return "; ".join(part for part in (before.note, said, after.note) if part)
+    """Nothing that a person should know of a member is forgotten on its way back, save how long it was away before."""
+    kept = (part for part in before.note.split("; ") if not part.startswith(DOWN))
+    return "; ".join(part for part in (*kept, said, after.note) if part)

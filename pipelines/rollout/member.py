@@ -23,6 +23,7 @@ from pipelines.rollout.state import Cause, Finish, MemberOrder, MemberState, Pha
 from pipelines.rollout.steps import IN_PROGRESS, PATIENT_TRIES, Backoff, MemberContext, StoppedError, UnhealthyError
 
 LAUNCHED_FOR = timedelta(days=1)
+DOWN = "down for "
 
 
 async def replace_member(world: World, engine: WorkflowEngine, order: MemberOrder) -> MemberState:
@@ -144,7 +145,7 @@ async def _measure(work: MemberContext) -> None:
     with suppress(OutsideError):  # a note is no reason to go back
         found = await work.runner.look(f"measure {work.order.name}", seconds)
     if found is not None:
-        work.state = replace(work.state, note="; ".join(filter(None, [work.state.note, f"down for {found:.1f} s"])))
+        work.state = replace(work.state, note="; ".join(filter(None, [work.state.note, f"{DOWN}{found:.1f} s"])))
 
 
 async def _launch(work: MemberContext) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -424,6 +425,22 @@ def test_a_rollback_takes_promoted_members_to_what_was_pinned_before_their_first
     assert any("it went back to" in member.note for member in outcome.members)
     assert run.images() == run.pinned
     assert run.least == 10
+
+
+@pytest.mark.parametrize(("back", "after"), [(None, ""), (timedelta(seconds=7), "; down for 7.0 s")])
+def test_a_way_back_says_for_how_long_it_took_the_member_away_and_not_the_way_there(
+    monkeypatch: pytest.MonkeyPatch, back: timedelta | None, after: str
+) -> None:
+    """After a crash that is unknown, and nothing is said."""
+
+    def downtime(_fleet: SimulatedFleet, key: Key) -> timedelta | None:
+        return back if key.rollout.endswith("-back") else timedelta(seconds=1)
+
+    monkeypatch.setattr(SimulatedFleet, "downtime", downtime, raising=False)
+    outcome = Run(IN_PLACE, Fault(FaultKind.ROLLBACK, 390)).play()
+    notes = [member.note for member in outcome.members if "it went back to" in member.note]
+    assert notes
+    assert {re.sub("^it went back to [^;]*", "", note) for note in notes} == {after}
 
 
 @pytest.mark.parametrize("at", ["look for a rollback", "count who serves", "ended 3"])
