@@ -142,10 +142,10 @@ ORDINARY = {
     "a public key": """printf '%s\\n' '-----BEGIN PUBLIC KEY-----' MIGHAgEAMBMGBy > "$ROOT/opt/key.pem" """,
     "certificates and public keys that are no text": (
         'cd "$ROOT/opt" && openssl genpkey -algorithm RSA -out key 2>/dev/null'
-        ' && openssl pkey -in key -pubout -outform DER -out public.der'
-        ' && openssl req -x509 -new -key key -subj /CN=x -out x.crt && openssl x509 -in x.crt -outform DER -out x.der'
+        " && openssl pkey -in key -pubout -outform DER -out public.der"
+        " && openssl req -x509 -new -key key -subj /CN=x -out x.crt && openssl x509 -in x.crt -outform DER -out x.der"
         " && openssl rsa -in key -RSAPublicKey_out -outform DER -out pkcs1.der 2>/dev/null"
-        ' && openssl pkcs12 -export -nokeys -in x.crt -passout pass: -out trust.p12 && gzip < x.crt > x.gz && rm key'
+        " && openssl pkcs12 -export -nokeys -in x.crt -passout pass: -out trust.p12 && gzip < x.crt > x.gz && rm key"
         " && printf '0\\0\\1\\n' > zero && printf '[client]\\nuser = x\\n' > .my.cnf"
         " && printf '\\376\\355\\376\\355\\0\\0\\0\\2\\0\\0\\0\\1\\0\\0\\0\\2' > cacerts"
     ),
