@@ -59,6 +59,18 @@ class Golden:
         """Pin it in the own content root; the digest."""
         return upstream.lock(self.reference, self.folder / "root").digest
 
+    def swapped(self, reference: str) -> tuple[Upstream, str]:
+        """Bases with this one pinned by its key; and other content, pushed (`…@`: by its digest) and pinned instead."""
+        [key] = own_keys(self.to.settings)
+        upstream = self.upstream(UPSTREAM_RULE % key.public)
+        self.lock(upstream)
+        evil = built(self.to.store, text="evil").digest
+        layout = self.to.store.layout_for(evil, self.folder / "evil", {"org.opencontainers.image.ref.name": "evil"})
+        self.to.registry.push(layout, "evil", reference.replace("@", f"@{evil}"))
+        lock = self.folder / "root" / LOCK
+        lock.write_text(lock.read_text().replace(self.made.content, evil))
+        return upstream, evil
+
 
 @pytest.fixture
 def golden(begin: Begin, tmp_path: Path) -> Golden:
@@ -110,14 +122,7 @@ def test_a_base_of_another_key_is_neither_pinned_nor_fetched(golden: Golden) -> 
 
 def test_a_pin_that_was_changed_to_another_content_is_not_fetched(golden: Golden) -> None:
     """The index that it names is signed, and does not list what would be built on."""
-    [key] = own_keys(golden.to.settings)
-    upstream = golden.upstream(UPSTREAM_RULE % key.public)
-    golden.lock(upstream)
-    evil = built(golden.to.store, text="evil").digest
-    layout = golden.to.store.layout_for(evil, golden.folder / "evil", {"org.opencontainers.image.ref.name": "evil"})
-    golden.to.registry.push(layout, "evil", f"{golden.made.repository}@{evil}")
-    lock = golden.folder / "root" / LOCK
-    lock.write_text(lock.read_text().replace(golden.made.content, evil))
+    upstream, evil = golden.swapped(f"{golden.made.repository}@")
     with pytest.raises(UntrustedError) as caught:
         upstream.fetch(golden.reference)
     assert caught.value.fault is Fault.OTHER_SUBJECT
@@ -126,21 +131,14 @@ def test_a_pin_that_was_changed_to_another_content_is_not_fetched(golden: Golden
 
 def test_a_stranger_in_the_store_is_no_base(golden: Golden) -> None:
     """A scan brings any image into the store; a changed pin makes no base of it, and the file and the key are named."""
-    [key] = own_keys(golden.to.settings)
-    upstream = golden.upstream(UPSTREAM_RULE % key.public)
-    golden.lock(upstream)
-    evil = built(golden.to.store, text="evil").digest
-    layout = golden.to.store.layout_for(evil, golden.folder / "evil", {"org.opencontainers.image.ref.name": "evil"})
     stranger = f"{golden.to.registry.address}/evil/base:1"
-    golden.to.registry.push(layout, "evil", stranger)
+    upstream, evil = golden.swapped(stranger)
     assert upstream.bring(stranger) == evil
-    lock = golden.folder / "root" / LOCK
-    lock.write_text(lock.read_text().replace(golden.made.content, evil))
     for act in (upstream.fetch, upstream.bootstrap, upstream.packages):
         with pytest.raises(UntrustedError) as caught:
             act(golden.reference)
         assert caught.value.fault is Fault.OTHER_SUBJECT
-        assert f'{lock}: images."{golden.reference}".platforms' in caught.value.message
+        assert f'{golden.folder / "root" / LOCK}: images."{golden.reference}".platforms' in caught.value.message
 
 
 def test_the_image_of_another_platform_is_no_base(golden: Golden) -> None:

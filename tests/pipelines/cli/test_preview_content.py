@@ -164,14 +164,24 @@ class House:
             found = {name: context.ledger.latest_artifact(name, "linux/amd64") for name in ("shop", "bank")}
             return {name: judge(context, one, "own").verdict for name, one in found.items() if one}
 
-    def release(self, name: str, content: str, number: int) -> None:
-        """Keep that `content`, which an engine runs, was published as `name` and found to be as its artifact."""
+    def scanned(self, name: str) -> tuple[str, ScanRecord]:
+        """The digest of an image's artifact, and the last scan of it."""
         ledger, artifact = self.context.ledger, self.context.ledger.latest_artifact(name, "linux/amd64")
         assert artifact
         scan = ledger.scan(artifact.digest)
         assert scan
+        return artifact.digest, scan
+
+    def limit_age(self, more: str = "") -> None:
+        """Let the policy accept data of a week; `more` ends it."""
+        text = (self.root / "hardening/policies/own.toml").read_text()
+        self.write("policies/own.toml", text.replace('data_max_age = "90d"', 'data_max_age = "7d"') + more)
+
+    def release(self, name: str, content: str, number: int) -> None:
+        """Keep that `content`, which an engine runs, was published as `name` and found to be as its artifact."""
+        ledger, (digest, scan) = self.context.ledger, self.scanned(name)
         ledger.record_scan(content, scan, NOW)
-        ledger.record_checks(content, ledger.checks(artifact.digest), NOW)
+        ledger.record_checks(content, ledger.checks(digest), NOW)
         dates = {"published_at": NOW - 5 * DAY, "warn_at": NOW + 30 * DAY, "expires_at": NOW + 40 * DAY}
         ledger.record_release(release(number, name=name, content=content, policy="own", **dates))
 
@@ -466,8 +476,7 @@ def test_the_age_that_todays_data_will_have_is_left_out_and_said(
     """Else all that lies further ahead than a policy lets data be would be refused for that."""
     house.judge("shop", hole())
     stricter(house)
-    text = (house.root / "hardening/policies/own.toml").read_text()
-    house.write("policies/own.toml", text.replace('data_max_age = "90d"', 'data_max_age = "7d"'))
+    house.limit_age()
     output = house.preview(NOW + 8 * DAY)
     assert output.aged == ("shop",)
     assert {rule for line in output.lines for rule in told(output)[line.name][1]} == {"CVE-2026-0001"}
@@ -551,17 +560,10 @@ def test_exactly_the_images_and_running_containers_are_listed_that_then_do_fall_
 def test_the_age_that_the_list_of_rebuilt_packages_will_have_is_left_out_too(house: House) -> None:
     """As that of the scanners' data is."""
     house.judge("shop")
-    artifact = house.context.ledger.latest_artifact("shop", "linux/amd64")
-    assert artifact
-    scan = house.context.ledger.scan(artifact.digest)
-    assert scan
+    digest, scan = house.scanned("shop")
     rebuilt = ScanReport("reproduced", FindingKind.REPRODUCTION, Outcome.PASS, 9, NOW, "feed", "", reproduced=9)
-    house.context.ledger.record_scan(artifact.digest, replace(scan, reports=(*scan.reports, rebuilt)), NOW)
-    text = (
-        (house.root / "hardening/policies/own.toml").read_text().replace('data_max_age = "90d"', 'data_max_age = "7d"')
-    )
-    asked = '[image.reproduced]\nenforcement = "enforce"\nminimum_percent = 90\n'
-    house.write("policies/own.toml", text + asked)
+    house.context.ledger.record_scan(digest, replace(scan, reports=(*scan.reports, rebuilt)), NOW)
+    house.limit_age('[image.reproduced]\nenforcement = "enforce"\nminimum_percent = 90\n')
     output = house.preview(NOW + 8 * DAY)
     assert (output.aged, told(output)) == (("shop",), {})
 
@@ -569,10 +571,7 @@ def test_the_age_that_the_list_of_rebuilt_packages_will_have_is_left_out_too(hou
 def test_packages_that_only_ageing_data_covers_are_left_out_too(house: House) -> None:
     """A scanner with newer data does not read them: today nothing is uncovered, then it would be."""
     house.judge("shop")
-    artifact = house.context.ledger.latest_artifact("shop", "linux/amd64")
-    assert artifact
-    scan = house.context.ledger.scan(artifact.digest)
-    assert scan
+    digest, scan = house.scanned("shop")
     blind = [
         replace(one, beyond=(("npm", "1 package (lodash 4.17.4)"),)) if one.kind is FindingKind.VULNERABILITY else one
         for one in scan.reports
@@ -581,10 +580,9 @@ def test_packages_that_only_ageing_data_covers_are_left_out_too(house: House) ->
         next(one for one in scan.reports if one.kind is FindingKind.VULNERABILITY), scanner="other",
         data_date=NOW - 5 * DAY, ecosystems=("deb", "npm"),
     )  # fmt: skip
-    text = (house.root / "hardening/policies/own.toml").read_text()
-    house.write("policies/own.toml", text.replace('data_max_age = "90d"', 'data_max_age = "7d"'))
+    house.limit_age()
     for reports, aged in (((*blind, sees), ("shop",)), (blind, ())):
-        house.context.ledger.record_scan(artifact.digest, replace(scan, reports=tuple(reports)), NOW)
+        house.context.ledger.record_scan(digest, replace(scan, reports=tuple(reports)), NOW)
         output = house.preview(NOW + 3 * DAY)
         assert (output.aged, told(output)) == (aged, {}), "without `sees` it is refused today, and as before then"
 
