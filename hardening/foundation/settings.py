@@ -390,7 +390,7 @@ class Settings(BaseSettings):
     @property
     def roots(self) -> tuple[Path, ...]:
         """Content roots, the checkout first; a later root's content is added, never overrides by the same name."""
-        return self._instead or (ROOT, *((path if path.is_absolute() else ROOT / path) for path in self.content))
+        return self._instead or (ROOT, *((ROOT / path).resolve() for path in self.content))
 
     def over(self, roots: tuple[Path, ...]) -> Settings:
         """The same settings over other content roots, such as those of another revision; one for each."""

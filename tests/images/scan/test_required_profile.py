@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -223,13 +224,16 @@ def test_a_root_that_may_not_judge_publishes_no_setuid_program(house: Goldsmith,
 
 @pytest.mark.parametrize("may_judge", [False, True])
 def test_files_of_another_root_do_not_decide_about_logins_and_loading(tmp_path: Path, may_judge: bool) -> None:
-    """Configuration of services, and programs of its own, are its own to declare."""
+    """Configuration of services, and programs of its own, are its own to declare. A root that is given as `../golden`
+    is not inside of the checkout.
+    """
     ordinary = ["/etc/nginx/nginx.conf", "/opt/own", "/usr/local/bin/own"]
     deciding = ["/etc/ld.so.conf.d/own.conf", "/etc/pam.d/login", "/etc/ssl/openssl.cnf"]
     text = "".join(f'[[files]]\nsource = "own"\npath = "{path}"\n' for path in (*ordinary, *deciding))
     root = definition(tmp_path / "content", "shop", CHILD + text)
     (root / "images/definitions/shop/own").touch()
-    settings = Settings(content=(root,), judging=Judging(roots=(root,) if may_judge else ()))
+    given = ROOT / os.path.relpath(root, ROOT)
+    settings = Settings(content=(given,), judging=Judging(roots=(given,) if may_judge else ()))
     context = Context(settings, datetime.now(UTC), lambda: "", lambda: "")
     assert context.declared("shop") == tuple(sorted((*ordinary, *(deciding if may_judge else ()))))
 
