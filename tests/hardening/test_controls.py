@@ -327,6 +327,21 @@ def test_a_device_outside_of_dev_is_refused_but_not_the_sign_that_a_layer_remove
     assert result.evidence == "writable by everyone, or a device:\n/usr/disk (mode 600)"
 
 
+@pytest.mark.needs("root")
+def test_settings_that_allow_names_stay_those_of_the_account_of_their_package(bare: Path) -> None:
+    """redis-sentinel writes its own; those that no package brought stay as well, for the check to refuse."""
+    (bare / "var/lib/dpkg/info").mkdir(parents=True)
+    (bare / "var/lib/dpkg/info/redis.list").write_text("/etc/redis.conf\n/etc/sentinel.conf\n")
+    owners = {"redis.conf": 0, "sentinel.conf": 5, "own.conf": 5}
+    for name in owners:
+        (bare / "etc" / name).write_text("x")
+        (bare / "etc" / name).chmod(0o640)
+        os.chown(bare / "etc" / name, 5, 5)
+    env = {"ROOT": str(bare), "PARAM_ALLOW": "/etc/sentinel.conf", "PATH": "/usr/bin:/bin"}
+    run(["sh", "-c", CONTROLS["system-files-root-owned"].apply or ""], env=env)
+    assert {name: (bare / "etc" / name).stat().st_uid for name in owners} == owners
+
+
 def test_an_image_with_no_volumes_is_not_judged_by_its_history(bare: Path) -> None:
     """An empty object of the configuration stands on one line, and the history follows it."""
     config = {"config": {"Entrypoint": ["/app/serve"], "Volumes": {}}, "history": [{"created_by": "/bin/sh -c true"}]}
