@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from hardening.foundation.errors import RefusedError
-from hardening.foundation.text import many
+from hardening.foundation.text import listed, many
 from pipelines.durable.port import FencedError
 from pipelines.fleet.members import Member
 from pipelines.fleet.model import Limits, Method
@@ -86,7 +86,8 @@ def above_floor(orders: Sequence[MemberOrder], members: Sequence[Member]) -> Adm
         left[zone] -= 1
         emptied += bool(zone) and not left[zone]
         if spare < 0:
-            return Admission(number, RolloutStage.WAITING, _too_few(order.name, order.floor + spare, order.floor))
+            why = _too_few(order.name, order.floor + spare, order.floor, members)
+            return Admission(number, RolloutStage.WAITING, why)
         if emptied > 1:
             why = f"replacing {order.name} in place now would leave none serving in {zone}, beside another zone"
             return Admission(number, RolloutStage.WAITING, why)
@@ -100,11 +101,13 @@ def below_floor(members: Sequence[Member], leaving: str, floor: int, retiring: C
     """
     member = next((one for one in members if one.id == leaving), None)
     left = sum(one.healthy for one in members if one.id != leaving and one.id not in retiring)
-    return _too_few(member.name, left, floor) if member and member.healthy and left < floor else ""
+    return _too_few(member.name, left, floor, members) if member and member.healthy and left < floor else ""
 
 
-def _too_few(name: str, left: int, floor: int) -> str:
-    return f"replacing {name} in place now would leave {many(left, 'member')} serving; the floor is {floor}"
+def _too_few(name: str, left: int, floor: int, members: Sequence[Member]) -> str:
+    ill = listed([one.name for one in members if not one.healthy])
+    why = f"replacing {name} in place now would leave {many(left, 'member')} serving; the floor is {floor}"
+    return f"{why}; not serving: {ill}" if ill else why
 
 
 def admit(orders: Sequence[MemberOrder], desired: int, members: Sequence[Member], now: datetime) -> Admission:

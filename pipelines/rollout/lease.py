@@ -118,7 +118,9 @@ class LedgerJournal:
             say(f"{state.fleet}: {doing(state.stage, state.wave, state.waves, state.note)}")
 
     def mark(self, rollout: str, member: MemberState) -> None:
-        """Write down how far one member is, and what it runs since this moment, where that has changed."""
+        """Write down how far one member is, and what it runs since then, where that changed; say its wait."""
+        if member.phase is Phase.REPLACING and member.note:
+            say(f"{member.name}: {member.note}")
         _patiently(lambda: self.ledger.save_member(rollout, member.id, to_json(member)))
         if self.target and member.phase in (Phase.SERVING, Phase.NEW, Phase.OLD) and not member.pinned.startswith("{"):
             _patiently(partial(self._record_run, rollout, member, self.target))

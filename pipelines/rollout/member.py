@@ -204,6 +204,7 @@ def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held 
     else:
         seen = fleet.read(work.key)
         held = "" if seen.good else f"the new one became unhealthy: {seen.text}"
+    work.wait(held)
     if held:
         return _Held(held)
     try:

@@ -232,10 +232,13 @@ class StepContext:
 
 @dataclass
 class MemberContext(StepContext):
-    """A member, its order, and how far it is. `rehearses`: its new instance is the one of the rehearsal."""
+    """A member, its order, and how far it is. `rehearses`: its new instance is the one of the rehearsal. `waits`: what
+    people were told that it waits for.
+    """
 
     order: MemberOrder
     rehearses: bool = False
+    waits: str = ""
 
     @classmethod
     def of(cls, world: World, engine: WorkflowEngine, order: MemberOrder, state: MemberState) -> MemberContext:
@@ -252,6 +255,13 @@ class MemberContext(StepContext):
         """The domain key of every effect."""
         key = self.order.key(self.state.old)
         return key.rehearsal if self.rehearses else key
+
+    def wait(self, why: str) -> None:
+        """Write down what the member waits for, where that has changed; for use inside a step. Empty: nothing."""
+        if why != self.waits:
+            self.waits = why
+            note = "; ".join(filter(None, [self.state.note, why]))
+            self.world.journal.mark(self.runner.rollout, replace(self.state, note=note))
 
     async def free(self, action: str, effect: Callable[[], object]) -> Json:
         """An effect that a pause holds back."""

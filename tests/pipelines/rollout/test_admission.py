@@ -102,7 +102,7 @@ def test_as_many_are_taken_away_as_serve_above_the_floor() -> None:
     """Who does not serve costs nothing; counted is who serves right now."""
     members = [member("web-1"), member("web-2"), member("web-3", healthy=False), member("web-4")]
     wave = [order("web-3", floor=2), order("web-1", floor=2), order("web-2", floor=2), order("web-4", floor=2)]
-    why = "replacing web-2 in place now would leave 1 member serving; the floor is 2"
+    why = "replacing web-2 in place now would leave 1 member serving; the floor is 2; not serving: web-3"
     assert above_floor(wave, members) == Admission(2, RolloutStage.WAITING, why, 0)
     assert above_floor(wave[:2], members) == Admission(2)
     assert above_floor([order("web-1", floor=1)], [member("web-1")]).room == 0
@@ -128,7 +128,7 @@ def test_a_member_that_would_take_the_fleet_below_its_floor_stays() -> None:
     at = "host/local/docker/web-{}".format
     assert below_floor(members, at(1), 1) == ""
     assert below_floor(members, at(1), 2) == (
-        "replacing web-1 in place now would leave 1 member serving; the floor is 2"
+        "replacing web-1 in place now would leave 1 member serving; the floor is 2; not serving: web-3"
     )
     assert below_floor(members, at(3), 3) == ""
     assert below_floor(members, at(9), 3) == ""
@@ -238,7 +238,7 @@ def test_who_is_stopped_is_not_admitted(stops: DesiredState) -> None:
 
 def test_in_place_room_is_waited_for_and_not_for_ever() -> None:
     """With what is missing, for as long as progress_deadline; beside the old ones nobody is counted."""
-    why = "replacing web-1 in place now would leave 0 members serving; the floor is 1"
+    why = "replacing web-1 in place now would leave 0 members serving; the floor is 1; not serving: web-2"
     asking = Asking(serving=[["web-1"], ["web-1", "web-2"]], limits=IN_PLACE)
     assert asking.room() == 1
     assert (asking.book.said, asking.book.told) == ([("waiting", why), ("rolling", "")], [])

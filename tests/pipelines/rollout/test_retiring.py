@@ -81,7 +81,7 @@ def test_a_member_whose_retirement_has_begun_counts_as_away(fails: OutsideError 
     world = World(place, Book(), None, lambda: NOW)  # type: ignore[arg-type]
     with suppress(OutsideError):
         assert asked(world, "web-1") == ""
-    held = "replacing web-2 in place now would leave 2 members serving; the floor is 3"
+    held = "replacing web-2 in place now would leave 2 members serving; the floor is 3; not serving: web-5"
     assert asked(world, "web-2") == held
     place.fails = None
     assert (asked(world, "web-1"), asked(world, "web-2")) == ("", held)
@@ -152,8 +152,9 @@ def test_of_two_members_that_ask_at_the_same_moment_one_stops(
     place = Watched()
     monkeypatch.setattr(service, "notifier", lambda _: None)
     monkeypatch.setattr(service, "recording", lambda *_: None)
+    ledger = SimpleNamespace(save_member=lambda *_: None)
     at: Any = SimpleNamespace(
-        members=place, together=None, groups=None, context=SimpleNamespace(settings=None, ledger=None, actor="ann")
+        members=place, together=None, groups=None, context=SimpleNamespace(settings=None, ledger=ledger, actor="ann")
     )
     plan: Any = SimpleNamespace(limits=None, plan=SimpleNamespace(target=None))
     service._flows(at, plan, Lease("web", "ann", "r1", NOW), lambda: NOW, None)

@@ -26,6 +26,7 @@ from tests.simulation.execution import Row as FlowRow
 from tests.simulation.faults import arrange
 from tests.simulation.fleet import SimulatedFleet
 from tests.simulation.invariants import kept, watch
+from tests.simulation.ledger import SimulatedJournal
 from tests.simulation.memory import EPOCH
 from tests.simulation.scenario import Fault, FaultKind, Scenario
 from tests.simulation.stage import LEASE, NAME, TARGET, Simulation, name_of
@@ -381,6 +382,22 @@ def test_in_place_waits_while_another_illness_takes_the_room_and_then_gives_up()
     assert Phase.NEW not in phases(outcome)
     assert "the floor is 2" in outcome.state.failure
     assert lasting.least == 2
+
+
+def test_a_member_that_must_not_stop_yet_says_why_and_who_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its note says so once, and no more as soon as it goes on."""
+    notes, mark = list[str](), SimulatedJournal.mark
+
+    def noted(journal: SimulatedJournal, rollout: str, member: MemberState) -> None:
+        if member.name == name_of(0) and member.phase is Phase.REPLACING:
+            notes.append(member.note)
+        mark(journal, rollout, member)
+
+    monkeypatch.setattr(SimulatedJournal, "mark", noted)
+    assert phases(Run(IN_PLACE, Fault(FaultKind.OLD_ILL, 2, member=2, amount=300)).play()) == [Phase.NEW] * 3
+    why = f"replacing {name_of(0)} in place now would leave 1 member serving; the floor is 2"
+    assert notes[-2:] == [f"{why}; not serving: {name_of(2)}", ""]
+    assert len(notes) == len(set(notes)) + 1, notes
 
 
 def test_a_fleet_that_does_not_answer_is_no_empty_fleet() -> None:
