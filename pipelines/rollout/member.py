@@ -211,6 +211,9 @@ def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held 
         fleet.retire(work.key, drain)
     except InProgressError as error:
         return _Held(error.message, in_progress=True)
+    if order.method is Method.IN_PLACE:  # in the same step: Ctrl-C ends a process between two, and nobody would serve
+        with suppress(InProgressError):  # the next step waits for its end
+            fleet.start(work.key)
     return None
 
 

@@ -22,7 +22,7 @@ from pipelines.durable.dbos import Worker
 from pipelines.durable.port import Flow
 from pipelines.durable.workers import LostError
 from pipelines.fleet.members import BACK
-from pipelines.fleet.model import Approval, Method
+from pipelines.fleet.model import Approval
 from pipelines.fleet.violations import Judged, in_words, verdict_of
 from pipelines.rollout.admission import outlasts
 from pipelines.rollout.approval import consented, file_plan, read_plan, refuse_used
@@ -34,7 +34,7 @@ from pipelines.rollout.lease import HeldError, LedgerJournal, leased
 from pipelines.rollout.notify import Message, notifier
 from pipelines.rollout.plan import adoptions, by_reason, neglected
 from pipelines.rollout.plan_model import Plan, Skip
-from pipelines.rollout.rollout_store import View, commands_of, members_of, view
+from pipelines.rollout.rollout_store import View, commands_of, view
 from pipelines.rollout.schedule import Hold
 from pipelines.rollout.session import FleetSession, check
 from pipelines.rollout.state import (
@@ -178,13 +178,7 @@ def execute(at: FleetSession, order: Order, until: datetime | None = None) -> Ro
                 raise tenure.lost() from None
             except KeyboardInterrupt:
                 go = f"./goldsmith roll.start {at.fleet.name} --apply continues it"
-                away = [one.name for one in members_of(ledger, rollout, order) if one.phase is Phase.REPLACING]
-                halfway = (
-                    f"; until then {', '.join(away)} may not serve"
-                    if away and order.plan.method is Method.IN_PLACE
-                    else ""
-                )
-                say(f"interrupted, and {rollout} is not over: {go}{halfway}")
+                say(f"interrupted, and {rollout} is not over: {go}")
                 raise
             except Exception as error:
                 if worker.broke_off(rollout):

@@ -234,18 +234,22 @@ def test_in_place_the_old_one_comes_back_only_where_that_costs_nobody_anything(
 def test_the_old_one_stops_only_where_that_is_safe_at_that_moment(
     method: Method, others: int, good: bool, begun: bool, stopped: bool
 ) -> None:
-    """In place enough others must serve, beside it the new one; what has begun to stop is brought to its end."""
-    retired = list[str]()
+    """In place enough others must serve, beside it the new one; what has begun to stop is brought to its end. In place
+    the same step starts the new one: a process that is told to end does that between two steps.
+    """
+    acts = list[str]()
     place = SimpleNamespace(
         describe=lambda: [ours, *(a_member(f"other-{number}") for number in range(others))],
-        read=lambda _key: Read(good, "seen"), retire=lambda _key, _drain: retired.append("old"),
+        read=lambda _key: Read(good, "seen"), retire=lambda _key, _drain: acts.append("retire"),
+        start=lambda _key: acts.append("start"),
     )  # fmt: skip
     wanted = order(method=method, floor=2)
     ours = replace(a_member("web-1"), id=wanted.member)
     world = SimpleNamespace(fleet=place, exclusive=nullcontext(), retiring=set())
-    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, world=world)
+    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, world=world, wait=lambda _: None)
     held = member._retire_safely(work, timedelta(), begun)
-    assert (bool(retired), held is None) == (stopped, stopped)
+    assert acts == (["retire", "start"] if method is Method.IN_PLACE else ["retire"]) * stopped
+    assert (held is None) == stopped
 
 
 def test_only_bad_reads_in_a_row_prove_that_the_new_one_is_ill() -> None:
