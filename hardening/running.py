@@ -260,7 +260,7 @@ def _of_base(image: RunningFacts, rule: str, evidence: str) -> Remedy:
     newer = image.superseded_since is not None
     first = (Repair.REBUILD, Repair.ROLL) if image.application or not newer else (Repair.ROLL,)
     waive = () if rule == "revoked" else (Repair.WAIVE,)
-    return Remedy((*first, *waive), Side.BASE, Actor.FLEET if newer else Actor.IMAGE, (evidence,))
+    return Remedy((*first, *waive), Side.BASE, Actor.FLEET if newer else Actor.IMAGE, tuple(evidence.splitlines()))
 
 
 def _dated(image: RunningFacts, now: datetime) -> list[_Broken | None]:
@@ -275,7 +275,7 @@ def _dated(image: RunningFacts, now: datetime) -> list[_Broken | None]:
          "expired images are not rebuilt or scanned, so recent fixes are missing"),
         ("superseded", image.superseded_since, f"was superseded{by}", f"a newer release: {image.superseded_by}",
          "a newer release of the same image is out, and it holds the fixes"),
-        ("refused", image.refused_since, f"would not be published today: {because}", because,
+        ("refused", image.refused_since, f"would not be published today: {'; '.join(because.splitlines())}", because,
          "what is known about it has grown worse since it was published"),
     ]  # fmt: skip
     return [

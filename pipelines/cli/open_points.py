@@ -11,7 +11,7 @@ from hardening.foundation.text import listed
 from hardening.gate import brought_by
 from hardening.model import Severity
 from pipelines.contract import Line
-from pipelines.fleet.judged_state import JudgedState
+from pipelines.fleet.judged_state import JudgedState, ViolationLine
 
 STALE = timedelta(days=2)
 """A fleet that was not checked for so long is somebody's to check, and none of its points counts as ended."""
@@ -86,7 +86,7 @@ def open_points(
 ) -> tuple[OpenPoint, ...]:
     """All that lacks a fix or is out of policy, waived ones too, in the order of deadlines. `parents`: of images."""
     fixes = list(fixes)
-    known = {one.name for one in fixes if one.kind == "fleet"}
+    known = by_key((one.name, f"{one.vulnerability} in {one.package} ") for one in fixes if one.kind == "fleet")
     found = [*_from_fixes(fixes, parents or {}), *_from_violations(state, known)]
     return tuple(sorted(found, key=lambda one: (one.due or NEVER, one.since or NEVER, one.kind, one.name, one.lacks)))
 
@@ -113,14 +113,14 @@ def _from_fixes(fixes: Sequence[OpenFix], parents: Mapping[str, str | None]) -> 
         )  # fmt: skip
 
 
-def _from_violations(state: JudgedState, known: set[str]) -> Iterator[OpenPoint]:
-    """`known`: the fleets whose open fixes stand there already."""
+def _from_violations(state: JudgedState, known: Mapping[str, Sequence[str]]) -> Iterator[OpenPoint]:
+    """`known`: by fleet, how a reason begins that is about an open fix, which stands there already."""
     groups = by_key(
         ((fleet.name, one.rule, one.acts), (member.name, one))
         for fleet in state.fleets
         for member in fleet.members
         for one in member.standing
-        if one.rule != FIXES or fleet.name not in known
+        if fleet.name not in known or not _is_of_fixes(one, tuple(known[fleet.name]))
     )
     for (fleet_name, rule, acts), found in groups.items():
         members = list(dict.fromkeys(name for name, _ in found))
@@ -132,3 +132,10 @@ def _from_violations(state: JudgedState, known: set[str]) -> Iterator[OpenPoint]
             due=min((one.deadline for _, one in found if one.deadline), default=None), acts=acts, todo=first.todo,
             fleets=(fleet_name,),
         )  # fmt: skip
+
+
+def _is_of_fixes(violation: ViolationLine, known: tuple[str, ...]) -> bool:
+    """Whether a violation says only what open fixes say: some wait still, or have waited for too long."""
+    lines = violation.evidence
+    late = violation.rule == "refused" and bool(lines) and all(line.startswith(known) for line in lines)
+    return late or violation.rule == FIXES

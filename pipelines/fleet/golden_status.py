@@ -84,12 +84,14 @@ class GoldenStatus:
         return since
 
     def refused(self, golden: Release) -> tuple[str, datetime | None]:
-        """Why today's policy would not publish the golden image, by what was last found in it, and since when."""
+        """Why today's policy would not publish the golden image, by what was last found in it, a line for each reason;
+        and since when.
+        """
         verdict = self._verdict(golden)
         found = verdict.refusals if verdict else ()
         reasons = [one for one in found if one.rule not in NOT_OF_THE_IMAGE and not one.rule.startswith(UNCOVERED)]
         began = [at for reason in reasons if (at := reason.deadline or reason.since)]  # a deadline is when it refuses
-        return "; ".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
+        return "\n".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
 
     def lacking(self, golden: Release) -> tuple[Reason, ...]:
         """The fixes that are known and not in it, the first due first: those for which today's policy still gives time,

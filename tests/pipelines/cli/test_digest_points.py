@@ -29,7 +29,7 @@ from pipelines.cli.digest_points import (
     points_of,
 )
 from pipelines.cli.digest_text import MOST_CHARACTERS, TargetDigest, as_html, as_text, grouped, subject_of
-from pipelines.cli.open_points import OpenFix
+from pipelines.cli.open_points import OpenFix, open_points
 from pipelines.fleet.judged_state import JudgedFleet, JudgedMember, JudgedState, ViolationLine
 from pipelines.fleet.model import FleetKind
 from pipelines.fleet.violations import PolicyState
@@ -94,6 +94,22 @@ VULNERABLE = JudgedState(made_at=NOW, fleets=(fleet(member("web-1", violation("v
 
 
 # -- what is open ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reasons", "rules"),
+    [
+        (["CVE-1 in openssl 3.5: severity high"], ["fix"]),
+        (["CVE-1 in openssl 3.5: severity high", "no-setuid: /usr/bin/env"], ["fix", "refused"]),
+        (["CVE-2 in openssl 3.5: severity high"], ["fix", "refused"]),
+        ([], ["fix", "refused"]),
+    ],
+)
+def test_an_image_that_is_refused_for_open_fixes_alone_adds_no_point(reasons: list[str], rules: list[str]) -> None:
+    """One row for one vulnerability, also when its time is over."""
+    refused = violation("refused", evidence=tuple(reasons))
+    state = JudgedState(made_at=NOW, fleets=(fleet(member("web-1", refused)),))
+    assert [one.rule for one in open_points([FIX], state)] == rules
 
 
 def test_each_rule_that_a_member_breaks_is_a_point_of_who_acts_and_of_the_fleets_owner() -> None:

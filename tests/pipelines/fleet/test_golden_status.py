@@ -145,7 +145,7 @@ def test_what_has_no_moment_of_its_own_refuses_since_the_publication(context: Co
     later = replace(HOLE, id="CVE-2026-0002", fix_known_since=NOW - 2 * DAY)
     scanned(context, golden, HOLE, later, checks=(PASSED, FAILED))
     because, since = status(context).refused(golden)
-    assert [part.split()[0] for part in because.split("; ") if part.startswith(("CVE", "control"))] == [
+    assert [part.split()[0] for part in because.splitlines() if part.startswith(("CVE", "control"))] == [
         "CVE-2026-0001", "CVE-2026-0002", "control",
     ]  # fmt: skip
     assert since == NOW - 4 * DAY
