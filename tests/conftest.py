@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import socket
 import sys
 from contextlib import ExitStack, contextmanager
@@ -112,9 +113,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Fewer examples where `--fast` asks for less; and nothing that is collected is garbage."""
+    """Fewer examples where `--fast` asks for less; nothing that is collected is garbage; and Ctrl-C means what it does
+    at a terminal: who starts tests in the background lets it be ignored.
+    """
     if config.getoption("--fast") and not config.getoption("--hypothesis-profile"):
         settings.load_profile("fast")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.disable()
 
 
