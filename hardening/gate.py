@@ -199,11 +199,17 @@ def _strictest(treated: Iterable[tuple[Enforcement, datetime]]) -> tuple[Enforce
     return max(treated, key=lambda item: (LENIENT_FIRST.index(item[0]), -item[1].timestamp()))
 
 
+def about_fix(vulnerability: str, package: str) -> str:
+    """How a reason about a vulnerability begins: open fixes are told from other reasons by it."""
+    return f"{vulnerability} in {package} "
+
+
 def _vulnerability(
     policy: Policy, subject: str, finding: Finding, now: datetime, offered: Collection[tuple[str, str]] | None
 ) -> Reason:
     exploited = f"{', known to be exploited' if finding.exploited else ''}{_likely(policy, finding)}"
-    what = f"{finding.id} in {finding.package} {finding.installed}: {_said(finding)}{exploited}{_title(finding)}"
+    which = about_fix(finding.id, finding.package)
+    what = f"{which}{finding.installed}: {_said(finding)}{exploited}{_title(finding)}"
     why = "attackers read the same advisories: once a fix is published, the hole is too"
     todo = f"rebuild on {finding.package} {finding.fixed} (`./goldsmith image.build {subject}` takes it)"
     if offered is None:

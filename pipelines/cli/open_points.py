@@ -8,7 +8,7 @@ from typing import Literal
 
 from hardening.foundation.grouping import by_key
 from hardening.foundation.text import listed
-from hardening.gate import brought_by
+from hardening.gate import about_fix, brought_by
 from hardening.model import Severity
 from pipelines.contract import Line
 from pipelines.fleet.judged_state import JudgedState, ViolationLine
@@ -86,8 +86,9 @@ def open_points(
 ) -> tuple[OpenPoint, ...]:
     """All that lacks a fix or is out of policy, waived ones too, in the order of deadlines. `parents`: of images."""
     fixes = list(fixes)
-    known = by_key((one.name, f"{one.vulnerability} in {one.package} ") for one in fixes if one.kind == "fleet")
-    found = [*_from_fixes(fixes, parents or {}), *_from_violations(state, known)]
+    known = by_key((one.name, about_fix(one.vulnerability, one.package)) for one in fixes if one.kind == "fleet")
+    said = {fleet: tuple(beginnings) for fleet, beginnings in known.items()}
+    found = [*_from_fixes(fixes, parents or {}), *_from_violations(state, said)]
     return tuple(sorted(found, key=lambda one: (one.due or NEVER, one.since or NEVER, one.kind, one.name, one.lacks)))
 
 
@@ -113,14 +114,14 @@ def _from_fixes(fixes: Sequence[OpenFix], parents: Mapping[str, str | None]) -> 
         )  # fmt: skip
 
 
-def _from_violations(state: JudgedState, known: Mapping[str, Sequence[str]]) -> Iterator[OpenPoint]:
+def _from_violations(state: JudgedState, known: Mapping[str, tuple[str, ...]]) -> Iterator[OpenPoint]:
     """`known`: by fleet, how a reason begins that is about an open fix, which stands there already."""
     groups = by_key(
         ((fleet.name, one.rule, one.acts), (member.name, one))
         for fleet in state.fleets
         for member in fleet.members
         for one in member.standing
-        if fleet.name not in known or not _is_of_fixes(one, tuple(known[fleet.name]))
+        if fleet.name not in known or not _is_of_fixes(one, known[fleet.name])
     )
     for (fleet_name, rule, acts), found in groups.items():
         members = list(dict.fromkeys(name for name, _ in found))

@@ -111,7 +111,7 @@ async def _in_place(work: MemberContext) -> None:
     await _launch(work)
     await _compare(work)
     await _retire(work)
-    await work.until_stopped("start", lambda: work.fleet.start(work.key))
+    await work.until_stopped("start", lambda: _start(work))
     await prove(work, work.order.limits.min_healthy_time)
     await _measure(work)
     await _swap(work)
@@ -212,9 +212,16 @@ def _retire_safely(work: MemberContext, drain: timedelta, begun: bool) -> _Held 
     except InProgressError as error:
         return _Held(error.message, in_progress=True)
     if order.method is Method.IN_PLACE:  # in the same step: Ctrl-C ends a process between two, and nobody would serve
-        with suppress(InProgressError):  # the next step waits for its end
-            fleet.start(work.key)
+        with suppress(GoldsmithError):  # the next step tries it again, which no pause holds, and tells what is wrong
+            _start(work)
     return None
+
+
+def _start(work: MemberContext) -> None:
+    """Start the new one, unless this process has done it."""
+    if not work.started:
+        work.fleet.start(work.key)
+        work.started = True
 
 
 def _begin_to_retire(work: MemberContext) -> str:

@@ -233,12 +233,13 @@ class StepContext:
 @dataclass
 class MemberContext(StepContext):
     """A member, its order, and how far it is. `rehearses`: its new instance is the one of the rehearsal. `waits`: what
-    people were told that it waits for.
+    people were told that it waits for. `started`: this process has started the new one in the place of the old.
     """
 
     order: MemberOrder
     rehearses: bool = False
     waits: str = ""
+    started: bool = False
 
     @classmethod
     def of(cls, world: World, engine: WorkflowEngine, order: MemberOrder, state: MemberState) -> MemberContext:

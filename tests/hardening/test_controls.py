@@ -133,6 +133,7 @@ ORDINARY = {
         " | sed 's#-$#etc/mysql/my.cnf.fallback#' > var/lib/dpkg/info/zz.md5sums"
         " && ln -s /etc/mysql/my.cnf.fallback etc/alternatives/my.cnf && ln -s /etc/alternatives/my.cnf etc/mysql/"
         " && printf '[client]\nssl-mode = VERIFY_IDENTITY\n' > etc/mysql/conf.d/own.cnf"
+        r" && printf '[mysql]\nprompt=\\u@\\h> \n' > home/nonroot/.my.cnf"
         " && printf '[libdefaults]\nrdns = false\n' > etc/krb5.conf && echo TLS_REQCERT demand > etc/ldap/ldap.conf"
         " && printf '[x]\nDriver = libmaodbc.so\n' > etc/odbcinst.ini"
         " && printf '[default]\nregion = eu-central-1\n' > home/nonroot/.aws/config"

@@ -16,7 +16,9 @@ others=$(find . -xdev \( -type f -o -type l \) \( -name pip.conf -o -name .npmrc
         # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
         if [ -L "$file" ]; then echo "/$file: is a link, and may say anything"; continue; fi
         # A folder of registries may be believed without a signature, but not all of them.
-        if tr -d '[:space:]' < "$file" | grep -qE '"default":\[[^]]*insecureAcceptAnything|\\u'; then echo "/$file: believes images without a signature"; fi
+        case $file in */containers/policy.json)
+            if tr -d '[:space:]' < "$file" | grep -qE '"default":\[[^]]*insecureAcceptAnything|\\u'; then echo "/$file: believes images without a signature"; fi ;;
+        esac
         if grep -avE '^[[:space:]]*[#;]' -- "$file" | grep -qaiE -e "$unverified" -e "$index"; then echo "/$file: fetches without verification, or without TLS"; fi
     done | refused)
 [ -z "$others" ] || { echo "$others"; exit 1; }

@@ -13,6 +13,7 @@ import pytest
 from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
+from hardening.gate import about_fix
 from hardening.model import Enforcement, Severity, Waiver
 from hardening.running import SHOWN
 from images.artifact import Artifact, Package, Release
@@ -145,6 +146,7 @@ def test_what_has_no_moment_of_its_own_refuses_since_the_publication(context: Co
     later = replace(HOLE, id="CVE-2026-0002", fix_known_since=NOW - 2 * DAY)
     scanned(context, golden, HOLE, later, checks=(PASSED, FAILED))
     because, since = status(context).refused(golden)
+    assert because.splitlines()[0].startswith(about_fix(HOLE.id, HOLE.package))
     assert [part.split()[0] for part in because.splitlines() if part.startswith(("CVE", "control"))] == [
         "CVE-2026-0001", "CVE-2026-0002", "control",
     ]  # fmt: skip

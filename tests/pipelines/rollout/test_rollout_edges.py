@@ -22,6 +22,7 @@ from pipelines.cli.check_output import member_lines
 from pipelines.cli.rollout import show_members
 from pipelines.fleet.members import Read
 from pipelines.fleet.model import Method
+from pipelines.fleet.port import InProgressError
 from pipelines.nightly import fleet_stage
 from pipelines.nightly.model import Failure
 from pipelines.rollout import member
@@ -246,10 +247,30 @@ def test_the_old_one_stops_only_where_that_is_safe_at_that_moment(
     wanted = order(method=method, floor=2)
     ours = replace(a_member("web-1"), id=wanted.member)
     world = SimpleNamespace(fleet=place, exclusive=nullcontext(), retiring=set())
-    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, world=world, wait=lambda _: None)
+    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, world=world, wait=lambda _: None, started=False)
     held = member._retire_safely(work, timedelta(), begun)
     assert acts == (["retire", "start"] if method is Method.IN_PLACE else ["retire"]) * stopped
     assert (held is None) == stopped
+
+
+@pytest.mark.parametrize(("failure", "starts"), [(None, 1), (OutsideError("busy"), 2), (InProgressError("it"), 2)])
+def test_what_the_step_that_stopped_the_old_one_could_not_start_the_next_one_starts(
+    failure: OutsideError | None, starts: int
+) -> None:
+    """The member is away: a failure there must not put the next try under a pause. What was started is not again."""
+    failures, started = iter([failure]), list[None]()
+
+    def start(_key: Any) -> None:
+        started.append(None)
+        if wrong := next(failures, None):
+            raise wrong
+
+    place = SimpleNamespace(retire=lambda _key, _drain: None, start=start)
+    wanted, world = order(method=Method.IN_PLACE), SimpleNamespace(retiring=set())
+    work: Any = SimpleNamespace(order=wanted, fleet=place, key=None, world=world, wait=lambda _: None, started=False)
+    assert member._retire_safely(work, timedelta(), True) is None
+    member._start(work)
+    assert len(started) == starts
 
 
 def test_only_bad_reads_in_a_row_prove_that_the_new_one_is_ill() -> None:
