@@ -6,7 +6,7 @@ a reader in between goes by the document, and whoever was killed in between does
 
 Writers with one state directory wait for each other (`moving`), until tags and ledger follow too. Writers elsewhere
 read the document back, after the time in which one that had read it before must have written too, and apply their
-change to what is there then.
+change to what is there then, unless a newer one has it already.
 """
 
 from __future__ import annotations
@@ -180,6 +180,9 @@ class ChannelDocuments:
             if not settle(self.registry) or (document := self._signed(repository)) == after:
                 return before, after
             present = document if document and document.version > before.version else after
+            if present.version > after.version and change(present) == present:  # else two would answer each other for ever
+                self._remember(present)
+                return before, present
             above = max(above, after.version, present.version)
         hint = "does another ledger sign for the same repository? run it again when that has ended"
         raise OutsideError(f"the channel document of {repository} does not stay as it was written", hint=hint)

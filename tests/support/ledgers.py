@@ -63,13 +63,13 @@ def worded_once() -> Iterator[None]:
 
     def create_all(connection: Connection, **more: Any) -> None:
         new = connection.dialect.name == "sqlite" and not connection.exec_driver_sql(NAMES).first()
-        if not (new and words):
+        worded = list(words) if new else []  # other threads make files of their own meanwhile
+        for statement in worded:
+            connection.exec_driver_sql(statement)
+        if not worded:
             make(connection, **more)
-        if new and not words:
-            words.extend(connection.exec_driver_sql(WORDED).scalars())
-        elif new:
-            for statement in words:
-                connection.exec_driver_sql(statement)
+        if new and not worded:
+            words[:] = connection.exec_driver_sql(WORDED).scalars()
 
     with patch.object(tables.metadata, "create_all", create_all):
         yield

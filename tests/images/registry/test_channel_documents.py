@@ -179,6 +179,27 @@ def test_of_two_writers_at_once_none_takes_the_others_change_away(
     assert (set(found.channels), set(found.revoked)) == ({"candidate", "stable"}, {OLD})
 
 
+def test_two_writers_that_answer_each_other_come_to_an_end(to: RegistryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one writes after each of our writes, always with what it read a write before."""
+    before = to.documents.read(WHERE)
+    assert before
+    read = [before]
+
+    def settle(_: RegistryClient) -> bool:
+        ours = to.documents._signed(WHERE)
+        assert ours
+        to.documents._push(read[-1].moved("candidate", NEW).signed(NOW, 7 * DAY, ours.version))
+        read.append(ours)
+        return True
+
+    monkeypatch.setattr(images.registry.channel_documents, "settle", settle)
+    with to.moving(WHERE):
+        _, ours = to.documents.write(WHERE, lambda one: one.revoking([OLD], NOW, "a hole"), pytest.fail)
+    assert len(read) == 3
+    assert ours == to.documents.read(WHERE) == to.documents._seen(WHERE)
+    assert (set(ours.channels), set(ours.revoked)) == ({"candidate", "stable"}, {OLD})
+
+
 @pytest.mark.parametrize("act", ["sign", "promote"])
 def test_another_move_waits_until_tags_and_ledger_follow(
     to: RegistryStore, monkeypatch: pytest.MonkeyPatch, act: str
