@@ -180,7 +180,7 @@ class ChannelDocuments:
             if not settle(self.registry) or (document := self._signed(repository)) == after:
                 return before, after
             present = document if document and document.version > before.version else after
-            if present.version > after.version and change(present) == present:  # else two would answer each other for ever
+            if present.version > after.version and change(present) == present:  # or two would answer each other
                 self._remember(present)
                 return before, present
             above = max(above, after.version, present.version)
