@@ -12,6 +12,7 @@ from images.context import Context
 from pipelines.cli.image_output import ended_by
 from pipelines.fleet.catalog import load_fleets
 from pipelines.nightly.fleet_stage import bring_into_policy, in_turn
+from pipelines.rollout.rollout_store import without_file
 from pipelines.rollout.service import WAITS, AutoLine, automated
 from pipelines.rollout.session import fleet_session
 from pipelines.wiring import image_context
@@ -29,7 +30,7 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
     """
     context = context or image_context(looks=not apply)
     fleets = load_fleets(context.settings.roots)
-    names = select(name, fleets, "fleet")
+    names = select(name, {*fleets, *without_file(context)}, "fleet")
     until = context.now + WAITS  # for all of them together
 
     def alone(fleet: str) -> AutoLine:
@@ -38,7 +39,8 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
 
     def ended(fleet: str) -> tuple[AutoLine, GoldsmithError | None]:
         try:
-            line = bring_into_policy(context, fleet) if apply and len(names) > 1 else alone(fleet)
+            elsewhere = apply and len(names) > 1 and fleet in fleets
+            line = bring_into_policy(context, fleet) if elsewhere else alone(fleet)
         except Exception as error:
             known = as_ours(f"fleet {fleet}", error)
             return AutoLine(fleet=fleet, outcome=ended_by(known), detail=known.message), known
@@ -49,7 +51,8 @@ def auto_roll(name: str, *, apply: bool, context: Context | None = None) -> tupl
     else:
         with threads(context.settings.nightly.parallel) as pool:
             try:
-                answers = [*pool.map(ended, in_turn({name: fleets[name] for name in names}, context.now))]
+                first = in_turn({name: fleets[name] for name in names if name in fleets}, context.now)
+                answers = [*pool.map(ended, [*first, *(name for name in names if name not in fleets)])]
             except KeyboardInterrupt:
                 if apply:
                     say(f"interrupted: ./goldsmith roll.auto {quote(name)} --apply continues what is not over")

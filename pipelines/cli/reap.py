@@ -18,6 +18,7 @@ from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.model import Fleet, FleetKind
 from pipelines.fleet.orphans import Orphan, OrphanSource, OwnerStatus, Reaping, decide
+from pipelines.rollout.rollout_store import file_is_gone, without_file
 from pipelines.rollout.state import MemberState, Phase
 from pipelines.wiring import clock, fleet_host, image_context
 
@@ -127,9 +128,10 @@ def _done(source: OrphanSource, reaping: Reaping, ledger: Ledger, now: datetime,
 
 def reap_rollouts(*, apply: bool, context: Context | None = None) -> tuple[list[ReapLine], list[GoldsmithError]]:
     """The orphans of rollouts in all places of the fleets, and what becomes of each. A place that cannot be read stops
-    no other: it is among what went wrong.
+    no other: it is among what went wrong. So is a fleet without a file whose rollout is open: nothing names its places.
     """
-    context, errors = context or image_context(looks=not apply), list[GoldsmithError]()
+    context = context or image_context(looks=not apply)
+    errors: list[GoldsmithError] = [e for name in without_file(context) if (e := file_is_gone(context, name))]
     found = list[Reaping]()
     for name, source in orphan_sources(context):
         try:

@@ -115,11 +115,18 @@ def missing_file(context: Context, fleet: str) -> str:
 
 def fleet_of(context: Context, name: str) -> Fleet:
     """The fleet `name`. Raises ContentError, which names the file to put back where its rollout is open."""
-    file = missing_file(context, name)
-    if file and (rows := context.ledger.open_rollouts(name)):
-        hint = f"{put_back(file)}repeat the command"
-        raise ContentError(f"the file of {name} is gone, and its rollout {rows[0].id} is open", hint=hint)
+    if error := file_is_gone(context, name):
+        raise error
     return load_fleet(context.settings.roots, name)
+
+
+def file_is_gone(context: Context, name: str) -> ContentError | None:
+    """The error of a fleet whose file is gone and whose rollout is open; it names the file to put back."""
+    file = missing_file(context, name)
+    if not file or not (rows := context.ledger.open_rollouts(name)):
+        return None
+    hint = f"{put_back(file)}repeat the command"
+    return ContentError(f"the file of {name} is gone, and its rollout {rows[0].id} is open", hint=hint)
 
 
 def without_file(context: Context) -> list[str]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Barrier
 
 import pytest
 
 from hardening.foundation import process
-from hardening.foundation.errors import OutsideError, RefusedError
+from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from hardening.foundation.settings import Nightly, Settings
 from images.context import Context
-from pipelines.cli import auto_roll
+from pipelines.cli import auto_roll, reap
 from pipelines.durable.dbos import worker
 from pipelines.rollout.service import AutoLine
 from tests.support.fleets import NOW
@@ -106,3 +106,26 @@ def test_who_stops_it_is_told_what_goes_on_with_it(
     with pytest.raises(SystemExit, match=str(process.INTERRUPTED)):
         auto_roll.auto_roll("*", apply=True, context=world(tmp_path, 1))
     assert "./goldsmith roll.auto '*' --apply continues what is not over" in capsys.readouterr().err
+
+
+def test_a_fleet_whose_file_was_deleted_during_its_rollout_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `roll.reap` too, since no file says where to look; both passed it over, and ended with 0."""
+    monkeypatch.setattr(auto_roll, "bring_into_policy", Rolled(lambda: None))
+    context = world(tmp_path, 1)
+    context.ledger.begin_rollout("r1", "kiosk", "ann", {}, NOW)
+    for names, apply in (("all", True), ("kiosk", True), ("kiosk", False)):
+        lines, errors = auto_roll.auto_roll(names, apply=apply, context=context)
+        assert [(one.fleet, one.outcome) for one in lines][:1] == [("kiosk", "failed")]
+        assert_named(errors)
+    alone = replace(context, settings=Settings(state=tmp_path))  # without other fleets, whose engine would be asked
+    assert reap.reap_rollouts(apply=False, context=alone)[0] == []
+    assert_named(reap.reap_rollouts(apply=False, context=alone)[1])
+    context.ledger.close()
+
+
+def assert_named(errors: list[GoldsmithError]) -> None:
+    [error] = [error for error in errors if "kiosk" in error.message]
+    assert (error.message, error.exit_code) == ("the file of kiosk is gone, and its rollout r1 is open", 2)
+    assert error.hint == "put pipelines/fleets/kiosk.toml back, for example from git; then repeat the command"
