@@ -351,6 +351,20 @@ def test_an_image_with_no_volumes_is_not_judged_by_its_history(bare: Path) -> No
     assert result.outcome is Outcome.PASS, result.evidence
 
 
+@pytest.mark.needs("root")
+@pytest.mark.parametrize(("user", "programs"), [("65532:0", 0o755), ("", 0o775), ("0:0", 0o775)])
+def test_data_of_group_0_is_what_the_default_user_may_write(bare: Path, user: str, programs: int) -> None:
+    """As OpenShift wants it. In an image that runs as root, group 0 is root's."""
+    for folder, mode in (("opt/app", 0o755), ("opt/app/bin", programs), ("opt/app/data", 0o775)):
+        (bare / folder).mkdir(parents=True)
+        (bare / folder).chmod(mode)
+    config = {"Env": ["PATH=/opt/app/bin"], "Entrypoint": ["/opt/app/bin/serve", "/opt/app/data"]}
+    facts = replace(GOOD, user=user, config={"config": config})
+    for control in ("entrypoint-protected", "environment-safe"):
+        [result] = run_checks(overlay_of("container-base", only=control), bare, facts)
+        assert result.outcome is Outcome.PASS, result.evidence
+
+
 def test_evidence_never_repeats_the_secret(bare: Path) -> None:
     """Evidence is published with the image: it names the variable, not its value."""
     history = ("DB_PASSWORD=hunter2", "RUN curl https://me:hunter2@example.org")

@@ -3,7 +3,7 @@ set -eu
 cd "$ROOT"
 grep -q '"config"' "$IMAGE_CONFIG" || { echo "no image configuration: nothing to look at"; exit 1; }
 bad=$(
-    next=1
+    next=1 foreign=$(foreign 0 50)
     for word in $IMAGE_ENTRYPOINT '&&' $IMAGE_HEALTHCHECK; do
         word=$(printf '%s' "$word" | tr -d "\"'()" | sed 's#/\(\.\{0,1\}/\)*#/#g')
         # Whether it is started itself, and not an argument: the first word, and those after a shell, an interpreter and the like.
@@ -22,7 +22,9 @@ bad=$(
             case $(readlink -- ".$at") in /*) at=$(readlink -- ".$at") ;; *) at=$(dirname -- "$at")/$(readlink -- ".$at") ;; esac
         done
         case $runs$at in 1/tmp/* | 1/var/tmp/* | 1/dev/shm/* | 1/run/* | 1/var/run/*) echo "$word: is started from a folder for what programs write" && continue ;; esac
-        kept='-type d -perm -1000 -uid 0'
+        kept='-type d -perm -1000 -uid 0' groups=$foreign
+        # The data that a program is given, and not code.
+        if [ -z "$runs" ] && [ -d ".$at" ]; then groups='! -gid 0 ! -gid 50'; fi
         if [ ! -e ".$at" ]; then
             # Whoever may write to its folder brings it.
             [ -n "$runs" ] || continue
@@ -30,7 +32,7 @@ bad=$(
             while [ ! -e ".$at" ]; do at=$(dirname -- "$at"); done
         fi
         while :; do
-            find ".$at" -maxdepth 0 ! -type l \( ! -uid 0 -o -perm -0002 -o \( -perm -0020 ! -gid 0 ! -gid 50 \) \) ! \( $kept \) \
+            find ".$at" -maxdepth 0 ! -type l \( ! -uid 0 -o -perm -0002 -o \( -perm -0020 $groups \) \) ! \( $kept \) \
                 -printf "$word: others than root may write to $at (mode %m, %U:%G)\n"
             [ "$at" != / ] || break
             at=$(dirname -- "$at")

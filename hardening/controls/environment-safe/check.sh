@@ -46,6 +46,7 @@ unverified() {
         name ~ /(OPTS|OPTIONS|ARGS)$/ && value ~ /-(javaagent|agentpath|agentlib|xbootclasspath)[:\/]|ssl\.truststore=/ { print name, "loads code or authorities of others" }
         ' "$folder/listed" -
 }
+groups=$(foreign 0 50)
 bad=$(
     if [ -L etc/environment ]; then echo "/etc/environment is a link, and may set anything"; fi
     printf '%s\n' "$found" | grep -E "$loading" | while IFS= read -r line; do
@@ -63,7 +64,7 @@ bad=$(
                 if [ -L ".$at" ]; then
                     case $(readlink -- ".$at") in /* | *..*) echo "PATH holds $folder, and $at is a link elsewhere" ;; esac
                 elif [ -d ".$at" ]; then
-                    find ".$at" -maxdepth 0 \( ! -uid 0 -o -perm -0002 -o \( -perm -0020 ! -gid 0 ! -gid 50 \) \) \
+                    find ".$at" -maxdepth 0 \( ! -uid 0 -o -perm -0002 -o \( -perm -0020 $groups \) \) \
                         -printf "PATH holds $folder, and others than root may write to $at (mode %m, %U:%G)\n"
                 fi
                 at=$(dirname -- "$at")

@@ -7,7 +7,7 @@ trap 'rm -rf "$folder"' EXIT
 tree_in "$folder" > "$folder/names"
 {
     printf 'tmp\nvar/tmp\ndev/shm\nrun/lock\nrun/user\n'
-    find . -xdev -mindepth 1 ! -type l ! -type c \( ! -uid 0 -o -perm -0002 -o -perm -0020 ! -gid 0 \) -printf '%P\n'
+    find . -xdev -mindepth 1 ! -type l ! -type c \( ! -uid 0 -o -perm -0002 -o -perm -0020 $(foreign 0) \) -printf '%P\n'
 } > "$folder/open"
 bad=$({
     find usr etc -xdev \( ! -uid 0 -o ! -type l -perm -0020 \) -printf '/%p\tbelongs to %U:%G, mode %m\n'
