@@ -5,7 +5,7 @@ grep -q '"config"' "$IMAGE_CONFIG" || { echo "no image configuration: nothing to
 variables() {
     sed -nE '/^  "Env": \[/,/^  \]/s/^   "(.*)",?$/\1/p' "$IMAGE_CONFIG"
     if [ -f etc/environment ] && [ ! -L etc/environment ]; then
-        sed -nE 's/^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*=)"?([^"]*)"?.*/\2\3/p' etc/environment
+        sed -nE 's/"//g; s/^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*=.*)/\2/p' etc/environment
     fi
 }
 found=$(variables)
@@ -13,6 +13,27 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 brought_in "$folder"
 loading='^(BASH_FUNC_[^=]*|LD_[A-Z_0-9]+|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|NLSPATH|HOSTALIASES|LOCALDOMAIN|RES_OPTIONS|RESOLV_HOST_CONF|GETCONF_DIR|BASH_ENV|ENV|SHELLOPTS|BASHOPTS|PS4|ZDOTDIR|PROMPT_COMMAND|PERL5OPT|PERL5LIB|PERLLIB|PERL5DB|PYTHON(PATH|STARTUP|HOME|INSPECT|BREAKPOINT|PLATLIBDIR|PYCACHEPREFIX|USERBASE)|NODE_OPTIONS|NODE_PATH|NODE_REPL_EXTERNAL_MODULE|RUBYOPT|RUBYLIB|LUA_(INIT|PATH|CPATH)[0-9_]*|TCLLIBPATH|R_PROFILE(_USER)?|R_ENVIRON(_USER)?|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|GIT_(SSH|SSH_COMMAND|EXTERNAL_DIFF|EXEC_PATH|TEMPLATE_DIR|PROXY_COMMAND|ASKPASS|EDITOR|PAGER|CONFIG[A-Z_0-9]*)|OPENSSL_(CONF|MODULES|ENGINES)|KRB5_CONFIG|GSS_MECH_CONFIG|SASL_(CONF_)?PATH|GNUTLS_SYSTEM_PRIORITY_FILE|LDAP(CONF|RC)|PG(SYSCONFDIR|SERVICEFILE)|PSQLRC|MYSQL_HOME|LIBMYSQL_PLUGINS?(_DIR)?|ODBC(SYSINI|INSTINI)|NETRC|AWS_CONFIG_FILE|TF_CLI_CONFIG_FILE|HGRCPATH|(RSYNC|CVS)_RSH|SVN_SSH|TAR_OPTIONS|MAKEFILES|JQ_LIBRARY_PATH|GUILE_LOAD_(COMPILED_)?PATH|PHPRC|PHP_INI_SCAN_DIR|DOTNET_STARTUP_HOOKS|(CORECLR|COR)_(ENABLE_PROFILING|PROFILER[A-Z_0-9]*)|LESSOPEN|LESSCLOSE|PAGER|EDITOR|VISUAL|BROWSER|SSH_ASKPASS|SUDO_ASKPASS|APT_CONFIG|PIP_CONFIG_FILE|(NPM_CONFIG|npm_config)_(USER|GLOBAL|user|global)(CONFIG|config)|UV_CONFIG_FILE|CARGO_HOME|CURL_HOME|WGETRC|GTK_MODULES|GIO_EXTRA_MODULES|QT_PLUGIN_PATH|SSLKEYLOGFILE)='
+# Of variables that hold options those with any but these, which set sizes, logs and encodings. No option that names a file is here.
+optional() {
+    awk '
+        BEGIN {
+            size = "[0-9]+([.][0-9]+)?[kKmMgGtT%]?"
+            only["JAVA_TOOL_OPTIONS"] = only["_JAVA_OPTIONS"] = only["JDK_JAVA_OPTIONS"] = "-(server|Xm[snx]" size "|Xss" size "|Xshare:(auto|off)|XX:[-+][A-Z][A-Za-z0-9]*|XX:[A-Z][A-Za-z0-9]*=" size \
+                "|D(file|sun[.]jnu|(sun[.])?std(out|err))[.]encoding=[A-Za-z0-9_-]+|Duser[.](timezone|language|country)=[A-Za-z0-9_/+-]+" \
+                "|Djava[.](awt[.]headless|net[.]preferIPv[46](Stack|Addresses))=(true|false)|Djava[.]security[.]egd=file:/dev/([.]/)?u?random)"
+            only["NODE_OPTIONS"] = "--(max[-_](old[-_]space|semi[-_]space|http[-_]header)[-_]size=[0-9]+|enable-source-maps|no-(warnings|deprecation)|trace-(warnings|deprecation|uncaught)" \
+                "|unhandled-rejections=[a-z-]+|dns-result-order=[a-z0-9]+|use-openssl-ca)"
+            only["RUBYOPT"] = "(-w|-W[0-2]?|-W:(no-)?[a-z_]+|--(yjit|jit)|-EUTF-8)"
+            only["GLIBC_TUNABLES"] = "(:?glibc[.]malloc[.][a-z_]+=[0-9]+)+"
+            # They name a file or code, or let classes pass unchecked.
+            never = "^-XX:[-+]?(On(Error|OutOfMemoryError)|Flags|Relax|[A-Za-z0-9]*(File|Path|Agent|Archive|Command|JVMCI|ManagementServer|Verif))"
+        }
+        {
+            name = $0; sub(/=.*/, "", name); count = split(substr($0, length(name) + 2), words, / +/); loads = !(name in only)
+            for (i = 1; i <= count && !loads; i++) loads = words[i] != "" && (words[i] !~ ("^" only[name] "$") || words[i] ~ never)
+            if (loads) print
+        }'
+}
 # Variables that switch off the verification of servers or of packages, by what their names and values have in common.
 off='=(0|no|off|false|none|never|disabled?)?$'
 unverified() {
@@ -43,13 +64,13 @@ unverified() {
         }
         name ~ /^(SSL_CERT_(FILE|DIR)|(CURL|AWS|REQUESTS)_CA_BUNDLE|(NODE_EXTRA|HTTPLIB2)_CA_CERTS|(GIT_SSL|CARGO_HTTP)_CA(INFO|PATH)|(PIP|DENO)_CERT|PGSSLROOTCERT|NPM_CONFIG_CA(FILE)?|BUNDLE_SSL_CA_CERT|COMPOSER_CA(FILE|PATH)|(PERL_LWP_SSL|HTTPS)_CA_(FILE|PATH|DIR)|GRPC_DEFAULT_SSL_ROOTS_FILE_PATH|LDAPTLS_CACERT(DIR)?)$/ &&
             !trusted(substr($0, length(name) + 2)) { print name, "names authorities that no package brought" }
-        name ~ /(OPTS|OPTIONS|ARGS)$/ && value ~ /-(javaagent|agentpath|agentlib|xbootclasspath)[:\/]|ssl\.truststore=/ { print name, "loads code or authorities of others" }
+        name ~ /(OPTS|OPTIONS|ARGS)$/ && value ~ /-(javaagent|agentpath|agentlib|xbootclasspath)[:\/]|-xrun|-xx:(onerror|onoutofmemoryerror|flags|vmoptionsfile)=|ssl\.truststore=|-djava\.security\.(policy|properties)|-dcom\.sun\.management\.jmxremote/ { print name, "loads code or authorities of others" }
         ' "$folder/listed" -
 }
 groups=$(foreign 0 50)
 bad=$(
     if [ -L etc/environment ]; then echo "/etc/environment is a link, and may set anything"; fi
-    printf '%s\n' "$found" | grep -E "$loading" | while IFS= read -r line; do
+    printf '%s\n' "$found" | grep -E "$loading" | optional | while IFS= read -r line; do
         printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "${line%%=*}" || echo "${line%%=*} is set: $line"
     done
     unverified | while read -r name what; do
