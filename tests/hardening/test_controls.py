@@ -150,6 +150,10 @@ ORDINARY = {
         " && printf '0\\0\\1\\n' > zero && printf '[client]\\nuser = x\\n' > .my.cnf"
         " && printf '\\376\\355\\376\\355\\0\\0\\0\\2\\0\\0\\0\\1\\0\\0\\0\\2' > cacerts"
     ),
+    "sessions of PHP, as its package brings them": (
+        'cd "$ROOT" && mkdir -p var/lib/php/sessions && chmod 1733 var/lib/php/sessions'
+        " && cd var/lib/dpkg/info && echo /var/lib/php/sessions > php-common.list && touch php-common.md5sums"
+    ),
     "settings of docker without a login": """echo '{"auths": {"registry.example": {}}}' > "$ROOT/opt/config.json" """,
 }
 ORDINARY_FACTS = replace(

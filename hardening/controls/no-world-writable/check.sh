@@ -8,6 +8,10 @@ bad=$(printf '%s\n' "$all" | while read -r kind mode path; do
     if [ "$kind" = d ] && printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "$path"; then
         case $mode in 1???) continue ;; esac
     fi
+    # Files of many accounts, as php-common brings the folder: nobody may list it, nor remove another's.
+    if [ "$kind $mode $path" = "d 1733 /var/lib/php/sessions" ] && [ "$(stat -c %u -- "$ROOT$path")" = 0 ]; then
+        ! grep -qsxF -e "$path" "$ROOT"/var/lib/dpkg/info/*.list || continue
+    fi
     # The engine of a host keeps what a layer removes as a device that is none.
     [ "$kind" != c ] || [ "$(stat -c %t:%T -- "$ROOT$path")" != 0:0 ] || continue
     echo "$path (mode $mode)"
