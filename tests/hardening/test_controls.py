@@ -352,6 +352,33 @@ def test_settings_that_allow_names_stay_those_of_the_account_of_their_package(ba
     assert {name: (bare / "etc" / name).stat().st_uid for name in owners} == owners
 
 
+@pytest.mark.needs("apt-config")
+def test_a_source_that_is_trusted_in_the_place_of_a_key_gets_none_of_ours(bare: Path) -> None:
+    """apt would verify a vendor's packages with Debian's keys from then on. It is not trusted any more, and refused."""
+    sources = {
+        "a.list": "deb [ trusted=yes allow-weak=yes ] https://example.com/a x main\n",
+        "b.sources": "Types: deb\nURIs: https://example.com/b\nSuites: x/\nTrusted : yes\n",
+        "c.list": "deb https://example.com/c x main\n",
+    }
+    for folder in ("etc/apt/sources.list.d", "etc/apt/apt.conf.d", "usr/bin"):
+        (bare / folder).mkdir(parents=True)
+    (bare / "usr/bin/apt-get").touch()
+    for name, text in sources.items():
+        (bare / "etc/apt/sources.list.d" / name).write_text(text)
+    env = {"ROOT": str(bare), "PARAM_KEYRING": "/k", "PATH": "/usr/bin:/bin"}
+    for _ in range(2):
+        run(["sh", "-c", CONTROLS["apt-sources-signed"].apply or ""], env=env)
+    assert {name: (bare / "etc/apt/sources.list.d" / name).read_text() for name in sources} == {
+        "a.list": "deb [ trusted=no allow-weak=no ] https://example.com/a x main\n",
+        "b.sources": "Types: deb\nURIs: https://example.com/b\nSuites: x/\nTrusted : no\n",
+        "c.list": "deb [signed-by=/k] https://example.com/c x main\n",
+    }
+    [result] = run_checks(overlay_of("container-base", only="apt-sources-signed"), bare, GOOD)
+    refused = "/a.list: no Signed-By for https://example.com/a", "/b.sources: no Signed-By for https://example.com/b"
+    assert result.outcome is Outcome.FAIL
+    assert result.evidence.splitlines() == [f"/etc/apt/sources.list.d{line}" for line in refused]
+
+
 def test_an_image_with_no_volumes_is_not_judged_by_its_history(bare: Path) -> None:
     """An empty object of the configuration stands on one line, and the history follows it."""
     config = {"config": {"Entrypoint": ["/app/serve"], "Volumes": {}}, "history": [{"created_by": "/bin/sh -c true"}]}

@@ -39,7 +39,7 @@ sources=$(
             options = match($0, /\[[^]]*\]/) ? tolower(substr($0, RSTART, RLENGTH)) : ""
             rest = $0; sub(/^[ \t]*deb(-src)?[ \t]+/, "", rest); sub(/^\[[^]]*\][ \t]*/, "", rest); split(rest, words, /[ \t]+/)
             print file, (options ~ /signed-by=[^] ]/ ? "signed" : "unsigned"), \
-                (options ~ /(trusted|allow-insecure|allow-weak)=/ ? "unchecked" : "checked"), words[1]
+                (options ~ /(trusted|allow-insecure|allow-weak)=([^n]|n[^o]|no[^] ])/ ? "unchecked" : "checked"), words[1]
         }' "$file"
     done
     for file in etc/apt/sources.list.d/*.sources; do
@@ -54,7 +54,7 @@ sources=$(
                 gsub(/^[ \t]+|[ \t]+$/, "", value)
                 if (key == "types" && value != "") types = 1
                 if (key == "signed-by" && value != "") signed = "signed"
-                if (key ~ /^(trusted|allow-insecure|allow-weak)$/) checked = "unchecked"
+                if (key ~ /^(trusted|allow-insecure|allow-weak)$/ && tolower(value) != "no") checked = "unchecked"
                 if (key == "uris") uris = uris " " value
                 if (key == "enabled" && tolower(value) ~ /^(no|false|0)$/) enabled = 0
             }
