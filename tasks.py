@@ -5,18 +5,30 @@ failed.
 Imports are inside the tasks, so that listing them is quick.
 """
 
+import sys
+from types import ModuleType, TracebackType
+
+if __name__ == "__main__":  # before the other imports, which Ctrl-C may interrupt too
+
+    def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        """End with one line and status 130 where Ctrl-C is handled nowhere else."""
+        if kind is not KeyboardInterrupt:
+            return sys.__excepthook__(kind, error, trace)
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+
+    sys.excepthook = _end
+
 import gc
 import inspect
 import os
 import re
 import select
-import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any
 
 
@@ -1137,6 +1149,10 @@ def main(*arguments: str) -> None:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except SystemExit as end:  # Invoke makes status 1 of Ctrl-C, and says nothing
+        if end.code == 1 and isinstance(end.__context__, KeyboardInterrupt):
+            raise end.__context__ from None
+        raise
 
 
 def _is_left(pipe: int) -> bool:

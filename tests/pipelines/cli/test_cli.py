@@ -159,6 +159,27 @@ def test_a_reader_that_has_enough_leaves_no_traceback(arguments: str, tmp_path: 
     assert run(["sh", "-c", gone], cwd=ROOT, env={"GOLDSMITH_STATE": str(tmp_path / "state")}).stderr == "1\n"
 
 
+AT_IMPORT = """
+import os, signal, sys
+
+class Stop:
+    def find_spec(name, *_):
+        if name == "{}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Stop)
+"""
+
+
+@pytest.mark.parametrize("module", ["inspect", "invoke", "hardening.foundation.errors", "pipelines.wiring"])
+def test_ctrl_c_before_a_command_has_begun_is_one_line_and_status_130(module: str, tmp_path: Path) -> None:
+    """At an import of tasks.py itself, while the arguments are read, and in the task."""
+    (tmp_path / "sitecustomize.py").write_text(AT_IMPORT.format(module))
+    env = {"GOLDSMITH_STATE": str(tmp_path / "state"), "PYTHONPATH": str(tmp_path)}
+    done = run([sys.executable, "tasks.py", "image.list"], cwd=ROOT, env=env, ok=range(-64, 256))
+    assert (done.status, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
 def test_another_pipe_that_breaks_is_no_reader_that_has_enough(tmp_path: Path) -> None:
     """Our output is still read: what broke is said, and not passed over in silence."""
     code = "import tasks\ndef broken(*_): raise BrokenPipeError('another')\ntasks._Program.run = broken\ntasks.main()"
