@@ -50,6 +50,7 @@ def main(work: str, keeps: str, memory: str, file: str, reads: str, tree: str, *
         _show(root, path)
     for name in DEVICES:
         _bind(f"/dev/{name}", root)
+        _narrowed(f"{root}/dev/{name}", RDONLY)  # its owner and mode are the host's
     for path in (tree, work) if tree else (work,):
         os.makedirs(root + path, exist_ok=True)
         _mount(path, root + path, "", BIND | ALL)

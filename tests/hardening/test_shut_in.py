@@ -119,7 +119,8 @@ def test_a_script_changes_its_own_tree_alone(below: str) -> None:
         (file := Path(host, "file")).write_text("of the host")
         (root := Path(place, "tree")).mkdir()
         (root / "link").symlink_to(file)
-        for script in ('echo x > "$ROOT/link"', f"rm {file}", f"cat {file}", 'touch "$ROOT/../beside" /usr/beside'):
+        beside = 'touch "$ROOT/../beside" /usr/beside'
+        for script in ('echo x > "$ROOT/link"', f"rm {file}", f"cat {file}", beside, "chmod 666 /dev/null"):
             with pytest.raises(OutsideError) as error:
                 change_tree(root, ["sh", "-c", script], {})
             assert error.value.message.startswith("sh ended")
