@@ -32,15 +32,14 @@ MEMORY_BYTES, FILE_BYTES = SCANNER_MEMORY.most, SCANNER_FILE.most
 ERROR_BYTES = 20_000
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # By their numbers in linux/capability.h: dac_override alone, so that it can read files of every owner; a command of
-# ours that mounts for it keeps setpcap, sys_chroot and sys_admin until it is the scanner's turn. Who changes a tree may
-# give files owners, modes and capabilities there, and run its programs: chown, fowner, fsetid, setgid, setuid,
+# ours that mounts for it has setpcap, sys_chroot and sys_admin too until it is the program's turn. Who changes a tree
+# may give files owners, modes and capabilities there, and run its programs: chown, fowner, fsetid, setgid, setuid,
 # setfcap.
 KEEPS = "1"
 MOUNTS = "1,8,18,21"
 CHANGES = "0,1,3,4,6,7,18,31"
 GO = {"GOGC": "400", "GOMEMLIMIT": f"{MEMORY_BYTES // 3 * 2}"}
 """Programs in Go spend a third of their time on collecting garbage that a short run need not collect."""
-DROPS = ("setpriv", "--bounding-set=-all,+dac_override", "--inh-caps=-all")
 
 
 def run_confined(
@@ -50,14 +49,16 @@ def run_confined(
 ) -> Completed:  # fmt: skip
     """Run `argv`, a program by its path, to its end; it sees `reads`, and writes to `work` alone, and to `tree`.
 
-    `within`, a command of ours that runs it, may mount; `argv` may not. `keeps`: the capabilities that it has.
+    `within`, a command of ours that runs it, may mount; `argv` may not. `keeps`: the capabilities that `argv` has.
     Raises OutsideError as `process.run` does, and where it cannot be shut in, answers too much, or in no file.
     """
     work = work.absolute()
-    program = [*within, *(DROPS if within else ()), *argv]
+    keeps = keeps or KEEPS
+    bounds = ",".join(["-all", *(f"+cap_{number}" for number in keeps.split(","))])
+    program = [*within, "setpriv", f"--bounding-set={bounds}", "--inh-caps=-all", *argv] if within else argv
     seen = sorted({str(path.absolute()) for path in [*_program(argv[0]), *reads] if path})
-    keeps = keeps or (MOUNTS if within else KEEPS)
-    asked = [str(work), keeps, str(memory or MEMORY_BYTES), str(FILE_BYTES), "\n".join(seen), str(tree or "")]
+    holds = f"{keeps},{MOUNTS}" if within else keeps
+    asked = [str(work), holds, str(memory or MEMORY_BYTES), str(FILE_BYTES), "\n".join(seen), str(tree or "")]
     shut_in = [sys.executable, "-I", "-S", str(HERE / "confined.py"), *asked, *program]
     own = {"PATH": PATH, "HOME": str(work), "TMPDIR": str(work), "LANG": "C.UTF-8", "LANGUAGE": "", **GO, **(env or {})}
     bare = ["env", "-i", *(f"{name}={value}" for name, value in own.items())]
@@ -75,19 +76,20 @@ def run_confined(
 
 def change_tree(
     tree: Path, argv: Sequence[str], env: Mapping[str, str], *,
-    reads: Iterable[Path] = (), ok: Sequence[int] = (0,),
+    reads: Iterable[Path] = (), ok: Sequence[int] = (0,), within: Sequence[str] = (),
+    seconds: float = SCRIPT_SECONDS.most, memory: int = CHECK_MEMORY.most,
 ) -> Completed:  # fmt: skip
     """Run a script that can change the filesystem at `tree`, its $ROOT, and nothing else. Needs root.
 
-    Raises OutsideError as `run_confined` does.
+    `within` and what it raises: as of `run_confined`.
     """
     tree = tree.resolve()
     with tempfile.TemporaryDirectory(prefix="goldsmith-script-") as folder:
         (work := Path(folder) / "work").mkdir()
         given = {"ROOT": str(tree), **env}
         return run_confined(
-            argv, reads=reads, work=work, env=given, tree=tree, keeps=CHANGES, ok=ok, timeout=SCRIPT_SECONDS.most,
-            memory=CHECK_MEMORY.most,
+            argv, reads=reads, work=work, env=given, within=within, tree=tree, keeps=CHANGES, ok=ok, timeout=seconds,
+            memory=memory,
         )  # fmt: skip
 
 

@@ -115,7 +115,7 @@ SERVE_STREAM_SECONDS = Limit("serve.stream-seconds", 900, "seconds for one strea
 
 INDEX_BYTES = Limit("index.bytes", 512 * MIB, "bytes of one file of a package index; Debian's main has 55 million")
 BUILD_SECONDS = Limit("build.seconds", 6 * 3600, "seconds for one call of a tool that builds")
-STEP_MEMORY = Limit("step.memory", 8 * GIB, "bytes of data for each process of a RUN step")
+STEP_MEMORY = Limit("step.memory", 8 * GIB, "bytes of data for each process of a RUN step, or of apt in a child")
 APT_SECONDS = Limit("apt.seconds", 1800, "seconds for one call of apt")
 APT_MEMORY = Limit("apt.memory", GIB, "bytes of addresses that one program of apt takes")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -195,11 +196,17 @@ def copy_folder(folder: Path, target: Path, names: Collection[str] | None = None
 def run_bound(job: BuildJob, argv: Sequence[str], env: dict[str, str], hint: str, passes: Sequence[str] = ()) -> None:
     """Run the tool that builds `job`; it and its mounts die with us. `env` and `passes`: as of `process.run`.
 
-    Raises OutsideError that names the image, also where the tool takes too long.
+    Raises OutsideError as `building` does.
     """
-    tool = argv[0]
-    try:
+    with building(job, argv[0], hint):
         run(bound(argv), env=env, passes=passes, hint=hint, timeout=BUILD_SECONDS.most)
+
+
+@contextmanager
+def building(job: BuildJob, tool: str, hint: str) -> Iterator[None]:
+    """Raise OutsideError that names the image where `tool` fails in the block, also where it takes too long."""
+    try:
+        yield
     except LateError:
         raise BUILD_SECONDS.exceeded(f"{tool}, which builds {job.name},") from None
     except OutsideError as error:

@@ -16,6 +16,7 @@ from hardening.foundation.confinement import change_tree
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError
 from hardening.foundation.hashing import digest_of
+from hardening.foundation.limits import BUILD_SECONDS, STEP_MEMORY
 from hardening.foundation.locks import only_one
 from hardening.foundation.process import run
 from hardening.overlay import apply_to
@@ -264,14 +265,17 @@ def bootstrap_layer(job: BuildJob, layer: Path, epoch: int) -> None:
 
 
 def install_layer(job: BuildJob, layer: Path, epoch: int) -> None:
-    """A child's packages on its parent's tree, by apt of that tree, without network."""
+    """A child's packages on its parent's tree, by apt of that tree; scripts of packages see and change it alone."""
     with changing(job, key_of(str(job.parent)), layer) as tree:
-        write_repository(job.work / "debs", "goldsmith", job.debs, job.stanzas)
-        shutil.copy(build_steps.HERE / "install.sh", job.work / "debs")
-        argv = ["unshare", "--net", "sh", str(HERE / "chroot.sh"), str(tree), str(job.work / "debs")]
-        argv += ["sh", "/run/goldsmith/install.sh", *job.definition.packages]
-        hint = "the lines above are what apt and dpkg said"
-        build_steps.run_bound(job, argv, {"SOURCE_DATE_EPOCH": str(epoch)}, hint)
+        write_repository(debs := job.work / "debs", "goldsmith", job.debs, job.stanzas)
+        shutil.copy(build_steps.HERE / "install.sh", debs)
+        argv = ["chroot", str(tree), "sh", "/run/goldsmith/install.sh", *job.definition.packages]
+        with build_steps.building(job, "apt", "the lines above are what apt and dpkg said"):
+            change_tree(
+                tree, argv, {"SOURCE_DATE_EPOCH": str(epoch), "HOME": "/root"}, reads=[HERE, debs],
+                within=["sh", str(HERE / "mounts.sh"), str(tree), str(debs)], seconds=BUILD_SECONDS.most,
+                memory=STEP_MEMORY.most,
+            )  # fmt: skip
         clean(tree, epoch)
 
 

@@ -14,10 +14,16 @@ from typing import Any
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
+from images.build import BuildJob
 from images.machine import kernel, trees
+from images.packages import debian
 from images.store import files as store_files
 from images.store import layers
+from images.store.files import file_digest
 from images.store.oci import Store
+from tests.support.building import NOTHING, definition
+from tests.support.trees import Layers
 
 pytestmark = pytest.mark.needs("root")
 
@@ -175,3 +181,72 @@ def test_builds_beside_each_other_give_their_files_the_modes_of_images(tmp_path:
             assert process.submit(two_builds).result() == [0o644, 0o600, 0o644, 0o600]
     finally:
         os.umask(before)
+
+
+ESCAPES = 'mkdir "/e"; chroot "/e"; chdir "../" x 60; chroot "."; exec "sh", "-c", @ARGV'
+POSTINST = """#!/bin/sh
+set -eu
+chown 5:5 /etc/of-a-test
+chmod 4755 /etc/of-a-test
+try() {
+    if text=$("$@" 2>/dev/null) && [ -z "${text##*yes*}" ]; then echo "$*" >>/could; fi
+}
+try perl -e '{escapes}' 'cat {key}'
+try perl -e '{escapes}' '[ -w /var/lib ] && echo yes'
+try sh -c 'mount -t tmpfs none /mnt && echo yes'
+try sh -c '[ -w /proc/sys/kernel/core_pattern ] && echo yes'
+try sh -c 'chmod 666 /dev/null && echo yes'
+try sh -c 'echo >/run/goldsmith/install.sh && echo yes'
+perl -e '{escapes}' 'touch {beside}' || :
+"""
+
+
+def child_with(postinst: str, layers: Layers, tmp_path: Path) -> BuildJob:
+    """The job of a child, on packages of debian-base, that adds a package with a file and this script."""
+    source, deb = tmp_path / "source", tmp_path / "of-a-test_1_all.deb"
+    for folder in ("DEBIAN", "etc"):
+        (source / folder).mkdir(parents=True)
+    (source / "etc/of-a-test").write_text("of the package")
+    control = "Package: of-a-test\nVersion: 1\nArchitecture: all\nMaintainer: tests\nDescription: of a test\n"
+    (source / "DEBIAN/control").write_text(control)
+    (source / "DEBIAN/postinst").write_text(postinst)
+    (source / "DEBIAN/postinst").chmod(0o755)
+    run(["dpkg-deb", "--root-owner-group", "--build", str(source), str(deb)])
+    stanza = f"{control}Filename: {deb.name}\nSize: {deb.stat().st_size}\nSHA256: {file_digest(deb)}\n"
+    package = debian.package_of(stanza)
+    layers.link_to(tmp_path / "state", layers.container)
+    (work := tmp_path / "work").mkdir()
+    return BuildJob(
+        name="m-child", definition=definition('packages = ["of-a-test"]\nbase = { golden = "m-base" }', "m-child"),
+        definition_folder=tmp_path, platform="linux/amd64", overlay=NOTHING, packages=(package,), debs={package: deb},
+        stanzas=stanza, sources="", parent=f"sha256:{layers.container}", upstream=None, work=work,
+        store=Store(tmp_path / "state/store"),
+    )  # fmt: skip
+
+
+@pytest.mark.needs("mirror", "mmdebstrap", "setpriv", "unshare", "dpkg-deb")
+def test_scripts_of_a_childs_packages_see_and_change_its_tree_alone(layers: Layers, tmp_path: Path) -> None:
+    """They ran as the host's root with all capabilities: one chroot more led to the signing key."""
+    (key := tmp_path / "release.key").write_text("yes, planted")
+    words = {"{escapes}": ESCAPES, "{key}": str(key), "{beside}": str(beside := tmp_path / "beside")}
+    text = POSTINST
+    for name, word in words.items():
+        text = text.replace(name, word)
+    layer = tmp_path / "layer"
+    with trees.private_mounts():
+        trees.install_layer(child_with(text, layers, tmp_path), layer, 1_700_000_000)
+    file, could = layer / "upper/etc/of-a-test", layer / "upper/could"
+    assert (could.read_text() if could.exists() else "") == ""
+    assert not beside.exists()
+    assert (file.read_text(), file.stat().st_uid, file.stat().st_mode & 0o7777) == ("of the package", 5, 0o4755)
+    assert "Package: of-a-test\nStatus: install ok installed" in (layer / "upper/var/lib/dpkg/status").read_text()
+
+
+@pytest.mark.needs("mirror", "mmdebstrap", "setpriv", "unshare", "dpkg-deb")
+def test_a_package_whose_script_fails_is_shown_with_what_it_said(layers: Layers, tmp_path: Path) -> None:
+    """On its output and its errors, which end in a file where it is shut in."""
+    job = child_with("#!/bin/sh\necho told out\necho told err >&2\nexit 3\n", layers, tmp_path)
+    with trees.private_mounts(), pytest.raises(OutsideError, match="apt could not build m-child") as error:
+        trees.install_layer(job, tmp_path / "layer", 1_700_000_000)
+    assert "told out\ntold err\n" in error.value.evidence
+    assert "exit status 3" in error.value.evidence
