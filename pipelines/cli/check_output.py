@@ -29,11 +29,13 @@ class MemberLine(Line):
     fleet: str = ""
     state: PolicyState = PolicyState.OUT
     superseded: bool = False
+    starting: bool = False
 
     @property
     def verdict(self) -> MemberVerdict:
         """What every screen says of it."""
-        return MemberVerdict(self.state, self.violations, self.deadline, self.superseded, self.healthy)
+        healthy, starting = self.healthy, self.starting
+        return MemberVerdict(self.state, self.violations, self.deadline, self.superseded, healthy, starting)
 
     @property
     def runs(self) -> str:

@@ -320,7 +320,7 @@ def screen(told: MemberStory) -> Iterator[str]:
     """The lines of the story."""
     member = told.member
     by = f", {_due(member.deadline, told.judged_at)}" if member.deadline else ""
-    ill = "" if member.healthy else "; it is not healthy"
+    ill = "" if member.healthy else "; it is starting" if member.starting else "; it is not healthy"
     yield f"{member.fleet}/{member.name}: {member.state}{by}{ill}"
     yield _row("runs", f"{short_digests(member.image)}{f', since {_at(member.since)}' if member.since else ''}")
     yield from _image_rows(told)

@@ -68,7 +68,7 @@ class _Packing:
         since = min((line.since for line in standing if line.since), default=None)
         acts = dict.fromkeys(line.acts for line in standing)
         return [
-            self.text(one.member), self.text(one.state), tuple(map(self.text, one.rules)), int(one.healthy),
+            self.text(one.member), self.text(one.state), tuple(map(self.text, one.rules)), self.text(one.ailment),
             int(one.superseded), _seconds(since), _seconds(one.deadline), self.text(", ".join(acts)),
             self.text(one.image or "not one of ours"), self.text(judged.image if judged else ""), self.text(one.digest),
             self.text(one.status), _seconds(judged.since if judged else None), _seconds(one.judged_at),

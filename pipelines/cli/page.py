@@ -57,7 +57,7 @@ def _counts(report: ReportOutput) -> dict[str, Any]:
     members = report.members
     return {
         "astray": sum(one.state in (PolicyState.OUT, PolicyState.UNREAD) for one in members),
-        "ill": sum(not one.healthy and one.state != PolicyState.UNREAD for one in members),
+        "ill": sum(bool(one.ailment) for one in members),
         "on": Counter(one.image for one in members),
         "fleets": {one.name: one.checked_at for one in report.fleets if one.checked_at}
         | {one.fleet: one.judged_at for one in reversed(members)},

@@ -2,9 +2,9 @@
 // The members' table: search, filters, sorting, one member's violations; and, where `serve` answers, what is new.
 (() => {
   const SHOWN = 50;
-  const FIELDS = ["name", "state", "rules", "healthy", "superseded", "since", "due", "acts", "golden", "image", "digest",
+  const FIELDS = ["name", "state", "rules", "ill", "superseded", "since", "due", "acts", "golden", "image", "digest",
     "status", "began", "judged", "violations", "facts", "release"];
-  const TEXTS = new Set(["name", "state", "acts", "golden", "image", "digest", "status", "release"]);
+  const TEXTS = new Set(["name", "state", "ill", "acts", "golden", "image", "digest", "status", "release"]);
   const VIOLATION = ["rule", "enforcement", "stands", "what", "why", "evidence", "since", "due", "repairs", "todo", "side",
     "acts", "waivedBy"];
   const COLUMNS = ["name", "state", "since", "due", "acts", "golden"];
@@ -35,7 +35,7 @@
       member.rules = member.rules.map((number) => texts[number]);
       member.fleet = member.name.slice(0, member.name.indexOf("/"));
       member.text = [member.name, member.state, ...member.rules, member.acts, member.golden, member.image, member.digest, member.release,
-        member.healthy ? "" : "not healthy"].join(" ").toLowerCase();
+        member.ill].join(" ").toLowerCase();
       return member;
     });
   }
@@ -58,7 +58,7 @@
     const words = wanted.search.toLowerCase().split(/\s+/).filter(Boolean);
     found = inOrder().filter((member) =>
       (!wanted.fleet || member.fleet === wanted.fleet)
-      && (!wanted.state || (wanted.state === "not healthy" ? !member.healthy : member.state === wanted.state))
+      && (!wanted.state || (wanted.state === "not healthy" ? member.ill : member.state === wanted.state))
       && (!wanted.rule || member.rules.includes(wanted.rule))
       && words.every((word) => member.text.includes(word)));
     if (wanted.down) found.reverse();
@@ -82,7 +82,7 @@
     const state = element("td", { "data-is": "state" },
       badge(member.rules.join(", ") || member.state,
         { "within policy": "good", "not judged": "soft" }[member.state] || "bad"));
-    if (!member.healthy && member.state !== "unread") state.append(" ", badge("not healthy", "bad"));
+    if (member.ill) state.append(" ", badge(member.ill, "bad"));
     if (member.superseded && !member.rules.includes("superseded")) state.append(" ", badge("a newer one is out", "warn"));
     return element("tr", {},
       element("th", { scope: "row" },
@@ -176,7 +176,7 @@
     const facts = packed.facts[member.facts].map(([what, value]) => [texts[what], texts[value]]);
     at("detail-title").textContent = member.name;
     at("detail-body").replaceChildren(...[
-      listed([["State", member.rules.join(", ") || member.state], ["Healthy", member.healthy ? "" : "no"],
+      listed([["State", member.rules.join(", ") || member.state], ["Health", member.ill],
         ["Due", moment(member.due)], ["Golden image", `${member.golden} ${member.digest}`], ["Its release is", member.status],
         ["Runs", member.image], ["Runs since", moment(member.began)], ["Checked", moment(member.judged)]]),
       ...(loud.length ? loud.map(violation) : [element("p", { className: "soft" }, "Nothing stands against it.")]),

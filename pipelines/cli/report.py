@@ -300,7 +300,7 @@ def _image(
         base=context.parents.get(name) or "",
         candidate=candidate.digest if candidate else "",
         stable=stable.digest if stable else "",
-        ill=tuple(member.member for member in mine if member.digest == tried and not member.healthy),
+        ill=tuple(one.member for one in mine if one.digest == tried and not (one.healthy or one.starting)),
         trial=own is not None and _in_trial(context, name, own.policy),
         problem=unsound.message if unsound else "",
     )

@@ -14,7 +14,7 @@ from pipelines.cli.blast_radius_output import CutLine, MemberSizeLine
 from pipelines.cli.open_points import OpenPoint
 from pipelines.cli.report_history import HistoryReport
 from pipelines.contract import AuditReport, Line, NightlyOutput
-from pipelines.fleet.violations import MemberVerdict, PolicyState, in_words
+from pipelines.fleet.violations import MemberVerdict, PolicyState, ailment, in_words
 
 NOT_JUDGED = "not judged"
 LOOKED = (Outcome.PASS, Outcome.FAIL)
@@ -70,8 +70,8 @@ class ImageReport(Line):
 
 class MemberReport(Line):
     """`report`: one member of a fleet as last seen. `status` is its release's, `unknown` if none is ours; `newest` if
-    nothing newer is out for it. `state`, `rules`, `deadline`, `superseded` and `healthy` are the result of
-    `fleet.check` at `judged_at`; `not judged` without one.
+    nothing newer is out for it. `state`, `rules`, `deadline`, `superseded`, `healthy` and `starting` are the result
+    of `fleet.check` at `judged_at`; `not judged` without one.
     """
 
     member: str
@@ -84,6 +84,7 @@ class MemberReport(Line):
     deadline: datetime | None = None
     superseded: bool = False
     healthy: bool = True
+    starting: bool = False
     judged_at: datetime | None = None
 
     @property
@@ -92,11 +93,17 @@ class MemberReport(Line):
         return self.member.partition("/")[0]
 
     @property
+    def ailment(self) -> str:
+        """Why it is ill; empty where it is not."""
+        return ailment(self.state, healthy=self.healthy, starting=self.starting)
+
+    @property
     def verdict(self) -> MemberVerdict | None:
         """What `fleet.check` last said of it."""
         if self.judged_at is None:
             return None
-        return MemberVerdict(PolicyState(self.state), self.rules, self.deadline, self.superseded, self.healthy)
+        state, healthy, starting = PolicyState(self.state), self.healthy, self.starting
+        return MemberVerdict(state, self.rules, self.deadline, self.superseded, healthy, starting)
 
 
 class FleetReport(Line):

@@ -113,7 +113,7 @@ def scan_fleets(name: str, context: Context | None = None) -> tuple[list[SeenLin
 def _seen(fleet: str, one: Judged) -> SeenLine:
     member = one.member
     verdict = verdict_of(one)
-    state = UNREAD if UNREAD in verdict.rules else "not healthy" if verdict.ill else "healthy"
+    state = UNREAD if UNREAD in verdict.rules else verdict.ailment or "healthy"
     golden = named(one.origin.golden) if one.origin.golden else ""
     said = (
         reason.what.partition("could not be read: ")[2] or reason.what

@@ -73,6 +73,7 @@ class JudgedMember(Line):
     deadline: datetime | None
     violations: tuple[ViolationLine, ...]
     runs_as: dict[str, Any] | None = None
+    starting: bool = False
 
     @property
     def standing(self) -> tuple[ViolationLine, ...]:
@@ -145,7 +146,8 @@ def judged_member(
     return JudgedMember(
         fleet=fleet.name, id=one.id or one.name, name=one.name, image=one.image, golden=one.golden, release=one.release,
         on_base=one.on_base, since=one.since, state=verdict.state, healthy=verdict.healthy,
-        superseded=verdict.superseded, deadline=verdict.deadline, runs_as=runs_as.get(one.name),
+        superseded=verdict.superseded, deadline=verdict.deadline, starting=verdict.starting,
+        runs_as=runs_as.get(one.name),
         violations=tuple(violation(reason, fleet.owner, one.golden, owners) for reason in one.reasons),
     )  # fmt: skip
 

@@ -69,7 +69,8 @@ class Member:
     that a rollback goes to. `group` is the group whose service replaces it; empty: we step it. `beside` is the group
     that starts it again with another container, which it rolls. `defined_in` is what else defines it and would undo the
     replacement, unless it names the new image as well. `stopped`: it does not run. `claimed_by`: another fleet that
-    selects it. `first_check`: after how many seconds its own health check is first asked in a new one.
+    selects it. `first_check`: after how many seconds its own health check is first asked in a new one. `starting`: the
+    engine still gives it time to become healthy.
     """
 
     id: str
@@ -91,6 +92,7 @@ class Member:
     stopped: bool = False
     claimed_by: str = ""
     first_check: int = 0
+    starting: bool = False
 
     @property
     def known_by(self) -> tuple[str, ...]:

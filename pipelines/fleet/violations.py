@@ -6,6 +6,7 @@ An application image is judged by the golden image that it stands on. An unknown
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -246,6 +247,7 @@ class MemberVerdict:
     deadline: datetime | None = None
     superseded: bool = False
     healthy: bool = True
+    starting: bool = False
 
     @property
     def good(self) -> bool:
@@ -255,7 +257,12 @@ class MemberVerdict:
     @property
     def ill(self) -> bool:
         """Whether it was read and is not healthy."""
-        return self.state is not PolicyState.UNREAD and not self.healthy
+        return bool(self.ailment)
+
+    @property
+    def ailment(self) -> str:
+        """Why it is ill; empty where it is not."""
+        return ailment(self.state, healthy=self.healthy, starting=self.starting)
 
     @property
     def well(self) -> bool:
@@ -266,8 +273,12 @@ class MemberVerdict:
     def text(self) -> str:
         """It in a few words."""
         newer = ("a newer release is out",) if self.superseded and "superseded" not in self.rules else ()
-        ill = ("not healthy",) if self.ill else ()
-        return ", ".join((*(self.rules or (self.state,)), *newer, *ill))
+        return ", ".join(filter(None, (*(self.rules or (self.state,)), *newer, self.ailment)))
+
+
+def ailment(state: str, *, healthy: bool, starting: bool) -> str:
+    """Why a member that was read is ill; empty where it is not."""
+    return "" if healthy or state == PolicyState.UNREAD else "starting" if starting else "not healthy"
 
 
 def verdict_of(one: Judged) -> MemberVerdict:
@@ -277,17 +288,17 @@ def verdict_of(one: Judged) -> MemberVerdict:
     state = PolicyState.WITHIN if not rules else PolicyState.UNREAD if rules == {UNREAD} else PolicyState.OUT
     newer = any(reason.rule == "superseded" for reason in one.reasons)
     deadline = min((reason.deadline for reason in standing if reason.deadline), default=None)
-    return MemberVerdict(state, tuple(sorted(rules)), deadline, newer, one.member.healthy)
+    return MemberVerdict(state, tuple(sorted(rules)), deadline, newer, one.member.healthy, one.member.starting)
 
 
 def in_words(verdicts: Sequence[MemberVerdict]) -> str:
     """A fleet in a sentence, by the verdicts on all its members."""
-    bad, ill = [one for one in verdicts if not one.good], sum(one.ill for one in verdicts)
+    bad, ill = [one for one in verdicts if not one.good], Counter(filter(None, (one.ailment for one in verdicts)))
     deadline = min((one.deadline for one in bad if one.deadline), default=None)
     rules = ", ".join(sorted({rule for one in bad for rule in one.rules}))
     said = f"{len(bad)} of {len(verdicts)} member(s) {rules}" if bad else f"{len(verdicts)} member(s) within policy"
     until = f", to be fixed by {deadline:%Y-%m-%d %H:%M} UTC" if deadline else ""
-    return said + until + (f", {ill} not healthy" if ill else "") if verdicts else "no member runs"
+    return said + until + "".join(f", {many} {what}" for what, many in ill.items()) if verdicts else "no member runs"
 
 
 MOST_EVIDENCE = 20  # lines that are kept of what was found against a member by one rule

@@ -105,7 +105,7 @@ def below_floor(members: Sequence[Member], leaving: str, floor: int, retiring: C
 
 
 def _too_few(name: str, left: int, floor: int, members: Sequence[Member]) -> str:
-    ill = listed([one.name for one in members if not one.healthy])
+    ill = listed([one.name + " (starting)" * one.starting for one in members if not one.healthy])
     why = f"replacing {name} in place now would leave {many(left, 'member')} serving; the floor is {floor}"
     return f"{why}; not serving: {ill}" if ill else why
 

@@ -248,6 +248,7 @@ class ContainerInventory:
             exact=container_spec.exact(container, image),
             defined_in=container_spec.compose_service(labels),
             first_check=first_check(container) if self._fleet.health.kind == "docker" else 0,
+            starting=container["State"]["Health"] == "starting",
         )
 
     def _image(self, container: Json) -> tuple[Json, str]:

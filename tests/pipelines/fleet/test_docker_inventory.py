@@ -150,7 +150,8 @@ def test_what_an_orchestrator_made_is_left_to_it(api: Engine) -> None:
 def test_the_images_own_health_check_is_read_from_the_list(api: Engine, shown: str, *, healthy: bool) -> None:
     """The list says what the engine last saw."""
     api.run("web-1")["Shown"] = shown
-    assert members(api, of=fleet("docker"))["web-1"].healthy is healthy
+    web = members(api, of=fleet("docker"))["web-1"]
+    assert (web.healthy, web.starting) == (healthy, "starting" in shown)
 
 
 @pytest.mark.usefixtures("well")

@@ -340,6 +340,9 @@ def test_a_fleet_is_told_in_one_sentence() -> None:
     assert in_words([said_of("unknown")]) == "1 of 1 member(s) unknown"
     assert in_words([said_of(), said_of()]) == "2 member(s) within policy"
     assert in_words([]) == "no member runs"
+    ill = [verdict_of(Judged(member(healthy=False, starting=new), Provenance(), ())) for new in (True, False, True)]
+    assert in_words(ill) == "3 member(s) within policy, 2 starting, 1 not healthy"
+    assert [one.text for one in ill[:2]] == ["within policy, starting", "within policy, not healthy"]
 
 
 def test_what_the_ledger_keeps_of_a_member() -> None:

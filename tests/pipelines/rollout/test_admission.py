@@ -124,11 +124,11 @@ def test_the_last_that_serve_of_two_hosts_do_not_go_at_once() -> None:
 
 def test_a_member_that_would_take_the_fleet_below_its_floor_stays() -> None:
     """Exactly the floor may be left; who does not serve, or is not there, takes nothing away."""
-    members = [member("web-1"), member("web-2"), member("web-3", healthy=False)]
+    members = [member("web-1"), member("web-2"), member("web-3", healthy=False, starting=True)]
     at = "host/local/docker/web-{}".format
     assert below_floor(members, at(1), 1) == ""
     assert below_floor(members, at(1), 2) == (
-        "replacing web-1 in place now would leave 1 member serving; the floor is 2; not serving: web-3"
+        "replacing web-1 in place now would leave 1 member serving; the floor is 2; not serving: web-3 (starting)"
     )
     assert below_floor(members, at(3), 3) == ""
     assert below_floor(members, at(9), 3) == ""
