@@ -29,8 +29,9 @@ FILE, PROGRAM, LINK = "100644", "100755", "120000"
 def revisions_of(roots: Sequence[Path], revision: str, folder: Path) -> tuple[Path, ...]:
     """The content roots as `revision` of git has them, written under `folder`; one for each.
 
-    A root whose repository does not know the revision stays as it is. Raises UsageError where none knows it, and
-    OutsideError for one that is too large, or of which a partial clone lacks files: git fetches none of them.
+    A root without git, or whose repository does not know the revision, stays as it is. Raises UsageError where none
+    knows it, and OutsideError for one that is too large, where git refuses a root, or where a partial clone lacks
+    files: git fetches none of them.
     """
     found = [_revision(root, revision, folder / str(number)) for number, root in enumerate(roots)]
     if not any(isinstance(one, Path) for one in found):
@@ -51,7 +52,11 @@ def _said(asked: Completed) -> str:
 def _revision(root: Path, revision: str, folder: Path) -> Path | Completed:
     """The root in that revision, in `folder`; or what git said where there is none. No hook and no filter runs."""
     git, rooms = ["git", "-C", str(root)], [room for room, _ in ROOMS.values()]
-    asked = run([*git, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"], ok=range(256))
+    words, english = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"], {"LC_ALL": "C"}
+    asked = run([*git, *words], ok=range(256), env=english)
+    if asked.status and asked.stderr and not _without_git(root, asked.stderr):
+        why, _, more = asked.stderr.strip().partition("\n")
+        raise OutsideError(f"git refuses {root}: {why}", evidence=more)
     if asked.status:
         return asked
     commit, inside = asked.stdout.strip(), run([*git, "rev-parse", "--show-prefix"]).stdout.strip()
@@ -71,6 +76,11 @@ def _revision(root: Path, revision: str, folder: Path) -> Path | Completed:
     blobs = [(mode, oid, folder / name) for mode, oid, name in entries if mode in (FILE, PROGRAM, LINK)]
     _write(git, sorted(blobs, key=lambda blob: blob[0] == LINK), folder)
     return folder / inside
+
+
+def _without_git(root: Path, said: str) -> bool:
+    """Whether no repository contains `root`: git says the same of a .git that is broken."""
+    return "not a git repository (or any" in said and not any((at / ".git").exists() for at in (root, *root.parents))
 
 
 def _write(git: Sequence[str], blobs: Sequence[tuple[str, str, Path]], folder: Path) -> None:

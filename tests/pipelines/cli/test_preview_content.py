@@ -8,7 +8,7 @@ import random
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -643,6 +643,27 @@ def test_content_that_no_git_keeps_is_compared_with_today_alone(house: House, tm
         house.preview(against="")
 
 
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("ahead", [timedelta(), 10 * DAY])
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (lambda root: [os.chown(place, 1, 1) for place in (root, root / ".git")], "detected dubious ownership in"),
+        (lambda root: (root / ".git/HEAD").unlink(), "not a git repository (or any"),
+        (lambda root: (root / ".git/config").write_text("["), "bad config line"),
+    ],
+)
+def test_a_root_that_git_refuses_is_never_left_out(
+    house: House, wrong: Callable[[Path], object], why: str, ahead: timedelta
+) -> None:
+    """It was compared with itself, so that nothing in it had changed; the checkout has a last commit."""
+    wrong(house.root)
+    with pytest.raises(OutsideError) as error:
+        house.preview(NOW + ahead, against="")
+    assert error.value.message.startswith(f"git refuses {house.root}: fatal: {why}")
+    assert error.value.exit_code == 4
+
+
 def test_what_cannot_be_compared_with_is_said(house: House) -> None:
     """With what git said; nothing that looks like an option reaches git as one; and no two ways at once."""
     with pytest.raises(UsageError, match=r"nosuch is neither a directory nor a revision(.|\n)*it has no such revision"):
@@ -710,7 +731,7 @@ def test_content_that_is_itself_a_repository_runs_nothing(house: House, tmp_path
     """Neither where a content root is one, nor where the folder of a policy is."""
     for folder in ("hardening", "hardening/policies"):
         plant_repository(house.root / folder, tmp_path / "ran")
-    with pytest.raises(UsageError, match=r"cannot use bare repository .*safe\.bareRepository"):
+    with pytest.raises(OutsideError, match=r"cannot use bare repository .*safe\.bareRepository"):
         revisions_of([house.root / "hardening"], "HEAD", tmp_path)
     with pytest.raises(ContentError, match=r"no committed version(.|\n)*cannot use bare repository"):
         preview(str(house.root / "hardening/policies/own.toml"), context=house.context)
