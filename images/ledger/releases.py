@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import bindparam, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from images.artifact import Release
@@ -20,6 +20,15 @@ from images.ledger.database import Database
 from images.ledger.tables import Made, Move, SeenChannels
 
 _NEWEST = (t.releases.c.published_at.desc(), t.releases.c.digest)
+_MEANT = or_(
+    *(column.in_(bindparam("meant", expanding=True)) for column in (t.releases.c.digest, t.releases.c.content))
+)
+_REVOKED = select(t.releases.c.digest).where(_MEANT, t.releases.c.revoked_at.is_not(None)).order_by(*_NEWEST).limit(1)
+_OPEN = (
+    select(t.publications.c.release, t.publications.c.documents)
+    .where(t.publications.c.repository == bindparam("repository"), t.publications.c.done.is_(False))
+    .order_by(t.publications.c.id)
+)  # made once: a night asks them of each image, and SQLAlchemy makes them longer than SQLite answers them
 
 
 @dataclass(frozen=True)
@@ -55,10 +64,7 @@ class Releases(Database):
 
     def revoked_of(self, *digests: str) -> Release | None:
         """The newest revoked one of the releases that these digests mean: their own, or those over the content."""
-        table = t.releases
-        meant = or_(table.c.digest.in_(digests), table.c.content.in_(digests))
-        query = select(table.c.digest).where(meant, table.c.revoked_at.is_not(None))
-        found = self._rows(query.order_by(table.c.published_at.desc(), table.c.digest).limit(1))
+        found = self._rows(_REVOKED, meant=digests)
         return self.release(found[0].digest) if found else None
 
     def revoke(self, digest: str, reason: str, at: datetime) -> None:
@@ -76,11 +82,7 @@ class Releases(Database):
 
     def open_publications(self, repository: str) -> tuple[Begun, ...]:
         """The publications that were begun and never ended, the oldest first."""
-        table = t.publications
-        query = select(table.c.release, table.c.documents).where(
-            table.c.repository == repository, table.c.done.is_(False)
-        )
-        return tuple(from_json(Begun, dict(row._mapping)) for row in self._rows(query.order_by(table.c.id)))
+        return tuple(from_json(Begun, dict(row._mapping)) for row in self._rows(_OPEN, repository=repository))
 
     def end_publication(self, release: Release) -> None:
         """Remove every open line of this release, with what was to be said of it: it hangs on the release now."""

@@ -181,7 +181,7 @@ def _signed_by_inside(settings: Settings, source: Source) -> str:
     if source.signed_by.startswith("\n"):
         return source.signed_by
     keyring = Path(source.signed_by) if source.signed_by else _keyring(settings)
-    if keyring.with_suffix("") == Path(debian.KEYRING).with_suffix(""):
+    if str(keyring).rpartition(".")[0] == debian.KEYRING.rpartition(".")[0]:
         return debian.KEYRING
     return debian.armored(_read_bytes(keyring))
 

@@ -131,9 +131,10 @@ class DefinitionValidator:
     def _require_steps(self, loaded: LoadedDefinition) -> None:
         """What mkosi or a Dockerfile does holds nothing it may not, and is read by something."""
         definition, folder = loaded.definition, loaded.folder
-        self._require_mkosi(loaded)
+        files = files_of(folder)
+        self._require_mkosi(loaded, there=MKOSI in files)
         own = folder / "Dockerfile.j2"
-        if "Dockerfile.j2" not in files_of(folder):
+        if own.name not in files:
             return
         if definition.is_machine:
             raise ContentError("nothing runs it: a machine is made of packages, files and controls", file=own)
@@ -142,7 +143,7 @@ class DefinitionValidator:
             raise ContentError("nothing runs it: a bootstrap is made of packages and files alone", file=own, hint=hint)
         dockerfile_of(definition, folder, definition.packages, UNBUILT, 0)
 
-    def _require_mkosi(self, loaded: LoadedDefinition) -> None:
+    def _require_mkosi(self, loaded: LoadedDefinition, *, there: bool) -> None:
         """Require of what mkosi is to build that it may be and has its configuration; of all else, that it has none."""
         if loaded.definition.is_mkosi and not self._in_judging(loaded):
             root = loaded.folder.parents[2]
@@ -150,7 +151,6 @@ class DefinitionValidator:
                 loaded, "machine.builder", "mkosi.conf runs as root, with network, and the settings do not let it",
                 f'if {root} may do that, name it: [judging] roots = ["{root}"]',
             )  # fmt: skip
-        there = MKOSI in files_of(loaded.folder)
         if loaded.definition.is_mkosi and not there:
             raise ContentError(
                 "no such file", file=loaded.folder / MKOSI, hint="write it, or take machine.builder out of image.toml"

@@ -80,7 +80,8 @@ class RegistryClient:
     def __init__(self, address: str, settings: Settings, *, own: bool = False) -> None:
         self.address, self.own = address.rstrip("/"), own
         self.settings = settings
-        self._http = RegistryHttp(settings)
+        embedded = own and not settings.registry.address
+        self._http = RegistryHttp(settings, host_of(self.address) if embedded else "")
 
     @property
     def prefix(self) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from base64 import b64encode
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import timedelta
-from functools import cache, partial
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
@@ -27,7 +28,7 @@ from images.registry.references import place_of, speaks_plain_http
 
 if TYPE_CHECKING:
     import requests
-    from requests.auth import AuthBase
+    from requests.adapters import HTTPAdapter
 
 Answer = TypeVar("Answer")
 KINDS = ", ".join((
@@ -35,6 +36,7 @@ KINDS = ", ".join((
     "application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json",
 ))  # fmt: skip
 OURS = {"Accept": KINDS, "Accept-Encoding": "identity", "User-Agent": "goldsmith"}
+BUNDLES = "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"
 CONNECT_SECONDS, READ_SECONDS, AGAIN_SECONDS = 5, 15, 60
 OK, UNAUTHORIZED, NOT_FOUND = 200, 401, 404
 _asked_now: ContextVar[list[str]] = ContextVar("asked_now")
@@ -42,13 +44,16 @@ _asked_now: ContextVar[list[str]] = ContextVar("asked_now")
 
 
 class RegistryHttp:
-    """Sends requests to registries. A host that failed is not queried for a minute. No redirect is followed."""
+    """Sends requests to registries. A host that failed is not queried for a minute. No redirect is followed.
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    `ours`: the host of the registry that we run, which sends no answer byte by byte: it is asked without a thread.
+    """
+
+    def __init__(self, settings: Settings, ours: str = "") -> None:
+        self.settings, self._ours = settings, ours
         self._failed: dict[str, tuple[float, str]] = {}
-        self._sessions = {here: cache(partial(_session, trusting=not here)) for here in (True, False)}
-        self._logins: dict[str, AuthBase] = {}
+        self._logins: dict[str, str] = {}
+        self._proxies: dict[str, dict[str, str]] = {}
 
     def head(self, reference: str) -> requests.Response:
         """The answer to HEAD of a reference, whatever its status. Raises OutsideError where there is none."""
@@ -85,28 +90,28 @@ class RegistryHttp:
         host, repository, wanted = place_of(reference)
         scheme = "http" if speaks_plain_http(self.settings, reference) else "https"
         address = f"{scheme}://{host}/v2/{repository}/{kind}/{wanted}"
-        known = self._logins.get(f"{host}/{repository}") or self._logins.get(host)
+        known = self._logins.get(f"{host}/{repository}") or self._logins.get(host, "")
         answer = self._request(method, address, known)
         wants = answer.headers.get("WWW-Authenticate", "")
         if answer.status_code != UNAUTHORIZED or not wants:
             return answer
         auth = self._auth(wants, reference, address)
-        if auth is None:
+        if not auth:
             return answer
         token = wants.lower().startswith("bearer")
         self._logins[f"{host}/{repository}" if token else host] = auth
         answer.close()
         return self._request(method, address, auth)
 
-    def _auth(self, challenge: str, reference: str, address: str) -> AuthBase | None:
-        """What answers the challenge that came from an address of a registry, if anything does."""
+    def _auth(self, challenge: str, reference: str, address: str) -> str:
+        """The header that answers the challenge which came from an address of a registry; empty where none does."""
         kind, _, rest = challenge.partition(" ")
         login = _login(self.settings, reference)
         if kind.lower() == "bearer":
-            return _sending(f"Bearer {self._token(rest, reference, address, login)}")
-        return login if kind.lower() == "basic" else None
+            return f"Bearer {self._token(rest, reference, address, login)}"
+        return login if kind.lower() == "basic" else ""
 
-    def _token(self, challenge: str, reference: str, address: str, login: AuthBase | None) -> str:
+    def _token(self, challenge: str, reference: str, address: str, login: str) -> str:
         """A token to pull with, and for nothing else, from where the registry says."""
         told = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         realm = told.get("realm", "")
@@ -115,7 +120,7 @@ class RegistryHttp:
                 f"{reference}: the registry wants a login at {realm[:200]!r}, which is not a safe address"
             )
         asked = {"service": told.get("service", ""), "scope": f"repository:{place_of(reference)[1]}:pull"}
-        with self._request("GET", realm, login, params=asked) as answer:
+        with self._request("GET", realm, login, asked) as answer:
             if answer.status_code != OK:
                 raise OutsideError(f"{realm} gives no token for {reference}: it answers {answer.status_code}")
             text = _read(answer, TOKEN_BYTES, realm)
@@ -125,20 +130,49 @@ class RegistryHttp:
             raise MalformedError(f"{realm} gives no token for {reference}")
         return token
 
-    def _request(self, method: str, address: str, auth: AuthBase | None, **more: Any) -> requests.Response:
+    def _request(
+        self, method: str, address: str, auth: str, params: Mapping[str, str] | None = None
+    ) -> requests.Response:
+        """By an adapter of requests: its sessions take as long as the rest for their cookies, hooks and ~/.netrc."""
         import requests
 
-        host, authority = address.partition("//")[2].partition("/")[0], self.settings.registry.ca_file
+        host = address.partition("//")[2].partition("/")[0]
         self._require_well(host)
         _asked_now.get([]).append(host)
         try:
-            return self._sessions[is_loopback(host)]().request(
-                method, address, headers=OURS, auth=auth or _sending(""),
-                timeout=(CONNECT_SECONDS, READ_SECONDS), allow_redirects=False, stream=method == "GET",
-                verify=str(authority) if authority else True, **more,
+            asked = requests.PreparedRequest()
+            asked.prepare_method(method)
+            asked.prepare_url(address, params)
+            asked.prepare_headers({**OURS, "Authorization": auth} if auth else OURS)
+            answer = self._adapter.send(
+                asked, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), verify=self._authorities(host),
+                proxies=self._proxies_to(host, address),
             )  # fmt: skip
+            if method == "HEAD":
+                answer.raw.drain_conn()  # which keeps it
         except (requests.RequestException, OSError, ValueError) as error:
             raise self._failure(host, f"{address} does not answer: {type(error).__name__}") from None
+        return answer
+
+    @cached_property
+    def _adapter(self) -> HTTPAdapter:
+        """What keeps the connections."""
+        from requests.adapters import HTTPAdapter
+
+        return HTTPAdapter()
+
+    def _authorities(self, host: str) -> str | bool:
+        """The file of the authorities that count, or True for those that come with requests."""
+        named = next(filter(None, map(os.environ.get, BUNDLES)), "") if not is_loopback(host) else ""
+        return str(self.settings.registry.ca_file or named) or True
+
+    def _proxies_to(self, host: str, address: str) -> dict[str, str]:
+        """The proxies of the environment, which loopback has not."""
+        from requests.utils import get_environ_proxies
+
+        if host not in self._proxies:
+            self._proxies[host] = {} if is_loopback(host) else get_environ_proxies(address)
+        return self._proxies[host]
 
     def _require_well(self, host: str) -> None:
         """Raise OutsideError for a host that failed lately."""
@@ -156,6 +190,8 @@ class RegistryHttp:
         """
         asked = [place_of(reference)[0]]
         self._require_well(asked[0])
+        if asked[0] == self._ours:
+            return ask()
 
         def telling() -> Answer:
             _asked_now.set(asked)
@@ -167,15 +203,6 @@ class RegistryHttp:
             raise self._failure(asked[-1], f"{asked[-1]} exceeds {HEAD_SECONDS}", LateError) from None
 
 
-def _session(*, trusting: bool) -> requests.Session:
-    """A session that keeps its connections. `trusting`: with the proxies of the environment, which loopback has not."""
-    import requests
-
-    made = requests.Session()
-    made.trust_env = trusting
-    return made
-
-
 def _read(answer: requests.Response, limit: Limit, what: str) -> bytes:
     from urllib3.exceptions import HTTPError
 
@@ -185,24 +212,10 @@ def _read(answer: requests.Response, limit: Limit, what: str) -> bytes:
         raise OutsideError(f"{what} did not come whole: {type(error).__name__}") from None
 
 
-def _sending(header: str) -> AuthBase:
-    """What sends exactly this Authorization: without any, requests would look for a login in ~/.netrc by itself."""
-    from requests.auth import AuthBase
-
-    class Sending(AuthBase):
-        def __call__(self, asked: Any) -> Any:
-            if header:
-                asked.headers["Authorization"] = header
-            return asked
-
-    return Sending()
-
-
-def _login(settings: Settings, reference: str) -> AuthBase | None:
+def _login(settings: Settings, reference: str) -> str:
     """The login of the registry of `reference`, as skopeo finds it: ours, podman's file, or docker's with helpers."""
     from docker import auth
     from docker.errors import DockerException
-    from requests.auth import HTTPBasicAuth
 
     found: Any = auth_config(settings, reference)
     host = place_of(reference)[0]
@@ -213,4 +226,4 @@ def _login(settings: Settings, reference: str) -> AuthBase | None:
             found = found or auth.load_config(place).resolve_authconfig(None if host == HUB_HOST else host)
     said = {str(key).lower(): value for key, value in (found or {}).items()}  # helpers spell them otherwise
     name, password = said.get("username"), said.get("password")
-    return HTTPBasicAuth(name, password) if name and password else None
+    return f"Basic {b64encode(f'{name}:{password}'.encode()).decode()}" if name and password else ""

@@ -14,6 +14,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,10 +59,7 @@ def own_keys(settings: Settings) -> tuple[TrustedKey, ...]:
     files = _public_files(settings.state_dir / "keys")
     changes = [date.fromisoformat(file.name[:10]) for file in files[1:]]
     days = zip(files, [date.min, *changes], [*changes, date.max], strict=False)
-    return tuple(
-        parse({"name": file.stem, "public": file.read_text(), "since": since, "until": until}, TrustedKey, str(file))
-        for file, since, until in days
-    )
+    return tuple(_own(file, file.read_text(), since, until) for file, since, until in days)
 
 
 def make(settings: Settings, today: date) -> Path:
@@ -170,6 +168,11 @@ def _folder(settings: Settings) -> Path:
 
 def _lock(settings: Settings) -> Path:
     return settings.state_dir / "locks" / "keys.lock"
+
+
+@lru_cache(maxsize=16)
+def _own(file: Path, public: str, since: date, until: date) -> TrustedKey:
+    return parse({"name": file.stem, "public": public, "since": since, "until": until}, TrustedKey, str(file))
 
 
 def _public_files(folder: Path) -> list[Path]:

@@ -9,22 +9,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from secrets import token_hex
 
-from hardening.foundation.console import out, print_json, print_table, say
+from hardening.foundation.console import say
 from hardening.foundation.errors import GoldsmithError, UsageError
 from hardening.foundation.locks import only_one
-from hardening.foundation.process import LEAVE_SECONDS, ROLLS, interruptible, stop_running
-from hardening.foundation.settings import load_settings
+from hardening.foundation.process import LEAVE_SECONDS, stop_running
 from images.context import Context
 from images.documents import from_json, to_json
 from images.ledger import Night
 from pipelines.cli.image import publishable
-from pipelines.cli.image_output import finish
 from pipelines.contract import NightlyOutput
 from pipelines.durable.dbos import VERSION, Claim, Worker, abandon, claimed, engine_url, forget, is_carried
 from pipelines.durable.workers import repeated
 from pipelines.host.capabilities import offer_when_needed, shares
 from pipelines.nightly.clock import jump_since_last
-from pipelines.nightly.dry_run import dry_run
 from pipelines.nightly.flow import flows
 from pipelines.nightly.model import (
     FLEET,
@@ -39,10 +36,7 @@ from pipelines.nightly.model import (
 from pipelines.nightly.preflight import require_ready
 from pipelines.nightly.stages import WorldStages, here
 from pipelines.nightly.summary import output, refused_together
-from pipelines.rollout.notify import Message, tell, unreachable, unreadable
 from pipelines.rollout.service import steady_clock
-from pipelines.rollout.state import Event
-from pipelines.wiring import image_context
 
 Failures = list[GoldsmithError]
 KIND = "nightly"
@@ -176,48 +170,3 @@ def _carried(context: Context, worker: Worker, order: NightOrder) -> NightRecord
         raise
     context.ledger.end_night(order.id)
     return from_json(NightRecord, answer)
-
-
-@interruptible(ROLLS)
-def run_nightly(
-    policy: str = "", only: str = "all", *, urgent: bool = False, dry: bool = False
-) -> tuple[NightlyOutput, Failures]:
-    """Run the night with the settings of this machine, or show what it would do.
-
-    `policy` judges in the place of the definitions' own; without it the one that `[nightly]` names, if any.
-    Raises, before anything is done, as `require_ready` does.
-    """
-    settings = load_settings()
-    for wrong in (*unreachable(settings.notify), *unreadable(settings)):
-        say(f"messages about this night cannot all be sent: {wrong}")
-    context = replace(image_context(settings), policy=policy or settings.nightly.policy)
-    if dry:
-        return dry_run(context, only, urgent=urgent)
-    try:
-        return nightly(context, only, urgent=urgent)
-    except GoldsmithError as error:
-        if only == "all" and not urgent:
-            _tell_of_no_end(context, error)
-        raise
-
-
-def _tell_of_no_end(context: Context, error: GoldsmithError) -> None:
-    """Tell people of a whole night that could not begin, or broke off: else they would have to miss its message."""
-    text = f"the night of {context.now:%Y-%m-%d %H:%M} UTC did not finish: {error.message}"
-    message = Message(Event.NIGHT, "", "", f"{text}; exit code {error.exit_code}", context.now)
-    for failed in tell(context.settings, message)[1]:
-        say(f"not every message was sent: {failed.message}")
-
-
-def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:
-    """Print a summary line for each image and fleet; the exit code says who must act."""
-    night, failures = result
-    if as_json:
-        print_json(to_json(night))
-    else:
-        rows = [[line.kind, line.name, line.status, line.detail.splitlines()] for line in night.lines]
-        print_table(["what", "name", "outcome", "detail"], rows)
-        report = f"\nreport: {night.report}" if night.report else ""
-        by = f"\njudged by the policy {night.policy} instead of the definitions' own" if night.policy else ""
-        out().print(f"\n{night.summary}{by}{report}", soft_wrap=True)
-    return finish(failures)

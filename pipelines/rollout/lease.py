@@ -8,20 +8,22 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from hardening.foundation.console import say
 from hardening.foundation.errors import OutsideError, RefusedError
 from hardening.foundation.retrying import retrying
 from images.documents import to_json
 from images.ledger import Holder, Lease, Ledger, MemberRun
-from pipelines.durable.dbos import Claim, claimed, engine_url
 from pipelines.durable.port import FencedError
 from pipelines.durable.workers import LostError, repeated
 from pipelines.fleet.members import BACK, ReplacementImage
 from pipelines.rollout.notify import Message
 from pipelines.rollout.rollout_store import commands_of
 from pipelines.rollout.state import STEP, Event, MemberState, OperatorCommands, Phase, RolloutStage, RolloutState, doing
+
+if TYPE_CHECKING:
+    from pipelines.durable.dbos import Claim
 
 # -- the lease: its owner may act on the fleet; the next owner gets it when this one gives it back or dies -------------
 
@@ -224,6 +226,8 @@ def leased(ledger: Ledger, database: str, wanted: Holder) -> Iterator[Tenure]:
 
     The lock comes first: a process with the lease but without the lock would keep others out and could not go on.
     """
+    from pipelines.durable.dbos import claimed, engine_url  # only here: it takes a third of a second to load
+
     with ExitStack() as stack:
         try:
             claim = stack.enter_context(claimed(engine_url(database, wanted.fleet)))

@@ -23,7 +23,7 @@ from pipelines.cli.page import render_html
 from pipelines.cli.report import gather
 from pipelines.fleet.catalog import load_fleet
 from pipelines.fleet.members import Changes, Member, Provenance, Seen, Unread
-from pipelines.nightly import dry_run, fleet_stage
+from pipelines.nightly import command, fleet_stage
 from pipelines.nightly.model import NightOrder, NightRecord
 from pipelines.nightly.stages import WorldStages
 from pipelines.nightly.summary import output
@@ -174,7 +174,7 @@ def test_where_nothing_was_judged_no_command_ends_well(context: Context, monkeyp
     lines, errors = auto_roll.auto_roll("by-demo", apply=True, context=context)
     assert ([one.outcome for one in lines], [error.exit_code for error in errors]) == (["empty"], [3])
     night = NightOrder("night-1", NOW)
-    parts = [WorldStages(context).fleet(night, "by-demo"), *dry_run._fleets(context, night, set())]
+    parts = [WorldStages(context).fleet(night, "by-demo"), *command._fleets(context, night, set())]
     told = output(NightRecord(night, (), (), tuple(parts), NOW))
     assert {(one.status, one.exit_code) for one in told.lines} == {("empty", 3)}
     assert [names for names in running.values() if "by-demo/web-1" in names]

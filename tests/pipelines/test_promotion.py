@@ -30,7 +30,7 @@ from images.release.publish import release
 from images.release.soak import candidate_since, fixed, ripe, ripe_earlier, soaked
 from pipelines import promotion
 from pipelines.fleet.members import Provenance, ReplacementImage
-from pipelines.nightly import dry_run, image_stages
+from pipelines.nightly import command, image_stages
 from pipelines.nightly.model import ImageAnswer, ImageJob, NightOrder, NightPart
 from pipelines.promotion import PromotionDecision
 from pipelines.rollout.plan import plan
@@ -497,7 +497,7 @@ def test_a_dry_run_tells_of_the_earlier_candidate(open_shop: Open) -> None:
     """Beside the newer one that soaks."""
     shop = open_shop(FIRST, ("two", 24, (), False))
     job, context = ImageJob(NightOrder("n", NOW), NAME, ("why",)), shop.context.moved(NOW + DAY)
-    lines = dry_run._of_tree(context, job, context.ledger.released())
+    lines = command._of_tree(context, job, context.ledger.released())
     assert [line.status for line in lines] == ["planned", "soaks", "planned"]
 
 

@@ -25,7 +25,7 @@ from images.context import Context
 from images.ledger import Ledger
 from images.plan.build_plan import Action
 from images.plan.planner import Planner
-from pipelines.nightly.dry_run import dry_run
+from pipelines.nightly.command import dry_run
 from pipelines.nightly.model import Failure, ImageAnswer
 from pipelines.nightly.night_run import nightly
 from pipelines.nightly.stages import WorldStages

@@ -27,7 +27,7 @@ from pipelines.cli import digest
 from pipelines.cli.digest import run_digest, send_digests
 from pipelines.cli.digest_text import MOST_LINES, TargetDigest
 from pipelines.fleet.violations import CheckedMember, PolicyState
-from pipelines.nightly import dry_run, stages
+from pipelines.nightly import command, stages
 from pipelines.nightly.model import NightOrder
 from pipelines.nightly.stages import WorldStages
 from pipelines.rollout import notify
@@ -345,7 +345,7 @@ def test_people_read_what_each_target_is_told(
     said = " ".join(capsys.readouterr().out.split())
     assert said.startswith("all webhook: planned Goldsmith, all: 9 acted on or overdue, 3 new")
     assert "- shop: web-00000: its image has expired" in said
-    planned = [(line.kind, line.status, line.detail) for part in dry_run._told(context) for line in part.lines]
+    planned = [(line.kind, line.status, line.detail) for part in command._told(context) for line in part.lines]
     assert planned[-1] == ("digest", "planned", "to all: ./goldsmith digest --dry-run shows what")
 
 

@@ -29,7 +29,7 @@ from images.ledger import Holder, Night, tables
 from pipelines import wiring
 from pipelines.durable.dbos import VERSION, engine_url
 from pipelines.durable.dbos.system_database import client_of, locks
-from pipelines.nightly import dry_run, fleet_stage, night_run
+from pipelines.nightly import command, fleet_stage, night_run
 from pipelines.nightly import stages as night_stages
 from pipelines.nightly.model import NIGHT_LOCK, ImageAnswer, ImageJob, NightOrder, NightPart, NightPlan
 from pipelines.nightly.stages import WorldStages, here
@@ -157,7 +157,7 @@ def night_until_stopped(folder: str) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["GOLDSMITH_STATE"] = f"{folder}/state"
     night_run.WorldStages = lambda _: RollingWorld(folder=Path(folder, "world"))  # type: ignore[assignment,misc]
-    night_run.run_nightly(only="debian-base")
+    command.run_nightly(only="debian-base")
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -325,7 +325,7 @@ def test_a_night_says_who_puts_back_the_file_of_a_fleet_with_an_open_rollout(
     context.ledger.begin_rollout("r1", "kiosk", "ann", {}, NOW)
     assert stages.fleets(night, ("web",)) == ()
     assert stages.fleets(night, ()) == ("kiosk",)
-    for part in (stages.fleet(night, "kiosk"), *dry_run._fleets(context, night, set())):
+    for part in (stages.fleet(night, "kiosk"), *command._fleets(context, night, set())):
         [line] = part.lines
         assert (line.name, line.status, line.exit_code) == ("kiosk", "failed", 2)
         assert line.detail == "the file of kiosk is gone, and its rollout r1 is open"

@@ -36,9 +36,9 @@ from images.registry.release_store import RegistryStore
 from images.release.publish import ELSEWHERE, LACKING, UNPROVED
 from images.release.stores import store_of
 from pipelines.nightly import planning
-from pipelines.nightly.dry_run import _of_tree
+from pipelines.nightly.command import _of_tree, run_nightly
 from pipelines.nightly.model import FeedNews, ImageAnswer, ImageJob, NightOrder, NightRecord, ended_with, image_failed
-from pipelines.nightly.night_run import nightly, run_nightly
+from pipelines.nightly.night_run import nightly
 from pipelines.nightly.planning import ASKED, ASKED_AT_ONCE, BELIEVED_AFTER, PROMOTES, THOROUGH, TURN, longest_ago
 from pipelines.nightly.stages import WorldStages, over
 from pipelines.promotion import PromotionDecision

@@ -16,10 +16,10 @@ from hardening.foundation.settings import Feeds, Judging, Nightly, Notify, Packa
 from hardening.foundation.settings import load_settings as really_load
 from hardening.foundation.telling import Channel, DigestSettings, Github, Smtp
 from images.context import Context
-from pipelines.nightly import night_run
-from pipelines.nightly.dry_run import dry_run
+from pipelines.nightly import command, night_run
+from pipelines.nightly.command import dry_run, run_nightly
 from pipelines.nightly.model import NightOrder, NightRecord
-from pipelines.nightly.night_run import nightly, run_nightly
+from pipelines.nightly.night_run import nightly
 from pipelines.nightly.preflight import require_workable
 from pipelines.nightly.stages import WorldStages
 from pipelines.nightly.summary import output
@@ -110,14 +110,14 @@ def test_the_settings_name_the_policy_of_nights_and_the_command_line_wins(
     """So a scheduled night, `serve` and a night that is typed judge by the same one."""
     judging = Judging(policies=("demo", "default"), floor="")
     settings = Settings(state=tmp_path, judging=judging, nightly=Nightly(policy="demo"))
-    monkeypatch.setattr(night_run, "load_settings", lambda: settings)
+    monkeypatch.setattr(command, "load_settings", lambda: settings)
     judged_by = list[str]()
 
     def keep(context: Context, _only: str, *, urgent: bool) -> None:
         judged_by.append(context.policy)
         assert not urgent
 
-    monkeypatch.setattr(night_run, "dry_run" if dry else "nightly", keep)
+    monkeypatch.setattr(*((command, "dry_run") if dry else (night_run, "nightly")), keep)
     run_nightly(dry=dry)
     run_nightly("default", dry=dry)
     assert judged_by == ["demo", "default"]
@@ -147,7 +147,7 @@ def test_a_whole_night_that_cannot_begin_is_told(
     heard = tmp_path / "heard"
     notify = Notify(command=("sh", "-c", f"cat >{heard}"))
     settings = Settings(state=tmp_path, nightly=Nightly(policy="dmeo"), notify=notify)
-    monkeypatch.setattr(night_run, "load_settings", lambda: settings)
+    monkeypatch.setattr(command, "load_settings", lambda: settings)
     with pytest.raises(ContentError, match=r"nightly\.policy"):
         run_nightly(**more)
     assert heard.exists() == told

@@ -271,7 +271,7 @@ def test_who_interrupts_a_rollout_is_told_how_it_goes_on(
         raise KeyboardInterrupt
 
     worker = SimpleNamespace(lose=lambda: None, execute=interrupted)
-    monkeypatch.setattr(service, "Worker", SimpleNamespace(launched=lambda *_, **__: nullcontext(worker)))
+    monkeypatch.setattr("pipelines.durable.dbos.Worker", SimpleNamespace(launched=lambda *_, **__: nullcontext(worker)))
     monkeypatch.setattr(service, "_flows", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         service.execute(at, the_order())

@@ -1,4 +1,4 @@
-"""What a night would do, stage by stage, by the index and the data that are here. Nothing is changed. Edge."""
+"""The command `nightly`: begins a night, or shows stage by stage what one would do, which changes nothing. Edge."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import partial
 
+from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
+from hardening.foundation.process import ROLLS, interruptible
+from hardening.foundation.settings import load_settings
 from images.context import Context
+from images.documents import to_json
 from images.plan.locking import nightly_upstreams
 from pipelines.cli.image import publishable
+from pipelines.cli.image_output import finish
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.nightly.model import (
     ENDED_BADLY,
@@ -27,12 +32,54 @@ from pipelines.nightly.preflight import require_ready
 from pipelines.nightly.stages import WorldStages, ending, here, looked_at, over, with_failure
 from pipelines.nightly.summary import nothing_urgent, output, shortly
 from pipelines.promotion import earlier, earlier_text, promotion
-from pipelines.rollout.notify import unreachable
+from pipelines.rollout.notify import Message, tell, unreachable, unreadable
+from pipelines.rollout.state import Event
+from pipelines.wiring import image_context
 
+Failures = list[GoldsmithError]
 PLANNED, WOULD = "planned", "would be asked"
 
 
-def dry_run(context: Context, only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, list[GoldsmithError]]:
+@interruptible(ROLLS)
+def run_nightly(
+    policy: str = "", only: str = "all", *, urgent: bool = False, dry: bool = False
+) -> tuple[NightlyOutput, Failures]:
+    """Run the night with the settings of this machine, or show what it would do.
+
+    `policy` judges in the place of the definitions' own; without it the one that `[nightly]` names, if any.
+    Raises, before anything is done, as `require_ready` does.
+    """
+    settings = load_settings()
+    for wrong in (*unreachable(settings.notify), *unreadable(settings)):
+        say(f"messages about this night cannot all be sent: {wrong}")
+    context = replace(image_context(settings), policy=policy or settings.nightly.policy)
+    if dry:
+        return dry_run(context, only, urgent=urgent)
+    from pipelines.nightly.night_run import nightly  # only here: its engine takes a third of a second to load
+
+    try:
+        return nightly(context, only, urgent=urgent)
+    except GoldsmithError as error:
+        if only == "all" and not urgent:
+            _tell_of_no_end(context, error)
+        raise
+
+
+def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> int:
+    """Print a summary line for each image and fleet; the exit code says who must act."""
+    night, failures = result
+    if as_json:
+        print_json(to_json(night))
+    else:
+        rows = [[line.kind, line.name, line.status, line.detail.splitlines()] for line in night.lines]
+        print_table(["what", "name", "outcome", "detail"], rows)
+        report = f"\nreport: {night.report}" if night.report else ""
+        by = f"\njudged by the policy {night.policy} instead of the definitions' own" if night.policy else ""
+        out().print(f"\n{night.summary}{by}{report}", soft_wrap=True)
+    return finish(failures)
+
+
+def dry_run(context: Context, only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, Failures]:
     """Show what `nightly` would do now. Failures that are known already are those that it would meet.
 
     Raises as `require_ready` does, and ContentError where `only` names nothing.
@@ -149,3 +196,11 @@ def _told(context: Context) -> Iterator[NightPart]:
     if channels := ", ".join(sorted(context.settings.digest.channels)):
         told = f"to {channels}: ./goldsmith digest --dry-run shows what"
         yield NightPart((_line("digest", "channels", PLANNED, told),))
+
+
+def _tell_of_no_end(context: Context, error: GoldsmithError) -> None:
+    """Tell people of a whole night that could not begin, or broke off: else they would have to miss its message."""
+    text = f"the night of {context.now:%Y-%m-%d %H:%M} UTC did not finish: {error.message}"
+    message = Message(Event.NIGHT, "", "", f"{text}; exit code {error.exit_code}", context.now)
+    for failed in tell(context.settings, message)[1]:
+        say(f"not every message was sent: {failed.message}")
