@@ -208,6 +208,7 @@ def _about_rollouts(rollouts: Iterable[RolloutReport], owners: Mapping[str, str]
 def ending_of(report: ReportOutput, reviews: Mapping[str, tuple[datetime, str]]) -> tuple[EndingReport, ...]:
     """What ends within 14 days, the first first; `reviews`: when each policy must be reviewed, and by whom."""
     of_images, of_fleets = _owners(report)
+    fixes = {(one.vulnerability, one.name): one for one in report.open_points if one.vulnerability}
     found = [(image.expires_at, f"the release of {image.name}", image.owner) for image in report.images]
     found += [
         (
@@ -216,7 +217,11 @@ def ending_of(report: ReportOutput, reviews: Mapping[str, tuple[datetime, str]])
             of_images.get(reason.brought_by, ""),
         )
         for reason in report.reasons
-        if not reason.waived_by and reason.enforcement is not Enforcement.AUDIT
+        if reason.stands and (reason.rule, reason.brought_by) not in fixes
+    ]
+    found += [
+        (point.due, f"the deadline to fix it in {name}: {point.lacks}", of_images.get(name, ""))
+        for (_, name), point in fixes.items()
     ]
     due: dict[tuple[str, datetime], int] = {}
     for member in report.members:

@@ -13,12 +13,13 @@ import pytest
 from hardening.findings import FindingKind, Outcome, Reason, ScanReport, Verdict
 from hardening.foundation.errors import ContentError, GoldsmithError, OutsideError, RefusedError, UsageError
 from hardening.foundation.settings import Nightly, Settings
-from hardening.model import Enforcement
+from hardening.model import Enforcement, Severity
 from images.context import Context
 from images.ledger import FleetCheck, ScanRecord
+from pipelines.cli.open_points import OpenPoint
 from pipelines.cli.page import render_html
 from pipelines.cli.report import gather, write_report
-from pipelines.cli.report_actions import actions_of
+from pipelines.cli.report_actions import actions_of, ending_of
 from pipelines.cli.report_output import NightFailure, ReportOutput
 from pipelines.contract import NightlyLine, NightlyOutput
 from pipelines.nightly.model import ImageJob, NightOrder, NightRecord, ended_with, image_failed, stopped_by
@@ -281,3 +282,22 @@ def test_what_no_scanner_looked_for_is_not_nothing(scanners: tuple[ScanReport, .
     html = render_html(report(image(scanners=scanners)))
     assert ('<b class="warn">nothing known</b>' in html) == ("What web lacks is not known" in html) == unknown
     assert ('<b class="good">nothing</b>' in html) == (not unknown)
+
+
+def test_an_open_fix_ends_once_and_leaves_nothing_more_to_do_than_its_row() -> None:
+    """Newer data brings it before a verdict has a reason for it; then there is a reason for each package."""
+    due = NOW + 24 * HOUR
+    point = OpenPoint(
+        kind="image", name="web", rule="fix", lacks="curl, libcurl4t64: CVE-1", members=3, since=NOW, due=due,
+        acts="web team", todo="./goldsmith image.publish web", vulnerability="CVE-1", severity=Severity.HIGH,
+    )  # fmt: skip
+    reasons = tuple(
+        Reason("CVE-1", "web", Enforcement.WARN, f"CVE-1 in {package} 8.14", "", "", deadline=due)
+        for package in ("curl", "libcurl4t64")
+    )
+    for judged in ((), reasons):
+        found = report(image(owner="shop", reasons=judged), open_points=(point,))
+        ends = [(one.at, one.what, one.owner) for one in ending_of(found, {})]
+        assert ends == [(due, "the deadline to fix it in web: curl, libcurl4t64: CVE-1", "shop")]
+        assert "Nothing more than the table above names." in render_html(found)
+    assert "Nothing to do." in render_html(report(image()))
