@@ -149,9 +149,9 @@ def _judged_before(roots: Sequence[Path], report: ReportOutput) -> dict[str, dat
     folders = [root / "hardening" / part for root in roots for part in JUDGING]
     common = _changed_at(path for folder in folders for path in (folder, *folder.rglob("*")))  # a removed file too
     files = find_content(roots, "pipelines/fleets", "*.toml")
-    found = {one.name: (one.judged_at, common) for one in report.images}
-    found |= {one.name: (one.checked_at, max(common, _changed_at([files[one.name]]))) for one in report.fleets}
-    return {name: changed for name, (at, changed) in found.items() if at and at < changed}
+    dated = [(one.name, one.judged_at, common) for one in report.images]
+    dated += [(one.name, one.checked_at, max(common, _changed_at([files[one.name]]))) for one in report.fleets]
+    return {name: changed for name, at, changed in dated if at and at < changed}
 
 
 def _changed_at(paths: Iterable[Path]) -> datetime:

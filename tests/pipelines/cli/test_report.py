@@ -457,7 +457,10 @@ def test_what_was_done_is_told_behind_the_steps_of_a_great_rollout(tmp_path: Pat
 
 
 def test_the_page_says_where_content_is_newer_than_the_verdicts(tmp_path: Path) -> None:
-    """Such as after a waiver: until it is judged again, the page shows what was said before. A removal counts too."""
+    """Such as after a waiver: until it is judged again, the page shows what was said before. A removal counts too.
+
+    That a fleet was checked says nothing of an image of its name, as `adopt --definition` drafts both.
+    """
     root = tmp_path / "content"
     context = watched(tmp_path, 4)
     for part in ("hardening/controls", "hardening/policies", "hardening/profiles", "images/definitions"):
@@ -465,6 +468,9 @@ def test_the_page_says_where_content_is_newer_than_the_verdicts(tmp_path: Path) 
     (root / "hardening/waivers").mkdir()
     context = replace(context, settings=context.settings.over((root,)))
     verdict, check = NOW - 7 * DAY, NOW - timedelta(hours=3)
+    fleets = root / "pipelines/fleets"
+    (fleets / "debian-base.toml").write_text((fleets / "shop.toml").read_text())
+    context.ledger.record_check(FleetCheck("debian-base", check, to_json(())))
     for at, names in (
         (verdict - timedelta(seconds=1), ()),
         (check - DAY, ("debian-base",)),
