@@ -359,7 +359,7 @@ def changes_of(before: ReportOutput, now: ReportOutput) -> tuple[str, ...]:
     return (
         *_changed(*images),
         *_findings_changed(before, now),
-        *_changed(*members),
+        *_changed(members[0], _uncounted(before, now) | members[1]),
         *(
             f"rollout {one.id}: {one.failure or ('under way' if one.open else 'done')}"
             for one in now.rollouts
@@ -375,6 +375,12 @@ def _told_images(report: ReportOutput) -> dict[str, str]:
 def _told_members(report: ReportOutput) -> dict[str, str]:
     told = {member.member: member.verdict for member in report.members}
     return {name: verdict.text if verdict else NOT_JUDGED for name, verdict in told.items()}
+
+
+def _uncounted(before: ReportOutput, now: ReportOutput) -> dict[str, str]:
+    """Members of fleets whose file is gone: they may run still."""
+    fleets = {one.name for one in before.fleets} - {one.name for one in now.fleets}
+    return {one.member: "not counted, no file names its fleet" for one in before.members if one.fleet in fleets}
 
 
 def _told_image(image: ImageReport) -> str:

@@ -535,4 +535,6 @@ def test_a_fleet_whose_file_is_gone_is_counted_and_shown_no_more(tmp_path: Path)
     assert after.history.days[-5].members + after.history.days[-5].others == 4
     checked = "warehouse (checked 2026-11-25 09:00 UTC)"
     assert (after.without_file, f"no file here names it: {checked}" in render_html(after)) == ((checked,), True)
+    changed = [line.partition(" → ")[2] for line in changes_of(before, after) if line.startswith("warehouse/")]
+    assert changed == ["not counted, no file names its fleet"] * 2, "its members run still"
     assert gather(replace(context, now=NOW + 8 * DAY)).without_file == ()
