@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -158,6 +159,23 @@ def test_a_root_that_may_not_judge_builds_nothing_by_mkosi(tmp_path: Path) -> No
     assert message in str(problem)
     settings = Settings(content=(root,), judging=Judging(roots=(root,)))
     assert content_problems(settings.roots, date(2026, 12, 2), settings) == ()
+
+
+@pytest.mark.parametrize("link", ["mkosi.skeleton", "mkosi.extra/etc/key", "mkosi.images/more", "mkosi.sandbox/etc"])
+def test_no_link_gives_mkosi_files_of_this_host(link: str, tmp_path: Path) -> None:
+    """It copies where links lead; refused in roots that may judge too, by lint and before a build begins."""
+    (secret := tmp_path / "secret").mkdir()
+    root = content(tmp_path / "content", **{"mkosi.conf": CONFIGURATION})
+    place = root / "images/definitions/m-mkosi" / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(os.path.relpath(secret, place.parent))
+    message = f"{place}: a link out of the definition's folder, to {place.readlink()}"
+    settings = Settings(content=(root,), judging=Judging(roots=(root,)))
+    [problem] = content_problems(settings.roots, date(2026, 12, 2), settings)
+    assert message in str(problem)
+    answer = Goldsmith(tmp_path / "state", NO_ENGINE).with_(root)("image.build", "m-mkosi", "--json")
+    assert answer.code == 2
+    assert message in answer.err
 
 
 def test_nothing_stands_on_what_mkosi_made(tmp_path: Path) -> None:
