@@ -30,7 +30,8 @@ class RunningFacts:
     only what the member's image stands on. `lacks`: fixes of it that the policy gives time for or only warns of, the
     first known since `lacks_since`, until `lacks_until`. `followed`: others made it, and a tag of theirs says what is
     newer; `published_at` is then when it was first seen here. `unread`: its registry did not answer, so that
-    of the image only what is known without it is judged.
+    of the image only what is known without it is judged. `golden`: its golden image's name. `newer_too`: what it is
+    refused for, or lacks, holds for what supersedes it too.
     """
 
     known: bool
@@ -53,6 +54,8 @@ class RunningFacts:
     followed: bool = False
     source_in_full: str = ""
     unread: bool = False
+    golden: str = ""
+    newer_too: bool = False
 
 
 MOST_KEPT = 10_000  # ways of running of which is kept what they break
@@ -126,7 +129,7 @@ class MemberJudge:
         if not (broken or ways or unread):
             return ()
         waivers = self._waivers.of(subject)
-        found = [self._reason(subject, one, waivers, seen_since, self._todo(subject, one)) for one in broken]
+        found = [self._reason(subject, one, waivers, seen_since, self._todo(subject, image, one)) for one in broken]
         found += [self._reason(subject, one, waivers, seen_since, one.todo) for one in ways]
         if unread:
             found += self._unread(subject, unread, waivers)
@@ -147,10 +150,15 @@ class MemberJudge:
             self._images[id(image)] = known  # which keeps the image, and so its id
         return known[1]
 
-    def _todo(self, subject: str, broken: _Broken) -> str:
+    def _todo(self, subject: str, image: RunningFacts, broken: _Broken) -> str:
         """What to do about a rule that an image breaks."""
         fleet, _, name = subject.partition("/")
         todo = broken.todo.format(fleet=fleet, name=name, policy=self._policy.name)
+        if broken.remedy.actor is Actor.IMAGE and image.golden:
+            return (
+                f"no release that replaces it is better: `./goldsmith image.publish {image.golden}` builds it again, "
+                f"and image.promote moves its channel; then `./goldsmith roll.plan {fleet}`"
+            )
         return todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next"
 
     def _reason(
@@ -255,9 +263,9 @@ def _called(image: RunningFacts) -> str:
 def _of_base(image: RunningFacts, rule: str, evidence: str) -> Remedy:
     """What ends a violation of the golden image: a newer one, which an application is built on first.
 
-    Where none is out, its owner acts; else whose it is that runs.
+    Where none is out that lacks the reason, its owner acts; else whose it is that runs.
     """
-    newer = image.superseded_since is not None
+    newer = image.superseded_since is not None and not (image.newer_too and rule in ("refused", "vulnerable"))
     first = (Repair.REBUILD, Repair.ROLL) if image.application or not newer else (Repair.ROLL,)
     waive = () if rule == "revoked" else (Repair.WAIVE,)
     return Remedy((*first, *waive), Side.BASE, Actor.FLEET if newer else Actor.IMAGE, tuple(evidence.splitlines()))

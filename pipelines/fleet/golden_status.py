@@ -87,11 +87,17 @@ class GoldenStatus:
         """Why today's policy would not publish the golden image, by what was last found in it, a line for each reason;
         and since when.
         """
-        verdict = self._verdict(golden)
-        found = verdict.refusals if verdict else ()
-        reasons = [one for one in found if one.rule not in NOT_OF_THE_IMAGE and not one.rule.startswith(UNCOVERED)]
+        reasons = self._refusals(golden)
         began = [at for reason in reasons if (at := reason.deadline or reason.since)]  # a deadline is when it refuses
         return "\n".join(r.what for r in reasons), (min(began, default=golden.published_at) if reasons else None)
+
+    def _refusals(self, golden: Release) -> list[Reason]:
+        verdict = self._verdict(golden)
+        found = verdict.refusals if verdict else ()
+        return [one for one in found if one.rule not in NOT_OF_THE_IMAGE and not one.rule.startswith(UNCOVERED)]
+
+    def _held_against(self, golden: Release) -> set[str]:
+        return {one.rule for one in (*self._refusals(golden), *self.lacking(golden))}
 
     def lacking(self, golden: Release) -> tuple[Reason, ...]:
         """The fixes that are known and not in it, the first due first: those for which today's policy still gives time,
@@ -152,7 +158,11 @@ class GoldenStatus:
             told = "; ".join(one.what for one in lacking[:SHOWN]) + more
             until = lacking[0].deadline if lacking else None
             left = self.left_at(golden, latest)
-            self._origins[key] = Provenance(release, base, latest, left, because, since, told, first, until)
+            against = self._held_against(golden)
+            too = latest is not None and bool(against) and against <= self._held_against(latest)
+            self._origins[key] = Provenance(
+                release, base, latest, left, because, since, told, first, until, latest_too=too
+            )
         return self._origins[key]
 
     @cached_property

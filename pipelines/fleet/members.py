@@ -150,8 +150,8 @@ class Provenance:
     newest release over the golden content that an application image stands on. `latest` is what the channel of that
     golden image points to, since `latest_since`. `refused_because`: why the present policy would not let the golden
     image be published, since `refused_since`. `lacks`: fixes that the policy still gives time for, until `lacks_until`.
-    `followed`: what the tag that the fleet follows says of an image that others made. `unread`: why a registry did not
-    answer; all else is then what is known without it.
+    `latest_too`: all of that holds for `latest` too. `followed`: what the tag that the fleet follows says of an image
+    that others made. `unread`: why a registry did not answer; all else is then what is known without it.
     """
 
     release: Release | None = None
@@ -165,6 +165,7 @@ class Provenance:
     lacks_until: datetime | None = None
     followed: Followed | None = None
     unread: str = ""
+    latest_too: bool = False
 
     @property
     def golden(self) -> Release | None:

@@ -158,6 +158,8 @@ def facts(member: Member, origin: Provenance, own_registry: str = "") -> Running
         lacks_since=origin.lacks_since,
         lacks_until=origin.lacks_until,
         application=origin.release is None,
+        golden=golden.name,
+        newer_too=origin.latest_too,
     )
 
 

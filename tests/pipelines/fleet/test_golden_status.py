@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hardening.findings import CheckResult, Finding, FindingKind, Outcome, ScanReport
+from hardening.findings import Actor, CheckResult, Finding, FindingKind, Outcome, ScanReport
 from hardening.foundation.errors import ContentError, RefusedError
 from hardening.foundation.settings import Settings
 from hardening.gate import about_fix
@@ -24,7 +24,7 @@ from pipelines.fleet import golden_status
 from pipelines.fleet.golden_status import GoldenStatus
 from pipelines.fleet.members import Provenance
 from pipelines.fleet.model import Replacement
-from tests.support.fleets import NOW, fleet, member, release
+from tests.support.fleets import NOW, fleet, judge, member, release
 
 DAY = timedelta(days=1)
 HOLE = Finding(
@@ -330,7 +330,7 @@ def test_what_it_stands_on_revokes_a_golden_image(context: Context) -> None:
 
 
 def test_many_members_of_one_image_cost_one_look(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fleet of thousands runs a few images."""
+    """A fleet of thousands runs a few images: one look at what runs, one at what replaces it."""
     golden, looks = release(1, policy="strict", name="shop"), list[str]()
     scanned(context, golden, HOLE)
     for name in ("scan", "checks", "moves"):
@@ -340,9 +340,9 @@ def test_many_members_of_one_image_cost_one_look(context: Context, monkeypatch: 
     at = status(context)
     first = at.provenance(golden, None, release(2))
     assert at.provenance(golden, None, release(2)) is first
-    assert sorted(looks) == ["checks", "moves", "profile", "scan"]
+    assert sorted(looks) == ["checks", "moves", "profile", "scan", "scan"]
     at.provenance(golden, None, None)
-    assert sorted(looks) == ["checks", "moves", "profile", "scan"], "of the same image nothing is judged again"
+    assert sorted(looks) == ["checks", "moves", "profile", "scan", "scan"], "of the same image nothing is judged again"
     other = replace(golden, content="sha256:other")
     scanned(context, other, HOLE)
     assert at.refused(other)[0]
@@ -379,6 +379,25 @@ def test_where_an_image_comes_from_is_told_with_what_is_known_of_its_golden_imag
     assert at.provenance(old, None, new) == Provenance(old, None, new, NOW - DAY, because, since)
     assert at.provenance(None, old, new) == Provenance(None, old, new, NOW - DAY, because, since)
     assert at.provenance(None, None, new) == Provenance()
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_a_replacement_with_the_same_hole_is_not_offered(context: Context, *, better: bool) -> None:
+    """The image is built again first, by its owner; where the newer release lacks the hole, the member is replaced."""
+    old, new = release(1, policy="strict"), release(2, policy="strict")
+    scanned(context, old, HOLE)
+    scanned(context, new, *() if better else (HOLE,))
+    origin = status(context).provenance(old, None, new)
+    policy = context.policy_named("strict")
+    [reason] = [one for one in judge("web", policy, member(), origin, (), NOW).reasons if one.rule == "refused"]
+    assert reason.remedy is not None
+    assert reason.remedy.actor is (Actor.FLEET if better else Actor.IMAGE)
+    assert reason.todo == (
+        "replace it: `./goldsmith roll.plan web` shows how, and what to type next"
+        if better
+        else "no release that replaces it is better: `./goldsmith image.publish nginx` builds it again, and "
+        "image.promote moves its channel; then `./goldsmith roll.plan web`"
+    )
 
 
 def test_a_channel_without_a_release_is_told_with_what_would_fill_it(context: Context) -> None:

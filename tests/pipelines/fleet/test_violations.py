@@ -272,6 +272,7 @@ def test_all_that_is_known_of_a_member_is_judged() -> None:
         superseded_by=named(release(9)),
         refused_since=NOW - timedelta(days=2),
         refused_because="CVE-1",
+        golden="nginx",
     )
 
 
