@@ -203,6 +203,7 @@ WITHOUT: tuple[dict[str, set[str]], ...] = (
         "fleet.blast-radius": {*OF_ROLLOUTS, *AWS} - {"images.aws"},  # what it would ask for is declared
         "roll.reap": AWS - {"images.aws"},  # whose tags are read on containers too
         "iam.policy roller": {"boto3", "dbos", "cloudsplaining", "policy_sentry"},
+        "nightly --dry-run": {"dbos"},
     },
     {
         "image.list --json": {"rich", "jinja2", "images.scan", "images.build", *OF_ROLLOUTS, *AWS},
