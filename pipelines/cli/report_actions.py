@@ -50,6 +50,7 @@ def actions_of(report: ReportOutput, policy_owners: Mapping[str, str]) -> tuple[
         _about_definitions(report.images),
         _about_images(report, of_images, stopped),
         _about_night(report, {IMAGE: of_images, FLEET: of_fleets}, stopped),
+        _about_fixes(report, of_images),
         _about_fleets(report),
         _about_rollouts(report.rollouts, of_fleets),
         (_action(w.owner, f"the waiver {w.id} ended on {w.expires}", "remove it, or ask for a new end")
@@ -184,10 +185,28 @@ def _below(names: Iterable[str], stopped: Mapping[str, Sequence[str]]) -> str:
 # -- fleets and rollouts -----------------------------------------------------------------------------------------------
 
 
+def _about_fixes(report: ReportOutput, owners: Mapping[str, str]) -> Iterator[ActionReport]:
+    """The open fixes, by the same steps as in the four questions, but for what an image is refused for already."""
+    refused = {(one.rule, one.brought_by) for one in _refusals(report)}
+    steps = by_key(
+        ((step.acts, step.todo), point)
+        for point in report.open_points
+        if point.vulnerability
+        for step in point.steps
+        if (point.vulnerability, point.name) not in refused or step.acts != owners.get(point.name)
+    )
+    for (owner, todo), points in steps.items():
+        names, lacks = dict.fromkeys(one.name for one in points), dict.fromkeys(one.lacks for one in points)
+        yield _action(owner, f"open fixes of {listed([*names])}: {listed([*lacks])}", todo)
+
+
 def _about_fleets(report: ReportOutput) -> Iterator[ActionReport]:
+    """Fleets of which members are out of policy for more than open fixes, or not healthy, or that are not checked."""
+    of_rules = {one.name for one in report.open_points if not one.vulnerability}
+    of_fixes = {fleet for one in report.open_points if one.vulnerability for fleet in one.fleets} - of_rules
     for fleet in report.fleets:
         members = [one for one in report.members if one.fleet == fleet.name]
-        if any(one.verdict and not one.verdict.well for one in members):
+        if any(one.ailment or (one.verdict and not one.verdict.good and fleet.name not in of_fixes) for one in members):
             yield _action(fleet.owner, f"{fleet.name}: {fleet.said}", f"./goldsmith fleet.check {fleet.name}")
         elif fleet.checked_at is None or report.made_at - fleet.checked_at > STALE:
             ago = f"for {in_short(report.made_at - fleet.checked_at)}" if fleet.checked_at else "yet"

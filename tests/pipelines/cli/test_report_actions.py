@@ -16,15 +16,17 @@ from hardening.foundation.settings import Nightly, Settings
 from hardening.model import Enforcement, Severity
 from images.context import Context
 from images.ledger import FleetCheck, ScanRecord
-from pipelines.cli.open_points import OpenPoint
+from pipelines.cli.open_points import OpenPoint, open_points
 from pipelines.cli.page import render_html
 from pipelines.cli.report import gather, write_report
 from pipelines.cli.report_actions import actions_of, ending_of
-from pipelines.cli.report_output import NightFailure, ReportOutput
+from pipelines.cli.report_output import FleetReport, NightFailure, ReportOutput
 from pipelines.contract import NightlyLine, NightlyOutput
+from pipelines.fleet.judged_state import JudgedState
 from pipelines.nightly.model import ImageJob, NightOrder, NightRecord, ended_with, image_failed, stopped_by
 from pipelines.nightly.summary import output
-from tests.pipelines.cli.test_report import Page, image, report, scanner
+from tests.pipelines.cli.test_page_data import fix
+from tests.pipelines.cli.test_report import Page, image, member, report, scanner
 from tests.support.fleets import release
 from tests.support.loop import Goldsmith
 from tests.support.publishing import built
@@ -202,6 +204,36 @@ def test_the_gates_reasons_stand_once_with_what_they_stop(status: str, at: datet
     told = [(one.owner, one.what) for one in actions_of(made, {})]
     assert told[0] == ("o", f"web refused: a hole{below}")
     assert told[1:] == ([] if once else [("o", f"web {status} in the night of {at:%Y-%m-%d %H:%M} UTC: no{below}")])
+
+
+@pytest.mark.parametrize("waits_for", ["publication", "rollout"])
+@pytest.mark.parametrize("refused", [False, True])
+def test_one_vulnerability_has_the_same_owners_in_both_lists(waits_for: str, *, refused: bool) -> None:
+    """Of a fix that no image has, the image's; of one that members lack, their fleets'; a refusal says it already."""
+    fleets = {"shop": "web team", "bank": "bank"}
+    publish = {"acts": "platform", "todo": "./goldsmith image.publish nginx"} if waits_for == "publication" else {}
+    fixes = [
+        fix(name=name, **{"acts": owner, "todo": f"./goldsmith roll.start {name}", "waits_for": waits_for} | publish)
+        for name, owner in fleets.items()
+    ]
+    hole = Reason("CVE-1", "nginx", Enforcement.ENFORCE, "openssl: CVE-1", "why", "rebuild")
+    made = report(
+        image("nginx", owner="platform", reasons=(hole,) if refused else ()),
+        open_points=open_points(fixes, JudgedState(made_at=NOW, fleets=())),
+        members=tuple(member(f"{name}/web-1", state="out of policy", rules=("vulnerable",)) for name in fleets),
+        fleets=tuple(
+            FleetReport(name=name, owner=owner, checked_at=NOW, said="1 of 1 member(s) vulnerable", reasons=())
+            for name, owner in fleets.items()
+        ),
+    )
+    steps = {(step.acts, step.todo) for point in made.open_points for step in point.steps}
+    actions = actions_of(made, {})
+    assert {owner for owner, _ in steps} == ({"platform"} if publish else {"web team", "bank"})
+    lists = {(one.owner, one.todo) for one in actions if one.what == "open fixes of nginx: openssl: CVE-1"}
+    refusals = {(one.owner, one.todo) for one in actions if one.what == "nginx refused: openssl: CVE-1"}
+    assert lists == (set() if refused and publish else steps)
+    assert refusals == ({("platform", "rebuild")} if refused else set())
+    assert len(actions) == len(lists | refusals)
 
 
 def broken(folder: Path) -> None:
