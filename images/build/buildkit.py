@@ -6,22 +6,25 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.limits import STEP_MEMORY
-from hardening.foundation.process import ENGINE
+from hardening.foundation.process import ENGINE, run
 from hardening.foundation.timing import step
 from hardening.overlay import materialise
 from images.build import build_steps, dockerfile
 from images.build.build_steps import BuildJob, Built
 from images.machine import trees
 from images.model import FILES, Definition
+from images.packages import debian
+from images.packages.dpkg_tree import records
 from images.packages.pool import write_repository
 from images.store import layers
-from images.store.files import room_on
+from images.store.files import file_digest, room_on
 from images.store.merge import Merged
 from images.store.oci import Store
 from images.store.tars import Allowance
@@ -44,10 +47,11 @@ def build(job: BuildJob) -> Built:
             _require_shell(job, tree)
             with step("BuildKit"):
                 changed = running.result()
-        base = build_steps.installed_in(tree)
+        base, kept = build_steps.installed_in(tree), records(tree)
         with Merged(changed, lambda name: os.path.lexists(layers.inside(tree, name)), _ours) as merged:
             layer = job.store.write_layer(merged.entries(), epoch)
         layers.unpack(job.store.blob(layer[0].digest), layer[0].media_type, tree)
+        require_records(job, kept, tree)
         history = f"goldsmith: {' '.join(job.definition.packages) or job.name}"
         return replace(build_steps.finish(job, tree, layer, base, epoch, history), dockerfile=written)
 
@@ -60,6 +64,30 @@ def _require_shell(job: BuildJob, tree: Path) -> None:
             key="base",
             hint="use another base, or make it a bootstrap of variant static with its own packages",
         )
+
+
+def require_records(job: BuildJob, base: Mapping[str, str], tree: Path) -> None:
+    """Raise OutsideError where dpkg keeps what neither the base nor a planned .deb brought.
+
+    Another .deb of a planned name and version, which a step installs, has other files, and checksums that fit them.
+    """
+    planned, owners = dict[str, str](), set[str]()
+    for package, deb in job.debs.items():
+        control = build_steps.fresh(job.work / "control")
+        run(["dpkg-deb", "--control", str(deb), str(control)])
+        same = debian.fields((control / "control").read_text()).get("Multi-Arch") == "same"
+        by_name, by_architecture = f"info/{package.name}", f"info/{package.name}:{package.architecture}"
+        owners |= {by_name, by_architecture}
+        owner = by_architecture if same else by_name
+        planned |= {f"{owner}.{path.name}": file_digest(path) for path in control.iterdir()} | {f"{owner}.list": ""}
+    wanted = {name: digest for name, digest in base.items() if name.rpartition(".")[0] not in owners} | planned
+    if wrong := sorted(name for name, digest in records(tree).items() if wanted.get(name) != digest):
+        names = [ascii(name)[1:-1] for name in wrong[:20]]
+        hint = "a step installed a package or changed dpkg's database: name packages in image.toml"
+        raise OutsideError(
+            f"{job.name} holds other packages than planned", hint=hint,
+            evidence="\n".join(f"/var/lib/dpkg/{name}: of neither the base nor a planned package" for name in names),
+        )  # fmt: skip
 
 
 def require_plain(store: Store, base_digest: str) -> None:

@@ -1,4 +1,4 @@
-"""What dpkg says is installed in an unpacked tree. Edge."""
+"""What dpkg says is installed in an unpacked tree, and what it keeps of each package. Edge."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from hardening.foundation.limits import SMALL_FILE, Meter
 from images.packages import debian
 from images.store import layers
+from images.store.files import file_digest
 
 DPKG = "var/lib/dpkg"
 STATUS_PLACES = (f"{DPKG}/status", f"{DPKG}/updates", f"{DPKG}/status.d")
@@ -22,14 +23,32 @@ def dpkg_status(tree: Path) -> str:
     return "\n\n".join([*status, *journal, *parts])
 
 
+def records(tree: Path) -> dict[str, str]:
+    """The digests of what dpkg keeps of each package: its scripts, and the checksums by which controls compare files.
+
+    Empty for a list of files, which other packages change.
+    """
+    places = (("info", "*"), ("status.d", "*.md5sums"))
+    files = [path for folder, names in places for path in _place(tree, folder).glob(names)]
+    return {
+        f"{path.parent.name}/{path.name}": "" if path.suffix == ".list" else file_digest(path)
+        for path in files
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def _place(tree: Path, folder: str) -> Path:
+    """A folder beside the dpkg status."""
+    return layers.inside(tree, f"{DPKG}/{folder}/any").parent
+
+
 def _entries(tree: Path, pattern: str) -> list[str]:
     """All entries of the files in a folder beside the dpkg status, in order of their names.
 
     Raises OutsideError where they are over the limit of one such text: many names may lead to one large file.
     """
     folder, _, names = pattern.partition("/")
-    place = layers.inside(tree, f"{DPKG}/{folder}/any").parent
-    files = sorted(path for path in place.glob(names) if path.suffix != ".md5sums")
+    files = sorted(path for path in _place(tree, folder).glob(names) if path.suffix != ".md5sums")
     found, meter = list[str](), Meter(SMALL_FILE, f"{DPKG}/{folder} of the image")
     for path in files:
         text = layers.small_text(tree, path)

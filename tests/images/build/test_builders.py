@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 import tarfile
@@ -20,6 +21,7 @@ from hardening.foundation.settings import ROOT, Packages, Settings
 from images import build as builders
 from images.build import BuildJob, Built, bootstrap, build, build_steps, buildkit, dockerfile
 from images.build.config import image_config, seconds, stamp
+from images.model import Bootstrap
 from images.packages import debian
 from images.packages.index import PackageIndex
 from images.plan.upstream import Upstream
@@ -454,3 +456,50 @@ def test_a_step_that_fails_is_shown_and_leaves_no_image(
         build(absent)
     assert "nowhere.sock" in error.value.evidence
     assert set(base[1].blobs.iterdir()) == before
+
+
+def rebuilt(deb: Path, folder: Path) -> None:
+    """Another .deb of the same name and version, with a program of somebody else's and checksums that fit it."""
+    tree = folder.parent / f"{deb.name}-tree"
+    run(["dpkg-deb", "--raw-extract", str(deb), str(tree)])
+    program = next((tree / "usr/bin").iterdir())
+    program.write_text("#!/bin/sh\n")
+    name, records = program.relative_to(tree), tree / "DEBIAN/md5sums"
+    kept = [line for line in records.read_text().splitlines() if not line.endswith(f"  {name}")]
+    own = hashlib.md5(program.read_bytes(), usedforsecurity=False).hexdigest()
+    records.write_text("\n".join([*kept, f"{own}  {name}", ""]))
+    run(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(folder / f"{deb.name.partition('_')[0]}.deb")])
+
+
+@pytest.mark.slow
+@pytest.mark.needs("root", "mirror", "mmdebstrap", "docker")
+def test_packages_that_a_step_replaces_by_others_of_the_same_version_make_no_image(
+    base: tuple[Built, Store], real: PackageIndex, tmp_path: Path, host: str
+) -> None:
+    """Their files fit their own checksums, so no control sees it: dpkg's records of each must be those of the base or
+    of the planned .deb.
+    """
+    built, store = base
+    folder = tmp_path / "definition"
+    folder.mkdir()
+    plain = definition(f'packages = ["hello"]\n{GOLDEN}')
+    wanted = job(real, store, plain, folder, tmp_path / "work", base=built, docker_host=host)
+    assert build(wanted).packages, "as planned it is an image"
+    inherited = real.download(
+        Bootstrap(family="debian", suite="trixie"), [p for p in built.packages if p.name == "hostname"]
+    )
+    for deb in (*inherited.values(), *wanted.debs.values()):
+        rebuilt(deb, folder)
+    planted = "touch /var/lib/dpkg/info/own.list $(printf '/var/lib/dpkg/info/\\377')"
+    steps = f"COPY *.deb /opt/\nRUN dpkg -i /opt/*.deb && rm /opt/*.deb && {planted}"
+    (folder / "Dockerfile.j2").write_text(STEPS % steps)
+    before = set(store.blobs.iterdir())
+    again = dataclasses.replace(wanted, work=tmp_path / "again")
+    again.work.mkdir()
+    with pytest.raises(OutsideError, match="holds other packages than planned") as error:
+        build(again)
+    names = [line.partition(":")[0] for line in error.value.evidence.splitlines()]
+    assert names == [
+        f"/var/lib/dpkg/info/{name}" for name in ("hello.md5sums", "hostname.md5sums", "own.list", "\\udcff")
+    ]
+    assert not [blob for blob in set(store.blobs.iterdir()) - before if b'"layers"' in blob.read_bytes()[:9999]]
