@@ -126,7 +126,9 @@ def _stands(failure: NightFailure, report: ReportOutput, published: Mapping[str,
         members = [one for one in report.members if one.fleet == failure.name]
         well = members and all(one.verdict and one.verdict.well for one in members)
         fleet = next((one for one in report.fleets if one.name == failure.name), None)
-        return bool(fleet and not (well and fleet.checked_at and fleet.checked_at >= failure.at))
+        if fleet is None:  # nothing but the next night says more of it
+            return bool(report.night and failure.at >= report.night.started_at)
+        return not (well and fleet.checked_at and fleet.checked_at >= failure.at)
     image = next((one for one in report.images if one.name == failure.name), None)
     if kind == IMAGE and failure.kind != IMAGE:
         return bool(image and image.stable != image.candidate)
@@ -152,7 +154,9 @@ def _about_night(
         or not (one.name in unsound | below or (one.status == REFUSED and judged.get(one.name, NEVER) >= one.at))
     )  # fmt: skip
     for (at, kind, status, detail, code, owner), names in same.items():
-        called = ", ".join(names) if kind in (IMAGE, FLEET) else f"{kind} {', '.join(names)}"
+        gone = [one for one in names if kind == FLEET and one not in (*owners[FLEET], "all")]
+        called = ", ".join(f"fleet {one}, whose file is gone" if one in gone else one for one in names)
+        called = called if kind in (IMAGE, FLEET) else f"{kind} {called}"
         ended = "kept old data" if status == KEPT else status
         what = f"{called} {ended} in the night of {at:%Y-%m-%d %H:%M} UTC: {detail}{_below(names, stopped)}"
         yield _action(who(code, owner), what, _todo(kind, code, names[0], owner))

@@ -179,6 +179,16 @@ def test_a_fleet_that_failed_is_its_owners_until_it_is_well(tmp_path: Path) -> N
     assert "no member" in " ".join(Page(render_html(found)).text.split("Members")[-1].split())
 
 
+def test_a_fleet_that_failed_and_has_no_file_now_is_told_until_the_next_night(tmp_path: Path) -> None:
+    """It may have been left half rolled; nothing else on the page names it."""
+    context = context_of(tmp_path)
+    gone = "fleet shop, whose file is gone refused in the night of 2026-11-25 11:00 UTC: no day is left"
+    assert said(gather(context, night(("fleet", "shop", "refused", "no day is left")))) == [("the owner", gone)]
+    write_report(context, night(("fleet", "shop", "refused", "no day is left")))
+    assert said(gather(context)) == [("the owner", gone)]
+    assert said(gather(context, night(("image", "debian-base", "unchanged", ""), at=NOW))) == []
+
+
 def test_images_that_stop_each_other_are_both_told(tmp_path: Path) -> None:
     """Lines of two nights, between which a base and its child changed places."""
     bases = {"debian-base": "debian-static", "debian-static": "debian-base"}
