@@ -15,6 +15,7 @@ import requests
 from hardening.findings import Outcome
 from hardening.foundation.content import parse
 from hardening.foundation.errors import RefusedError
+from hardening.foundation.process import run
 from hardening.foundation.settings import Settings
 from images.engine import engine
 from images.model import Definition
@@ -51,6 +52,18 @@ def test_a_socket_without_a_scheme_in_the_environment_is_told_how_to_write_it(ba
     inv = replace(bare, docker_host="", settings={"DOCKER_HOST": "/run/docker.sock"})
     answer = inv.here("engine.show")
     assert (answer.code, "hint: a socket is named unix:///run/docker.sock" in answer.err) == (4, True)
+
+
+def test_an_engine_is_shown_as_a_shell_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the state's path has a space."""
+    host = f"unix://{tmp_path}/my state/docker.sock"
+    shown = containers.EngineLine(what="fleets", host=host, version="29", containerd_store=True, private=True)
+    monkeypatch.setattr(containers, "engine_lines", lambda _: [shown])
+    containers.show_engines(as_json=False)
+    told = run(["sh", "-c", f'{capsys.readouterr().out.strip()}; printf %s "$DOCKER_HOST"'])
+    assert told.stdout == host
 
 
 @pytest.mark.parametrize(
