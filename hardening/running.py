@@ -154,11 +154,14 @@ class MemberJudge:
         """What to do about a rule that an image breaks."""
         fleet, _, name = subject.partition("/")
         todo = broken.todo.format(fleet=fleet, name=name, policy=self._policy.name)
-        if broken.remedy.actor is Actor.IMAGE and image.golden:
+        golden = "" if todo else image.golden
+        if golden and broken.remedy.actor is Actor.IMAGE:
             return (
-                f"no release that replaces it is better: `./goldsmith image.publish {image.golden}` builds it again, "
+                f"no release that replaces it is better: `./goldsmith image.publish {golden}` builds it again, "
                 f"and image.promote moves its channel; then `./goldsmith roll.plan {fleet}`"
             )
+        if golden and broken.remedy.repairs[0] is Repair.REBUILD:
+            return f"build its image on the newest {golden} if it is not yet, then `./goldsmith roll.plan {fleet}`"
         return todo or f"replace it: `./goldsmith roll.plan {fleet}` shows how, and what to type next"
 
     def _reason(

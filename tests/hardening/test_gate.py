@@ -476,6 +476,7 @@ def test_each_running_rule_is_its_own_reason_with_since_and_deadline(change, rul
     graced = {name: {"grace": "3d"} for name in ("expired", "revoked", "superseded", "refused", "unknown")}
     [reason] = judge_member(running(**rules, **graced), "web/web-1", replace(KNOWN, **change), (), NOW)
     assert (reason.rule, reason.since, reason.deadline) == (rule, since, since + 3 * DAY)
+    assert reason.todo.startswith("replace it: ") == (rule not in ("approved_source", "unknown"))
 
 
 def test_a_member_within_policy_has_no_reason():

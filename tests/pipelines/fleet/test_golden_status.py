@@ -398,6 +398,10 @@ def test_a_replacement_with_the_same_hole_is_not_offered(context: Context, *, be
         else "no release that replaces it is better: `./goldsmith image.publish nginx` builds it again, and "
         "image.promote moves its channel; then `./goldsmith roll.plan web`"
     )
+    on_base = judge("web", policy, member(), replace(origin, release=None, base=old), (), NOW).reasons
+    [again] = [one for one in on_base if one.rule == "refused"]
+    build = "build its image on the newest nginx if it is not yet, then `./goldsmith roll.plan web`"
+    assert again.todo == (build if better else reason.todo)
 
 
 def test_a_channel_without_a_release_is_told_with_what_would_fill_it(context: Context) -> None:
