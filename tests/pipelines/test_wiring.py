@@ -16,7 +16,7 @@ from pipelines import wiring
 from pipelines.cli import auto_roll, image, rollout, rollout_watch
 from pipelines.cli.signing import rotate_keys, show_keys
 from pipelines.cli.waiving import new_waiver
-from pipelines.nightly.night_run import run_nightly
+from pipelines.nightly.command import run_nightly
 from pipelines.rollout.state import Command
 from pipelines.wiring import actor, image_context
 
