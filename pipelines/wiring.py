@@ -161,7 +161,8 @@ def _in_file(file: Path | None) -> str:
 
 
 def other_states(state: Path, file: Path | None = None) -> list[Path]:
-    """State directories that another way to start Goldsmith here would use, or has used, beside `state`.
+    """State directories that another way to start Goldsmith here would use, or has used, beside `state`, but for the
+    one that it lies in, as the demo's does.
 
     Whoever sets the variable means that directory; only where goldsmith.toml names another one, that is worth a word.
     """
@@ -171,7 +172,8 @@ def other_states(state: Path, file: Path | None = None) -> list[Path]:
     return [
         place
         for place in dict.fromkeys(places)
-        if os.access(place / "ledger.sqlite", os.F_OK) and place.resolve() != used  # it may be another user's
+        if os.access(place / "ledger.sqlite", os.F_OK)
+        and not used.is_relative_to(place.resolve())  # it may be another user's
     ]
 
 

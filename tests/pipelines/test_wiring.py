@@ -164,6 +164,7 @@ def test_a_second_state_is_found_and_told_with_the_one_that_is_used(
     assert wiring.other_states(used) == [unit]
     wiring.tell_of_others(used)
     assert f"using the state in {used} (the default); there is another one in {unit}" in capsys.readouterr().err
+    assert wiring.other_states(used / "demo") == [unit], "the demo's lies in it, and is meant"
     file.write_text(f'state = "{unit}"\n')
     assert (wiring.said_by(), wiring.other_states(unit)) == ("goldsmith.toml", [used])
     monkeypatch.setenv("GOLDSMITH_STATE", str(used))
