@@ -26,6 +26,7 @@ SCRATCH_BYTES = 256 << 20
 RDONLY, NOSUID, NODEV, NOEXEC, BIND, MOVE, ALL = 1, 2, 4, 8, 4096, 8192, 16384
 MOUNT_SETATTR, HERE, RECURSIVE = 442, -100, 0x8000
 CAPBSET_READ, CAPBSET_DROP, SET_NO_NEW_PRIVS = 23, 24, 38
+PIPE, DEFAULT = 13, 0  # signal(7)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -62,6 +63,7 @@ def main(work: str, keeps: str, memory: str, file: str, reads: str, tree: str, *
     os.chroot(".")
     os.chdir(work)
     _limit({int(number) for number in keeps.split(",")}, int(memory), int(file))
+    _LIBC.signal(PIPE, DEFAULT)  # Python ignores it, and what it starts would, too: grep before a closed pipe complains
     try:
         os.execvp(command[0], command)  # noqa: S606 - an argv, as it was given
     except OSError as problem:  # of a script, its interpreter may be what is missing

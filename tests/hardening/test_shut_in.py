@@ -51,6 +51,12 @@ def test_a_check_reads_the_tree_and_its_facts_and_no_file_of_the_host(tree: Path
     assert "docker" not in result.evidence
 
 
+def test_a_program_whose_reader_has_enough_ends_without_a_complaint(tree: Path) -> None:
+    """As in a shell outside, where the closed pipe ends it: else its error becomes part of the evidence."""
+    [result] = checked(tree, "seq 1000000 | grep -q 1; echo seen")
+    assert (result.outcome, result.evidence) == (Outcome.PASS, "seen")
+
+
 @pytest.mark.parametrize(
     "script",
     [
