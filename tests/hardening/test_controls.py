@@ -150,9 +150,25 @@ ORDINARY = {
         " && printf '0\\0\\1\\n' > zero && printf '[client]\\nuser = x\\n' > .my.cnf"
         " && printf '\\376\\355\\376\\355\\0\\0\\0\\2\\0\\0\\0\\1\\0\\0\\0\\2' > cacerts"
     ),
+    "the store of Java": (
+        'mkdir "$ROOT/etc/ssl/certs/java" && cd "$ROOT/etc/ssl/certs/java"'
+        " && sed '/END CERTIFICATE/q' ../ca-certificates.crt | openssl x509 -outform DER > own && n=$(wc -c < own)"
+        r" && { printf '\376\355\376\355\0\0\0\2\0\0\0\1\0\0\0\2\0\1a\0\0\0\0\0\0\0\0\0\5X.509\0\0'"
+        r""" && printf "$(printf '\\%03o' $((n / 256)) $((n % 256)))" && cat own && printf '%020d' 0; } > cacerts"""
+        " && rm own"
+    ),
     "sessions of PHP, as its package brings them": (
         'cd "$ROOT" && mkdir -p var/lib/php/sessions && chmod 1733 var/lib/php/sessions'
         " && cd var/lib/dpkg/info && echo /var/lib/php/sessions > php-common.list && touch php-common.md5sums"
+    ),
+    "what is not the history of a repository": (
+        'mkdir -p "$ROOT/srv/site/.github" "$ROOT/srv/site/objects/0a" "$ROOT/etc/ppp" && cd "$ROOT"'
+        " && echo x | tee srv/site/.gitignore srv/site/.gitattributes srv/site/objects/0a/index.html >> srv/site/.git"
+        r""" && printf '# Secrets\n*\thostname\t""\t*\nguest\thostname\t"*"\t-\n' > etc/ppp/pap-secrets"""
+    ),
+    "links of an application to its data and to what passes": (
+        'mkdir -p "$ROOT/app/public" "$ROOT/var/lib/app" && chown 65532 "$ROOT/var/lib/app" && cd "$ROOT/app"'
+        " && ln -s /tmp tmp && ln -s /tmp/app.sock web.sock && ln -s /tmp/log log && ln -s /var/lib/app public/uploads"
     ),
     "settings of docker without a login": """echo '{"auths": {"registry.example": {}}}' > "$ROOT/opt/config.json" """,
 }
@@ -288,6 +304,8 @@ def test_a_link_inside_the_image_does_not_lead_the_installation_out(
         "-----BEGIN CERTIFICATE-----\n" + 3 * ("MIGH" * 16 + "\n"),
         "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n",
         "sha512-" + "AKIA" * 22 + "==\n",
+        "PrivateKey = /run/secrets/wireguard\n# createUser NAME\n",
+        '{"kty": "RSA", "n": "' + 9 * "0vx7agoebG" + '", "e": "AQAB"}\n',
     ],
 )
 def test_what_only_looks_like_a_secret_is_none(bare: Path, text: str) -> None:
