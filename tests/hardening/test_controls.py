@@ -163,7 +163,7 @@ ORDINARY = {
     ),
     "what is not the history of a repository": (
         'mkdir -p "$ROOT/srv/site/.github" "$ROOT/srv/site/objects/0a" "$ROOT/etc/ppp" && cd "$ROOT"'
-        " && echo x | tee srv/site/.gitignore srv/site/.gitattributes srv/site/objects/0a/index.html >> srv/site/.git"
+        " && echo x | tee srv/site/.gitignore srv/site/.gitattributes srv/site/objects/0a/x.hg >> srv/site/.git"
         r""" && printf '# Secrets\n*\thostname\t""\t*\nguest\thostname\t"*"\t-\n' > etc/ppp/pap-secrets"""
     ),
     "links of an application to its data and to what passes": (

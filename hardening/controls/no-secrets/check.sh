@@ -17,11 +17,11 @@ whole='-----BEGIN ([A-Z0-9]+ )*PRIVATE KEY( BLOCK)?-----\s+([A-Za-z-]+: \V*\s+)*
 other='AGE-SECRET-KEY-1[A-Z0-9]{50}|^PuTTY-User-Key-File-[0-9]|^-----BEGIN OpenVPN [A-Za-z0-9 -]*[Kk]ey( V1)?-----|^(Key: \((protected-)?private-key|\((11:private|21:protected-private)-key\()|^[[:space:]]*(PrivateKey|PresharedKey)[[:space:]]*=[[:space:]]*[A-Za-z0-9+/]{43}=|"private_key_pem":[[:space:]]*"[^"]|LS0tLS1CRUdJTiB[A-Za-z0-9+/]{0,16}(QUklWQVRF|UFJJVkFURS|BSSVZBVEU)'
 token='(^|[^A-Za-z0-9/+_-])(AKIA|ASIA)[A-Z0-9]{16}([^A-Za-z0-9/+_-]|$)|(^|[^A-Za-z0-9+_-])(gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{80,}|glpat-[A-Za-z0-9_-]{20,}|xox[abprs]-[0-9]+-[A-Za-z0-9-]{20,}|[rs]k_live_[A-Za-z0-9]{24,}|AIza[A-Za-z0-9_-]{35}|npm_[A-Za-z0-9]{36}|pypi-AgEI[A-Za-z0-9_-]{50,})([^A-Za-z0-9/+_-]|$)'
 # Lines that give a password to a server: of snmpd, and of BIND's channels.
-server='^[[:space:]]*createUser[[:space:]].*[[:space:]](MD5|SHA[0-9-]*)[[:space:]]|secret[[:space:]]+"[A-Za-z0-9+/]{16,}={0,2}"[[:space:]]*;'
+server='^[[:space:]]*create[Uu]ser[[:space:]].*[[:space:]](MD5|SHA[0-9-]*)[[:space:]]|secret[[:space:]]+"[A-Za-z0-9+/]{16,}={0,2}"[[:space:]]*;'
 jwk='"[dk]"[[:space:]]*:[[:space:]]*"[A-Za-z0-9_-]{32,}"'
 login='"(auth|identitytoken|registrytoken|password)"[[:space:]]*:[[:space:]]*"[^"]'
 # What any of these holds, without what may stand around it: quick, also where a file is no text.
-shape='PRIVATE KEY( BLOCK)?-----|(AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|glpat-|xox[abprs]-|[rs]k_live_|AIza|npm_[A-Za-z0-9]{36}|pypi-AgEI|AGE-SECRET-KEY-1|PuTTY-User-Key|-----BEGIN OpenVPN|private-key|(PrivateKey|PresharedKey)[[:space:]]*=|"private_key_pem"|createUser|secret[[:space:]]+"|"kty"|LS0tLS1CRUdJTiB|"auths"|:[$][0-9a-z]{1,3}[$]'
+shape='PRIVATE KEY( BLOCK)?-----|(AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|glpat-|xox[abprs]-|[rs]k_live_|AIza|npm_[A-Za-z0-9]{36}|pypi-AgEI|AGE-SECRET-KEY-1|PuTTY-User-Key|-----BEGIN OpenVPN|private-key|(PrivateKey|PresharedKey)[[:space:]]*=|"private_key_pem"|create[Uu]ser|secret[[:space:]]+"|"kty"|LS0tLS1CRUdJTiB|"auths"|:[$][0-9a-z]{1,3}[$]'
 hash='^[^:[:space:]]+:[$](1|2[abxy]?|5|6|7|y|gy)[$][^:[:space:]]{8,}(:|$)'
 
 contents() {
@@ -108,7 +108,7 @@ names() {
 histories() {
     find . -xdev -type f \( -path '*/objects/pack/pack-*.pack' -o -path '*/objects/[0-9a-f][0-9a-f]/*' \
         -o -path '*/.hg/store/00changelog.i' -o -path '*/.svn/wc.db' \) -printf '%P\n' | sort | comm -23 - "$folder/listed" |
-        sed -E 's#/(objects/(pack/pack-[^/]*|[0-9a-f]{2}/[0-9a-f]{38,})|store/00changelog.i|wc.db)$##' | sort -u |
+        sed -nE 's#/(objects/(pack/pack-[^/]*|[0-9a-f]{2}/[0-9a-f]{38,})|store/00changelog.i|wc.db)$##p' | sort -u |
         while IFS= read -r file; do
             case $file in
                 .git | */.git | *.hg | *.svn) ;;
