@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,10 +22,10 @@ from images.build.build_steps import BuildJob, Built
 from images.machine import trees
 from images.model import FILES, Definition
 from images.packages import debian
-from images.packages.dpkg_tree import records
+from images.packages.dpkg_tree import digest_of_sums, record_digest, records
 from images.packages.pool import write_repository
 from images.store import layers
-from images.store.files import file_digest, room_on
+from images.store.files import room_on
 from images.store.merge import Merged
 from images.store.oci import Store
 from images.store.tars import Allowance
@@ -79,7 +80,9 @@ def require_records(job: BuildJob, base: Mapping[str, str], tree: Path) -> None:
         by_name, by_architecture = f"info/{package.name}", f"info/{package.name}:{package.architecture}"
         owners |= {by_name, by_architecture}
         owner = by_architecture if same else by_name
-        planned |= {f"{owner}.{path.name}": file_digest(path) for path in control.iterdir()} | {f"{owner}.list": ""}
+        planned |= {f"{owner}.{path.name}": record_digest(path) for path in control.iterdir()} | {f"{owner}.list": ""}
+        if not (control / "md5sums").exists():
+            planned[f"{owner}.md5sums"] = _sums(deb, control, build_steps.fresh(job.work / "files"))
     wanted = {name: digest for name, digest in base.items() if name.rpartition(".")[0] not in owners} | planned
     if wrong := sorted(name for name, digest in records(tree).items() if wanted.get(name) != digest):
         names = [ascii(name)[1:-1] for name in wrong[:20]]
@@ -88,6 +91,19 @@ def require_records(job: BuildJob, base: Mapping[str, str], tree: Path) -> None:
             f"{job.name} holds other packages than planned", hint=hint,
             evidence="\n".join(f"/var/lib/dpkg/{name}: of neither the base nor a planned package" for name in names),
         )  # fmt: skip
+
+
+def _sums(deb: Path, control: Path, files: Path) -> str:
+    """The digest of the checksums that dpkg makes of a package without any: of all files but its configuration."""
+    run(["dpkg-deb", "--extract", str(deb), str(files)])
+    listed = control / "conffiles"
+    settings = listed.read_bytes().split() if listed.exists() else []
+    inside = {os.fsencode(path.relative_to(files)): path for path in files.rglob("*")}
+    return digest_of_sums(
+        hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest().encode() + b"  " + name
+        for name, path in inside.items()
+        if path.is_file() and not path.is_symlink() and b"/" + name not in settings
+    )
 
 
 def require_plain(store: Store, base_digest: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from hardening.foundation.limits import SMALL_FILE, Meter
@@ -31,10 +33,22 @@ def records(tree: Path) -> dict[str, str]:
     places = (("info", "*"), ("status.d", "*.md5sums"))
     files = [path for folder, names in places for path in _place(tree, folder).glob(names)]
     return {
-        f"{path.parent.name}/{path.name}": "" if path.suffix == ".list" else file_digest(path)
+        f"{path.parent.name}/{path.name}": record_digest(path)
         for path in files
         if path.is_file() and not path.is_symlink()
     }
+
+
+def record_digest(path: Path) -> str:
+    """The digest of one of these files; of checksums without their order, as dpkg makes those that a package lacks."""
+    if path.name.rpartition(".")[2] == "md5sums":  # in a .deb it has no other name
+        return digest_of_sums(path.read_bytes().splitlines())
+    return "" if path.suffix == ".list" else file_digest(path)
+
+
+def digest_of_sums(lines: Iterable[bytes]) -> str:
+    """The digest of checksums."""
+    return hashlib.sha256(b"\n".join(sorted(lines))).hexdigest()
 
 
 def _place(tree: Path, folder: str) -> Path:
