@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -14,15 +13,14 @@ from pathlib import Path
 
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.limits import STEP_MEMORY
-from hardening.foundation.process import ENGINE, run
+from hardening.foundation.process import ENGINE
 from hardening.foundation.timing import step
 from hardening.overlay import materialise
 from images.build import build_steps, dockerfile
 from images.build.build_steps import BuildJob, Built
 from images.machine import trees
 from images.model import FILES, Definition
-from images.packages import debian
-from images.packages.dpkg_tree import digest_of_sums, record_digest, records
+from images.packages.dpkg_tree import foreign_records, records
 from images.packages.pool import write_repository
 from images.store import layers
 from images.store.files import room_on
@@ -68,42 +66,17 @@ def _require_shell(job: BuildJob, tree: Path) -> None:
 
 
 def require_records(job: BuildJob, base: Mapping[str, str], tree: Path) -> None:
-    """Raise OutsideError where dpkg keeps what neither the base nor a planned .deb brought.
+    """Raise OutsideError where the tree has records of packages that neither the base nor a planned package brought.
 
-    Another .deb of a planned name and version, which a step installs, has other files, and checksums that fit them.
+    Another package of a planned name and version, which a step installs, has other files, and checksums that fit them.
     """
-    planned, owners = dict[str, str](), set[str]()
-    for package, deb in job.debs.items():
-        control = build_steps.fresh(job.work / "control")
-        run(["dpkg-deb", "--control", str(deb), str(control)])
-        same = debian.fields((control / "control").read_text()).get("Multi-Arch") == "same"
-        by_name, by_architecture = f"info/{package.name}", f"info/{package.name}:{package.architecture}"
-        owners |= {by_name, by_architecture}
-        owner = by_architecture if same else by_name
-        planned |= {f"{owner}.{path.name}": record_digest(path) for path in control.iterdir()} | {f"{owner}.list": ""}
-        if not (control / "md5sums").exists():
-            planned[f"{owner}.md5sums"] = _sums(deb, control, build_steps.fresh(job.work / "files"))
-    wanted = {name: digest for name, digest in base.items() if name.rpartition(".")[0] not in owners} | planned
-    if wrong := sorted(name for name, digest in records(tree).items() if wanted.get(name) != digest):
-        names = [ascii(name)[1:-1] for name in wrong[:20]]
-        hint = "a step installed a package or changed dpkg's database: name packages in image.toml"
+    if wrong := foreign_records(tree, base, job.debs, job.work):
+        why = "of neither the base nor a planned package"
         raise OutsideError(
-            f"{job.name} holds other packages than planned", hint=hint,
-            evidence="\n".join(f"/var/lib/dpkg/{name}: of neither the base nor a planned package" for name in names),
-        )  # fmt: skip
-
-
-def _sums(deb: Path, control: Path, files: Path) -> str:
-    """The digest of the checksums that dpkg makes of a package without any: of all files but its configuration."""
-    run(["dpkg-deb", "--extract", str(deb), str(files)])
-    listed = control / "conffiles"
-    settings = listed.read_bytes().split() if listed.exists() else []
-    inside = {os.fsencode(path.relative_to(files)): path for path in files.rglob("*")}
-    return digest_of_sums(
-        hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest().encode() + b"  " + name
-        for name, path in inside.items()
-        if path.is_file() and not path.is_symlink() and b"/" + name not in settings
-    )
+            f"{job.name} holds other packages than planned",
+            evidence="\n".join(f"{ascii(path)[1:-1]}: {why}" for path in wrong[:20]),
+            hint="a step installed a package or changed the database of packages: name packages in image.toml",
+        )
 
 
 def require_plain(store: Store, base_digest: str) -> None:

@@ -17,7 +17,7 @@ from images.model import Bootstrap
 from images.packages import debian
 from images.packages.debian import Source
 
-HOST = Path("/etc/apt")
+HOST, DEBIANS = Path("/etc/apt"), Path(debian.KEYRING)
 UNVERIFIED = "var/lib/apt/lists/partial"  # below the root: what apt fetched of an index and did not accept yet
 LONGEST_SECONDS = float(APT_SECONDS.most)  # a mirror may answer, and send nothing
 LARGEST_INDEX = INDEX_BYTES.most
@@ -181,7 +181,7 @@ def _signed_by_inside(settings: Settings, source: Source) -> str:
     if source.signed_by.startswith("\n"):
         return source.signed_by
     keyring = Path(source.signed_by) if source.signed_by else _keyring(settings)
-    if str(keyring).rpartition(".")[0] == debian.KEYRING.rpartition(".")[0]:
+    if (keyring.stem, keyring.parent) == (DEBIANS.stem, DEBIANS.parent):
         return debian.KEYRING
     return debian.armored(_read_bytes(keyring))
 

@@ -80,8 +80,7 @@ class RegistryClient:
     def __init__(self, address: str, settings: Settings, *, own: bool = False) -> None:
         self.address, self.own = address.rstrip("/"), own
         self.settings = settings
-        embedded = own and not settings.registry.address
-        self._http = RegistryHttp(settings, host_of(self.address) if embedded else "")
+        self._http = RegistryHttp(settings)
 
     @property
     def prefix(self) -> str:

@@ -12,9 +12,11 @@ from random import Random
 import pytest
 
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.process import run
 from images.advisories import is_before
+from images.artifact import Package
 from images.packages import debian
-from images.packages.dpkg_tree import dpkg_status
+from images.packages.dpkg_tree import dpkg_status, foreign_records, records
 
 STATES = (
     "not-installed", "config-files", "half-installed", "unpacked", "half-configured", "triggers-awaited",
@@ -160,3 +162,34 @@ def test_a_source_is_switched_off_by_the_words_that_apt_takes_for_it(tmp_path: P
     by_apt = sorted(re.findall(r"'(\S+)/dists/trixie/InRelease'", said))
     assert sorted(uri for source in debian.sources_of(text) for uri in source.uris) == by_apt
     assert len(by_apt) > len(WORDS) / 2
+
+
+@pytest.mark.needs("root", "dpkg", "dpkg-deb")
+@pytest.mark.parametrize(("multi_arch", "owner"), [("no", "shop"), ("same", "shop:amd64")])
+def test_the_checksums_that_dpkg_makes_of_a_package_without_any_are_known(
+    tmp_path: Path, multi_arch: str, owner: str
+) -> None:
+    """Of all files but symbolic links, whatever they are called; other checksums are another package's."""
+    made, tree = tmp_path / "made", tmp_path / "tree"
+    for file in ("DEBIAN/control", "etc/shop.conf", "usr/bin/shop", "usr/share/a b"):
+        (made / file).parent.mkdir(parents=True, exist_ok=True)
+        (made / file).write_text(f"{file}\n")
+    (made / "DEBIAN/control").write_text(
+        "Package: shop\nVersion: 1\nArchitecture: amd64\nMaintainer: Tests <tests@example.com>\nDescription: x\n"
+        f"Multi-Arch: {multi_arch}\n"
+    )
+    (made / "DEBIAN/conffiles").write_text("/etc/shop.conf\n")
+    (made / "usr/bin/link").symlink_to("shop")
+    (made / "usr/bin/hard").hardlink_to(made / "usr/bin/shop")
+    run(["dpkg-deb", "--root-owner-group", "--build", str(made), str(tmp_path / "shop.deb")])
+    for folder in ("info", "updates"):
+        (tree / "var/lib/dpkg" / folder).mkdir(parents=True)
+    for file, text in (("status", ""), ("available", ""), ("info/format", "1\n")):
+        (tree / "var/lib/dpkg" / file).write_text(text)
+    base, debs = records(tree), {Package("shop", "1", "amd64", ""): tmp_path / "shop.deb"}
+    run(["dpkg", f"--root={tree}", "--force-depends", "--force-architecture", "-i", str(tmp_path / "shop.deb")])
+    sums = tree / f"var/lib/dpkg/info/{owner}.md5sums"
+    assert len(sums.read_text().splitlines()) == 4
+    assert foreign_records(tree, base, debs, tmp_path) == []
+    sums.write_text(sums.read_text().replace("usr/bin/shop", "usr/bin/other"))
+    assert foreign_records(tree, base, debs, tmp_path) == [f"/var/lib/dpkg/info/{owner}.md5sums"]

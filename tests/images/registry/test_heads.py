@@ -84,6 +84,24 @@ def test_a_digest_is_asked_by_head_once(tmp_path: Path) -> None:
     assert asked == ["HEAD /v2/debian/manifests/13"]
 
 
+def test_a_registry_elsewhere_is_asked_by_the_proxy_and_authorities_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One on this machine by neither; the authorities of the settings come before those of the environment."""
+    settings = settings_in(tmp_path, registry={"address": "registry.example.com/golden", "insecure": True})
+    monkeypatch.setenv("NO_PROXY", "")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/env/ca.pem")
+    with serving(lambda _: found()) as (proxy, asked):
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, f"http://{proxy}")
+        assert Heads(settings, NOW).digest("registry.example.com/golden/one:1") == DIGEST
+    assert asked == ["HEAD http://registry.example.com/v2/golden/one/manifests/1"]
+    asks = RegistryHttp(settings)
+    assert (asks._authorities("registry.example.com"), asks._authorities("127.0.0.1:5000")) == ("/env/ca.pem", True)
+    settings = settings_in(tmp_path, registry={"address": "registry.example.com", "ca_file": "/own/ca.pem"})
+    assert RegistryHttp(settings)._authorities("registry.example.com") == "/own/ca.pem"
+
+
 def test_references_are_read_as_docker_reads_them() -> None:
     """Without a host it is Docker Hub's, whose own images stand in library/."""
     assert place_of("debian:13") == ("registry-1.docker.io", "library/debian", "13")
