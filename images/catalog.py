@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from hardening.foundation.content import find_content, load_toml, require_inside
+from hardening.foundation.content import find_content, load_toml, readable, require_inside
 from hardening.foundation.errors import ContentError
 from hardening.foundation.limits import CONTENT_DEPTH, CONTENT_FILE
 from images.model import FILES, Definition
@@ -92,12 +92,20 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 
 def _names_below(folder: Path) -> Iterator[str]:
-    """The relative paths of all that lies in a folder. Raises ContentError where it is deeper than `CONTENT_DEPTH`."""
-    for at, folders, files in os.walk(folder):
+    """The relative paths of all that lies in a folder.
+
+    Raises ContentError where it is deeper than `CONTENT_DEPTH`, and for a folder that cannot be read.
+    """
+    for at, folders, files in os.walk(folder, onerror=_refuse_unread):
         inner = os.path.relpath(at, folder)
         if inner.count("/") >= CONTENT_DEPTH.most:
             raise ContentError(f"{inner[:40]}… exceeds {CONTENT_DEPTH}", file=folder)
         yield from (os.path.normpath(f"{inner}/{name}") for name in (*folders, *files))
+
+
+def _refuse_unread(error: OSError) -> None:
+    with readable(Path(error.filename)):
+        raise error
 
 
 def _require_inside(link: Path, folder: Path) -> None:

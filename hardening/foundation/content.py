@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -46,7 +47,7 @@ def read_small(path: Path) -> str:
     """The text of a file that people wrote. Raises ContentError where it is too long, no file, not UTF-8, or has an end
     of a line that whoever reviews it does not see.
     """
-    with _readable(path):
+    with readable(path):
         if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would wait for ever
             raise ContentError("neither a file nor a link to one", file=path)
         with path.open("rb") as file:
@@ -62,7 +63,7 @@ def read_small(path: Path) -> str:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turn what reading a file may raise into a ContentError that names it."""
     try:
         yield
@@ -71,14 +72,19 @@ def _readable(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise ContentError("no such file", file=path) from None
     except OSError as error:
-        raise ContentError(f"cannot be read: {error.strerror}", file=path) from None
+        hint = "let this user read it (chmod a+rX), or run as its owner" if isinstance(error, PermissionError) else ""
+        raise ContentError(f"cannot be read: {error.strerror}", file=path, hint=hint) from None
 
 
 def require_inside(path: Path, folder: Path) -> Path:
-    """`path`, which is in `folder` also where it is a link. Raises ContentError for a link that leads out of it."""
-    if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-        hint = "content is what stands in its root: copy the file there"
-        raise ContentError(f"a link out of {folder}, to {path.resolve()}", file=path, hint=hint)
+    """`path`, which is in `folder` also where it is a link.
+
+    Raises ContentError for a link that leads out of it, and where it cannot be read.
+    """
+    with readable(path):
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            hint = "content is what stands in its root: copy the file there"
+            raise ContentError(f"a link out of {folder}, to {path.resolve()}", file=path, hint=hint)
     return path
 
 
@@ -90,7 +96,7 @@ def _parsed(path: Path, _stamp: tuple[int, int]) -> dict[str, Any]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The raw tables of a TOML file. Raises ContentError where it is absent or not TOML."""
     try:
-        with _readable(path):
+        with readable(path):
             stat = path.stat()
             return _parsed(path, (stat.st_mtime_ns, stat.st_size))
     except RecursionError:
@@ -194,17 +200,24 @@ def _find_model(annotation: Any) -> type[BaseModel] | None:
     return next((found for inner in get_args(annotation) if (found := _find_model(inner))), None)
 
 
+def _listed(folder: Path, pattern: str) -> list[Path]:
+    """What a folder holds, sorted; nothing where it is absent. Raises ContentError where it cannot be read."""
+    with readable(folder), suppress(FileNotFoundError), os.scandir(f"{folder}/."):
+        pass  # glob takes a folder that this user may not read or enter for an empty one
+    return sorted(folder.glob(pattern))
+
+
 def find_content(
     roots: Sequence[Path], room: str, pattern: str, twice: dict[str, ContentError] | None = None
 ) -> dict[str, Path]:
     """Name → path of all content of one sort over all roots, sorted: `*.toml` means files, `*/` folders.
 
     What begins with a dot or an underscore is passed over; a folder named like a file is not, and cannot be read.
-    Raises ContentError where two roots define the same name: content is added by a root, never silently replaced. Into
-    `twice`, if given, it puts that error by the name, which is then left out.
+    Raises ContentError for a folder that cannot be read, and where two roots define the same name: content is added by
+    a root, never silently replaced. Into `twice`, if given, it puts that error by the name, which is then left out.
     """
     found: dict[str, Path] = {}
-    for root, path in ((one, path) for one in roots for path in sorted((one / room).glob(pattern))):
+    for root, path in ((one, path) for one in roots for path in _listed(one / room, pattern)):
         if (pattern.endswith("/") and not path.is_dir()) or path.name.startswith((".", "_")):
             continue
         for place in (path, *path.parents[: len(Path(room).parts)]):

@@ -21,7 +21,7 @@ from pydantic_settings import (
 
 from hardening.foundation import addresses
 from hardening.foundation.addresses import is_safe
-from hardening.foundation.content import Content, explain, find_content, read_toml
+from hardening.foundation.content import Content, explain, find_content, read_toml, readable
 from hardening.foundation.durations import Duration, duration
 from hardening.foundation.engine_address import without_password
 from hardening.foundation.errors import ContentError, nearest
@@ -459,7 +459,9 @@ def _refuse_unknown_variables() -> None:
 def _require_roots(settings: Settings, file: Path) -> None:
     """Content roots that are not there hold controls and images that somebody counts on."""
     for number, root in enumerate(settings.content):
-        if not (ROOT / root).is_dir():
+        with readable(ROOT / root):
+            there = (ROOT / root).is_dir()
+        if not there:
             where = _blamed_variable(("content",)) or file
             raise ContentError(f"no such directory: {ROOT / root}", file=where, key=f"content[{number}]")
     _refuse_rules(settings, file)

@@ -119,6 +119,21 @@ def unshared(unshare: Callable[[], None]) -> None:
                 os.umask(_of_process.before)
 
 
+_users: list[int] = []  # the masks that this process had; the first is its user's own
+
+
 def keep_private_by_default() -> None:
     """From now on, what this process and its children make is its user's alone."""
-    os.umask(ON_THIS_HOST)
+    _users.append(os.umask(ON_THIS_HOST))
+    del _users[1:]
+
+
+@contextmanager
+def content_modes() -> Iterator[None]:
+    """New files get the modes of the user's own mask: content is no state, and others read it too."""
+    before = os.umask(ON_THIS_HOST)
+    os.umask(_users[0] if _users else before)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -22,6 +22,7 @@ from images.documents import to_json
 from images.engine import engine as client_of
 from images.model import Definition
 from images.registry.references import qualified, split
+from images.store.files import content_modes
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
 from pipelines.fleet.docker import container_spec
@@ -477,11 +478,12 @@ def write_new(files: Mapping[Path, str]) -> None:
             raise UsageError(f"{path} exists already", hint="--name gives the new one another name")
     made = list[Path]()
     try:
-        for path, text in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:  # never over what came meanwhile
-                made.append(path)
-                file.write(text)
+        with content_modes():
+            for path, text in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("x", encoding="utf-8") as file:  # never over what came meanwhile
+                    made.append(path)
+                    file.write(text)
     except OSError as error:
         for written in made:
             written.unlink()

@@ -300,10 +300,13 @@ def _root(settings: Settings, content: str, own: set[Path]) -> Path:
 
 def _write(file: Path, text: str) -> None:
     """Write a file that is not there yet. Raises UsageError where it is."""
+    from images.store.files import content_modes
+
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x", encoding="utf-8") as opened:
-            opened.write(text)
+        with content_modes():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(text)
     except FileExistsError:
         raise UsageError(f"{file} exists already", hint="--name gives this one another name") from None
     except OSError as error:

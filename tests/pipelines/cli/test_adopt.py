@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tomllib
 from collections.abc import Iterator
 from contextlib import closing
@@ -289,6 +290,9 @@ def test_the_command_line_takes_any_number_of_names_among_its_flags(tmp_path: Pa
     assert answer.code == 0, answer.err
     assert [line["fleet"] for line in answer.json] == ["a-web", "b-web"]
     assert inv.here("adopt", a).code == 3
+    drafts = root / "pipelines/fleets"
+    modes = [stat.filemode(path.stat().st_mode) for path in (drafts, *sorted(drafts.iterdir()))]
+    assert modes == ["drwxr-xr-x", "-rw-r--r--", "-rw-r--r--"], "content is no state: others read it"
     words = {"adopt": ("adopt", "a", "-n", "shop", "b"), "setup": ("setup", "adopt", "a", "-n", "shop", "b")}
     seen = list[tuple[str, ...]]()
     for given in words.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -157,6 +158,7 @@ def test_a_new_waiver_is_one_command(inv: Goldsmith) -> None:
     made = inv.here(*asked, "--reason", "r", "--approver", "security", "--expires", "2026-12-01", "--json")
     assert made.code == 0, made.err
     assert made.json["file"] == f"{root}/hardening/waivers/shop-no-setuid.toml"
+    assert stat.filemode(Path(made.json["file"]).stat().st_mode) == "-rw-r--r--", "content is no state: others read it"
     assert made.json["waiver"]["controls"] == ["no-setuid"]
     assert "shop-no-setuid for no-setuid in shop ends on 2026-12-01 (web)" in inv.here("waiver.list").err
 

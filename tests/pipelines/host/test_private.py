@@ -9,18 +9,23 @@ import signal
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hardening.foundation.errors import OutsideError
-from hardening.foundation.settings import ROOT, Settings
+from hardening.catalog import load_controls, load_policies, load_profiles, load_waivers
+from hardening.foundation.errors import ContentError, OutsideError
+from hardening.foundation.settings import ROOT, Settings, load_settings
+from images.catalog import files_of, load_definitions
 from images.registry.login import login_file
+from pipelines.fleet.catalog import load_fleets
 from pipelines.host import embedded_registry
 from pipelines.host.daemon import Daemon
 from pipelines.host.private_engine import PrivateEngine
+from pipelines.network.catalog import load_network
 from pipelines.wiring import keep_private
 from tests.support.loop import Goldsmith, definition, until
 
@@ -86,6 +91,72 @@ def test_the_state_directory_of_another_user_is_refused(public: Path) -> None:
     shown = Goldsmith(state, "unix:///absent")("image.plan", "debian-base")
     assert (shown.code, "belongs to user id 65534" in shown.err) == (4, True)
     assert not list(state.iterdir())
+
+
+@contextmanager
+def being_nobody() -> Iterator[None]:
+    """The rights of the user nobody, for this process."""
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("mode", [0o700, 0o600, 0o744])
+@pytest.mark.parametrize(
+    ("load", "room", "closed"),
+    [
+        (load_fleets, "pipelines/fleets", "."),
+        (load_fleets, "pipelines/fleets", "shop.toml"),
+        (load_waivers, "hardening/waivers", "."),
+        (load_policies, "hardening/policies", "."),
+        (load_profiles, "hardening/profiles", ".."),
+        (load_controls, "hardening/controls", "."),
+        (load_controls, "hardening/controls", "../.."),
+        (load_definitions, "images/definitions", "."),
+        (load_definitions, "images/definitions", "shop"),
+        (load_network, "network", "."),
+    ],
+)
+def test_content_of_another_user_that_cannot_be_read_is_not_taken_for_none(
+    public: Path, load: Callable[[tuple[Path, ...]], object], room: str, closed: str, mode: int
+) -> None:
+    """Without the waivers or fleets that are there, images would be judged by other rules."""
+    (public / room).mkdir(parents=True)
+    if room == "images/definitions":
+        definition(public, "shop")
+    else:
+        (public / room / "shop.toml").write_text("")
+    place = (public / room / closed).resolve()
+    place.chmod(mode if place.is_dir() else mode & 0o700)
+    with being_nobody(), pytest.raises(ContentError, match="cannot be read: Permission denied") as caught:
+        load((public,))
+    assert caught.value.message.startswith(str(place))
+    assert "chmod a+rX" in caught.value.hint
+
+
+@pytest.mark.needs("root")
+def test_a_content_root_that_cannot_be_entered_is_an_error_of_the_settings(
+    public: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no disk that failed."""
+    (public / "closed/content").mkdir(parents=True)
+    (public / "closed").chmod(0o700)
+    monkeypatch.setenv("GOLDSMITH_CONTENT", f'["{public}/closed/content"]')
+    with being_nobody(), pytest.raises(ContentError, match="closed/content: cannot be read: Permission denied"):
+        load_settings(public / "goldsmith.toml")
+
+
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("closed", ["files", "files/deep"])
+def test_files_of_a_definition_that_cannot_be_read_are_not_left_out(public: Path, closed: str) -> None:
+    """An image would lack what another user sees."""
+    (public / "files/deep").mkdir(parents=True)
+    (public / closed).chmod(0o700)
+    with being_nobody(), pytest.raises(ContentError, match=f"{closed}: cannot be read: Permission denied"):
+        files_of(public)
 
 
 def test_a_directory_that_others_work_in_is_not_closed_to_them(public: Path) -> None:
