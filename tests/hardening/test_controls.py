@@ -100,6 +100,12 @@ ORDINARY = {
         " && ln -s /usr/bin/perl bin/python3 && echo x > lib/python3.13/site-packages/requests/__init__.py"
         " && echo 'import _virtualenv' > lib/python3.13/site-packages/_virtualenv.pth && echo x > lib/one.so"
     ),
+    "programs with libraries beside them, and others of the account that runs": (
+        'cd "$ROOT" && mkdir -p opt/tool srv/app && chown 65532 srv/app'
+        r" && LC_ALL=C sed -E -e 's#libc\.so\.6#$ORIGIN/l#'"
+        r""" -e 's/\x01\x00{7}(.{8}\x0c)/\x1d\x00\x00\x00\x00\x00\x00\x00\1/'"""
+        " usr/bin/dash | tee opt/tool/run > srv/app/run"
+    ),
     "modules of an application": 'mkdir -p "$ROOT/app/node_modules/a" && echo x > "$ROOT/app/node_modules/a/index.js"',
     "a program of its own name": 'echo x > "$ROOT/usr/local/bin/serve" && ln -s serve "$ROOT/usr/local/bin/serve2"',
     "another name for a packaged program": 'ln -s ls "$ROOT/usr/bin/list" && ln -s ../../usr/bin/ls "$ROOT/opt/ls"',

@@ -74,6 +74,70 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
         }
         print programs + 0 > (tree ".programs")
     }' "$folder/tree" "$folder/listed" "$folder/declared" "$folder/before" "$folder/linker" "$folder/cache" >> "$folder/found"
+# Programs and libraries that no package brought: the loader of such an ELF, and where it looks for libraries, are root's.
+find . -xdev -type f -size +63c ! -name '*[[:cntrl:]]*' -printf '%P\n' | sort | comm -23 - "$folder/listed" > "$folder/own"
+xargs -r -d '\n' head -qc 64 -- < "$folder/own" | od -An -v -tu4 -w64 | paste - "$folder/own" > "$folder/heads"
+{
+    printf 'tmp\nvar/tmp\ndev/shm\nrun/lock\nrun/user\n'
+    find . -xdev -mindepth 1 ! -type l ! -type c \( ! -uid 0 -o -perm -0002 -o -perm -0020 $(foreign 0) \) -printf '%P\n'
+} > "$folder/open"
+awk -v tree="$folder/tree" -v list="$folder/listed" -v open="$folder/open" "$follow"'
+    BEGIN {
+        for (i = 1; i < 256; i++) character[sprintf("%02x", i)] = sprintf("%c", i)
+        kind[1] = kind[1879047931] = kind[1879047932] = kind[2147483645] = kind[2147483647] = "file" # needed, audits, filters
+        kind[15] = kind[29] = "folders" # RPATH, RUNPATH
+    }
+    FILENAME == open { writable[$0] = 1; next }
+    function unsafe(path) { for (; path != ""; sub(/(^|\/)[^\/]*$/, "", path)) if (path in writable) return path }
+    function bytes(type, place, columns, all) { return "od -An -v -t" type " -w" columns " -j" place " -N" all " -- " quoted " 2>/dev/null" }
+    function placed(address,    i) { for (i = 1; i <= loads; i++) if (address >= start[i] && address < start[i] + long[i]) return address - start[i] + offset[i]; return "none" }
+    function note(place, its) { at[++names] = place; what[names] = its; if (names == 1 || place < low) low = place; if (names == 1 || place > high) high = place }
+    function judge_names(    line, part, text, i, j) {
+        line = ""
+        if (names) { text = bytes("x1", low, high - low + 4096, high - low + 4096); text | getline line; close(text) }
+        for (i = 1; i <= names; i++) {
+            text = substr(line, 3 * (at[i] - low) + 1, 3 * 4096); j = index(text, " 00")
+            split(j ? substr(text, 1, j) : text (text ? " 3a" : ""), part, " "); text = ""
+            for (j = 1; j in part; j++) text = text character[part[j]]
+            judge(text, what[i])
+        }
+        names = 0
+    }
+    function judge(text, its,    parts, i, count, to, where) {
+        count = split(text, parts, ":")
+        for (i = 1; i <= count; i++) {
+            to = parts[i]
+            if (its == "file" && to !~ /\//) continue
+            gsub(/\$(ORIGIN|\{ORIGIN\})/, "/" place, to)
+            where = to ~ /^\// ? unsafe(end(to)) : "tmp"
+            # Who may write to the file itself gains nothing by its libraries.
+            if (where ~ /^(tmp|var\/tmp|dev\/shm)$/ || where && !unsafe(path))
+                print "/" path ": takes libraries from \"" parts[i] "\", where others than root may put theirs"
+        }
+    }
+    $1 == 1179403647 && int($2 / 256) % 256 == 1 { # ELF, the lowest byte first
+        path = $0; sub(/^[^\t]*\t/, "", path); place = path; sub(/\/?[^\/]*$/, "", place)
+        quoted = path; gsub(/\047/, "\047\\\047\047", quoted); quoted = "\047" quoted "\047"
+        word = $2 % 256 == 2 ? 8 : 4; loads = dynamic = 0
+        headers = bytes("u" word, word == 8 ? $9 + $10 * 4294967296 : $8, word == 8 ? 56 : 32, (word == 8 ? 56 * ($15 % 65536) : 32 * ($12 % 65536)))
+        while ((headers | getline line) > 0) {
+            split(line, part, " "); type = part[1] % 4294967296
+            if (type == 1) { start[++loads] = part[3]; long[loads] = part[5]; offset[loads] = part[2] }
+            if (type == 2) { dynamic = part[3]; size = part[5] }
+            if (type == 3) note(part[2] + 0, "file")
+        }
+        close(headers)
+        judge_names()
+        if (!dynamic) next
+        entries = bytes("u" word, placed(dynamic), 2 * word, size); count = 0
+        while ((entries | getline line) > 0 && split(line, part, " ") && part[1] + 0) {
+            if (part[1] in kind) { value[++count] = part[2]; tag[count] = part[1] }
+            if (part[1] == 5) table = placed(part[2])
+        }
+        close(entries)
+        for (i = 1; i <= count; i++) note(table + value[i], kind[tag[i]])
+        judge_names()
+    }' "$folder/tree" "$folder/listed" "$folder/open" "$folder/heads" >> "$folder/found"
 bad=$(sort -u "$folder/found" | PARAM_ALLOW="$PARAM_ALLOW
 $PARAM_EXPECTED" refused)
 if [ -n "$bad" ]; then
