@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
@@ -419,7 +419,9 @@ def load_settings(path: Path | None = None) -> Settings:
     except SettingsError as error:
         named = re.search(r'field "(\w+)"', str(error))
         variable = f"GOLDSMITH_{named[1].upper()}" if named else "GOLDSMITH_*"
-        raise ContentError("not JSON", file=f"{variable} in the environment", hint=_NESTED) from None
+        is_list = named and get_origin(Settings.model_fields[named[1]].annotation) is tuple
+        hint = f"""a list in JSON: {variable}='["/srv/content"]'""" if is_list else _NESTED
+        raise ContentError("not JSON", file=f"{variable} in the environment", hint=hint) from None
     _refuse_unknown_variables()
     _require_roots(settings, file)
     return settings
@@ -449,21 +451,19 @@ def _refuse_unknown_variables() -> None:
         sets = name in sections or name.partition("__")[0] in tables
         if not name.startswith(PREFIX) or sets or name == MOVED or name.startswith(OF_TESTS):
             continue
-        known = [
-            *sections,
-            *(f"{table}__{key.upper()}" for table, model in tables.items() for key in model.model_fields),
-        ]
-        raise ContentError("no setting has this name", file=f"{variable} in the environment", hint=nearest(name, known))
+        keys = (f"{table}__{key.upper()}" for table, model in tables.items() for key in model.model_fields)
+        hint = nearest(name, [*sections, *keys])
+        raise ContentError("no setting has this name", file=f"{variable} in the environment", hint=hint)
 
 
 def _require_roots(settings: Settings, file: Path) -> None:
     """Content roots that are not there hold controls and images that somebody counts on."""
-    for number, root in enumerate(settings.content):
-        with readable(ROOT / root):
-            there = (ROOT / root).is_dir()
+    for number, root in enumerate(settings.roots[1:]):
+        with readable(root):
+            there = root.is_dir()
         if not there:
             where = _blamed_variable(("content",)) or file
-            raise ContentError(f"no such directory: {ROOT / root}", file=where, key=f"content[{number}]")
+            raise ContentError(f"no such directory: {root}", file=where, key=f"content[{number}]")
     _refuse_rules(settings, file)
 
 
@@ -497,6 +497,4 @@ def _blamed_variable(loc: tuple[int | str, ...]) -> str:
     """The variable that holds the value at `loc`, if one does."""
     names = [str(part) for part in loc if isinstance(part, str)]
     longest_first = ["GOLDSMITH_" + "__".join(names[:length]).upper() for length in range(len(names), 0, -1)]
-    present = {name.upper() for name in os.environ}
-    found = next((name for name in longest_first if name in present), "")
-    return f"{found} in the environment" if found else ""
+    return next((f"{name} in the environment" for name in longest_first if name in map(str.upper, os.environ)), "")

@@ -35,11 +35,16 @@ def test_a_content_root_that_is_not_there_is_a_mistake(tmp_path: Path, monkeypat
     ("name", "value", "said"),
     [
         ("GOLDSMITH_FEEDS", "notjson", "GOLDSMITH_FEEDS in the environment: not JSON"),
+        (
+            "GOLDSMITH_CONTENT", "/srv/content",
+            "GOLDSMITH_CONTENT in the environment: not JSON\n"
+            "  hint: a list in JSON: GOLDSMITH_CONTENT='[\"/srv/content\"]'",
+        ),
         ("GOLDSMITH_PARALLEL", "many", "GOLDSMITH_PARALLEL in the environment: parallel: "),
         ("goldsmith_registry__insecure", "x", "GOLDSMITH_REGISTRY__INSECURE in the environment: registry.insecure: "),
         ("GOLDSMITH_FEEDS", '{"kve": ""}', "GOLDSMITH_FEEDS in the environment: feeds.kve: unknown key"),
     ],
-)
+)  # fmt: skip
 def test_the_environment_is_blamed_for_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
