@@ -204,6 +204,15 @@ def about_fix(vulnerability: str, package: str) -> str:
     return f"{vulnerability} in {package} "
 
 
+WAIT = "leave the package out, or wait"
+
+
+def until_offered(verdict: Verdict | None, vulnerability: str, package: str) -> str:
+    """What is to be done about a fix that no build would get, as the verdict says; empty where one would."""
+    about, reasons = about_fix(vulnerability, package), verdict.reasons if verdict else ()
+    return next((one.todo for one in reasons if one.what.startswith(about) and one.todo.startswith(WAIT)), "")
+
+
 def _vulnerability(
     policy: Policy, subject: str, finding: Finding, now: datetime, offered: Collection[tuple[str, str]] | None
 ) -> Reason:
@@ -215,7 +224,7 @@ def _vulnerability(
     if offered is None:
         todo = todo.replace("takes it", "takes it once the mirror has it")
     elif (finding.package, finding.fixed) not in offered:
-        todo = f"leave the package out, or wait: the mirror's index lacks {finding.package} {finding.fixed} so far"
+        todo = f"{WAIT}: the mirror's index lacks {finding.package} {finding.fixed} so far"
     base = Reason(finding.id, subject, Enforcement.AUDIT, what, why, todo)
     if not finding.fixed:
         wait = "no fixed version is published: leave the package out if the image can do without, or wait for the fix"

@@ -15,7 +15,7 @@ from hardening.foundation.durations import duration, in_short
 from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.grouping import by_key
 from hardening.foundation.text import listed
-from hardening.gate import brought_by, fix_due
+from hardening.gate import fix_due
 from hardening.model import Severity, Waiver
 from hardening.policy import Policy
 from hardening.waivers import About, about_finding, active, cited, waived_by
@@ -24,6 +24,7 @@ from images.context import Context
 from images.documents import to_json
 from images.ledger import ClosedFix, MemberRun
 from images.ledger.artifacts import ScanRecord
+from pipelines.cli.next_steps import NextSteps
 from pipelines.cli.open_points import NEVER, OpenFix
 from pipelines.contract import Line
 from pipelines.fleet.catalog import load_fleets
@@ -46,8 +47,6 @@ from pipelines.wiring import image_context
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-Having = Mapping[tuple[str, str], Collection[str]]
-"""By vulnerability and package, the images that wait for a release without it."""
 WORST = 5
 NONE_YET = "no release has closed a vulnerability with a known fix yet, and none is open, as far as this ledger knows"
 
@@ -138,9 +137,8 @@ def patch_latency(since: str = "", context: Context | None = None) -> LatencyOut
     lines = [_line(one, unknown.get(one.name, ()) if one.kind == "fleet" else ()) for one in measured(found, now)]
     told = {line.name for line in lines if line.kind == "fleet"}
     lines += [_line(_nothing(name), names) for name, names in sorted(unknown.items()) if name not in told]
-    unpublished = (one.fix for one in found if one.waits is Waits.PUBLICATION)
-    having = by_key(((fix.vulnerability, fix.package), fix.image) for fix in unpublished)
-    told_of = (_patch_line(context, fleets, one, now, having) for one in sorted(found, key=_worst_first))
+    steps = NextSteps(context, fleets, found)
+    told_of = (_patch_line(steps, one, now) for one in sorted(found, key=_worst_first))
     return LatencyOutput(at=now, since=begin, lines=tuple(lines), patches=tuple(told_of))
 
 
@@ -298,29 +296,6 @@ def _worst_first(one: Patch) -> tuple[bool, bool, datetime, datetime, str, str, 
     return not one.open, one.due is None, one.due or NEVER, one.started_at, one.fix.vulnerability, one.kind, one.name
 
 
-def _who_acts(context: Context, fleets: Mapping[str, Fleet], one: Patch, having: Having) -> tuple[str, str]:
-    """Who has to do what next, so that the fix comes further: an image that brings it in comes first."""
-    image, fleet = one.fix.image, one.name
-    root = brought_by(image, having.get((one.fix.vulnerability, one.fix.package), ()), context.parents)
-    loaded = context.definitions.get(root if one.waits is Waits.PUBLICATION else image)
-    owner = loaded.definition.owner if loaded else "-"
-    fleet_owner = fleets[fleet].owner if fleet in fleets else "-"
-    match one.waits:
-        case Waits.PUBLICATION:
-            more = "" if root == image else f", then ./goldsmith image.publish {image}"
-            return owner, f"./goldsmith image.publish {root}{more}"
-        case Waits.PROMOTION:
-            return owner, f"./goldsmith image.promote {image}"
-        case Waits.ROLLOUT:
-            tag = fleets[fleet].replacement.tag if fleet in fleets else None
-            first = f"build {tag} on the newest {image}, then " if tag else ""
-            return fleet_owner, f"{first}./goldsmith roll.start {fleet}"
-        case Waits.UNKNOWN:
-            return fleet_owner, f"./goldsmith fleet.check {fleet}"
-        case Waits.NOTHING:
-            return "", ""
-
-
 # -- as it is printed --------------------------------------------------------------------------------------------------
 
 
@@ -344,8 +319,8 @@ def _spread(found: Spread | None) -> SpreadLine | None:
     return SpreadLine(**dict(zip(SpreadLine.model_fields, seconds, strict=True)))
 
 
-def _patch_line(context: Context, fleets: Mapping[str, Fleet], one: Patch, now: datetime, having: Having) -> PatchLine:
-    fix, (acts, todo) = one.fix, _who_acts(context, fleets, one, having)
+def _patch_line(steps: NextSteps, one: Patch, now: datetime) -> PatchLine:
+    fix, (acts, todo) = one.fix, steps.after(one)
     return PatchLine(
         kind="fleet" if one.kind == "fleet" else "image", name=one.name, vulnerability=fix.vulnerability,
         package=fix.package, image=fix.image, fixed=fix.fixed, severity=Severity(fix.severity),

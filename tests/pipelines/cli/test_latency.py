@@ -15,9 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from hardening.findings import Finding, FindingKind
 from hardening.foundation.errors import OutsideError, UsageError
 from hardening.foundation.settings import Nightly, Settings
+from hardening.gate import judge_image
 from hardening.model import Severity, Waiver
 from images import context as images_context
-from images.artifact import Release
+from images.artifact import Artifact, Release
 from images.context import Context
 from images.ledger import ClosedFix, FleetCheck, Ledger, MemberRun, Move, ScanRecord
 from pipelines.cli import latency
@@ -163,6 +164,25 @@ def test_the_window_of_what_is_open_is_that_of_the_nights_policy(context: Contex
     assert due() < own
     context.__dict__["policy"] = "default"
     assert due() == own
+
+
+def test_what_the_mirror_lacks_is_waited_for_as_the_scan_says(context: Context) -> None:
+    """`image.publish` would answer that nothing changed, without a reason."""
+    ledger = context.ledger
+    there, lacking = (
+        Finding(FindingKind.VULNERABILITY, id_, package, "1", "2", Severity.HIGH, (), fix_known_since=NOW - HOUR)
+        for id_, package in (("CVE-2026-0100", "zlib1g"), ("CVE-2026-0101", "openssl"))
+    )
+    ledger.record_artifact(Artifact(IMAGE, "linux/amd64", NEW, NEW, {}, (), NOW, NOW))
+    ledger.record_scan(NEW, ScanRecord((), (there, lacking)), NOW)
+    verdict = judge_image(
+        context.policies["default"], IMAGE, None, (), (there, lacking), (), NOW, offered={("zlib1g", "2")}
+    )
+    ledger.record_verdict(NEW, verdict)
+    scan_says = next(reason.todo for reason in verdict.reasons if reason.rule == lacking.id)
+    assert "or wait: the mirror's index lacks openssl 2 so far" in scan_says
+    todos = {line.vulnerability: line.todo for line in patch_latency("", context).patches}
+    assert todos == {there.id: f"./goldsmith image.publish {IMAGE}", lacking.id: scan_says}
 
 
 def test_who_acts_is_by_what_the_fleet_follows(context: Context, tmp_path: Path) -> None:
