@@ -55,10 +55,13 @@ def ask_each(
 
 def ask_within(ask: Callable[[], Answer], within: timedelta) -> Answer:
     """What one question answers. Raises what it raised, and LateError where it takes longer than `within`."""
-    (found,) = ask_each({"": ask}, within, 1).values()
-    if isinstance(found, GoldsmithError):
-        raise found
-    return found
+    answer = _begun(ask, given_up := threading.Event())
+    try:
+        if not wait((answer,), within.total_seconds()).done:
+            raise _late(within)
+        return answer.result()
+    finally:
+        given_up.set()
 
 
 def portions(names: Iterable[str], at_once: int = 100) -> Iterator[list[str]]:

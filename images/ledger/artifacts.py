@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, bindparam, literal, or_, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, func, literal, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hardening.findings import BaseImage, CheckResult, Finding, Outcome, ScanReport, Verdict
@@ -86,6 +86,16 @@ class Artifacts(Database):
     def latest_artifact(self, name: str, platform: str) -> Artifact | None:
         """The artifact built last."""
         return next(iter(self._artifacts(limit=1, name=name, platform=platform)), None)
+
+    def latest_artifacts(self, names: Iterable[str], platform: str) -> dict[str, Artifact]:
+        """The same of many definitions, by name: one question for hundreds of them."""
+        found, table = dict[str, Artifact](), t.artifacts
+        newest = func.row_number().over(partition_by=table.c.name, order_by=_NEWEST).label("place")
+        for some in portions(names, BATCH):
+            among = select(table.c.id, newest).where(table.c.name.in_(some), table.c.platform == platform).subquery()
+            last = table.c.id.in_(select(among.c.id).where(among.c.place == 1))
+            found |= {one.name: one for one in self._artifacts(where=(last,))}
+        return found
 
     def artifacts(self, name: str = "") -> tuple[Artifact, ...]:
         """All artifacts (of one definition), the newest first."""
@@ -227,8 +237,8 @@ class Artifacts(Database):
         query = select(t.first_seen).where(t.first_seen.c.vulnerability == vulnerability)
         return {row.package: row.at for row in self._rows(query)}
 
-    def _artifacts(self, **same: Any) -> tuple[Artifact, ...]:
-        found = self._find(Artifact, t.artifacts, *_NEWEST, **same)
+    def _artifacts(self, **which: Any) -> tuple[Artifact, ...]:
+        found = self._find(Artifact, t.artifacts, *_NEWEST, **which)
         return tuple(replace(one, packages=from_json(tuple[Package, ...], one.packages)) for one in found)
 
     def _judgement(self, of: type[Value], digest: str, kind: str, name: str) -> Value | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -45,7 +45,7 @@ class Planner:
         self.context = context
         self.no_cache, self.roughly = frozenset(no_cache), roughly
         self._sound = set[str]()
-        self._last: dict[str, Artifact | None] = {}
+        self._last: Mapping[str, Artifact | None] = {}
         self._candidates: dict[str, Mapping[str, str]] = {}
         self._waiting: dict[tuple[Bootstrap, timedelta], tuple[Waiting, ...]] = {}
         self.plans: dict[str, BuildPlan] = {}
@@ -96,7 +96,7 @@ class Planner:
         last = self.last(name)
         plan = decide(
             name, inputs, added=added, packages=self._packages(loaded, added, last),
-            overlay=overlay, known=self._known(name, platform, inputs), last=last,
+            overlay=overlay, known=self._known(last, name, platform, inputs), last=last,
             parent_pending=parent == PENDING, no_cache=name in self.no_cache,
         )  # fmt: skip
         plan = replace(plan, waits=tuple(self._waits(loaded, plan.packages)))
@@ -208,10 +208,15 @@ class Planner:
             raise _since_held(_of_definition(error, loaded), held) from None
 
     def last(self, name: str) -> Artifact | None:
-        """The newest artifact of a definition; read once where nothing is built by the plans."""
-        if name not in self._last or not self.roughly:
-            self._last[name] = self.context.ledger.latest_artifact(name, self.context.settings.platform)
-        return self._last[name]
+        """The newest artifact of a definition."""
+        if name in self._last:
+            return self._last[name]
+        return self.context.ledger.latest_artifact(name, self.context.settings.platform)
+
+    def read_last(self, names: Sequence[str]) -> None:
+        """Read at once the newest artifacts of many definitions, for whoever builds none of them meanwhile."""
+        found = self.context.ledger.latest_artifacts(names, self.context.settings.platform)
+        self._last = {name: found.get(name) for name in names}
 
     def added_before(self, name: str) -> tuple[Package, ...]:
         """What the newest artifact of a definition added to what it stands on."""
@@ -327,8 +332,10 @@ class Planner:
         image = self._lowest(loaded).image
         return self.upstream.locked(image) if image else ""
 
-    def _known(self, name: str, platform: str, inputs: dict[str, object]) -> Artifact | None:
-        if inputs["parent"] == PENDING or (last := self._last[name]) is None:
+    def _known(
+        self, last: Artifact | None, name: str, platform: str, inputs: dict[str, object]
+    ) -> Artifact | None:  # fmt: skip
+        if inputs["parent"] == PENDING or last is None:
             return None
         wanted = digest_of(inputs)
         same = last if last.input_digest == wanted else None  # nearly always, and read already

@@ -139,7 +139,9 @@ class RegistryHttp:
         try:
             asked = requests.PreparedRequest()
             asked.prepare_method(method)
-            asked.prepare_url(address, params)
+            asked.url = address  # which we made, so that it need not be taken to pieces
+            if params:
+                asked.prepare_url(address, params)
             asked.prepare_headers({**OURS, "Authorization": auth} if auth else OURS)
             answer = self._adapter.send(
                 asked, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS), verify=self._authorities(host),

@@ -74,9 +74,10 @@ def definition_lines(context: Context) -> list[DefinitionLine]:
     from pipelines.contract import DefinitionLine
 
     lines, channels = [], all_channels(context)
+    newest = context.ledger.latest_artifacts(context.definitions, context.settings.platform)
     for name, loaded in sorted(context.definitions.items()):
         definition = loaded.definition
-        artifact = context.ledger.latest_artifact(name, context.settings.platform)
+        artifact = newest.get(name)
         candidate, release = channels.get(name, NOWHERE)
         base = definition.base
         boot = base.bootstrap and f"{base.bootstrap.family} {base.bootstrap.suite}"

@@ -145,6 +145,7 @@ class FreshnessQuestion:
         known = with_ancestors((one for one in wanted if one in context.definitions), context.parents)
         lines = [one for one in order(context.parents) if one in known]
         self._refresh(lines)
+        self.planner.read_last(lines)
         say(f"asking what is newer for {len(wanted)} image(s) and their parents")
         for name, error in self.planner.plan_each(lines, GoldsmithError).items():
             self._failed(name, error or OutsideError(f"its parent {context.parents[name]} cannot be planned"))

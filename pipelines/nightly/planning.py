@@ -107,6 +107,8 @@ def _planned(context: Context, night: NightOrder, urgent: Sequence[str], *, keep
     possible = [name for name in names if name not in found.settled]
     wanted = {*with_ancestors(possible, context.parents)} - found.settled.keys()
     ordered = [name for name in order(context.parents) if name in wanted]
+    if not keep:
+        planner.read_last(ordered)
     _plan_builds(found, planner, ordered, fetches=keep)
     look = _look_at_unchanged(found, planner, ordered)
     if keep:

@@ -95,6 +95,10 @@ def test_the_same_inputs_are_one_artifact_and_the_last_built_is_the_latest(ledge
     assert ledger.artifacts("web") == (again, newer)
     assert ledger.latest_artifact("web", "linux/amd64") == again
     assert ledger.latest_artifact("nothing", "linux/amd64") is None
+    ledger.record_artifact(other := replace(ARTIFACT, name="other"))
+    ledger.record_artifact(replace(other, platform="linux/arm64", built_at=NOW + DAY))
+    ledger.record_artifact(replace(other, name="third"))
+    assert ledger.latest_artifacts(["other", "nothing", "web"], "linux/amd64") == {"web": again, "other": other}
 
 
 def test_what_an_image_has_from_its_bases_is_known_as_far_as_they_are(ledger: Ledger) -> None:
