@@ -52,8 +52,12 @@ class Judgement:
     scripts: Mapping[str, str] = field(default_factory=dict)
 
 
+class NotBuiltError(ContentError):
+    """No artifact of a definition is on this machine."""
+
+
 def latest(context: Context, name: str) -> Artifact:
-    """The newest artifact of `name`. Raises ContentError without one, RefusedError where it was refused."""
+    """The newest artifact of `name`. Raises NotBuiltError without one, RefusedError where it was refused."""
     found = context.ledger.latest_artifact(name, context.settings.platform)
     if found and context.store.whole(found.digest):
         return found
@@ -64,7 +68,7 @@ def latest(context: Context, name: str) -> Artifact:
             f"{name} was built on {refused.at:%Y-%m-%d %H:%M} UTC and refused, so there is nothing to go on with",
             evidence=refused.detail, hint=f"./goldsmith image.build {name} once that is fixed",
         )  # fmt: skip
-    raise ContentError(f"{name} has not been built on this machine", hint=f"./goldsmith image.build {name}")
+    raise NotBuiltError(f"{name} has not been built on this machine", hint=f"./goldsmith image.build {name}")
 
 
 def reverify(

@@ -8,7 +8,7 @@ from pathlib import Path
 from hardening.catalog import load_policy, load_waivers
 from hardening.disagreement import Disagreement, DisagreementCause, compared, disagreements, summary
 from hardening.findings import Finding, FindingKind, ScanReport
-from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text
+from hardening.foundation.console import Cell, err, out, print_json, print_table, print_text, say
 from hardening.foundation.errors import ContentError, GoldsmithError, UsageError
 from hardening.foundation.process import interruptible
 from hardening.gate import explain, judge_image
@@ -21,7 +21,7 @@ from images.plan.upstream import Upstream
 from images.registry.references import require_reference, split
 from images.registry.releases import reference_of
 from images.scan.formats import ScannedImage, cyclonedx, sarif
-from images.scan.judge import judge, latest, scan_content
+from images.scan.judge import NotBuiltError, judge, latest, scan_content
 from pipelines.cli.image import means_several, subjects
 from pipelines.cli.image_output import finish, form_named, require_place, write_out
 from pipelines.cli.page import compiled, style
@@ -45,18 +45,23 @@ def form_of(form: str, output: str) -> str:
 def scan_images(ref: str, policy: str = "") -> tuple[list[Scan], list[GoldsmithError]]:
     """Scan artifacts of this machine (a definition's name, a glob, or `all`) or a published image, and ask the gate.
 
-    Pushes nothing. Of several, one that cannot be scanned stops no other: what was scanned, and what went wrong.
+    Pushes nothing. Of several, one that cannot be scanned stops no other: what was scanned, and what went wrong. `all`
+    leaves out what was never built, unless nothing was.
     """
     context = image_context(policy=policy)
     if not means_several(ref):
         return [_scan(context, ref)], []
-    scans, errors = list[Scan](), list[GoldsmithError]()
+    scans, errors = list[Scan](), dict[str, GoldsmithError]()
     for name in subjects(context, ref):
         try:
             scans.append(_scan(context, name))
         except GoldsmithError as error:
-            errors.append(error)
-    return scans, errors
+            errors[name] = error
+    unbuilt = [name for name, error in errors.items() if isinstance(error, NotBuiltError)]
+    if ref == "all" and scans and unbuilt:
+        say(f"left out: {', '.join(unbuilt)}; not built on this machine (./goldsmith image.build all)")
+        errors = {name: error for name, error in errors.items() if name not in unbuilt}
+    return scans, [*errors.values()]
 
 
 def _scan(context: Context, ref: str) -> Scan:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 from invoke import Context as Invoked
@@ -16,11 +17,12 @@ import tasks
 from hardening.foundation.errors import ContentError, OutsideError
 from hardening.foundation.settings import Feeds, Settings
 from images.context import Context
+from images.scan.judge import NotBuiltError
 from pipelines.cli import export, image, reproduction, rollout, scanning, signing
 from pipelines.cli.check_output import MemberLine, member_lines
 from pipelines.cli.image import judgeable, means_several, named, one_of, publishable, subjects
 from pipelines.cli.rollout import check_fleets, scan_fleets, show_fleets
-from pipelines.cli.scanning import scan_images, show_scans
+from pipelines.cli.scanning import Scan, scan_images, show_scans
 from pipelines.fleet.violations import Judged
 from tests.support.fleets import judged
 from tests.support.scanning import NO_FEEDS
@@ -174,6 +176,27 @@ def test_of_several_images_one_that_cannot_be_scanned_stops_no_other(
     assert capsys.readouterr().out == "[]\n"
     with pytest.raises(ContentError, match="debian-base has not been built"):
         scan_images("debian-base")
+
+
+def test_all_means_what_was_built_wherever_anything_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page recommends it, also where many definitions were never built; another failure stays one."""
+    monkeypatch.setattr(scanning, "image_context", lambda policy: context(tmp_path, "container"))
+    assert {type(error) for error in scan_images("all")[1]} == {NotBuiltError}, "nothing was built"
+    real = scanning._scan
+
+    def scan(context: Context, name: str) -> Scan:
+        if name == "nginx-unprivileged":
+            raise OutsideError("the disk is full")
+        return cast(Scan, name) if name == "debian-base" else real(context, name)
+
+    monkeypatch.setattr(scanning, "_scan", scan)
+    scans, errors = scan_images("all")
+    assert (scans, [str(error) for error in errors]) == (["debian-base"], ["the disk is full"])
+    said = capsys.readouterr().err
+    assert said.startswith("left out: debian-static, ")
+    assert said.endswith("not built on this machine (./goldsmith image.build all)\n")
 
 
 FLEET = (
