@@ -355,9 +355,11 @@ def _parents(images: Iterable[ImageReport]) -> dict[str, str | None]:
 
 def changes_of(before: ReportOutput, now: ReportOutput) -> tuple[str, ...]:
     """What is not as it was in an earlier report, a line for each thing."""
-    images, members = ([told(report) for report in (before, now)] for told in (_told_images, _told_members))
+    of_each = (_told_images, _told_members, _told_waivers)
+    images, members, waivers = ([told(report) for report in (before, now)] for told in of_each)
     return (
         *_changed(*images),
+        *_changed(*waivers),
         *_findings_changed(before, now),
         *_changed(members[0], _uncounted(before, now) | members[1]),
         *(
@@ -375,6 +377,11 @@ def _told_images(report: ReportOutput) -> dict[str, str]:
 def _told_members(report: ReportOutput) -> dict[str, str]:
     told = {member.member: member.verdict for member in report.members}
     return {name: verdict.text if verdict else NOT_JUDGED for name, verdict in told.items()}
+
+
+def _told_waivers(report: ReportOutput) -> dict[str, str]:
+    ended = {f"waiver {one.id}": f"ended on {one.expires}" for one in report.waivers_expired}
+    return ended | {f"waiver {one.id}": f"holds until {one.expires}" for one in report.waivers_active}
 
 
 def _uncounted(before: ReportOutput, now: ReportOutput) -> dict[str, str]:

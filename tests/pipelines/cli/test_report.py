@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -246,6 +246,21 @@ def test_what_changed_since_the_last_report_is_told() -> None:
         "shop/web-2: not there → within policy",
     )
     assert "1 finding(s) gone: CVE-2026-1 in openssl (web)" in changes_of(now, before)
+
+
+def test_a_waiver_that_begins_ends_or_is_gone_has_changed_something() -> None:
+    """Who reads "Nothing" after a waiver was added does not know what is accepted now."""
+    given = {"controls": ("no-setuid",), "subjects": ("web",), "reason": "r", "owner": "o", "approver": "a"}
+    ping, gone, new = (
+        Waiver.model_validate({**given, "id": name, "created": date(2026, 1, 1), "expires": date(2026, 2, day)})
+        for name, day in (("ping", 1), ("gone", 2), ("new", 3))
+    )
+    before = report(image(), waivers_active=(ping, gone))
+    assert changes_of(before, report(image(), waivers_active=(new,), waivers_expired=(ping,))) == (
+        "waiver gone: holds until 2026-02-02 → gone",
+        "waiver new: not there → holds until 2026-02-03",
+        "waiver ping: holds until 2026-02-01 → ended on 2026-02-01",
+    )
 
 
 def test_no_finding_is_gone_by_another_origin_or_for_want_of_a_scan() -> None:
