@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,7 +226,9 @@ def _about(
         raise ContentError(f"no scan of {subject} found {rule}, so its package is not known", hint=hint)
     if paths:
         return [About("secrets", rule, path=path) for path in paths]
-    hint = nearest(rule, {*controls, *WAIVABLE, *(about.name for about in known)})
+    near = get_close_matches(rule, sorted({*controls, *WAIVABLE, *(about.name for about in known)}), n=3, cutoff=0)
+    every = f"./goldsmith control.list lists the controls, ./goldsmith image.scan {subject} what scans find"
+    hint = f"did you mean {' or '.join(near)}? {every}; docs/runtime-rules.md has rules of what runs"
     raise ContentError(f"{rule} is not a control, a rule, or a finding of a scan of {subject}", hint=hint)
 
 

@@ -869,6 +869,12 @@ def test_a_new_waiver_is_written_and_says_whom_it_frees(house: House, capsys: py
     [
         ("shpo", "own-check", {"owner": "web"}, "shpo is neither a definition nor .*\n.*did you mean shop"),
         ("shop", "own-chek", {}, "own-chek is not a control, a rule, or a finding .*\n.*did you mean own-check"),
+        (
+            "shop",
+            "zz",
+            {},
+            r"zz is not a control.*\n  hint: did you mean [\w-]+ or [\w-]+ or [\w-]+\? .*control\.list lists",
+        ),
         ("shop", "CVE-2026-0002", {}, "no scan of shop found CVE-2026-0002.*\n.*--package.*CVE-2026-0001"),
         ("shop", "CVE-2026-0002", {"expires": "soon"}, "--expires: invalid date: soon"),
         ("shpo", "CVE-2026-0002", {}, "--owner must be given, since shpo .*\n.*--owner TEAM.*did you mean shop"),
