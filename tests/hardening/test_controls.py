@@ -99,6 +99,12 @@ ORDINARY = {
         'mkdir -p "$ROOT/opt/venv/bin" "$ROOT/opt/venv/lib/python3.13/site-packages/requests" && cd "$ROOT/opt/venv"'
         " && ln -s /usr/bin/perl bin/python3 && echo x > lib/python3.13/site-packages/requests/__init__.py"
         " && echo 'import _virtualenv' > lib/python3.13/site-packages/_virtualenv.pth && echo x > lib/one.so"
+        " && ln -s lib lib64 && cd lib64/python3.13/site-packages && mkdir a-1.dist-info b-1.dist-info"
+        " && echo x > 'a, \"b\".py' && echo y > common.py"
+        """ && printf '%s,sha256=c8s4WKaHqElMozIwUwFigvPa051Cz2LKTnndoqrH2aw,2\\n' common.py requests/__init__.py"""
+        """ ../../gone.py '"a, ""b"".py"' ../../../lib64/one.so > a-1.dist-info/RECORD"""
+        " && printf 'common.py,sha256=%s=,2\\nb-1.dist-info/RECORD,,\\n' "
+        "$(openssl dgst -sha256 -binary common.py | base64 | tr '+/=' '-_ ') > b-1.dist-info/RECORD"
     ),
     "programs with libraries beside them, and others of the account that runs": (
         'cd "$ROOT" && mkdir -p opt/tool srv/app && chown 65532 srv/app'

@@ -63,6 +63,27 @@ restored() {
             for (one in link) if (one in listed && !brought(one) && !(end(one) in usual) || one ~ /^(bin|sbin|lib|lib32|lib64|libx32)$/ && end(one) != "usr/" one) print "/" one ": leads to /" end(one) ", which no package brought"
         }' "$folder/tree" "$folder/listed"
 } >> "$folder/bad"
+# What pip installed: the RECORD of a package has checksums of its files. A file of two packages is as one of them says.
+awk -F '\t' '$1 == "f" && $2 ~ /\.dist-info\/RECORD$/ {print $2}' "$folder/tree" | sort | comm -23 - "$folder/listed" | sed 's#^#./#' |
+    xargs -r -d '\n' awk 'match($0, /,sha256=[^,]*,/) {
+        name = substr($0, 1, RSTART - 1); place = FILENAME; sub(/[^\/]*\/RECORD$/, "", place)
+        if (name ~ /^"/) { gsub(/^"|"$/, "", name); gsub(/""/, "\"", name) }
+        print (name ~ /^\// ? name : place name) "\t" substr($0, RSTART + 8, 43)
+    }' > "$folder/records"
+awk -v tree="$folder/tree" "$follow"'{ split($0, column, "\t"); path = end(column[1]) } path in there && there[path] == "f" { print path "\t" column[2] }' \
+    "$folder/tree" "$folder/records" > "$folder/recorded"
+cut -f 1 "$folder/recorded" | sort -u | xargs -r -d '\n' sha256sum -z -- | tr '\0' '\n' | awk -v recorded="$folder/recorded" '
+    function base64(three,    bits, i) {
+        for (i = 1; i <= 3; i++) bits = bits * 16 + index("123456789abcdef", substr(three, i, 1))
+        return substr(letters, int(bits / 64) + 1, 1) substr(letters, bits % 64 + 1, 1)
+    }
+    BEGIN { letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" }
+    FILENAME == recorded { as_recorded[$0] = 1; next }
+    {
+        path = substr($0, 67); hex = substr($0, 1, 64) "00"; sum = ""
+        for (i = 1; i <= 64; i += 3) { part = substr(hex, i, 3); if (!(part in coded)) coded[part] = base64(part); sum = sum coded[part] }
+        if (!((path "\t" substr(sum, 1, 43)) in as_recorded)) print "/" path ": is not what the RECORD of its Python package says"
+    }' "$folder/recorded" - >> "$folder/bad"
 bad=$(awk '!seen[$0]++' "$folder/bad" | refused)
 if [ -n "$bad" ]; then
     echo "$bad"
