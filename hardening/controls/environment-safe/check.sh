@@ -12,7 +12,7 @@ found=$(variables)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 brought_in "$folder"
-loading='^(BASH_FUNC_[^=]*|LD_[A-Z_0-9]+|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|NLSPATH|HOSTALIASES|LOCALDOMAIN|RES_OPTIONS|RESOLV_HOST_CONF|GETCONF_DIR|BASH_ENV|ENV|SHELLOPTS|BASHOPTS|PS4|ZDOTDIR|PROMPT_COMMAND|PERL5OPT|PERL5LIB|PERLLIB|PERL5DB|PYTHON(PATH|STARTUP|HOME|INSPECT|BREAKPOINT|PLATLIBDIR|PYCACHEPREFIX|USERBASE)|NODE_OPTIONS|NODE_PATH|NODE_REPL_EXTERNAL_MODULE|RUBYOPT|RUBYLIB|LUA_(INIT|PATH|CPATH)[0-9_]*|TCLLIBPATH|R_PROFILE(_USER)?|R_ENVIRON(_USER)?|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|GIT_(SSH|SSH_COMMAND|EXTERNAL_DIFF|EXEC_PATH|TEMPLATE_DIR|PROXY_COMMAND|ASKPASS|EDITOR|PAGER|CONFIG[A-Z_0-9]*)|OPENSSL_(CONF|MODULES|ENGINES)|KRB5_CONFIG|GSS_MECH_CONFIG|SASL_(CONF_)?PATH|GNUTLS_SYSTEM_PRIORITY_FILE|LDAP(CONF|RC)|PG(SYSCONFDIR|SERVICEFILE)|PSQLRC|MYSQL_HOME|LIBMYSQL_PLUGINS?(_DIR)?|ODBC(SYSINI|INSTINI)|NETRC|AWS_CONFIG_FILE|TF_CLI_CONFIG_FILE|HGRCPATH|(RSYNC|CVS)_RSH|SVN_SSH|TAR_OPTIONS|MAKEFILES|JQ_LIBRARY_PATH|GUILE_LOAD_(COMPILED_)?PATH|PHPRC|PHP_INI_SCAN_DIR|DOTNET_STARTUP_HOOKS|(CORECLR|COR)_(ENABLE_PROFILING|PROFILER[A-Z_0-9]*)|LESSOPEN|LESSCLOSE|PAGER|EDITOR|VISUAL|BROWSER|SSH_ASKPASS|SUDO_ASKPASS|APT_CONFIG|PIP_CONFIG_FILE|(NPM_CONFIG|npm_config)_(USER|GLOBAL|user|global)(CONFIG|config)|UV_CONFIG_FILE|CARGO_HOME|CURL_HOME|WGETRC|GTK_MODULES|GIO_EXTRA_MODULES|QT_PLUGIN_PATH|SSLKEYLOGFILE)='
+loading='^(BASH_FUNC_[^=]*|LD_[A-Z_0-9]+|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|NLSPATH|HOSTALIASES|LOCALDOMAIN|RES_OPTIONS|RESOLV_HOST_CONF|GETCONF_DIR|BASH_ENV|ENV|SHELLOPTS|BASHOPTS|PS4|ZDOTDIR|PROMPT_COMMAND|PERL5OPT|PERL5LIB|PERLLIB|PERL5DB|PYTHON(PATH|STARTUP|HOME|INSPECT|BREAKPOINT|PLATLIBDIR|PYCACHEPREFIX|USERBASE)|NODE_OPTIONS|NODE_PATH|NODE_REPL_EXTERNAL_MODULE|RUBYOPT|RUBYLIB|LUA_(INIT|PATH|CPATH)[0-9_]*|TCLLIBPATH|R_PROFILE(_USER)?|R_ENVIRON(_USER)?|JAVA_TOOL_OPTIONS|_JAVA_OPTIONS|JDK_JAVA_OPTIONS|GIT_(SSH|SSH_COMMAND|EXTERNAL_DIFF|EXEC_PATH|TEMPLATE_DIR|PROXY_COMMAND|ASKPASS|ALLOW_PROTOCOL|CONFIG[A-Z_0-9]*)|OPENSSL_(CONF|MODULES|ENGINES)|KRB5_CONFIG|GSS_MECH_CONFIG|SASL_(CONF_)?PATH|GNUTLS_SYSTEM_PRIORITY_FILE|LDAP(CONF|RC)|PG(SYSCONFDIR|SERVICEFILE)|PSQLRC|MYSQL_HOME|LIBMYSQL_PLUGINS?(_DIR)?|ODBC(SYSINI|INSTINI)|NETRC|AWS_CONFIG_FILE|TF_CLI_CONFIG_FILE|HGRCPATH|(RSYNC|CVS)_RSH|SVN_SSH|TAR_OPTIONS|MAKEFILES|JQ_LIBRARY_PATH|GUILE_LOAD_(COMPILED_)?PATH|PHPRC|PHP_INI_SCAN_DIR|DOTNET_STARTUP_HOOKS|(CORECLR|COR)_(ENABLE_PROFILING|PROFILER[A-Z_0-9]*)|LESSOPEN|LESSCLOSE|[A-Z_]*(PAGER|EDITOR)|VISUAL|BROWSER|VIMINIT|INPUTRC|BASH_LOADABLES_PATH|AWK(LIB)?PATH|ERL_[AZ]?FLAGS|ELIXIR_ERL_OPTIONS|MAGICK_CONFIGURE_PATH|SSH_ASKPASS|SUDO_ASKPASS|APT_CONFIG|PIP_CONFIG_FILE|(NPM_CONFIG|npm_config)_(USER|GLOBAL|user|global)(CONFIG|config)|UV_CONFIG_FILE|CARGO_HOME|CURL_HOME|WGETRC|GTK_MODULES|GIO_EXTRA_MODULES|QT_PLUGIN_PATH|SSLKEYLOGFILE)='
 # Of variables that hold options those with any but these, which set sizes, logs and encodings. No option that names a file is here.
 optional() {
     awk '
@@ -20,17 +20,20 @@ optional() {
             size = "[0-9]+([.][0-9]+)?[kKmMgGtT%]?"
             only["JAVA_TOOL_OPTIONS"] = only["_JAVA_OPTIONS"] = only["JDK_JAVA_OPTIONS"] = "-(server|Xm[snx]" size "|Xss" size "|Xshare:(auto|off)|XX:[-+][A-Z][A-Za-z0-9]*|XX:[A-Z][A-Za-z0-9]*=" size \
                 "|D(file|sun[.]jnu|(sun[.])?std(out|err))[.]encoding=[A-Za-z0-9_-]+|Duser[.](timezone|language|country)=[A-Za-z0-9_/+-]+" \
-                "|Djava[.](awt[.]headless|net[.]preferIPv[46](Stack|Addresses))=(true|false)|Djava[.]security[.]egd=file:/dev/([.]/)?u?random)"
+                "|Djava[.](awt[.]headless|net[.]preferIPv[46](Stack|Addresses))=(true|false)|Djava[.]security[.]egd=file:/dev/([.]/)?u?random" \
+                "|Djava[.]io[.]tmpdir=[^@]+|XX:HeapDumpPath=[^@]+|Xlog(gc)?:[^@]+)"
             only["NODE_OPTIONS"] = "--(max[-_](old[-_]space|semi[-_]space|http[-_]header)[-_]size=[0-9]+|enable-source-maps|no-(warnings|deprecation)|trace-(warnings|deprecation|uncaught)" \
                 "|unhandled-rejections=[a-z-]+|dns-result-order=[a-z0-9]+|use-openssl-ca)"
             only["RUBYOPT"] = "(-w|-W[0-2]?|-W:(no-)?[a-z_]+|--(yjit|jit)|-EUTF-8)"
+            only["ERL_FLAGS"] = only["ERL_AFLAGS"] = only["ERL_ZFLAGS"] = only["ELIXIR_ERL_OPTIONS"] = "([+][A-Za-z]+|[0-9:]+|true|false)"
+            only["GIT_ALLOW_PROTOCOL"] = "((file|git|https?|ssh):?)+"; only["INPUTRC"] = "/etc/inputrc"; only["PAGER"] = "(cat|less|more|nano|vim?)"
             only["GLIBC_TUNABLES"] = "(:?glibc[.]malloc[.][a-z_]+=[0-9]+)+"
             # They name a file or code, or let classes pass unchecked.
             never = "^-XX:[-+]?(On(Error|OutOfMemoryError)|Flags|Relax|[A-Za-z0-9]*(File|Path|Agent|Archive|Command|JVMCI|ManagementServer|Verif))"
         }
         {
-            name = $0; sub(/=.*/, "", name); count = split(substr($0, length(name) + 2), words, / +/); loads = !(name in only)
-            for (i = 1; i <= count && !loads; i++) loads = words[i] != "" && (words[i] !~ ("^" only[name] "$") || words[i] ~ never)
+            name = $0; sub(/=.*/, "", name); count = split(substr($0, length(name) + 2), words, / +/); sub(/^.*(EDITOR|PAGER)$/, "PAGER", name); loads = !(name in only)
+            for (i = 1; i <= count && !loads; i++) loads = words[i] != "" && (words[i] !~ ("^" only[name] "$") || words[i] ~ never && words[i] !~ /^-XX:HeapDumpPath=/)
             if (loads) print
         }'
 }
@@ -67,11 +70,32 @@ unverified() {
         name ~ /(OPTS|OPTIONS|ARGS)$/ && value ~ /-(javaagent|agentpath|agentlib|xbootclasspath)[:\/]|-xrun|-xx:(onerror|onoutofmemoryerror|flags|vmoptionsfile)=|ssl\.truststore=|-djava\.security\.(policy|properties)|-dcom\.sun\.management\.jmxremote/ { print name, "loads code or authorities of others" }
         ' "$folder/listed" -
 }
+# Variables whose names do not say that they are for data; PATH and authorities are looked at by themselves.
+open_paths() {
+    printf '%s\n' "$found" | awk "$everybodys"'
+        /^PATH=/ || /^[^=]*(CA_BUNDLE|CAINFO|CERT_FILE|CERT_DIR|CAPATH|CA_CERTS|_CERT|CAFILE)=/ { next }
+        {
+            name = $0; sub(/=.*/, "", name); option = ""; open = 0
+            count = split(plain(substr($0, length(name) + 2)), words, /[ \t"\047\\]+/)
+            for (i = 1; i <= count && !open; i++) {
+                rest = " " words[i]; before = ""
+                while (!open && next_path()) {
+                    label = words[i] ~ /^(-|[A-Za-z_][A-Za-z0-9_.]*=)/ ? before : option != "" ? option : name
+                    open = path ~ code || path !~ passing && !is_data(label)
+                }
+                option = words[i] ~ /^-[^=\/]*$/ ? words[i] : ""
+            }
+            if (open) print
+        }'
+}
 groups=$(foreign 0 50)
 bad=$(
     if [ -L etc/environment ]; then echo "/etc/environment is a link, and may set anything"; fi
     printf '%s\n' "$found" | grep -E "$loading" | optional | while IFS= read -r line; do
         printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "${line%%=*}" || echo "${line%%=*} is set: $line"
+    done
+    open_paths | while IFS= read -r line; do
+        printf '%s\n' "$PARAM_ALLOW" | grep -qxF -e "${line%%=*}" || echo "${line%%=*} names what everybody may write to: $line"
     done
     unverified | while read -r name what; do
         printf '%s\n' "$PARAM_ALLOW" | grep -qixF -e "$name" || echo "$name $what: $(printf '%s\n' "$found" | grep -i "^$name=" | head -n 1)"
