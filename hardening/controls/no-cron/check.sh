@@ -16,6 +16,7 @@ bad=$(
 )
 if [ -n "$bad" ]; then
     echo "$bad"
+    echo "run a job by the orchestrator instead, such as a Kubernetes CronJob or a systemd timer of the host"
     exit 1
 fi
 echo "$files files: no cron, no at, no jobs"

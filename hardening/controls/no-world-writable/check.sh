@@ -18,6 +18,12 @@ bad=$(printf '%s\n' "$all" | while read -r kind mode path; do
 done)
 if [ -n "$bad" ]; then
     printf 'writable by everyone, or a device:\n%s\n' "$bad"
+    printf '%s\n' "$bad" | sed 's/ (mode [0-7]*)$//' | while IFS= read -r path; do
+        if [ -d "$ROOT$path" ]; then
+            echo 'give a folder to the account that writes there, with mode 0750; or let it have the sticky bit and list it in `allow` of this control, in a profile of the checkout or of a root in judging.roots'
+            break
+        fi
+    done
     exit 1
 fi
 # What is made so at boot: without the sticky bit, and no device.
