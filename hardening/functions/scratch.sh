@@ -3,7 +3,7 @@
 # `code` is how names of code and settings end, `passing` those of data. is_code(LABEL) and is_data(LABEL): what is called so.
 everybodys='
     BEGIN {
-        place = "[^]A-Za-z0-9_./~})>*%+-](-[A-Za-z])?/(tmp|var/tmp|dev/shm)(/[^]:,;|&<>(){}\"\047` \t]*)?([^A-Za-z0-9_./-]|$)"
+        place = "[^]A-Za-z0-9_./~})>*%](-[A-Za-z])?/(tmp|var/tmp|dev/shm)(/[^]:,;|&<>(){}\"\047` \t]*)?([^A-Za-z0-9_./-]|$)"
         code = "\\.(so|conf|cnf|ini|php|py|[cm]?js|rb|pl|lua|jar|class|sh|bash|zsh)$|[*]$"
         passing = "\\.(sock|socket|pid|lock|log|db|sqlite3?)$"
         loads = "(^|_)(EXEC|LOAD|INCLUDE|PREPEND|REQUIRE|PLUGIN|MODULE|EXTENSION|LIB|CLASS_?PATH|SCRIPT|HOOK|COMMAND|PROGRAM|[A-Z]*SHELL|AGENT|PRELOAD|PAGER|EDITOR|CONFIG|CONF(_|$)" \

@@ -182,6 +182,27 @@ ORDINARY = {
         'mkdir -p "$ROOT/app/public" "$ROOT/var/lib/app" && chown 65532 "$ROOT/var/lib/app" && cd "$ROOT/app"'
         " && ln -s /tmp tmp && ln -s /tmp/app.sock web.sock && ln -s /tmp/log log && ln -s /var/lib/app public/uploads"
     ),
+    "settings that name data, and say nothing that runs": r"""
+        cd "$ROOT" && mkdir -p etc/nginx/conf.d etc/php/conf.d etc/ssh etc/containers/registries.conf.d srv/shop/lib
+        mkdir -p etc/mercurial
+        printf 'pid /tmp/nginx.pid;\nclient_body_temp_path /tmp/body;\n' > etc/nginx/conf.d/own.conf
+        printf 'error_log /tmp/e.log;\n# include /tmp/*.conf;\n' >> etc/nginx/conf.d/own.conf
+        printf 'sys_temp_dir = /tmp\nupload_tmp_dir=/tmp\nsession.save_path = "/tmp"\n' > etc/php/conf.d/own.ini
+        printf 'listen = /tmp/php.sock\nslowlog = /tmp/slow.log\n' > etc/php/own.conf
+        printf 'global\n stats socket /tmp/haproxy.sock mode 600\n' > etc/haproxy.cfg
+        printf 'source: /tmp\npath: /tmp/data\ncache: /tmp/*\nexclude = /tmp/*\n' > srv/shop/own.yml
+        printf "unix_socket_directories = '/tmp'\nlog_directory = /tmp/log\n" > srv/shop/postgresql.conf
+        printf 'home = /usr/bin\ncommand = /usr/bin/python3 -m venv /tmp/build/venv\n' > srv/shop/pyvenv.cfg
+        printf 'exec("/tmp/x.py")\n' > srv/shop/lib/own.py
+        printf '"\\e[1~": beginning-of-line\nset bell-style none\n' >> etc/inputrc
+        printf '[web]\ncacerts = /etc/ssl/certs/ca-certificates.crt\n' > etc/mercurial/hgrc
+        printf '[extensions]\nrebase =\n# x = /x\n' >> etc/mercurial/hgrc
+        printf 'set -g mouse on\n# run-shell x\n' > etc/tmux.conf
+        printf 'host ssh-ed25519 AAAA\n' > etc/ssh/ssh_known_hosts
+        printf '[[registry]]\nlocation = "r.example"\ninsecure = false\n' > etc/containers/registries.conf.d/own.conf
+        printf '#!/usr/bin/env python3\n# /tmp/x\n' > srv/shop/lib/run && chmod 755 srv/shop/lib/run
+        printf '../src\n/opt/src\n' > srv/shop/lib/own.pth
+    """,
     "settings of docker without a login": """echo '{"auths": {"registry.example": {}}}' > "$ROOT/opt/config.json" """,
 }
 ORDINARY_FACTS = replace(
@@ -210,7 +231,8 @@ ORDINARY_FACTS = replace(
                 "GUNICORN_CMD_ARGS=--worker-tmp-dir /dev/shm --bind unix:/tmp/web.sock", "KRB5CCNAME=FILE:/tmp/cc",
                 "CATALINA_OPTS=-Djava.io.tmpdir=/tmp -XX:HeapDumpPath=/tmp/dumps -Xlog:gc*:file=/tmp/gc",
                 "JAVA_TOOL_OPTIONS=-Djava.io.tmpdir=/tmp -XX:HeapDumpPath=/tmp/dumps -Xlog:gc:/tmp/gc",
-                "DOCKER_HOST=unix:///tmp/d.sock", "DATABASE_URL=sqlite:////tmp/shop.db", "API_URL=http://tmp/v1", "ASSETS=/opt/tmp:${HOME}/tmp:/tmpl",
+                "DOCKER_HOST=unix:///tmp/d.sock", "DATABASE_URL=sqlite:////tmp/shop.db", "API_URL=http://tmp/v1",
+                "ASSETS=/opt/tmp:${HOME}/tmp:/tmpl",
                 "AWS_PAGER=", "GIT_PAGER=cat", "EDITOR=vim", "ERL_FLAGS=+JPperf true", "ELIXIR_ERL_OPTIONS=+fnu",
                 "GIT_ALLOW_PROTOCOL=https:ssh", "INPUTRC=/etc/inputrc",
             ],

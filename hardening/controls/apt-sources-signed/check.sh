@@ -4,14 +4,14 @@ brought=$(mktemp -d)
 trap 'rm -rf "$brought"' EXIT
 brought_in "$brought"
 # Settings of other programs that fetch packages and code, wherever they lie. Those that packages bring are compared elsewhere.
-unverified='trusted-host|insecure-host|unsafehttpwhitelist|allowinsecure|(strict-?ssl|ssl-?verify|ssl_verify_mode|check_certificate|verify_ssl|secure-http)["'"'"']?[[:space:]]*[:= ][[:space:]]*["'"'"']?(false|0|no|off|none|never)\b|^[[:space:]]*(--?)?insecure([[:space:]]*[=:][[:space:]]*(true|1|yes|on))?[[:space:]]*$|^[[:space:]]*-k[[:space:]]*$|stricthostkeychecking[[:space:]=]+(no|off)\b|gosumdb=off|goinsecure=.|goflags=.*-insecure|tls_reqcert[[:space:]]+(never|allow|try)|^[[:space:]]*(loose[-_])?(skip|disable)[-_]ssl|\bssl([-_]verify[-_]server[-_]cert|[-_]?mode)?[[:space:]]*=[[:space:]]*"?(disabled?|0|off|false)\b'
+unverified='trusted-host|insecure-host|unsafehttpwhitelist|allowinsecure|(strict-?ssl|ssl-?verify|ssl_verify_mode|check_certificate|verify_ssl|secure-http)["'"'"']?[[:space:]]*[:= ][[:space:]]*["'"'"']?(false|0|no|off|none|never)\b|^[[:space:]]*(--?)?insecure([[:space:]]*[=:][[:space:]]*(true|1|yes|on))?[[:space:]]*$|^[[:space:]]*-k[[:space:]]*$|stricthostkeychecking[[:space:]=]+(no|off)\b|gosumdb=off|goinsecure=.|goflags=.*-insecure|tls_reqcert[[:space:]]+(never|allow|try)|^[[:space:]]*(loose[-_])?(skip|disable)[-_]ssl|\bssl([-_]verify[-_]server[-_]cert|[-_]?mode)?[[:space:]]*=[[:space:]]*"?(disabled?|0|off|false)\b|^[[:space:]]*@cert-authority\b'
 index='(index|registry|registries|find-links|mirror|source|sources|channels?|channel_alias|url|insteadof|goproxy)[^[:space:]]*[[:space:]]*[]:=>[:space:]][^#]*http://|^[[:space:]]*-[[:space:]]*"?http://|^[[:space:]]*\[url[^]]*http://|^[[:space:]]*http://'
 others=$(find . -xdev \( -type f -o -type l \) \( -name pip.conf -o -name .npmrc -o -name npmrc -o -name .yarnrc -o -name .yarnrc.yml -o -name bunfig.toml -o -name .bunfig.toml \
     -o -name uv.toml -o -name .condarc -o -name .gemrc -o -name gemrc -o -path '*/.bundle/config' -o -path '*/.cargo/config*' -o -path '*/.m2/settings.xml' \
     -o -path './etc/maven/*.xml' -o -path '*/.config/go/env' -o -path '*/.composer/config.json' -o -name .curlrc -o -name .wgetrc -o -name wgetrc -o -name .gitconfig \
     -o -path './etc/gitconfig' -o -path '*/.config/git/config' -o -path './etc/ssh/ssh_config*' -o -path '*/.ssh/config' -o -name .hgrc \
     -o -path '*/ldap/ldap.conf' -o -name ldaprc -o -name .ldaprc -o -name .pg_service.conf -o -name pg_service.conf -o -name .my.cnf -o -path './etc/my.cnf*' \
-    -o -path './etc/mysql/*' -type f -o -path '*/containers/policy.json' \) -printf '%P\n' |
+    -o -path './etc/mysql/*' -type f -o -path '*/containers/policy.json' -o -path '*/containers/registries.conf*' -o -name 'ssh_known_hosts*' -o -name known_hosts \) -printf '%P\n' |
     sort | comm -23 - "$brought/listed" | while IFS= read -r file; do
         # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
         if [ -L "$file" ]; then echo "/$file: is a link, and may say anything"; continue; fi

@@ -31,6 +31,52 @@ lines() {
     find "$@" -xdev -type f -exec grep -laiE -e "$pattern" -- {} + 2>/dev/null | sort -u | sed "s#^\(\./\)\{0,1\}\(.*\)\$#/\2: $what#"
 }
 
+# Settings that are not as their package brought them, and lines of them that name code or settings that everybody may write.
+# Application code mentions such paths too often to be looked at; rules of AppArmor and tmpfiles.d are about them.
+open_settings() {
+    awk -F '\t' '
+        $1 != "f" || $2 ~ /^(usr\/[^l]|usr\/lib|(proc|sys|dev|run|tmp|var\/(tmp|cache|log|lib\/dpkg)|etc\/(apparmor\.d|tmpfiles\.d|alternatives|ssl\/certs))\/)|\/(node_modules|(site|dist)-packages|gems)\// { next }
+        $2 ~ /^etc\/|\.(conf|cnf|ini|cfg|toml|ya?ml|service|properties)$|rc$/ { print $2 }' "$folder/tree" | sort | tr '\n' '\0' |
+        xargs -0 -r grep -laE '/(tmp|shm)' -- 2>/dev/null | while IFS= read -r file; do
+            sum=$(md5sum < "$file")
+            sum=${sum%% *}
+            ! grep -qxF -e "$file" "$folder/listed" || ! grep -rsqF -e "$sum  $file" -e " /$file $sum" var/lib/dpkg/info var/lib/dpkg/status var/lib/dpkg/status.d || continue
+            tr -d '\0' < "$file" | FILE="/$file" awk "$everybodys"'
+                /^[ \t]*(#|;|\/\/|--|<!--|\/?\*)/ { next }
+                {
+                    sub(/[ \t]#[ \t].*/, ""); rest = " " plain($0); before = ""
+                    while (next_path()) {
+                        # The last word before it, or before the list that it stands in.
+                        label = before; sub(/[^ \t="\047]*[:,;]$/, "", label)
+                        runs = label ~ /(^|[ \t="\047:,])[|!][ \t"\047]*$|(`|\$\()$|(^|[ \t;&|"\047])(source|source-file|\.)[ \t]+["\047]?$/
+                        sub(/[^A-Za-z0-9]+$/, "", label); sub(/^.*[^A-Za-z0-9_.-]/, "", label)
+                        if (path ~ code ? path !~ /[*]$/ || !is_data(label) : runs || label == "PATH" || is_code(label) && path !~ passing)
+                            print ENVIRON["FILE"] ": names code or settings that everybody may write: " path
+                    }
+                }'
+        done || true
+}
+
+# open_code: scripts whose interpreter, and lists of folders of Python whose folder everybody may write.
+open_code() {
+    find . -xdev -type f \( -perm /111 -o -name '*.pth' -o -name '*.egg-link' \) -printf '%P\n' | sort | comm -23 - "$folder/listed" > "$folder/code"
+    grep -vE '\.(pth|egg-link)$' "$folder/code" | tr '\n' '\0' | xargs -0 -r grep -aHm 1 '' -- |
+        LC_ALL=C awk "$everybodys"'
+            match($0, /:#!.*/) {
+                file = substr($0, 1, RSTART - 1); rest = substr($0, RSTART, 300); sub(/^:#!/, " ", rest); rest = plain(rest); before = ""
+                if (next_path()) print "/" file ": is run by an interpreter that everybody may write: " path
+            }'
+    grep -E '\.(pth|egg-link)$' "$folder/code" | tr '\n' '\0' | xargs -0 -r grep -aH '' -- |
+        LC_ALL=C awk "$everybodys"'
+            match($0, /\.(pth|egg-link):/) {
+                file = substr($0, 1, RSTART + RLENGTH - 2); line = substr($0, RSTART + RLENGTH)
+                if (line ~ /^[ \t]*#/) next
+                base = file; sub(/[^\/]*$/, "", base)
+                rest = " " plain(line ~ /^\.\.?\// ? "/" base line : line); before = ""
+                if (next_path()) print "/" file ": adds modules that everybody may write: " path
+            }'
+}
+
 loading='LD_PRELOAD|LD_AUDIT|LD_LIBRARY_PATH|GCONV_PATH|BASH_ENV|PROMPT_COMMAND|PERL5OPT|PYTHONSTARTUP|OPENSSL_CONF|OPENSSL_MODULES'
 found=$(
     if [ -s etc/ld.so.preload ] || [ -L etc/ld.so.preload ]; then echo "/etc/ld.so.preload: is loaded into every program"; fi
@@ -41,7 +87,7 @@ found=$(
     fi
     for home in root home/* etc/skel; do
         for name in .bashrc .bash_profile .bash_login .bash_logout .profile .zshrc .zshenv .kshrc .pam_environment .config/fish \
-            .config/systemd .config/autostart .xinitrc .xsessionrc .ssh/rc .ssh/config .gitconfig .vimrc .inputrc .npmrc .pythonrc.py .psqlrc; do
+            .config/systemd .config/autostart .xinitrc .xsessionrc .ssh/rc .ssh/config .gitconfig .vimrc .inputrc .lesskey .less .npmrc .pythonrc.py .psqlrc; do
             [ -e "$home/$name" ] || [ -L "$home/$name" ] || continue
             # A copy of what packages give to new accounts is theirs.
             ! cmp -s -- "$home/$name" "etc/skel/$name" || [ "$home" = etc/skel ] || continue
@@ -56,6 +102,17 @@ found=$(
     not_packaged "is read by programs that speak TLS" etc/ssl/openssl.cnf etc/ssl/openssl.cnf.d
     not_packaged "is loaded by programs that speak TLS or Kerberos" etc/gss etc/pkcs11 usr/share/p11-kit/modules
     not_packaged "runs in every session of psql" etc/postgresql-common/psqlrc etc/psqlrc
+    not_packaged "runs with every program of that language" var/lib/gems/*/plugins
+    not_packaged "runs programs of its own" etc/syslesskey etc/sysless usr/local/etc/syslesskey
+    lines "runs programs of its own" '^[[:space:]]*(\[hooks\]|[^#;]*=[[:space:]]*(!|python:|[~.]|/([^e]|e[^t]|etc/[^s])))' etc/mercurial | while IFS= read -r line; do
+        name=${line%%: *}
+        grep -qxF -e "${name#/}" "$folder/listed" || echo "$line"
+    done
+    lines "runs programs of its own" '^[^#]*\b(run-shell|if-shell|pipe-pane|default-(command|shell))\b|^[^#]*#\(' . \( -name .tmux.conf -o -path ./etc/tmux.conf \)
+    lines "runs programs of its own" '^[[:space:]]*(\$include|[^#].*:[[:space:]]*["'\''].*\\([nr]|(C|Control)-[jm]|0?1[25]|x0?[ad]))' etc/inputrc
+    lines "loads a module into sudo" '^[[:space:]]*(Plugin|Path)[[:space:]]' etc/sudo.conf
+    open_settings
+    open_code
     not_packaged "is applied when a machine boots" etc/tmpfiles.d usr/local/lib/tmpfiles.d etc/sysusers.d etc/cloud/cloud.cfg etc/cloud/cloud.cfg.d var/lib/cloud/scripts var/lib/cloud/seed
     not_packaged "lets programs be started by others" etc/dbus-1 etc/polkit-1 usr/local/share/dbus-1 usr/local/share/polkit-1 etc/xinetd.d
     # pam-auth-update makes the common ones.
