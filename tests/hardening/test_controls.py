@@ -202,6 +202,8 @@ ORDINARY = {
         printf '[[registry]]\nlocation = "r.example"\ninsecure = false\n' > etc/containers/registries.conf.d/own.conf
         printf '#!/usr/bin/env python3\n# /tmp/x\n' > srv/shop/lib/run && chmod 755 srv/shop/lib/run
         printf '../src\n/opt/src\n' > srv/shop/lib/own.pth
+        mkdir -p srv/shop/.github/workflows srv/shop/vendor/x/y
+        printf 'run: sh /tmp/install.sh\n' | tee srv/shop/.github/workflows/ci.yml > srv/shop/vendor/x/y/.travis.yml
     """,
     "settings of docker without a login": """echo '{"auths": {"registry.example": {}}}' > "$ROOT/opt/config.json" """,
 }
@@ -232,8 +234,10 @@ ORDINARY_FACTS = replace(
                 "CATALINA_OPTS=-Djava.io.tmpdir=/tmp -XX:HeapDumpPath=/tmp/dumps -Xlog:gc*:file=/tmp/gc",
                 "JAVA_TOOL_OPTIONS=-Djava.io.tmpdir=/tmp -XX:HeapDumpPath=/tmp/dumps -Xlog:gc:/tmp/gc",
                 "DOCKER_HOST=unix:///tmp/d.sock", "DATABASE_URL=sqlite:////tmp/shop.db", "API_URL=http://tmp/v1",
-                "ASSETS=/opt/tmp:${HOME}/tmp:/tmpl",
-                "AWS_PAGER=", "GIT_PAGER=cat", "EDITOR=vim", "ERL_FLAGS=+JPperf true", "ELIXIR_ERL_OPTIONS=+fnu",
+                "ASSETS=/opt/tmp:${HOME}/tmp:/tmpl", "PGHOST=/tmp", "MPLCONFIGDIR=/tmp", "READY_FILE=/tmp/ready",
+                "WORK_DIR=/tmp/work", "JAVA_OPTS=-Dspring.servlet.multipart.location=/tmp", "FONTCONFIG_PATH=/tmp",
+                "AWS_PAGER=", "GIT_PAGER=less -FRX", "EDITOR=vim", "VISUAL=vim", "ERL_FLAGS=+JPperf true +sbwt none",
+                "ELIXIR_ERL_OPTIONS=+fnu",
                 "GIT_ALLOW_PROTOCOL=https:ssh", "INPUTRC=/etc/inputrc",
             ],
             "Entrypoint": ["/app/serve"], "Volumes": {"/data": {}, "/var/lib/shop": {}}, "WorkingDir": "/data",

@@ -25,14 +25,14 @@ optional() {
             only["NODE_OPTIONS"] = "--(max[-_](old[-_]space|semi[-_]space|http[-_]header)[-_]size=[0-9]+|enable-source-maps|no-(warnings|deprecation)|trace-(warnings|deprecation|uncaught)" \
                 "|unhandled-rejections=[a-z-]+|dns-result-order=[a-z0-9]+|use-openssl-ca)"
             only["RUBYOPT"] = "(-w|-W[0-2]?|-W:(no-)?[a-z_]+|--(yjit|jit)|-EUTF-8)"
-            only["ERL_FLAGS"] = only["ERL_AFLAGS"] = only["ERL_ZFLAGS"] = only["ELIXIR_ERL_OPTIONS"] = "([+][A-Za-z]+|[0-9:]+|true|false)"
-            only["GIT_ALLOW_PROTOCOL"] = "((file|git|https?|ssh):?)+"; only["INPUTRC"] = "/etc/inputrc"; only["PAGER"] = "(cat|less|more|nano|vim?)"
+            only["ERL_FLAGS"] = only["ERL_AFLAGS"] = only["ERL_ZFLAGS"] = only["ELIXIR_ERL_OPTIONS"] = "([+][A-Za-z]+|[0-9:]+|[a-z]+)"
+            only["GIT_ALLOW_PROTOCOL"] = "((file|git|https?|ssh):?)+"; only["INPUTRC"] = "/etc/inputrc"; only["PAGER"] = "(cat|less|more|nano|vim?|-[FRX]+)"
             only["GLIBC_TUNABLES"] = "(:?glibc[.]malloc[.][a-z_]+=[0-9]+)+"
             # They name a file or code, or let classes pass unchecked.
             never = "^-XX:[-+]?(On(Error|OutOfMemoryError)|Flags|Relax|[A-Za-z0-9]*(File|Path|Agent|Archive|Command|JVMCI|ManagementServer|Verif))"
         }
         {
-            name = $0; sub(/=.*/, "", name); count = split(substr($0, length(name) + 2), words, / +/); sub(/^.*(EDITOR|PAGER)$/, "PAGER", name); loads = !(name in only)
+            name = $0; sub(/=.*/, "", name); count = split(substr($0, length(name) + 2), words, / +/); sub(/^.*(EDITOR|PAGER|VISUAL)$/, "PAGER", name); loads = !(name in only)
             for (i = 1; i <= count && !loads; i++) loads = words[i] != "" && (words[i] !~ ("^" only[name] "$") || words[i] ~ never && words[i] !~ /^-XX:HeapDumpPath=/)
             if (loads) print
         }'
@@ -70,9 +70,13 @@ unverified() {
         name ~ /(OPTS|OPTIONS|ARGS)$/ && value ~ /-(javaagent|agentpath|agentlib|xbootclasspath)[:\/]|-xrun|-xx:(onerror|onoutofmemoryerror|flags|vmoptionsfile)=|ssl\.truststore=|-djava\.security\.(policy|properties)|-dcom\.sun\.management\.jmxremote/ { print name, "loads code or authorities of others" }
         ' "$folder/listed" -
 }
-# Variables whose names do not say that they are for data; PATH and authorities are looked at by themselves.
+# Variables and their options that are called after code, homes, or folders in which code is searched; PATH and authorities are looked at by themselves.
 open_paths() {
     printf '%s\n' "$found" | awk "$everybodys"'
+        BEGIN {
+            searched = "(^|_)([A-Z0-9]*(HOME|CONFIG|RC|BIN)|[A-Z0-9]+PATH|(GEM|BUNDLE|ROLES|COLLECTIONS|IMPORT|DEPOT|TYPELIB|JUPYTER)_PATH|(GIT|NVM|DENO|IPYTHON)_?DIR" \
+                "|SETTINGS(_(FILE|PATH|DIR))?|GEMFILE|VIRTUAL_ENV|(PYENV|RBENV)_ROOT|(CATALINA|JETTY)_BASE|PREFIX|PIP_TARGET|CC|CXX)$|^_([CILR]|CP)$"
+        }
         /^PATH=/ || /^[^=]*(CA_BUNDLE|CAINFO|CERT_FILE|CERT_DIR|CAPATH|CA_CERTS|_CERT|CAFILE)=/ { next }
         {
             name = $0; sub(/=.*/, "", name); option = ""; open = 0
@@ -81,7 +85,7 @@ open_paths() {
                 rest = " " words[i]; before = ""
                 while (!open && next_path()) {
                     label = words[i] ~ /^(-|[A-Za-z_][A-Za-z0-9_.]*=)/ ? before : option != "" ? option : name
-                    open = path ~ code || path !~ passing && !is_data(label)
+                    open = path ~ code || path ~ /^-[CILR]/ || path !~ passing && (is_code(label) || word_of(label) ~ searched && !is_data(label))
                 }
                 option = words[i] ~ /^-[^=\/]*$/ ? words[i] : ""
             }
