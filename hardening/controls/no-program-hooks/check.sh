@@ -35,7 +35,7 @@ lines() {
 # Application code mentions such paths too often to be looked at; rules of AppArmor and tmpfiles.d are about them.
 open_settings() {
     awk -F '\t' '
-        $1 != "f" || $2 ~ /^(usr\/[^l]|usr\/lib|(proc|sys|dev|run|tmp|var\/(tmp|cache|log|lib\/dpkg)|etc\/(apparmor\.d|tmpfiles\.d|alternatives|ssl\/certs))\/)|\/(node_modules|(site|dist)-packages|gems)\// { next }
+        $1 != "f" || $2 ~ /^(usr\/[^l]|usr\/lib|(proc|sys|dev|run|tmp|var\/(tmp|cache|log|lib\/dpkg)|etc\/(apparmor\.d|tmpfiles\.d|alternatives|ssl\/certs))\/)|\/(node_modules|(site|dist)-packages|gems|vendor|\.github|\.circleci)\// { next }
         $2 ~ /^etc\/|\.(conf|cnf|ini|cfg|toml|ya?ml|service|properties)$|rc$/ { print $2 }' "$folder/tree" | sort | tr '\n' '\0' |
         xargs -0 -r grep -laE '/(tmp|shm)' -- 2>/dev/null | while IFS= read -r file; do
             sum=$(md5sum < "$file")
