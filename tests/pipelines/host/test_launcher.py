@@ -26,7 +26,7 @@ INV = "import sys\n\ndef main():\n    print('inv {version}', *sys.argv[1:])\n"
 
 
 class Checkout:
-    """A checkout with our launcher, whose lock names one wheel: one that prints the arguments of tasks.py."""
+    """A checkout whose lock names one wheel, which prints the arguments of tasks.py, and one of another system."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +39,8 @@ class Checkout:
         """Make requirements.lock ask for this version."""
         wheel = _wheel(self.folder, version)
         digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        (self.folder / "requirements.lock").write_text(f"tiny-inv @ {wheel.as_uri()} --hash=sha256:{digest}\n")
+        other = f"elsewhere==1 ; sys_platform == 'win32' --hash=sha256:{digest}\n"
+        (self.folder / "requirements.lock").write_text(f"tiny-inv @ {wheel.as_uri()} --hash=sha256:{digest}\n{other}")
 
     def start(
         self, *arguments: str, cwd: Path | None = None, path: str = "", timeout: float | None = None, **env: str
@@ -186,7 +187,8 @@ def _is_read(fifo: Path) -> bool:
 def test_the_first_start_says_how_far_it_is(begun: Begun) -> None:
     """Who waits for minutes sees that something happens; pip's own words are kept beside it."""
     told = "".join(complaint for _, complaint in begun.said)
-    assert " of 1 packages fetched, " in told
+    assert " of 2 packages fetched, " in told
+    assert told.count("all installed; 1 of the lock are for other systems or Python versions") == 1
     assert "Successfully installed" in (begun.checkout.folder / ".venv/pip.log").read_text()
 
 
