@@ -101,6 +101,8 @@ ORDINARY = {
         " && echo 'import _virtualenv' > lib/python3.13/site-packages/_virtualenv.pth && echo x > lib/one.so"
         " && ln -s lib lib64 && cd lib64/python3.13/site-packages && mkdir a-1.dist-info b-1.dist-info"
         " && echo x > 'a, \"b\".py' && echo y > common.py"
+        " && mkdir __pycache__ && printf 'magi\\3\\0\\0\\0%060d' 0 > __pycache__/common.cpython-313.pyc"
+        " && printf 'magi\\0\\0\\0\\0%060d' 0 > __pycache__/gone.cpython-313.pyc"
         """ && printf '%s,sha256=c8s4WKaHqElMozIwUwFigvPa051Cz2LKTnndoqrH2aw,2\\n' common.py requests/__init__.py"""
         """ ../../gone.py '"a, ""b"".py"' ../../../lib64/one.so > a-1.dist-info/RECORD"""
         " && printf 'common.py,sha256=%s=,2\\nb-1.dist-info/RECORD,,\\n' "

@@ -74,7 +74,7 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
         }
         print programs + 0 > (tree ".programs")
     }' "$folder/tree" "$folder/listed" "$folder/declared" "$folder/before" "$folder/linker" "$folder/cache" >> "$folder/found"
-# Programs and libraries that no package brought: the loader of such an ELF, and where it looks for libraries, are root's.
+# What no package brought: the loader of an ELF, and where it looks for libraries, are root's; byte code depends on its source.
 find . -xdev -type f -size +63c ! -name '*[[:cntrl:]]*' -printf '%P\n' | sort | comm -23 - "$folder/listed" > "$folder/own"
 xargs -r -d '\n' head -qc 64 -- < "$folder/own" | od -An -v -tu4 -w64 | paste - "$folder/own" > "$folder/heads"
 {
@@ -115,8 +115,12 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v open="$folder/open" "$fol
                 print "/" path ": takes libraries from \"" parts[i] "\", where others than root may put theirs"
         }
     }
+    { path = $0; sub(/^[^\t]*\t/, "", path); place = path; sub(/\/?[^\/]*$/, "", place) }
+    $2 == 1 && path ~ /\/__pycache__\/[^\/]*\.pyc$/ { # the flags of byte code
+        source = path; sub(/__pycache__\//, "", source); sub(/\.[^\/]*$/, ".py", source)
+        if (path ~ /(^|\/)python3[^\/]*\// || source in listed) print "/" path ": is byte code that Python runs without a look at its source"
+    }
     $1 == 1179403647 && int($2 / 256) % 256 == 1 { # ELF, the lowest byte first
-        path = $0; sub(/^[^\t]*\t/, "", path); place = path; sub(/\/?[^\/]*$/, "", place)
         quoted = path; gsub(/\047/, "\047\\\047\047", quoted); quoted = "\047" quoted "\047"
         word = $2 % 256 == 2 ? 8 : 4; loads = dynamic = 0
         headers = bytes("u" word, word == 8 ? $9 + $10 * 4294967296 : $8, word == 8 ? 56 : 32, (word == 8 ? 56 * ($15 % 65536) : 32 * ($12 % 65536)))
