@@ -140,6 +140,23 @@ ORDINARY = {
     "an index with TLS": (
         'printf "[global]\nindex-url = https://pypi.example.com/simple\n# trusted-host = x\n" > "$ROOT/etc/pip.conf"'
     ),
+    "settings and lists of packages that verify, or fetch from localhost": r"""
+        cd "$ROOT/srv" && mkdir -p .m2 certs.d/r stunnel vendor/x .ssh
+        printf 'server: http://localhost:8080\n# x\ninsecure-skip-tls-verify: false\n' > kubeconfig.yaml
+        printf '[host."http://127.0.0.1:5000"]\nskip_verify = false\n' > certs.d/r/hosts.toml
+        printf 'verifyChain = yes\n; verify = 0\n' > stunnel/x.conf && echo 'ssl_verify: true' > .condarc
+        echo 'UserKnownHostsFile ~/.ssh/known_hosts' > .ssh/config && echo 'host_key_checking = True' > ansible.cfg
+        printf '<url>https://m.example/</url><!--\n<url>http://x/</url>\n--><url>http://0.0.0.0/</url>'\
+            > .m2/settings.xml
+        printf 'Source = "http://p.example"\nurl = "http://localhost:3141/x"\n' > pyproject.toml
+        printf 'source "https://rubygems.org"\n# source "http://x"\ngem "x", homepage: "http://x"\n' > Gemfile
+        echo '"resolved": "https://r/x.tgz", "url": "http://x"' | tee package-lock.json > vendor/x/Pipfile
+        echo 'source "http://x"' > vendor/x/Gemfile && echo '  resolved "http://[::1]:4873/x.tgz"' > yarn.lock
+        printf '# http://x\n--index-url https://p.example/simple\n' > requirements.txt
+        ln -s requirements.txt constraints.txt
+        echo '{"homepage": "http://x", "config": {"secure-http": true}}' > composer.json
+        printf '<add key="x" value="https://n.example" />\n<add key="http_proxy" value="http://p" />\n' > NuGet.Config
+    """,
     "databases, a directory and images, as their packages and reviewers set them up": (
         'cd "$ROOT" && mkdir -p etc/mysql/conf.d etc/ldap etc/containers home/nonroot/.aws'
         " && echo etc/mysql/my.cnf.fallback > var/lib/dpkg/info/zz.list"

@@ -3,24 +3,54 @@ cd "$ROOT"
 brought=$(mktemp -d)
 trap 'rm -rf "$brought"' EXIT
 brought_in "$brought"
-# Settings of other programs that fetch packages and code, wherever they lie. Those that packages bring are compared elsewhere.
-unverified='trusted-host|insecure-host|unsafehttpwhitelist|allowinsecure|(strict-?ssl|ssl-?verify|ssl_verify_mode|check_certificate|verify_ssl|secure-http)["'"'"']?[[:space:]]*[:= ][[:space:]]*["'"'"']?(false|0|no|off|none|never)\b|^[[:space:]]*(--?)?insecure([[:space:]]*[=:][[:space:]]*(true|1|yes|on))?[[:space:]]*$|^[[:space:]]*-k[[:space:]]*$|stricthostkeychecking[[:space:]=]+(no|off)\b|gosumdb=off|goinsecure=.|goflags=.*-insecure|tls_reqcert[[:space:]]+(never|allow|try)|^[[:space:]]*(loose[-_])?(skip|disable)[-_]ssl|\bssl([-_]verify[-_]server[-_]cert|[-_]?mode)?[[:space:]]*=[[:space:]]*"?(disabled?|0|off|false)\b|^[[:space:]]*@cert-authority\b'
+unverified='trusted-host|insecure-host|unsafehttpwhitelist|allowinsecure|(strict-?ssl|ssl[-_]?verify|ssl_verify_mode|check_certificate|verify_ssl|secure-http)["'"'"']?[[:space:]]*[:= ][[:space:]]*["'"'"']?(false|0|no|off|none|never)\b|^[[:space:]]*(--?)?insecure([[:space:]]*[=:][[:space:]]*(true|1|yes|on))?[[:space:]]*$|^[[:space:]]*-k[[:space:]]*$|stricthostkeychecking[[:space:]=]+(no|off)\b|userknownhostsfile[[:space:]=]+"?/dev/null|gosumdb=off|go(insecure|nosumdb|nosumcheck)=.|goflags=.*-insecure|tls_reqcert[[:space:]]+(never|allow|try)|^[[:space:]]*(loose[-_])?(skip|disable)[-_]ssl|\bssl([-_]verify[-_]server[-_]cert|[-_]?mode)?[[:space:]]*=[[:space:]]*"?(disabled?|0|off|false)\b|^[[:space:]]*@cert-authority\b'
 index='(index|registry|registries|find-links|mirror|source|sources|channels?|channel_alias|url|insteadof|goproxy)[^[:space:]]*[[:space:]]*[]:=>[:space:]][^#]*http://|^[[:space:]]*-[[:space:]]*"?http://|^[[:space:]]*\[url[^]]*http://|^[[:space:]]*http://'
-others=$(find . -xdev \( -type f -o -type l \) \( -name pip.conf -o -name .npmrc -o -name npmrc -o -name .yarnrc -o -name .yarnrc.yml -o -name bunfig.toml -o -name .bunfig.toml \
-    -o -name uv.toml -o -name .condarc -o -name .gemrc -o -name gemrc -o -path '*/.bundle/config' -o -path '*/.cargo/config*' -o -path '*/.m2/settings.xml' \
-    -o -path './etc/maven/*.xml' -o -path '*/.config/go/env' -o -path '*/.composer/config.json' -o -name .curlrc -o -name .wgetrc -o -name wgetrc -o -name .gitconfig \
-    -o -path './etc/gitconfig' -o -path '*/.config/git/config' -o -path './etc/ssh/ssh_config*' -o -path '*/.ssh/config' -o -name .hgrc \
-    -o -path '*/ldap/ldap.conf' -o -name ldaprc -o -name .ldaprc -o -name .pg_service.conf -o -name pg_service.conf -o -name .my.cnf -o -path './etc/my.cnf*' \
-    -o -path './etc/mysql/*' -type f -o -path '*/containers/policy.json' -o -path '*/containers/registries.conf*' -o -name 'ssh_known_hosts*' -o -name known_hosts \) -printf '%P\n' |
-    sort | comm -23 - "$brought/listed" | while IFS= read -r file; do
-        # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
-        if [ -L "$file" ]; then echo "/$file: is a link, and may say anything"; continue; fi
-        # A folder of registries may be believed without a signature, but not all of them.
-        case $file in */containers/policy.json)
-            if tr -d '[:space:]' < "$file" | grep -qE '"default":\[[^]]*insecureAcceptAnything|\\u'; then echo "/$file: believes images without a signature"; fi ;;
-        esac
-        if grep -avE '^[[:space:]]*[#;]' -- "$file" | grep -qaiE -e "$unverified" -e "$index"; then echo "/$file: fetches without verification, or without TLS"; fi
-    done | refused)
+q="[\"']?" is="[\"']?[[:space:]]*[:= ][[:space:]]*[\"']?"
+off="$is(false|0|no|off)\b" on="$is(true|1|yes|on)\b"
+# Settings of other programs that fetch packages and code, wherever they lie: names as `find` knows them, a tab, and what no line of
+# them may say. Those that packages bring are compared elsewhere. From the third row on come files of projects: what lies in a folder
+# of dependencies is read by nobody, and links among them are ordinary.
+table=$(cat <<EOF
+pip.conf .npmrc npmrc .yarnrc .yarnrc.yml bunfig.toml .bunfig.toml uv.toml .condarc condarc */condarc.d/* .gemrc gemrc */.bundle/config */.cargo/config* */.m2/settings.xml ./etc/maven/*.xml */*maven*/conf/settings.xml */go/env go.env */.composer/config.json .curlrc .wgetrc wgetrc .gitconfig ./etc/gitconfig */.config/git/config ./etc/ssh/ssh_config* */.ssh/config .hgrc */ldap/ldap.conf ldaprc .ldaprc .pg_service.conf pg_service.conf .my.cnf ./etc/my.cnf* */containers/policy.json */containers/registries.conf* ssh_known_hosts* known_hosts	$unverified|$index
+./etc/mysql/*	$unverified
+*/.kube/config kubeconfig *.kubeconfig kubeconfig.y*ml */kubernetes/*.conf */helm/repositories.yaml	insecure[-_]skip[-_]tls[-_]verify$on|server${is}http://
+*/certs.d/*/hosts.toml */containerd/*.toml	skip_verify$on|server${is}http://|\[host\.["']http://
+ansible.cfg .ansible.cfg	$unverified|(host_key_checking|validate_certs)$off|ignore_certs$on
+*/stunnel/*.conf stunnel*.conf	^[[:space:]]*verify(chain|peer)?[[:space:]]*=[[:space:]]*(0|no)\b
+.mavenrc mavenrc */.mvn/*.config	ssl\.(insecure|allowall)=true
+pyproject.toml Pipfile uv.lock poetry.lock pdm.lock	(^|[{,[:space:]])(url|registry|(extra-|default-)?index(-url)?)$q[[:space:]]*=[[:space:]]*\[?[[:space:]]*["']http://|verify_ssl$off|insecure-host
+Gemfile gems.rb Gemfile.lock	\b(source|git|remote)[[:space:]=>(:]+${q}http://
+package-lock.json npm-shrinkwrap.json yarn.lock pnpm-lock.yaml	(resolved|resolution|tarball)["':[:space:]]+([^"'[:space:]]*@)?http://
+*requirements*.txt *constraints*.txt */requirements/*.txt	(^|[[:space:]])(-i|-f|--(extra-)?index-url|--find-links)[[:space:]=]*http://|--trusted-host|@[[:space:]]*(git\+)?http://
+composer.json	secure-http$off|disable-tls$on
+[Nn]u[Gg]et.[Cc]onfig	<add[[:space:]]+key=.[^"]*([^y"]|[^x"]y)"[^>]*value=.http://|allowinsecureconnections=.true
+EOF
+)
+others=$(
+    set -f; set --; row=0
+    while IFS='	' read -r names lines; do
+        row=$((row + 1)); set -- "$@" -o \( -false
+        for name in $names; do case $name in */*) set -- "$@" -o -path "$name" ;; *) set -- "$@" -o -name "$name" ;; esac; done
+        set -- "$@" \) -printf "$row\t%y\t%P\n"
+    done <<EOF
+$table
+EOF
+    find . -xdev \( -type f -o -type l \) \( -false "$@" \) | ROWS="$table" awk -F '\t' '
+        BEGIN { split(ENVIRON["ROWS"], rows, "\n") }
+        FILENAME != "-" { listed[$0]; next }
+        $3 in listed || $1 > 1 && $2 == "l" || $1 > 2 && $3 ~ /(^|\/)(node_modules|(site|dist)-packages|gems|vendor)\// { next }
+        { sub(/^[^\t]*\t/, "", rows[$1]); print $2 "\t" $3 "\t" rows[$1] }' "$brought/listed" - | sort |
+        while IFS='	' read -r kind file lines; do
+            # What a link says lies elsewhere, in the image and not on this host: it is not looked at, and so not accepted.
+            if [ "$kind" = l ]; then echo "/$file: is a link, and may say anything"; continue; fi
+            # A folder of registries may be believed without a signature, but not all of them.
+            case $file in */containers/policy.json)
+                if tr -d '[:space:]' < "$file" | grep -qE '"default":\[[^]]*insecureAcceptAnything|\\u'; then echo "/$file: believes images without a signature"; fi ;;
+            esac
+            case $file in *.xml | *.[Cc]onfig) awk -v RS='-->' '{ sub(/<!--.*/, "") } 1' "$file" ;; *) cat -- "$file" ;; esac |
+                grep -avE '^[[:space:]]*[#;]' | sed -E 's#\\/#/#g; s#http://(localhost|127\.[0-9.]+|0\.0\.0\.0|\[::1\])(:[0-9]+)?([^A-Za-z0-9.:@_-]|$)#local\3#Ig' |
+                if grep -qaiE -e "$lines"; then echo "/$file: fetches without verification, or without TLS"; fi
+        done | refused)
 [ -z "$others" ] || { echo "$others"; exit 1; }
 if [ ! -e usr/bin/apt-get ]; then
     echo "no apt in this image"
