@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import textwrap
 import time
@@ -27,6 +28,9 @@ LEAST_WIDTH = 8
 """What a column of a table must have to be read, in characters."""
 GAP = 2
 """How far Rich sets columns apart."""
+COPIED = re.compile(r"^(?=.{,160}$)(?:\S*/\S*/\S+|\S*sha256:\S+)$", re.MULTILINE)
+"""A path, reference or digest that is all of a cell, or of a line of it."""
+PADDING = re.compile(r" +((?:\x1b\[0m)?)$", re.MULTILINE)
 
 
 Cell = str | Sequence[str]
@@ -127,7 +131,9 @@ def print_table(
     if not rows:
         say(empty)
     elif sys.stdout.isatty() or "COLUMNS" in os.environ:
-        out().print(table_of(columns, rows, **how))
+        with out().capture() as drawn:
+            out().print(table_of(columns, rows, **how), crop=False)
+        out().file.write(PADDING.sub(r"\1", drawn.get()))
     else:
         out().print(_one_line_a_row([columns, *rows], how.get("title", "")), soft_wrap=True)
 
@@ -145,16 +151,19 @@ def table_of(
     columns: list[str], rows: Sequence[Sequence[Cell]], *, title: str = "", whole: Sequence[str] = ()
 ) -> Table:
     """A table that fits 80 columns: long cells fold, none is cut. Those of the columns `whole` do not fold, the first
-    named before the others, as long as enough room is left for what stands beside them.
+    named before the others, as long as enough room is left for what stands beside them. Paths and digests that
+    stand alone, for people to copy, never fold.
     """
+    from rich.cells import cell_len
     from rich.table import Table
 
     table = Table(title=one_line(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     cells = [[_cell(cell) for cell in row] for row in rows]
     headings = [one_line(column) for column in columns]
     unfolded = _unfolded(headings, cells, whole, out().width)
-    for column in headings:
-        table.add_column(column, overflow="fold", no_wrap=column in unfolded)
+    for at, column in enumerate(headings):
+        least = max((cell_len(one) for row in cells for one in COPIED.findall(row[at])), default=None)
+        table.add_column(column, overflow="fold", no_wrap=column in unfolded, min_width=least)
     for row in cells:
         table.add_row(*row)
     return table

@@ -268,3 +268,16 @@ def test_a_table_in_a_pipe_is_one_line_a_row(
     monkeypatch.setenv("COLUMNS", "80")
     print_table(["image", "because", "note"], [row])
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_paths_and_digests_in_a_table_are_never_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    """People copy them: they make a row wider than the terminal. What else is long still folds, nothing is padded."""
+    digest, path, prose = f"sha256:{'a' * 64}", "/var/lib/goldsmith/keys/2026-12-03-0001-f7236db6ec75.pub", "word " * 30
+    print_table(["image", "file", "what"], [["web", path, [digest, prose]], ["x" * 90, "-", "/" * 500]])
+    shown = capsys.readouterr().out
+    assert path in shown
+    assert digest in shown
+    assert prose not in shown
+    assert "x" * 90 not in shown
+    assert "/" * 200 not in shown, "a name of hundreds of characters"
+    assert not any(line.endswith(" ") for line in shown.splitlines())
