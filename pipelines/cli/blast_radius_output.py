@@ -14,6 +14,7 @@ from pipelines.blast_radius.radius import FleetRadius, Radius
 from pipelines.contract import Line
 
 SHOWN, SHOWN_CUTS = 40, 5
+COUNTED = ("account", "group", "host", "member", "network", "role", "user")  # kinds with a plural
 Sure = Literal["certain", "possible", "exposed"]
 MEANING: dict[Sure, str] = {
     "certain": "falls with it",
@@ -166,9 +167,10 @@ def _reached(output: BlastRadiusOutput) -> Iterator[str]:
         lines = [one for one in output.reached if one.sure == sure]
         if not lines:
             continue
-        counted = Counter(one.kind for one in lines)
+        counted = Counter(sorted(one.kind for one in lines))
         yield ""
-        yield f"{sure} ({meaning}): {', '.join(f'{number} {kind}' for kind, number in sorted(counted.items()))}"
+        told_of = (many(number, kind) if kind in COUNTED else f"{number} {kind}" for kind, number in counted.items())
+        yield f"{sure} ({meaning}): {', '.join(told_of)}"
         for one in lines[:SHOWN]:
             yield f"  {one.kind:8} {one.name}"
             yield f"           {one.path[-1]}" if one.path else ""

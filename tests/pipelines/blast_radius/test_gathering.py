@@ -226,7 +226,7 @@ def test_the_screen_tells_what_falls_why_and_what_to_change(town: tuple[Office, 
     text = "\n".join(screen(blast_radius(f"shop/{name}", context=at.context)))
     for part in (
         f"shop/{name}: if taken, 3 things",
-        "certain (falls with it): 1 data, 2 role",
+        "certain (falls with it): 1 data, 2 roles",
         "lambda-001",
         "single changes that shrink it most",
         "as the fleets were last looked at, the first of them shop",
