@@ -57,7 +57,7 @@ def ask_within(ask: Callable[[], Answer], within: timedelta) -> Answer:
     """What one question answers. Raises what it raised, and LateError where it takes longer than `within`."""
     answer = _begun(ask, given_up := threading.Event())
     try:
-        if not wait((answer,), within.total_seconds()).done:
+        if not wait((answer,), within.total_seconds(), FIRST_COMPLETED).done:
             raise _late(within)
         return answer.result()
     finally:
