@@ -283,7 +283,8 @@ def held(folder: str, command: str) -> None:
 
     def begun(**_: Any) -> None:
         Path(folder, "begun").touch()
-        Event().wait()
+        while not Event().wait(0.05):  # a signal just before one wait that is endless would not end it
+            pass
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rollout.image_context = begun  # type: ignore[assignment]
