@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
 from datetime import date, timedelta
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from hardening.foundation.content import Content, MisplacedError
 from hardening.foundation.durations import Duration
@@ -45,6 +47,21 @@ Workdir = Annotated[
 Signal = Annotated[str, matching(r"^[A-Z0-9+]*$", "a signal such as SIGTERM")]
 KernelWord = Annotated[str, matching(r"^[!#-~]+$", 'one kernel parameter such as "audit=1", without spaces and quotes')]
 Listener = Annotated[str, matching(r"^[0-9]{1,5}/(tcp|udp)$", 'a port with its protocol, such as "22/tcp"')]
+# What the control entrypoint-protected refuses of volumes, but for what programs write to below /run, /dev and a home.
+_SYSTEM = re.compile(
+    r"/|/(bin|boot|etc|lib[^/]*|proc|sbin|sys|usr)(/.*)?|/(dev|opt|root|var|var/lib)|/var/lib/(dpkg|apt)(/.*)?"
+)
+
+
+def _is_writable_place(path: str) -> str:
+    if _SYSTEM.fullmatch(posixpath.normpath("/" + path.lstrip("/"))):
+        raise MisplacedError(
+            f"{path} is a folder of the system, and everybody may write to a tmpfs",
+            "name what the program writes to, such as /tmp, /run or /var/cache/NAME",
+        )
+    return path
+
+
 Size = Annotated[str, matching(r"^[1-9][0-9]{0,5}[MG]$", 'a size such as "512M" or "2G"')]
 
 
@@ -180,7 +197,7 @@ class Definition(Content):
     smoke: tuple[str, ...] = Field(
         (), description="command that must end with 0 with a read-only root and no capabilities"
     )
-    tmpfs: tuple[ImagePath, ...] = Field(
+    tmpfs: tuple[Annotated[ImagePath, AfterValidator(_is_writable_place)], ...] = Field(
         (), description="directories the image needs writable when its root is read-only"
     )
     lifecycle: Lifecycle = Lifecycle()

@@ -103,6 +103,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ContentError("nested too deeply", file=path) from None
     except ValueError as error:  # of a number of thousands of digits, too
         hint = "strings need quotes; tables look like [name]"
+        if str(error).startswith("Cannot"):
+            hint = "each key and each [table] stands only once: join what both say"
         raise ContentError(f"not TOML: {error}", file=path, hint=hint) from None
 
 

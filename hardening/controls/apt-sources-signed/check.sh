@@ -3,7 +3,7 @@ cd "$ROOT"
 brought=$(mktemp -d)
 trap 'rm -rf "$brought"' EXIT
 brought_in "$brought"
-unverified='trusted-host|insecure-host|unsafehttpwhitelist|allowinsecure|(strict-?ssl|ssl[-_]?verify|ssl_verify_mode|check_certificate|verify_ssl|secure-http)["'"'"']?[[:space:]]*[:= ][[:space:]]*["'"'"']?(false|0|no|off|none|never)\b|^[[:space:]]*(--?)?insecure([[:space:]]*[=:][[:space:]]*(true|1|yes|on))?[[:space:]]*$|^[[:space:]]*-k[[:space:]]*$|stricthostkeychecking[[:space:]=]+(no|off)\b|userknownhostsfile[[:space:]=]+"?/dev/null|gosumdb=off|go(insecure|nosumdb|nosumcheck)=.|goflags=.*-insecure|tls_reqcert[[:space:]]+(never|allow|try)|^[[:space:]]*(loose[-_])?(skip|disable)[-_]ssl|\bssl([-_]verify[-_]server[-_]cert|[-_]?mode)?[[:space:]]*=[[:space:]]*"?(disabled?|0|off|false)\b|^[[:space:]]*@cert-authority\b'
+unverified='trusted-host|insecure-host|unsafehttpwhitelist|allowinsecure|(strict-?ssl|tls_certcheck|ssl[-_]?verify|ssl_verify_mode|check_certificate|verify_ssl|secure-http)["'"'"']?[[:space:]]*[:= ][[:space:]]*["'"'"']?(false|0|no|off|none|never)\b|^[[:space:]]*(--?)?insecure([[:space:]]*[=:][[:space:]]*(true|1|yes|on))?[[:space:]]*$|^[[:space:]]*-k[[:space:]]*$|stricthostkeychecking[[:space:]=]+(no|off)\b|userknownhostsfile[[:space:]=]+"?/dev/null|gosumdb=off|go(insecure|nosumdb|nosumcheck)=.|goflags=.*-insecure|tls_reqcert[[:space:]]+(never|allow|try)|^[[:space:]]*(loose[-_])?(skip|disable)[-_]ssl|\bssl([-_]verify[-_]server[-_]cert|[-_]?mode)?[[:space:]]*=[[:space:]]*"?(disabled?|0|off|false)\b|^[[:space:]]*@cert-authority\b'
 index='(index|registry|registries|find-links|mirror|source|sources|channels?|channel_alias|url|insteadof|goproxy)[^[:space:]]*[[:space:]]*[]:=>[:space:]][^#]*http://|^[[:space:]]*-[[:space:]]*"?http://|^[[:space:]]*\[url[^]]*http://|^[[:space:]]*http://'
 q="[\"']?" is="[\"']?[[:space:]]*[:= ][[:space:]]*[\"']?"
 off="$is(false|0|no|off)\b" on="$is(true|1|yes|on)\b"
@@ -11,12 +11,13 @@ off="$is(false|0|no|off)\b" on="$is(true|1|yes|on)\b"
 # them may say. Those that packages bring are compared elsewhere. From the third row on come files of projects: what lies in a folder
 # of dependencies is read by nobody, and links among them are ordinary.
 table=$(cat <<EOF
-pip.conf .npmrc npmrc .yarnrc .yarnrc.yml bunfig.toml .bunfig.toml uv.toml .condarc condarc */condarc.d/* .gemrc gemrc */.bundle/config */.cargo/config* */.m2/settings.xml ./etc/maven/*.xml */*maven*/conf/settings.xml */go/env go.env */.composer/config.json .curlrc .wgetrc wgetrc .gitconfig ./etc/gitconfig */.config/git/config ./etc/ssh/ssh_config* */.ssh/config .hgrc */ldap/ldap.conf ldaprc .ldaprc .pg_service.conf pg_service.conf .my.cnf ./etc/my.cnf* */containers/policy.json */containers/registries.conf* ssh_known_hosts* known_hosts	$unverified|$index
+pip.conf .npmrc npmrc .yarnrc .yarnrc.yml bunfig.toml .bunfig.toml uv.toml .condarc condarc */condarc.d/* .gemrc gemrc */.bundle/config */.cargo/config* */.m2/settings.xml ./etc/maven/*.xml */*maven*/conf/settings.xml */go/env go.env */.composer/config.json curlrc .curlrc .wgetrc wgetrc .gitconfig ./etc/gitconfig */.config/git/config ./etc/ssh/ssh_config* */.ssh/config .hgrc msmtprc .msmtprc */ldap/ldap.conf ldaprc .ldaprc .pg_service.conf pg_service.conf .my.cnf ./etc/my.cnf* */containers/policy.json */containers/registries.conf* ssh_known_hosts* known_hosts	$unverified|$index
 ./etc/mysql/*	$unverified
 */.kube/config kubeconfig *.kubeconfig kubeconfig.y*ml */kubernetes/*.conf */helm/repositories.yaml	insecure[-_]skip[-_]tls[-_]verify$on|server${is}http://
 */certs.d/*/hosts.toml */containerd/*.toml	skip_verify$on|server${is}http://|\[host\.["']http://
 ansible.cfg .ansible.cfg	$unverified|(host_key_checking|validate_certs)$off|ignore_certs$on
 */stunnel/*.conf stunnel*.conf	^[[:space:]]*verify(chain|peer)?[[:space:]]*=[[:space:]]*(0|no)\b
+*sequoia.config	=[[:space:]]*["']?always\b
 .mavenrc mavenrc */.mvn/*.config	ssl\.(insecure|allowall)=true
 pyproject.toml Pipfile uv.lock poetry.lock pdm.lock	(^|[{,[:space:]])(url|registry|(extra-|default-)?index(-url)?)$q[[:space:]]*=[[:space:]]*\[?[[:space:]]*["']http://|verify_ssl$off|insecure-host
 Gemfile gems.rb Gemfile.lock	\b(source|git|remote)[[:space:]=>(:]+${q}http://

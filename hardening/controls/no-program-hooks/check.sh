@@ -97,7 +97,7 @@ found=$(
     done
     not_packaged "runs in every login shell" etc/profile.d etc/ssh/sshrc
     if [ -e etc/profile ] && ! cmp -s etc/profile usr/share/base-files/profile; then not_packaged "runs in every login shell" etc/profile; fi
-    not_packaged "runs in every shell of its kind" etc/zsh etc/fish etc/csh.cshrc etc/csh.login etc/ksh.kshrc etc/bash_completion.d etc/X11/Xsession.d etc/xdg/autostart
+    not_packaged "runs in every shell of its kind" etc/zsh etc/fish etc/csh.cshrc etc/csh.login etc/ksh.kshrc etc/bash.bash_logout etc/bash_completion.d etc/X11/Xsession.d etc/xdg/autostart
     not_packaged "is a unit that no package brought" etc/systemd/system etc/systemd/user usr/local/lib/systemd usr/local/share/systemd
     not_packaged "is read by programs that speak TLS" etc/ssl/openssl.cnf etc/ssl/openssl.cnf.d
     not_packaged "is loaded by programs that speak TLS or Kerberos" etc/gss etc/pkcs11 usr/share/p11-kit/modules

@@ -85,7 +85,7 @@ names() {
         -o -name .vault-token -o -name '.vault[-_]pass*' -o -name .pypirc -o -name .htpasswd -o -name id_rsa -o -name id_dsa -o -name id_ecdsa -o -name id_ed25519 \
         -o -path '*/.aws/credentials' -o -path '*/.docker/config.json' -o -path '*/.kube/config' \
         -o -path '*/.config/gh/hosts.yml' -o -path '*/.config/gcloud/*credentials*' -o -path './run/secrets/*' \
-        -o -path '*/.gnupg/private-keys-v1.d/*' -o -name secring.gpg -o -name .terraformrc -o -name credentials.tfrc.json \
+        -o -path '*/.gnupg/private-keys-v1.d/*' -o -name secring.gpg -o -name .terraformrc -o -name credentials.tfrc.json -o -name 'terraform.tfstate*' \
         -o -name application_default_credentials.json -o -path './etc/apt/auth.conf' -o -path './etc/apt/auth.conf.d/*' -o -path './etc/ssl/private/*' \) \
         -printf '/%P: a file for credentials\n'
     find . -xdev -type f -name .npmrc -exec grep -lE '_(authToken|auth|password)' -- {} + 2>/dev/null |

@@ -31,6 +31,7 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
     FILENAME == cache {
         path = $0; sub(/^[^\/]*/, "", path); path = end(path)
         if (length($0) < 3 && !(path in there)) next # numbers between the names
+        folder = path; sub(/\/[^\/]*$/, "", folder); libraries[folder] = 1
         if (!($0 ~ /^\// && brought(path)) && !(path in declared)) print "/" path ": a cache of libraries or a list of drivers names it, and no package brought it"
         next
     }
@@ -38,7 +39,7 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
         # What Python makes of a packaged module when its package is configured.
         if (place ~ /\/__pycache__$/ && name ~ /\.cpython-[0-9]+(\.opt-[12])?\.pyc$/ && split(name, parts, ".") &&
             (substr(place, 1, length(place) - 11) parts[1] ".py") in listed) return ""
-        if (path ~ /^(usr\/)?(bin|sbin|games|lib|lib32|lib64|libx32|libexec)\//) return "no package brought it"
+        if (path ~ /^usr\// && path !~ /^usr\/(local|share|src)\// || path ~ /^(bin|sbin|lib|lib32|lib64|libx32)\//) return "no package brought it"
         if (path ~ /^usr\/share\/[^\/]+\// && (split(path, parts, "/") && "usr/share/" parts[3] in listed)) return "no package brought it"
         if (path ~ /^etc\/alternatives\//) return "leads to /" end(path) ", which no package brought"
         sub(levels, "", place)
@@ -59,7 +60,7 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
         for (path in listed)
             if (path ~ /^usr\/lib(32|64|x32)?\/([^\/]*-linux-gnu[^\/]*\/)?[^\/]+\.so(\.[^\/]*)?$/) { name = path; sub(/^.*\//, "", name); library[name] = 1 }
         code = "^usr/local/(lib/python3[^/]*/dist-packages|(lib|share)/([^/]+/)?perl[^/]*|lib/site_perl|lib/site_ruby|(lib|share)/lua|share/nodejs|lib/nodejs|share/php|lib/php|lib/R|share/guile|share/tcltk)/" \
-            "|^etc/(perl|python3[^/]*|gdb|lua|emacs/site-start\\.d|vim)/" \
+            "|^usr/share/node_modules/|^etc/(perl|python3[^/]*|gdb|lua|emacs/site-start\\.d|vim)/" \
             "|(^|/)(\\.local/lib/python3[^/]*/site-packages|\\.node_modules|\\.node_libraries)/"
         for (path in there) {
             if (there[path] == "d") continue

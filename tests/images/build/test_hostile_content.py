@@ -208,6 +208,7 @@ def test_no_link_leads_out_of_a_content_root(place: str, load: object, tmp_path:
         ("x = " + "{a = " * 50_000, "nested too deeply"),
         ("#" * (2 << 20), "exceeds the limit content"),
         ("x = \x00", "not TOML"),
+        ("base.golden = 'y'\n[base]\nimage = 'z:1'", "each key and each .table. stands only once"),
     ],
 )
 def test_a_file_that_no_person_wrote_is_one_error(text: str, said: str, tmp_path: Path) -> None:
@@ -270,6 +271,8 @@ def test_a_large_file_is_copied_without_reading_it_whole(tmp_path: Path) -> None
         'packages = ["../x"]\n[base]\ngolden = "parent"',
         'files = [{ source = "x", path = "/../etc/passwd" }]\n[base]\ngolden = "parent"',
         'tmpfs = ["/x\\ny"]\n[base]\ngolden = "parent"',
+        'tmpfs = ["//usr/local/lib/python3.13/dist-packages"]\n[base]\ngolden = "parent"',
+        'tmpfs = ["/etc/./"]\n[base]\ngolden = "parent"',
     ],
 )
 def test_what_becomes_a_path_or_a_line_is_checked(text: str) -> None:
