@@ -284,7 +284,7 @@ def image_verify(c: Context, name: Names, json: Json = False) -> int:
     from pipelines.cli.image import verify_images
     from pipelines.cli.image_output import show_checks
 
-    return show_checks(verify_images(name), as_json=json)
+    return show_checks(*verify_images(name), as_json=json)
 
 
 @command
@@ -513,8 +513,9 @@ def control_check(
     if host:
         return show_checks(check_a_host("" if host is True else str(host), profile, control), as_json=json)
     folder = profile or means_folder(name)
-    lines = check_directory(name, profile, control) if folder else verify_images(name, control=control)
-    return show_checks(lines, as_json=json)
+    if folder:
+        return show_checks(check_directory(name, profile, control), as_json=json)
+    return show_checks(*verify_images(name, control=control), as_json=json)
 
 
 @command

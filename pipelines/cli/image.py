@@ -161,16 +161,20 @@ def build_images(
 
 
 @interruptible()
-def verify_images(pattern: str, *, control: str = "") -> list[VerifyLine]:
-    """Check the newest artifacts again."""
+def verify_images(pattern: str, *, control: str = "") -> tuple[list[VerifyLine], list[GoldsmithError]]:
+    """Check the newest artifacts again; an image that cannot be checked, such as one never built, stops no other."""
     context = image_context()
-    waivers, lines = load_waivers(context.settings.roots), list[VerifyLine]()
+    waivers, lines, errors = load_waivers(context.settings.roots), list[VerifyLine](), list[GoldsmithError]()
     for name in named(context, pattern):
         say(f"{name}: verifying")
-        digest, checks = reverify(context, name, control)
+        try:
+            digest, checks = reverify(context, name, control)
+        except GoldsmithError as error:
+            errors.append(error)
+            continue
         bases = context.ledger.bases_of(digest, name)
         lines.append(verify_line(name, digest, checks, waivers, context.now, bases))
-    return lines
+    return lines, errors
 
 
 def verify_line(

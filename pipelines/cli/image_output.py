@@ -134,10 +134,10 @@ def _pointed(releases: Sequence[Release], last: Callable[[tuple[str, str]], Move
     return candidate, stable
 
 
-def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
+def show_checks(lines: Sequence[VerifyLine], errors: Sequence[GoldsmithError] = (), *, as_json: bool) -> int:
     """Print the results of checks with their evidence.
 
-    The exit code: 3 where an enforced one failed, 2 where nothing is wrong but that a check broke.
+    The exit code: that of `errors`; 3 where an enforced one failed, 2 where nothing is wrong but that a check broke.
     """
     from hardening.check import broken
     from hardening.foundation.settings import load_settings
@@ -154,8 +154,9 @@ def show_checks(lines: Sequence[VerifyLine], *, as_json: bool) -> int:
             out().print(f"{control}: how to fix it on this host", style="bold")
             print_text("".join(f"  {number}. {step}\n" for number, step in enumerate(steps, 1)) + "\n")
     refused = [check for line in lines if not line.passed for check in refusals(line.checks)]
-    if error := broken(refused, load_settings().roots):
-        return finish([error])
+    error = broken(refused, load_settings().roots)
+    if code := finish([*errors, error]):
+        return code
     return 0 if all(line.passed for line in lines) else 3
 
 
