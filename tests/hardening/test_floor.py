@@ -141,6 +141,8 @@ def test_only_a_policy_that_the_settings_name_may_publish() -> None:
         require_may_publish((ROOT,), Judging(policies=("demo",)), "demo", NOW.date())
     assert "accept_sample" in error.value.evidence
     require_may_publish((ROOT,), Judging(policies=("demo",), floor=""), "demo", NOW.date())
+    with pytest.raises(RefusedError, match=r"hint: add --policy demo, or set `policy` under \[nightly\]$"):
+        require_may_publish((ROOT,), Judging(policies=("demo",), floor=""), "default", NOW.date())
     with pytest.raises(ContentError, match="unknown policy: defualt"):
         require_may_publish((ROOT,), Judging(), "defualt", NOW.date())
     for wrong, key in ((Judging(floor="flor"), "floor"), (Judging(policies=("default", "flor")), r"policies\[1\]")):
