@@ -141,8 +141,11 @@ def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, toda
     if not file:
         load_policy(roots, name)  # raises: to allow a missing policy in the settings would not help
     if name not in judging.policies:
-        allowed = f'policies = ["{name}"] and floor = "" under [judging] in goldsmith.toml, and give --policy {name}'
-        trial = "" if name in type(judging)().policies else f"; or, for a trial with a registry of its own, set {allowed}"
+        trial = (
+            "; or, for a trial with a registry of its own, set "
+            f'policies = ["{name}"] and floor = "" under [judging] in goldsmith.toml, and give --policy {name}'
+        )
+        trial = "" if name in type(judging)().policies else trial
         raise RefusedError(
             f"the policy {name} may not publish: judging.policies allows only {', '.join(judging.policies)}",
             hint=f"add --policy {' or '.join(judging.policies)}, or set `policy` under [nightly]{trial}",

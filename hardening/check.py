@@ -44,17 +44,18 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
         checks, work = Path(place).resolve() / "checks", Path(place).resolve() / "work"
         checks.mkdir()
         work.mkdir()
-        own = {"ROOT": IMAGE, "LIVE": "0", "LC_ALL": "C", "HOME": "/tmp", "TMPDIR": "/tmp"}  # noqa: S108
+        own = {"ROOT": IMAGE, "LIVE": "0", "LC_ALL": "C", "HOME": "/tmp", "TMPDIR": "/tmp", "BROUGHT_IN": "/brought/in"}  # noqa: S108
         env = _environment(facts, checks) | own
         for number, check in enumerate(overlay.checks):
             (checks / f"{number}.sh").write_text(_script(check, env))
         lanes = 2 * (os.cpu_count() or 1)
         limits = str(lanes), f"{TIME_LIMIT_SECONDS:g}"
-        argv = ["sh", str(HERE / "run-checks.sh"), str(checks), str(tree.resolve()), *limits]
+        ours = HERE / "run-checks.sh", HERE / "functions/packages.sh"
+        argv = ["sh", str(ours[0]), str(checks), str(tree.resolve()), *limits, str(ours[1])]
         most = (TIME_LIMIT_SECONDS + 10) * math.ceil(len(overlay.checks) / lanes)
         try:
             run_confined(
-                argv, reads=[HERE / "run-checks.sh", checks, tree.resolve()], work=work, keeps=MOUNTS,
+                argv, reads=[*ours, checks, tree.resolve()], work=work, keeps=MOUNTS,
                 memory=CHECK_MEMORY.most, timeout=most,
             )  # fmt: skip
         except OutsideError as error:

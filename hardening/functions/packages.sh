@@ -4,9 +4,14 @@
 joined='^(bin|sbin|lib|lib32|lib64|libx32|libo32)/'
 [ -L "$ROOT/bin" ] || joined='^$'
 
-# Each writes files into FOLDER, of paths without their first slash.
+# Each writes files into FOLDER, of paths without their first slash: those of $BROUGHT_IN, where run-checks.sh has made them
+# once for all checks.
 # brought_in FOLDER: `listed`, what packages brought, and `declared`, the files of the definition and of those it is built on.
 brought_in() {
+    if [ -d "${BROUGHT_IN-}" ]; then
+        cp "$BROUGHT_IN/listed" "$BROUGHT_IN/declared" "$1/"
+        return
+    fi
     find var/lib/dpkg/info var/lib/dpkg/status.d -maxdepth 1 -type f \( -name '*.list' -o -name '*.md5sums' \) -exec cat -- {} + 2>/dev/null |
         sed -E -e 's#^[0-9a-f]{32}  ##' -e 's#^(\./|/)##' -e "s#$joined#usr/&#" | sort -u > "$1/listed"
     sed 's#^/##' "$DECLARED_FILES" | sort -u > "$1/declared"
@@ -15,6 +20,11 @@ brought_in() {
 # tree_in FOLDER: `tree`, a line KIND PATH TARGET for everything that is there, separated by tabs. Prints the names that no
 # such line can hold.
 tree_in() {
+    if [ -d "${BROUGHT_IN-}" ]; then
+        cp "$BROUGHT_IN/tree" "$1/"
+        cat "$BROUGHT_IN/names"
+        return
+    fi
     find . -xdev -mindepth 1 \( -name '*[[:cntrl:]]*' -o -lname '*[[:cntrl:]]*' \) -fprintf "$1/odd" '%p\0' -o -printf '%y\t%P\t%l\n' > "$1/tree"
     tr '\1-\37\177' '?' < "$1/odd" | tr '\0' '\n' | sed 's#^\.\(.*\)$#\1: a control character in its name or target#'
 }

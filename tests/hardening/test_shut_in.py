@@ -64,6 +64,7 @@ def test_a_program_whose_reader_has_enough_ends_without_a_complaint(tree: Path) 
         'echo bad >"$ROOT/etc/file"',
         "touch /var/lib/new",
         "touch /new",
+        'echo bad >"$BROUGHT_IN/listed"',
         'touch "${{RUN_LOG%/*}}/new"',
         "touch /usr/new",
         "touch {beside}/new",

@@ -17,18 +17,31 @@ awk -v tree="$folder/tree" -v list="$folder/packaged" "$follow"'
     }' \
     "$folder/tree" "$folder/packaged" | sort > "$folder/unlisted"
 
-# not_packaged WHAT PLACE…: files in these places that no package brought.
+# not_packaged WHAT PLACE…: asks for files in these places that no package brought; places_found answers.
 not_packaged() {
     what=$1
     shift
-    find "$@" -xdev ! -type d -size +0 -printf '%p\n' 2>/dev/null | sort -u | comm -12 - "$folder/unlisted" | sed "s#^.*\$#/&: $what#" || true
+    printf "$what\t%s\n" "$@" >> "$folder/places"
+}
+
+places_found() {
+    awk -F '\t' '
+        FILENAME != "-" { what[$2] = $1; next }
+        {
+            place = $0
+            while (!(place in what) && sub(/\/[^\/]*$/, "", place)) continue
+            if (place in what) print what[place] "\t" $0
+        }' "$folder/places" - < "$folder/unlisted" | while IFS='	' read -r what file; do
+        if [ -s "$file" ] || [ -L "$file" ]; then echo "/$file: $what"; fi
+    done
 }
 
 # lines WHAT PATTERN PLACE…: lines of these places that match, in any case of letters, but for comments.
 lines() {
     what=$1 pattern=$2
     shift 2
-    find "$@" -xdev -type f -exec grep -laiE -e "$pattern" -- {} + 2>/dev/null | sort -u | sed "s#^\(\./\)\{0,1\}\(.*\)\$#/\2: $what#"
+    files=$(find "$@" -xdev -type f -exec grep -laiE -e "$pattern" -- {} + 2>/dev/null) || true
+    [ -z "$files" ] || printf '%s\n' "$files" | sort -u | sed "s#^\(\./\)\{0,1\}\(.*\)\$#/\2: $what#"
 }
 
 # Settings that are not as their package brought them, and lines of them that name code or settings that everybody may write.
@@ -115,8 +128,7 @@ found=$(
     open_code
     not_packaged "is applied when a machine boots" etc/tmpfiles.d usr/local/lib/tmpfiles.d etc/sysusers.d etc/cloud/cloud.cfg etc/cloud/cloud.cfg.d var/lib/cloud/scripts var/lib/cloud/seed
     not_packaged "lets programs be started by others" etc/dbus-1 etc/polkit-1 usr/local/share/dbus-1 usr/local/share/polkit-1 etc/xinetd.d
-    # pam-auth-update makes the common ones.
-    not_packaged "decides who may log in" etc/pam.d etc/pam.conf | grep -v '^/etc/pam.d/common-[a-z-]*:' || true
+    not_packaged "decides who may log in" etc/pam.d etc/pam.conf
     not_packaged "runs as part of apt" etc/apt/apt.conf etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d
     lines "runs programs as part of apt" '^[^/#]*(Pre-Invoke|Post-Invoke(-Success)?|Pre-Install-Pkgs|pre-invoke|post-invoke|status-logger)' etc/apt/apt.conf.d etc/dpkg/dpkg.cfg.d |
         while IFS= read -r line; do name=${line%%:*}; grep -qxF -e "${name#/}" "$folder/packaged" || echo "$line"; done
@@ -159,6 +171,8 @@ found=$(
     lines "loads a module into programs of MySQL" '^[[:space:]]*(loose[-_])?(plugin[-_](dir|load([-_]add)?)|default[-_]auth|init[-_]file)[[:space:]]*=' . \( -name .my.cnf -o -path './etc/my.cnf*' -o -path './etc/mysql/*' \)
     lines "runs a program for credentials" '^[[:space:]]*credential_process' . -path '*/.aws/*'
     lines "runs programs of its own" '^[[:space:]]*(hooksPath|fsmonitor|sshCommand|helper|pager|editor|askPass)[[:space:]]*=' etc/gitconfig
+    # pam-auth-update makes the common ones.
+    places_found | grep -v '^/etc/pam.d/common-[a-z-]*: decides' || true
 )
 bad=$(printf '%s\n' "$found" | grep . | cat "$folder/names" - | refused)
 if [ -n "$bad" ]; then
