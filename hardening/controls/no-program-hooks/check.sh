@@ -121,7 +121,11 @@ found=$(
         name=${line%%: *}
         grep -qxF -e "${name#/}" "$folder/listed" || echo "$line"
     done
-    lines "runs programs of its own" '^[^#]*\b(run-shell|if-shell|pipe-pane|default-(command|shell))\b|^[^#]*#\(' . \( -name .tmux.conf -o -path ./etc/tmux.conf \)
+    if grep -qE '(\.tmux\.conf|\.my\.cnf|\.aws|	etc/(tmux\.conf|my\.cnf|mysql))' "$folder/tree"; then
+        lines "runs programs of its own" '^[^#]*\b(run-shell|if-shell|pipe-pane|default-(command|shell))\b|^[^#]*#\(' . \( -name .tmux.conf -o -path ./etc/tmux.conf \)
+        lines "loads a module into programs of MySQL" '^[[:space:]]*(loose[-_])?(plugin[-_](dir|load([-_]add)?)|default[-_]auth|init[-_]file)[[:space:]]*=' . \( -name .my.cnf -o -path './etc/my.cnf*' -o -path './etc/mysql/*' \)
+        lines "runs a program for credentials" '^[[:space:]]*credential_process' . -path '*/.aws/*'
+    fi
     lines "runs programs of its own" '^[[:space:]]*(\$include|[^#].*:[[:space:]]*["'\''].*\\([nr]|(C|Control)-[jm]|0?1[25]|x0?[ad]))' etc/inputrc
     lines "loads a module into sudo" '^[[:space:]]*(Plugin|Path)[[:space:]]' etc/sudo.conf
     open_settings
@@ -168,8 +172,6 @@ found=$(
     find etc/ssh/ssh_config etc/ssh/ssh_config.d etc/krb5.conf etc/krb5.conf.d etc/my.cnf etc/mysql -xdev -type f -exec grep -HiE '^[[:space:]]*["!]?Include(dir)?["[:space:]=]' -- {} + 2>/dev/null |
         grep -viE ':[[:space:]]*!?Include(dir)?[[:space:]]+/etc/(ssh/ssh_config\.d/\*\.conf|krb5\.conf\.d/?|mysql/[a-z][a-z.]*/?)[[:space:]]*$' | sed 's#^\([^:]*\):.*$#/\1: reads settings of another place#' || true
     lines "loads a module into programs that speak Kerberos" '^[[:space:]]*(module|plugin_base_dir)[[:space:]=]' etc/krb5.conf etc/krb5.conf.d
-    lines "loads a module into programs of MySQL" '^[[:space:]]*(loose[-_])?(plugin[-_](dir|load([-_]add)?)|default[-_]auth|init[-_]file)[[:space:]]*=' . \( -name .my.cnf -o -path './etc/my.cnf*' -o -path './etc/mysql/*' \)
-    lines "runs a program for credentials" '^[[:space:]]*credential_process' . -path '*/.aws/*'
     lines "runs programs of its own" '^[[:space:]]*(hooksPath|fsmonitor|sshCommand|helper|pager|editor|askPass)[[:space:]]*=' etc/gitconfig
     # pam-auth-update makes the common ones.
     places_found | grep -v '^/etc/pam.d/common-[a-z-]*: decides' || true

@@ -25,7 +25,7 @@ shape='PRIVATE KEY( BLOCK)?-----|(AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{3
 hash='^[^:[:space:]]+:[$](1|2[abxy]?|5|6|7|y|gy)[$][^:[:space:]]{8,}(:|$)'
 
 contents() {
-    find . -xdev -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o -type f -size +15c -print0 > "$folder/names"
+    find . -xdev -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o -type f -size +0 -print0 > "$folder/names"
     xargs -0 -r grep -laE -e "$shape" -- < "$folder/names" | while IFS= read -r file; do
         # Programs of packages hold keys for their own tests; others are compared with what packages brought.
         ! grep -qxF -e "${file#./}" "$folder/listed" || grep -qI -e '' -- "$file" || continue
@@ -80,6 +80,9 @@ encoded() {
     done
 }
 
+# named REGEX: of the files that may hold anything those whose path matches, each ended by a NUL byte.
+named() { grep -zE -e "$1" -- "$folder/names" || true; }
+
 names() {
     find . -xdev \( -type f -o -type l \) \( -name .netrc -o -name _netrc -o -name .git-credentials -o -name .pgpass \
         -o -name .vault-token -o -name '.vault[-_]pass*' -o -name .pypirc -o -name .htpasswd -o -name id_rsa -o -name id_dsa -o -name id_ecdsa -o -name id_ed25519 \
@@ -88,13 +91,13 @@ names() {
         -o -path '*/.gnupg/private-keys-v1.d/*' -o -name secring.gpg -o -name .terraformrc -o -name credentials.tfrc.json -o -name 'terraform.tfstate*' \
         -o -name application_default_credentials.json -o -path './etc/apt/auth.conf' -o -path './etc/apt/auth.conf.d/*' -o -path './etc/ssl/private/*' \) \
         -printf '/%P: a file for credentials\n'
-    find . -xdev -type f -name .npmrc -exec grep -lE '_(authToken|auth|password)' -- {} + 2>/dev/null |
+    named '/\.npmrc$' | xargs -0 -r grep -lE '_(authToken|auth|password)' -- |
         sed 's/^\.//; s/$/: a token of npm/'
-    find . -xdev -type f \( -name .my.cnf -o -name .mylogin.cnf \) -exec grep -laE '^[[:space:]]*(password|pass)[[:space:]]*=|[^[:print:][:space:]]' -- {} + 2>/dev/null |
+    named '/\.my(login)?\.cnf$' | xargs -0 -r grep -laE '^[[:space:]]*(password|pass)[[:space:]]*=|[^[:print:][:space:]]' -- |
         sed 's/^\.//; s/$/: a password of MySQL/'
-    find . -xdev -type f -path './var/cache/debconf/passwords.dat*' -exec grep -lE '^Value: *[^[:space:]]' -- {} + | sed 's/^\.//; s/$/: answers to debconf/'
+    named '^\./var/cache/debconf/passwords\.dat[^/]*$' | xargs -0 -r grep -lE '^Value: *[^[:space:]]' -- | sed 's/^\.//; s/$/: answers to debconf/'
     # A package brings its file with "" and "*" for passwords.
-    find . -xdev -type f -path './etc/ppp/*-secrets' -exec awk '!/^[[:space:]]*(#|@|$)/ && $3 !~ /^"?[*]?"?$/ { print substr(FILENAME, 2) ": a password of PPP"; exit }' {} \;
+    named '^\./etc/ppp/.*-secrets$' | xargs -0 -r -n 1 awk '!/^[[:space:]]*(#|@|$)/ && $3 !~ /^"?[*]?"?$/ { print substr(FILENAME, 2) ": a password of PPP"; exit }'
     find . -xdev -type f -size +0 -perm /0004 \( -name 'shadow*' -o -name 'gshadow*' -o -name '*shadow' \) \
         -exec grep -laE '^[^:[:space:]]+:[^:[:space:]]*:[^:[:space:]]*:[^:[:space:]]*(:|$)' -- {} + 2>/dev/null |
         # A package's own file is none, however it is called: /usr/share/locale/eu/LC_MESSAGES/shadow.mo.
@@ -106,8 +109,8 @@ names() {
 
 # What was deleted from a repository is still in its history. Those of packages are for their own tests.
 histories() {
-    find . -xdev -type f \( -path '*/objects/pack/pack-*.pack' -o -path '*/objects/[0-9a-f][0-9a-f]/*' \
-        -o -path '*/.hg/store/00changelog.i' -o -path '*/.svn/wc.db' \) -printf '%P\n' | sort | comm -23 - "$folder/listed" |
+    named '/(objects/(pack/pack-[^/]*|[0-9a-f]{2}/[0-9a-f]{38,})|\.hg/store/00changelog\.i|\.svn/wc\.db)$' |
+        tr '\0' '\n' | sed 's#^\./##' | sort | comm -23 - "$folder/listed" |
         sed -nE 's#/(objects/(pack/pack-[^/]*|[0-9a-f]{2}/[0-9a-f]{38,})|store/00changelog.i|wc.db)$##p' | sort -u |
         while IFS= read -r file; do
             case $file in
