@@ -17,6 +17,7 @@ from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as ./goldsmith does: else each reading compiles what was changed
 INV = (sys.executable, "-m", "invoke")
 BOOTSTRAP = 'bootstrap = { family = "debian", suite = "trixie" }'
 DEFINITION = """\
