@@ -49,16 +49,26 @@ awk -v tree="$folder/tree" -v list="$folder/listed" -v own="$folder/declared" -v
             return "leads to /" end(path) ", from where code is loaded"
         if (path ~ code) return "is loaded as code, and no package brought it"
     }
-    # The packaged library or module of Python in whose place the file is loaded.
+    # What a module of Perl, Node.js, Lua, Ruby or PHP is called, wherever it lies.
+    function module(path,    place) {
+        if (!match(path, /^(usr\/(local\/)?)?(etc|share|lib(\/[^\/]*-linux-gnu[^\/]*)?)\/(perl[^\/]*(\/[0-9.]+)?|site_perl|node(js|_modules)|lua\/[0-9.]+|ruby\/vendor_ruby|site_ruby|php)\//)) return ""
+        place = substr(path, 1, RLENGTH); path = substr(path, RLENGTH + 1)
+        if (place ~ /node/) { match(path, /^(@[^\/]*\/)?[^\/]*/); path = substr(path, 1, RLENGTH) }
+        return path
+    }
+    # The packaged library or module in whose place the file is loaded.
     function before_packaged(path, place, name,    parts) {
         sub(levels, "", place)
         if (name in library && (place in libraries || place ~ /^usr\/lib(32|64|x32)?(\/[^\/]*-linux-gnu[^\/]*)?$/)) return name
         if (path ~ /^usr\/local\/lib\/python3[^\/]*\/dist-packages\// && split(path, parts, "/") && ("usr/lib/python3/dist-packages/" parts[6]) in listed)
             return parts[6]
+        if ((name = module(path)) in modules) return name
     }
     END {
-        for (path in listed)
+        for (path in listed) {
+            if ((name = module(path)) != "") modules[name] = 1
             if (path ~ /^usr\/lib(32|64|x32)?\/([^\/]*-linux-gnu[^\/]*\/)?[^\/]+\.so(\.[^\/]*)?$/) { name = path; sub(/^.*\//, "", name); library[name] = 1 }
+        }
         code = "^usr/local/(lib/python3[^/]*/dist-packages|(lib|share)/([^/]+/)?perl[^/]*|lib/site_perl|lib/site_ruby|(lib|share)/lua|share/nodejs|lib/nodejs|share/php|lib/php|lib/R|share/guile|share/tcltk)/" \
             "|^usr/share/node_modules/|^etc/(perl|python3[^/]*|gdb|lua|emacs/site-start\\.d|vim)/" \
             "|(^|/)(\\.local/lib/python3[^/]*/site-packages|\\.node_modules|\\.node_libraries)/"
