@@ -200,6 +200,7 @@ ORDINARY = {
     "links of an application to its data and to what passes": (
         'mkdir -p "$ROOT/app/public" "$ROOT/var/lib/app" && chown 65532 "$ROOT/var/lib/app" && cd "$ROOT/app"'
         " && ln -s /tmp tmp && ln -s /tmp/app.sock web.sock && ln -s /tmp/log log && ln -s /var/lib/app public/uploads"
+        " && ln -s /dev/shm ../run/shm"
     ),
     "settings that name data, and say nothing that runs": r"""
         cd "$ROOT" && mkdir -p etc/nginx/conf.d etc/php/conf.d etc/ssh etc/containers/registries.conf.d srv/shop/lib

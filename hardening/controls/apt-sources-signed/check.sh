@@ -17,6 +17,7 @@ pip.conf .npmrc npmrc .yarnrc .yarnrc.yml bunfig.toml .bunfig.toml uv.toml .cond
 */certs.d/*/hosts.toml */containerd/*.toml	skip_verify$on|server${is}http://|\[host\.["']http://
 ansible.cfg .ansible.cfg	$unverified|(host_key_checking|validate_certs)$off|ignore_certs$on
 */stunnel/*.conf stunnel*.conf	^[[:space:]]*verify(chain|peer)?[[:space:]]*=[[:space:]]*(0|no)\b
+gpg.conf	^[[:space:]]*(trust-model[[:space:]]+always|always-trust)\b
 *sequoia.config	=[[:space:]]*["']?always\b
 .mavenrc mavenrc */.mvn/*.config	ssl\.(insecure|allowall)=true
 pyproject.toml Pipfile uv.lock poetry.lock pdm.lock	(^|[{,[:space:]])(url|registry|(extra-|default-)?index(-url)?)$q[[:space:]]*=[[:space:]]*\[?[[:space:]]*["']http://|verify_ssl$off|insecure-host

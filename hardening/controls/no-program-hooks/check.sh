@@ -171,6 +171,9 @@ found=$(
     lines "runs a program in the place of a connection" '^[[:space:]]*"?((ProxyCommand|LocalCommand|KnownHostsCommand|PKCS11Provider|SecurityKeyProvider)["[:space:]=]|Match["[:space:]=].*exec)' etc/ssh/ssh_config etc/ssh/ssh_config.d
     find etc/ssh/ssh_config etc/ssh/ssh_config.d etc/krb5.conf etc/krb5.conf.d etc/my.cnf etc/mysql -xdev -type f -exec grep -HiE '^[[:space:]]*["!]?Include(dir)?["[:space:]=]' -- {} + 2>/dev/null |
         grep -viE ':[[:space:]]*!?Include(dir)?[[:space:]]+/etc/(ssh/ssh_config\.d/\*\.conf|krb5\.conf\.d/?|mysql/[a-z][a-z.]*/?)[[:space:]]*$' | sed 's#^\([^:]*\):.*$#/\1: reads settings of another place#' || true
+    find etc/nginx etc/apache2 -xdev -type f -exec grep -HiE '^[[:space:]]*load_?module[[:space:]]' -- {} + 2>/dev/null |
+        grep -viE 'load_?module[[:space:]]+([a-z0-9_]+[[:space:]]+)?["'\'']?(/usr/lib/|modules/)([^.]|\.[^.])*$' |
+        sed 's#^\([^:]*\):.*$#/\1: loads a module from elsewhere than /usr/lib#' | sort -u || true
     lines "loads a module into programs that speak Kerberos" '^[[:space:]]*(module|plugin_base_dir)[[:space:]=]' etc/krb5.conf etc/krb5.conf.d
     lines "runs programs of its own" '^[[:space:]]*(hooksPath|fsmonitor|sshCommand|helper|pager|editor|askPass)[[:space:]]*=' etc/gitconfig
     # pam-auth-update makes the common ones.

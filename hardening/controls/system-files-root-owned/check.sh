@@ -18,7 +18,7 @@ bad=$({
         FILENAME == open { writable[$0] = 1; next }
         function passes_data(name) {
             sub(/.*\//, "", name)
-            return tolower(name) ~ /(^|[._-])(te?mp|caches?|logs?|run|spool|sessions?|sock(et)?s?|pids?|locks?)$/
+            return tolower(name) ~ /(^|[._-])(te?mp|shm|caches?|logs?|run|spool|sessions?|sock(et)?s?|pids?|locks?)$/
         }
         END {
             everybody = "^(tmp|var/tmp|dev/shm)(/|$)"
