@@ -28,6 +28,7 @@ from images.store.merge import Merged
 from images.store.oci import Store
 from images.store.tars import Allowance
 
+BYTE_CODE = re.compile(r"usr/lib/python3[^/]*/(?:.*/)?__pycache__/[^/]*\.pyc")  # of packaged modules, and of no others
 STEP_FAILED = "did not complete successfully"  # BuildKit's words for a step that ended with another status than 0
 
 
@@ -48,6 +49,7 @@ def build(job: BuildJob) -> Built:
                 changed = running.result()
         base, kept = build_steps.installed_in(tree), records(tree)
         with Merged(changed, lambda name: os.path.lexists(layers.inside(tree, name)), _ours) as merged:
+            keep_byte_code(job.definition_folder, merged, tree, int(_installs_first(job, written.read_text(), epoch)))
             layer = job.store.write_layer(merged.entries(), epoch)
         layers.unpack(job.store.blob(layer[0].digest), layer[0].media_type, tree)
         require_records(job, kept, tree)
@@ -77,6 +79,27 @@ def require_records(job: BuildJob, base: Mapping[str, str], tree: Path) -> None:
             evidence="\n".join(f"{ascii(path)[1:-1]}: {why}" for path in wrong[:20]),
             hint="a step installed a package or changed the database of packages: name packages in image.toml",
         )
+
+
+def _installs_first(job: BuildJob, text: str, epoch: int) -> bool:
+    names = tuple(package.name for package in job.packages)
+    return bool(names) and dockerfile.installs_first(text, dockerfile.install(job.definition, epoch))
+
+
+def keep_byte_code(folder: Path, merged: Merged, tree: Path, first: int) -> None:
+    """Drop the byte code of packaged modules that steps made, from layer `first` on: Python runs it whatever it was
+    made of. `tree`: what the layers stand on. Raises ContentError where it would replace that of a package.
+    """
+    made = [name for name, (number, _) in merged.chosen.items() if number >= first and BYTE_CODE.fullmatch(name)]
+    there = {info.name.removeprefix("./") for tar in merged.tars[:first] for info in tar.getmembers()}
+    if wrong := [name for name in made if name in there or os.path.lexists(layers.inside(tree, name))]:
+        raise ContentError(
+            "a step changed byte code that packages brought, which Python runs without a look at its source",
+            file=folder, evidence="\n".join(f"/{ascii(name)[1:-1]}" for name in sorted(wrong)[:20]),
+            hint="let steps compile only modules of your own; {{ install }} comes before all steps",
+        )  # fmt: skip
+    for name in made:
+        del merged.chosen[name]
 
 
 def require_plain(store: Store, base_digest: str) -> None:

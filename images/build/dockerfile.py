@@ -18,6 +18,7 @@ CONTEXTS = ("debs", "overlay")  # what else a build is given by name
 HEADER = "# Rendered by Goldsmith: no directive counts below this line.\n"
 DIRECTIVE = re.compile(r"\s*(#|//)\s*(syntax|escape|check)\s*=", re.IGNORECASE)
 ALLOWED = ("ADD", "ARG", "COPY", "FROM", "RUN", "USER", "WORKDIR")
+LAYERS = ("ADD", "COPY", "RUN", "WORKDIR")  # the instructions that make one each
 MOUNTS = ("bind", "tmpfs")  # a cache would bring in what an earlier build left
 OWNED = ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "VOLUME")
 FORBIDDEN = {
@@ -38,7 +39,7 @@ def values(definition: Definition, base_digest: str, packages: tuple[str, ...], 
         "base": base_name(definition, base_digest),
         "definition": definition,
         "packages": packages,
-        "install": _install(definition, epoch) if packages else "",
+        "install": install(definition, epoch) if packages else "",
         "files": _files(definition),
         "harden": _harden(epoch),
         "settings": _settings(definition),
@@ -50,7 +51,8 @@ def _run(context: str, environment: str, script: str) -> str:
     return f"RUN --network=none {mount} \\\n    {environment} sh {MOUNT}/{context}/{script}"
 
 
-def _install(definition: Definition, epoch: int) -> str:
+def install(definition: Definition, epoch: int) -> str:
+    """The step that installs the planned packages."""
     names = " ".join(shlex.quote(name) for name in definition.packages)
     return _run("debs", f"SOURCE_DATE_EPOCH={epoch}", f"install.sh {names}")
 
@@ -104,6 +106,13 @@ def problem(text: str, given: dict[str, Any]) -> str:
     if any(step not in found[start:last] for step in instructions(given["install"])):
         return "the planned packages are not installed: {{ install }}"
     return ""
+
+
+def installs_first(text: str, step: str) -> bool:
+    """Whether the lowest layer that a Dockerfile makes is that of `step`, which installs the planned packages."""
+    found = instructions(text)
+    start = max((number for number, (word, _) in enumerate(found) if word == "FROM"), default=0)
+    return [one for one in found[start:] if one[0] in LAYERS][:1] == instructions(step)
 
 
 def _unreadable(text: str) -> str:

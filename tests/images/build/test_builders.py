@@ -26,6 +26,7 @@ from images.packages import debian
 from images.packages.index import PackageIndex
 from images.plan.upstream import Upstream
 from images.store import layers
+from images.store.merge import Merged
 from images.store.oci import LAYER, Store
 from tests.support.archive import Archive
 from tests.support.building import definition, job
@@ -88,6 +89,52 @@ def rendered(text: str, body: str, tmp_path: Path) -> str:
     (tmp_path / "Dockerfile.j2").write_text(body)
     values = dockerfile.values(definition(text), "sha256:" + "a" * 64, ("x",), 1)
     return dockerfile.problem(build_steps.render(tmp_path / "Dockerfile.j2", values), values)
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("FROM b\nUSER 0\n{}\nRUN own", True),
+        ("FROM b\nRUN own\n{}", False),
+        ("FROM b\nWORKDIR /x\n{}", False),
+        ("FROM b\n{}\nfrom b\nRUN own\n{}", False),
+        ("FROM b\nRUN own\nFROM b\n{}", True),
+    ],
+)
+def test_whether_the_planned_packages_are_the_lowest_layer(text: str, first: bool) -> None:
+    """Then byte code that comes with it is theirs."""
+    step = dockerfile.install(definition(GOLDEN), 1)
+    assert dockerfile.installs_first(text.format(step, step), step) == first
+
+
+def test_steps_bring_no_byte_code_of_packaged_modules(tmp_path: Path) -> None:
+    """Python runs it whatever it was made of, if only it names its source: RUN could replace what `ssl` does."""
+    folder = "usr/lib/python3.13/__pycache__"
+    (tmp_path / "tree" / folder).mkdir(parents=True)
+    (tmp_path / "tree" / folder / "old.cpython-313.pyc").touch()
+
+    def merged(*tars: tuple[str, ...]) -> Merged:
+        for number, names in enumerate(tars):
+            with tarfile.open(tmp_path / str(number), "w") as tar:
+                for name in names:
+                    tar.addfile(tarfile.TarInfo(f"{folder}/{name}" if "/" not in name else name))
+        paths = [tmp_path / str(number) for number in range(len(tars))]
+        return Merged(paths, lambda _: False, lambda _: True)
+
+    ours, step = "ssl.cpython-313.pyc", ("own.cpython-313.pyc", "opt/venv/lib/python3.13/__pycache__/x.pyc")
+    with merged((ours,), step) as kept:
+        buildkit.keep_byte_code(tmp_path, kept, tmp_path / "tree", 1)
+        assert [*kept.chosen] == [f"{folder}/{ours}", step[1]]
+    for first, changes in (
+        (1, ((ours,), (ours,))),
+        (1, ((), ("old.cpython-313.pyc",))),
+        (0, (("old.cpython-313.pyc",),)),
+    ):
+        with (
+            merged(*changes) as changed,
+            pytest.raises(ContentError, match=r"changed byte code(?s:.*)__pycache__/\w+\."),
+        ):
+            buildkit.keep_byte_code(tmp_path, changed, tmp_path / "tree", first)
 
 
 STEPS = '{%% extends "Dockerfile.j2" %%}{%% block steps %%}%s{%% endblock %%}'
