@@ -154,7 +154,8 @@ def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, toda
     profiles = required_profiles(_judging_among(roots, judging), *filter(None, (policy, floor)))
     if weak := weaknesses(policy, floor, today, profiles):
         than = f"weaker than the policy {floor.name}, which is judging.floor" if floor else "too weak to publish with"
-        raise RefusedError(f"the policy {name} is {than}", evidence="\n".join(weak), hint=f"see {file}")
+        loose = '; a trial with a registry of its own sets floor = "" under [judging]' if floor else ""
+        raise RefusedError(f"the policy {name} is {than}", evidence="\n".join(weak), hint=f"see {file}{loose}")
 
 
 def required_profiles(judging: Sequence[Path], *policies: Policy) -> dict[str, Profile]:

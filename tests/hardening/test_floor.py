@@ -140,6 +140,7 @@ def test_only_a_policy_that_the_settings_name_may_publish() -> None:
     with pytest.raises(RefusedError, match="weaker than the policy default, which is judging") as error:
         require_may_publish((ROOT,), Judging(policies=("demo",)), "demo", NOW.date())
     assert "accept_sample" in error.value.evidence
+    assert error.value.hint.endswith('demo.toml; a trial with a registry of its own sets floor = "" under [judging]')
     require_may_publish((ROOT,), Judging(policies=("demo",), floor=""), "demo", NOW.date())
     with pytest.raises(RefusedError, match=r"hint: add --policy demo, or set `policy` under \[nightly\]$"):
         require_may_publish((ROOT,), Judging(policies=("demo",), floor=""), "default", NOW.date())
