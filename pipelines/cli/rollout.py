@@ -395,7 +395,7 @@ def _print_roll(roll: RollOutput, file: str, adopt: Sequence[str], *, as_owner: 
     elif roll.skipped:
         say("nothing to replace: every member that is out of policy is skipped, for the reasons above")
     else:
-        say(f"nothing to replace; ./goldsmith fleet.check {roll.fleet} shows why")
+        say(f"nothing to replace; ./goldsmith fleet.check {roll.fleet} shows why, roll.status if a rollout is open")
 
 
 def _print_instead(one: GroupLine) -> None:

@@ -202,7 +202,7 @@ def test_what_to_type_next_names_the_plan_that_was_shown(capsys: pytest.CaptureF
     for roll, file, said in (
         (planned(), "", "roll.start web --apply"),
         (planned(), "plan.json", "roll.start web --plan plan.json --apply"),
-        (nobody, "", "nothing to replace; ./goldsmith fleet.check web shows why"),
+        (nobody, "", "nothing to replace; ./goldsmith fleet.check web shows why, roll.status if a rollout is open"),
         (alone, "", "nothing to replace: every member that is out of policy is skipped"),
     ):
         show_roll(roll, as_json=False, file=file)
