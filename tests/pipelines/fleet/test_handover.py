@@ -343,7 +343,14 @@ def test_only_root_can_hold_a_port(monkeypatch: pytest.MonkeyPatch) -> None:
     assert PortHold(None, "unix:///engine", Health()).unable == "Goldsmith does not run as root"
 
 
-LISTENS = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print(flush=True); s.accept()[0]"
+LISTENS = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen()
+print(flush=True)
+s.accept()[0]
+"""
 
 
 @needs_nft
