@@ -141,14 +141,16 @@ def require_may_publish(roots: Sequence[Path], judging: Judging, name: str, toda
     if not file:
         load_policy(roots, name)  # raises: to allow a missing policy in the settings would not help
     if name not in judging.policies:
-        trial = (
-            "; or, for a trial with a registry of its own, set "
-            f'policies = ["{name}"] and floor = "" under [judging] in goldsmith.toml, and give --policy {name}'
-        )
-        trial = "" if name in type(judging)().policies else trial
+        hint = f"add --policy {' or '.join(judging.policies)}, or set `policy` under [nightly]"
+        if name not in type(judging)().policies:
+            hint += (
+                "; or, for a trial with a registry of its own, set "
+                f'policies = ["{name}"] and floor = "" under [judging] '
+                f"in goldsmith.toml, and give --policy {name}"
+            )
         raise RefusedError(
             f"the policy {name} may not publish: judging.policies allows only {', '.join(judging.policies)}",
-            hint=f"add --policy {' or '.join(judging.policies)}, or set `policy` under [nightly]{trial}",
+            hint=hint,
         )
     policy, floor = load_policy(roots, name), load_policy(roots, judging.floor) if judging.floor else None
     profiles = required_profiles(_judging_among(roots, judging), *filter(None, (policy, floor)))

@@ -52,7 +52,7 @@ def run_checks(overlay: Overlay, tree: Path, facts: ImageFacts) -> tuple[CheckRe
         limits = str(lanes), f"{TIME_LIMIT_SECONDS:g}"
         ours = HERE / "run-checks.sh", HERE / "functions/packages.sh"
         argv = ["sh", str(ours[0]), str(checks), str(tree.resolve()), *limits, str(ours[1])]
-        most = (TIME_LIMIT_SECONDS + 10) * math.ceil(len(overlay.checks) / lanes)
+        most = (TIME_LIMIT_SECONDS + 10) * (1 + math.ceil(len(overlay.checks) / lanes))
         try:
             run_confined(
                 argv, reads=[*ours, checks, tree.resolve()], work=work, keeps=MOUNTS,
