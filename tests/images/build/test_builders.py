@@ -531,7 +531,11 @@ def test_packages_that_a_step_replaces_by_others_of_the_same_version_make_no_ima
     folder.mkdir()
     plain = definition(f'packages = ["hello"]\n{GOLDEN}')
     wanted = job(real, store, plain, folder, tmp_path / "work", base=built, docker_host=host)
-    assert build(wanted).packages, "as planned it is an image"
+    made = "usr/lib/python3.13/__pycache__"
+    (folder / "Dockerfile.j2").write_text(STEPS % f"RUN mkdir -p /{made} && echo x | tee /{made}/x.pyc > /srv/x")
+    image = build(wanted)
+    assert image.packages, "as planned it is an image"
+    assert [(image.tree / name).exists() for name in ("srv/x", f"{made}/x.pyc")] == [True, False]
     inherited = real.download(
         Bootstrap(family="debian", suite="trixie"), [p for p in built.packages if p.name == "hostname"]
     )
