@@ -70,10 +70,16 @@ NEWEST = 6  # releases of one image, and rollouts of one fleet, that are told of
 
 
 class ContentRecords:
-    """What the ledger keeps of contents; each is read once."""
+    """What the ledger keeps of contents, `newest` being those of the definitions; each is read once."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, newest: Mapping[str, Artifact]) -> None:
         self.scan, self.verdict, self.checks = cache(ledger.scan), cache(ledger.verdict), cache(ledger.checks)
+        self.newest, self._over = newest, ledger.artifact_over
+
+    def artifact(self, content: str, name: str) -> Artifact | None:
+        """The newest artifact of a content, that of the definition `name` before any other."""
+        newest = self.newest.get(name)
+        return newest if newest and newest.digest == content else self._over(content, name)
 
 
 def gather(context: Context, night: NightlyOutput | None = None) -> ReportOutput:
@@ -97,10 +103,11 @@ def _gathered(context: Context, night: NightlyOutput | None) -> tuple[ReportOutp
     known = last_checks(context, fleets)
     state = judged_state(context, known)
     members = _members(context, known, fleets)
-    channels, releases, said = all_channels(context), context.ledger.releases(), ContentRecords(context.ledger)
+    channels, releases, names = all_channels(context), context.ledger.releases(), _names(context)
+    said = ContentRecords(context.ledger, context.ledger.latest_artifacts(names, context.settings.platform))
     newest = {one.name: one for one in reversed(releases) if not one.pruned_at}
     images = tuple(
-        _image(context, name, members, channels.get(name, NOWHERE), newest.get(name), said) for name in _names(context)
+        _image(context, name, members, channels.get(name, NOWHERE), newest.get(name), said) for name in names
     )
     fixes = patch_latency(f"{DAYS}d", context).patches
     points = open_points(open_fixes(fixes), state, context.parents)
@@ -199,7 +206,7 @@ def _releases_of(
 ) -> Iterator[ReleaseReport]:  # fmt: skip
     """`running`: members by a release's digest; `closed`: by content, what it was the first to be without."""
     channels = {"candidate": image.candidate, "stable": image.stable}
-    built = {one.content: context.ledger.artifact_over(one.content, one.name) for one in releases[: NEWEST + 1]}
+    built = {one.content: said.artifact(one.content, one.name) for one in releases[: NEWEST + 1]}
     for number, release in enumerate(releases[:NEWEST]):
         before = next((one for one in releases[number + 1 :] if one.content != release.content), None)
         new, old = built[release.content], built.get(before.content) if before else None
@@ -270,7 +277,7 @@ def _image(
     said: ContentRecords,
 ) -> ImageReport:  # fmt: skip
     """One image: its newest artifact, what its channels point to, the last scan, the last verdict, who runs it."""
-    artifact = context.ledger.latest_artifact(name, context.settings.platform)
+    artifact = said.newest.get(name)
     candidate, stable = channels
     release = stable or (None if candidate else newest)
     scan = said.scan(artifact.digest, name) if artifact else None

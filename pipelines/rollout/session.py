@@ -23,13 +23,6 @@ from images.ledger.runtime_history import KnownLines
 from images.registry.answers import NotFoundError
 from images.registry.login import auth_config
 from images.trust.verification import UntrustedError
-from pipelines.fleet.docker.connecting import open_host, require_ways
-from pipelines.fleet.docker.hosts import HostsFleet
-from pipelines.fleet.docker.images import registered
-from pipelines.fleet.docker.inventory import together
-from pipelines.fleet.docker.members import DockerFleet
-from pipelines.fleet.docker.observing import observe
-from pipelines.fleet.docker.provenance import ProvenanceReader
 from pipelines.fleet.health import fires
 from pipelines.fleet.members import Changes, Member, Provenance, ReplacementImage, Seen, repository, require_read
 from pipelines.fleet.model import ADDRESSES, Fleet, FleetKind, ReplacementStrategy
@@ -309,37 +302,37 @@ def fleet_session(name: str, context: Context, *, now: Now = clock) -> Iterator[
 
 @contextmanager
 def _docker_session(fleet: Fleet, context: Context, now: Now) -> Iterator[FleetSession]:
-    registry = context.registry
-    with _docker_members(fleet, context) as members:
+    """On the hosts that the fleet names, or on the engine of the settings. Raises ContentError where the settings lack
+    what leads to a host.
+    """
+    from pipelines.fleet.docker.connecting import open_host, require_ways
+    from pipelines.fleet.docker.hosts import HostsFleet
+    from pipelines.fleet.docker.images import registered
+    from pipelines.fleet.docker.inventory import together
+    from pipelines.fleet.docker.members import DockerFleet
+    from pipelines.fleet.docker.observing import observe
+    from pipelines.fleet.docker.provenance import ProvenanceReader
+
+    ways, hosts, registry = context.settings.docker, fleet.docker.hosts, context.registry
+    known = (
+        partial(auth_config, context.settings),
+        registered(registry, fleet),
+        partial(_last_seen, fleet, context),
+    )
+    require_ways(fleet.docker.addresses, ways)
+
+    def opened(host: str, label: str) -> DockerFleet:
+        near = of_engine(fleet, others(fleet, context), context, host)
+        connect = {"connect": partial(open_host, ways=ways)} if hosts else {}
+        return DockerFleet(fleet, host, *known, label if len(hosts) > 1 else "", **connect, rivals=near)
+
+    with HostsFleet(fleet, opened, ways.read_within) if hosts else opened(fleet_host(context), "") as members:
         looks = members.observe if isinstance(members, HostsFleet) else partial(observe, members)
         yield FleetSession(
             fleet, context, members, now, registry.address,
             lambda waivers, at: ProvenanceReader(fleet, context, waivers, at, registry),
             members.seen, together=together, observe=looks,
         )  # fmt: skip
-
-
-def _docker_members(fleet: Fleet, context: Context) -> DockerFleet | HostsFleet:
-    """The members on the hosts that the fleet names, or on the engine of the settings. Raises ContentError where the
-    settings lack what leads to a host.
-    """
-    ways, hosts, rivals = context.settings.docker, fleet.docker.hosts, others(fleet, context)
-    known = (
-        partial(auth_config, context.settings),
-        registered(context.registry, fleet),
-        partial(_last_seen, fleet, context),
-    )
-    require_ways(fleet.docker.addresses, ways)
-    connect = partial(open_host, ways=ways)
-    if not hosts:
-        engine = fleet_host(context)
-        return DockerFleet(fleet, engine, *known, rivals=of_engine(fleet, rivals, context, engine))
-
-    def opened(host: str, label: str) -> DockerFleet:
-        near = of_engine(fleet, rivals, context, host)
-        return DockerFleet(fleet, host, *known, label if len(hosts) > 1 else "", connect, near)
-
-    return HostsFleet(fleet, opened, ways.read_within)
 
 
 def _last_seen(fleet: Fleet, context: Context) -> set[str]:
@@ -367,6 +360,7 @@ def _ec2_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
 
 
 def _kubernetes_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
+    from pipelines.fleet.docker.images import registered
     from pipelines.fleet.kubernetes.cluster_client import ClusterClient
     from pipelines.fleet.kubernetes.groups import WorkloadFleet
     from pipelines.fleet.kubernetes.kubeconfig import access_of
@@ -385,6 +379,7 @@ def _kubernetes_session(fleet: Fleet, context: Context, now: Now) -> FleetSessio
 
 
 def _ecs_session(fleet: Fleet, context: Context, now: Now) -> FleetSession:
+    from pipelines.fleet.docker.images import registered
     from pipelines.fleet.ec2.members import firing
     from pipelines.fleet.ecs.groups import ServiceFleet
     from pipelines.fleet.ecs.members import ClusterReader, TaskFleet
