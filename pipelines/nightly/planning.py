@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from typing import TypeVar
 
 from hardening.findings import Verdict
+from hardening.foundation.bulk import no_collection
 from hardening.foundation.errors import (
     ContentError,
     GoldsmithError,
@@ -90,7 +91,7 @@ def bootstraps(context: Context, names: Iterable[str]) -> list[Bootstrap]:
 
 def plan_night(context: Context, night: NightOrder, urgent: Sequence[str] = (), *, keep: bool = True) -> NightPlan:
     """Plan the night. What is wrong with one image is that one's answer. Without `keep` the ledger keeps no verdict."""
-    with context.ledger.kept_open():
+    with no_collection(), context.ledger.kept_open():
         return _planned(context, night, urgent, keep=keep)
 
 
