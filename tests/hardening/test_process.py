@@ -227,20 +227,25 @@ with threads(1) as pool:
 
 
 OURS = """
+import time
 from pathlib import Path
 from hardening.foundation import process
 {before}
 with process.threads(1) as pool:
-    pool.submit(process.run_ours, ["sh", "-c", {script!r}], cwd=Path("/")).result()
+    running = pool.submit(process.run_ours, ["sh", "-c", {script!r}], cwd=Path("/"))
+    while not (process._running and Path({begun!r}).exists()):  # what nobody knows of yet is ended at once
+        time.sleep(0.01)
+    Path({begun!r} + "-and-known").touch()
+    running.result()
 """
 
 
 def running_ours(folder: Path, trap: str, before: str = "") -> subprocess.Popen[bytes]:
     """A process that runs one of ours, which has begun by now, and what that does where it is asked to end."""
     script = f"trap '{trap}' INT; touch {folder}/begun; while :; do sleep 0.05; done"
-    program = OURS.format(script=script, before=before)
+    program = OURS.format(script=script, before=before, begun=f"{folder}/begun")
     running = subprocess.Popen([*HEARS, sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
-    until((folder / "begun").exists, "its start")
+    until((folder / "begun-and-known").exists, "its start")
     return running
 
 

@@ -28,7 +28,7 @@ from hardening.foundation.process import run
 from hardening.foundation.settings import ROOT
 from images.artifact import Release
 from pipelines.durable.port import Flow, Json, WorkflowEngine
-from pipelines.fleet.docker import members
+from pipelines.fleet.docker import members, provenance
 from pipelines.fleet.members import Member, Provenance, ReplacementImage
 from pipelines.rollout import flow, service, session
 from pipelines.rollout.flow import MEMBER, ROLLOUT
@@ -136,7 +136,7 @@ def frames_of_a_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[F
         monkeypatch.setenv(f"GOLDSMITH_{key}", value)
     engine, raised = Engine(), dict[str, TracebackType]()
     monkeypatch.setattr(members.docker, "APIClient", lambda **_: engine)
-    monkeypatch.setattr(session, "ProvenanceReader", Registry)
+    monkeypatch.setattr(provenance, "ProvenanceReader", Registry)
     monkeypatch.setattr(session, "fleet_host", lambda _context: "http://nowhere")
     monkeypatch.setattr(flow, "BugError", GoldsmithError)  # else the rollout's flow takes it for the member's failure
 
