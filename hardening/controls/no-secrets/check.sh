@@ -20,8 +20,9 @@ token='(^|[^A-Za-z0-9/+_-])(AKIA|ASIA)[A-Z0-9]{16}([^A-Za-z0-9/+_-]|$)|(^|[^A-Za
 server='^[[:space:]]*create[Uu]ser[[:space:]].*[[:space:]](MD5|SHA[0-9-]*)[[:space:]]|secret[[:space:]]+"[A-Za-z0-9+/]{16,}={0,2}"[[:space:]]*;'
 jwk='"[dk]"[[:space:]]*:[[:space:]]*"[A-Za-z0-9_-]{32,}"'
 login='"(auth|identitytoken|registrytoken|password)"[[:space:]]*:[[:space:]]*"[^"]'
-# What any of these holds, without what may stand around it: quick, also where a file is no text.
-shape='PRIVATE KEY( BLOCK)?-----|(AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|glpat-|xox[abprs]-|[rs]k_live_|AIza|npm_[A-Za-z0-9]{36}|pypi-AgEI|AGE-SECRET-KEY-1|PuTTY-User-Key|-----BEGIN OpenVPN|private-key|(PrivateKey|PresharedKey)[[:space:]]*=|"private_key_pem"|create[Uu]ser|secret[[:space:]]+"|"kty"|LS0tLS1CRUdJTiB|"auths"|:[$][0-9a-z]{1,3}[$]'
+# What any of these holds, and what the same key in UTF-16 does, without what may stand around it: quick, also where a file
+# is no text.
+shape='P[^!-~]R[^!-~]I[^!-~]V[^!-~]A|PRIVATE KEY( BLOCK)?-----|(AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|glpat-|xox[abprs]-|[rs]k_live_|AIza|npm_[A-Za-z0-9]{36}|pypi-AgEI|AGE-SECRET-KEY-1|PuTTY-User-Key|-----BEGIN OpenVPN|private-key|(PrivateKey|PresharedKey)[[:space:]]*=|"private_key_pem"|create[Uu]ser|secret[[:space:]]+"|"kty"|LS0tLS1CRUdJTiB|"auths"|:[$][0-9a-z]{1,3}[$]'
 hash='^[^:[:space:]]+:[$](1|2[abxy]?|5|6|7|y|gy)[$][^:[:space:]]{8,}(:|$)'
 
 contents() {
@@ -43,11 +44,9 @@ contents() {
             echo "${file#.}: a password of a server"
         elif [ "${file%-}" != ./etc/shadow ] && grep -qaE -e "$hash" -- "$file"; then
             echo "${file#.}: hashes of passwords"
+        elif grep -qaP 'B\x00E\x00G\x00I\x00N\x00 \x00' -- "$file" && tr -d '\0' < "$file" | grep -qaE -e "$key"; then
+            echo "${file#.}: a private key"
         fi
-    done
-    # The same key in UTF-16.
-    xargs -0 -r grep -laP 'B\x00E\x00G\x00I\x00N\x00 \x00' -- < "$folder/names" | while IFS= read -r file; do
-        ! tr -d '\0' < "$file" | grep -qaE -e "$key" || echo "${file#.}: a private key"
     done
 }
 
