@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 from hardening.foundation.errors import ContentError, OutsideError
@@ -39,15 +40,16 @@ def build(job: BuildJob) -> Built:
     with room_on(job.work):
         with step("prepare"):
             written = _prepare(job, base_digest, epoch)
-        # BuildKit works while the base's tree is made ready here, where what it changed is then added to it.
+        # BuildKit works while the base's tree is made ready and read here, where what it changed is then added to it.
         with ThreadPoolExecutor(1) as beside:
             running = beside.submit(_run, job, base_digest, written)
             with step("unpack"):
                 tree = trees.of_base(job, base_digest)
             _require_shell(job, tree)
+            base, kept = build_steps.installed_in(tree), records(tree)
+            import_module("docker")  # which verifying needs, and which takes 0.1 s to load
             with step("BuildKit"):
                 changed = running.result()
-        base, kept = build_steps.installed_in(tree), records(tree)
         with Merged(changed, lambda name: os.path.lexists(layers.inside(tree, name)), _ours) as merged:
             keep_byte_code(job.definition_folder, merged, tree, int(_installs_first(job, written.read_text(), epoch)))
             layer = job.store.write_layer(merged.entries(), epoch)
