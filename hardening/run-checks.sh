@@ -10,15 +10,15 @@ if [ $# = 2 ]; then # SECONDS NAME: in namespaces of its own
     trap 'exit 125' EXIT # whatever fails here is no answer of the check
     mount -t proc -o ro,nosuid,nodev,noexec proc /proc
     mount -t tmpfs -o size=256m,nosuid,nodev,mode=0700 tmpfs /tmp # over the answers of the others
-    [ -L /run ] || mount -t tmpfs -o size=16m,nosuid,nodev,mode=0700 tmpfs /run
+    mount -t tmpfs -o size=16m,nosuid,nodev,mode=0700 tmpfs /run
     cd /tmp
     exec timeout --kill-after=5 "$1" setpriv --bounding-set=-all,+dac_override --inh-caps=-all sh "/checks/$2.sh"
 fi
 mkdir /checks /image /brought
 mount -t tmpfs -o size=256m,nosuid,nodev,mode=0700 tmpfs /brought
+cp "$0" /brought/self # which /tmp may cover later
 mount --rbind "$1" /checks
 mount --rbind "$2" /image
-! rmdir /run 2>/dev/null || ln -s tmp /run # unless this file, say, lies below it
 mount --no-mtab -o remount,bind,ro,nosuid,nodev /
 (
     cd /image
@@ -29,7 +29,6 @@ mount --no-mtab -o remount,bind,ro,nosuid,nodev /
         tree_in /brought/making > /brought/making/names
         mv /brought/making /brought/in' "$5" </dev/null >/dev/null 2>&1 || true
 )
-cp "$0" /brought/self # which /tmp may cover from now on
 mount --move "$PWD" /tmp
 cd /tmp
 mount --no-mtab -o remount,ro /brought

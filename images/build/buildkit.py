@@ -47,7 +47,7 @@ def build(job: BuildJob) -> Built:
                 tree = trees.of_base(job, base_digest)
             _require_shell(job, tree)
             base, kept = build_steps.installed_in(tree), records(tree)
-            import_module("docker")  # which verifying needs, and which takes 0.1 s to load
+            import_module("docker")  # which verifying needs next
             with step("BuildKit"):
                 changed = running.result()
         with Merged(changed, lambda name: os.path.lexists(layers.inside(tree, name)), _ours) as merged:

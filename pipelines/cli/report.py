@@ -74,7 +74,7 @@ class ContentRecords:
 
     def __init__(self, ledger: Ledger, newest: Mapping[str, Artifact]) -> None:
         self.scan, self.verdict, self.checks = cache(ledger.scan), cache(ledger.verdict), cache(ledger.checks)
-        self.newest, self._over = newest, ledger.artifact_over
+        self.newest, self._over = newest, cache(ledger.artifact_over)
 
     def artifact(self, content: str, name: str) -> Artifact | None:
         """The newest artifact of a content, that of the definition `name` before any other."""

@@ -233,7 +233,7 @@ from hardening.foundation import process
 {before}
 with process.threads(1) as pool:
     running = pool.submit(process.run_ours, ["sh", "-c", {script!r}], cwd=Path("/"))
-    while not (process._running and Path({begun!r}).exists()):  # what nobody knows of yet is ended at once
+    while not (running.done() or (process._running and Path({begun!r}).exists())):  # one not known yet is ended at once
         time.sleep(0.01)
     Path({begun!r} + "-and-known").touch()
     running.result()

@@ -85,7 +85,7 @@ def test_a_check_changes_nothing_and_reaches_no_one(tree: Path, script: str) -> 
     assert sorted(path.name for path in tree.rglob("*")) == ["etc", "file", "usr"]
 
 
-@pytest.mark.parametrize("below", ["/tmp", "/var/tmp"])
+@pytest.mark.parametrize("below", ["/tmp", "/var/tmp", "/run"])
 def test_a_check_sets_no_other_checks_result(tree: Path, below: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of one run see none of each other's processes and files, so that one that fails stays failed."""
     monkeypatch.setattr("tempfile.tempdir", below)
@@ -106,8 +106,8 @@ def test_a_check_without_a_status_is_an_error(tree: Path, monkeypatch: pytest.Mo
 
 
 def test_a_check_has_room_for_files_of_its_own_that_go_with_it(tree: Path) -> None:
-    """By mktemp, or in the folder in which it begins."""
-    [result] = checked(tree, 'file=$(mktemp) && echo seen >"$file" && cp "$file" here && cat here')
+    """By mktemp, in the folder in which it begins, or in /run."""
+    [result] = checked(tree, 'file=$(mktemp); echo seen >"$file"; cp "$file" here && cp here /run/own && cat /run/own')
     assert (result.outcome, result.evidence) == (Outcome.PASS, "seen")
 
 

@@ -20,14 +20,18 @@ token='(^|[^A-Za-z0-9/+_-])(AKIA|ASIA)[A-Z0-9]{16}([^A-Za-z0-9/+_-]|$)|(^|[^A-Za
 server='^[[:space:]]*create[Uu]ser[[:space:]].*[[:space:]](MD5|SHA[0-9-]*)[[:space:]]|secret[[:space:]]+"[A-Za-z0-9+/]{16,}={0,2}"[[:space:]]*;'
 jwk='"[dk]"[[:space:]]*:[[:space:]]*"[A-Za-z0-9_-]{32,}"'
 login='"(auth|identitytoken|registrytoken|password)"[[:space:]]*:[[:space:]]*"[^"]'
-# What any of these holds, and what the same key in UTF-16 does, without what may stand around it: quick, also where a file
-# is no text.
-shape='P[^!-~]R[^!-~]I[^!-~]V[^!-~]A|PRIVATE KEY( BLOCK)?-----|(AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|glpat-|xox[abprs]-|[rs]k_live_|AIza|npm_[A-Za-z0-9]{36}|pypi-AgEI|AGE-SECRET-KEY-1|PuTTY-User-Key|-----BEGIN OpenVPN|private-key|(PrivateKey|PresharedKey)[[:space:]]*=|"private_key_pem"|create[Uu]ser|secret[[:space:]]+"|"kty"|LS0tLS1CRUdJTiB|"auths"|:[$][0-9a-z]{1,3}[$]'
+# What any of these holds, and a key in UTF-16, without what may stand around it: quick, also where a file is no text.
+shape='B[^!-~]E[^!-~]G[^!-~]I[^!-~]N[^!-~] |PRIVATE KEY( BLOCK)?-----|(AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36}|github_pat_|glpat-|xox[abprs]-|[rs]k_live_|AIza|npm_[A-Za-z0-9]{36}|pypi-AgEI|AGE-SECRET-KEY-1|PuTTY-User-Key|-----BEGIN OpenVPN|private-key|(PrivateKey|PresharedKey)[[:space:]]*=|"private_key_pem"|create[Uu]ser|secret[[:space:]]+"|"kty"|LS0tLS1CRUdJTiB|"auths"|:[$][0-9a-z]{1,3}[$]'
 hash='^[^:[:space:]]+:[$](1|2[abxy]?|5|6|7|y|gy)[$][^:[:space:]]{8,}(:|$)'
 
 contents() {
     find . -xdev -path ./proc -prune -o -path ./sys -prune -o -path ./dev -prune -o -type f -size +0 -print0 > "$folder/names"
     xargs -0 -r grep -laE -e "$shape" -- < "$folder/names" | while IFS= read -r file; do
+        # The same key in UTF-16, which programs of packages do not hold.
+        if grep -qaP 'B\x00E\x00G\x00I\x00N\x00 \x00' -- "$file" && tr -d '\0' < "$file" | grep -qaE -e "$key"; then
+            echo "${file#.}: a private key"
+            continue
+        fi
         # Programs of packages hold keys for their own tests; others are compared with what packages brought.
         ! grep -qxF -e "${file#./}" "$folder/listed" || grep -qI -e '' -- "$file" || continue
         # A real key has at least two lines of data after its header, or its data on the header's line.
@@ -44,8 +48,6 @@ contents() {
             echo "${file#.}: a password of a server"
         elif [ "${file%-}" != ./etc/shadow ] && grep -qaE -e "$hash" -- "$file"; then
             echo "${file#.}: hashes of passwords"
-        elif grep -qaP 'B\x00E\x00G\x00I\x00N\x00 \x00' -- "$file" && tr -d '\0' < "$file" | grep -qaE -e "$key"; then
-            echo "${file#.}: a private key"
         fi
     done
 }
