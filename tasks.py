@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the other imports, which Ctrl-C may interru
 
     sys.excepthook = _end
 
+import atexit
 import gc
 import inspect
 import os
@@ -42,6 +43,8 @@ def _spare(module: str, **names: Any) -> None:
 _spare("unittest.mock", Mock=object)  # with asyncio and SSL, a sixth of our start
 _spare("invoke.vendor.yaml", safe_load=None)  # no file is read: see _Config
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read the metadata of every package for them
+
+atexit.register(gc.freeze)  # else Python ends with a search for garbage: half a second of a night's time
 
 from invoke import Collection, Config, Context, Exit, ParseError, Program, task  # noqa: E402
 
