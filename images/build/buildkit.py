@@ -173,6 +173,7 @@ def command(job: BuildJob, base_digest: str, written: Path, output: Path) -> lis
 def _run(job: BuildJob, base_digest: str, written: Path) -> list[Path]:
     """Run BuildKit; returns the tars of the layers beyond the parent's, lowest first."""
     output = job.work / "output"
+    job.store.link(output, (layer.digest for layer in job.store.layers_of(base_digest)))  # so BuildKit sends none back
     env = {"BUILDX_GIT_INFO": "false"}  # else buildx runs git in the context, which may be a repository with programs
     env |= {"DOCKER_HOST": job.docker_host} if job.docker_host else {}
     hint = "a step of its Dockerfile failed, or the engine: ./goldsmith doctor shows which one builds"

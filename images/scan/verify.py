@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hardening.check import run_checks
 from hardening.findings import BaseImage, CheckResult, ImageFacts, Outcome, result_of
 from hardening.foundation.errors import OutsideError
+from hardening.foundation.hashing import hex_of
 from hardening.foundation.process import pipe_from
 from hardening.foundation.timing import step
 from hardening.gate import enforced_as
@@ -213,9 +214,10 @@ def try_image(
         return Trial(checks=checks(None))
     client = engine(docker_host)
     tag = f"goldsmith.invalid/trial/{work.name}:{digest[7:19]}"
-    try:
+
+    def tried(*, own: bool) -> Trial:
         with step("load"):
-            load_into(store, digest, tag, work, docker_host)
+            load_into(store, digest, tag, work, docker_host, own=own)
         try:
             with ThreadPoolExecutor(1) as beside:
                 started = beside.submit(_start, client, tag, definition, config, work.name) if by_itself else None
@@ -227,15 +229,25 @@ def try_image(
         finally:
             with step("clean up"):
                 client.images.remove(tag, force=True)
+
+    try:
+        with suppress(DockerException):  # it has not built on the base here, or not lately
+            return tried(own=True)
+        return tried(own=False)
     except (DockerException, RequestException) as error:
         raise OutsideError(f"the trial of {definition.name} could not run", evidence=str(error)) from None
 
 
-def load_into(store: Store, digest: str, tag: str, work: Path, docker_host: str) -> None:
-    """Give the image to the engine as an OCI layout, under the name `tag`."""
+def load_into(store: Store, digest: str, tag: str, work: Path, docker_host: str, *, own: bool = False) -> None:
+    """Give the image to the engine as an OCI layout, under the name `tag`.
+
+    `own`: of its layers only its own one, the last. An engine that lacks the others says so now, or when a container is
+    made (Docker 28).
+    """
     layout = work / f"{TRIAL}{digest[7:19]}"
     store.layout_for(digest, layout, {"io.containerd.image.name": tag})
-    pipe_from(["tar", "-C", str(layout), "-cf", "-", "."], engine(docker_host).images.load)
+    below = [f"--exclude=./blobs/sha256/{hex_of(layer.digest)}" for layer in store.layers_of(digest)[:-1] if own]
+    pipe_from(["tar", "-C", str(layout), *below, "-cf", "-", "."], engine(docker_host).images.load)
 
 
 def _smoke(client: DockerClient, tag: str, definition: Definition, work_id: str) -> tuple[int, str]:

@@ -201,12 +201,16 @@ class Store:
     def layout_for(self, digest: str, directory: Path, annotations: dict[str, str] | None = None) -> Path:
         """A layout of this one image in `directory`, hard-linked, for tools that read whole layouts."""
         with room_on(directory):
-            (directory / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
             manifest = self.read_json(digest)
-            for name in (digest, *(blob["digest"] for blob in [manifest["config"], *manifest["layers"]])):
-                link_or_copy(self.blob(name), directory / "blobs" / "sha256" / hex_of(name))
+            self.link(directory, (digest, *(blob["digest"] for blob in [manifest["config"], *manifest["layers"]])))
             root = Descriptor(manifest.get("mediaType", MANIFEST), digest, self.blob(digest).stat().st_size)
             return as_layout(directory, root, annotations)
+
+    def link(self, directory: Path, digests: Iterable[str]) -> None:
+        """Hard-link blobs into `directory`, where a layout has them."""
+        (blobs := directory / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+        for digest in digests:
+            link_or_copy(self.blob(digest), blobs / hex_of(digest))
 
     def save_as_docker(self, digest: str, archive: Path) -> None:
         """Write the image to `archive` in the form of `docker save`, for tools that read nothing else."""

@@ -16,7 +16,8 @@ import requests
 from hardening.foundation.content import parse
 from images.engine import engine
 from images.model import Definition
-from images.scan.verify import try_image
+from images.scan.verify import load_into, try_image
+from images.store.layers import tree_entries
 from images.store.oci import Store
 from tests.support.loop import CHILD, HEAD, NONE_BECAUSE, Goldsmith, definition, on_engine, until
 
@@ -296,6 +297,43 @@ def test_a_trial_that_does_not_end_is_ended(
     assert set(rest.split()) == said
     assert len(rest) < 1 << 20
     assert on_engine(house.docker_host, [work.name]) == []
+
+
+def test_layers_that_the_engine_has_are_not_sent_again_and_those_that_it_lacks_are(
+    house: Goldsmith, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as of a base that another engine built."""
+    store = Store(tmp_path / "store", below=house.store)
+    base = house("image.why", "debian-base", "--json").json["last_digest"]
+    config, found = store.config(base), store.layers_of(base)
+    for name in ("below", "own"):
+        (tree := tmp_path / name).mkdir()
+        (tree / f"{name}-of-this-test").write_text(str(tmp_path))
+        layer, diff_id = store.write_layer(tree_entries(tree), 1)
+        found.append(layer)
+        config["rootfs"]["diff_ids"].append(diff_id)
+    digest = store.write_image(config, found).digest
+    text = CHILD.replace('"true"', '"ls", "/below-of-this-test", "/own-of-this-test"')
+    wanted = parse(tomllib.loads(text), Definition, "image.toml", name="layered")
+    sent = list[bool]()
+    monkeypatch.setattr(
+        "images.scan.verify.load_into", lambda *given, own: sent.append(own) or load_into(*given, own=own)
+    )
+
+    def tried(name: str) -> tuple[int, str] | None:
+        (work := tmp_path / name).mkdir()
+        ran = try_image(wanted, config, digest, store, work, house.docker_host)
+        assert on_engine(house.docker_host, [work.name]) == []
+        return ran.smoke
+
+    ran = 0, "/below-of-this-test\n/own-of-this-test\n"
+    assert (tried("v-lacks"), sent) == (ran, [True, False])
+    (work := tmp_path / "v-has").mkdir()
+    load_into(store, digest, tag("layered"), work, house.docker_host)
+    try:
+        assert (tried("v-knows"), sent) == (ran, [True, False, True])
+    finally:
+        engine(house.docker_host).images.remove(tag("layered"), force=True)
 
 
 SAYS = {"Entrypoint": ["sh", "-c", "echo serving; exec sleep 60"]}
