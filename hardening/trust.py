@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -27,6 +27,7 @@ PREDICATES = {
     "verdict": f"{IN_TOTO}svr/v0.1",
 }
 """Short names of predicate types; an address stands for itself."""
+Verifies = Callable[[bytes, bytes], bool]  # whether a signature, the first, is one over the other by a key
 KINDS = "ECDSA (P-256, P-384, P-521), RSA and Ed25519"
 
 
@@ -65,17 +66,42 @@ def _der(pem: str) -> bytes:
     """A public key whose signatures can be verified. Raises ValueError. A night wants the same few for every image."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
-    from securesystemslib.signer import SSlibKey
 
     try:
         key = load_pem_public_key(pem.encode())
     except (ValueError, UnsupportedAlgorithm) as error:
         raise ValueError(f"not a public key (PEM, BEGIN PUBLIC KEY): {error}") from None
-    try:
-        SSlibKey.from_crypto(key)
-    except ValueError:
-        raise ValueError(f"a key of a kind that verifies nothing here; {KINDS} do") from None
+    verifies_by(key)
     return der_of(key)
+
+
+def verifies_by(key: PublicKeyTypes) -> Verifies:
+    """What tells whether a signature over bytes is by the key (RSA: PSS). Raises ValueError for other kinds."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512
+
+    curves = {"secp256r1": SHA256(), "secp384r1": SHA384(), "secp521r1": SHA512()}
+    if isinstance(key, EllipticCurvePublicKey) and key.curve.name in curves:
+        verify = partial(key.verify, signature_algorithm=ECDSA(curves[key.curve.name]))
+    elif isinstance(key, RSAPublicKey):
+        verify = partial(key.verify, padding=PSS(MGF1(SHA256()), PSS.AUTO), algorithm=SHA256())
+    elif isinstance(key, Ed25519PublicKey):
+        verify = partial(key.verify)
+    else:
+        raise ValueError(f"a key of a kind that verifies nothing here; {KINDS} do")
+
+    def verifies(signature: bytes, data: bytes) -> bool:
+        try:
+            verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+    return verifies
 
 
 def der_of(key: PublicKeyTypes) -> bytes:

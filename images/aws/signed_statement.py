@@ -69,7 +69,7 @@ def statement(
 def prove(kept: str, public_key: bytes, ami: Ami, prefix: str) -> StatementProof:
     """Check a kept envelope by the public key (DER), and what an image shows against it."""
     try:
-        found = read_envelope(loaded(kept, "the statement"), "", "the statement")
+        found = read_envelope(loaded(kept, "the statement"), "the statement")
     except MalformedError as error:
         return StatementProof(False, (f"the statement cannot be read: {error.message}",))
     if not found.is_signed_by(verifier(public_key)):

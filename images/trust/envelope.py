@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hardening.foundation.errors import MalformedError
 from hardening.foundation.hashing import canonical, hex_of
+from hardening.trust import Verifies, verifies_by
 from images.registry.answers import loaded, malformed
 
 if TYPE_CHECKING:
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.signer import SSlibKey
+    from sigstore_models.intoto import Envelope
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD = "application/vnd.in-toto+json"
@@ -51,12 +51,14 @@ def statement(predicate_type: str, predicate: Any, subjects: Mapping[str, str]) 
 
 def enveloped(payload: bytes, signer: Signer, key_id: str = "") -> dict[str, Any]:
     """The DSSE envelope of a statement, as JSON."""
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.signer import Signature
+    signature = b64encode(signer.sign(pae(payload))).decode()
+    signatures = [{"keyid": key_id, "sig": signature}]
+    return {"payload": b64encode(payload).decode(), "payloadType": PAYLOAD, "signatures": signatures}
 
-    unsigned = Envelope(payload, PAYLOAD, {})
-    signature = Signature(key_id, signer.sign(unsigned.pae()).hex())
-    return Envelope(payload, PAYLOAD, {key_id: signature}).to_dict()
+
+def pae(payload: bytes) -> bytes:
+    """What is signed of a statement (DSSE)."""
+    return b"DSSEv1 %d %b %d %b" % (len(PAYLOAD), PAYLOAD.encode(), len(payload), payload)
 
 
 def bundled(payload: bytes, signer: Signer) -> bytes:
@@ -71,7 +73,8 @@ class SignedStatement:
     """An envelope that was read and not verified yet. `hint` is the key that it claims, `said` the statement in it."""
 
     hint: str
-    envelope: Envelope
+    payload: bytes
+    signatures: tuple[bytes, ...]
     said: Mapping[str, Any]
 
     @property
@@ -84,31 +87,21 @@ class SignedStatement:
         """What it is about: the digests of all its subjects."""
         return tuple(f"sha256:{one['digest']['sha256']}" for one in self.said["subject"])
 
+    def is_signed_by(self, verifies: Verifies) -> bool:
+        """Whether one of its signatures is by the key, whatever the envelope calls that."""
+        return any(verifies(signature, self._signed_bytes) for signature in self.signatures)
+
     @cached_property
     def _signed_bytes(self) -> bytes:
-        return self.envelope.pae()
-
-    def is_signed_by(self, key: SSlibKey) -> bool:
-        """Whether one of its signatures is by the key, whatever the envelope calls that."""
-        from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
-        from securesystemslib.signer import Signature
-
-        for signature in self.envelope.signatures.values():
-            try:
-                key.verify_signature(Signature(key.keyid, signature.signature), self._signed_bytes)
-            except (UnverifiedSignatureError, VerificationError):
-                continue
-            return True
-        return False
+        return pae(self.payload)
 
 
 @cache
-def verifier(public: bytes) -> SSlibKey:
+def verifier(public: bytes) -> Verifies:
     """What checks signatures by a public key (DER)."""
     from cryptography.hazmat.primitives.serialization import load_der_public_key
-    from securesystemslib.signer import SSlibKey
 
-    return SSlibKey.from_crypto(load_der_public_key(public))
+    return verifies_by(load_der_public_key(public))
 
 
 def signed_by(public: bytes, bundles: Iterable[bytes]) -> set[bytes]:
@@ -118,7 +111,7 @@ def signed_by(public: bytes, bundles: Iterable[bytes]) -> set[bytes]:
         with suppress(MalformedError):
             opened = read_bundle(bundle, "a bundle")
             if opened.is_signed_by(key):
-                found.add(opened.envelope.payload)
+                found.add(opened.payload)
     return found
 
 
@@ -139,23 +132,24 @@ def read_bundle(data: bytes, what: str) -> SignedStatement:
     signatures = len(bundle.dsse_envelope.signatures)
     if signatures != 1:
         raise MalformedError(f"{what} has {signatures} signatures, where a bundle has one", hint=_WANTED)
-    return read_envelope(bundle.dsse_envelope.to_dict(), material.hint or "", what)
+    return _opened(bundle.dsse_envelope, material.hint or "", what)
 
 
-def read_envelope(envelope: dict[str, Any], hint: str, what: str) -> SignedStatement:
+def read_envelope(envelope: dict[str, Any], what: str) -> SignedStatement:
     """A DSSE envelope as JSON. Raises MalformedError as `read_bundle` does."""
-    from securesystemslib.dsse import Envelope
+    from sigstore_models.intoto import Envelope
 
     try:
-        for signature in envelope["signatures"]:
-            signature.setdefault("keyid", "")
-        read = Envelope.from_dict(envelope)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        return _opened(Envelope.from_dict(envelope), "", what)
+    except ValueError as error:
         raise malformed(what, error) from None
-    if read.payload_type != PAYLOAD:
-        raise MalformedError(f"{what} holds {read.payload_type[:100]!r} and no in-toto statement", hint=_WANTED)
-    said = loaded(read.payload, f"the statement in {what}")
-    found = SignedStatement(hint, read, said)
+
+
+def _opened(envelope: Envelope, hint: str, what: str) -> SignedStatement:
+    if envelope.payload_type != PAYLOAD:
+        raise MalformedError(f"{what} holds {envelope.payload_type[:100]!r} and no in-toto statement", hint=_WANTED)
+    said = loaded(envelope.payload, f"the statement in {what}")
+    found = SignedStatement(hint, envelope.payload, tuple(one.sig for one in envelope.signatures), said)
     try:
         well = said["_type"] == STATEMENT and all(hex_of(digest) for digest in found.digests)
     except (KeyError, TypeError, AttributeError) as error:

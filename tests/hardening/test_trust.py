@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256K1, generate_private_key
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from hardening.foundation.content import parse
 from hardening.foundation.errors import ContentError
-from hardening.trust import Trust, TrustedKey, less_trust
+from hardening.trust import Trust, TrustedKey, less_trust, verifies_by
 from tests.support.signing import KeyInMemory
 
 ONE, OTHER = KeyInMemory().trusted("one").public, KeyInMemory().trusted("other").public
@@ -50,9 +51,37 @@ def test_what_would_prove_nothing_is_refused_where_it_is_written(trust: dict[str
     assert "strict.toml" in str(caught.value)
 
 
-def test_keys_of_other_kinds_that_verify_are_taken() -> None:
-    """Such as Ed25519."""
-    assert parse({"keys": [key(ONE), key(pem(Ed25519PrivateKey.generate()))]}, Trust, "strict.toml").keys[1].der
+DIGEST = "dgst -sha256"
+PSS = f"{DIGEST} -sigopt rsa_padding_mode:pss"
+
+
+@pytest.mark.parametrize(
+    ("made", "signs"),
+    [
+        ("EC -pkeyopt ec_paramgen_curve:P-256", DIGEST), ("EC -pkeyopt ec_paramgen_curve:P-384", "dgst -sha384"),
+        ("EC -pkeyopt ec_paramgen_curve:P-521", "dgst -sha512"), ("RSA", PSS), ("ED25519", "pkeyutl -rawin -in"),
+    ],
+    ids=["P-256", "P-384", "P-521", "RSA", "Ed25519"],
+)  # fmt: skip
+def test_keys_of_each_kind_verify_what_openssl_signed_by_them_and_nothing_else(
+    made: str, signs: str, tmp_path: Path
+) -> None:
+    """A policy takes them; a changed message, and one that another key signed, are refused."""
+
+    def openssl(*arguments: str) -> bytes:
+        return subprocess.run(["openssl", *arguments], cwd=tmp_path, check=True, capture_output=True).stdout
+
+    (tmp_path / "said").write_bytes(b"said")
+    verdicts = []
+    for name in ("key", "another"):
+        openssl("genpkey", "-out", name, "-algorithm", *made.split())
+        tool, *how = signs.split()
+        signature = openssl(tool, "-sign", *(["-inkey"] if tool == "pkeyutl" else []), name, *how, "said")
+        public = openssl("pkey", "-in", "key", "-pubout")
+        assert parse({"keys": [key(public.decode())]}, Trust, "strict.toml").keys[0].der
+        verifies = verifies_by(load_pem_public_key(public))
+        verdicts += [verifies(signature, b"said"), verifies(signature, b"Said"), verifies(b"", b"said")]
+    assert verdicts == [True, False, False, False, False, False]
 
 
 def trust(*keys: TrustedKey) -> Trust:

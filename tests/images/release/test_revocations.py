@@ -236,7 +236,7 @@ def instead(to: RegistryStore, made: Release, other: Attestation) -> None:
     kept = bundles(to.registry, made.repository, made.digest)
     index = to.registry.get(f"{made.repository}@{made.digest}").descriptor
     said = [read_bundle(one, "it") for one in kept]
-    payloads = [one.envelope.payload for one in said if one.predicate_type != other.predicate_type]
+    payloads = [one.payload for one in said if one.predicate_type != other.predicate_type]
     payloads.append(statement(other.predicate_type, other.predicate, {made.digest: made.repository}))
     detach_all(to.registry, made.repository, made.digest)
     key = signer(to.settings, NOW.date())

@@ -13,6 +13,7 @@ import pytest
 
 from hardening.trust import PREDICATES, Trust, TrustedKey, UpstreamSigner
 from images.artifact import Release
+from images.trust import envelope
 from images.trust.evidence import evidence_of
 from images.trust.verification import Fault, UntrustedError, require_alive, verify_release
 from tests.support.publishing import DAY, NOW
@@ -90,10 +91,8 @@ def test_one_flipped_bit_in_any_attestation_is_found(number: int) -> None:
 
 def test_the_bytes_that_are_signed_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many keys are tried: a bill of materials is large."""
-    from securesystemslib.dsse import Envelope
-
-    whole, made, pae = complete(), list[bytes](), Envelope.pae
-    monkeypatch.setattr(Envelope, "pae", lambda envelope: made.append(envelope.payload) or pae(envelope))
+    whole, made, pae = complete(), list[bytes](), envelope.pae
+    monkeypatch.setattr(envelope, "pae", lambda payload: made.append(payload) or pae(payload))
     keys = [THEIRS.trusted("a"), KeyInMemory().trusted("b"), OURS.trusted()]
     verify_release(RELEASE, whole, Trust(), keys, NOW)
     assert len(made) == len(set(made)) == len(whole)
