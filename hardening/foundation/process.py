@@ -7,6 +7,7 @@ So each child gets the plain ones, and more only if its caller names a group.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shutil
@@ -89,6 +90,7 @@ _starting: set[object] = set()
 _running: set[subprocess.Popen[str]] = set()
 _stopped: set[subprocess.Popen[str]] = set()
 _told_to_stop = threading.Event()
+_pools = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
     `run_ours` would begin after that is ended as well: it is work, and cleans nothing up; what it has begun is asked to
     end, and ended after LEAVE_SECONDS or when that is said again.
     """
-    with ThreadPoolExecutor(most, initializer=listener.set, initargs=(listener.get(),)) as pool:
+    name = f"commands-{next(_pools)}"
+    with ThreadPoolExecutor(most, name, initializer=listener.set, initargs=(listener.get(),)) as pool:
         try:
             yield pool
         except KeyboardInterrupt:
@@ -223,7 +226,9 @@ def threads(most: int | None = None) -> Iterator[ThreadPoolExecutor]:
                 stop_running(asks=asks)
                 asks = False
                 with suppress(KeyboardInterrupt):  # said again: what runs by now ends too
-                    pool.shutdown()
+                    for one in threading.enumerate():  # the pool does not know the one that was just starting
+                        if one.name.startswith(f"{name}_"):
+                            one.join()
                     _told_to_stop.clear()
                     break
             raise

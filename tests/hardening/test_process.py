@@ -205,12 +205,28 @@ def test_a_command_that_starts_while_we_are_told_to_stop_is_ended_too(monkeypatc
         run(["sleep", "600"], timeout=60)
 
 
-def test_who_tells_us_to_stop_while_a_thread_looks_is_not_followed_by_what_it_would_begin(tmp_path: Path) -> None:
-    """Ctrl-C: a thread that runs no command at that moment goes on, and its work of hours must not begin then."""
+INTERRUPTED = """
+import threading
+start = threading.Thread.start
+def interrupted(thread):
+    start(thread)
+    raise KeyboardInterrupt
+threading.Thread.start = interrupted
+"""
+
+
+@pytest.mark.parametrize("when", ["", INTERRUPTED], ids=["while it looks", "while it starts"])
+def test_who_tells_us_to_stop_while_a_thread_looks_is_not_followed_by_what_it_would_begin(
+    tmp_path: Path, when: str
+) -> None:
+    """Ctrl-C: a thread that runs no command at that moment goes on, and its work of hours must not begin then. Where it
+    has just started, its pool does not know of it.
+    """
     looks, begun = (tmp_path / name for name in ("looks", "begun"))
     program = f"""
 from pathlib import Path
 from hardening.foundation.process import _told_to_stop, run_ours, threads
+{when}
 def work():
     Path("{looks}").touch()
     _told_to_stop.wait()
@@ -220,7 +236,8 @@ with threads(1) as pool:
 """
     running = subprocess.Popen([*HEARS, sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE)
     until(looks.exists, "its start")
-    running.send_signal(signal.SIGINT)
+    if not when:
+        running.send_signal(signal.SIGINT)
     _, said = running.communicate()
     assert b"KeyboardInterrupt" in said
     assert not begun.exists()

@@ -51,10 +51,10 @@ def cloud(aws: StrictAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 def test_what_goes_wrong_now_and_then_changes_nothing(aws: StrictAws, cloud: Cloud, fault: Fault) -> None:
     """Throttled, failing, cut off before or after the effect: one publication, and it is whole."""
     blocks = disk()
-    with aws.faulty(fault, seed=7):
+    once = replace(fault, probability=1, skip=9, times=1)  # whatever ids AWS draws, by which the others strike
+    with aws.faulty(fault, once, seed=7):
         publish(cloud, blocks)
-    if fault.probability > 0.05:
-        assert [call for call in aws.calls() if call["fault"]], "nothing went wrong"
+    assert [call for call in aws.calls() if call["fault"]], "nothing went wrong"
     whole(aws, cloud, blocks, REGIONS)
 
 
