@@ -851,7 +851,10 @@ def nightly(
     dry_run: DryRun = False, json: Json = False,
 ) -> int:  # fmt: skip
     """Refresh, rebuild, gate, publish, roll, report; completes an interrupted night. Exit code: who must act."""
-    from pipelines.nightly.command import run_nightly, show_nightly
+    from hardening.foundation.bulk import no_collection
+
+    with no_collection():
+        from pipelines.nightly.command import run_nightly, show_nightly
 
     return show_nightly(run_nightly(policy, only, urgent=only_urgent, dry=dry_run), as_json=json)
 
