@@ -18,7 +18,10 @@ from measure import INV, ROOT, Report, end, rounds, settings_for, timed, write_d
 
 NIGHT, PLAN, KEPT = 200, 1000, 'golden = "debian-base"'
 LIFE = '\n[lifecycle]\nsoak = "0s"\n'
-TRIAL = ("--policy", "demo", "--only", "bench-*", "--json")
+NIGHTLY = (
+    *(sys.executable, str(ROOT / "tasks.py"), "nightly"),  # as ./goldsmith starts it
+    *("--policy", "demo", "--only", "bench-*", "--json"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def main() -> int:
         first = _night(env)
         nights = [_night(env) for _ in range(times)]
         changed = [_changed(env, few, number) for number in range(times)]
-        planned = [timed((*INV, "nightly", *TRIAL, "--dry-run"), _trial(state, many)).wall for _ in range(times)]
+        planned = [timed((*NIGHTLY, "--dry-run"), _trial(state, many)).wall for _ in range(times)]
     for number, night in enumerate(nights, 1):
         print(
             f"night {number}: {night.seconds:.2f} s, {night.peak_mb:.0f} MB; the index {night.index_seconds:.1f} s more"
@@ -82,8 +85,7 @@ def _night(env: dict[str, str]) -> NightReading:
     os.sync()
     with tempfile.TemporaryFile() as out:
         start = time.monotonic()
-        argv = (sys.executable, str(ROOT / "tasks.py"), "nightly", *TRIAL)
-        child = subprocess.Popen(argv, env={**os.environ, **env}, cwd=ROOT, stdout=out, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(NIGHTLY, env={**os.environ, **env}, cwd=ROOT, stdout=out, stderr=subprocess.DEVNULL)
         _, status, used = os.wait4(child.pid, 0)
         wall = time.monotonic() - start
         child.returncode = os.waitstatus_to_exitcode(status)

@@ -98,6 +98,13 @@ class Releases(Database):
         """Where a channel has pointed, the oldest first."""
         return self._find(Move, t.channel_moves, t.channel_moves.c.id, repository=repository, channel=channel)
 
+    def all_moves(self) -> dict[tuple[str, str], list[Move]]:
+        """The same of every repository and channel that was ever moved here."""
+        found = dict[tuple[str, str], list[Move]]()
+        for one in self._find(Move, t.channel_moves, t.channel_moves.c.id):
+            found.setdefault((one.repository, one.channel), []).append(one)
+        return found
+
     def last_move(self, repository: str, channel: str) -> Move | None:
         """Where a channel points, as far as it was moved here."""
         newest = t.channel_moves.c.id.desc()

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import partial
 
+from hardening.foundation.bulk import no_collection
 from hardening.foundation.console import out, print_json, print_table, say
 from hardening.foundation.errors import GoldsmithError, OutsideError, RefusedError
 from hardening.foundation.process import ROLLS, interruptible
@@ -79,6 +80,7 @@ def show_nightly(result: tuple[NightlyOutput, Failures], *, as_json: bool) -> in
     return finish(failures)
 
 
+@no_collection()
 def dry_run(context: Context, only: str = "all", *, urgent: bool = False) -> tuple[NightlyOutput, Failures]:
     """Show what `nightly` would do now. Failures that are known already are those that it would meet.
 

@@ -400,9 +400,10 @@ def over(context: Context) -> Sequence[retention.RetirementDecision[Release]]:
     releases = newest_first(one for one in context.ledger.releases() if not one.pruned_at)
     pointing: dict[str, list[str]] = {}
     revoked = {release.digest for release in releases if release.revoked_at}
+    known = context.ledger.all_moves()
     for place, name in {(release.repository, release.name) for release in releases}:
         for channel in CHANNELS:
-            moves = [move.digest for move in context.ledger.moves(place, channel)]
+            moves = [move.digest for move in known.get((place, channel), ())]
             for digest in moves[-1:]:
                 pointing.setdefault(digest, []).append(f"{name}:{channel}")
             for digest in before(moves, moves[-1])[:1] if moves else ():
