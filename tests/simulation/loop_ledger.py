@@ -132,6 +132,10 @@ class LoopLedger(Sightings):
         """All moves of a channel."""
         return tuple(self._moves[repository, channel])
 
+    def all_moves(self) -> dict[tuple[str, str], list[Move]]:
+        """All moves of every channel."""
+        return dict(self._moves)
+
     # -- sights -------------------------------------------------------------------------------------------------------
 
     def sights(self, kind: str, subject: str) -> Sights:
