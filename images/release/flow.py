@@ -111,7 +111,7 @@ def _one(context: Context, built: BuildOutcome, parent: ReleaseOutcome | None) -
     if built.action in {Action.REFUSED, Action.FAILED}:
         return _stopped(built)
     if parent and parent.action in {"refused", "failed"}:
-        because = (f"its base {parent.name} {'failed' if parent.action == 'failed' else 'was refused'}",)
+        because = (f"its base {parent.name} {'was not published' if parent.action == 'failed' else 'was refused'}",)
         return replace(_stopped(built), action="failed", reasons=because, error=parent.error, stopped_by=parent.name)
     try:
         return _publish(context, built)

@@ -105,7 +105,7 @@ def output(record: NightRecord, resumed: Sequence[str] = ()) -> NightlyOutput:
         said = nothing_urgent(record)
     must_act = duties(lines)
     if must_act:
-        told = (f"{one.who} ({one.exit_code}) on {shortly(one.parts, ', ')}" for one in must_act)
+        told = (f"{one.who} (exit code {one.exit_code}) on {shortly(one.parts, ', ')}" for one in must_act)
         said = f"{said}; must act: {'; '.join(told)}"
     return NightlyOutput(
         id=record.order.id, started_at=record.order.started_at, ended_at=record.ended_at,

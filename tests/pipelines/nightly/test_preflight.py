@@ -192,7 +192,7 @@ def test_a_night_that_nobody_could_be_told_of_has_a_line_and_the_operators_exit_
     night = output(NightRecord(record.order, (), (), (part,), now))
     (line,) = night.lines
     assert (line.kind, line.name, line.status, night.exit_code) == ("notify", "summary", "failed", 4)
-    assert night.summary.endswith("; must act: the operator (4) on notify summary")
+    assert night.summary.endswith("; must act: the operator (exit code 4) on notify summary")
     assert night.policy == "demo"
 
 
